@@ -1,0 +1,9 @@
+"""Difficulty estimators: images and teacher -> scores, higher = harder."""
+
+from curriculum.difficulty.attention import Attention
+from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.difficulty.predicted_loss import PredictedLoss
+from curriculum.difficulty.true_loss import TrueLoss
+from curriculum.difficulty.uniform import Uniform
+
+__all__ = ["Attention", "DifficultyEstimator", "PredictedLoss", "TrueLoss", "Uniform"]

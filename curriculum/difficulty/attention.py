@@ -1,0 +1,22 @@
+"""Attention: what the teacher looks at."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from curriculum.batch import Batch
+from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.noise import Noise
+from curriculum.teacher import Teacher
+
+
+class Attention(DifficultyEstimator):
+    """The teacher's last-block class-token attention, mean over heads (AttMask, Kakogeorgiou et al. 2022)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("attention",)
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        assert teacher is not None
+        return teacher.attention(batch.images)

@@ -1,0 +1,22 @@
+"""PredictedLoss: HPM's own difficulty."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from curriculum.batch import Batch
+from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.noise import Noise
+from curriculum.teacher import Teacher
+
+
+class PredictedLoss(DifficultyEstimator):
+    """The teacher's loss predictor on the full, unmasked image (HPM, arXiv 2304.05919, section 3.3)."""
+
+    needs: ClassVar[tuple[str, ...]] = ("predicted_loss",)
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        assert teacher is not None
+        return teacher.predicted_loss(batch.images)

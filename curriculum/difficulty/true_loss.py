@@ -1,0 +1,58 @@
+"""TrueLoss: the loss itself instead of a prediction of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from curriculum.batch import Batch
+from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.mask import Mask
+from curriculum.noise import Noise
+from curriculum.teacher import Teacher
+
+
+class TrueLoss(DifficultyEstimator):
+    """The teacher's reconstruction loss, measured by probe passes at the training mask ratio.
+
+    A visible patch has no loss, so one probe scores only what it masks. With two or more probes, their visible sets
+    are evenly spaced stretches of one random order of the patches: at a ratio of 0.5 or more they are disjoint,
+    every patch is masked in some probe, and its score is the mean over the probes that masked it. With one probe
+    (the cheap variant; AnatoMask, arXiv 2407.06468) the visible patches score NaN.
+
+    Cost: `probes` masked forward passes of encoder and reconstructor.
+
+    Args:
+        probes: passes for each batch, at least 1.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("reconstruction_loss",)
+
+    def __init__(self, *, probes: int = 2) -> None:
+        if probes < 1:
+            raise ValueError(f"TrueLoss.probes = {probes} must be at least 1")
+        self.probes = probes
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        assert teacher is not None
+        num_patches = batch.num_patches
+        longest_gap = -(-num_patches // self.probes)
+        if self.probes > 1 and num_masked < longest_gap:
+            needed = -(-num_patches // num_masked)
+            raise ValueError(
+                f"TrueLoss.probes = {self.probes} probes that mask {num_masked} of {num_patches} patches leave some "
+                f"patch visible in all of them; use TrueLoss.probes = {needed}, or 1 to leave patches unscored"
+            )
+        # A patch's place in a random order; probe k sees the V places from k L / probes on, cyclically.
+        place_NL = noise.uniform(num_patches).argsort(dim=1).argsort(dim=1)
+        total_NL = torch.zeros(place_NL.shape, dtype=torch.float32, device=place_NL.device)
+        count_NL = torch.zeros_like(total_NL)
+        for probe in range(self.probes):
+            key_NL = (place_NL - probe * num_patches // self.probes) % num_patches
+            mask = Mask.from_keys(key_NL, num_masked)
+            loss_NM = teacher.reconstruction_loss(batch.images, mask).float()
+            total_NL.scatter_add_(1, mask.masked, loss_NM)
+            count_NL.scatter_add_(1, mask.masked, torch.ones_like(loss_NM))
+        return total_NL / count_NL  # 0 / 0 is NaN: not scored

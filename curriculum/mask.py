@@ -1,0 +1,120 @@
+"""Mask: which patches of each image the encoder sees and which it must reconstruct.
+
+Shape suffixes: N images, L patches, V visible, M masked, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def count_masked(num_patches: int, mask_ratio: float) -> int:
+    """M, the masked patches of an image: `L - int(L * (1 - mask_ratio))`, rounded as MAE and HPM do.
+
+    In floating point: `int(100 * (1 - 0.9))` keeps 9, so that 91 of 100 are masked.
+
+    Raises:
+        ValueError: if the ratio is outside (0, 1), or leaves no patch visible or none masked.
+    """
+    if not 0.0 < mask_ratio < 1.0:
+        raise ValueError(f"mask_ratio = {mask_ratio} must lie strictly between 0 and 1")
+    num_visible = int(num_patches * (1 - mask_ratio))
+    if num_visible < 1 or num_visible >= num_patches:
+        raise ValueError(
+            f"mask_ratio = {mask_ratio} of {num_patches} patches leaves {num_visible} visible: there must be at "
+            "least one visible and one masked patch; use smaller patches, larger images or another ratio"
+        )
+    return num_patches - num_visible
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Visible and masked patch indices, in ascending order, of equal count in every image.
+
+    Args:
+        visible: int64 [N, V].
+        masked: int64 [N, M]; together with `visible` every index in [0, L) exactly once.
+    """
+
+    visible: Tensor
+    masked: Tensor
+
+    @classmethod
+    def from_keys(cls, keys_NL: Tensor, num_masked: int) -> Mask:
+        """Mask the `num_masked` patches of each image with the largest keys. No host synchronization."""
+        top_NM = keys_NL.topk(num_masked, dim=1, sorted=False).indices
+        return cls._from_bool(torch.zeros_like(keys_NL, dtype=torch.bool).scatter_(1, top_NM, True), num_masked)
+
+    @classmethod
+    def from_bool(cls, mask_NL: Tensor) -> Mask:
+        """From a boolean view, True where masked.
+
+        Raises:
+            ValueError: if images mask different numbers of patches (checking waits for the device).
+        """
+        counts = mask_NL.sum(dim=1)
+        num_masked = int(counts[0])
+        if not bool((counts == num_masked).all()):
+            raise ValueError(f"every image must mask the same number of patches, got {counts.unique().tolist()}")
+        return cls._from_bool(mask_NL.bool(), num_masked)
+
+    @classmethod
+    def _from_bool(cls, mask_NL: Tensor, num_masked: int) -> Mask:
+        # Where each patch goes when visible ones come first, both groups in raster order: counting sort by one bit.
+        num_visible = mask_NL.shape[1] - num_masked
+        count_NL = mask_NL.cumsum(dim=1, dtype=torch.int32)
+        raster_L = torch.arange(mask_NL.shape[1], device=mask_NL.device, dtype=torch.int32)
+        target_NL = torch.where(mask_NL, count_NL + (num_visible - 1), raster_L - count_NL).long()
+        order_NL = torch.empty_like(target_NL)
+        order_NL.scatter_(1, target_NL, raster_L.long().expand_as(target_NL))
+        visible_NV, masked_NM = order_NL.split([num_visible, num_masked], dim=1)
+        return cls(visible_NV, masked_NM)
+
+    @property
+    def num_visible(self) -> int:
+        """V."""
+        return self.visible.shape[1]
+
+    @property
+    def num_masked(self) -> int:
+        """M."""
+        return self.masked.shape[1]
+
+    @property
+    def num_patches(self) -> int:
+        """L = V + M."""
+        return self.num_visible + self.num_masked
+
+    def to_bool(self) -> Tensor:
+        """Boolean [N, L], True where masked."""
+        shape = (self.masked.shape[0], self.num_patches)
+        return torch.zeros(shape, dtype=torch.bool, device=self.masked.device).scatter_(1, self.masked, True)
+
+    def gather_visible(self, x: Tensor) -> Tensor:
+        """[N, L] or [N, L, D] -> the visible patches, [N, V] or [N, V, D]."""
+        return _gather(x, self.visible)
+
+    def gather_masked(self, x: Tensor) -> Tensor:
+        """[N, L] or [N, L, D] -> the masked patches, [N, M] or [N, M, D]."""
+        return _gather(x, self.masked)
+
+    def scatter(self, visible: Tensor, masked: Tensor) -> Tensor:
+        """The inverse of the two gathers: [N, V, ...] and [N, M, ...] -> [N, L, ...] in raster order."""
+        order_NL = torch.cat([self.visible, self.masked], dim=1)
+        values = torch.cat([visible, masked], dim=1)
+        return torch.empty_like(values).scatter(1, _expand(order_NL, values), values)
+
+    def to(self, device: torch.device | str) -> Mask:
+        """The same mask on another device."""
+        return Mask(self.visible.to(device), self.masked.to(device))
+
+
+def _expand(index: Tensor, like: Tensor) -> Tensor:
+    return index if like.ndim == 2 else index.unsqueeze(-1).expand(-1, -1, like.shape[-1])
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, _expand(index, x))
