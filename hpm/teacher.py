@@ -1,0 +1,123 @@
+"""The moving average of the student: what a difficulty estimator may ask of it, and how fast it forgets.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from curriculum import Mask
+from hpm.clock import Clock
+from hpm.model import MaskedAutoencoder
+from hpm.targets import Target
+
+
+class Decay(ABC):
+    """How much of the teacher stays at each step."""
+
+    @abstractmethod
+    def __call__(self, clock: Clock) -> float:
+        """Decay in [0, 1): the teacher becomes decay * teacher + (1 - decay) * student."""
+
+
+class HorizonDecay(Decay):
+    """A constant decay that suits the run's length: the average reaches back over `fraction` of its steps.
+
+    Args:
+        fraction: averaging horizon, 1 / (1 - decay) steps, as a share of all steps; in (0, 1].
+    """
+
+    def __init__(self, *, fraction: float = 0.05) -> None:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"HorizonDecay.fraction = {fraction} must lie in (0, 1]")
+        self.fraction = float(fraction)
+
+    def __call__(self, clock: Clock) -> float:
+        return 1 - 1 / max(1.0, self.fraction * clock.total_steps)
+
+
+class RampDecay(Decay):
+    """`start + min(epoch, epochs) / epochs * (end - start)`, in absolute epochs: HPM's published ramp.
+
+    Made for ImageNet's 5,000 steps an epoch. On a run of a few hundred steps the teacher would keep most of its
+    random start.
+
+    Args:
+        start: decay in the first epoch.
+        end: decay from epoch `epochs` on.
+        epochs: length of the ramp.
+    """
+
+    def __init__(self, *, start: float = 0.999, end: float = 0.9999, epochs: int = 100) -> None:
+        if not (0 <= start < 1 and 0 <= end < 1):
+            raise ValueError(f"RampDecay.start = {start} and RampDecay.end = {end} must lie in [0, 1)")
+        if epochs < 1:
+            raise ValueError(f"RampDecay.epochs = {epochs} must be at least 1")
+        self.start, self.end, self.epochs = float(start), float(end), epochs
+
+    def __call__(self, clock: Clock) -> float:
+        return self.start + min(clock.epoch, self.epochs) / self.epochs * (self.end - self.start)
+
+
+class MovingAverageTeacher:
+    """An exponential moving average of the whole student; implements `curriculum.Teacher`.
+
+    Each question is one forward pass, without gradients, of just the parts it needs.
+
+    Args:
+        student: copied, weights and device.
+        target: what the reconstruction's loss is measured against.
+        autocast: dtype of low-precision forward passes, None for the weights' own.
+    """
+
+    def __init__(self, student: MaskedAutoencoder, target: Target, *, autocast: torch.dtype | None = None) -> None:
+        self.model = copy.deepcopy(student).requires_grad_(False).eval()
+        self.target, self.autocast = target, autocast
+
+    @torch.no_grad()
+    def update(self, student: MaskedAutoencoder, decay: float) -> None:
+        """One step of the average, all parameters at once."""
+        torch._foreach_lerp_(list(self.model.parameters()), list(student.parameters()), 1 - decay)
+
+    def cannot(self, capability: str) -> str | None:
+        """See `curriculum.Teacher`."""
+        if capability == "predicted_loss" and self.model.loss_predictor is None:
+            return (
+                "the model has no loss predictor: MaskedAutoencoder.loss_predictor_depth is None; set it to a "
+                "number of blocks, or choose a difficulty that needs none"
+            )
+        return None if callable(getattr(self, capability, None)) else "this teacher has none"
+
+    def _inference(self) -> torch.autocast:
+        device = self.model.mask_token.device.type
+        return torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None)
+
+    @torch.no_grad()
+    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L] float32: the loss predictor on the full image. Reconstructs nothing."""
+        with self._inference():
+            return self.model.predict_loss(images_NCHW).float()
+
+    @torch.no_grad()
+    def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        """[N, M] float32: the loss of reconstructing the masked patches."""
+        with self._inference():
+            prediction_NMP = self.model.reconstruct(images_NCHW, mask)
+        return self.target.loss(prediction_NMP, self.target(images_NCHW, mask, self.model.patch_size))
+
+    @torch.no_grad()
+    def attention(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L] float32: the last block's class-token attention, mean over heads."""
+        with self._inference():
+            return self.model.encoder.attention(images_NCHW)
+
+    @torch.no_grad()
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D] float32: the encoder's patch tokens."""
+        with self._inference():
+            return self.model.encoder(images_NCHW)[:, 1:].float()
