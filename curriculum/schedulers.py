@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 Feedback = Mapping[str, float]
@@ -22,7 +23,7 @@ class Scheduler(ABC):
     def __call__(self, progress: float) -> float:
         """The value at `progress` in [0, 1]. Calling has no side effect: the same state gives the same value."""
 
-    def observe(self, feedback: Feedback) -> None:
+    def observe(self, feedback: Feedback) -> None:  # noqa: B027 - optional
         """Learn from an interval's metrics; called at fixed global steps. Most schedulers ignore them."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class Piecewise(Scheduler):
         if not points or any(len(point) != 2 for point in points):
             raise ValueError(f"Piecewise.points = {points!r} must be a list of (progress, value) pairs")
         places = [place for place, _ in points]
-        if any(later <= earlier for earlier, later in zip(places, places[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(places)):
             raise ValueError(f"Piecewise.points must ascend in progress, got {places}")
         if places[0] < 0 or places[-1] > 1:
             raise ValueError(f"Piecewise.points must lie at a progress in [0, 1], got {places}")

@@ -18,7 +18,7 @@ class TrueLoss(DifficultyEstimator):
     """The teacher's reconstruction loss, measured by probe passes at the training mask ratio.
 
     A visible patch has no loss, so one probe scores only what it masks. With two or more probes, their visible sets
-    are evenly spaced stretches of one random order of the patches: at a ratio of 0.5 or more they are disjoint,
+    are evenly spaced stretches of one random order of the patches: at a ratio of 0.5 or more two are disjoint,
     every patch is masked in some probe, and its score is the mean over the probes that masked it. With one probe
     (the cheap variant; AnatoMask, arXiv 2407.06468) the visible patches score NaN.
 
@@ -46,7 +46,7 @@ class TrueLoss(DifficultyEstimator):
                 f"patch visible in all of them; use TrueLoss.probes = {needed}, or 1 to leave patches unscored"
             )
         # A patch's place in a random order; probe k sees the V places from k L / probes on, cyclically.
-        place_NL = noise.uniform(num_patches).argsort(dim=1).argsort(dim=1)
+        place_NL = noise.bits(num_patches).argsort(dim=1).argsort(dim=1)
         total_NL = torch.zeros(place_NL.shape, dtype=torch.float32, device=place_NL.device)
         count_NL = torch.zeros_like(total_NL)
         for probe in range(self.probes):

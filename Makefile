@@ -1,0 +1,38 @@
+# Two commands set everything up on a fresh machine with Python 3.11 or newer: `make quickstart` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test install format static-checks benchmarks clean
+
+quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data.
+	$(BIN)/hpm pretrain quickstart
+
+test: $(INSTALLED)  ## Install, and run every test.
+	$(BIN)/python -m pytest
+
+install: $(INSTALLED)  ## Create .venv and install the project with its development tools.
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; call make with PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+format: $(INSTALLED)  ## Format the code.
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+static-checks: $(INSTALLED)  ## Lint, formatting and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmarks: $(INSTALLED)  ## Print the benchmarks' JSON.
+	$(BIN)/python benchmarks/mask.py
+	$(BIN)/python benchmarks/step.py
+
+clean:  ## Remove what make installed.
+	rm -rf $(VENV)

@@ -1,0 +1,155 @@
+"""What every difficulty estimator promises.
+
+Shape suffixes: N images, L patches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from curriculum.batch import Batch
+from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.mask import count_masked
+from curriculum.noise import Noise
+from curriculum.testing.teacher import TinyTeacher, tiny_batch
+
+CAPABILITIES = ("predicted_loss", "reconstruction_loss", "attention", "features")
+"""What `DifficultyEstimator.needs` may name."""
+
+_PATCH_SIZE = 4
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One call of an estimator."""
+
+    name: str
+    batch: Batch
+    num_masked: int
+    noise: Noise
+
+    def rows(self, start: int, stop: int) -> _Case:
+        """The same call on some of the images."""
+        batch = self.batch
+
+        def cut(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[start:stop]
+
+        part = replace(
+            batch,
+            images=batch.images[start:stop],
+            indices=cut(batch.indices),
+            boxes=cut(batch.boxes),
+            flips=cut(batch.flips),
+        )
+        return replace(self, batch=part, noise=replace(self.noise, rows_N=self.noise.rows_N[start:stop]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        batch = self.batch
+        named = {"images": batch.images, "indices": batch.indices, "boxes": batch.boxes, "flips": batch.flips}
+        return {name: x for name, x in named.items() if x is not None} | {"rows of the noise": self.noise.rows_N}
+
+
+class DifficultyConformance(ABC):
+    """Subclass as `Test...` and say how to `build` the estimator.
+
+    Attributes:
+        grids: rows and columns of patches of the images it is tried on.
+        channels: their numbers of channels.
+        mask_ratios: the training mask ratios.
+        device: where the images are.
+        tolerance: how far the score of an image may differ between one batch and another, relatively.
+    """
+
+    grids: ClassVar[tuple[tuple[int, int], ...]] = ((4, 4), (2, 5), (7, 3))
+    channels: ClassVar[tuple[int, ...]] = (1, 3, 4)
+    mask_ratios: ClassVar[tuple[float, ...]] = (0.6, 0.75)
+    device: ClassVar[str] = "cpu"
+    tolerance: ClassVar[float] = 1e-4
+
+    @abstractmethod
+    def build(self) -> DifficultyEstimator:
+        """A new estimator, configured the same each time."""
+
+    def cases(self) -> Iterator[_Case]:
+        """Batches of every grid, number of channels and ratio."""
+        for grid in self.grids:
+            for channels in self.channels:
+                for ratio in self.mask_ratios:
+                    batch = tiny_batch(grid=grid, channels=channels, patch_size=_PATCH_SIZE, device=self.device)
+                    noise = Noise.for_batch(seed=3, step=5, batch_size=len(batch), first=8, device=self.device)
+                    name = f"a grid of {grid[0]} x {grid[1]}, {channels} channels and a mask ratio of {ratio}"
+                    yield _Case(name, batch, count_masked(batch.num_patches, ratio), noise)
+
+    def score(self, estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
+        """Scores of one call, with a teacher only where the estimator says that it needs one."""
+        if estimator.needs and teacher is None:
+            teacher = TinyTeacher(patch_size=_PATCH_SIZE)
+        return estimator(case.batch, teacher, num_masked=case.num_masked, noise=case.noise)
+
+    def test_needs_name_what_a_teacher_has(self) -> None:
+        estimator = self.build()
+        assert isinstance(estimator.needs, tuple), f"needs = {estimator.needs!r} must be a tuple of names"
+        unknown = [name for name in estimator.needs if name not in CAPABILITIES]
+        assert not unknown, f"needs names {unknown}; a teacher has {CAPABILITIES}"
+
+    def test_asks_for_nothing_beyond_its_needs(self) -> None:
+        estimator = self.build()
+        for case in self.cases():
+            teacher = TinyTeacher(patch_size=_PATCH_SIZE)
+            self.score(estimator, case, teacher if estimator.needs else None)
+            extra = set(teacher.calls) - set(estimator.needs)
+            assert not extra, f"asks the teacher for {sorted(extra)}, which needs = {estimator.needs} does not name"
+
+    def test_scores_are_one_number_for_each_patch(self) -> None:
+        estimator = self.build()
+        for case in self.cases():
+            scores_NL = self.score(estimator, case)
+            expected = (len(case.batch), case.batch.num_patches)
+            assert tuple(scores_NL.shape) == expected, f"shape {tuple(scores_NL.shape)} on {case.name}, not {expected}"
+            assert scores_NL.dtype.is_floating_point, f"scores are {scores_NL.dtype} on {case.name}, not floats"
+            same_device = scores_NL.device == case.batch.images.device
+            assert same_device, f"scores are on {scores_NL.device}, the images on {case.batch.images.device}"
+            assert not bool(scores_NL.isinf().any()), f"infinite scores on {case.name}; NaN means not scored"
+
+    def test_scores_carry_no_gradient(self) -> None:
+        estimator = self.build()
+        for case in self.cases():
+            with torch.enable_grad():
+                scores_NL = self.score(estimator, case)
+            assert not scores_NL.requires_grad, f"scores on {case.name} keep a graph: compute them under no_grad"
+
+    def test_the_same_noise_gives_the_same_scores(self) -> None:
+        """In the same instance and in a new one: a resumed run must draw the masks it would have drawn."""
+        estimator = self.build()
+        for case in self.cases():
+            scores_NL = self.score(estimator, case).clone()
+            for name, other in (("a second call", estimator), ("another instance", self.build())):
+                again_NL = self.score(other, case)
+                same = torch.allclose(again_NL, scores_NL, rtol=self.tolerance, atol=0, equal_nan=True)
+                assert same, f"{name} with the same noise gives other scores on {case.name}"
+
+    def test_an_image_is_scored_alike_in_every_batch(self) -> None:
+        """However a global batch is divided among devices, its masks stay the same."""
+        estimator = self.build()
+        for case in self.cases():
+            whole_NL = self.score(estimator, case)
+            half = len(case.batch) // 2
+            parts = (case.rows(0, half), case.rows(half, len(case.batch)))
+            parts_NL = torch.cat([self.score(estimator, part) for part in parts])
+            same = torch.allclose(parts_NL, whole_NL, rtol=self.tolerance, atol=1e-7, equal_nan=True)
+            assert same, f"scoring a batch in two halves gives other scores on {case.name}"
+
+    def test_inputs_are_left_as_they_were(self) -> None:
+        estimator = self.build()
+        for case in self.cases():
+            before = {name: x.clone() for name, x in case.tensors().items()}
+            self.score(estimator, case)
+            for name, x in case.tensors().items():
+                assert torch.equal(x, before[name]), f"scoring changes the {name} on {case.name}"

@@ -1,0 +1,106 @@
+"""A teacher without a network, and images for it.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, K pixel values of a patch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from curriculum.batch import Batch
+from curriculum.mask import Mask
+from curriculum.noise import Noise
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def tiny_batch(
+    *,
+    num_images: int = 4,
+    channels: int = 3,
+    grid: tuple[int, int] = (4, 4),
+    patch_size: int = 4,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Images of noise whose contrast differs from patch to patch, with the provenance that a data set would give."""
+    rows, columns = grid
+    height, width = rows * patch_size, columns * patch_size
+    noise = Noise.for_batch(seed=seed, step=0, batch_size=num_images, device=device)
+    images = noise.uniform(channels * height * width).view(num_images, channels, height, width) - 0.5
+    contrast = noise.fold(1).uniform(rows * columns).view(num_images, 1, rows, columns) * 4
+    boxes = torch.tensor([0.0, 0.0, width, height], device=device).repeat(num_images, 1)
+    return Batch(
+        images * functional.interpolate(contrast, scale_factor=patch_size, mode="nearest"),
+        patch_size,
+        indices=torch.arange(100, 100 + num_images, device=device),
+        boxes=boxes,
+        flips=torch.arange(num_images, device=device) % 2 == 1,
+    )
+
+
+class TinyTeacher:
+    """A fixed random projection of the patches, that answers whatever a `Teacher` may be asked.
+
+    Deterministic on every device, for images of any number of channels. What it says about an image depends on that
+    image alone.
+
+    Args:
+        patch_size: side of a patch, in pixels.
+        width: D, the width of its features.
+        seed: of the projection.
+        lacks: capability -> why this teacher does not have it.
+
+    Attributes:
+        calls: the names of the methods called so far.
+    """
+
+    def __init__(
+        self, *, patch_size: int = 4, width: int = 8, seed: int = 0, lacks: Mapping[str, str] = _NOTHING
+    ) -> None:
+        self.patch_size, self.width, self.seed = patch_size, width, seed
+        self.lacks = dict(lacks)
+        self.calls: list[str] = []
+
+    def cannot(self, capability: str) -> str | None:
+        """Why this teacher has no `capability`, or None where it has it."""
+        return self.lacks.get(capability)
+
+    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L] the energy of each patch's projection."""
+        self._note("predicted_loss")
+        return self._tokens(images_NCHW).square().mean(dim=-1)
+
+    def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        """[N, M] how far each masked patch lies from the mean of the visible ones."""
+        self._note("reconstruction_loss")
+        tokens_NLD = self._tokens(images_NCHW)
+        guess_N1D = mask.gather_visible(tokens_NLD).mean(dim=1, keepdim=True)
+        return (mask.gather_masked(tokens_NLD) - guess_N1D).square().mean(dim=-1)
+
+    def attention(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L] the softmax over the patches of a fixed query's product with each."""
+        self._note("attention")
+        return self._tokens(images_NCHW).sum(dim=-1).softmax(dim=1)
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D] the projections."""
+        self._note("features")
+        return self._tokens(images_NCHW)
+
+    def _note(self, capability: str) -> None:
+        if capability in self.lacks:
+            raise RuntimeError(f"asked for {capability}, but {self.lacks[capability]}")
+        self.calls.append(capability)
+
+    def _tokens(self, images_NCHW: Tensor) -> Tensor:
+        patches_NKL = functional.unfold(images_NCHW.detach().float(), self.patch_size, stride=self.patch_size)
+        size = patches_NKL.shape[1]
+        noise = Noise.for_batch(seed=self.seed, step=0, batch_size=size, device=images_NCHW.device)
+        projection_KD = (noise.uniform(self.width) - 0.5) * (12 / size) ** 0.5
+        return patches_NKL.transpose(1, 2) @ projection_KD

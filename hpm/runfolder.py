@@ -1,0 +1,121 @@
+"""RunFolder: what a run leaves behind.
+
+    config.gin        the configuration as given; running from it repeats the run
+    operative.gin     the same with every default spelled out
+    metrics.jsonl     one row for each logging interval and each evaluation
+    checkpoints/      the newest checkpoints
+    pictures/         one picture for each evaluation
+    summary.json      the final figures; there once the run is complete
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpm.errors import UserError
+
+Row = dict[str, Any]
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: where it is, or will be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.operative = path / "config.gin", path / "operative.gin"
+        self.metrics = MetricsFile(path / "metrics.jsonl")
+        self.checkpoints, self.pictures = path / "checkpoints", path / "pictures"
+        self.summary = path / "summary.json"
+
+    def create(self, config: str, operative: str) -> None:
+        """Start a new run here.
+
+        Raises:
+            UserError: if the folder holds anything already, or cannot be written.
+        """
+        if self.config.exists():
+            raise UserError(
+                f"{self.path} already holds a run; continue it with --resume --output {self.path}, or choose another "
+                "--output"
+            )
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty; choose another --output")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.operative.write_text(operative)
+            self.config.write_text(config)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --output") from error
+
+    def reopen(self, config: str) -> None:
+        """Go on with the run that is here; nothing about it may change.
+
+        Raises:
+            UserError: if there is none, or it was started from another configuration.
+        """
+        saved = self.saved_config()
+        if saved != config:
+            raise UserError(
+                f"--resume repeats the run exactly, but its configuration differs from {self.config}:\n"
+                f"{_first_difference(saved, config)}\n"
+                "resume without naming a config to use the saved one, or start a new run with --init-from"
+            )
+
+    def saved_config(self) -> str:
+        """The configuration that the run was started from."""
+        if not self.config.is_file():
+            raise UserError(f"{self.path} holds no run to resume: there is no {self.config.name} in it")
+        return self.config.read_text()
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the final figures; this makes the run complete."""
+        partial = self.summary.with_suffix(".partial")
+        partial.write_text(json.dumps(summary, indent=2) + "\n")
+        partial.replace(self.summary)
+
+
+class MetricsFile:
+    """A JSON-lines file of metrics. Survives a kill at any moment, and never holds a step twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row; on its way to the disk when this returns."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[Row]:
+        """All rows; a last line that a kill cut short is left out."""
+        rows: list[Row] = []
+        if self.path.is_file():
+            for line in self.path.read_text().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+    def keep(self, wanted: Callable[[Row], bool]) -> None:
+        """Drop rows, e.g. those after the checkpoint that a run goes on from."""
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self.rows() if wanted(row))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+
+def _first_difference(saved: str, given: str) -> str:
+    saved_lines, given_lines = saved.splitlines(), given.splitlines()
+    only_saved = [line for line in saved_lines if line not in given_lines and not line.startswith("#")]
+    only_given = [line for line in given_lines if line not in saved_lines and not line.startswith("#")]
+    return "\n".join([*(f"  saved: {line}" for line in only_saved[:3]), *(f"  given: {line}" for line in only_given[:3])])

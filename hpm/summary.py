@@ -1,0 +1,82 @@
+"""What a run says of itself: a few lines before it starts, a table when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hpm.runfolder import RunFolder
+from hpm.trainer import Trainer
+
+
+def describe(trainer: Trainer) -> str:
+    """What is about to be trained."""
+    curriculum, model, clock = trainer.method.curriculum, trainer.method.student, trainer.clock
+    scheduler, difficulty, sampler = (
+        type(part).__name__ for part in (curriculum.scheduler, curriculum.difficulty, curriculum.sampler)
+    )
+    first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    precision = "fp32" if trainer.autocast is None else str(trainer.autocast).removeprefix("torch.")
+    return (
+        f"curriculum: {scheduler}, {difficulty}, {sampler}; alpha {first:.2f} -> {last:.2f}, "
+        f"mask ratio {curriculum.mask_ratio}\n"
+        f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
+        f"{model.patch_size} px; data: {type(trainer.source).__name__}\n"
+        f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.batch_size} images, "
+        f"on {trainer.device} in {precision}"
+    )
+
+
+_ROWS = (
+    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "raw_pixels")),
+    ("k-NN on frozen features", "knn", ("pretrained", "initialization", "raw_pixels")),
+)
+
+
+def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Print the final figures, where things are, and what to try next."""
+    metrics = summary["metrics"]
+    table = Table(title="test accuracy", title_justify="left", title_style="bold")
+    for column in ("", "pre-trained", "same model, not pre-trained", "raw pixels"):
+        table.add_column(column, justify="left" if not column else "right")
+    for label, protocol, columns in _ROWS:
+        values = [metrics.get(f"{protocol}/{column}") for column in columns]
+        if values[0] is not None:
+            table.add_row(label, *("" if value is None else f"{value:.1%}" for value in values))
+    console.print()
+    if table.row_count:
+        console.print(table)
+    if "low_shot/gain" in metrics:
+        console.print(f"pre-training changes low-shot accuracy by {100 * metrics['low_shot/gain']:+.1f} points")
+    if "agreement/teacher" in metrics:
+        console.print(
+            f"predicted against true loss (Spearman, held-out images): teacher {metrics['agreement/teacher']:.2f}, "
+            f"student {metrics['agreement/student']:.2f}",
+            highlight=False,
+        )
+    seconds = summary["training_seconds"]
+    console.print(
+        f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
+        f"evaluated in {summary['evaluation_seconds']:,.0f} s",
+        highlight=False,
+    )
+    console.print(f"picture:  {summary['picture']}", highlight=False, soft_wrap=True)
+    console.print(f"metrics:  {folder.metrics.path} and {folder.summary}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow:   {_mlflow_hint(summary['tracking'])}", highlight=False, soft_wrap=True)
+    console.print(
+        f"next:     hpm pretrain {folder.config} curricula/random   [dim]# the same with MAE's random masks",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _mlflow_hint(tracking: str) -> str:
+    if tracking == "off":
+        return "off"
+    if tracking.startswith("MLflow"):
+        return tracking
+    return f"mlflow ui --backend-store-uri {tracking}   then open http://127.0.0.1:5000"

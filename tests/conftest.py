@@ -1,0 +1,66 @@
+"""What many tests share: a run that takes seconds, and the command line in process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY = """
+include 'base.gin'
+include 'data/digit_scenes.gin'
+include 'curricula/hpm_easy_to_hard.gin'
+
+DigitScenes.img_size = 16
+DigitScenes.train_size = 160
+DigitScenes.test_size = 48
+MaskedAutoencoder.img_size = 16
+MaskedAutoencoder.patch_size = 4
+MaskedAutoencoder.embed_dim = 16
+MaskedAutoencoder.depth = 1
+MaskedAutoencoder.num_heads = 2
+MaskedAutoencoder.decoder_embed_dim = 16
+MaskedAutoencoder.decoder_depth = 1
+MaskedAutoencoder.decoder_num_heads = 2
+MaskedAutoencoder.loss_predictor_depth = 1
+Trainer.epochs = 4
+Trainer.batch_size = 16
+Trainer.blr = 1e-3
+Trainer.warmup_epochs = 1
+Trainer.log_every = 4
+Trainer.checkpoint_every = 7
+MLflowTracker.enabled = False
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Small tensors are faster on one thread, and other processes of a test get a core."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A config that trains in a second: 40 steps."""
+    path = tmp_path / "tiny.gin"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def hpm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """The `hpm` command in this process, in an empty folder; returns its exit code."""
+    from hpm.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["hpm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0)
+
+    return run

@@ -1,0 +1,71 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpm.data.source import ImageSource, TensorSplit
+
+
+class Squares(ImageSource):
+    def __init__(self, **options):
+        super().__init__(**{"img_size": 4, "in_chans": 2, "mean": (0.2, 0.6), "std": (0.1, 0.5)} | options)
+        self.split = TensorSplit(torch.arange(96, dtype=torch.uint8).view(3, 2, 4, 4), torch.tensor([0, 1, 1]))
+
+    def train(self):
+        return self.split
+
+    def test(self):
+        return self.split
+
+
+def test_split_in_memory():
+    split = Squares().train()
+    assert len(split) == 3
+    assert split.sizes(torch.tensor([2, 0])).tolist() == [[4, 4], [4, 4]]
+    boxes_N4, flips_N = torch.tensor([[1.0, 2.0, 2.0, 2.0]]), torch.tensor([True])
+    crop = split.crop(torch.tensor([1]), boxes_N4, flips_N, 2)
+    assert torch.equal(crop, split.images_KCHW[1:2, :, 2:4, 1:3].flip(3).float())
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 1000))
+def test_denormalize_undoes_normalize(seed):
+    pixels = torch.randint(0, 256, (2, 2, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    source = Squares()
+    images_NCHW = source.normalize(pixels)
+    assert images_NCHW.dtype == torch.float32
+    assert torch.allclose(source.denormalize(images_NCHW), pixels / 255.0, atol=1e-6)
+    assert source.denormalize(images_NCHW * 100).amax() <= 1.0
+    assert source.denormalize(images_NCHW * 100).amin() >= 0.0
+
+
+def test_normalize_takes_mean_and_std_of_each_channel():
+    images_NCHW = Squares().normalize(torch.full((1, 2, 1, 1), 255, dtype=torch.uint8)).flatten()
+    assert torch.allclose(images_NCHW, torch.tensor([8.0, 0.8]))
+
+
+def test_load_gives_whole_images_normalized():
+    source = Squares()
+    indices_N = torch.tensor([2, 1])
+    assert torch.equal(source.load(source.test(), indices_N), source.normalize(source.split.images_KCHW[indices_N]))
+
+
+def test_classes():
+    assert Squares().num_classes == 0
+    assert Squares(class_names=("a", "b")).num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("img_size", 0), ("in_chans", 0), ("mean", (0.5,)), ("std", (0.1, 0.0)), ("std", (0.1, 0.1, 0.1))],
+)
+def test_bad_arguments_are_named(argument, value):
+    with pytest.raises(ValueError, match=rf"Squares\.{argument} = "):
+        Squares(**{argument: value})
+
+
+def test_bad_tensors_are_named():
+    with pytest.raises(ValueError, match=r"TensorSplit\.images_KCHW = torch\.float32"):
+        TensorSplit(torch.zeros(2, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"TensorSplit\.labels = torch\.int64 of shape \(3,\)"):
+        TensorSplit(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))

@@ -1,0 +1,150 @@
+"""Every mistake in the input ends in one clear sentence and exit code 2, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Hpm = Callable[..., int]
+
+
+def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The message of a refused command."""
+    capsys.readouterr()
+    assert hpm("pretrain", *arguments) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert not Path("runs").exists()
+    return " ".join(message.split())
+
+
+@pytest.mark.parametrize(
+    ("bindings", "expected"),
+    [
+        (["Ramp.fnish = 0.7"], ["fnish", "Ramp"]),
+        (["Rampe.end = 0.7"], ["Rampe"]),
+        (["Curriculum.scheduler = @Rampe()"], ["Rampe"]),
+        (["Ramp.end = 'oops'"], ["Ramp.end = 'oops'", "float"]),
+        (["MaskedAutoencoder.depth = 2.5"], ["MaskedAutoencoder.depth = 2.5", "int"]),
+        (["Ramp.end 0.7"], ["Ramp.end 0.7", "="]),
+        (["Ramp.end = %END"], ["END"]),
+        (["END = 0.7"], ["END", "nothing in this run uses it"]),
+        (["Constant.value = 0.3"], ["Constant.value (-b)", "nothing in this run uses", "@Constant()"]),
+        (["Curriculum.scheduler = @Constant()", "Ramp.end = 0.3"], ["Ramp.end (-b)"]),
+        (["Curriculum.scheduler = @Ramp"], ["Curriculum.scheduler", "call it"]),
+        (["Curriculum.scheduler = @Uniform()"], ["Curriculum.scheduler must be a Scheduler, got Uniform"]),
+        (["MaskedAutoencoder.patch_size = 5"], ["patch_size = 5 does not divide", "img_size = 16"]),
+        (["Curriculum.mask_ratio = 1.0"], ["Curriculum.mask_ratio = 1.0", "between 0 and 1"]),
+        (["Curriculum.mask_ratio = 0.0"], ["Curriculum.mask_ratio = 0.0", "between 0 and 1"]),
+        (["Curriculum.mask_ratio = 0.97"], ["mask_ratio = 0.97 of 16 patches", "at least one visible"]),
+        (["Ramp.end = 1.5"], ["Ramp gives alpha", "[0, 1]"]),
+        (
+            ["MaskedAutoencoder.loss_predictor_depth = None"],
+            ["PredictedLoss needs", "no loss predictor", "MaskedAutoencoder.loss_predictor_depth"],
+        ),
+        (["MaskedAutoencoder.img_size = 32"], ["MaskedAutoencoder.img_size = 32", "16 pixels"]),
+        (["Trainer.batch_size = 1000"], ["batch_size = 1000", "160"]),
+        (["Trainer.warmup_epochs = 9"], ["Trainer.warmup_epochs = 9", "Trainer.epochs = 4"]),
+        (["Trainer.device = 'cuda:77'"], ["Trainer.device", "cuda:77"]),
+        (["Trainer.precision = 'fp8'"], ["Trainer.precision = 'fp8'", "bf16"]),
+        (["Trainer.progress_per = 'batch'"], ["Trainer.progress_per = 'batch'", "epoch"]),
+        (["Trainer.source = @Uniform()"], ["Trainer.source must be a ImageSource"]),
+        (["Method.target = @Uniform()"], ["Method.target must be a Target"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_bindings(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], bindings: list[str], expected: list[str]
+) -> None:
+    message = refused(hpm, capsys, tiny, *(word for binding in bindings for word in ("-b", binding)))
+    for part in expected:
+        assert part in message
+
+
+def test_a_binding_in_a_file_is_named_with_its_line(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_text(tiny.read_text() + "Cyclic.cycles = 3\n")
+    lines = len(tiny.read_text().splitlines())
+    assert f"Cyclic.cycles (tiny.gin, line {lines})" in refused(hpm, capsys, tiny)
+
+
+def test_a_replaced_part_takes_its_bindings_with_it(hpm: Hpm, tiny: Path) -> None:
+    """`curricula/random` after a config with a Ramp is no mistake."""
+    assert hpm("pretrain", tiny, "curricula/random", "-b", "Trainer.epochs = 2", "--output", "run") == 0
+    assert "Ramp" not in Path("run/config.gin").read_text()
+
+
+def test_missing_config_lists_the_shipped_ones(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(hpm, capsys, "quikstart")
+    assert "'quikstart'" in message
+    assert "quickstart" in message
+    assert "curricula/attention" in message
+
+
+def test_no_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "name at least one config" in refused(hpm, capsys)
+
+
+def test_missing_include(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_text("include 'nowhere.gin'\n")
+    assert "nowhere.gin" in refused(hpm, capsys, tiny)
+
+
+def test_an_output_that_holds_a_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    message = refused(hpm, capsys, tiny, "--output", "run")
+    assert "run already holds a run" in message
+    assert "--resume" in message
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_resume_refuses_another_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
+    message = refused(hpm, capsys, tiny, "--resume", "--output", "run", "-b", "Trainer.epochs = 3")
+    assert "given: Trainer.epochs = 3" in message
+    assert "saved: Trainer.epochs = 2" in message
+
+
+def test_resume_where_there_is_no_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run to resume" in refused(hpm, capsys, "--resume", "--output", "nowhere")
+    assert "--resume needs --output" in refused(hpm, capsys, "--resume")
+
+
+def test_init_from(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "nothing.pt" in refused(hpm, capsys, tiny, "--init-from", "nothing.pt", "--output", "a")
+    foreign = tmp_path / "foreign.pt"
+    foreign.write_bytes(b"not a checkpoint")
+    assert "foreign.pt is damaged" in refused(hpm, capsys, tiny, "--init-from", foreign, "--output", "b")
+
+
+@pytest.fixture
+def folder_config(tiny: Path) -> Path:
+    text = tiny.read_text().replace("data/digit_scenes.gin", "data/image_folder.gin")
+    lines = [line for line in text.splitlines() if not line.startswith("DigitScenes")]
+    tiny.write_text(
+        "\n".join([*lines, "ImageFolder.root = 'images'", "ImageFolder.img_size = 16", "Trainer.num_workers = 0", ""])
+    )
+    return tiny
+
+
+def test_missing_and_empty_image_folder(
+    hpm: Hpm, folder_config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "images" in refused(hpm, capsys, folder_config)
+    (tmp_path / "images").mkdir()
+    assert "images" in refused(hpm, capsys, folder_config)
+
+
+def test_unreadable_image_is_named_and_nothing_is_lost(
+    hpm: Hpm, folder_config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images" / "cats"
+    folder.mkdir(parents=True)
+    for number in range(32):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number:02}.png")
+    content = (folder / "17.png").read_bytes()
+    (folder / "17.png").write_bytes(content[: len(content) // 2])
+    assert "17.png" in refused(hpm, capsys, folder_config, "--output", "run")

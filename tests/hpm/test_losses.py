@@ -1,0 +1,92 @@
+"""Losses against direct readings of their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hpm.losses import AbsoluteLoss, PredictionLoss, RelativeLoss, ranking_accuracy
+
+
+def draw(seed: int, *, ties: bool = False) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    predicted, true = torch.randn(2, 5, 7, generator=generator, dtype=torch.float64)
+    return predicted, (true * 2).round() if ties else true
+
+
+def relative_by_pairs(predicted_NM: Tensor, true_NM: Tensor) -> float:
+    """Binary cross-entropy over all ordered pairs with t_i != t_j, pair by pair."""
+    terms = []
+    for p_M, t_M in zip(predicted_NM.tolist(), true_NM.tolist(), strict=True):
+        for i in range(len(p_M)):
+            for j in range(len(p_M)):
+                if t_M[i] != t_M[j]:
+                    q = 1 / (1 + math.exp(p_M[j] - p_M[i]))
+                    terms.append(-math.log(q) if t_M[i] > t_M[j] else -math.log(1 - q))
+    return sum(terms) / len(terms)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_relative_loss(ties: bool) -> None:
+    predicted, true = draw(0, ties=ties)
+    total, count = RelativeLoss()(predicted, true)
+    assert (total / count).item() == pytest.approx(relative_by_pairs(predicted, true), rel=1e-12)
+
+
+def test_relative_loss_of_equal_losses_counts_no_pair() -> None:
+    total, count = RelativeLoss()(torch.randn(2, 4), torch.ones(2, 4))
+    assert total == 0
+    assert count == 0
+
+
+def test_absolute_loss() -> None:
+    predicted, true = draw(1)
+    standardized = torch.stack([(t - t.mean()) / (t.var() + 1e-6).sqrt() for t in true])
+    total, count = AbsoluteLoss()(predicted, true)
+    torch.testing.assert_close(total / count, ((predicted - standardized) ** 2).mean())
+
+
+@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss()])
+def test_a_split_batch_has_the_same_loss(loss: PredictionLoss) -> None:
+    predicted, true = draw(2, ties=True)
+    parts = [loss(p, t) for p, t in zip(predicted.split([1, 4]), true.split([1, 4]), strict=True)]
+    total, count = loss(predicted, true)
+    torch.testing.assert_close(sum(t for t, _ in parts) / sum(c for _, c in parts), total / count)
+
+
+@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss()])
+def test_the_true_loss_is_a_target(loss: PredictionLoss) -> None:
+    predicted, true = (x.requires_grad_() for x in draw(3))
+    loss(predicted, true)[0].backward()
+    assert true.grad is None
+    assert predicted.grad is not None
+
+
+@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss()])
+def test_gradient_against_finite_differences(loss: PredictionLoss) -> None:
+    predicted, true = draw(4)
+    assert torch.autograd.gradcheck(lambda p: loss(p, true)[0], predicted.requires_grad_())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_stable_in_low_precision(dtype: torch.dtype) -> None:
+    """Scores far apart neither overflow nor vanish, and true losses that bf16 would tie stay apart."""
+    predicted = torch.tensor([[300.0, -300.0, 0.0]]).to(dtype).requires_grad_()
+    true = torch.tensor([[1.0, 1.0001, 2.0]])
+    total, count = RelativeLoss()(predicted, true)
+    assert count == 3
+    # t: 1.0001 > 1 with p -300 < 300 costs 600; 2 > 1 with 0 < 300 costs 300; 2 > 1.0001 with 0 > -300 nothing.
+    assert total.item() == pytest.approx(900)
+    total.backward()
+    assert predicted.grad is not None
+    assert predicted.grad.isfinite().all()
+
+
+def test_ranking_accuracy() -> None:
+    true = torch.tensor([[1.0, 2.0, 3.0]])
+    assert ranking_accuracy(true, true) == 1
+    assert ranking_accuracy(-true, true) == 0
+    assert ranking_accuracy(torch.tensor([[1.0, 3.0, 2.0]]), true) == pytest.approx(2 / 3)
