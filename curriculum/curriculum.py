@@ -75,7 +75,7 @@ class Curriculum:
             ValueError: where the ratio leaves no patch visible or masked, or the difficulty needs what the teacher
                 does not have.
         """
-        count_masked(num_patches, self.mask_ratio)
+        self.difficulty.check(num_patches, count_masked(num_patches, self.mask_ratio))
         name = type(self.difficulty).__name__
         for capability in self.difficulty.needs:
             reason = "there is no teacher" if teacher is None else teacher.cannot(capability)

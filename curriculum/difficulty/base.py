@@ -34,3 +34,10 @@ class DifficultyEstimator(ABC):
         Returns:
             Float [N, L]. NaN means not scored: the patch is counted neither hard nor easy.
         """
+
+    def check(self, num_patches: int, num_masked: int) -> None:  # noqa: B027 - optional
+        """Find out before training whether L patches with M masked can be scored.
+
+        Raises:
+            ValueError: where they cannot.
+        """

@@ -35,16 +35,24 @@ class TrueLoss(DifficultyEstimator):
             raise ValueError(f"TrueLoss.probes = {probes} must be at least 1")
         self.probes = probes
 
-    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
-        assert teacher is not None
-        num_patches = batch.num_patches
-        longest_gap = -(-num_patches // self.probes)
-        if self.probes > 1 and num_masked < longest_gap:
-            needed = -(-num_patches // num_masked)
+    @classmethod
+    def covering(cls, num_patches: int, num_masked: int) -> TrueLoss:
+        """With the fewest probes, but at least two, that mask every patch in some probe."""
+        return cls(probes=max(2, -(-num_patches // num_masked)))
+
+    def check(self, num_patches: int, num_masked: int) -> None:
+        """Refuse more than one probe that still leave some patch visible in all of them."""
+        if self.probes > 1 and num_masked < -(-num_patches // self.probes):
+            needed = self.covering(num_patches, num_masked).probes
             raise ValueError(
                 f"TrueLoss.probes = {self.probes} probes that mask {num_masked} of {num_patches} patches leave some "
                 f"patch visible in all of them; use TrueLoss.probes = {needed}, or 1 to leave patches unscored"
             )
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        assert teacher is not None
+        num_patches = batch.num_patches
+        self.check(num_patches, num_masked)
         # A patch's place in a random order; probe k sees the V places from k L / probes on, cyclically.
         place_NL = noise.bits(num_patches).argsort(dim=1).argsort(dim=1)
         total_NL = torch.zeros(place_NL.shape, dtype=torch.float32, device=place_NL.device)
