@@ -15,7 +15,11 @@ def describe_machine(device: str) -> dict[str, object]:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     try:
         commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"

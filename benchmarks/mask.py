@@ -1,6 +1,6 @@
 """Time of drawing a mask, against a straightforward loop over images, in alternation. Prints JSON.
 
-    python benchmarks/mask.py [--images 256] [--patches 196] [--device cpu]
+python benchmarks/mask.py [--images 256] [--patches 196] [--device cpu]
 """
 
 from __future__ import annotations

@@ -75,11 +75,9 @@ def load(path: Path, *, map_location: torch.device | str = "cpu") -> dict[str, A
     return state
 
 
-def load_newest(
-    folder: Path, *, map_location: torch.device | str = "cpu"
-) -> tuple[dict[str, Any] | None, list[str]]:
+def load_newest(folder: Path, *, map_location: torch.device | str = "cpu") -> tuple[dict[str, Any] | None, list[str]]:
     """The newest checkpoint that is whole, and a line about each newer one that is not."""
-    damaged = []
+    damaged: list[str] = []
     for path in found(folder):
         try:
             return load(path, map_location=map_location), damaged

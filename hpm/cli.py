@@ -34,7 +34,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None: ...
 
 
@@ -50,7 +52,9 @@ def pretrain(
     output: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output; nothing may change.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output; nothing may change.")
+    ] = False,
     init_from: Annotated[
         Path | None, typer.Option(metavar="CHECKPOINT", help="Start a new run from the weights of a checkpoint.")
     ] = None,

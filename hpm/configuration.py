@@ -129,7 +129,9 @@ class Config:
             key = (scope, selector, parameter)
             statement, place = self.statements[last[key]], last[key]
             if statement.on_command_line or place > replaced.get(_part(key), -1):
-                raise UserError(f"{_spell(key)} ({statement.where}) is bound, but nothing in this run uses {_hint(key)}")
+                raise UserError(
+                    f"{_spell(key)} ({statement.where}) is bound, but nothing in this run uses {_hint(key)}"
+                )
             del gin_config._CONFIG[scope, selector][parameter]
             if not gin_config._CONFIG[scope, selector]:
                 del gin_config._CONFIG[scope, selector]
@@ -144,7 +146,7 @@ class Config:
 
     def parameters(self) -> dict[str, str]:
         """Every parameter in force, defaults included, flattened: `{"Ramp.end": "0.5"}`."""
-        flat = {}
+        flat: dict[str, str] = {}
         for (scope, selector), values in gin_config._OPERATIVE_CONFIG.items():
             if selector != _MACRO:
                 flat |= {_spell((scope, selector, name)): str(value) for name, value in values.items()}
@@ -161,6 +163,7 @@ def parse(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config:
         raise UserError("name at least one config, e.g. `hpm pretrain quickstart`")
     _register()
     gin.clear_config()
+    del gin_config._FILE_READERS[1:]  # looks for configs inside Python packages, and logs an error for each miss
     files = [find_config(name) for name in configs]
     gin_config._LOCATION_PREFIXES[:] = [*(str(file.parent) for file in files), str(configs_folder()), ""]
     if str(Path.cwd()) not in sys.path:
@@ -181,7 +184,7 @@ def parse(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config:
     return Config(files[0].stem, tuple(statements))
 
 
-class _as_user_error:  # noqa: N801
+class _as_user_error:
     """Turns gin's exceptions, whose classes are made on the fly, into plain ones."""
 
     def __enter__(self) -> None: ...
@@ -283,7 +286,7 @@ def _hint(key: _Key) -> str:
 
 def _check_type(key: _Key, value: Any) -> None:
     """A literal must be of the type that the parameter declares; references are checked by who takes them."""
-    scope, selector, name = key
+    _, selector, name = key
     if selector == _MACRO or not _is_literal(value):
         return
     hint = _type_hints(gin_config._REGISTRY[selector].wrapped).get(name)

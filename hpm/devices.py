@@ -11,7 +11,7 @@ _PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is the first CUDA device where there is one, else the CPU.
+    """The device of a name; "auto" is the first CUDA device where there is one, else the CPU.
 
     Raises:
         ValueError: for a device that is not there.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -86,8 +86,8 @@ class Encoder(nn.Module):
         tokens = self._embed(images_NCHW, None)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        last = self.blocks[-1]
-        n, t, d = tokens.shape
+        last: Any = self.blocks[-1]
+        n, t, _ = tokens.shape
         # The fused kernel hides the attention map, so this one product is computed here: one query, all keys.
         qkv = last.attn.qkv(last.norm1(tokens)).reshape(n, t, 3, last.attn.num_heads, -1)
         q_N1HD, k_NTHD = last.attn.q_norm(qkv[:, :1, 0]), last.attn.k_norm(qkv[:, :, 1])

@@ -1,11 +1,11 @@
 """RunFolder: what a run leaves behind.
 
-    config.gin        the configuration as given; running from it repeats the run
-    operative.gin     the same with every default spelled out
-    metrics.jsonl     one row for each logging interval and each evaluation
-    checkpoints/      the newest checkpoints
-    pictures/         one picture for each evaluation
-    summary.json      the final figures; there once the run is complete
+config.gin        the configuration as given; running from it repeats the run
+operative.gin     the same with every default spelled out
+metrics.jsonl     one row for each logging interval and each evaluation
+checkpoints/      the newest checkpoints
+pictures/         one picture for each evaluation
+summary.json      the final figures; there once the run is complete
 """
 
 from __future__ import annotations
@@ -118,4 +118,6 @@ def _first_difference(saved: str, given: str) -> str:
     saved_lines, given_lines = saved.splitlines(), given.splitlines()
     only_saved = [line for line in saved_lines if line not in given_lines and not line.startswith("#")]
     only_given = [line for line in given_lines if line not in saved_lines and not line.startswith("#")]
-    return "\n".join([*(f"  saved: {line}" for line in only_saved[:3]), *(f"  given: {line}" for line in only_given[:3])])
+    return "\n".join(
+        [*(f"  saved: {line}" for line in only_saved[:3]), *(f"  given: {line}" for line in only_given[:3])]
+    )

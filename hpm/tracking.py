@@ -32,9 +32,7 @@ class MLflowTracker:
         enabled: False to do without.
     """
 
-    def __init__(
-        self, *, uri: str | None = None, experiment: str = "curriculum-masking", enabled: bool = True
-    ) -> None:
+    def __init__(self, *, uri: str | None = None, experiment: str = "curriculum-masking", enabled: bool = True) -> None:
         self.uri, self.experiment, self.enabled = uri, experiment, enabled
         self.problem: str | None = None
         self._client: Any = None
@@ -47,9 +45,7 @@ class MLflowTracker:
         """The address that runs are sent to."""
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
-    def start(
-        self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]
-    ) -> None:
+    def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Open the run, or go on with the one that `folder` belongs to."""
         self._state = folder / "mlflow.json"
         if not self.enabled:

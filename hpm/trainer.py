@@ -24,7 +24,7 @@ from hpm.evaluation import Evaluation, Subject
 from hpm.method import Losses, Method
 from hpm.optim import build_adamw, learning_rate, scaled_learning_rate, set_learning_rate
 from hpm.progress import TrainingProgress
-from hpm.runfolder import Row, RunFolder
+from hpm.runfolder import RunFolder
 from hpm.tracking import MLflowTracker
 from hpm.visualize import picture
 
@@ -90,12 +90,14 @@ class Trainer:
                                   ("crop", crop, RandomResizedCrop)):  # fmt: skip
             if not isinstance(value, kind):
                 raise ValueError(f"Trainer.{name} must be a {kind.__name__}, got {value!r}")
-        for name, count in (("epochs", epochs), ("batch_size", batch_size), ("log_every", log_every),
-                            ("checkpoint_every", checkpoint_every), ("keep_checkpoints", keep_checkpoints)):  # fmt: skip
+        counts = {"epochs": epochs, "batch_size": batch_size, "log_every": log_every,
+                  "checkpoint_every": checkpoint_every, "keep_checkpoints": keep_checkpoints}  # fmt: skip
+        for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"Trainer.{name} = {count} must be at least 1")
-        for name, number in (("blr", blr), ("min_lr", min_lr), ("weight_decay", weight_decay),
-                             ("num_workers", num_workers), ("probe_every", probe_every)):  # fmt: skip
+        numbers = {"blr": blr, "min_lr": min_lr, "weight_decay": weight_decay, "num_workers": num_workers,
+                   "probe_every": probe_every}  # fmt: skip
+        for name, number in numbers.items():
             if number < 0:
                 raise ValueError(f"Trainer.{name} = {number} must not be negative")
         if not 0 <= warmup_epochs < epochs:
@@ -182,9 +184,7 @@ class Trainer:
                 reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
                 raise UserError(f"{init_from} does not fit this model: {reason}") from error
             self.method.copy_teacher()
-        self.optimizer = build_adamw(
-            self.method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas
-        )
+        self.optimizer = build_adamw(self.method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
         self._sums = torch.zeros(3, device=self.device)  # total, reconstruction, prediction of the open interval
         self._seconds = self._logged_seconds = 0.0  # of training, evaluations left out
 
@@ -269,7 +269,8 @@ class Trainer:
         )  # fmt: skip
 
     def _probe(self) -> None:
-        subject, metrics = self._subject(), {}
+        subject = self._subject()
+        metrics: dict[str, float] = {}
         for probe in self.probes:
             metrics |= probe(subject)
         self._record("probe", metrics)
@@ -285,7 +286,8 @@ class Trainer:
         return self.folder.pictures / f"step-{self.clock.step:08d}.png"
 
     def _finish(self) -> dict[str, Any]:
-        subject, metrics = self._subject(), {}
+        subject = self._subject()
+        metrics: dict[str, float] = {}
         started = time.perf_counter()
         for evaluation in self.evaluations:
             with self.console.status(f"{type(evaluation).__name__} ..."):
@@ -354,4 +356,3 @@ class Trainer:
                 f"start; HorizonDecay(fraction=0.1) or less suits a run of {self.clock.total_steps} steps",
                 highlight=False,
             )
-

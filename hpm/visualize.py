@@ -61,7 +61,7 @@ def _draw(columns: list[tuple[str, Tensor]], grid: tuple[int, int], path: Path) 
             axis = axes[row][column]
             axis.set_axis_off()
             if values.ndim == 2:
-                shown = axis.imshow(values[row].reshape(grid).cpu(), cmap="viridis", interpolation="nearest")
+                shown = axis.imshow(values[row].reshape(grid).cpu().numpy(), cmap="viridis", interpolation="nearest")
             else:
                 axis.imshow(_as_image(values[row]), vmin=0, vmax=1, cmap="gray", interpolation="nearest")
         axes[0][column].set_title(title, fontsize=12)

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from curriculum import Curriculum
-from hpm.data import ImageSource
+from hpm.data import ImageSource, Split
 from hpm.model import MaskedAutoencoder
 from hpm.targets import Target
 from hpm.teacher import MovingAverageTeacher
@@ -67,6 +68,12 @@ def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
             raise ValueError(f"{name} needs labels, and the images of {type(source).__name__} have none")
     if source.num_classes < 2:
         raise ValueError(f"{name} needs at least two classes, {type(source).__name__} has {source.num_classes}")
+
+
+def labels_of(split: Split) -> Tensor:
+    """Int64 [K], of a split that `require_labels` has let pass."""
+    assert split.labels is not None
+    return split.labels
 
 
 def sample_indices(count: int, size: int, seed: int) -> torch.Tensor:

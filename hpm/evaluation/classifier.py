@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
@@ -18,12 +20,14 @@ def classifier(model: MaskedAutoencoder, num_classes: int, *, pool: str, drop_pa
         drop_path: stochastic depth rate of the last block, rising linearly from 0.
     """
     encoder = model.encoder
-    vit = VisionTransformer(
-        img_size=model.img_size, patch_size=model.patch_size, in_chans=model.in_chans, num_classes=num_classes,
-        global_pool="avg" if pool == "mean" else "token", embed_dim=encoder.cls_token.shape[-1],
-        depth=len(encoder.blocks), num_heads=encoder.blocks[0].attn.num_heads, mlp_ratio=model.mlp_ratio,
-        norm_layer=LayerNorm, drop_path_rate=drop_path, weight_init="skip",
-    )  # fmt: skip
+    first: Any = encoder.blocks[0]
+    with torch.random.fork_rng(devices=[]):  # its first weights are thrown away; the global generator stays
+        vit = VisionTransformer(
+            img_size=model.img_size, patch_size=model.patch_size, in_chans=model.in_chans, num_classes=num_classes,
+            global_pool="avg" if pool == "mean" else "token", embed_dim=encoder.cls_token.shape[-1],
+            depth=len(encoder.blocks), num_heads=first.attn.num_heads, mlp_ratio=model.mlp_ratio,
+            norm_layer=LayerNorm, drop_path_rate=drop_path, weight_init="skip",
+        )  # fmt: skip
     weights = {name: tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
     if pool == "mean":  # timm names the norm that follows pooling differently
         weights = {name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: tensor

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, require_labels, sample_indices
+from hpm.evaluation.base import Evaluation, Subject, labels_of, require_labels, sample_indices
 from hpm.evaluation.features import check_pool, extract, raw_pixels
 
 
@@ -26,7 +26,7 @@ def knn_predict(
     predictions = []
     for block_MD in test_MD.split(1024):
         similarity_MK, nearest_MK = (block_MD @ train_ND.T).topk(k, dim=1)
-        votes_MC = torch.zeros(len(block_MD), num_classes, device=block_MD.device)
+        votes_MC = block_MD.new_zeros(len(block_MD), num_classes)
         votes_MC.scatter_add_(1, labels_N[nearest_MK], ((similarity_MK - 1) / temperature).exp())
         predictions.append(votes_MC.argmax(dim=1))
     return torch.cat(predictions)
@@ -68,17 +68,15 @@ class KNN(Evaluation):
     def __call__(self, subject: Subject) -> dict[str, float]:
         source = subject.source
         train, test = source.train(), source.test()
-        assert train.labels is not None
-        assert test.labels is not None
         train_N = sample_indices(self.train_images, len(train), subject.seed)
         test_M = sample_indices(self.test_images, len(test), subject.seed)
 
         def accuracy(train_ND: Tensor, test_MD: Tensor) -> float:
             predicted_M = knn_predict(
-                train_ND.to(subject.device), train.labels[train_N].to(subject.device), test_MD.to(subject.device),
+                train_ND.to(subject.device), labels_of(train)[train_N].to(subject.device), test_MD.to(subject.device),
                 k=self.k, temperature=self.temperature, num_classes=source.num_classes,
             )  # fmt: skip
-            return (predicted_M.cpu() == test.labels[test_M]).float().mean().item()
+            return (predicted_M.cpu() == labels_of(test)[test_M]).float().mean().item()
 
         models = {"pretrained": subject.model} | ({"initialization": subject.initial} if self.baselines else {})
         metrics = {}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from curriculum import Noise
 from hpm.data import ImageSource, RandomResizedCrop, Split
-from hpm.evaluation.base import Evaluation, Subject, require_labels, sample_indices
+from hpm.evaluation.base import Evaluation, Subject, labels_of, require_labels, sample_indices
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool, raw_pixels
 from hpm.model import MaskedAutoencoder
@@ -104,9 +104,7 @@ class LowShot(Evaluation):
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
         per_class = self.labels // source.num_classes
-        labels = source.train().labels
-        assert labels is not None
-        scarcest = int(torch.bincount(labels, minlength=source.num_classes).min())
+        scarcest = int(torch.bincount(labels_of(source.train()), minlength=source.num_classes).min())
         if not 1 <= per_class <= scarcest:
             raise ValueError(
                 f"LowShot.labels = {self.labels} are {per_class} for each of {source.num_classes} classes; there must "
@@ -116,14 +114,12 @@ class LowShot(Evaluation):
     def __call__(self, subject: Subject) -> dict[str, float]:
         source = subject.source
         train, test = source.train(), source.test()
-        assert train.labels is not None
-        assert test.labels is not None
         test_N = sample_indices(self.test_images, len(test), subject.seed)
         metrics: dict[str, float] = {}
         results: dict[str, list[float]] = {"pretrained": [], "scratch": [], "raw_pixels": []}
         for draw in range(self.draws):
             # The draws do not depend on the run's seed: runs are compared on the same labels.
-            train_N = draw_labels(train.labels, self.labels // source.num_classes, source.num_classes, draw)
+            train_N = draw_labels(labels_of(train), self.labels // source.num_classes, source.num_classes, draw)
             for name, model, lr, decay in (
                 ("pretrained", subject.model, self.lr, self.layer_decay),
                 ("scratch", subject.initial, self.scratch_lr, 1.0),
@@ -141,7 +137,6 @@ class LowShot(Evaluation):
         self, subject: Subject, model: MaskedAutoencoder, train_N: Tensor, *, lr: float, layer_decay: float, draw: int
     ) -> nn.Module:
         source, split = subject.source, subject.source.train()
-        assert split.labels is not None
         vit = classifier(model, source.num_classes, pool=self.pool).train()
         optimizer = torch.optim.AdamW(
             layer_groups(vit, lr=lr, layer_decay=layer_decay, weight_decay=self.weight_decay), fused=True
@@ -157,7 +152,7 @@ class LowShot(Evaluation):
                 factor = min(1.0, (step + 1) / max(1, self.warmup * total)) * 0.5 * (1 + math.cos(math.pi * done))
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
-                labels_B = split.labels[train_N[place_B]].to(subject.device)
+                labels_B = labels_of(split)[train_N[place_B]].to(subject.device)
                 logits = vit(images_NCSS[place_B].to(subject.device))
                 F.cross_entropy(logits, labels_B, label_smoothing=self.smoothing).backward()
                 optimizer.step()
@@ -172,17 +167,14 @@ class LowShot(Evaluation):
     @torch.no_grad()
     def _accuracy(self, subject: Subject, vit: nn.Module, test_N: Tensor) -> float:
         source, split = subject.source, subject.source.test()
-        assert split.labels is not None
         right = 0
         for indices in test_N.split(256):
             predicted = vit(source.load(split, indices).to(subject.device)).argmax(dim=1).cpu()
-            right += int((predicted == split.labels[indices]).sum())
+            right += int((predicted == labels_of(split)[indices]).sum())
         return right / len(test_N)
 
     def _raw_pixels(self, source: ImageSource, train_N: Tensor, test_N: Tensor) -> float:
         train, test = source.train(), source.test()
-        assert train.labels is not None
-        assert test.labels is not None
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-        regression.fit(raw_pixels(source, train, train_N).numpy(), train.labels[train_N].numpy())
-        return float(regression.score(raw_pixels(source, test, test_N).numpy(), test.labels[test_N].numpy()))
+        regression.fit(raw_pixels(source, train, train_N).numpy(), labels_of(train)[train_N].numpy())
+        return float(regression.score(raw_pixels(source, test, test_N).numpy(), labels_of(test)[test_N].numpy()))

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from curriculum import (
-    Attention, Batch, Constant, Curriculum, HardestFirst, Noise, PredictedLoss, Random, Teacher, TrueLoss, Uniform,
+    Attention,
+    Batch,
+    Constant,
+    Curriculum,
+    HardestFirst,
+    Noise,
+    PredictedLoss,
+    Random,
+    Teacher,
+    TrueLoss,
+    Uniform,
 )  # fmt: skip
 from hpm.clock import Clock
 from hpm.method import Method

@@ -36,9 +36,7 @@ def random_mask(n: int, num_patches: int, ratio: float = 0.75, seed: int = 0) ->
 )  # fmt: skip
 def test_any_shape(patch_size: int, side: int, in_chans: int, depth: int, predictor: int | None) -> None:
     size = patch_size * side
-    model = build(
-        img_size=size, patch_size=patch_size, in_chans=in_chans, depth=depth, loss_predictor_depth=predictor
-    )
+    model = build(img_size=size, patch_size=patch_size, in_chans=in_chans, depth=depth, loss_predictor_depth=predictor)
     mask = random_mask(2, side * side, 0.5)
     output = model(torch.randn(2, in_chans, size, size), mask)
     assert output.reconstruction_NMP.shape == (2, mask.num_masked, patch_size**2 * in_chans)
@@ -121,7 +119,10 @@ def test_patchify_order_and_inverse() -> None:
     images = torch.arange(2 * 3 * 4 * 6.0).reshape(2, 3, 4, 6)
     patches = patchify(images, 2)
     assert patches.shape == (2, 6, 12)
-    assert torch.equal(patches[0, 1], torch.stack([images[0, :, 0, 2], images[0, :, 0, 3], images[0, :, 1, 2], images[0, :, 1, 3]]).flatten())
+    assert torch.equal(
+        patches[0, 1],
+        torch.stack([images[0, :, 0, 2], images[0, :, 0, 3], images[0, :, 1, 2], images[0, :, 1, 3]]).flatten(),
+    )
     assert torch.equal(unpatchify(patches, 2, (2, 3)), images)
 
 
@@ -129,7 +130,11 @@ def test_positions() -> None:
     positions = sincos_positions(8, (2, 3))
     assert not positions[0].any()
     row, column = 1, 2
-    expected = [f(x) for x in (column, row) for f in (math.sin, lambda a: math.sin(a / 100), math.cos, lambda a: math.cos(a / 100))]
+    expected = [
+        f(x)
+        for x in (column, row)
+        for f in (math.sin, lambda a: math.sin(a / 100), math.cos, lambda a: math.cos(a / 100))
+    ]
     torch.testing.assert_close(positions[1 + row * 3 + column], torch.tensor(expected))
     with pytest.raises(ValueError, match="multiple of 4"):
         sincos_positions(6, (2, 2))

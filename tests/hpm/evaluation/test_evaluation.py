@@ -1,0 +1,210 @@
+"""Protocols against other people's implementations, and what every evaluation must keep."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
+
+from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop, TensorSplit
+from hpm.evaluation import KNN, Agreement, Evaluation, LowShot, Subject, classifier, extract, knn_predict
+from hpm.evaluation.agreement import spearman
+from hpm.evaluation.low_shot import draw_labels, layer_groups
+from hpm.model import MaskedAutoencoder
+from hpm.visualize import picture
+
+EVALUATIONS = [
+    KNN(k=5, train_images=200, test_images=60, baselines=True),
+    LowShot(labels=20, draws=2, epochs=2, batch_size=10, test_images=60),
+    Agreement(images=40),
+]
+
+
+def test_knn_against_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(300, 8)), rng.normal(size=(100, 8))
+    labels = rng.integers(0, 4, size=300)
+    train += np.eye(4, 8)[labels] * 1.5
+    theirs = KNeighborsClassifier(
+        n_neighbors=15, metric="cosine", algorithm="brute", weights=lambda distance: np.exp(-distance / 0.07)
+    ).fit(train, labels)
+    ours = knn_predict(
+        torch.tensor(train), torch.tensor(labels), torch.tensor(test), k=15, temperature=0.07, num_classes=4
+    )
+    assert ours.tolist() == theirs.predict(test).tolist()
+
+
+def test_spearman_against_scipy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(6, 20, generator=generator)
+    other = (one + torch.randn(6, 20, generator=generator)).mul(2).round()  # with ties
+    expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
+    assert spearman(one, other).tolist() == pytest.approx(expected)
+    assert spearman(torch.ones(1, 5), torch.arange(5.0).unsqueeze(0)).isnan().all()
+
+
+@pytest.mark.parametrize("pool", ["mean", "token"])
+def test_the_classifier_is_timms_and_has_our_features(subject: Subject, pool: str) -> None:
+    vit = classifier(subject.model, 10, pool=pool).eval()
+    images = subject.source.load(subject.source.test(), torch.arange(8))
+    with torch.no_grad():
+        tokens = vit.forward_features(images)
+        latent = subject.model.encoder(images)
+        if pool == "token":
+            torch.testing.assert_close(tokens, latent, rtol=1e-5, atol=1e-5)
+        else:
+            torch.testing.assert_close(vit.fc_norm(tokens), latent, rtol=1e-5, atol=1e-5)
+        assert not vit(images).any()  # a head of zeros
+
+
+def test_extract(subject: Subject) -> None:
+    split, indices = subject.source.test(), torch.tensor([5, 3, 8])
+    latent = subject.model.encoder(subject.source.load(split, indices)).detach()
+    arguments = {"device": subject.device, "batch_size": 2}
+    mean = extract(subject.model.encoder, subject.source, split, indices, pool="mean", **arguments)  # type: ignore[arg-type]
+    token = extract(subject.model.encoder, subject.source, split, indices, pool="token", **arguments)  # type: ignore[arg-type]
+    torch.testing.assert_close(mean, latent[:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(token, latent[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_labels_are_drawn_evenly_and_repeatably() -> None:
+    labels = torch.arange(3).repeat(50)
+    drawn = draw_labels(labels, 7, 3, seed=4)
+    assert torch.bincount(labels[drawn]).tolist() == [7, 7, 7]
+    assert len(set(drawn.tolist())) == 21
+    assert torch.equal(drawn, draw_labels(labels, 7, 3, seed=4))
+    assert not torch.equal(drawn, draw_labels(labels, 7, 3, seed=5))
+
+
+def test_layer_decay(subject: Subject) -> None:
+    vit = classifier(subject.model, 10, pool="mean")
+    groups = layer_groups(vit, lr=1.0, layer_decay=0.5, weight_decay=0.05)
+    peaks = {id(p): group["peak"] for group in groups for p in group["params"]}
+    assert len(peaks) == sum(1 for _ in vit.parameters())
+    assert peaks[id(vit.head.weight)] == peaks[id(vit.fc_norm.weight)] == 1.0
+    assert peaks[id(vit.blocks[1].mlp.fc1.weight)] == 0.5
+    assert peaks[id(vit.blocks[0].attn.qkv.bias)] == 0.25
+    assert peaks[id(vit.patch_embed.proj.weight)] == peaks[id(vit.cls_token)] == 0.125
+
+
+@pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda e: type(e).__name__)
+def test_repeats_and_leaves_everything_as_it_was(subject: Subject, evaluation: Evaluation) -> None:
+    evaluation.check(subject.source)
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in subject.model.state_dict().items()}
+    first = evaluation(subject)
+    assert evaluation(subject) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert subject.model.training
+    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in subject.model.parameters())
+    assert all(np.isfinite(value) for value in first.values())
+
+
+def test_metrics_have_their_names(subject: Subject) -> None:
+    metrics = {name: value for evaluation in EVALUATIONS for name, value in evaluation(subject).items()}
+    names = "knn/pretrained knn/initialization knn/raw_pixels low_shot/pretrained low_shot/scratch low_shot/raw_pixels"
+    assert set(f"{names} low_shot/gain agreement/teacher agreement/student".split()) <= metrics.keys()
+    assert metrics["low_shot/pretrained"] == pytest.approx(
+        (metrics["low_shot/pretrained/draw0"] + metrics["low_shot/pretrained/draw1"]) / 2
+    )
+
+
+def test_low_shot_from_the_same_weights_is_the_same(subject: Subject) -> None:
+    """Pre-trained and from scratch differ in nothing but the weights (and the rates they are given)."""
+    evaluation = LowShot(
+        labels=20, draws=1, epochs=3, batch_size=10, test_images=60, lr=1e-3, scratch_lr=1e-3, layer_decay=1.0
+    )
+    metrics = evaluation(dataclasses.replace(subject, initial=subject.model))
+    assert metrics["low_shot/gain"] == 0
+
+
+def test_low_shot_learns() -> None:
+    """Each class is a color: a few labels are enough."""
+
+    class Colors(DigitScenes):
+        def __init__(self) -> None:
+            super().__init__(img_size=16, train_size=100, test_size=100)
+            self._splits = [self._split(seed) for seed in (0, 1)]
+
+        def _split(self, seed: int) -> TensorSplit:
+            labels = torch.arange(10).repeat(10)
+            noise = torch.randint(0, 60, (100, 3, 16, 16), generator=torch.Generator().manual_seed(seed))
+            levels = torch.stack([labels * 20, 180 - labels * 20, (labels % 3) * 60], dim=1)
+            return TensorSplit((noise + levels[:, :, None, None]).clamp(0, 255).to(torch.uint8), labels)
+
+        def train(self) -> TensorSplit:  # type: ignore[override]
+            return self._splits[0]
+
+        def test(self) -> TensorSplit:  # type: ignore[override]
+            return self._splits[1]
+
+    model = MaskedAutoencoder(img_size=16, patch_size=4, embed_dim=32, depth=1, num_heads=2, decoder_embed_dim=16,
+                              decoder_depth=1, decoder_num_heads=2, loss_predictor_depth=None)  # fmt: skip
+    model.init_weights(torch.Generator().manual_seed(0))
+    subject = Subject(model=model, initial=model, teacher=None, curriculum=None, target=None, source=Colors(),  # type: ignore[arg-type]
+                      device=torch.device("cpu"), seed=0)  # fmt: skip
+    metrics = LowShot(labels=100, draws=1, epochs=15, batch_size=20)(subject)
+    assert metrics["low_shot/pretrained"] > 0.9
+    assert metrics["low_shot/raw_pixels"] > 0.9
+
+
+def test_agreement_of_an_oracle(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A predictor that says minus the true loss agrees at -1."""
+    from curriculum import TrueLoss
+
+    monkeypatch.setattr(TrueLoss, "__call__", lambda self, batch, teacher, **_: -teacher.predicted_loss(batch.images))
+    assert Agreement(images=20)(subject)["agreement/teacher"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        (lambda: KNN(k=0), "KNN.k = 0"),
+        (lambda: KNN(pool="max"), "KNN.pool = 'max'"),
+        (lambda: KNN(temperature=0), "KNN.temperature = 0"),
+        (lambda: LowShot(labels=10), "LowShot.batch_size = 50"),
+        (lambda: LowShot(lr=0), "LowShot.lr = 0"),
+        (lambda: Agreement(images=0), "Agreement.images = 0"),
+    ],
+)
+def test_refuses(evaluation: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluation()  # type: ignore[operator]
+
+
+def test_refuses_data_that_cannot_serve(source: DigitScenes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"LowShot.labels = 2000 .* choose 10 to"):
+        LowShot(labels=2000).check(source)
+    with pytest.raises(ValueError, match=r"KNN.k = 500 is more than the 400"):
+        KNN(k=500).check(source)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "a.png")
+    with pytest.raises(ValueError, match="KNN needs labels"):
+        KNN(k=1).check(ImageFolder(root=str(tmp_path), img_size=8))
+
+
+@pytest.mark.parametrize("predictor", [True, False])
+def test_picture(subject: Subject, tmp_path: Path, predictor: bool) -> None:
+    if not predictor:
+        subject.model.loss_predictor = subject.teacher.model.loss_predictor = None
+    state = torch.get_rng_state()
+    path = picture(subject, tmp_path / "picture.png", images=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape[1] >= 120 * 1.5 * (5 if predictor else 4)
+    assert pixels.std() > 20
+    before = path.read_bytes()
+    assert picture(subject, path, images=3).read_bytes() == before
+
+
+def test_evaluation_crops_are_light() -> None:
+    assert isinstance(LowShot().crop, RandomResizedCrop)
+    assert LowShot().crop.flip == 0.0  # a mirrored digit is another digit, or none

@@ -1,0 +1,124 @@
+"""Every shipped config parses and builds; a config is what its saved text says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpm import configuration
+from hpm.trainer import Trainer
+
+CONFIGS = sorted(configuration.configs_folder().rglob("*.gin"))
+SMALL = {
+    "digit_scenes": ["DigitScenes.train_size = 600", "DigitScenes.test_size = 40"],
+    "fashion_mnist": ["FashionMNIST.train_size = 600"],
+}
+COMPLETE = [path for path in CONFIGS if path.parent == configuration.configs_folder() and path.stem != "base"]
+
+
+def small(text: str) -> list[str]:
+    """Bindings that make a config's data small: what is tested is the config."""
+    return [binding for name, bindings in SMALL.items() if f"data/{name}" in text for binding in bindings]
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
+def test_complete_configs_build(path: Path) -> None:
+    labels = ["LowShot.labels = 100"] if "LowShot" in path.read_text() else []
+    trainer = configuration.parse([str(path)], small(path.read_text()) + labels).build()
+    assert isinstance(trainer, Trainer)
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "curricula"], ids=lambda path: path.stem)
+def test_curricula_build_and_draw(path: Path, tiny: Path) -> None:
+    trainer = configuration.parse([str(tiny), str(path)]).build()
+    trainer.dry_run(_console())
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "models"], ids=lambda path: path.stem)
+def test_models_build(path: Path, tiny: Path) -> None:
+    tiny.write_text("\n".join(line for line in tiny.read_text().splitlines() if not line.startswith("MaskedAuto")))
+    bindings = [f"MaskedAutoencoder.img_size = {size}" for size in (64,)] + [
+        "DigitScenes.img_size = 64",
+        "MaskedAutoencoder.patch_size = 16",
+    ]
+    assert configuration.parse([str(tiny), str(path)], bindings).build()
+
+
+def test_image_folder_config(tiny: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / "images" / name / f"{number}.jpg")
+    bindings = [f"ImageFolder.root = '{tmp_path / 'images'}'", "ImageFolder.img_size = 16", "Trainer.num_workers = 0"]
+    trainer = configuration.parse([str(tiny), "data/image_folder"], bindings).build()
+    trainer.dry_run(_console())
+
+
+def _console():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    return Console(quiet=True)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(configuration.configs_folder())))
+def test_every_config_has_a_header(path: Path) -> None:
+    """What it is or reproduces; a complete one also says the command, the time and the figure to expect."""
+    header = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    if path in COMPLETE:
+        for word in (f"hpm pretrain {path.stem}", "Time:", "Expect:"):
+            assert word in header
+
+
+def test_a_path_with_or_without_ending_and_a_shipped_name(tiny: Path) -> None:
+    assert configuration.find_config(str(tiny)) == configuration.find_config(str(tiny.with_suffix(""))) == tiny
+    assert configuration.find_config("quickstart") == configuration.find_config("configs/quickstart.gin")
+
+
+@pytest.mark.parametrize("which", ["text", "operative_text"])
+def test_a_saved_text_means_the_same(tiny: Path, tmp_path: Path, which: str) -> None:
+    config = configuration.parse([str(tiny)], ["Ramp.end = 0.25"])
+    config.build()
+    saved, parameters = getattr(config, which)(), config.parameters()
+    assert parameters["Ramp.end"] == "0.25"
+    assert parameters["Trainer.weight_decay"] == "0.05"
+    (tmp_path / "saved.gin").write_text(saved)
+    again = configuration.parse([str(tmp_path / "saved.gin")])
+    again.build()
+    assert again.parameters() == parameters
+
+
+def test_a_scope_is_consumed_by_its_own_name(tiny: Path) -> None:
+    bindings = [
+        "Trainer.evaluations = [@a/KNN(), @b/KNN()]",
+        "a/KNN.k = 3",
+        "b/KNN.k = 5",
+        "KNN.test_images = 10",
+        "KNN.train_images = 20",
+    ]
+    trainer = configuration.parse([str(tiny)], bindings).build()
+    assert [evaluation.k for evaluation in trainer.evaluations] == [3, 5]
+
+
+def test_help_answers_without_heavy_imports() -> None:
+    code = (
+        "import sys; from hpm.cli import main; sys.argv = ['hpm', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'mlflow', 'sklearn', 'numpy', 'gin'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_list_shows_every_part(hpm, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    assert hpm("list") == 0
+    shown = capsys.readouterr().out
+    for classes in configuration.parts().values():
+        for cls in classes:
+            assert cls.__name__ in shown
+            assert (cls.__doc__ or "").strip()
