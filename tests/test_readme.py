@@ -40,9 +40,10 @@ def test_a_part_of_ones_own(
     assert hpm("pretrain", "my.gin", "--output", "run") == 0
     assert "Sawtooth.teeth = 3" in Path("run/config.gin").read_text()
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "pytest.ini").touch()
     assert (
         pytest.main(
-            ["-q", "-p", "no:cacheprovider", "-c", str(tmp_path / "none.ini"), str(tmp_path / "test_my_parts.py")]
+            ["-q", "-p", "no:cacheprovider", "-c", str(tmp_path / "pytest.ini"), str(tmp_path / "test_my_parts.py")]
         )
         == 0
     )

@@ -10,14 +10,13 @@ from timm.models.vision_transformer import VisionTransformer
 from hpm.model import LayerNorm, MaskedAutoencoder
 
 
-def classifier(model: MaskedAutoencoder, num_classes: int, *, pool: str, drop_path: float = 0.0) -> VisionTransformer:
+def classifier(model: MaskedAutoencoder, num_classes: int, *, pool: str) -> VisionTransformer:
     """A copy of the encoder's weights in a timm model that classifies; it starts with a head of zeros.
 
     Args:
         model: whose encoder is taken.
         num_classes: outputs of the head.
         pool: "mean" of the patch tokens, normalized after pooling (MAE's fine-tuning), or the class "token".
-        drop_path: stochastic depth rate of the last block, rising linearly from 0.
     """
     encoder = model.encoder
     first: Any = encoder.blocks[0]
@@ -26,7 +25,7 @@ def classifier(model: MaskedAutoencoder, num_classes: int, *, pool: str, drop_pa
             img_size=model.img_size, patch_size=model.patch_size, in_chans=model.in_chans, num_classes=num_classes,
             global_pool="avg" if pool == "mean" else "token", embed_dim=encoder.cls_token.shape[-1],
             depth=len(encoder.blocks), num_heads=first.attn.num_heads, mlp_ratio=model.mlp_ratio,
-            norm_layer=LayerNorm, drop_path_rate=drop_path, weight_init="skip",
+            norm_layer=LayerNorm, weight_init="skip",
         )  # fmt: skip
     weights = {name: tensor.detach().clone() for name, tensor in encoder.state_dict().items()}
     if pool == "mean":  # timm names the norm that follows pooling differently
