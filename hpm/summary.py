@@ -41,7 +41,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     """Print the final figures, where things are, and what to try next."""
     metrics = summary["metrics"]
     table = Table(title="test accuracy", title_justify="left", title_style="bold")
-    for column in ("", "pre-trained", "same model, not pre-trained", "raw pixels"):
+    for column in ("", "pre-trained", "not pre-trained", "raw pixels"):
         table.add_column(column, justify="left" if not column else "right")
     for label, protocol, columns in _ROWS:
         values = [metrics.get(f"{protocol}/{column}") for column in columns]

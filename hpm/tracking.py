@@ -54,8 +54,8 @@ class MLflowTracker:
             # A server that is not there is noticed in seconds, not in the minutes of MLflow's own retries.
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
             os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+            os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
             logging.getLogger("alembic").setLevel(logging.WARNING)
-            logging.getLogger("mlflow").setLevel(logging.WARNING)
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.where)

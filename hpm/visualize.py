@@ -54,7 +54,7 @@ def picture(subject: Subject, path: Path, *, images: int = 6) -> Path:
 
 def _draw(columns: list[tuple[str, Tensor]], grid: tuple[int, int], path: Path) -> None:
     rows = len(columns[0][1])
-    figure = Figure(figsize=(_CELL_INCHES * len(columns), _CELL_INCHES * rows + 0.75), layout="constrained")
+    figure = Figure(figsize=(_CELL_INCHES * len(columns) + 0.7, _CELL_INCHES * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (title, values) in enumerate(columns):
         for row in range(rows):
