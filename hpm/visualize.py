@@ -72,5 +72,5 @@ def _draw(columns: list[tuple[str, Tensor]], grid: tuple[int, int], path: Path) 
 
 
 def _as_image(pixels: Tensor) -> np.ndarray:
-    """[C, S, S] -> what imshow wants: [S, S] for one channel, else [S, S, 3]."""
-    return pixels[0].cpu().numpy() if len(pixels) == 1 else pixels[:3].permute(1, 2, 0).cpu().numpy()
+    """[C, S, S] -> what imshow wants: [S, S], the first channel, where there are fewer than three, else [S, S, 3]."""
+    return pixels[0].cpu().numpy() if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).cpu().numpy()

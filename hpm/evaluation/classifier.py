@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from hpm.evaluation.features import check_pool
 from hpm.model import LayerNorm, MaskedAutoencoder
 
 
@@ -18,6 +19,7 @@ def classifier(model: MaskedAutoencoder, num_classes: int, *, pool: str) -> Visi
         num_classes: outputs of the head.
         pool: "mean" of the patch tokens, normalized after pooling (MAE's fine-tuning), or the class "token".
     """
+    check_pool("classifier", pool)
     encoder = model.encoder
     first: Any = encoder.blocks[0]
     with torch.random.fork_rng(devices=[]):  # its first weights are thrown away; the global generator stays

@@ -20,6 +20,7 @@ def extract(
     device: torch.device, batch_size: int = 256,
 ) -> Tensor:  # fmt: skip
     """Float32 [N, D] on the CPU: the mean of the patch tokens or the class token, of un-augmented images."""
+    check_pool("extract", pool)
     features = []
     for indices in indices_N.split(batch_size):
         tokens = encoder(source.load(split, indices).to(device))

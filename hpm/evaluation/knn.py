@@ -27,7 +27,9 @@ def knn_predict(
     for block_MD in test_MD.split(1024):
         similarity_MK, nearest_MK = (block_MD @ train_ND.T).topk(k, dim=1)
         votes_MC = block_MD.new_zeros(len(block_MD), num_classes)
-        votes_MC.scatter_add_(1, labels_N[nearest_MK], ((similarity_MK - 1) / temperature).exp())
+        # Relative to the nearest, which topk puts first: a small temperature must not round every vote to 0.
+        votes_MK = ((similarity_MK - similarity_MK[:, :1]) / temperature).exp()
+        votes_MC.scatter_add_(1, labels_N[nearest_MK], votes_MK)
         predictions.append(votes_MC.argmax(dim=1))
     return torch.cat(predictions)
 

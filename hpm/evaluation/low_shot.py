@@ -93,13 +93,18 @@ class LowShot(Evaluation):
                 raise ValueError(f"LowShot.{name} = {rate} must be positive")
         if batch_size > labels:
             raise ValueError(f"LowShot.batch_size = {batch_size} is more than LowShot.labels = {labels}")
+        if weight_decay < 0:
+            raise ValueError(f"LowShot.weight_decay = {weight_decay} must be at least 0")
         if not 0 <= warmup < 1 or not 0 <= smoothing < 1:
             raise ValueError(f"LowShot.warmup = {warmup} and LowShot.smoothing = {smoothing} must lie in [0, 1)")
         check_pool("LowShot", pool)
         self.labels, self.draws, self.epochs, self.batch_size = labels, draws, epochs, batch_size
         self.lr, self.scratch_lr, self.layer_decay, self.weight_decay = lr, scratch_lr, layer_decay, weight_decay
         self.warmup, self.smoothing, self.test_images, self.pool = warmup, smoothing, test_images, pool
-        self.crop = RandomResizedCrop(scale=scale, flip=flip)
+        try:
+            self.crop = RandomResizedCrop(scale=scale, flip=flip)
+        except ValueError as error:  # a run has another RandomResizedCrop: name the argument that was given
+            raise ValueError(str(error).replace("RandomResizedCrop", "LowShot")) from None
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
@@ -109,6 +114,11 @@ class LowShot(Evaluation):
             raise ValueError(
                 f"LowShot.labels = {self.labels} are {per_class} for each of {source.num_classes} classes; there must "
                 f"be 1 to {scarcest}, so choose {source.num_classes} to {source.num_classes * scarcest}"
+            )
+        if self.batch_size > per_class * source.num_classes:
+            raise ValueError(
+                f"LowShot.batch_size = {self.batch_size} is more than the {per_class * source.num_classes} images that "
+                f"LowShot.labels = {self.labels} gives {source.num_classes} classes in equal shares; choose less"
             )
 
     def __call__(self, subject: Subject) -> dict[str, float]:

@@ -17,7 +17,7 @@ from hpm.evaluation import KNN, Agreement, Evaluation, LowShot, Subject, classif
 from hpm.evaluation.agreement import spearman
 from hpm.evaluation.low_shot import draw_labels, layer_groups
 from hpm.model import MaskedAutoencoder
-from hpm.visualize import picture
+from hpm.visualize import _as_image, picture
 
 EVALUATIONS = [
     KNN(k=5, train_images=200, test_images=60, baselines=True),
@@ -38,6 +38,15 @@ def test_knn_against_scikit_learn() -> None:
         torch.tensor(train), torch.tensor(labels), torch.tensor(test), k=15, temperature=0.07, num_classes=4
     )
     assert ours.tolist() == theirs.predict(test).tolist()
+
+
+def test_knn_votes_survive_a_small_temperature() -> None:
+    """The nearest neighbor decides, as it must in the limit; no class 0 exists."""
+    generator = torch.Generator().manual_seed(0)
+    train, test = torch.randn(200, 64, generator=generator), torch.randn(50, 64, generator=generator)
+    labels = torch.randint(1, 4, (200,), generator=generator)
+    nearest = knn_predict(train, labels, test, k=1, temperature=1.0, num_classes=4)
+    assert torch.equal(knn_predict(train, labels, test, k=5, temperature=1e-5, num_classes=4), nearest)
 
 
 def test_spearman_against_scipy() -> None:
@@ -170,6 +179,9 @@ def test_agreement_of_an_oracle(subject: Subject, monkeypatch: pytest.MonkeyPatc
         (lambda: KNN(temperature=0), "KNN.temperature = 0"),
         (lambda: LowShot(labels=10), "LowShot.batch_size = 50"),
         (lambda: LowShot(lr=0), "LowShot.lr = 0"),
+        (lambda: LowShot(weight_decay=-1), "LowShot.weight_decay = -1"),
+        (lambda: LowShot(flip=2), "LowShot.flip = 2"),
+        (lambda: LowShot(scale=(0, 1)), "LowShot.scale = "),
         (lambda: Agreement(images=0), "Agreement.images = 0"),
     ],
 )
@@ -181,6 +193,8 @@ def test_refuses(evaluation: object, message: str) -> None:
 def test_refuses_data_that_cannot_serve(source: DigitScenes, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"LowShot.labels = 2000 .* choose 10 to"):
         LowShot(labels=2000).check(source)
+    with pytest.raises(ValueError, match=r"LowShot.batch_size = 55 is more than the 50 images"):
+        LowShot(labels=55, batch_size=55).check(source)
     with pytest.raises(ValueError, match=r"KNN.k = 500 is more than the 400"):
         KNN(k=500).check(source)
     for split in ("train", "val"):
@@ -188,6 +202,19 @@ def test_refuses_data_that_cannot_serve(source: DigitScenes, tmp_path: Path) -> 
         Image.new("RGB", (8, 8)).save(tmp_path / split / "a.png")
     with pytest.raises(ValueError, match="KNN needs labels"):
         KNN(k=1).check(ImageFolder(root=str(tmp_path), img_size=8))
+
+
+def test_unknown_pools_are_refused(subject: Subject) -> None:
+    with pytest.raises(ValueError, match=r"classifier.pool = 'max'"):
+        classifier(subject.model, 10, pool="max")
+    split = subject.source.test()
+    with pytest.raises(ValueError, match=r"extract.pool = 'max'"):
+        extract(subject.model.encoder, subject.source, split, torch.arange(2), pool="max", device=subject.device)
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (8, 8)), (2, (8, 8)), (3, (8, 8, 3)), (4, (8, 8, 3))])
+def test_any_number_of_channels_can_be_shown(channels: int, shape: tuple[int, ...]) -> None:
+    assert _as_image(torch.rand(channels, 8, 8, generator=torch.Generator().manual_seed(0))).shape == shape
 
 
 @pytest.mark.parametrize("predictor", [True, False])
