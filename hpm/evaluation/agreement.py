@@ -48,7 +48,7 @@ class Agreement(Evaluation):
         if subject.model.loss_predictor is None:
             return {}
         source, split = subject.source, subject.source.test()
-        indices_N = sample_indices(self.images, len(split), subject.seed)
+        indices_N = sample_indices(self.images, len(split))
         teacher, student = [], []
         for indices in indices_N.split(128):
             batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)

@@ -42,7 +42,7 @@ class KNN(Evaluation):
     Args:
         k: neighbors that vote.
         temperature: of the vote.
-        train_images: at most so many training images, drawn from the seed.
+        train_images: at most so many training images, the same for every seed.
         test_images: at most so many test images.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
@@ -70,8 +70,8 @@ class KNN(Evaluation):
     def __call__(self, subject: Subject) -> dict[str, float]:
         source = subject.source
         train, test = source.train(), source.test()
-        train_N = sample_indices(self.train_images, len(train), subject.seed)
-        test_M = sample_indices(self.test_images, len(test), subject.seed)
+        train_N = sample_indices(self.train_images, len(train))
+        test_M = sample_indices(self.test_images, len(test))
 
         def accuracy(train_ND: Tensor, test_MD: Tensor) -> float:
             predicted_M = knn_predict(

@@ -37,7 +37,10 @@ def draw_labels(labels_N: Tensor, per_class: int, num_classes: int, seed: int) -
 
 
 def layer_groups(vit: nn.Module, *, lr: float, layer_decay: float, weight_decay: float) -> list[dict]:
-    """AdamW's groups with a learning rate that falls by `layer_decay` from each layer to the one before it."""
+    """AdamW's groups with a learning rate that falls by `layer_decay` from each layer to the one before it.
+
+    No weight decay on biases, norms, class token and positions (MAE's fine-tuning).
+    """
     depth = len(vit.blocks)  # type: ignore[arg-type]
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in vit.named_parameters():
@@ -45,7 +48,7 @@ def layer_groups(vit: nn.Module, *, lr: float, layer_decay: float, weight_decay:
             layer = 0
         else:
             layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else depth + 1
-        decays = parameter.ndim >= 2
+        decays = parameter.ndim >= 2 and name not in ("cls_token", "pos_embed")
         group = groups.setdefault(
             (layer, decays),
             {"params": [], "peak": lr * layer_decay ** (depth + 1 - layer), "weight_decay": weight_decay * decays},
@@ -124,7 +127,7 @@ class LowShot(Evaluation):
     def __call__(self, subject: Subject) -> dict[str, float]:
         source = subject.source
         train, test = source.train(), source.test()
-        test_N = sample_indices(self.test_images, len(test), subject.seed)
+        test_N = sample_indices(self.test_images, len(test))
         metrics: dict[str, float] = {}
         results: dict[str, list[float]] = {"pretrained": [], "scratch": [], "raw_pixels": []}
         for draw in range(self.draws):
