@@ -53,7 +53,7 @@ class AbsoluteLoss(PredictionLoss):
         predicted_NM, true_NM = full_precision(predicted_NM), full_precision(true_NM.detach())
         variance_N1, mean_N1 = torch.var_mean(true_NM, dim=1, keepdim=True)
         error_NM = predicted_NM - (true_NM - mean_N1) / (variance_N1 + 1e-6).sqrt()
-        return error_NM.square().sum(), torch.tensor(error_NM.numel(), device=error_NM.device)
+        return error_NM.square().sum(), error_NM.new_full((), error_NM.numel(), dtype=torch.int64)
 
 
 @torch.no_grad()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -67,11 +70,17 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     console.print(f"picture:  {summary['picture']}", highlight=False, soft_wrap=True)
     console.print(f"metrics:  {folder.metrics.path} and {folder.summary}", highlight=False, soft_wrap=True)
     console.print(f"MLflow:   {_mlflow_hint(summary['tracking'])}", highlight=False, soft_wrap=True)
-    console.print(
-        f"next:     hpm pretrain {folder.config} curricula/random   [dim]# the same with MAE's random masks",
-        highlight=False,
-        soft_wrap=True,
-    )
+    again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
+    console.print(f"next:     {again}   [dim]# the same with MAE's random masks", highlight=False, soft_wrap=True)
+
+
+def _command(name: str) -> str:
+    """How a person calls a command of this environment: by its name, or by its path where it is not activated."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not beside.exists() or (found and Path(found) == beside):
+        return name
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def _mlflow_hint(tracking: str) -> str:
@@ -79,4 +88,4 @@ def _mlflow_hint(tracking: str) -> str:
         return "off"
     if tracking.startswith("MLflow"):
         return tracking
-    return f"mlflow ui --backend-store-uri {tracking}   then open http://127.0.0.1:5000"
+    return f"{_command('mlflow')} ui --backend-store-uri {tracking}   then open http://127.0.0.1:5000"

@@ -41,7 +41,7 @@ def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.Captur
     assert summary["images"] == 640
     told = " ".join(capsys.readouterr().out.split())
     for part in ("low-shot fine-tune", "k-NN on frozen features", "not pre-trained", "Spearman",
-                 "run/pictures/step-00000040.png", "next: hpm pretrain run/config.gin curricula/random"):  # fmt: skip
+                 "run/pictures/step-00000040.png", "pretrain run/config.gin curricula/random"):  # fmt: skip
         assert part in told
     # The command it suggests works.
     assert hpm("pretrain", "run/config.gin", "curricula/random", "-b", "LowShot.draws = 1", "--output", "next") == 0
