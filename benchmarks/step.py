@@ -50,6 +50,8 @@ def build(name: str, model: str, device: torch.device, precision: str) -> Method
     student = MaskedAutoencoder(**SIZES[model], loss_predictor_depth=None if alpha is None else 8)
     method = Method(model=student, curriculum=curriculum, target=Pixels())
     method.prepare(device, autocast=choose_autocast(precision, device), seed=0)
+    if alpha is None:
+        method.teacher = None  # type: ignore[assignment]  # MAE has none, and no memory for one
     return method
 
 
