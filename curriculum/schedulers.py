@@ -17,7 +17,12 @@ Feedback = Mapping[str, float]
 
 
 class Scheduler(ABC):
-    """Maps progress to a scalar."""
+    """Maps progress to a scalar.
+
+    `watches` names the metrics that `observe` needs, so that one nobody measures is found before training.
+    """
+
+    watches: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
@@ -211,6 +216,7 @@ class SelfPaced(Scheduler):
         if not 0 <= smoothing < 1:
             raise ValueError(f"SelfPaced.smoothing = {smoothing} must lie in [0, 1)")
         self.start, self.end, self.metric = float(start), float(end), metric
+        self.watches = (metric,)
         self.goal, self.smoothing = float(goal), float(smoothing)
         self._reference: float | None = None
         self._average = 0.0

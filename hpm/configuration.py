@@ -287,6 +287,7 @@ def _hint(key: _Key) -> str:
 def _check_type(key: _Key, value: Any) -> None:
     """A literal must be of the type that the parameter declares; references are checked by who takes them."""
     _, selector, name = key
+    value = _resolve_macro(value)
     if selector == _MACRO or not _is_literal(value):
         return
     hint = _type_hints(gin_config._REGISTRY[selector].wrapped).get(name)
@@ -294,6 +295,13 @@ def _check_type(key: _Key, value: Any) -> None:
         expected = getattr(hint, "__name__", None) if inspect.isclass(hint) else str(hint)
         expected = str(expected).replace("collections.abc.", "")
         raise UserError(f"{_spell(key)} = {value!r} has the wrong type: {expected} is wanted")
+
+
+def _resolve_macro(value: Any) -> Any:
+    """What `%NAME` stands for; anything else is itself."""
+    while isinstance(value, gin_config.ConfigurableReference) and value.config_key[1] == _MACRO:
+        value = gin_config._CONFIG[value.config_key]["value"]
+    return value
 
 
 def _is_literal(value: Any) -> bool:

@@ -88,6 +88,10 @@ class Method:
         self.autocast: torch.dtype | None = None
         self.teacher = MovingAverageTeacher(model, target)
         curriculum.check(self.teacher, model.num_patches)
+        for metric in curriculum.scheduler.watches:
+            if metric not in self.feedback:
+                name = type(curriculum.scheduler).__name__
+                raise ValueError(f"{name} watches the metric {metric!r}; this run measures {', '.join(self.feedback)}")
 
     def prepare(self, device: torch.device, *, autocast: torch.dtype | None, seed: int) -> None:
         """Initialize the weights from the seed, move to the device, and start the teacher as the student's copy."""
@@ -99,6 +103,12 @@ class Method:
     def copy_teacher(self) -> None:
         """Start the moving average anew from the student's present weights."""
         self.teacher = MovingAverageTeacher(self.student, self.target, autocast=self.autocast)
+
+    @property
+    def feedback(self) -> tuple[str, ...]:
+        """The metrics that the curriculum is told of at the end of each interval."""
+        prediction = () if self.student.loss_predictor is None else ("prediction_loss", "prediction_accuracy")
+        return ("loss", "reconstruction_loss", *prediction)
 
     def initial_copy(self, seed: int) -> MaskedAutoencoder:
         """A model as it was before training: the same architecture at the initialization that `seed` gives."""

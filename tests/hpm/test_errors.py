@@ -31,6 +31,11 @@ def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) ->
         (["MaskedAutoencoder.depth = 2.5"], ["MaskedAutoencoder.depth = 2.5", "int"]),
         (["Ramp.end 0.7"], ["Ramp.end 0.7", "="]),
         (["Ramp.end = %END"], ["END"]),
+        (["END = 'oops'", "Ramp.end = %END"], ["Ramp.end = 'oops'", "float"]),
+        (
+            ["Curriculum.scheduler = @SelfPaced()", "SelfPaced.metric = 'accuracy'"],
+            ["SelfPaced watches the metric 'accuracy'", "reconstruction_loss"],
+        ),
         (["END = 0.7"], ["END", "nothing in this run uses it"]),
         (["Constant.value = 0.3"], ["Constant.value (-b)", "nothing in this run uses", "@Constant()"]),
         (["Curriculum.scheduler = @Constant()", "Ramp.end = 0.3"], ["Ramp.end (-b)"]),
