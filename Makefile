@@ -32,7 +32,7 @@ static-checks: $(INSTALLED)  ## Lint, formatting and types.
 
 benchmarks: $(INSTALLED)  ## Print the benchmarks' JSON.
 	$(BIN)/python benchmarks/mask.py
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/step.py --batch-size 4 --rounds 12
 
 clean:  ## Remove what make installed.
 	rm -rf $(VENV)
