@@ -38,6 +38,7 @@ class MLflowTracker:
         self._client: Any = None
         self._run_id: str | None = None
         self._sent = 0
+        self._files: list[Path] = []
         self._state = Path()
 
     @property
@@ -79,18 +80,20 @@ class MLflowTracker:
             self._client.log_batch(self._run_id, params=items[first : first + _PARAMETERS_A_CALL])
 
     def send(self, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
-        """Send the rows that were not sent yet, and files."""
+        """Send the rows that were not sent yet, and files; what cannot be sent now waits for the next call."""
         if self._client is None or self._run_id is None:
             return
+        self._files += files
         with self._survive("MLflow is not reachable; metrics are kept in the run folder and sent later"):
             for metrics in _batches(rows[self._sent :]):
                 self._client.log_batch(self._run_id, metrics=metrics)
-            self._sent = len(rows)
+            # A run that lost its newest checkpoint takes some steps again, to the same figures: those stay sent.
+            self._sent = max(self._sent, len(rows))
             self._remember()
-            for file in files:
-                if file.is_file():
-                    folder = "pictures" if file.suffix == ".png" else None
-                    self._client.log_artifact(self._run_id, str(file), folder)
+            while self._files:
+                folder = "pictures" if self._files[0].suffix == ".png" else None
+                self._client.log_artifact(self._run_id, str(self._files[0]), folder)
+                self._files.pop(0)
             self.problem = None
 
     def finish(self, status: str) -> None:

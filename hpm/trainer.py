@@ -155,6 +155,7 @@ class Trainer:
         if resume:
             self._resume()
         self.tracker.start(folder.path, name=name, parameters=parameters, tags=self._tags(name))
+        self.tracker.send(folder.metrics.rows(), [folder.config, folder.operative, *self._pictures()])
         try:
             self._warn_of_slow_teacher()
             self._train()
@@ -186,6 +187,7 @@ class Trainer:
             self.method.copy_teacher()
         self.optimizer = build_adamw(self.method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
         self._sums = torch.zeros(3, device=self.device)  # total, reconstruction, prediction of the open interval
+        self._new_pictures: list[Path] = []
         self._seconds = self._logged_seconds = 0.0  # of training, evaluations left out
 
     def _train(self) -> None:
@@ -274,7 +276,7 @@ class Trainer:
         for probe in self.probes:
             metrics |= probe(subject)
         self._record("probe", metrics)
-        picture(subject, self._picture())
+        self._new_pictures.append(picture(subject, self._picture()))
         shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
         self.progress.say(f"epoch {self.clock.epoch}/{self.clock.epochs}  {shown}")
 
@@ -284,6 +286,10 @@ class Trainer:
     def _picture(self) -> Path:
         self.folder.pictures.mkdir(exist_ok=True)
         return self.folder.pictures / f"step-{self.clock.step:08d}.png"
+
+    def _pictures(self) -> list[Path]:
+        """Those of a run that is resumed; sending one again changes nothing."""
+        return sorted(self.folder.pictures.glob("*.png"))
 
     def _finish(self) -> dict[str, Any]:
         subject = self._subject()
@@ -303,8 +309,7 @@ class Trainer:
             "metrics": metrics,
         }  # fmt: skip
         self.folder.write_summary(summary)
-        files = (self._picture(), self.folder.summary, self.folder.config, self.folder.operative)
-        self.tracker.send(self.folder.metrics.rows(), files)
+        self.tracker.send(self.folder.metrics.rows(), [self._picture(), self.folder.summary])
         return summary
 
     # Nothing lost
@@ -317,8 +322,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(), "curriculum": self.method.curriculum.state_dict(),
         }  # fmt: skip
         checkpoint.save(self.folder.checkpoints, self.clock.step, state, keep=self.keep_checkpoints)
-        pictures = [self._picture()] if self._picture().is_file() else []
-        self.tracker.send(self.folder.metrics.rows(), pictures)
+        self.tracker.send(self.folder.metrics.rows(), self._new_pictures)
+        self._new_pictures = []
 
     def _resume(self) -> None:
         state, damaged = checkpoint.load_newest(self.folder.checkpoints, map_location=self.device)

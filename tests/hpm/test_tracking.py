@@ -36,7 +36,8 @@ def history(client: MlflowClient, run_id: str, metric: str) -> list[tuple[int, f
 
 
 def test_every_metric_once_also_after_a_resume(tracked: Path, hpm: Hpm, tmp_path: Path) -> None:
-    assert hpm("pretrain", tracked, "--output", "run") == 0
+    probes = ["-b", "Trainer.probe_every = 1", "-b", "Trainer.probes = []"]
+    assert hpm("pretrain", tracked, *probes, "--output", "run") == 0
     # As if the newest checkpoint and all after it had been lost, with its metrics sent already.
     checkpoint.found(Path("run/checkpoints"))[0].unlink()
     Path("run/summary.json").unlink()
@@ -54,6 +55,8 @@ def test_every_metric_once_also_after_a_resume(tracked: Path, hpm: Hpm, tmp_path
     assert history(client, run_id, "loss") == expected
     artifacts = {item.path for item in client.list_artifacts(run_id)}
     assert {"config.gin", "operative.gin", "summary.json", "pictures"} <= artifacts
+    pictures = {Path(item.path).name for item in client.list_artifacts(run_id, "pictures")}
+    assert pictures == {f"step-{step:08d}.png" for step in (10, 20, 30, 40)}
 
 
 def test_a_server_that_is_not_there(
