@@ -25,7 +25,7 @@ class TrainingProgress:
         self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("[bold]training"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(),
