@@ -79,6 +79,8 @@ def pretrain(
     with console.status("starting ..."):
         config = configuration.parse(configs or [], binding or [])
         trainer = config.build()
+    if init_from is not None:
+        trainer.take_weights(init_from)  # an unfit checkpoint is refused before anything is written
     if dry_run:
         trainer.dry_run(console)
         _describe(console, trainer)
@@ -108,7 +110,9 @@ def _run(
     _describe(console, trainer)
     console.print(f"run folder: {folder.path}", highlight=False)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: console.print(f"[yellow]{message}", highlight=False)
+        warnings.showwarning = lambda message, *_, **__: console.print(
+            str(message), style="yellow", markup=False, highlight=False
+        )
         summary = trainer.fit(
             folder, console, name=name, parameters=config.parameters(), resume=resume, init_from=init_from
         )

@@ -103,7 +103,9 @@ class MLflowTracker:
                 self._client.set_terminated(self._run_id, status)
 
     def _remember(self) -> None:
-        self._state.write_text(json.dumps({"uri": self.where, "run_id": self._run_id, "sent": self._sent}))
+        partial = self._state.with_suffix(".partial")
+        partial.write_text(json.dumps({"uri": self.where, "run_id": self._run_id, "sent": self._sent}))
+        partial.replace(self._state)
 
     def _survive(self, message: str) -> _Survive:
         return _Survive(self, message)

@@ -57,7 +57,7 @@ class Trainer:
         probe_every: epochs between probes, each with a picture; 0 for none.
         probes: cheap evaluations during training.
         evaluations: evaluations at the end.
-        tracker: where metrics are copied to.
+        tracker: where metrics are copied to; None for nowhere.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Trainer:
         self.weight_decay, self.betas, self.progress_per = weight_decay, betas, progress_per
         self.log_every, self.checkpoint_every, self.keep_checkpoints = log_every, checkpoint_every, keep_checkpoints
         self.probe_every, self.probes, self.evaluations = probe_every, tuple(probes), tuple(evaluations)
-        self.tracker = MLflowTracker() if tracker is None else tracker
+        self.tracker = MLflowTracker(enabled=False) if tracker is None else tracker
         self.device = choose_device(device)
         self.autocast = choose_autocast(precision, self.device)
         self.loader = Loader(
@@ -158,6 +158,8 @@ class Trainer:
         self.tracker.send(folder.metrics.rows(), [folder.config, folder.operative, *self._pictures()])
         try:
             self._warn_of_slow_teacher()
+            if init_from is not None:
+                self._save()  # so that a run that dies early goes on from these weights
             self._train()
             summary = self._finish()
         except BaseException as error:
@@ -178,26 +180,35 @@ class Trainer:
     def _prepare(self, init_from: Path | None) -> None:
         self.method.prepare(self.device, autocast=self.autocast, seed=self.seed)
         if init_from is not None:
-            student = checkpoint.load(init_from, map_location=self.device)["student"]
-            try:
-                self.method.student.load_state_dict(student)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-                raise UserError(f"{init_from} does not fit this model: {reason}") from error
+            self.take_weights(init_from)
             self.method.copy_teacher()
         self.optimizer = build_adamw(self.method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
         self._sums = torch.zeros(3, device=self.device)  # total, reconstruction, prediction of the open interval
         self._new_pictures: list[Path] = []
         self._seconds = self._logged_seconds = 0.0  # of training, evaluations left out
 
+    def take_weights(self, path: Path) -> None:
+        """Give the student the weights of a checkpoint.
+
+        Raises:
+            UserError: if the file is no checkpoint, or of another model.
+        """
+        student = checkpoint.load(path, map_location=self.device)["student"]
+        try:
+            self.method.student.load_state_dict(student)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(f"{path} does not fit this model: {reason}") from error
+
     def _train(self) -> None:
         with TrainingProgress(self.console, total=self.clock.total_steps, done=self.clock.step) as self.progress:
             while self.clock.step < self.clock.total_steps:
+                started = time.perf_counter()
                 for batch in self.loader.epoch(self.clock.epoch, self.clock.step % self.clock.steps_per_epoch):
-                    self._train_step(batch)
+                    self._train_step(batch, started)
+                    started = time.perf_counter()
 
-    def _train_step(self, batch: Batch) -> None:
-        started = time.perf_counter()
+    def _train_step(self, batch: Batch, started: float) -> None:
         losses = self._step(batch)
         self._sums += torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
         done = self.clock.step + 1
@@ -316,6 +327,8 @@ class Trainer:
 
     def _save(self) -> None:
         self._require_finite(self._sums[0].item())
+        weights = torch.stack([parameter.isfinite().all() for parameter in self.method.student.parameters()])
+        self._require_finite(0.0 if weights.all().item() else float("nan"))
         state = {
             "step": self.clock.step, "seconds": self._seconds, "sums": self._sums,
             "student": self.method.student.state_dict(), "teacher": self.method.teacher.model.state_dict(),
@@ -328,7 +341,7 @@ class Trainer:
     def _resume(self) -> None:
         state, damaged = checkpoint.load_newest(self.folder.checkpoints, map_location=self.device)
         for line in damaged:
-            self.console.print(f"[yellow]{line}; going back to the one before", highlight=False)
+            self.console.print(f"{line}; going back to the one before", style="yellow", markup=False, highlight=False)
         step = 0
         if state is None:
             self.console.print(f"no checkpoint in {self.folder.checkpoints} yet: starting from the beginning")
@@ -357,7 +370,9 @@ class Trainer:
         share = 1 / (1 - self.method.teacher_decay(last)) / self.clock.total_steps
         if self.method.curriculum.difficulty.needs and share > _LONGEST_HORIZON:
             self.console.print(
-                f"[yellow]the teacher averages over {share:.0%} of the run's steps, so it stays close to its random "
+                f"the teacher averages over {share:.0%} of the run's steps, so it stays close to its random "
                 f"start; HorizonDecay(fraction=0.1) or less suits a run of {self.clock.total_steps} steps",
+                style="yellow",
+                markup=False,
                 highlight=False,
             )

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from curriculum import Batch, Noise, Random, TrueLoss, count_masked
+from hpm.data import ImageSource, Split
+from hpm.errors import UserError
 from hpm.evaluation.base import Subject
 from hpm.patches import patchify, unpatchify
 
@@ -27,7 +29,7 @@ def picture(subject: Subject, path: Path, *, images: int = 6) -> Path:
     loss predictor; its true loss, measured by probe passes that together mask every patch. Loss maps run from
     an image's easiest patch (dark) to its hardest (bright): ranks compare within a row, not between rows.
     """
-    source, split, model = subject.source, subject.source.test(), subject.model
+    source, split, model = subject.source, _shown_split(subject.source), subject.model
     indices = torch.arange(min(images, len(split)))
     batch = Batch(source.load(split, indices).to(subject.device), model.patch_size)
     noise = Noise(subject.seed, 0, indices.to(subject.device))
@@ -50,6 +52,14 @@ def picture(subject: Subject, path: Path, *, images: int = 6) -> Path:
     columns.append(("true loss", true_NL))
     _draw(columns, batch.grid, path)
     return path
+
+
+def _shown_split(source: ImageSource) -> Split:
+    """Held-out images where there are any."""
+    try:
+        return source.test()
+    except UserError:
+        return source.train()
 
 
 def _draw(columns: list[tuple[str, Tensor]], grid: tuple[int, int], path: Path) -> None:
