@@ -6,6 +6,7 @@ addressed by (seed, step or epoch, sample), so a resumed run equals the uninterr
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -245,7 +246,7 @@ class Trainer:
         steps = (done - 1) % self.log_every + 1
         loss, reconstruction, prediction = (self._sums / steps).tolist()
         self._sums.zero_()
-        self._require_finite(loss)
+        self._require_finite(math.isfinite(loss))
         feedback = {"loss": loss, "reconstruction_loss": reconstruction}
         if losses.predicted_NM is not None:
             feedback |= {"prediction_loss": prediction, "prediction_accuracy": losses.ranking_accuracy().item()}
@@ -263,8 +264,8 @@ class Trainer:
         self.progress.metrics(row | {"images_per_step": self.batch_size})
         curriculum.observe(feedback)
 
-    def _require_finite(self, loss: float) -> None:
-        if not torch.isfinite(torch.tensor(loss)):
+    def _require_finite(self, finite: bool) -> None:
+        if not finite:
             kept = checkpoint.found(self.folder.checkpoints)
             advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
             raise TrainingError(
@@ -326,9 +327,8 @@ class Trainer:
     # Nothing lost
 
     def _save(self) -> None:
-        self._require_finite(self._sums[0].item())
-        weights = torch.stack([parameter.isfinite().all() for parameter in self.method.student.parameters()])
-        self._require_finite(0.0 if weights.all().item() else float("nan"))
+        watched = (self._sums, *self.method.student.parameters())
+        self._require_finite(bool(torch.stack([tensor.isfinite().all() for tensor in watched]).all()))
         state = {
             "step": self.clock.step, "seconds": self._seconds, "sums": self._sums,
             "student": self.method.student.state_dict(), "teacher": self.method.teacher.model.state_dict(),
