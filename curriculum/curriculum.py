@@ -32,21 +32,29 @@ class Curriculum:
         difficulty: images and teacher -> scores, higher = harder.
         sampler: scores and alpha -> mask.
         mask_ratio: masked share of the patches, in (0, 1); `L - int(L * (1 - mask_ratio))` patches are masked.
+        score_every: the difficulty is estimated in every `score_every`-th step only, the masks of the steps between
+            are random: cheaper, and less of a curriculum. Default 1, every step.
 
     Attributes:
         scores: the difficulty of the last batch drawn, [N, L], or None where it was not asked for.
     """
 
     def __init__(
-        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: float = 0.75
-    ) -> None:
+        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: float = 0.75,
+        score_every: int = 1,
+    ) -> None:  # fmt: skip
         _require("scheduler", scheduler, Scheduler)
         _require("difficulty", difficulty, DifficultyEstimator)
         _require("sampler", sampler, Sampler)
         if not 0.0 < mask_ratio < 1.0:
             raise ValueError(f"Curriculum.mask_ratio = {mask_ratio} must lie strictly between 0 and 1")
+        if score_every < 1:
+            raise ValueError(f"Curriculum.score_every = {score_every} must be at least 1, which is every step")
+        if score_every > 1 and sampler.needs_scores(0.0, 1):
+            name = type(sampler).__name__
+            raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
         self.scheduler, self.difficulty, self.sampler = scheduler, difficulty, sampler
-        self.mask_ratio = float(mask_ratio)
+        self.mask_ratio, self.score_every = float(mask_ratio), score_every
         self.scores: Tensor | None = None
         # Bounds that time alone can break are found now, not in the middle of a run.
         for percent in range(101):
@@ -93,7 +101,7 @@ class Curriculum:
             progress: how far training has come, in [0, 1].
             noise: this batch's randomness, one row for each image, on the images' device.
         """
-        alpha = self.alpha(progress)
+        alpha = self.alpha(progress) if noise.step % self.score_every == 0 else 0.0
         num_masked = count_masked(batch.num_patches, self.mask_ratio)
         self.scores = None
         if self.sampler.needs_scores(alpha, num_masked):

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from curriculum import Mask
 from hpm.patches import patchify, sincos_positions
@@ -34,8 +35,24 @@ class Output(NamedTuple):
     predicted_loss_NM: Tensor | None
 
 
-def _blocks(depth: int, width: int, num_heads: int, mlp_ratio: float) -> nn.ModuleList:
-    return nn.ModuleList(Block(width, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
+class Blocks(nn.ModuleList):
+    """Transformer blocks, one after the other; timm's.
+
+    Attributes:
+        grad_checkpointing: keep only each block's input for the backward pass and compute the rest again.
+    """
+
+    def __init__(self, depth: int, width: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__(Block(width, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
+        self.grad_checkpointing = False
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self:
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens)
+        return tokens
 
 
 class Encoder(nn.Module):
@@ -54,7 +71,7 @@ class Encoder(nn.Module):
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.register_buffer("pos_embed", sincos_positions(embed_dim, self.patch_embed.grid_size).unsqueeze(0))
-        self.blocks = _blocks(depth, embed_dim, num_heads, mlp_ratio)
+        self.blocks = Blocks(depth, embed_dim, num_heads, mlp_ratio)
         self.norm = LayerNorm(embed_dim)
 
     def _embed(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
@@ -73,10 +90,7 @@ class Encoder(nn.Module):
 
     def forward(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         """[N, 1 + V, D]: the class token, then the visible patches in raster order, normalized."""
-        tokens = self._embed(images_NCHW, mask)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
+        return self.norm(self.blocks(self._embed(images_NCHW, mask)))
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """[N, L]: the last block's attention from the class token to each patch of the full image, over all heads.
@@ -84,7 +98,7 @@ class Encoder(nn.Module):
         The mean over heads of the softmax; the class token's own share is left out, so a row sums to less than 1.
         """
         tokens = self._embed(images_NCHW, None)
-        for block in self.blocks[:-1]:
+        for block in list(self.blocks)[:-1]:
             tokens = block(tokens)
         last: Any = self.blocks[-1]
         n, t, _ = tokens.shape
@@ -100,15 +114,13 @@ class Decoder(nn.Module):
 
     def __init__(self, *, width: int, depth: int, num_heads: int, mlp_ratio: float, outputs: int) -> None:
         super().__init__()
-        self.blocks = _blocks(depth, width, num_heads, mlp_ratio)
+        self.blocks = Blocks(depth, width, num_heads, mlp_ratio)
         self.norm = LayerNorm(width)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, tokens: Tensor, first: int) -> Tensor:
         """Predictions for the tokens from position `first` on; the head is not applied to the others."""
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.head(self.norm(tokens[:, first:]))
+        return self.head(self.norm(self.blocks(tokens)[:, first:]))
 
 
 class MaskedAutoencoder(nn.Module):
@@ -194,6 +206,16 @@ class MaskedAutoencoder(nn.Module):
         """P = patch_size^2 * in_chans."""
         return self.patch_size**2 * self.in_chans
 
+    def blocks(self) -> list[nn.Module]:
+        """Every transformer block: the parts that are sharded one by one."""
+        return [block for module in self.modules() if isinstance(module, Blocks) for block in module]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: a third more computation, activations of one block at a time."""
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.grad_checkpointing = enable
+
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """MAE's initialization: Xavier-uniform linears with zero bias, tokens N(0, 0.02^2), norms at identity.
@@ -238,6 +260,14 @@ class MaskedAutoencoder(nn.Module):
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
         return self.loss_predictor(self._decoder_input(self.encoder(images_NCHW), None), 1).squeeze(-1)
+
+    def attention(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L]: the last block's attention from the class token to each patch; see `Encoder.attention`."""
+        return self.encoder.attention(images_NCHW)
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D]: the encoder's patch tokens of the full image."""
+        return self.encoder(images_NCHW)[:, 1:]
 
     def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:
         """[N, 1 + L, W]: class token, visible patches, mask tokens, each with its position.
