@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpm import __version__
-from hpm.errors import TrainingError, UserError
+from hpm.errors import Elsewhere, Interrupted, TrainingError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,52 +57,94 @@ def pretrain(
         Path | None, typer.Option(help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output; nothing may change.")
+        bool, typer.Option("--resume", help="Go on with the run in --output; start it where there is none yet.")
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(metavar="CHECKPOINT", help="Start a new run from the weights of a checkpoint.")
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Start from a checkpoint's weights: one of ours, or HPM's or MAE's."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run two steps, write nothing.")] = False,
 ) -> None:
-    """Pre-train a model.
+    """Pre-train a model; on several devices or machines with `torchrun ... -m hpm pretrain ...`.
 
-    Exit codes: 0 done; 2 a mistake in the input; 3 the loss is no longer finite.
+    SIGTERM and SIGUSR1 save a checkpoint and stop.
+
+    Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
+    signal, --resume goes on.
     """
-    if resume and (output is None or init_from is not None or dry_run):
-        raise UserError("--resume needs --output, the run's folder, and goes with neither --init-from nor --dry-run")
     from rich.console import Console
 
+    from hpm.distributed import Processes
+    from hpm.runfolder import RunFolder
+
+    processes = Processes.from_environment()
+    if processes.restarts and output is None:
+        raise UserError("torchrun starts processes again that fail; give the run an --output to go on with")
+    resume = resume or processes.restarts > 0
+    if resume and (output is None or dry_run):
+        raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
+    if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
+        RunFolder(output).saved_config()  # a clear error where there is no run
+        configs, init_from = configs or [str(RunFolder(output).config)], None
+    else:
+        resume = False
+    console = Console(quiet=not processes.is_main)
+    with _warnings_to(console):
+        _pretrain(console, configs or [], binding or [], output, resume=resume, init_from=init_from, dry_run=dry_run)
+    processes.disconnect()
+
+
+def _pretrain(
+    console: Console, configs: list[str], bindings: list[str], output: Path | None, *, resume: bool,
+    init_from: Path | None, dry_run: bool,
+) -> None:  # fmt: skip
     from hpm import configuration
     from hpm.runfolder import RunFolder
 
-    console = Console()
-    if resume and not configs:
-        assert output is not None
-        RunFolder(output).saved_config()  # a clear error where there is none
-        configs = [str(RunFolder(output).config)]
     with console.status("starting ..."):
-        config = configuration.parse(configs or [], binding or [])
+        config = configuration.parse(configs, bindings)
         trainer = config.build()
-    if init_from is not None:
-        trainer.take_weights(init_from)  # an unfit checkpoint is refused before anything is written
+        lines = [] if init_from is None else trainer.start_from(init_from)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
     if dry_run:
         trainer.dry_run(console)
         _describe(console, trainer)
         console.print("dry run: everything builds and runs; nothing was written")
         return
-    name = config.name if not resume else _run_name(output or Path())
-    folder = RunFolder(output or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    trainer.processes.connect(trainer.device)
+    (name, path) = trainer.processes.gather(_name_and_folder(config, output, resume=resume))[0]
+    folder = RunFolder(path)
     if resume:
-        folder.reopen(config.text())
+        trainer.processes.main_only(lambda: _reopen(console, folder, config))
     else:
-        folder.create(config.text(), config.operative_text())
-    _run(console, config, trainer, folder, name=name, resume=resume, init_from=init_from)
+        text = config.text() if init_from is None else f"# started with --init-from {init_from}\n{config.text()}"
+        trainer.processes.main_only(lambda: folder.create(text, config.operative_text()))
+    _run(console, config, trainer, folder, name=name, resume=resume)
 
 
-def _run(
-    console: Console, config: Config, trainer: Any, folder: RunFolder, *, name: str, resume: bool,
-    init_from: Path | None,
-) -> None:  # fmt: skip
+def _name_and_folder(config: Config, output: Path | None, *, resume: bool) -> tuple[str, Path]:
+    name = _run_name(output) if resume and output is not None else config.name
+    return name, output or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
+    """A resumed run repeats the uninterrupted one: what would make it another is refused."""
+    from hpm import configuration
+
+    refused, rounding = configuration.changes(folder.saved_config(), config.text())
+    if refused:
+        raise UserError(
+            f"--resume repeats the run exactly, but its configuration differs from {folder.config}:\n"
+            + "\n".join(f"  {line}" for line in refused[:5])
+            + "\nresume without naming a config to use the saved one, or start a new run with --init-from"
+        )
+    for line in rounding:
+        console.print(f"resuming with {line}: the same run up to rounding", style="yellow", markup=False)
+    folder.rewrite_config(config.text())
+
+
+def _run(console: Console, config: Config, trainer: Any, folder: RunFolder, *, name: str, resume: bool) -> None:
     import json
 
     from hpm.summary import show_summary
@@ -109,14 +155,28 @@ def _run(
         return
     _describe(console, trainer)
     console.print(f"run folder: {folder.path}", highlight=False)
+    try:
+        summary = trainer.fit(folder, console, name=name, parameters=config.parameters(), resume=resume)
+    except Interrupted as error:
+        trainer.processes.disconnect()
+        raise Interrupted(f"{error}; go on with {_resume_command(folder)}") from error
+    if trainer.processes.is_main:
+        show_summary(console, folder, summary)
+
+
+def _resume_command(folder: RunFolder) -> str:
+    return f"hpm pretrain --resume --output {folder.path}"
+
+
+@contextmanager
+def _warnings_to(console: Console) -> Iterator[None]:
+    """Warnings are for people: a yellow line, not a place in our source."""
     with warnings.catch_warnings():
+        warnings.simplefilter("default")
         warnings.showwarning = lambda message, *_, **__: console.print(
             str(message), style="yellow", markup=False, highlight=False
         )
-        summary = trainer.fit(
-            folder, console, name=name, parameters=config.parameters(), resume=resume, init_from=init_from
-        )
-    show_summary(console, folder, summary)
+        yield
 
 
 def _run_name(output: Path) -> str:
@@ -154,16 +214,28 @@ def list_parts() -> None:
         console.print()
 
 
+_EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
+
+
 def main() -> None:
     """Entry point: mistakes of the user end in one sentence and an exit code, not in a traceback."""
     try:
         app(standalone_mode=True)
-    except UserError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise SystemExit(2) from None
-    except TrainingError as error:
-        typer.secho(f"stopped: {error}", fg="red", err=True)
-        raise SystemExit(3) from None
+    except (UserError, TrainingError, Interrupted) as error:
+        code, word = next(told for kind, told in _EXIT_CODES.items() if isinstance(error, kind))
+        if not isinstance(error, Elsewhere) and (_is_main() or _is_alone_with(error)):
+            typer.secho(f"{word}: {error}", fg="red", err=True)
+        raise SystemExit(code) from None
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _is_alone_with(error: Exception) -> bool:
+    """Whether the other processes may know nothing of it: those that have met share a run, not its mistakes."""
+    distributed = sys.modules.get("torch.distributed")
+    return isinstance(error, UserError | TrainingError) and distributed is not None and distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def parts() -> dict[str, list[type]]:
         "targets": [targets.Pixels, targets.NormalizedPixels],
         "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss],
         "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
-        "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.RandomResizedCrop],
-        "evaluations": [evaluation.KNN, evaluation.LowShot, evaluation.Agreement],
+        "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.TimmDataset, data.RandomResizedCrop],
+        "evaluations": [evaluation.KNN, evaluation.Linear, evaluation.LowShot, evaluation.Agreement],
         "training": [
             model.MaskedAutoencoder, method_module.Method, trainer_module.Trainer, tracking.MLflowTracker,
         ],
@@ -71,6 +71,35 @@ def _register() -> None:
             selector = f"{cls.__module__}.{cls.__name__}"
             if selector not in gin_config._REGISTRY:
                 gin.register(cls.__name__, module=cls.__module__)(cls)
+
+
+# What may change when a run is resumed: these touch no number, the others in brackets only how numbers are rounded.
+_FREE = {
+    "Trainer.num_workers", "Trainer.keep_checkpoints", "Trainer.keep_every", "Trainer.checkpoint_every",
+    "Trainer.max_unreadable", "Trainer.max_skipped", "Trainer.tracker", "ImageFolder.root", "TimmDataset.root",
+    "FashionMNIST.root",
+}  # fmt: skip
+_ROUNDING = {
+    "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.sharding", "Trainer.accumulate",
+    "Trainer.grad_checkpointing", "Trainer.deterministic",
+}  # fmt: skip
+
+
+def changes(saved: str, given: str) -> tuple[list[str], list[str]]:
+    """How two configurations, as texts, differ: what a resumed run may not change, and what changes its rounding.
+
+    A run repeats exactly under any change of what touches no number: where data and MLflow are, the number of
+    workers, how often checkpoints are written. Each difference is a line `Ramp.end: 0.5 -> 0.7`.
+    """
+    before, after = ({_spell(s.key): str(s.value) for s in _statements(text, "config")} for text in (saved, given))
+    refused: list[str] = []
+    rounding: list[str] = []
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) == after.get(name) or name in _FREE or name.startswith("MLflowTracker."):
+            continue
+        line = f"{name}: {before.get(name, 'not bound')} -> {after.get(name, 'not bound')}"
+        (rounding if name in _ROUNDING else refused).append(line)
+    return refused, rounding
 
 
 def find_config(name: str) -> Path:

@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
 import torch
 
-_PRECISIONS = ("auto", "bf16", "fp32")
+PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the first CUDA device where there is one, else the CPU.
+def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
+    """The device of a name; "auto" is this process's CUDA device where there is one, else the CPU.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:1".
+        local_rank: this process's number on its machine; "auto" and "cuda" take the device of that number.
 
     Raises:
         ValueError: for a device that is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"Trainer.device = {name!r} is no device; choose auto, cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"Trainer.device = {name!r}, but there are {torch.cuda.device_count()} CUDA devices here")
+    if device.type == "cuda":
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise ValueError(
+                f"Trainer.device = {name!r}, process {local_rank} of this machine, but there are "
+                f"{torch.cuda.device_count()} CUDA devices here; lower --nproc-per-node or choose another device"
+            )
+        return torch.device("cuda", index)
     return device
 
 
-def choose_autocast(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of autocast, or None for float32.
+def choose_precision(name: str, device: torch.device) -> str:
+    """The precision of a name; "auto" is bf16 where the hardware computes in it, else fp32.
+
+    Args:
+        name: "auto"; "bf16" or "fp16", autocast, fp16 with a gradient scaler; "tf32", float32 with faster, coarser
+            matrix products; "fp32".
+        device: what it is for.
 
     Raises:
-        ValueError: for an unknown precision.
+        ValueError: for an unknown precision, or one that the device does not have.
     """
-    if precision not in _PRECISIONS:
-        raise ValueError(f"Trainer.precision = {precision!r} is unknown; choose {', '.join(_PRECISIONS)}")
-    if precision == "auto":
-        return torch.bfloat16 if _computes_bf16(device) else None
-    return torch.bfloat16 if precision == "bf16" else None
+    if name == "auto":
+        return "bf16" if _computes_bf16(device) else "fp32"
+    if name not in PRECISIONS:
+        raise ValueError(f"Trainer.precision = {name!r} is unknown; choose auto, {', '.join(PRECISIONS)}")
+    if name in ("fp16", "tf32") and device.type != "cuda":
+        raise ValueError(f"Trainer.precision = {name!r} needs a CUDA device, this is {device}; choose auto")
+    return name
+
+
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """What autocast computes in, None where it is not used."""
+    return _AUTOCAST.get(precision)
+
+
+def set_up(device: torch.device, precision: str, *, deterministic: bool) -> None:
+    """Process-wide settings: the current device, TF32 and, where asked for, deterministic algorithms.
+
+    Everything but "fp32" lets float32 matrix products use TF32. Deterministic algorithms are slower; the CPU's are
+    deterministic anyway.
+    """
+    torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def _computes_bf16(device: torch.device) -> bool:

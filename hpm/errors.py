@@ -1,9 +1,17 @@
-"""Errors that are the user's to mend, told in a sentence."""
+"""Errors that are told in a sentence, and the exit code of each."""
 
 
 class UserError(Exception):
     """Bad input: a binding, file or value. The command line prints the message alone and exits with code 2."""
 
 
+class Elsewhere(UserError):
+    """The main process found a mistake, and tells it."""
+
+
 class TrainingError(Exception):
-    """A run that cannot go on, e.g. a loss that is no longer finite. Exits with code 3; checkpoints are kept."""
+    """A run that cannot go on, e.g. because losses are no longer finite. Exits with code 3; checkpoints are kept."""
+
+
+class Interrupted(Exception):
+    """A run that was told to stop by SIGTERM or SIGUSR1, and saved. Exits with code 75, "try again later"."""

@@ -8,16 +8,22 @@ Shape suffixes: N images, M masked patches, P values of a patch's target.
 from __future__ import annotations
 
 import copy
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from curriculum import Batch, Curriculum, Mask, Noise
+from hpm.distributed import Processes, shard, whole
 from hpm.losses import PredictionLoss, RelativeLoss, ranking_accuracy
 from hpm.model import MaskedAutoencoder
 from hpm.targets import Target
-from hpm.teacher import Decay, HorizonDecay, MovingAverageTeacher
+from hpm.teacher import Decay, MovingAverageTeacher
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Method:
         target: what is reconstructed.
         prediction_loss: how the loss predictor learns; unused where the model has none.
         prediction_weight: its weight beside the reconstruction's loss (HPM: 1).
-        teacher_decay: how fast the moving average forgets.
+        teacher_decay: how fast the moving average forgets; None for no moving average, which plain MAE does without.
     """
 
     def __init__(
@@ -84,10 +90,19 @@ class Method:
         self.student, self.curriculum, self.target = model, curriculum, target
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
-        self.teacher_decay = HorizonDecay() if teacher_decay is None else teacher_decay
+        self.teacher_decay = teacher_decay
         self.autocast: torch.dtype | None = None
-        self.teacher = MovingAverageTeacher(model, target)
+        self._processes = Processes()
+        self._skeleton: MaskedAutoencoder | None = None
+        self.teacher = MovingAverageTeacher(model, target, average=False)  # `prepare` starts the average
+        self._forward: Callable[..., tuple[Any, ...]] = self._student_pass()
         curriculum.check(self.teacher, model.num_patches)
+        if teacher_decay is None and curriculum.difficulty.needs and curriculum.sampler.needs_scores(1.0, 1):
+            name = type(curriculum.difficulty).__name__
+            raise ValueError(
+                f"Curriculum.difficulty = {name} asks a teacher, but Method.teacher_decay = None means that there is "
+                "none; set it, e.g. to @HorizonDecay()"
+            )
         for metric in curriculum.scheduler.watches:
             if metric not in self.feedback:
                 name = type(curriculum.scheduler).__name__
@@ -98,11 +113,43 @@ class Method:
         self.student.cpu().init_weights(torch.Generator().manual_seed(seed))
         self.student.to(device)
         self.autocast = autocast
-        self.copy_teacher()
+        self.start_teacher()
 
-    def copy_teacher(self) -> None:
-        """Start the moving average anew from the student's present weights."""
-        self.teacher = MovingAverageTeacher(self.student, self.target, autocast=self.autocast)
+    def start_teacher(self) -> None:
+        """Start the moving average anew from the student's present weights, and forget compiled passes."""
+        average = self.teacher_decay is not None
+        self.teacher = MovingAverageTeacher(self.student, self.target, autocast=self.autocast, average=average)
+        self._forward = self._student_pass()
+
+    def _student_pass(self) -> nn.Module:
+        return StudentPass(self.student, self.target, self.prediction_loss, self.autocast)
+
+    def distribute(self, processes: Processes, *, sharding: str) -> None:
+        """Train together with other processes: replicated ("none") or sharded ("fsdp"). Once, after `prepare`."""
+        device = self.student.mask_token.device
+        if sharding == "fsdp":
+            self._skeleton = copy.deepcopy(self.student).to("meta")
+            for model in (self.student, *([self.teacher.model] if self.teacher.average else [])):
+                methods = ("reconstruct", "predict_loss", "attention", "features")
+                shard(model, model.blocks(), methods=methods, device=device)
+        elif processes.world_size > 1:
+            devices = [device] if device.type == "cuda" else None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the argument's new name, which older versions do not know
+                self._forward = DistributedDataParallel(
+                    self._student_pass(), device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+        self._processes = processes
+
+    def compile(self) -> None:
+        """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs."""
+        self._forward = torch.compile(self._forward, dynamic=False)
+        self.teacher.compile()
+
+    def without_reduction(self) -> AbstractContextManager[Any]:
+        """For all micro-batches of a step but the last: gradients stay in this process."""
+        wrapped = getattr(self._forward, "_orig_mod", self._forward)
+        return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
     @property
     def feedback(self) -> tuple[str, ...]:
@@ -112,28 +159,75 @@ class Method:
 
     def initial_copy(self, seed: int) -> MaskedAutoencoder:
         """A model as it was before training: the same architecture at the initialization that `seed` gives."""
-        initial = copy.deepcopy(self.teacher.model)
-        initial.to("cpu").init_weights(torch.Generator().manual_seed(seed))
+        initial = self._empty() if self._skeleton is not None else copy.deepcopy(self.student).cpu()
+        initial.requires_grad_(False).init_weights(torch.Generator().manual_seed(seed))
         return initial.to(self.student.mask_token.device)
 
+    def gathered(self) -> tuple[MaskedAutoencoder, MovingAverageTeacher]:
+        """Student and teacher as whole models, copies where they are sharded. Every process must call this."""
+        if self._skeleton is None:
+            return self.student, self.teacher
+        student = self._gather(self.student)
+        teacher = MovingAverageTeacher(student, self.target, autocast=self.autocast, average=False)
+        if self.teacher.average:
+            teacher.model = self._gather(self.teacher.model)
+        return student, teacher
+
+    def _gather(self, model: MaskedAutoencoder) -> MaskedAutoencoder:
+        gathered = self._empty()
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                value = whole(tensor)
+                if self._processes.is_main:
+                    gathered.state_dict()[name].copy_(value)
+        return gathered.requires_grad_(False).to(self.student.mask_token.device)
+
+    def _empty(self) -> MaskedAutoencoder:
+        assert self._skeleton is not None
+        return copy.deepcopy(self._skeleton).to_empty(device="cpu")
+
     def losses(self, batch: Batch, progress: float, noise: Noise) -> Losses:
-        """Draw a mask, reconstruct, predict the reconstruction's loss."""
+        """Draw a mask, reconstruct, predict the reconstruction's loss.
+
+        The prediction's loss is an average over the pairs of the whole batch, other processes' images included;
+        `total` is scaled so that the processes' mean gradient is that of the whole batch.
+        """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
-        device = batch.images.device.type
-        with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
-            output = self.student(batch.images, mask)
-        target_NMP = self.target(batch.images, mask, batch.patch_size)
-        true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
-        reconstruction = true_NM.mean()
-        if output.predicted_loss_NM is None:
+        reconstruction, total, count, predicted_NM, true_NM = self._forward(batch.images, mask.visible, mask.masked)
+        if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
-        total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
-        prediction = total / count.clamp(min=1)
+        count = self._processes.sum(count.float())
+        prediction = total * self._processes.world_size / count.clamp(min=1)
         return Losses(
             reconstruction + self.prediction_weight * prediction,
             reconstruction,
             prediction,
-            output.predicted_loss_NM,
+            predicted_NM,
             true_NM,
             mask,
         )
+
+
+class StudentPass(nn.Module):
+    """The student's forward pass and its losses: what is compiled, and what distributed training wraps."""
+
+    def __init__(
+        self, student: MaskedAutoencoder, target: Target, prediction_loss: PredictionLoss,
+        autocast: torch.dtype | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.student, self.target, self.prediction_loss, self.autocast = student, target, prediction_loss, autocast
+
+    def forward(
+        self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]."""
+        mask = Mask(visible_NV, masked_NM)
+        with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            output = self.student(images_NCHW, mask)
+        target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
+        true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
+        if output.predicted_loss_NM is None:
+            return true_NM.mean(), None, None, None, true_NM.detach()
+        total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
+        return true_NM.mean(), total, count, output.predicted_loss_NM.detach(), true_NM.detach()

@@ -48,8 +48,9 @@ class TrainingProgress:
 
     def metrics(self, row: Mapping[str, float]) -> None:
         """An interval's metrics have come."""
+        loss = f"{row['loss']:.4f}" if "loss" in row else "not finite"
         text = (
-            f"loss {row['loss']:.4f}  alpha {row['alpha']:.2f}  lr {row['learning_rate']:.1e}  "
+            f"loss {loss}  alpha {row['alpha']:.2f}  lr {row['learning_rate']:.1e}  "
             f"{row['images_per_second']:,.0f} images/s"
         )
         self._bar.update(self._task, metrics=text)

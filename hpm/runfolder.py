@@ -6,12 +6,14 @@ metrics.jsonl     one row for each logging interval and each evaluation
 checkpoints/      the newest checkpoints
 pictures/         one picture for each evaluation
 summary.json      the final figures; there once the run is complete
+unreadable.txt    images that could not be read, where there are any
 """
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ class RunFolder:
         self.config, self.operative = path / "config.gin", path / "operative.gin"
         self.metrics = MetricsFile(path / "metrics.jsonl")
         self.checkpoints, self.pictures = path / "checkpoints", path / "pictures"
-        self.summary = path / "summary.json"
+        self.summary, self.unreadable = path / "summary.json", path / "unreadable.txt"
 
     def create(self, config: str, operative: str) -> None:
         """Start a new run here.
@@ -55,19 +57,28 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --output") from error
 
-    def reopen(self, config: str) -> None:
-        """Go on with the run that is here; nothing about it may change.
+    def rewrite_config(self, config: str) -> None:
+        """Go on with a changed configuration."""
+        partial = self.config.with_suffix(".partial")
+        partial.write_text(config)
+        partial.replace(self.config)
 
-        Raises:
-            UserError: if there is none, or it was started from another configuration.
+    def add_unreadable(self, problems: Mapping[str, str]) -> list[str]:
+        """Note images that could not be read, each once.
+
+        Returns:
+            The new ones, a line each.
         """
-        saved = self.saved_config()
-        if saved != config:
-            raise UserError(
-                f"--resume repeats the run exactly, but its configuration differs from {self.config}:\n"
-                f"{_first_difference(saved, config)}\n"
-                "resume without naming a config to use the saved one, or start a new run with --init-from"
-            )
+        known = set(self.unreadable.read_text().splitlines()) if self.unreadable.is_file() else set()
+        new = [
+            line for name, reason in problems.items() if (line := f"{name}: {reason}".replace("\n", " ")) not in known
+        ]
+        try:
+            with self.unreadable.open("a") as file:
+                file.writelines(f"{line}\n" for line in new)
+        except OSError as error:
+            warnings.warn(f"{self.unreadable} could not be written: {error}", stacklevel=2)
+        return new
 
     def saved_config(self) -> str:
         """The configuration that the run was started from."""
@@ -93,6 +104,9 @@ class MetricsFile:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
+    def flush(self) -> None:
+        """Write what waits."""
+
     def rows(self) -> list[Row]:
         """All rows; a last line that a kill cut short is left out."""
         rows: list[Row] = []
@@ -112,12 +126,3 @@ class MetricsFile:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
-
-
-def _first_difference(saved: str, given: str) -> str:
-    saved_lines, given_lines = saved.splitlines(), given.splitlines()
-    only_saved = [line for line in saved_lines if line not in given_lines and not line.startswith("#")]
-    only_given = [line for line in given_lines if line not in saved_lines and not line.startswith("#")]
-    return "\n".join(
-        [*(f"  saved: {line}" for line in only_saved[:3]), *(f"  given: {line}" for line in only_given[:3])]
-    )

@@ -23,14 +23,14 @@ def describe(trainer: Trainer) -> str:
     )
     first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
     size = sum(parameter.numel() for parameter in model.parameters())
-    precision = "fp32" if trainer.autocast is None else str(trainer.autocast).removeprefix("torch.")
+    many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     return (
         f"curriculum: {scheduler}, {difficulty}, {sampler}; alpha {first:.2f} -> {last:.2f}, "
         f"mask ratio {curriculum.mask_ratio}\n"
         f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
         f"{model.patch_size} px; data: {type(trainer.source).__name__}\n"
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.batch_size} images, "
-        f"on {trainer.device} in {precision}"
+        f"on {many}{trainer.device} in {trainer.precision}"
     )
 
 

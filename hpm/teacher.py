@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from curriculum import Mask
 from hpm.clock import Clock
+from hpm.distributed import local
 from hpm.model import MaskedAutoencoder
 from hpm.targets import Target
 
@@ -73,16 +75,26 @@ class MovingAverageTeacher:
         student: copied, weights and device.
         target: what the reconstruction's loss is measured against.
         autocast: dtype of low-precision forward passes, None for the weights' own.
+        average: False to be the student itself rather than an average of it: no memory, no updates.
     """
 
-    def __init__(self, student: MaskedAutoencoder, target: Target, *, autocast: torch.dtype | None = None) -> None:
-        self.model = copy.deepcopy(student).requires_grad_(False).eval()
-        self.target, self.autocast = target, autocast
+    def __init__(
+        self, student: MaskedAutoencoder, target: Target, *, autocast: torch.dtype | None = None, average: bool = True
+    ) -> None:
+        self.model = copy.deepcopy(student).requires_grad_(False).eval() if average else student
+        self.target, self.autocast, self.average = target, autocast, average
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+
+    def compile(self) -> None:
+        """Compile the pass that a loss-predicting curriculum asks for at every step; shapes are static."""
+        self._compiled = torch.compile(self.model.predict_loss, dynamic=False)
 
     @torch.no_grad()
     def update(self, student: MaskedAutoencoder, decay: float) -> None:
         """One step of the average, all parameters at once."""
-        torch._foreach_lerp_(list(self.model.parameters()), list(student.parameters()), 1 - decay)
+        if self.average:
+            mine, theirs = list(self.model.parameters()), list(student.parameters())
+            torch._foreach_lerp_([local(p) for p in mine], [local(p) for p in theirs], 1 - decay)
 
     def cannot(self, capability: str) -> str | None:
         """See `curriculum.Teacher`."""
@@ -101,7 +113,7 @@ class MovingAverageTeacher:
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
         """[N, L] float32: the loss predictor on the full image. Reconstructs nothing."""
         with self._inference():
-            return self.model.predict_loss(images_NCHW).float()
+            return (self._compiled or self.model.predict_loss)(images_NCHW).float()
 
     @torch.no_grad()
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
@@ -114,10 +126,10 @@ class MovingAverageTeacher:
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """[N, L] float32: the last block's class-token attention, mean over heads."""
         with self._inference():
-            return self.model.encoder.attention(images_NCHW)
+            return self.model.attention(images_NCHW)
 
     @torch.no_grad()
     def features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D] float32: the encoder's patch tokens."""
         with self._inference():
-            return self.model.encoder(images_NCHW)[:, 1:].float()
+            return self.model.features(images_NCHW).float()

@@ -20,7 +20,7 @@ from torch import Tensor
 from curriculum.noise import hash_words
 from hpm.data.augment import resample
 from hpm.data.scene_renderer import Photographs, SceneRenderer
-from hpm.data.source import ImageSource, Split
+from hpm.data.source import ImageSource, Split, TensorSplit
 
 # Larger splits are rendered batch by batch.
 MEMORY_LIMIT = 1 << 30
@@ -75,6 +75,12 @@ class SceneSplit(Split):
     def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
         """Float32 [N, 3, size, size] in [0, 255]."""
         return resample(self.images(indices_N), boxes_N4, flips_N, size)
+
+    def to(self, device: torch.device) -> Split:
+        """The scenes on another device where they are held in memory; else the split itself."""
+        if device == self.device or self._images_KCSS is None:
+            return self
+        return TensorSplit(self._images_KCSS.to(device), self.labels)
 
 
 class DigitScenes(ImageSource):

@@ -1,22 +1,21 @@
 """Images in folders, the layout of ImageNet and most others: one folder for each class.
 
-Shape suffixes: N images, K images of the split, S output side.
+Shape suffixes: N images, K images of the split.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data.augment import central_boxes
-from hpm.data.source import ImageSource, Split
+from hpm.data.encoded import EncodedSplit
+from hpm.data.source import ImageSource
 from hpm.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,36 +25,30 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _EVALUATION_FRACTION = 0.875
 
 
-class FolderSplit(Split):
+class FolderSplit(EncodedSplit):
     """Image files, opened when they are asked for.
 
     Args:
         paths: K files.
         labels: int64 [K], or None.
+        mode: of the images, "RGB" or "L" (gray). Default "RGB".
     """
 
-    def __init__(self, paths: Sequence[Path], labels: Tensor | None) -> None:
+    def __init__(self, paths: Sequence[str | Path], labels: Tensor | None, mode: str = "RGB") -> None:
+        super().__init__(mode)
         self.paths = [str(path) for path in paths]
         self.labels = labels
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def sizes(self, indices_N: Tensor) -> Tensor:
-        """Int64 [N, 2], from the files' headers."""
-        sizes = []
-        for index in indices_N.tolist():
-            with _Readable(self.paths[index]), Image.open(self.paths[index]) as image:
-                sizes.append((image.height, image.width))
-        return torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
+    def name(self, index: int) -> str:
+        """The file's path."""
+        return self.paths[index]
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
-        """Float32 [N, 3, S, S] in [0, 255]; integer values, since Pillow resamples bytes."""
-        pixels_NSS3 = np.empty((len(indices_N), size, size, 3), dtype=np.uint8)
-        for n, (index, box) in enumerate(zip(indices_N.tolist(), boxes_N4.tolist(), strict=True)):
-            pixels_NSS3[n] = _read(self.paths[index], box, size)
-        images_N3SS = torch.from_numpy(pixels_NSS3).permute(0, 3, 1, 2).float()
-        return torch.where(flips_N.view(-1, 1, 1, 1), images_N3SS.flip(3), images_N3SS)
+    def open(self, index: int) -> Image.Image:
+        """The file, not decoded yet."""
+        return Image.open(self.paths[index])
 
 
 class ImageFolder(ImageSource):
@@ -148,33 +141,3 @@ def _is_image(path: Path) -> bool:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-class _Readable:
-    """Turns Pillow's many errors about a bad file into one that names it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, SyntaxError, ValueError, Image.DecompressionBombError)):
-            raise UserError(f"{self.path} cannot be read as an image: {error}") from error
-
-
-def _read(path: str, box: Sequence[float], size: int) -> np.ndarray:
-    """One crop, uint8 [size, size, 3]."""
-    left, top, width, height = box
-    with _Readable(path), Image.open(path) as image:
-        full_width, full_height = image.size
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8, much faster; twice the pixels needed are left to the filter.
-        enough = (math.ceil(2 * size * full_width / width), math.ceil(2 * size * full_height / height))
-        drafted = image.draft(None, enough)
-        factor = drafted[1][2] / full_width if drafted else 1.0
-        right, bottom = min((left + width) * factor, image.width), min((top + height) * factor, image.height)
-        resized = image.convert("RGB").resize(
-            (size, size), Image.Resampling.BICUBIC, box=(left * factor, top * factor, right, bottom)
-        )
-        return np.asarray(resized)

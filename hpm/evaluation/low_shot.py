@@ -79,13 +79,14 @@ class LowShot(Evaluation):
         flip: probability of mirroring.
         test_images: at most so many.
         pool: "mean" of the patch tokens, or the class "token".
+        baselines: whether to train from scratch and on raw pixels too; without, there is only `low_shot/pretrained`.
     """
 
     def __init__(
         self, *, labels: int = 500, draws: int = 2, epochs: int = 40, batch_size: int = 50, lr: float = 2e-3,
         scratch_lr: float = 1e-3, layer_decay: float = 0.75, weight_decay: float = 0.05, warmup: float = 0.1,
         smoothing: float = 0.1, scale: tuple[float, float] = (0.6, 1.0), flip: float = 0.0, test_images: int = 2000,
-        pool: str = "mean",
+        pool: str = "mean", baselines: bool = True,
     ) -> None:  # fmt: skip
         for name, count in (("labels", labels), ("draws", draws), ("epochs", epochs), ("batch_size", batch_size),
                             ("test_images", test_images)):  # fmt: skip
@@ -104,6 +105,7 @@ class LowShot(Evaluation):
         self.labels, self.draws, self.epochs, self.batch_size = labels, draws, epochs, batch_size
         self.lr, self.scratch_lr, self.layer_decay, self.weight_decay = lr, scratch_lr, layer_decay, weight_decay
         self.warmup, self.smoothing, self.test_images, self.pool = warmup, smoothing, test_images, pool
+        self.baselines = baselines
         try:
             self.crop = RandomResizedCrop(scale=scale, flip=flip)
         except ValueError as error:  # a run has another RandomResizedCrop: name the argument that was given
@@ -129,21 +131,23 @@ class LowShot(Evaluation):
         train, test = source.train(), source.test()
         test_N = sample_indices(self.test_images, len(test))
         metrics: dict[str, float] = {}
-        results: dict[str, list[float]] = {"pretrained": [], "scratch": [], "raw_pixels": []}
+        trained = [("pretrained", subject.model, self.lr, self.layer_decay)]
+        if self.baselines:
+            trained.append(("scratch", subject.initial, self.scratch_lr, 1.0))
+        results: dict[str, list[float]] = {name: [] for name, *_ in trained}
         for draw in range(self.draws):
             # The draws do not depend on the run's seed: runs are compared on the same labels.
             train_N = draw_labels(labels_of(train), self.labels // source.num_classes, source.num_classes, draw)
-            for name, model, lr, decay in (
-                ("pretrained", subject.model, self.lr, self.layer_decay),
-                ("scratch", subject.initial, self.scratch_lr, 1.0),
-            ):
+            for name, model, lr, decay in trained:
                 vit = self._fine_tune(subject, model, train_N, lr=lr, layer_decay=decay, draw=draw)
                 results[name].append(self._accuracy(subject, vit, test_N))
-            results["raw_pixels"].append(self._raw_pixels(source, train_N, test_N))
+            if self.baselines:
+                results.setdefault("raw_pixels", []).append(self._raw_pixels(source, train_N, test_N))
         for name, accuracies in results.items():
             metrics[f"low_shot/{name}"] = sum(accuracies) / self.draws
             metrics |= {f"low_shot/{name}/draw{draw}": accuracy for draw, accuracy in enumerate(accuracies)}
-        metrics["low_shot/gain"] = metrics["low_shot/pretrained"] - metrics["low_shot/scratch"]
+        if self.baselines:
+            metrics["low_shot/gain"] = metrics["low_shot/pretrained"] - metrics["low_shot/scratch"]
         return metrics
 
     def _fine_tune(

@@ -109,8 +109,7 @@ def test_an_output_that_holds_a_run(hpm: Hpm, tiny: Path, capsys: pytest.Capture
 def test_resume_refuses_another_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
     message = refused(hpm, capsys, tiny, "--resume", "--output", "run", "-b", "Trainer.epochs = 3")
-    assert "given: Trainer.epochs = 3" in message
-    assert "saved: Trainer.epochs = 2" in message
+    assert "Trainer.epochs: 2 -> 3" in message
 
 
 def test_resume_where_there_is_no_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +121,7 @@ def test_init_from(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], tmp
     assert "nothing.pt" in refused(hpm, capsys, tiny, "--init-from", "nothing.pt", "--output", "a")
     foreign = tmp_path / "foreign.pt"
     foreign.write_bytes(b"not a checkpoint")
-    assert "foreign.pt is damaged" in refused(hpm, capsys, tiny, "--init-from", foreign, "--output", "b")
+    assert "foreign.pt" in refused(hpm, capsys, tiny, "--init-from", foreign, "--output", "b")
 
 
 @pytest.fixture
@@ -143,7 +142,7 @@ def test_missing_and_empty_image_folder(
     assert "images" in refused(hpm, capsys, folder_config)
 
 
-def test_unreadable_image_is_named_and_nothing_is_lost(
+def test_unreadable_images_are_named_and_skipped(
     hpm: Hpm, folder_config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "images" / "cats"
@@ -152,4 +151,12 @@ def test_unreadable_image_is_named_and_nothing_is_lost(
         Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number:02}.png")
     content = (folder / "17.png").read_bytes()
     (folder / "17.png").write_bytes(content[: len(content) // 2])
-    assert "17.png" in refused(hpm, capsys, folder_config, "--output", "run")
+    tolerant = ["-b", "Trainer.max_unreadable = 0.05", "-b", "Trainer.log_every = 1"]
+    assert hpm("pretrain", folder_config, *tolerant, "--output", "run") == 0
+    assert "17.png" in Path("run/unreadable.txt").read_text()
+    assert capsys.readouterr().out.replace("\n", "").count("17.png") == 1
+    # The default forgives one of a hundred.
+    assert hpm("pretrain", folder_config, "--output", "strict") == 3
+    told = " ".join(capsys.readouterr().err.split())
+    assert "17.png" in told
+    assert "Trainer.max_unreadable = 0.01" in told

@@ -24,11 +24,13 @@ Hpm = Callable[..., int]
 
 @pytest.fixture
 def recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny run with a sampler that records masks, a self-paced part of state, and a probe with pictures."""
+    """The tiny run with a curriculum that records what it draws, and a probe with pictures."""
     tiny.write_text(
         "import recording\n"
         + tiny.read_text()
-        + "Curriculum.sampler = @RecordingSampler()\nTrainer.probe_every = 2\nTrainer.probes = [@KNN()]\n"
+        + "Method.curriculum = @RecordingCurriculum()\nRecordingCurriculum.scheduler = @Ramp()\n"
+        "RecordingCurriculum.difficulty = @PredictedLoss()\nRecordingCurriculum.sampler = @HardestFirst()\n"
+        "Trainer.probe_every = 2\nTrainer.probes = [@KNN()]\n"
         "KNN.train_images = 64\nKNN.test_images = 32\n"
     )
     monkeypatch.syspath_prepend(str(PLUGINS))
@@ -44,24 +46,22 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def masks(path: Path) -> dict[int, int]:
-    """The last mask drawn at each step, and that no step was ever drawn differently."""
-    drawn: dict[int, int] = {}
+def drawn(path: Path) -> dict[tuple[int, int], str]:
+    """Sample, crop and mask at each step and row, and that none was ever drawn differently."""
+    rows: dict[tuple[int, int], str] = {}
     for line in path.read_text().splitlines():
-        step, checksum = map(int, line.split())
-        assert drawn.setdefault(step, checksum) == checksum
-    return drawn
+        step, row, what = line.split(" ", 2)
+        assert rows.setdefault((int(step), int(row)), what) == what
+    return rows
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    states = [checkpoint.load(checkpoint.found(folder / "checkpoints")[0]) for folder in (one, other)]
-    assert states[0]["step"] == states[1]["step"] == 40
-    for part in ("student", "teacher"):
-        for name, tensor in states[0][part].items():
-            assert torch.equal(tensor, states[1][part][name]), (part, name)
-    for index, moments in states[0]["optimizer"]["state"].items():
-        for name, tensor in moments.items():
-            assert torch.equal(tensor, states[1]["optimizer"]["state"][index][name])
+    states = [checkpoint.Checkpoint(checkpoint.found(folder / "checkpoints")[0]) for folder in (one, other)]
+    assert states[0].values["step"] == states[1].values["step"]
+    assert states[0].values["curriculum"] == states[1].values["curriculum"]
+    assert set(states[0].names()) == set(states[1].names())
+    for name in states[0].names():
+        assert torch.equal(states[0].tensor(name), states[1].tensor(name)), name
     assert rows(one) == rows(other)
     summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (one, other)]
     assert summaries[0] == summaries[1]
@@ -72,11 +72,11 @@ def assert_same_run(one: Path, other: Path) -> None:
 def test_killed_and_resumed(
     recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, seed: int, scheduler: str
 ) -> None:
-    bindings = ["-b", f"Curriculum.scheduler = @{scheduler}()", "-b", f"{scheduler}.end = 0.9"]
-    monkeypatch.setenv("RECORD_MASKS", str(tmp_path / "whole.txt"))
+    bindings = ["-b", f"RecordingCurriculum.scheduler = @{scheduler}()", "-b", f"{scheduler}.end = 0.9"]
+    monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
     assert hpm("pretrain", recorded, *bindings, "--output", "whole") == 0
 
-    monkeypatch.setenv("RECORD_MASKS", str(tmp_path / "killed.txt"))
+    monkeypatch.setenv("RECORD", str(tmp_path / "killed.txt"))
     bindings += ["-b", f"Trainer.num_workers = {workers}"]
     killed_at = random.Random(seed).randrange(1, 39)
     dead = subprocess.run(
@@ -90,8 +90,46 @@ def test_killed_and_resumed(
     assert hpm("pretrain", "--resume", "--output", "killed") == 0
 
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    assert masks(tmp_path / "killed.txt") == masks(tmp_path / "whole.txt")
-    assert len(masks(tmp_path / "killed.txt")) == 40
+    assert drawn(tmp_path / "killed.txt") == drawn(tmp_path / "whole.txt")
+    assert len(drawn(tmp_path / "killed.txt")) == 40 * 16
+
+
+def test_killed_at_twenty_random_moments(
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded.write_text(recorded.read_text() + "Trainer.epochs = 24\nTrainer.checkpoint_every = 3\n")
+    monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
+    assert hpm("pretrain", recorded, "--output", "whole") == 0
+    torture = Path(__file__).with_name("torture.py")
+    ran = subprocess.run(
+        [sys.executable, str(torture), str(recorded), "tortured", "20", "0"],
+        env={**os.environ, "RECORD": str(tmp_path / "tortured.txt")},
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("killed at step") == ran.stdout.count("killed at write") == 10
+    assert_same_run(tmp_path / "whole", tmp_path / "tortured")
+    assert drawn(tmp_path / "tortured.txt") == drawn(tmp_path / "whole.txt")
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_save_and_stop(
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    signal_sent: signal.Signals,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
+    assert hpm("pretrain", recorded, "--output", "whole") == 0
+    monkeypatch.setenv("RECORD", str(tmp_path / "stopped.txt"))
+    with monkeypatch.context() as patch:
+        patch.setenv("SIGNAL_AT", f"17 {int(signal_sent)}")
+        assert hpm("pretrain", recorded, "--output", "stopped") == 75
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{signal_sent.name}: saved after step 18; go on with hpm pretrain --resume --output stopped" in told
+    assert checkpoint.found(Path("stopped/checkpoints"))[0].name == "checkpoint-00000018"
+    # Nothing that was done is done again: the runs draw each image's mask once.
+    assert hpm("pretrain", "--resume", "--output", "stopped") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert len((tmp_path / "stopped.txt").read_text().splitlines()) == 40 * 16
 
 
 @pytest.mark.parametrize("saved", ["config.gin", "operative.gin"])
@@ -99,41 +137,14 @@ def test_repeated_from_its_saved_config(
     recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str
 ) -> None:
     for name, config in (("one", recorded), ("other", Path("one") / saved)):
-        monkeypatch.setenv("RECORD_MASKS", str(tmp_path / f"{name}.txt"))
+        monkeypatch.setenv("RECORD", str(tmp_path / f"{name}.txt"))
         assert hpm("pretrain", config, "--output", name) == 0
     assert_same_run(tmp_path / "one", tmp_path / "other")
-    assert masks(tmp_path / "one.txt") == masks(tmp_path / "other.txt")
-
-
-def test_truncated_checkpoint_is_recognized(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RECORD_MASKS", str(tmp_path / "masks.txt"))
-    for name in ("whole", "damaged"):
-        assert hpm("pretrain", recorded, "--output", name) == 0
-    (tmp_path / "damaged" / "summary.json").unlink()
-    newest, before = checkpoint.found(tmp_path / "damaged" / "checkpoints")
-    os.truncate(newest, newest.stat().st_size // 2)
-    capsys.readouterr()
-    assert hpm("pretrain", "--resume", "--output", "damaged") == 0
-    told = capsys.readouterr().out.replace("\n", "")
-    assert newest.name in told
-    assert "damaged" in told
-    assert f"resuming after step {int(before.stem.split('-')[1])}" in told
-    assert_same_run(tmp_path / "whole", tmp_path / "damaged")
-
-
-def test_a_flipped_bit_is_recognized(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, 3, {"student": {"weight": torch.arange(1000.0)}}, keep=1)
-    content = bytearray(path.read_bytes())
-    place = content.find(torch.arange(1000.0).numpy().tobytes()[400:440])
-    content[place] ^= 1
-    path.write_bytes(content)
-    assert checkpoint.damage(path) is not None
+    assert drawn(tmp_path / "one.txt") == drawn(tmp_path / "other.txt")
 
 
 def test_a_complete_run_resumes_to_its_summary(recorded: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECORD_MASKS", os.devnull)
+    monkeypatch.setenv("RECORD", os.devnull)
     assert hpm("pretrain", recorded, "--output", "run") == 0
     before = Path("run/metrics.jsonl").read_text()
     assert hpm("pretrain", "--resume", "--output", "run") == 0

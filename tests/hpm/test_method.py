@@ -39,6 +39,7 @@ def method(alpha: float = 0.5, *, predictor: int | None = 1, difficulty: object 
     curriculum = Curriculum(
         scheduler=Constant(value=alpha), difficulty=difficulty or PredictedLoss(), sampler=HardestFirst()
     )  # type: ignore[arg-type]
+    arguments.setdefault("teacher_decay", HorizonDecay())
     built = Method(model=model(predictor), curriculum=curriculum, target=NormalizedPixels(), **arguments)  # type: ignore[arg-type]
     built.prepare(torch.device("cpu"), autocast=None, seed=0)
     return built

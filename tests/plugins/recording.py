@@ -1,4 +1,4 @@
-"""A user's own module: a sampler that records every mask it draws, and can end the process at a step."""
+"""A user's own module: a curriculum that records what is drawn for every image, and can end the process at a step."""
 
 import os
 import signal
@@ -7,20 +7,34 @@ from pathlib import Path
 import gin
 import torch
 
-from curriculum import HardestFirst, Mask, Noise
+from curriculum import Batch, Curriculum, Mask, Noise, Teacher
 
 
 @gin.register
-class RecordingSampler(HardestFirst):
-    """HPM's split; appends `step checksum` to the file RECORD_MASKS, and dies without a word at step KILL_AT."""
+class RecordingCurriculum(Curriculum):
+    """Appends `step row sample crop mask` for each image to the file RECORD, and dies without a word at step KILL_AT.
 
-    def __call__(
-        self, scores_NL: torch.Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
-    ) -> Mask:
-        if str(noise.step) == os.environ.get("KILL_AT"):
+    Under torchrun only the last process dies, and only at its first start. SIGNAL_AT, a step and a signal's number,
+    sends itself that signal.
+    """
+
+    def draw(self, batch: Batch, teacher: Teacher | None, progress: float, noise: Noise) -> Mask:
+        last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+        first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if str(noise.step) == os.environ.get("KILL_AT") and last and first:
             os.kill(os.getpid(), signal.SIGKILL)
-        mask = super().__call__(scores_NL, alpha=alpha, num_masked=num_masked, grid=grid, noise=noise)
-        weights = torch.arange(1, mask.masked.numel() + 1).reshape(mask.masked.shape)
-        with Path(os.environ["RECORD_MASKS"]).open("a") as file:
-            file.write(f"{noise.step} {int((mask.masked * weights).sum())}\n")
+        if os.environ.get("SIGNAL_AT", "").split(" ")[0] == str(noise.step):
+            os.kill(os.getpid(), int(os.environ["SIGNAL_AT"].split(" ")[1]))
+        mask = super().draw(batch, teacher, progress, noise)
+        assert batch.indices is not None
+        assert batch.boxes is not None
+        assert batch.flips is not None
+        masks = (mask.masked * torch.arange(1, mask.num_masked + 1)).sum(dim=1).tolist()
+        crops = [
+            f"{box}{flip}".replace(" ", "")
+            for box, flip in zip(batch.boxes.tolist(), batch.flips.tolist(), strict=True)
+        ]
+        rows = zip(noise.rows_N.tolist(), batch.indices.tolist(), crops, masks, strict=True)
+        with Path(os.environ["RECORD"]).open("a") as file:
+            file.writelines(f"{noise.step} {row} {sample} {crop} {drawn}\n" for row, sample, crop, drawn in rows)
         return mask

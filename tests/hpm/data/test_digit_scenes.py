@@ -134,7 +134,7 @@ def test_digit_patches_follow_the_crop():
     # A scene without clutter and photograph shows its own strokes, cropped as the images are.
     scenes = DigitScenes(train_size=64, test_size=10, clutter=0, background=0.0)
     loader = Loader(source=scenes, batch_size=64, patch_size=8, crop=RandomResizedCrop(), seed=0)
-    batch = next(iter(loader.epoch(0)))
+    (batch,) = next(loader.epoch(0))
     patches_NL = scenes.digit_patches(
         scenes.train(), batch.indices, patch_size=8, boxes_N4=batch.boxes, flips_N=batch.flips
     )
@@ -178,3 +178,13 @@ def test_a_patch_size_that_does_not_divide_is_refused(scenes):
             boxes_N4=torch.tensor([[0.0, 0.0, 32.0, 32.0]]),
             flips_N=torch.tensor([False]),
         )
+
+
+def test_scenes_in_memory_can_be_moved(monkeypatch):
+    scenes = DigitScenes(train_size=20, test_size=10)
+    train = scenes.train()
+    assert train.to(torch.device("cpu")) is train
+    assert train.to(torch.device("meta")).images_KCHW.shape == (20, 3, 32, 32)
+    monkeypatch.setattr(digit_scenes, "MEMORY_LIMIT", 0)
+    rendered = DigitScenes(train_size=20, test_size=10).train()
+    assert rendered.to(torch.device("meta")) is rendered

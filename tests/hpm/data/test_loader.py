@@ -9,7 +9,6 @@ from hpm.data.augment import RandomResizedCrop
 from hpm.data.digit_scenes import DigitScenes
 from hpm.data.image_folder import ImageFolder
 from hpm.data.loader import Loader
-from hpm.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +37,22 @@ def make(source, **options):
     return Loader(source=source, **(defaults | options))
 
 
+def batches_of(loader, *epoch):
+    """All micro-batches, one after the other."""
+    return [batch for step in loader.epoch(*epoch) for batch in step]
+
+
 def same(first, second):
     return all(torch.equal(getattr(first, k), getattr(second, k)) for k in ("images", "indices", "boxes", "flips"))
 
 
 def test_batches_are_what_the_model_expects(source):
     loader = make(source)
-    batches = list(loader.epoch(0))
+    batches = batches_of(loader, 0)
     assert len(batches) == loader.steps_per_epoch == len(source.train()) // loader.batch_size
     batch = batches[0]
     assert batch.images.shape == (loader.batch_size, 3, source.img_size, source.img_size)
+    assert batch.images.is_contiguous()
     assert (batch.images.dtype, batch.indices.dtype) == (torch.float32, torch.int64)
     assert (batch.boxes.dtype, batch.flips.dtype) == (torch.float32, torch.bool)
     assert batch.patch_size == 8
@@ -59,14 +64,29 @@ def test_batches_are_what_the_model_expects(source):
 
 def test_workers_change_nothing(source):
     alone, helped = make(source).epoch(1), make(source, num_workers=2).epoch(1)
-    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+    assert all(same(a, b) for (a,), (b,) in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (1, 2), (2, 2), (4, 1)])
+def test_processes_and_micro_batches_share_the_same_batches(folder, world_size, accumulate, num_workers):
+    whole = batches_of(make(folder), 1)
+    loaders = [
+        make(folder, rank=rank, world_size=world_size, accumulate=accumulate, num_workers=num_workers)
+        for rank in range(world_size)
+    ]
+    for batch, steps in zip(whole, zip(*(loader.epoch(1) for loader in loaders), strict=True), strict=True):
+        assert all(len(step) == accumulate for step in steps)
+        parts = [micro_batch for step in steps for micro_batch in step]
+        assert {len(part) for part in parts} == {4 // (world_size * accumulate)}
+        for name in ("images", "indices", "boxes", "flips"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_can_be_begun_in_the_middle(source, num_workers):
-    loader = make(source, num_workers=num_workers)
-    whole = list(make(source).epoch(2))
-    rest = list(loader.epoch(2, first_step=2))
+    whole = batches_of(make(source), 2)
+    rest = batches_of(make(source, num_workers=num_workers), 2, 2)
     assert len(rest) == len(whole) - 2
     assert all(same(a, b) for a, b in zip(whole[2:], rest, strict=True))
 
@@ -87,7 +107,9 @@ def test_order_and_crops_change_with_epoch_and_seed(scenes):
     assert not torch.equal(orders[0], orders[2])
 
     def crops(loader, epoch):
-        return {int(i): box.tolist() for b in loader.epoch(epoch) for i, box in zip(b.indices, b.boxes, strict=True)}
+        return {
+            int(i): box.tolist() for b in batches_of(loader, epoch) for i, box in zip(b.indices, b.boxes, strict=True)
+        }
 
     first, again, second, seeded = crops(loader, 0), crops(loader, 0), crops(loader, 1), crops(other, 0)
     assert first == again
@@ -99,10 +121,10 @@ def test_order_and_crops_change_with_epoch_and_seed(scenes):
 def test_a_crop_does_not_depend_on_the_batch(scenes):
     small, large = make(scenes, batch_size=10), make(scenes, batch_size=65)
     crops = {}
-    for batch in small.epoch(3):
+    for batch in batches_of(small, 3):
         for n, index in enumerate(batch.indices.tolist()):
             crops[index] = (batch.boxes[n], batch.flips[n], batch.images[n])
-    for batch in large.epoch(3):
+    for batch in batches_of(large, 3):
         for n, index in enumerate(batch.indices.tolist()):
             box, flip, image = crops[index]
             assert torch.equal(box, batch.boxes[n])
@@ -112,30 +134,52 @@ def test_a_crop_does_not_depend_on_the_batch(scenes):
 
 def test_the_global_generator_is_left_alone(scenes):
     before = torch.random.get_rng_state()
-    list(make(scenes).epoch(0))
+    batches_of(make(scenes), 0)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_images_in_memory_are_augmented_on_the_device(scenes):
+    # "meta" stands for an accelerator here: everything that needs a value on the way would fail on it.
+    device = torch.device("meta")
+    (batch,) = next(make(scenes, device=device).epoch(0))
+    assert batch.images.device == batch.boxes.device == batch.indices.device == device
+    assert batch.images.shape == (32, 3, 32, 32)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_gpu_sees_the_same_images(source, num_workers):
+    for (ours,), (theirs,) in zip(
+        make(source).epoch(0), make(source, device=torch.device("cuda"), num_workers=num_workers).epoch(0), strict=True
+    ):
+        assert theirs.images.is_cuda
+        assert torch.equal(ours.indices, theirs.indices.cpu())
+        assert torch.equal(ours.boxes, theirs.boxes.cpu())
+        assert torch.allclose(ours.images, theirs.images.cpu(), atol=1e-4)
 
 
 def test_an_epoch_can_be_left_early(scenes):
     assert len(list(islice(make(scenes, num_workers=2).epoch(0), 1))) == 1
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_unreadable_image_is_one_clean_error(tmp_path, num_workers):
-    for k in range(4):
-        Image.new("RGB", (20, 20)).save(tmp_path / f"{k}.png")
-    (tmp_path / "2.png").write_bytes(b"not an image")
-    loader = make(ImageFolder(root=tmp_path, img_size=16), batch_size=2, num_workers=num_workers)
-    with pytest.raises(UserError) as caught:
-        list(loader.epoch(0))
-    assert str(caught.value).startswith(f"{tmp_path / '2.png'} cannot be read as an image")
-    assert "Traceback" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("batch_size", 0), ("batch_size", 131), ("patch_size", 5), ("patch_size", 0), ("num_workers", -1)],
+    [
+        ("Trainer.batch_size", 0),
+        ("Trainer.batch_size", 131),
+        ("Loader.patch_size", 5),
+        ("Loader.patch_size", 0),
+        ("Trainer.num_workers", -1),
+        ("Trainer.max_unreadable", 1.0),
+        ("Trainer.max_unreadable", -0.1),
+        ("Loader.rank", 1),
+    ],
 )
 def test_bad_arguments_are_named(scenes, argument, value):
-    with pytest.raises(ValueError, match=rf"Loader\.{argument} = "):
-        make(scenes, **{argument: value})
+    with pytest.raises(ValueError, match=f"{argument} = {value}"):
+        make(scenes, **{argument.split(".")[1]: value})
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(scenes):
+    with pytest.raises(ValueError, match=r"Trainer\.batch_size = 32 .* Trainer\.accumulate = 3 .* processes, 2"):
+        make(scenes, accumulate=3, world_size=2)

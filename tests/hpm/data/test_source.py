@@ -44,6 +44,28 @@ def test_normalize_takes_mean_and_std_of_each_channel():
     assert torch.allclose(images_NCHW, torch.tensor([8.0, 0.8]))
 
 
+def test_normalize_is_the_same_in_any_memory_format_and_batch():
+    generator = torch.Generator().manual_seed(0)
+    pixels_NCHW = torch.randint(0, 256, (5, 2, 300, 300), generator=generator, dtype=torch.uint8)
+    mean_C11, std_C11 = torch.tensor([0.2, 0.6]).view(2, 1, 1), torch.tensor([0.1, 0.5]).view(2, 1, 1)
+    expected = (pixels_NCHW.float() / 255.0 - mean_C11) / std_C11
+    for pixels in (pixels_NCHW, pixels_NCHW.contiguous(memory_format=torch.channels_last), pixels_NCHW.double()):
+        before = pixels.clone()
+        normalized = Squares().normalize(pixels)
+        assert normalized.is_contiguous()
+        assert torch.equal(normalized, expected)
+        assert torch.equal(pixels, before)
+
+
+def test_split_on_another_device():
+    split = Squares().train()
+    assert split.to(torch.device("cpu")) is split
+    moved = split.to(torch.device("meta"))
+    assert moved.device == moved.sizes(torch.zeros(2, dtype=torch.int64, device="meta")).device == torch.device("meta")
+    assert moved.labels is split.labels
+    assert split.name(3) == "image 3"
+
+
 def test_load_gives_whole_images_normalized():
     source = Squares()
     indices_N = torch.tensor([2, 1])

@@ -1,0 +1,163 @@
+"""One process or many: who this one is, what all agree on, and how a model is spread over them.
+
+Processes are started by `torchrun`, which tells each its place in the environment. Without it there is one, and
+everything here costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.distributed.tensor import DTensor
+
+from hpm.errors import Elsewhere
+
+T = TypeVar("T")
+
+SHARDINGS = ("none", "fsdp")
+
+# The main process evaluates while the others wait; a lost process is noticed by torchrun, not by this.
+_PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all that train together.
+
+    Args:
+        rank: its number.
+        world_size: how many there are.
+        local_rank: its number on its machine.
+        restarts: how often torchrun has started these processes anew.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    restarts: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """What torchrun says, or the only process there is."""
+
+        def number(name: str, default: int) -> int:
+            return int(os.environ.get(name, default))
+
+        return cls(
+            number("RANK", 0), number("WORLD_SIZE", 1), number("LOCAL_RANK", 0), number("TORCHELASTIC_RESTART_COUNT", 0)
+        )
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def connect(self, device: torch.device) -> None:
+        """Meet the others. Collectives on the device go through NCCL, those on the CPU through gloo."""
+        if self.world_size > 1 and not dist.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            # torchrun's store outlives a restart: what the processes before wrote there must not be read again.
+            store, rank, world_size = next(rendezvous("env://", timeout=_PATIENCE))
+            store = dist.PrefixStore(f"start-{self.restarts}", store)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=_PATIENCE)
+
+    def disconnect(self) -> None:
+        """Leave the others."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place; queued on the device, nothing waits."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's value, by rank, in every process. Waits."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        self.gather(None)
+
+    def main_only(self, action: Callable[[], T]) -> T | None:
+        """Let the main process do something while the others wait; if it fails, all do.
+
+        Returns:
+            What `action` returned, None in the other processes.
+        """
+        result, error = None, None
+        if self.is_main:
+            try:
+                result = action()
+            except Exception as caught:
+                error = caught
+        if self.world_size > 1:
+            reason = self.gather(str(error) if error else None)[0]
+            if error is None and reason is not None:
+                raise Elsewhere(reason)
+        if error:
+            raise error
+        return result
+
+
+def shard(model: nn.Module, blocks: Iterable[nn.Module], *, methods: Iterable[str], device: torch.device) -> None:
+    """Spread a model's parameters over all processes, block by block (FSDP2), in place.
+
+    Args:
+        model: the whole.
+        blocks: parts of it that are gathered one at a time.
+        methods: further methods that run forward passes.
+        device: where the parameters are.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for part in (*blocks, model):
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    for method in methods:
+        register_fsdp_forward_method(model, method)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; any other tensor itself."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, in every process; any other tensor itself."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def take(tensor: Tensor, value: Tensor) -> None:
+    """Copy a whole tensor's value into a tensor, into this process's part of it where it is sharded."""
+    if isinstance(tensor, DTensor):
+        start, stop = part_of(tensor)
+        value = value[start:stop]
+    local(tensor).copy_(value)
+
+
+def part_of(tensor: Tensor) -> tuple[int, int] | None:
+    """Which rows of the whole this process holds of a sharded tensor; None for any other tensor.
+
+    FSDP2 splits the first dimension as `torch.chunk` does: equal parts, the last ones shorter or empty.
+    """
+    if not isinstance(tensor, DTensor):
+        return None
+    rows, places = tensor.shape[0], tensor.device_mesh.size()
+    size = -(-rows // places)
+    start = min(tensor.device_mesh.get_local_rank() * size, rows)
+    return start, min(start + size, rows)

@@ -1,0 +1,322 @@
+"""A run: from its start, or from its newest checkpoint, to its summary.
+
+Nothing in a step waits for the device: what it measures adds up there and is fetched once an interval. Everything
+random is addressed by (seed, step or epoch, sample), so a resumed run equals the uninterrupted one bit for bit, and
+the number of processes changes only the order in which numbers are added.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+
+from curriculum import Batch
+from hpm import checkpoint, state
+from hpm.clock import Clock
+from hpm.devices import peak_memory
+from hpm.errors import Interrupted, TrainingError, UserError
+from hpm.evaluation import Evaluation, Subject
+from hpm.method import Losses
+from hpm.progress import TrainingProgress
+from hpm.runfolder import RunFolder
+from hpm.signals import StopSignals
+from hpm.step import TrainingStep
+from hpm.visualize import picture
+
+if TYPE_CHECKING:
+    from hpm.trainer import Trainer
+
+
+class Run:
+    """One run in progress.
+
+    Args:
+        settings: the trainer.
+        step: takes the steps; prepared.
+        folder: where everything goes.
+        console: where a person reads.
+        signals: entered; say when to stop.
+    """
+
+    def __init__(
+        self, settings: Trainer, step: TrainingStep, folder: RunFolder, console: Console, signals: StopSignals
+    ) -> None:
+        self.settings, self.step, self.folder, self.console, self.signals = settings, step, folder, console, signals
+        self.method, self.processes, self.clock = settings.method, settings.processes, settings.clock
+        self.writer = checkpoint.CheckpointWriter(
+            folder.checkpoints, self.processes, keep=settings.keep_checkpoints, keep_every=settings.keep_every,
+            sharded=settings.sharding == "fsdp",
+        )  # fmt: skip
+        self._seconds = self._logged_seconds = 0.0  # of training, evaluations left out
+        self._logged_step, self._saved, self._published, self._unreadable = 0, -1, -1, 0
+        self._pictures: list[tuple[int, Path]] = []
+
+    def complete(self, *, resume: bool) -> dict[str, Any]:
+        """Train and evaluate; see `Trainer.fit`."""
+        tracker = self.settings.tracker
+        try:
+            if resume:
+                self._resume()
+            if self.processes.is_main:
+                tracker.send(self.folder.metrics.rows(), [self.folder.config, self.folder.operative])
+            if self.settings.start is not None and self.clock.step == 0:
+                self._save()  # so that a run that dies early goes on from these weights
+            self._train()
+            summary = self._finish()
+        except BaseException as error:
+            self.writer.wait()
+            self._publish()
+            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
+            raise
+        tracker.finish("FINISHED")
+        return summary
+
+    def _train(self) -> None:
+        clock = self.clock
+        with TrainingProgress(self.console, total=clock.total_steps, done=clock.step) as self.progress:
+            while self.clock.step < clock.total_steps:
+                started = time.perf_counter()
+                for batches in self.settings.loader.epoch(self.clock.epoch, self.clock.step % clock.steps_per_epoch):
+                    self._train_step(batches, started)
+                    started = time.perf_counter()
+
+    def _train_step(self, batches: Sequence[Batch], started: float) -> None:
+        losses = self.step(batches, **self.settings.schedule(self.clock))
+        done = self.clock.step + 1
+        last = done == self.clock.total_steps
+        stop = self.signals.received is not None and self.processes.world_size == 1
+        if done % self.settings.log_every == 0 or last:
+            stop = self._log(losses, started)
+        self._seconds += time.perf_counter() - started
+        self.clock = Clock(done, self.clock.steps_per_epoch, self.clock.epochs)
+        self.progress.step(done)
+        if (
+            self.settings.probe_every
+            and done % (self.settings.probe_every * self.clock.steps_per_epoch) == 0
+            and not last
+        ):
+            self._probe()
+        if done % self.settings.checkpoint_every == 0 or last or stop:
+            self._save()
+        if stop:
+            self.writer.wait()
+            raise Interrupted(f"{self.signals.received or 'a signal to another process'}: saved after step {done}")
+
+    def _log(self, losses: Losses, started: float) -> bool:
+        """Fetch the interval's metrics: the one place that waits for the device, and for the other processes.
+
+        Returns:
+            Whether any process has been told to stop.
+        """
+        done, curriculum, processes = self.clock.step + 1, self.method.curriculum, self.processes
+        mine = [float(self.signals.received is not None), float(len(self.settings.loader.unreadable))]
+        scores = curriculum.scores
+        measured = torch.cat([
+            self.step.tally.sums, losses.ranking_accuracy().reshape(1).float(),
+            torch.zeros_like(self.step.tally.sums[:1]) if scores is None else scores.isnan().float().mean().reshape(1),
+            torch.tensor(mine, device=self.settings.device),
+        ])  # fmt: skip
+        *sums, accuracy, unscored, stop, unreadable = (processes.sum(measured) / processes.world_size).tolist()
+        total, reconstruction, prediction, norm, taken, skipped, in_a_row = sums
+        self.step.tally.start_interval()
+        feedback: dict[str, float] = {}
+        if taken:
+            feedback = {"loss": total / taken, "reconstruction_loss": reconstruction / taken}
+            if losses.predicted_NM is not None:
+                feedback |= {"prediction_loss": prediction / taken, "prediction_accuracy": accuracy}
+        seconds = self._seconds + time.perf_counter() - started
+        since, steps = seconds - self._logged_seconds, done - self._logged_step
+        self._logged_seconds, self._logged_step = seconds, done
+        row: dict[str, Any] = {
+            "step": done, "time": time.time(), "kind": "train", "epoch": done / self.clock.steps_per_epoch, **feedback,
+            "alpha": curriculum.alpha(self.clock.progress(self.settings.progress_per)), "unscored": unscored,
+            "learning_rate": self.step.optimizer.param_groups[0]["lr"], "skipped_steps": skipped,
+            "images_per_second": steps * self.settings.batch_size / max(since, 1e-9), "seconds": seconds,
+        }  # fmt: skip
+        if taken:
+            row["gradient_norm"] = norm / taken
+        if self.method.teacher_decay is not None:
+            row["teacher_decay"] = self.method.teacher_decay(self.clock)
+        if processes.is_main:
+            self.folder.metrics.append(row)
+            self.progress.metrics(row | {"images_per_step": self.settings.batch_size})
+            self._publish()
+        if feedback:
+            curriculum.observe(feedback)
+        self._tell_unreadable(round(unreadable * processes.world_size))
+        self._tell_skipped(int(skipped), int(in_a_row))
+        return stop > 0
+
+    def _tell_unreadable(self, count: int) -> None:
+        """Name images that could not be read since the last interval, those of all processes."""
+        if count > self._unreadable:
+            self._unreadable = count
+            found = {name: reason for theirs in self.processes.gather(self.settings.loader.unreadable)
+                     for name, reason in theirs.items()}  # fmt: skip
+            if self.processes.is_main:
+                for line in self.folder.add_unreadable(found):
+                    self.progress.say(f"skipped, unreadable: {line}")
+
+    def _tell_skipped(self, skipped: int, in_a_row: int) -> None:
+        if in_a_row >= self.settings.max_skipped:
+            kept = checkpoint.found(self.folder.checkpoints)
+            advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+            raise TrainingError(
+                f"the gradient is not finite: {in_a_row} steps in a row were skipped, up to step "
+                f"{self.clock.step + 1}, and Trainer.max_skipped = {self.settings.max_skipped}; {advice}. Lower "
+                "Trainer.blr, lengthen Trainer.warmup_epochs, set Trainer.clip_grad = 1.0 or Trainer.precision = 'fp32'"
+            )
+        if skipped:
+            self.progress.say(
+                f"step {self.clock.step + 1}: {skipped} of the last steps skipped, their gradient is not finite"
+            )
+
+    # Evaluation
+
+    def _subject(self) -> Subject:
+        settings, method = self.settings, self.method
+        student, teacher = method.gathered()
+        return Subject(
+            model=student, initial=method.initial_copy(settings.seed), teacher=teacher, curriculum=method.curriculum,
+            target=method.target, source=settings.source, device=settings.device, seed=settings.seed,
+        )  # fmt: skip
+
+    def _probe(self) -> None:
+        """The main process measures and draws, the others wait."""
+        subject = self._subject()
+        if self.processes.is_main:
+            metrics = self._measure(self.settings.probes, subject)
+            self._record("probe", metrics)
+            self._draw(subject)
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            self.progress.say(f"epoch {self.clock.epoch}/{self.clock.epochs}  {shown}")
+        self.processes.barrier()
+
+    def _measure(self, evaluations: Sequence[Evaluation], subject: Subject) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for evaluation in evaluations:
+            metrics |= evaluation(subject)
+        return metrics
+
+    def _record(self, kind: str, metrics: dict[str, float]) -> None:
+        self.folder.metrics.append({"step": self.clock.step, "time": time.time(), "kind": kind, **metrics})
+
+    def _draw(self, subject: Subject) -> Path:
+        path = self.folder.pictures / f"step-{self.clock.step:08d}.png"
+        try:
+            self.folder.pictures.mkdir(exist_ok=True)
+            self._pictures.append((self.clock.step, picture(subject, path)))
+        except OSError as error:
+            warnings.warn(f"the picture {path} could not be written: {error}", stacklevel=2)
+        return path
+
+    def _finish(self) -> dict[str, Any]:
+        self.writer.wait()
+        self.signals.immediate = True  # everything is saved: evaluation can be repeated
+        subject, summary = self._subject(), {}
+        if self.processes.is_main:
+            started = time.perf_counter()
+            with self.console.status("evaluating ..."):
+                metrics = self._measure(self.settings.evaluations, subject)
+            self._record("final", metrics)
+            summary = self._summary(metrics, time.perf_counter() - started, self._draw(subject))
+        self.processes.barrier()
+        self._require_written()
+        if self.processes.is_main:
+            self._write_summary(summary)
+        return summary
+
+    def _summary(self, metrics: dict[str, float], seconds: float, drawn: Path) -> dict[str, Any]:
+        settings, tracker = self.settings, self.settings.tracker
+        return {
+            "steps": self.clock.step, "epochs": self.clock.epochs, "images": self.clock.step * settings.batch_size,
+            "training_seconds": self._seconds, "evaluation_seconds": seconds,
+            "parameters": sum(parameter.numel() for parameter in self.method.student.parameters()),
+            "processes": self.processes.world_size, "precision": settings.precision,
+            "unreadable_images": self._unreadable, "peak_memory_bytes": peak_memory(settings.device),
+            "picture": str(drawn), "tracking": tracker.problem or (tracker.where if tracker.enabled else "off"),
+            "metrics": metrics,
+        }  # fmt: skip
+
+    def _require_written(self) -> None:
+        """A last checkpoint that the disk had no room for is tried once more."""
+        if self._writes() and self.writer.written < self.clock.step:
+            self._saved = -1
+            self._save()
+            self.writer.wait()
+        if self._writes() and self.writer.written < self.clock.step:
+            raise TrainingError(
+                f"{self.writer.problem}; make room and go on with --resume --output {self.folder.path}, from "
+                f"{'the newest checkpoint' if checkpoint.found(self.folder.checkpoints) else 'the beginning'}"
+            )
+
+    def _writes(self) -> bool:
+        return self.processes.is_main or self.settings.sharding == "fsdp"
+
+    def _write_summary(self, summary: dict[str, Any]) -> None:
+        self.folder.metrics.flush()
+        try:
+            self.folder.write_summary(summary)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder.summary} could not be written: {error}; make room and evaluate again with --resume "
+                f"--output {self.folder.path}"
+            ) from error
+        self._publish()
+        self.settings.tracker.send(self.folder.metrics.rows(), [self.folder.summary])
+
+    # Nothing lost
+
+    def _save(self) -> None:
+        if self._saved == self.clock.step:
+            return
+        self._saved = self.clock.step
+        values = {
+            "step": self.clock.step, "seconds": self._seconds, "logged_seconds": self._logged_seconds,
+            "logged_step": self._logged_step, "precision": self.settings.precision,
+            "config": self.folder.saved_config(), **state.values_of(self.step),
+        }  # fmt: skip
+        self.writer.save(self.clock.step, state.tensors_of(self.step), values)
+
+    def _publish(self) -> None:
+        """Send to the tracker what the newest checkpoint on disk covers: no step that a resumed run takes again."""
+        if self.processes.is_main and self.writer.written > self._published:
+            self._published = self.writer.written
+            files = [path for step, path in self._pictures if step <= self._published]
+            self._pictures = [(step, path) for step, path in self._pictures if step > self._published]
+            rows = [row for row in self.folder.metrics.rows() if row["step"] <= self._published]
+            self.settings.tracker.send(rows, files)
+
+    def _resume(self) -> None:
+        newest, damaged = checkpoint.load_newest(self.folder.checkpoints) if self.processes.is_main else (None, [])
+        for line in damaged:
+            self.console.print(f"{line}; going back to the one before", style="yellow", markup=False, highlight=False)
+        (path, *_) = self.processes.gather(None if newest is None else newest.path)
+        if path is None:
+            self.console.print(f"no checkpoint in {self.folder.checkpoints} yet: starting from the beginning")
+        else:
+            self._restore(newest or checkpoint.Checkpoint(path))
+        if self.processes.is_main:
+            step = self.clock.step
+            self.folder.metrics.keep(lambda row: row["step"] <= step and row["kind"] != "final")
+            self._pictures = [(0, path) for path in sorted(self.folder.pictures.glob("*.png"))]
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        values, precision = saved.values, self.settings.precision
+        if values["precision"] != precision:
+            raise UserError(
+                f"{saved.path} was trained in {values['precision']}, and Trainer.precision gives {precision} here; go "
+                f"on with -b \"Trainer.precision = '{values['precision']}'\""
+            )
+        state.restore(self.step, saved)
+        self._seconds, self._logged_seconds = values["seconds"], values["logged_seconds"]
+        self._logged_step, self._saved = values["logged_step"], values["step"]
+        self.writer.written = values["step"]
+        self.clock = Clock(values["step"], self.clock.steps_per_epoch, self.clock.epochs)
+        self.console.print(f"resuming after step {values['step']} of {self.clock.total_steps}", highlight=False)
