@@ -40,10 +40,11 @@ def test_curricula_build_and_draw(path: Path, tiny: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "models"], ids=lambda path: path.stem)
 def test_models_build(path: Path, tiny: Path) -> None:
     tiny.write_text("\n".join(line for line in tiny.read_text().splitlines() if not line.startswith("MaskedAuto")))
-    bindings = [f"MaskedAutoencoder.img_size = {size}" for size in (64,)] + [
-        "DigitScenes.img_size = 64",
-        "MaskedAutoencoder.patch_size = 16",
-    ]
+    bindings = [
+        "MaskedAutoencoder.img_size = 64", "MaskedAutoencoder.patch_size = 16", "DigitScenes.img_size = 64",
+        # A block is like the others; building all of a huge model would take half a minute.
+        *(f"MaskedAutoencoder.{depth} = 1" for depth in ("depth", "decoder_depth", "loss_predictor_depth")),
+    ]  # fmt: skip
     assert configuration.parse([str(tiny), str(path)], bindings).build()
 
 

@@ -1,0 +1,88 @@
+"""Every shipped recipe parses, is planned, says what it is, and binds nothing that is not used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hpm import configuration, plan
+
+FOLDER = configuration.configs_folder() / "recipes"
+RECIPES = sorted(path for path in FOLDER.glob("*_*.gin"))
+NAME = re.compile(r"(mae|hpm)_vit_(tiny|small|base|large|huge)_(\d+)")
+WIDTHS = {"tiny": 5.5e6, "small": 22e6, "base": 86e6, "large": 303e6, "huge": 630e6}  # parameters of the encoders
+
+
+def test_the_matrix_is_complete() -> None:
+    names = {path.stem for path in RECIPES}
+    for method in ("mae", "hpm"):
+        for size in ("base", "large", "huge"):
+            assert {f"{method}_vit_{size}_{epochs}" for epochs in (200, 800, 1600)} <= names
+        for size in ("tiny", "small"):
+            assert {f"{method}_vit_{size}_{epochs}" for epochs in (100, 200)} <= names
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_planned(path: Path) -> None:
+    found = NAME.fullmatch(path.stem)
+    assert found
+    method, size, epochs = found.groups()
+    made = plan.make(configuration.parse([f"recipes/{path.stem}"]), gpus=8)
+    assert made.epochs == int(epochs)
+    small = size in ("tiny", "small")
+    assert made.batch_size == (1024 if small else 4096 if method == "mae" else 2048)
+    assert made.parameters["encoder"] == pytest.approx(WIDTHS[size], rel=0.02)
+    if method == "mae":
+        assert made.parameters["loss predictor"] == made.parameters["teacher"] == made.teacher_share == 0
+        assert made.relative_cost == 1
+    else:
+        assert made.parameters["teacher"] == sum(made.parameters.values()) / 2
+        assert made.teacher_share > 0.95
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_is(path: Path) -> None:
+    header = path.read_text().split("\n\n")[0]
+    command = f"pretrain recipes/{path.stem} --output runs/{path.stem}"
+    for words in (command, f"{path.stem.split('_')[-1]} epochs", "with this code", f"hpm plan recipes/{path.stem} "):
+        assert words in header
+    assert ("torchrun --nproc-per-node 8 -m hpm " in header) == ("tiny" not in path.stem and "small" not in path.stem)
+    assert ("Trainer.accumulate = 4" in header) == ("huge" in path.stem)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [("mae_vit_base_200", "82.2"), ("hpm_vit_base_200", "83.0"), ("mae_vit_base_1600", "83.6"),
+     ("hpm_vit_base_800", "84.2"), ("mae_vit_large_1600", "85.1"), ("mae_vit_large_1600", "85.9"),
+     ("hpm_vit_large_800", "85.8")],
+)  # fmt: skip
+def test_published_figures(name: str, figure: str) -> None:
+    assert figure in (FOLDER / f"{name}.gin").read_text()
+
+
+@pytest.mark.parametrize("method", ["mae", "hpm"])
+def test_every_binding_is_used_and_published(method: str, tmp_path: Path) -> None:
+    for number in range(8):
+        path = tmp_path / "train" / "class" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(path)
+    bindings = [
+        f"ImageFolder.root = '{tmp_path}'", "Trainer.batch_size = 8", "Trainer.num_workers = 0",
+        "Trainer.compile = False", "MLflowTracker.enabled = False",
+    ]  # fmt: skip
+    trainer = configuration.parse([f"recipes/{method}_vit_tiny_200"], bindings).build()
+    assert trainer.lr == pytest.approx(1.5e-4 * 8 / 256)
+    assert (trainer.weight_decay, trainer.betas, trainer.warmup_epochs) == (0.05, (0.9, 0.95), 40)
+    curriculum, learner = trainer.method.curriculum, trainer.method
+    assert curriculum.mask_ratio == 0.75
+    assert type(learner.target).__name__ == ("NormalizedPixels" if method == "mae" else "Pixels")
+    if method == "hpm":
+        assert (curriculum.alpha(1 / 200), curriculum.alpha(1.0)) == (0.0025, 0.5)
+        decay = learner.teacher_decay
+        assert (decay.start, decay.end, decay.epochs) == (0.999, 0.9999, 100)
+        assert trainer.progress_per == "epoch"
+    else:
+        assert learner.teacher_decay is learner.student.loss_predictor is None
