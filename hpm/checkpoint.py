@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hpm.distributed import Processes, local, part_of
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 
 _NAME = re.compile(r"checkpoint-(\d{8})")
 _STATE = "state.json"
@@ -202,7 +202,7 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
             if self.problem:
-                warnings.warn(f"{self.problem}; training goes on", stacklevel=2)
+                warnings.warn(f"{self.problem}; training goes on", Notice, stacklevel=2)
 
     def _write(self, step: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         path = self.folder / f"checkpoint-{step:08d}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpm import __version__
-from hpm.errors import Elsewhere, Interrupted, TrainingError, UserError
+from hpm.errors import Elsewhere, Interrupted, Notice, TrainingError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -151,6 +151,8 @@ def _run(console: Console, config: Config, trainer: Any, folder: RunFolder, *, n
 
     if resume and folder.summary.is_file():
         console.print(f"the run in {folder.path} is complete")
+        if not trainer.tracker.has_all_of(folder.path):
+            trainer.replay(folder, name=name, parameters=config.parameters())
         show_summary(console, folder, json.loads(folder.summary.read_text()))
         return
     _describe(console, trainer)
@@ -170,12 +172,18 @@ def _resume_command(folder: RunFolder) -> str:
 
 @contextmanager
 def _warnings_to(console: Console) -> Iterator[None]:
-    """Warnings are for people: a yellow line, not a place in our source."""
+    """Notices are for people: a yellow line, not a place in our source. Other warnings go where they always go."""
+    others = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            console.print(str(message), style="yellow", markup=False, highlight=False)
+        else:
+            others(message, category, *place, **more)
+
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.showwarning = lambda message, *_, **__: console.print(
-            str(message), style="yellow", markup=False, highlight=False
-        )
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = show
         yield
 
 
@@ -187,6 +195,36 @@ def _describe(console: Console, trainer: Any) -> None:
     from hpm.summary import describe
 
     console.print(describe(trainer), highlight=False)
+
+
+@app.command()
+def plan(
+    configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones.")],
+    binding: Annotated[
+        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configs.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="How many GPUs train together.")] = 1,
+    device: Annotated[str, typer.Option(help="Which: h200, h100, a100, l40s, rtx4090 or v100.")] = "h100",
+    images: Annotated[
+        int | None, typer.Option(help="Training images; by default those of the config's data, or ImageNet-1K's.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a run will cost: parameters, operations, memory and hours. Builds no data and no weights."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from hpm import configuration
+    from hpm import plan as planning
+
+    made = planning.make(configuration.parse(configs, binding or []), gpus=gpus, device=device, images=images, mfu=mfu)
+    if as_json:
+        typer.echo(json.dumps(asdict(made), indent=2))
+    else:
+        planning.show(Console(), made)
 
 
 @app.command("list")

@@ -105,8 +105,8 @@ class Processes:
             except Exception as caught:
                 error = caught
         if self.world_size > 1:
-            reason = self.gather(str(error) if error else None)[0]
-            if error is None and reason is not None:
+            reason = self.gather("" if error is None else str(error))[0]
+            if error is None and reason:
                 raise Elsewhere(reason)
         if error:
             raise error
@@ -144,9 +144,9 @@ def whole(tensor: Tensor) -> Tensor:
 
 def take(tensor: Tensor, value: Tensor) -> None:
     """Copy a whole tensor's value into a tensor, into this process's part of it where it is sharded."""
-    if isinstance(tensor, DTensor):
-        start, stop = part_of(tensor)
-        value = value[start:stop]
+    part = part_of(tensor)
+    if part is not None:
+        value = value[part[0] : part[1]]
     local(tensor).copy_(value)
 
 

@@ -15,3 +15,7 @@ class TrainingError(Exception):
 
 class Interrupted(Exception):
     """A run that was told to stop by SIGTERM or SIGUSR1, and saved. Exits with code 75, "try again later"."""
+
+
+class Notice(UserWarning):
+    """What a user should know though nothing has to stop: shown as a line, without a place in our source."""

@@ -141,10 +141,10 @@ class Method:
                 )
         self._processes = processes
 
-    def compile(self) -> None:
+    def compile(self, *, backend: str = "inductor") -> None:
         """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs."""
-        self._forward = torch.compile(self._forward, dynamic=False)
-        self.teacher.compile()
+        self._forward = torch.compile(self._forward, dynamic=False, backend=backend)
+        self.teacher.compile(backend=backend)
 
     def without_reduction(self) -> AbstractContextManager[Any]:
         """For all micro-batches of a step but the last: gradients stay in this process."""

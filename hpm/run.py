@@ -20,7 +20,7 @@ from curriculum import Batch
 from hpm import checkpoint, state
 from hpm.clock import Clock
 from hpm.devices import peak_memory
-from hpm.errors import Interrupted, TrainingError, UserError
+from hpm.errors import Interrupted, Notice, TrainingError, UserError
 from hpm.evaluation import Evaluation, Subject
 from hpm.method import Losses
 from hpm.progress import TrainingProgress
@@ -213,7 +213,7 @@ class Run:
             self.folder.pictures.mkdir(exist_ok=True)
             self._pictures.append((self.clock.step, picture(subject, path)))
         except OSError as error:
-            warnings.warn(f"the picture {path} could not be written: {error}", stacklevel=2)
+            warnings.warn(f"the picture {path} could not be written: {error}", Notice, stacklevel=2)
         return path
 
     def _finish(self) -> dict[str, Any]:
@@ -260,8 +260,8 @@ class Run:
         return self.processes.is_main or self.settings.sharding == "fsdp"
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
-        self.folder.metrics.flush()
         try:
+            self.folder.metrics.flush()
             self.folder.write_summary(summary)
         except OSError as error:
             raise TrainingError(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 
 Row = dict[str, Any]
 
@@ -77,7 +77,7 @@ class RunFolder:
             with self.unreadable.open("a") as file:
                 file.writelines(f"{line}\n" for line in new)
         except OSError as error:
-            warnings.warn(f"{self.unreadable} could not be written: {error}", stacklevel=2)
+            warnings.warn(f"{self.unreadable} could not be written: {error}", Notice, stacklevel=2)
         return new
 
     def saved_config(self) -> str:
@@ -94,28 +94,51 @@ class RunFolder:
 
 
 class MetricsFile:
-    """A JSON-lines file of metrics. Survives a kill at any moment, and never holds a step twice."""
+    """A JSON-lines file of metrics. Survives a kill at any moment, and never holds a step twice.
+
+    What cannot be written, e.g. because the disk is full, waits in memory and is written with the next row that can.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[str] = []
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; on its way to the disk when this returns."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add a row; on its way to the disk when this returns, unless the disk refuses it, which is warned of."""
+        first = not self._waiting
+        self._waiting.append(json.dumps(row) + "\n")
+        try:
+            self.flush()
+        except OSError as error:
+            if first:
+                warnings.warn(f"{self.path} cannot be written: {error}; metrics wait in memory", Notice, stacklevel=2)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits.
+
+        Raises:
+            OSError: if the disk refuses it; nothing is lost.
+        """
+        while self._waiting:
+            length = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("a") as file:
+                    file.write(self._waiting[0])
+            except OSError:
+                if self.path.exists() and self.path.stat().st_size > length:
+                    os.truncate(self.path, length)  # half a line, which would hide all that follow
+                raise
+            self._waiting.pop(0)
 
     def rows(self) -> list[Row]:
-        """All rows; a last line that a kill cut short is left out."""
+        """All rows, those that wait too; a last line that a kill cut short is left out."""
         rows: list[Row] = []
-        if self.path.is_file():
-            for line in self.path.read_text().splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    break
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        for line in (*lines, *self._waiting):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
         return rows
 
     def keep(self, wanted: Callable[[Row], bool]) -> None:
@@ -126,3 +149,4 @@ class MetricsFile:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
+        self._waiting = []

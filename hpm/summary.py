@@ -88,4 +88,6 @@ def _mlflow_hint(tracking: str) -> str:
         return "off"
     if tracking.startswith("MLflow"):
         return tracking
+    if tracking.startswith(("http://", "https://")):
+        return f"open {tracking}"
     return f"{_command('mlflow')} ui --backend-store-uri {tracking}   then open http://127.0.0.1:5000"

@@ -85,9 +85,9 @@ class MovingAverageTeacher:
         self.target, self.autocast, self.average = target, autocast, average
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
-    def compile(self) -> None:
+    def compile(self, *, backend: str = "inductor") -> None:
         """Compile the pass that a loss-predicting curriculum asks for at every step; shapes are static."""
-        self._compiled = torch.compile(self.model.predict_loss, dynamic=False)
+        self._compiled = torch.compile(self.model.predict_loss, dynamic=False, backend=backend)
 
     @torch.no_grad()
     def update(self, student: MaskedAutoencoder, decay: float) -> None:

@@ -200,6 +200,13 @@ class Trainer:
             self._warn_of_slow_teacher(console)
             return Run(self, step, folder, console, signals).complete(resume=resume)
 
+    def replay(self, folder: RunFolder, *, name: str, parameters: dict[str, str]) -> None:
+        """Send a complete run to the tracker, where it could not be reached before."""
+        self.tracker.start(folder.path, name=name, parameters=parameters, tags=self._tags(name, folder))
+        pictures = sorted(folder.pictures.glob("*.png"))
+        self.tracker.send(folder.metrics.rows(), [folder.config, folder.operative, folder.summary, *pictures])
+        self.tracker.finish("FINISHED")
+
     def dry_run(self, console: Console) -> None:
         """Run two steps, write nothing."""
         step, batches = self.prepare(), self.loader.epoch(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -12,13 +13,15 @@ import pytest
 from mlflow import MlflowClient
 
 from hpm import checkpoint
+from hpm.tracking import MLflowTracker
 
 Hpm = Callable[..., int]
 
 
 @pytest.fixture
-def tracked(tiny: Path) -> Path:
-    text = tiny.read_text().replace("MLflowTracker.enabled = False", "MLflowTracker.uri = 'sqlite:///tracking.db'")
+def tracked(tiny: Path, tmp_path: Path) -> Path:
+    uri = f"MLflowTracker.uri = 'sqlite:///{tmp_path}/tracking.db'"
+    text = tiny.read_text().replace("MLflowTracker.enabled = False", uri)
     tiny.write_text(text)
     return tiny
 
@@ -39,7 +42,7 @@ def test_every_metric_once_also_after_a_resume(tracked: Path, hpm: Hpm, tmp_path
     probes = ["-b", "Trainer.probe_every = 1", "-b", "Trainer.probes = []"]
     assert hpm("pretrain", tracked, *probes, "--output", "run") == 0
     # As if the newest checkpoint and all after it had been lost, with its metrics sent already.
-    checkpoint.found(Path("run/checkpoints"))[0].unlink()
+    shutil.rmtree(checkpoint.found(Path("run/checkpoints"))[0])
     Path("run/summary.json").unlink()
     assert hpm("pretrain", "--resume", "--output", "run") == 0
 
@@ -79,3 +82,71 @@ def test_without_mlflow(
     assert hpm("pretrain", tracked, "--output", "run") == 0
     assert "MLflow is not installed" in " ".join(capsys.readouterr().out.split())
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 11
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]  # free, and closed again: nobody listens there
+
+
+def test_what_could_not_be_sent_is_replayed(
+    hpm: Hpm, tracked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose server was away is sent when it is resumed, though it is complete."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = f"MLflowTracker.uri = 'http://me:secret@127.0.0.1:{closed_port()}'"
+    assert hpm("pretrain", tracked, "-b", away, "--output", "run") == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert "hpmpretrain--resume--outputrunsendswhatismissing" in told
+    assert "secret" not in told
+    before = Path("run/metrics.jsonl").read_text()
+    assert hpm("pretrain", tracked, "--resume", "--output", "run") == 0
+    client, run_id = logged(tmp_path)
+    assert client.get_run(run_id).info.status == "FINISHED"
+    expected = [(row["step"], row["loss"]) for row in map(json.loads, before.splitlines()) if row["kind"] == "train"]
+    assert history(client, run_id, "loss") == expected
+    # Once it has everything, it is left alone.
+    assert hpm("pretrain", tracked, "--resume", "--output", "run") == 0
+    assert logged(tmp_path)[1] == run_id
+
+
+@pytest.mark.parametrize("lost", ["state", "run"])
+def test_a_run_that_mlflow_lost_is_sent_anew(hpm: Hpm, tracked: Path, tmp_path: Path, lost: str) -> None:
+    assert hpm("pretrain", tracked, "--output", "run") == 0
+    client, first = logged(tmp_path)
+    state = Path("run/mlflow.json")
+    if lost == "state":
+        state.write_text(state.read_text()[:20])
+    else:
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"run_id": "0" * 32, "ended": False}))
+    client.delete_run(first)
+    assert hpm("pretrain", "--resume", "--output", "run") == 0
+    client, run_id = logged(tmp_path)
+    assert run_id != first
+    assert [step for step, _ in history(client, run_id, "loss")] == list(range(4, 41, 4))
+
+
+def test_a_password_is_stored_nowhere(tmp_path: Path) -> None:
+    tracker = MLflowTracker(uri="https://me:secret@example.org/mlflow")
+    assert tracker.where == "https://me:***@example.org/mlflow"
+    assert MLflowTracker(uri="sqlite:///a.db").where == "sqlite:///a.db"
+
+
+def test_sending_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts and never answers: `send` returns at once, all the same."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        tracker = MLflowTracker(uri=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        tracker.start(tmp_path, name="run", parameters={}, tags={})
+        rows = [{"step": step, "time": 0.0, "kind": "train", "loss": 1.0} for step in range(100)]
+        for number in range(1, 101):
+            tracker.send(rows[:number])
+        assert tracker.problem is None  # it is still waiting for its first answer
+        with pytest.warns(UserWarning, match="sends what is missing"):
+            tracker.finish("FINISHED")
+    assert tracker.problem is not None
+    assert not tracker.has_all_of(tmp_path)

@@ -1,0 +1,69 @@
+"""The metrics of a run: none lost and none twice, whatever the disk does."""
+
+from __future__ import annotations
+
+import json
+import resource
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hpm.runfolder import MetricsFile
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def row(step: int) -> dict[str, object]:
+    return {"step": step, "kind": "train", "loss": 1 / step}
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(row(1))
+    size = metrics.path.stat().st_size
+    with full_disk(size + 10):  # the next line begins and does not end
+        with pytest.warns(UserWarning, match="metrics wait in memory"):
+            metrics.append(row(2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # told once
+            metrics.append(row(3))
+        assert metrics.path.stat().st_size == size
+        assert [r["step"] for r in metrics.rows()] == [1, 2, 3]
+        with pytest.raises(OSError, match="too large"):
+            metrics.flush()
+    metrics.append(row(4))
+    assert [json.loads(line) for line in metrics.path.read_text().splitlines()] == [row(step) for step in range(1, 5)]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    metrics = MetricsFile(tmp_path / "file" / "metrics.jsonl")
+    with pytest.warns(UserWarning, match="cannot be written"):
+        metrics.append(row(1))
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").mkdir()
+    metrics.flush()
+    assert MetricsFile(metrics.path).rows() == [row(1)]
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        metrics.append(row(step))
+    text = metrics.path.read_text()
+    metrics.path.write_text(text[:-5])
+    assert metrics.rows() == [row(1), row(2)]
+    metrics.keep(lambda r: r["step"] < 2)
+    assert metrics.rows() == [row(1)]
