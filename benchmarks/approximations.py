@@ -28,8 +28,8 @@ VARIANTS: dict[str, list[str]] = {
     "both": ["MaskedAutoencoder.loss_predictor_depth = 1", "Curriculum.score_every = 4"],
 }
 SETTINGS = [
-    "MaskedAutoencoder.decoder_depth = 4", "MaskedAutoencoder.loss_predictor_depth = 4", "FashionMNIST.train_size = 10000",
-    "Trainer.epochs = 4", "Trainer.probe_every = 0", "Trainer.precision = 'fp32'", "Trainer.device = 'cpu'",
+    "MaskedAutoencoder.decoder_depth = 4", "MaskedAutoencoder.loss_predictor_depth = 4",
+    "FashionMNIST.train_size = 10000", "Trainer.epochs = 4", "Trainer.probe_every = 0", "Trainer.precision = 'fp32'", "Trainer.device = 'cpu'",
     "Trainer.evaluations = [@Linear(), @LowShot(), @Agreement()]", "Linear.train_images = 10000",
     "Linear.test_images = 5000", "Linear.strengths = [10.0, 100.0]", "LowShot.baselines = False",
     "LowShot.epochs = 20", "LowShot.test_images = 5000", "MLflowTracker.enabled = False",
@@ -63,7 +63,9 @@ def main() -> None:
     options = parser.parse_args()
     seeds = range(options.seeds)
     runs = {  # seed by seed, so that what is there after an interruption is balanced
-        (variant, seed): train(variant, seed, options.runs / f"{variant}-{seed}") for seed in seeds for variant in VARIANTS
+        (variant, seed): train(variant, seed, options.runs / f"{variant}-{seed}")
+        for seed in seeds
+        for variant in VARIANTS
     }
     report: dict[str, object] = {}
     for variant in VARIANTS:
