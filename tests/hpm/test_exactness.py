@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,3 +150,49 @@ def test_a_complete_run_resumes_to_its_summary(recorded: Path, hpm: Hpm, monkeyp
     before = Path("run/metrics.jsonl").read_text()
     assert hpm("pretrain", "--resume", "--output", "run") == 0
     assert Path("run/metrics.jsonl").read_text() == before
+
+
+def test_what_touches_no_number_may_change(
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Workers, how often is saved, where MLflow is: the run goes on bit for bit; what rounds differently is told."""
+    monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
+    assert hpm("pretrain", recorded, "--output", "whole") == 0
+    monkeypatch.setenv("RECORD", str(tmp_path / "moved.txt"))
+    with monkeypatch.context() as patch:
+        patch.setenv("SIGNAL_AT", f"17 {int(signal.SIGTERM)}")
+        assert hpm("pretrain", recorded, "--output", "moved") == 75
+    free = ["Trainer.num_workers = 1", "Trainer.checkpoint_every = 3", "MLflowTracker.experiment = 'other'"]
+    bindings = [word for binding in free for word in ("-b", binding)]
+    assert hpm("pretrain", recorded, *bindings, "--resume", "--output", "moved") == 0
+    assert "up to rounding" not in capsys.readouterr().out
+    assert_same_run(tmp_path / "whole", tmp_path / "moved")
+    assert "checkpoint_every = 3" in Path("moved/config.gin").read_text()
+
+    shutil.rmtree("moved/checkpoints/checkpoint-00000040")
+    Path("moved/summary.json").unlink()
+    rounding = [*bindings, "-b", "Trainer.accumulate = 2"]
+    assert hpm("pretrain", recorded, *rounding, "--resume", "--output", "moved") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "resuming with Trainer.accumulate: not bound -> 2: the same run up to rounding" in told
+
+
+def test_resume_in_another_precision_is_refused(
+    tiny: Path, hpm: Hpm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low = ["-b", "Trainer.precision = 'bf16'", "-b", "Trainer.epochs = 2"]
+    assert hpm("pretrain", tiny, *low, "--output", "run") == 0
+    Path("run/summary.json").unlink()
+    other = ["-b", "Trainer.precision = 'fp32'", "-b", "Trainer.epochs = 2"]
+    assert hpm("pretrain", tiny, *other, "--resume", "--output", "run") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "was trained in bf16, and Trainer.precision gives fp32 here" in told
+    assert hpm("pretrain", tiny, *low, "--resume", "--output", "run") == 0
+
+
+def test_resume_starts_where_there_is_no_run_yet(tiny: Path, hpm: Hpm) -> None:
+    """One command for a cluster that starts a job again and again."""
+    command = ["pretrain", tiny, "-b", "Trainer.epochs = 2", "--resume", "--output", "run"]
+    assert hpm(*command) == 0
+    assert hpm(*command) == 0
+    assert checkpoint.found(Path("run/checkpoints"))[0].name == "checkpoint-00000020"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,40 @@ def test_warns_of_a_teacher_that_is_slower_than_the_run(
     assert "the teacher averages over" in " ".join(capsys.readouterr().out.split())
     assert hpm("pretrain", tiny, "--output", "right") == 0
     assert "the teacher averages over" not in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "plugins"))
+    tiny.write_text(
+        f"import full_disk\n{tiny.read_text()}\nCurriculum.scheduler = @FullDisk()\nFullDisk.end = 0.5\n"
+        "Trainer.progress_per = 'step'\nTrainer.log_every = 1\nTrainer.checkpoint_every = 5\n"
+        "Trainer.keep_checkpoints = 9\n"
+    )
+    yield tiny
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_does_not_end_a_run(
+    hpm: Hpm, full_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics and checkpoints that cannot be written are warned of, and written when there is room again."""
+    monkeypatch.setenv("FULL_UNTIL", "0.7")
+    assert hpm("pretrain", full_disk, "--output", "run") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "metrics wait in memory" in told
+    assert "could not be written" in told
+    assert [row["step"] for row in rows() if row["kind"] == "train"] == list(range(1, 41))
+    kept = [checkpoint.step_of(path) for path in checkpoint.found(Path("run/checkpoints"))]
+    assert kept[0] == 40
+    assert 0 < len(kept) < 8
+
+
+def test_a_disk_that_stays_full_is_told_at_the_end(
+    hpm: Hpm, full_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FULL_UNTIL", "2")
+    assert hpm("pretrain", full_disk, "--output", "run") == 3
+    assert "make room and go on with --resume --output run" in " ".join(capsys.readouterr().err.split())
+    assert not Path("run/summary.json").exists()
+    assert checkpoint.found(Path("run/checkpoints"))

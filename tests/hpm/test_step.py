@@ -1,0 +1,110 @@
+"""A training step: accumulation, clipping, no hidden waiting, no recompilation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from curriculum import Batch, Curriculum, HardestFirst, PredictedLoss, Ramp
+from curriculum.testing import refuse_host_sync
+from hpm.distributed import Processes
+from hpm.method import Method
+from hpm.model import MaskedAutoencoder
+from hpm.optim import build_adamw
+from hpm.step import TrainingStep
+from hpm.targets import NormalizedPixels
+from hpm.teacher import HorizonDecay
+
+STEPS = 200
+
+
+def training_step(
+    *, clip_grad: float | None = None, compile: bool = False, checkpointing: bool = False
+) -> TrainingStep:
+    model = MaskedAutoencoder(
+        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
+        decoder_num_heads=2, loss_predictor_depth=1,
+    )  # fmt: skip
+    curriculum = Curriculum(scheduler=Ramp(start=0.0, end=1.0), difficulty=PredictedLoss(), sampler=HardestFirst())
+    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), teacher_decay=HorizonDecay())
+    method.prepare(torch.device("cpu"), autocast=None, seed=0)
+    model.set_grad_checkpointing(checkpointing)
+    if compile:
+        method.compile(backend="aot_eager")  # captures and guards as the default does, and spares the C++ compiler
+    optimizer = build_adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
+    return TrainingStep(method, optimizer, processes=Processes(), seed=0, batch_size=8, clip_grad=clip_grad)
+
+
+def batches(number: int, micro: int = 1) -> list[Batch]:
+    images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(number))
+    return [Batch(part, 4) for part in images.chunk(micro)]
+
+
+def take(step: TrainingStep, number: int, micro: int = 1) -> None:
+    step(batches(number, micro), step=number, progress=(number + 1) / STEPS, lr=1e-3, decay=0.9)
+
+
+def weights(step: TrainingStep) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in step.method.student.named_parameters()}
+
+
+@pytest.mark.parametrize("micro", [2, 4])
+def test_accumulation_equals_the_large_batch(micro: int) -> None:
+    """Same masks, same loss, same gradient, whatever the number of micro-batches."""
+    whole, parts = training_step(), training_step()
+    for number in range(100, 103):
+        take(whole, number)
+        take(parts, number, micro)
+    torch.testing.assert_close(parts.tally.sums, whole.tally.sums, atol=1e-6, rtol=1e-6)
+    for name, tensor in weights(whole).items():
+        if not name.endswith("bias"):  # some have no gradient but rounding, of which AdamW makes steps
+            torch.testing.assert_close(weights(parts)[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_activation_checkpointing_changes_no_bit() -> None:
+    plain, saving = training_step(), training_step(checkpointing=True)
+    for number in range(100, 103):
+        take(plain, number)
+        take(saving, number)
+    for name, tensor in weights(plain).items():
+        assert torch.equal(weights(saving)[name], tensor), name
+
+
+def test_clipping() -> None:
+    """The norm is that before clipping; AdamW's first step ignores a gradient's scale, its second moment does not."""
+    free, clipped = training_step(), training_step(clip_grad=1e-3)
+    for step in (free, clipped):
+        take(step, 100)
+    assert clipped.tally.sums[3] == free.tally.sums[3] > 1e-3
+    moment = torch.cat([clipped.optimizer.state[p]["exp_avg"].flatten() for p in clipped.method.student.parameters()])
+    assert moment.norm() == pytest.approx(1e-3 * (1 - 0.9), rel=1e-3)
+
+
+def test_no_step_of_a_schedule_waits_for_the_device() -> None:
+    step = training_step(clip_grad=1.0)
+    with refuse_host_sync():
+        for number in range(STEPS):
+            take(step, number)
+    assert step.tally.sums[4] == STEPS
+
+
+def test_no_step_of_a_schedule_recompiles() -> None:
+    """Two graphs of the student's pass and one of the teacher's would do; alpha moves over all its values."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    compiled, plain = training_step(compile=True), training_step()
+    counters.clear()
+    teacher_asked = 2 * STEPS // 12 + 1  # int(12 * alpha) > 0 from here on
+    for number in (0, teacher_asked):
+        take(compiled, number)
+        take(plain, number)
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs >= 2
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for number in range(STEPS):
+            take(compiled, number)
+            take(plain, number)
+    assert counters["stats"]["unique_graphs"] == graphs
+    # And compiling changes nothing but rounding, which training then amplifies.
+    torch.testing.assert_close(compiled.tally.sums[:3], plain.tally.sums[:3], atol=0.0, rtol=1e-2)
