@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,8 @@ class Run:
         settings, method = self.settings, self.method
         student, teacher = method.gathered()
         return Subject(
-            model=student, initial=method.initial_copy(settings.seed), teacher=teacher, curriculum=method.curriculum,
+            model=student, initial=partial(method.initial_copy, settings.seed), teacher=teacher,
+            curriculum=method.curriculum,
             target=method.target, source=settings.source, device=settings.device, seed=settings.seed,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ class Subject:
 
     Args:
         model: the student.
-        initial: the same architecture at its random initialization, as it was before training.
+        initial: makes the same architecture at its random initialization, as it was before training.
         teacher: the student's moving average.
         curriculum: what it was trained under; gives the mask ratio.
         target: what it reconstructs.
@@ -31,7 +32,7 @@ class Subject:
     """
 
     model: MaskedAutoencoder
-    initial: MaskedAutoencoder
+    initial: Callable[[], MaskedAutoencoder]
     teacher: MovingAverageTeacher
     curriculum: Curriculum
     target: Target

@@ -80,7 +80,7 @@ class KNN(Evaluation):
             )  # fmt: skip
             return (predicted_M.cpu() == labels_of(test)[test_M]).float().mean().item()
 
-        models = {"pretrained": subject.model} | ({"initialization": subject.initial} if self.baselines else {})
+        models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if self.baselines else {})
         metrics = {}
         for name, model in models.items():
             features = [

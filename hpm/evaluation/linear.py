@@ -88,7 +88,7 @@ class Linear(Evaluation):
             predicted_M = probe(train_ND, labels_of(train)[train_N], test_MD, self.strengths)
             return (predicted_M == labels_of(test)[test_M]).float().mean().item()
 
-        models = {"pretrained": subject.model} | ({"initialization": subject.initial} if self.baselines else {})
+        models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if self.baselines else {})
         metrics = {}
         for name, model in models.items():
             features = [

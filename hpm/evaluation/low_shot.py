@@ -133,7 +133,7 @@ class LowShot(Evaluation):
         metrics: dict[str, float] = {}
         trained = [("pretrained", subject.model, self.lr, self.layer_decay)]
         if self.baselines:
-            trained.append(("scratch", subject.initial, self.scratch_lr, 1.0))
+            trained.append(("scratch", subject.initial(), self.scratch_lr, 1.0))
         results: dict[str, list[float]] = {name: [] for name, *_ in trained}
         for draw in range(self.draws):
             # The draws do not depend on the run's seed: runs are compared on the same labels.

@@ -11,6 +11,7 @@ from hpm.evaluation import Subject
 from hpm.method import Method
 from hpm.model import MaskedAutoencoder
 from hpm.targets import NormalizedPixels
+from hpm.teacher import HorizonDecay
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +26,9 @@ def subject(source: DigitScenes) -> Subject:
         decoder_num_heads=2, loss_predictor_depth=1,
     )  # fmt: skip
     curriculum = Curriculum(scheduler=Constant(), difficulty=PredictedLoss(), sampler=HardestFirst())
-    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels())
+    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), teacher_decay=HorizonDecay())
     method.prepare(torch.device("cpu"), autocast=None, seed=0)
     return Subject(
-        model=method.student, initial=method.initial_copy(1), teacher=method.teacher, curriculum=curriculum,
+        model=method.student, initial=lambda: method.initial_copy(1), teacher=method.teacher, curriculum=curriculum,
         target=method.target, source=source, device=torch.device("cpu"), seed=0,
     )  # fmt: skip

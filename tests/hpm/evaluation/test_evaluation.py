@@ -129,7 +129,7 @@ def test_low_shot_from_the_same_weights_is_the_same(subject: Subject) -> None:
     evaluation = LowShot(
         labels=20, draws=1, epochs=3, batch_size=10, test_images=60, lr=1e-3, scratch_lr=1e-3, layer_decay=1.0
     )
-    metrics = evaluation(dataclasses.replace(subject, initial=subject.model))
+    metrics = evaluation(dataclasses.replace(subject, initial=lambda: subject.model))
     assert metrics["low_shot/gain"] == 0
 
 
@@ -156,7 +156,7 @@ def test_low_shot_learns() -> None:
     model = MaskedAutoencoder(img_size=16, patch_size=4, embed_dim=32, depth=1, num_heads=2, decoder_embed_dim=16,
                               decoder_depth=1, decoder_num_heads=2, loss_predictor_depth=None)  # fmt: skip
     model.init_weights(torch.Generator().manual_seed(0))
-    subject = Subject(model=model, initial=model, teacher=None, curriculum=None, target=None, source=Colors(),  # type: ignore[arg-type]
+    subject = Subject(model=model, initial=lambda: model, teacher=None, curriculum=None, target=None, source=Colors(),  # type: ignore[arg-type]
                       device=torch.device("cpu"), seed=0)  # fmt: skip
     metrics = LowShot(labels=100, draws=1, epochs=15, batch_size=20)(subject)
     assert metrics["low_shot/pretrained"] > 0.9

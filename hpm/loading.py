@@ -1,0 +1,122 @@
+"""A trained model from wherever it is: a run's folder, a checkpoint, or a published file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hpm import configuration, published
+from hpm.checkpoint import Checkpoint, load_newest
+from hpm.configuration import Config
+from hpm.devices import autocast_dtype, set_up
+from hpm.errors import UserError
+from hpm.evaluation import Subject
+from hpm.runfolder import RunFolder
+from hpm.trainer import Trainer
+
+WEIGHTS = ("student", "teacher")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model, and everything that its configuration says.
+
+    Args:
+        path: the checkpoint or file.
+        run: the folder of the run it belongs to, None for a file without one.
+        step: steps taken, 0 where the file does not say.
+        config: the configuration.
+        trainer: built from it, with the weights in place.
+        lines: what to tell the user.
+    """
+
+    path: Path
+    run: RunFolder | None
+    step: int
+    config: Config
+    trainer: Trainer
+    lines: tuple[str, ...] = ()
+
+    def subject(self, weights: str = "student") -> Subject:
+        """What evaluations look at.
+
+        Args:
+            weights: "student", or "teacher" for the moving average's in its place.
+        """
+        trainer, method = self.trainer, self.trainer.method
+        if weights == "teacher" and not method.teacher.average:
+            raise UserError(f"{self.path} holds no teacher, so its weights cannot be evaluated; choose the student's")
+        return Subject(
+            model=method.student if weights == "student" else method.teacher.model,
+            initial=partial(method.initial_copy, trainer.seed), teacher=method.teacher, curriculum=method.curriculum,
+            target=method.target, source=trainer.source, device=trainer.device, seed=trainer.seed,
+        )  # fmt: skip
+
+
+def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = ()) -> Loaded:
+    """Load a model with the configuration that it was trained under.
+
+    Args:
+        path: a run's folder, whose newest whole checkpoint is taken; a checkpoint-* folder; or a published file.
+        configs: for a published file, which says nothing of its configuration.
+        bindings: gin bindings over the configuration.
+
+    Raises:
+        UserError: where there is no model, or it does not fit its configuration.
+    """
+    if path.is_file():
+        return _load_file(path, configs, bindings)
+    if configs:
+        raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
+    if (path / "config.gin").is_file():
+        run = RunFolder(path)
+        checkpoint, damaged = load_newest(run.checkpoints)
+        if checkpoint is None:
+            raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
+    else:
+        checkpoint = Checkpoint(path)
+        above = path.resolve().parents[1]
+        run, damaged = RunFolder(above) if (above / "config.gin").is_file() else None, []
+    config, trainer = _build_from_text(checkpoint.values["config"], checkpoint.path, bindings)
+    method = trainer.method
+    try:
+        method.student.load_state_dict(checkpoint.state_dict("student"))
+        method.start_teacher()
+        if method.teacher.average:
+            method.teacher.model.load_state_dict(checkpoint.state_dict("teacher"))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{checkpoint.path} does not fit this model: {reason}") from error
+    return Loaded(checkpoint.path, run, checkpoint.values["step"], config, trainer, tuple(damaged))
+
+
+def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> Loaded:
+    if not configs:
+        raise UserError(f"{path} does not say which model it is of; name its config, e.g. recipes/hpm_vit_base_200")
+    config = configuration.parse(configs, bindings)
+    trainer = _prepared(config.build())
+    method = trainer.method
+    lines = published.take_published(method.student, path)
+    method.start_teacher()
+    return Loaded(path, None, 0, config, trainer, tuple(lines))
+
+
+def _build_from_text(text: str, path: Path, bindings: Sequence[str]) -> tuple[Config, Trainer]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{path.name}.gin")
+        file.write_text(text)
+        config = configuration.parse([str(file)], bindings)
+        return config, _prepared(config.build())
+
+
+def _prepared(trainer: Trainer) -> Trainer:
+    """Weights initialized, on their device."""
+    set_up(trainer.device, trainer.precision, deterministic=trainer.deterministic)
+    with torch.no_grad():
+        trainer.method.prepare(trainer.device, autocast=autocast_dtype(trainer.precision), seed=trainer.seed)
+    return trainer
