@@ -50,12 +50,17 @@ def test_a_part_of_ones_own(
     sys.modules.pop("my_parts", None)
 
 
+VALUED = {"-b", "--output", "--init-from", "--gpus", "--device"}
+
+
 def test_commands_name_configs_that_exist() -> None:
     from hpm.configuration import find_config
 
-    commands = re.findall(r"^hpm pretrain (.*)$", README, flags=re.MULTILINE)
-    assert commands
+    text = README + (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    commands = re.findall(r"^(?:torchrun.*-m )?hpm (?:pretrain|plan) (.*)$", text, flags=re.MULTILINE)
+    assert len(commands) > 8
     for command in commands:
-        for word in command.split("#")[0].split(" -b ")[0].split():
-            if not word.startswith(("-", "my.gin")) and "…" not in word:
+        words = re.sub(r"'[^']*'|\"[^\"]*\"", "X", command.split("#")[0].rstrip("\\")).split()
+        for before, word in zip(["", *words], words, strict=False):
+            if not word.startswith(("-", "my.gin", "...")) and "…" not in word and before not in VALUED:
                 find_config(word)
