@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -32,6 +32,18 @@ from hpm.visualize import picture
 
 if TYPE_CHECKING:
     from hpm.trainer import Trainer
+
+
+class _Interval(NamedTuple):
+    """What the steps of an interval measured, over all processes."""
+
+    feedback: dict[str, float]  # for the curriculum; empty where every step was skipped
+    gradient_norm: float | None
+    skipped: int
+    in_a_row: int  # skipped, up to now
+    unscored: float
+    unreadable: int
+    stop: bool  # a process has been told to
 
 
 class Run:
@@ -58,12 +70,10 @@ class Run:
         self._logged_step, self._saved, self._published, self._unreadable = 0, -1, -1, 0
         self._pictures: list[tuple[int, Path]] = []
 
-    def complete(self, *, resume: bool) -> dict[str, Any]:
+    def complete(self) -> dict[str, Any]:
         """Train and evaluate; see `Trainer.fit`."""
         tracker = self.settings.tracker
         try:
-            if resume:
-                self._resume()
             if self.processes.is_main:
                 tracker.send(self.folder.metrics.rows(), [self.folder.config, self.folder.operative])
             if self.settings.start is not None and self.clock.step == 0:
@@ -97,11 +107,8 @@ class Run:
         self._seconds += time.perf_counter() - started
         self.clock = Clock(done, self.clock.steps_per_epoch, self.clock.epochs)
         self.progress.step(done)
-        if (
-            self.settings.probe_every
-            and done % (self.settings.probe_every * self.clock.steps_per_epoch) == 0
-            and not last
-        ):
+        probe_every = self.settings.probe_every * self.clock.steps_per_epoch
+        if probe_every and done % probe_every == 0 and not last:
             self._probe()
         if done % self.settings.checkpoint_every == 0 or last or stop:
             self._save()
@@ -110,49 +117,64 @@ class Run:
             raise Interrupted(f"{self.signals.received or 'a signal to another process'}: saved after step {done}")
 
     def _log(self, losses: Losses, started: float) -> bool:
-        """Fetch the interval's metrics: the one place that waits for the device, and for the other processes.
+        """End an interval of steps.
 
         Returns:
             Whether any process has been told to stop.
         """
-        done, curriculum, processes = self.clock.step + 1, self.method.curriculum, self.processes
+        interval = self._fetch(losses)
+        row = self._row(interval, self._seconds + time.perf_counter() - started)
+        if self.processes.is_main:
+            self.folder.metrics.append(row)
+            self.progress.metrics(row | {"images_per_step": self.settings.batch_size})
+            self._publish()
+        if interval.feedback:
+            self.method.curriculum.observe(interval.feedback)
+        self._tell_unreadable(interval.unreadable)
+        self._tell_skipped(interval)
+        return interval.stop
+
+    def _fetch(self, losses: Losses) -> _Interval:
+        """Fetch what was measured: the one place that waits for the device, and for the other processes."""
+        sums, scores, processes = self.step.tally.sums, self.method.curriculum.scores, self.processes
         mine = [float(self.signals.received is not None), float(len(self.settings.loader.unreadable))]
-        scores = curriculum.scores
         measured = torch.cat([
-            self.step.tally.sums, losses.ranking_accuracy().reshape(1).float(),
-            torch.zeros_like(self.step.tally.sums[:1]) if scores is None else scores.isnan().float().mean().reshape(1),
+            sums, losses.ranking_accuracy().reshape(1).float(),
+            torch.zeros_like(sums[:1]) if scores is None else scores.isnan().float().mean().reshape(1),
             torch.tensor(mine, device=self.settings.device),
         ])  # fmt: skip
-        *sums, accuracy, unscored, stop, unreadable = (processes.sum(measured) / processes.world_size).tolist()
-        total, reconstruction, prediction, norm, taken, skipped, in_a_row = sums
+        total, reconstruction, prediction, norm, taken, skipped, in_a_row, accuracy, unscored, stop, unreadable = (
+            processes.sum(measured) / processes.world_size
+        ).tolist()
         self.step.tally.start_interval()
         feedback: dict[str, float] = {}
         if taken:
             feedback = {"loss": total / taken, "reconstruction_loss": reconstruction / taken}
             if losses.predicted_NM is not None:
                 feedback |= {"prediction_loss": prediction / taken, "prediction_accuracy": accuracy}
-        seconds = self._seconds + time.perf_counter() - started
+        return _Interval(
+            feedback=feedback, gradient_norm=norm / taken if taken else None, skipped=int(skipped),
+            in_a_row=int(in_a_row), unscored=unscored, unreadable=round(unreadable * processes.world_size),
+            stop=stop > 0,
+        )  # fmt: skip
+
+    def _row(self, interval: _Interval, seconds: float) -> dict[str, Any]:
+        """A row of metrics, after `seconds` of training."""
+        done, method = self.clock.step + 1, self.method
         since, steps = seconds - self._logged_seconds, done - self._logged_step
         self._logged_seconds, self._logged_step = seconds, done
         row: dict[str, Any] = {
-            "step": done, "time": time.time(), "kind": "train", "epoch": done / self.clock.steps_per_epoch, **feedback,
-            "alpha": curriculum.alpha(self.clock.progress(self.settings.progress_per)), "unscored": unscored,
-            "learning_rate": self.step.optimizer.param_groups[0]["lr"], "skipped_steps": skipped,
-            "images_per_second": steps * self.settings.batch_size / max(since, 1e-9), "seconds": seconds,
+            "step": done, "time": time.time(), "kind": "train", "epoch": done / self.clock.steps_per_epoch,
+            **interval.feedback, "alpha": method.curriculum.alpha(self.clock.progress(self.settings.progress_per)),
+            "unscored": interval.unscored, "learning_rate": self.step.optimizer.param_groups[0]["lr"],
+            "skipped_steps": interval.skipped, "seconds": seconds,
+            "images_per_second": steps * self.settings.batch_size / max(since, 1e-9),
         }  # fmt: skip
-        if taken:
-            row["gradient_norm"] = norm / taken
-        if self.method.teacher_decay is not None:
-            row["teacher_decay"] = self.method.teacher_decay(self.clock)
-        if processes.is_main:
-            self.folder.metrics.append(row)
-            self.progress.metrics(row | {"images_per_step": self.settings.batch_size})
-            self._publish()
-        if feedback:
-            curriculum.observe(feedback)
-        self._tell_unreadable(round(unreadable * processes.world_size))
-        self._tell_skipped(int(skipped), int(in_a_row))
-        return stop > 0
+        if interval.gradient_norm is not None:
+            row["gradient_norm"] = interval.gradient_norm
+        if method.teacher_decay is not None:
+            row["teacher_decay"] = method.teacher_decay(self.clock)
+        return row
 
     def _tell_unreadable(self, count: int) -> None:
         """Name images that could not be read since the last interval, those of all processes."""
@@ -164,18 +186,18 @@ class Run:
                 for line in self.folder.add_unreadable(found):
                     self.progress.say(f"skipped, unreadable: {line}")
 
-    def _tell_skipped(self, skipped: int, in_a_row: int) -> None:
-        if in_a_row >= self.settings.max_skipped:
+    def _tell_skipped(self, interval: _Interval) -> None:
+        if interval.in_a_row >= self.settings.max_skipped:
             kept = checkpoint.found(self.folder.checkpoints)
             advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
             raise TrainingError(
-                f"the gradient is not finite: {in_a_row} steps in a row were skipped, up to step "
+                f"the gradient is not finite: {interval.in_a_row} steps in a row were skipped, up to step "
                 f"{self.clock.step + 1}, and Trainer.max_skipped = {self.settings.max_skipped}; {advice}. Lower "
                 "Trainer.blr, lengthen Trainer.warmup_epochs, set Trainer.clip_grad = 1.0 or Trainer.precision = 'fp32'"
             )
-        if skipped:
+        if interval.skipped:
             self.progress.say(
-                f"step {self.clock.step + 1}: {skipped} of the last steps skipped, their gradient is not finite"
+                f"step {self.clock.step + 1}: {interval.skipped} of the last steps skipped, gradient not finite"
             )
 
     # Evaluation
@@ -295,7 +317,12 @@ class Run:
             rows = [row for row in self.folder.metrics.rows() if row["step"] <= self._published]
             self.settings.tracker.send(rows, files)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint; called before `complete`.
+
+        Raises:
+            UserError: if it is of another model, or was trained in another precision.
+        """
         newest, damaged = checkpoint.load_newest(self.folder.checkpoints) if self.processes.is_main else (None, [])
         for line in damaged:
             self.console.print(f"{line}; going back to the one before", style="yellow", markup=False, highlight=False)

@@ -195,10 +195,12 @@ class Trainer:
             Interrupted: after SIGTERM or SIGUSR1; everything is saved.
         """
         with StopSignals() as signals:
-            step = self.prepare()
+            run = Run(self, self.prepare(), folder, console, signals)
+            if resume:
+                run.resume()
             self.tracker.start(folder.path, name=name, parameters=parameters, tags=self._tags(name, folder))
             self._warn_of_slow_teacher(console)
-            return Run(self, step, folder, console, signals).complete(resume=resume)
+            return run.complete()
 
     def replay(self, folder: RunFolder, *, name: str, parameters: dict[str, str]) -> None:
         """Send a complete run to the tracker, where it could not be reached before."""
