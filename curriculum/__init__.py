@@ -5,7 +5,7 @@ Depends on torch and numpy alone; works in any training loop.
 
 from curriculum.batch import Batch
 from curriculum.curriculum import Curriculum
-from curriculum.difficulty import Attention, DifficultyEstimator, PredictedLoss, TrueLoss, Uniform
+from curriculum.difficulty import Attention, DifficultyEstimator, EdgeDensity, PredictedLoss, TrueLoss, Uniform
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import EasiestFirst, HardestFirst, Random, Sampler, count_hard, hardest
@@ -20,6 +20,7 @@ __all__ = [
     "Cyclic",
     "DifficultyEstimator",
     "EasiestFirst",
+    "EdgeDensity",
     "Feedback",
     "HardestFirst",
     "Mask",

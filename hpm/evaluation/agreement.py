@@ -9,36 +9,32 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch, Noise, Random, TrueLoss, count_masked
+from curriculum.diagnostics import spearman, top_k_agreement
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, Subject, sample_indices
 
 
-def spearman(one_NK: Tensor, other_NK: Tensor) -> Tensor:
-    """[N]: Spearman's rank correlation of each row; ties take their mean rank, a constant row is NaN."""
-    ranks = []
-    for values in (one_NK, other_NK):
-        below = (values.unsqueeze(1) < values.unsqueeze(2)).sum(dim=2)
-        equal = (values.unsqueeze(1) == values.unsqueeze(2)).sum(dim=2)
-        rank = below.double() + (equal.double() - 1) / 2
-        ranks.append(rank - rank.mean(dim=1, keepdim=True))
-    return (ranks[0] * ranks[1]).sum(dim=1) / (ranks[0].norm(dim=1) * ranks[1].norm(dim=1))
-
-
 class Agreement(Evaluation):
-    """Spearman's correlation of predicted and true loss over the patches of held-out images, mean over images.
+    """How well predicted and true loss agree over the patches of held-out images, mean over images.
 
-    Metrics: `agreement/teacher`, the moving average's scores of the full image against its own true loss, measured
-    by probe passes that mask every patch; `agreement/student`, the student's prediction for the masked patches of a
-    random mask against its own loss there. The two see different inputs. None where there is no loss predictor.
+    Metrics: `agreement/teacher`, Spearman's correlation of the moving average's scores of the full image with its own
+    true loss, measured by probe passes that mask every patch; `agreement/student`, that of the student's prediction
+    for the masked patches of a random mask with its own loss there. The two see different inputs.
+    `agreement/teacher_top` and `agreement/student_top`: the share of the hardest patches by true loss that are among
+    as many hardest by predicted loss, `top` of all patches for the teacher and of the masked ones for the student;
+    chance gives about `top`. None of these where there is no loss predictor.
 
     Args:
-        images: test images, at most.
+        images: test images, at most. Default 256.
+        top: share of the patches that count as the hardest, in (0, 1); rounded, but at least one patch. Default 0.25.
     """
 
-    def __init__(self, *, images: int = 256) -> None:
+    def __init__(self, *, images: int = 256, top: float = 0.25) -> None:
         if images < 1:
             raise ValueError(f"Agreement.images = {images} must be at least 1")
-        self.images = images
+        if not 0.0 < top < 1.0:
+            raise ValueError(f"Agreement.top = {top} must lie strictly between 0 and 1")
+        self.images, self.top = images, float(top)
 
     def check(self, source: ImageSource) -> None:
         source.test()
@@ -48,22 +44,31 @@ class Agreement(Evaluation):
         if subject.model.loss_predictor is None:
             return {}
         source, split = subject.source, subject.source.test()
-        indices_N = sample_indices(self.images, len(split))
-        teacher, student = [], []
-        for indices in indices_N.split(128):
+        parts: list[Tensor] = []
+        for indices in sample_indices(self.images, len(split)).split(128):
             batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)
             noise = Noise(subject.seed, 0, indices.to(subject.device))
-            num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
-            true_loss = TrueLoss.covering(batch.num_patches, num_masked)
-            true_NL = true_loss(batch, subject.teacher, num_masked=num_masked, noise=noise)
-            teacher.append(spearman(subject.teacher.predicted_loss(batch.images), true_NL))
-            mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
-            output = subject.model(batch.images, mask)
-            target_NMP = subject.target(batch.images, mask, batch.patch_size)
-            assert output.predicted_loss_NM is not None
-            true_NM = subject.target.loss(output.reconstruction_NMP, target_NMP)
-            student.append(spearman(output.predicted_loss_NM, true_NM))
-        return {
-            "agreement/teacher": torch.cat(teacher).nanmean().item(),
-            "agreement/student": torch.cat(student).nanmean().item(),
-        }
+            teacher, student = self._teacher(subject, batch, noise), self._student(subject, batch, noise)
+            parts.append(torch.stack([*teacher, *student]))
+        means = torch.cat(parts, dim=1).nanmean(dim=1).tolist()
+        names = ("agreement/teacher", "agreement/teacher_top", "agreement/student", "agreement/student_top")
+        return dict(zip(names, means, strict=True))
+
+    def _teacher(self, subject: Subject, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+        true_loss = TrueLoss.covering(batch.num_patches, num_masked)
+        true_NL = true_loss(batch, subject.teacher, num_masked=num_masked, noise=noise)
+        return self._compare(subject.teacher.predicted_loss(batch.images), true_NL)
+
+    def _student(self, subject: Subject, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+        mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
+        output = subject.model(batch.images, mask)
+        assert output.predicted_loss_NM is not None
+        target_NMP = subject.target(batch.images, mask, batch.patch_size)
+        return self._compare(output.predicted_loss_NM, subject.target.loss(output.reconstruction_NMP, target_NMP))
+
+    def _compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+        """Correlation and agreement on the hardest, [N] each."""
+        k = max(1, round(self.top * predicted.shape[1]))
+        return spearman(predicted, true), top_k_agreement(predicted, true, k)

@@ -1,0 +1,105 @@
+"""Diagnostics: what the curriculum does at present.
+
+Shape suffixes: N images, L patches, M masked.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from curriculum import Batch, Curriculum, Mask, Noise, Random, count_masked
+from curriculum import diagnostics as measure
+from hpm.data import ImageSource
+from hpm.evaluation.base import Evaluation, Subject, sample_indices
+from hpm.evaluation.objects import object_map
+
+
+class Diagnostics(Evaluation):
+    """Masks that the curriculum draws for held-out images, with the teacher as it is now; means over images.
+
+    Metrics, all `curriculum/...`:
+        alpha: the scheduler's value at `progress`.
+        hardness_gap: the student's reconstruction loss under the masks drawn, minus that under uniform masks;
+            hardness_gap_relative: in units of the latter.
+        hard_share: share of the M hardest patches that are masked, M being the number of masked patches; uniform
+            masks reach the mask ratio. Only where the difficulty was asked for.
+        mask_entropy: how little a patch's position says about whether it is masked, relative to the maximum.
+        coverage_min, coverage_max: how often the positions that are masked least and most often are masked.
+        object_overlap: share of the masked patches that lie on the object; object_overlap_to_chance: relative to
+            uniform masks. Only where the data know the object.
+
+    Args:
+        images: test images, at most. Default 256.
+        progress: of training, in [0, 1], at which masks are drawn; where the scheduler depends on it, this sets
+            alpha. Default 1, the end of training.
+    """
+
+    def __init__(self, *, images: int = 256, progress: float = 1.0) -> None:
+        if images < 1:
+            raise ValueError(f"Diagnostics.images = {images} must be at least 1")
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"Diagnostics.progress = {progress} must lie in [0, 1]")
+        self.images, self.progress = images, float(progress)
+
+    def check(self, source: ImageSource) -> None:
+        source.test()
+
+    @torch.no_grad()
+    def __call__(self, subject: Subject) -> dict[str, float]:
+        source, split = subject.source, subject.source.test()
+        # A copy, for drawing leaves the last batch's scores in the curriculum.
+        curriculum = copy.copy(subject.curriculum)
+        masks: list[Tensor] = []
+        values: dict[str, list[Tensor]] = {}
+        for indices in sample_indices(self.images, len(split)).split(128):
+            batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)
+            noise = Noise(subject.seed, 0, indices.to(subject.device))
+            mask = curriculum.draw(batch, subject.teacher, self.progress, noise)
+            masks.append(mask.to_bool())
+            object_NL = object_map(source, indices, patch_size=subject.model.patch_size)
+            measured = _losses(subject, batch, mask, noise) | _choice(curriculum, mask, object_NL)
+            for name, value_N in measured.items():
+                values.setdefault(name, []).append(value_N)
+        means = {name: torch.cat(parts).double().nanmean().item() for name, parts in values.items()}
+        uniform = means.pop("uniform_loss")
+        means |= {"alpha": curriculum.alpha(self.progress), "hardness_gap_relative": means["hardness_gap"] / uniform}
+        means |= _positions(torch.cat(masks))
+        return {f"curriculum/{name}": value for name, value in sorted(means.items())}
+
+
+def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[str, Tensor]:
+    """[N] each. The same noise draws both masks: at alpha 0 they are the same, and the gap is exactly 0."""
+
+    def loss(of: Mask) -> Tensor:
+        target_NMP = subject.target(batch.images, of, batch.patch_size)
+        return subject.target.loss(subject.model.reconstruct(batch.images, of), target_NMP)
+
+    num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+    uniform = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
+    drawn_NM, uniform_NM = loss(mask), loss(uniform)
+    return {"hardness_gap": measure.hardness_gap(drawn_NM, uniform_NM), "uniform_loss": uniform_NM.mean(dim=1)}
+
+
+def _choice(curriculum: Curriculum, mask: Mask, object_NL: Tensor | None) -> dict[str, Tensor]:
+    """What the masks prefer, [N] each."""
+    values, masked_NL = {}, mask.to_bool()
+    if curriculum.scores is not None:
+        values["hard_share"] = measure.hard_share(curriculum.scores, masked_NL, mask.num_masked)
+    if object_NL is not None:
+        object_NL = object_NL.to(masked_NL.device)
+        values["object_overlap"] = measure.overlap(masked_NL, object_NL)
+        values["object_overlap_to_chance"] = measure.overlap_to_chance(masked_NL, object_NL)
+    return values
+
+
+def _positions(masked_NL: Tensor) -> dict[str, float]:
+    """Where masks fall."""
+    coverage_L = measure.coverage(masked_NL)
+    return {
+        "mask_entropy": measure.mask_entropy(masked_NL).item(),
+        "coverage_min": coverage_L.min().item(),
+        "coverage_max": coverage_L.max().item(),
+    }

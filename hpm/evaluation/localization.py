@@ -1,0 +1,100 @@
+"""Localization: does difficulty find the object?
+
+Shape suffixes: N images, L patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss, count_masked
+from curriculum.diagnostics import auroc, average_precision, pointing_game
+from hpm.data import ImageSource
+from hpm.evaluation.base import Evaluation, Subject, sample_indices
+from hpm.evaluation.objects import knows_objects, object_map
+from hpm.teacher import MovingAverageTeacher
+
+METRICS = {"auroc": auroc, "average_precision": average_precision, "pointing_game": pointing_game}
+"""What is measured for every image: scores and object map [N, L] -> [N]."""
+
+_RANDOM_STREAM = 2  # independent of the true loss's probes
+
+
+class Localization(Evaluation):
+    """How well the scores of difficulty estimators tell the object's patches from the others, mean over test images.
+
+    Metrics: `localization/SCORES/METRIC` for every one of `METRICS`. SCORES are `teacher/predicted_loss`,
+    `teacher/true_loss` and `teacher/attention`, of the moving average; `student/...`, the same of the student;
+    `edge_density`, which needs no model; `center`, closeness to the image's middle, what position alone gives away;
+    `random`, the floor. There is no `teacher/...` where the student is its own
+    teacher, and no predicted loss where there is no loss predictor. Every one sees the full image but the true loss,
+    which is measured by probe passes that mask every patch. `localization/object_share`, the object's share of the
+    patches, is what chance reaches in average precision and the pointing game, about; in AUROC it is 0.5.
+
+    Images whose object fills all patches or none are left out.
+
+    Args:
+        images: test images, at most. Default 512.
+    """
+
+    def __init__(self, *, images: int = 512) -> None:
+        if images < 1:
+            raise ValueError(f"Localization.images = {images} must be at least 1")
+        self.images = images
+
+    def check(self, source: ImageSource) -> None:
+        if not knows_objects(source):
+            name = type(source).__name__
+            raise ValueError(
+                f"Localization needs data that know which patches hold the object, and {name} does not; use "
+                "DigitScenes, or remove Localization from Trainer.probes and Trainer.evaluations"
+            )
+        source.test()
+
+    @torch.no_grad()
+    def __call__(self, subject: Subject) -> dict[str, float]:
+        self.check(subject.source)
+        source, split = subject.source, subject.source.test()
+        values: dict[str, list[Tensor]] = {}
+        for indices in sample_indices(self.images, len(split)).split(128):
+            batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)
+            noise = Noise(subject.seed, 0, indices.to(subject.device))
+            object_NL = object_map(source, indices, patch_size=batch.patch_size)
+            assert object_NL is not None
+            object_NL = object_NL.to(subject.device)
+            share_N = object_NL.double().mean(dim=1)
+            values.setdefault("object_share", []).append(share_N.where((share_N > 0) & (share_N < 1), torch.nan))
+            for name, scores_NL in _scores(subject, batch, noise):
+                for metric, measure in METRICS.items():
+                    values.setdefault(f"{name}/{metric}", []).append(measure(scores_NL, object_NL))
+        return {f"localization/{name}": torch.cat(parts).nanmean().item() for name, parts in values.items()}
+
+
+def _scores(subject: Subject, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:
+    """Scores [N, L] by name."""
+    num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+    estimators: dict[str, DifficultyEstimator] = {
+        "predicted_loss": PredictedLoss(),
+        "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
+        "attention": Attention(),
+    }
+    student = MovingAverageTeacher(subject.model, subject.target, autocast=subject.teacher.autocast, average=False)
+    models = {"student": student}
+    if subject.teacher.model is not subject.model:
+        models["teacher"] = subject.teacher
+    for whose, model in models.items():
+        for name, estimator in estimators.items():
+            if not any(model.cannot(capability) for capability in estimator.needs):
+                yield f"{whose}/{name}", estimator(batch, model, num_masked=num_masked, noise=noise)
+    yield "edge_density", EdgeDensity()(batch, None, num_masked=num_masked, noise=noise)
+    yield "center", _closeness_to_center(batch)
+    yield "random", noise.fold(_RANDOM_STREAM).uniform(batch.num_patches)
+
+
+def _closeness_to_center(batch: Batch) -> Tensor:
+    """[N, L]: minus the squared distance of each patch's middle from the image's, in patches; the same for all."""
+    rows, columns = (torch.arange(count, device=batch.images.device) - (count - 1) / 2 for count in batch.grid)
+    return -(rows.square().unsqueeze(1) + columns.square()).flatten().expand(len(batch), -1)

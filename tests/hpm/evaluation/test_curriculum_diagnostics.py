@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from curriculum import (
+    Batch,
+    Constant,
+    Curriculum,
+    DifficultyEstimator,
+    EasiestFirst,
+    EdgeDensity,
+    HardestFirst,
+    Noise,
+    Ramp,
+    Random,
+    Sampler,
+    Scheduler,
+    TrueLoss,
+    Uniform,
+)
+from hpm.data import ImageFolder
+from hpm.evaluation import Diagnostics, Subject
+from hpm.targets import Pixels
+from hpm.teacher import MovingAverageTeacher
+
+ALWAYS = {
+    "curriculum/alpha", "curriculum/coverage_max", "curriculum/coverage_min", "curriculum/hardness_gap",
+    "curriculum/hardness_gap_relative", "curriculum/mask_entropy",
+}  # fmt: skip
+OBJECT = {"curriculum/object_overlap", "curriculum/object_overlap_to_chance"}
+
+
+def under(
+    subject: Subject, *, scheduler: Scheduler, difficulty: DifficultyEstimator | None = None,
+    sampler: Sampler | None = None,
+) -> Subject:  # fmt: skip
+    """The same model under another curriculum, reconstructing raw pixels, whose losses differ from patch to patch."""
+    curriculum = Curriculum(
+        scheduler=scheduler, difficulty=difficulty or EdgeDensity(), sampler=sampler or HardestFirst()
+    )
+    teacher = MovingAverageTeacher(subject.model, Pixels())
+    return replace(subject, curriculum=curriculum, target=Pixels(), teacher=teacher)
+
+
+def test_at_alpha_0_masks_are_uniform(subject: Subject) -> None:
+    metrics = Diagnostics(images=120)(under(subject, scheduler=Constant(value=0.0)))
+    assert metrics.keys() == ALWAYS | OBJECT
+    assert metrics["curriculum/alpha"] == metrics["curriculum/hardness_gap"] == 0
+    assert metrics["curriculum/hardness_gap_relative"] == 0
+    assert metrics["curriculum/mask_entropy"] > 0.98
+    assert metrics["curriculum/coverage_min"] < 0.75 < metrics["curriculum/coverage_max"]
+    assert metrics["curriculum/object_overlap_to_chance"] == pytest.approx(1, abs=0.02)
+
+
+def test_the_hardest_patches_cost_more_and_the_easiest_less(subject: Subject) -> None:
+    hardest, easiest = (
+        Diagnostics(images=120)(
+            under(subject, scheduler=Constant(value=1.0), difficulty=TrueLoss.covering(16, 12), sampler=sampler)
+        )
+        for sampler in (HardestFirst(), EasiestFirst())
+    )
+    assert hardest["curriculum/hardness_gap"] > 0.1 > 0 > easiest["curriculum/hardness_gap"]
+    uniform = hardest["curriculum/hardness_gap"] / hardest["curriculum/hardness_gap_relative"]
+    assert uniform == pytest.approx(easiest["curriculum/hardness_gap"] / easiest["curriculum/hardness_gap_relative"])
+    assert hardest["curriculum/hard_share"] == 1
+    assert easiest["curriculum/hard_share"] == pytest.approx(8 / 12)  # 4 of the 12 hardest are all that is left visible
+
+
+def test_edges_lead_to_the_digit(subject: Subject) -> None:
+    metrics = Diagnostics(images=120)(under(subject, scheduler=Constant(value=1.0)))
+    assert metrics["curriculum/object_overlap_to_chance"] > 1.15
+    assert metrics["curriculum/object_overlap_to_chance"] <= 16 / 12
+
+
+def test_no_opinion_is_as_good_as_uniform(subject: Subject) -> None:
+    metrics = Diagnostics(images=120)(under(subject, scheduler=Constant(value=1.0), difficulty=Uniform()))
+    assert metrics["curriculum/hard_share"] == pytest.approx(12 / 16)
+    assert metrics["curriculum/mask_entropy"] > 0.98
+
+
+@pytest.mark.parametrize(("progress", "alpha"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5)])
+def test_masks_are_drawn_at_the_progress_asked_for(subject: Subject, progress: float, alpha: float) -> None:
+    evaluation = Diagnostics(images=60, progress=progress)
+    metrics = evaluation(under(subject, scheduler=Ramp(start=0.0, end=0.5)))
+    assert metrics["curriculum/alpha"] == pytest.approx(alpha)
+    assert ("curriculum/hard_share" in metrics) == (alpha > 0)
+    fixed = Diagnostics(images=60)(under(subject, scheduler=Constant(value=alpha)))
+    assert metrics == pytest.approx(fixed)
+
+
+def test_coverage_is_that_of_the_masks_drawn(subject: Subject) -> None:
+    subject = under(subject, scheduler=Constant(value=0.5))
+    metrics = Diagnostics(images=120)(subject)
+    indices = torch.arange(120)
+    batch = Batch(subject.source.load(subject.source.test(), indices), 4)
+    mask = subject.curriculum.draw(batch, subject.teacher, 1.0, Noise(subject.seed, 0, indices))
+    coverage_L = mask.to_bool().float().mean(dim=0)
+    assert metrics["curriculum/coverage_min"] == pytest.approx(coverage_L.min().item())
+    assert metrics["curriculum/coverage_max"] == pytest.approx(coverage_L.max().item())
+
+
+def test_repeats_and_leaves_everything_as_it_was(subject: Subject) -> None:
+    subject.curriculum.scores = before = torch.zeros(2, 16)
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in subject.model.state_dict().items()}
+    evaluation = Diagnostics(images=40)
+    evaluation.check(subject.source)
+    assert evaluation(subject) == evaluation(subject)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert subject.curriculum.scores is before
+    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
+
+
+def test_data_that_do_not_know_the_object(subject: Subject, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        folder = tmp_path / split / "a"
+        folder.mkdir(parents=True)
+        for name in range(3):
+            Image.new("RGB", (16, 16), (40 * name, 9, 200)).save(folder / f"{name}.png")
+    source = ImageFolder(root=str(tmp_path), img_size=16)
+    evaluation = Diagnostics()
+    evaluation.check(source)
+    metrics = evaluation(replace(subject, source=source))
+    assert metrics.keys() - {"curriculum/hard_share"} == ALWAYS
+
+
+def test_random_masks_need_no_teacher(subject: Subject) -> None:
+    metrics = Diagnostics(images=40)(under(subject, scheduler=Constant(value=1.0), sampler=Random()))
+    assert metrics.keys() == ALWAYS | OBJECT
+    assert metrics["curriculum/hardness_gap"] == 0
+
+
+def test_as_a_probe_it_changes_nothing(hpm: Callable[..., int], tiny: Path, tmp_path: Path) -> None:
+    rows = {}
+    for name, probes in (("with", "[@Diagnostics()]"), ("without", "[]")):
+        bindings = ("-b", "Trainer.epochs = 2", "-b", "Trainer.probe_every = 1", "-b", f"Trainer.probes = {probes}")
+        assert hpm("pretrain", tiny, *bindings, "--output", tmp_path / name) == 0
+        rows[name] = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    losses = {name: [row["loss"] for row in own if row["kind"] == "train"] for name, own in rows.items()}
+    assert losses["with"] == losses["without"]
+    (probe,) = [row for row in rows["with"] if row["kind"] == "probe"]  # after each epoch but the last
+    assert probe.keys() >= ALWAYS | OBJECT | {"curriculum/hard_share"}
+    assert probe["curriculum/alpha"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": 0}, "Diagnostics.images = 0"),
+        ({"progress": -0.1}, "Diagnostics.progress = -0.1 must lie"),
+        ({"progress": 1.1}, "Diagnostics.progress = 1.1 must lie"),
+    ],
+)
+def test_refuses(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Diagnostics(**arguments)  # type: ignore[arg-type]
