@@ -29,7 +29,8 @@ VARIANTS: dict[str, list[str]] = {
 }
 SETTINGS = [
     "MaskedAutoencoder.decoder_depth = 4", "MaskedAutoencoder.loss_predictor_depth = 4",
-    "FashionMNIST.train_size = 10000", "Trainer.epochs = 4", "Trainer.probe_every = 0", "Trainer.precision = 'fp32'", "Trainer.device = 'cpu'",
+    "FashionMNIST.train_size = 10000", "Trainer.epochs = 4", "Trainer.probe_every = 0",
+    "Trainer.precision = 'fp32'", "Trainer.device = 'cpu'",
     "Trainer.evaluations = [@Linear(), @LowShot(), @Agreement()]", "Linear.train_images = 10000",
     "Linear.test_images = 5000", "Linear.strengths = [10.0, 100.0]", "LowShot.baselines = False",
     "LowShot.epochs = 20", "LowShot.test_images = 5000", "MLflowTracker.enabled = False",

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hpm.distributed import Processes, local, part_of
+from hpm.distributed import PATIENCE, Processes, local, part_of
 from hpm.errors import Notice, UserError
 
 _NAME = re.compile(r"checkpoint-(\d{8})")
@@ -166,7 +166,7 @@ class CheckpointWriter:
         self._copies: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         # The background threads agree through a group of their own: collectives of two threads must not mix.
-        self._group: Any = dist.new_group(backend="gloo") if self._parts > 1 else None
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if self._parts > 1 else None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Copy the state as it is now, and write it in the background. Waits for the checkpoint before.
@@ -186,7 +186,7 @@ class CheckpointWriter:
                     rows, device="cpu", pin_memory=rows.is_cuda, memory_format=torch.contiguous_format
                 )
             self._copies[name].copy_(rows, non_blocking=True)
-        if torch.cuda.is_available():
+        if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
         mine = {
             name: self._copies[name]
@@ -211,17 +211,18 @@ class CheckpointWriter:
         checksums: dict[str, int] = {}
         try:
             checksums = self._write_part(partial, tensors)
-        except (OSError, SafetensorError) as caught:
+        except Exception as caught:  # a thread that died would leave the others waiting
             error = caught
         error = self._agree(error, checksums)
         if self.processes.is_main:
             try:
                 if error is None:
                     self._complete(partial, path, checksums, values)
-            except OSError as caught:
+            except Exception as caught:
                 error = caught
             if error is not None:
                 shutil.rmtree(partial, ignore_errors=True)
+        error = self._agree(error, {})
         self.problem = f"checkpoint {path.name} could not be written: {error}" if error else None
         if error is None:
             self.written = step
@@ -243,7 +244,9 @@ class CheckpointWriter:
         if self._group is None:
             return error
         everybody: list[Any] = [None] * self._parts
-        dist.all_gather_object(everybody, (str(error) if error else None, checksums), group=self._group)
+        dist.all_gather_object(
+            everybody, (str(error) or type(error).__name__ if error else None, checksums), group=self._group
+        )
         for reason, theirs in everybody:
             checksums |= theirs
             if reason is not None and error is None:
@@ -254,7 +257,10 @@ class CheckpointWriter:
         state: dict[str, Any] = {"parts": dict(sorted(checksums.items())), "values": values}
         (partial / _STATE).write_text(json.dumps(state | {"checksum": _checksum_of_text(state)}))
         _flush(partial / _STATE)
-        _remove(path)  # a damaged one, whose steps were taken again
+        _flush(partial)
+        for other in found(self.folder):
+            if step_of(other) >= step_of(path):  # damaged, or of a future that was not: its steps are taken again
+                _remove(other)
         partial.rename(path)
         _flush(self.folder)
         _point(self.folder / "latest", path.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,13 +84,28 @@ def pretrain(
         raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
     if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
         RunFolder(output).saved_config()  # a clear error where there is no run
-        configs, init_from = configs or [str(RunFolder(output).config)], None
+        configs = configs or [str(RunFolder(output).config)]
+        init_from = None if _has_checkpoint(output) else init_from or _origin(output)
     else:
         resume = False
     console = Console(quiet=not processes.is_main)
     with _warnings_to(console):
         _pretrain(console, configs or [], binding or [], output, resume=resume, init_from=init_from, dry_run=dry_run)
     processes.disconnect()
+
+
+def _has_checkpoint(output: Path) -> bool:
+    from hpm import checkpoint
+    from hpm.runfolder import RunFolder
+
+    return bool(checkpoint.found(RunFolder(output).checkpoints))
+
+
+def _origin(output: Path) -> Path | None:
+    from hpm.runfolder import RunFolder
+
+    origin = RunFolder(output).started_from()
+    return None if origin is None else Path(origin)
 
 
 def _pretrain(
@@ -118,8 +132,7 @@ def _pretrain(
     if resume:
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
     else:
-        text = config.text() if init_from is None else f"# started with --init-from {init_from}\n{config.text()}"
-        trainer.processes.main_only(lambda: folder.create(text, config.operative_text()))
+        trainer.processes.main_only(lambda: folder.create(config.text(), config.operative_text(), init_from=init_from))
     _run(console, config, trainer, folder, name=name, resume=resume)
 
 
@@ -141,7 +154,7 @@ def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
         )
     for line in rounding:
         console.print(f"resuming with {line}: the same run up to rounding", style="yellow", markup=False)
-    folder.rewrite_config(config.text())
+    folder.next_config = config.text()
 
 
 def _run(console: Console, config: Config, trainer: Any, folder: RunFolder, *, name: str, resume: bool) -> None:
@@ -156,7 +169,7 @@ def _run(console: Console, config: Config, trainer: Any, folder: RunFolder, *, n
         show_summary(console, folder, json.loads(folder.summary.read_text()))
         return
     _describe(console, trainer)
-    console.print(f"run folder: {folder.path}", highlight=False)
+    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
     try:
         summary = trainer.fit(folder, console, name=name, parameters=config.parameters(), resume=resume)
     except Interrupted as error:
@@ -198,6 +211,47 @@ def _describe(console: Console, trainer: Any) -> None:
 
 
 @app.command()
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+    ],
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG...", help="For a published file its config; for any model the protocols'."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Of knn, linear, linear-mae, finetune, low-shot, agreement, diagnostics, localization.")
+    ] = "knn,linear",
+    weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
+    seeds: Annotated[int | None, typer.Option(help="Seeds to repeat with; for low-shot, draws of the labels.")] = None,
+    binding: Annotated[
+        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over all, e.g. 'KNN.k = [10, 20]'.")
+    ] = None,
+) -> None:
+    """Evaluate a trained model; results go to evaluation-PROTOCOL.json beside it, and to the run's entry in MLflow.
+
+    A long protocol that was killed goes on with the same command.
+    """
+    import torch
+    from rich.console import Console
+
+    from hpm.distributed import Processes
+    from hpm.evaluate import evaluate as run_protocols
+
+    processes = Processes.from_environment()
+    console = Console(quiet=not processes.is_main)
+    with _warnings_to(console):
+        processes.connect(torch.device("cpu"))
+        processes.main_only(
+            lambda: run_protocols(
+                model, console, protocols=[name.strip() for name in protocol.split(",")], configs=configs or [],
+                bindings=binding or [], weights=weights, seeds=seeds, processes=processes,
+            )
+        )  # fmt: skip
+    processes.disconnect()
+
+
+@app.command()
 def plan(
     configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones.")],
     binding: Annotated[
@@ -225,6 +279,98 @@ def plan(
         typer.echo(json.dumps(asdict(made), indent=2))
     else:
         planning.show(Console(), made)
+
+
+@app.command()
+def visualize(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+    ],
+    configs: Annotated[
+        list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of images, of any size; by default the run's first test images.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many images.")] = 6,
+    strip: Annotated[bool, typer.Option("--strip", help="The same images through the run's checkpoints.")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="The curriculum and the losses over the run.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="By default sheet, strip or timeline.png in the run.")
+    ] = None,
+    binding: Annotated[
+        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configuration.")
+    ] = None,
+) -> None:
+    """Draw what a model sees, reconstructs, expects to be hard, finds hard and attends to; or how it got there."""
+    from rich.console import Console
+
+    from hpm.pictures.command import visualize as draw
+
+    if strip and timeline:
+        raise UserError("--strip and --timeline are two pictures; ask for one of them")
+    console, kind = Console(), "strip" if strip else "timeline" if timeline else "sheet"
+    with _warnings_to(console):
+        draw(model, console, kind=kind, configs=configs or [], bindings=binding or [], images=images, count=count,
+             out=out)  # fmt: skip
+
+
+@app.command()
+def export(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER|FILE", help="A new folder for timm, else a new file.")],
+    configs: Annotated[
+        list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
+    ] = None,
+    to: Annotated[str, typer.Option("--format", help="timm, safetensors or onnx.")] = "timm",
+    pool: Annotated[str, typer.Option(help="Features: the class token, or avg of the patches' tokens.")] = "token",
+    weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
+    whole: Annotated[
+        bool, typer.Option("--whole", help="For safetensors, the whole model rather than the encoder.")
+    ] = False,
+    binding: Annotated[
+        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configuration.")
+    ] = None,
+) -> None:
+    """Write a trained encoder for timm, as plain weights, or for ONNX."""
+    from rich.console import Console
+
+    from hpm.export import export as write
+
+    console = Console()
+    with _warnings_to(console):
+        write(model, out, console, to=to, configs=configs or [], bindings=binding or [], pool=pool, weights=weights,
+              whole=whole)  # fmt: skip
+
+
+@app.command()
+def embed(
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+    ],
+    configs_and_folder: Annotated[
+        list[str], typer.Argument(metavar="[CONFIG...] FOLDER", help="A published file's config; a folder of images.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file: path, label, embedding.")],
+    pool: Annotated[str, typer.Option(help="mean of the patches' tokens, or the class token.")] = "mean",
+    weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
+    binding: Annotated[
+        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configuration.")
+    ] = None,
+) -> None:
+    """Compute the features of a folder's images, at constant memory; unreadable images are named and left out."""
+    from rich.console import Console
+
+    from hpm.embed import embed as compute
+
+    *configs, folder = configs_and_folder
+    console = Console()
+    with _warnings_to(console):
+        compute(model, Path(folder), out, console, configs=configs, bindings=binding or [], pool=pool, weights=weights,
+                batch_size=batch_size)  # fmt: skip
 
 
 @app.command("list")
@@ -261,19 +407,10 @@ def main() -> None:
         app(standalone_mode=True)
     except (UserError, TrainingError, Interrupted) as error:
         code, word = next(told for kind, told in _EXIT_CODES.items() if isinstance(error, kind))
-        if not isinstance(error, Elsewhere) and (_is_main() or _is_alone_with(error)):
-            typer.secho(f"{word}: {error}", fg="red", err=True)
+        rank = os.environ.get("RANK", "0")
+        if not isinstance(error, Elsewhere):
+            typer.secho(f"{word}: {error}" if rank == "0" else f"process {rank}, {word}: {error}", fg="red", err=True)
         raise SystemExit(code) from None
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _is_alone_with(error: Exception) -> bool:
-    """Whether the other processes may know nothing of it: those that have met share a run, not its mistakes."""
-    distributed = sys.modules.get("torch.distributed")
-    return isinstance(error, UserError | TrainingError) and distributed is not None and distributed.is_initialized()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def parts() -> dict[str, list[type]]:
             curriculum.Constant, curriculum.Ramp, curriculum.Piecewise, curriculum.Cyclic, curriculum.SelfPaced,
         ],
         "difficulty estimators": [
-            curriculum.PredictedLoss, curriculum.TrueLoss, curriculum.Attention, curriculum.Uniform,
+            curriculum.PredictedLoss, curriculum.TrueLoss, curriculum.Attention, curriculum.EdgeDensity,
+            curriculum.Uniform,
         ],
         "samplers": [curriculum.HardestFirst, curriculum.EasiestFirst, curriculum.Random],
         "curriculum": [curriculum.Curriculum],
@@ -58,7 +59,10 @@ def parts() -> dict[str, list[type]]:
         "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss],
         "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
         "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.TimmDataset, data.RandomResizedCrop],
-        "evaluations": [evaluation.KNN, evaluation.Linear, evaluation.LowShot, evaluation.Agreement],
+        "evaluations": [
+            evaluation.KNN, evaluation.Linear, evaluation.LinearMAE, evaluation.FineTune, evaluation.LowShot,
+            evaluation.Agreement, evaluation.Diagnostics, evaluation.Localization,
+        ],
         "training": [
             model.MaskedAutoencoder, method_module.Method, trainer_module.Trainer, tracking.MLflowTracker,
         ],

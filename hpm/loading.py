@@ -74,8 +74,8 @@ def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = ()) 
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
     if (path / "config.gin").is_file():
-        run = RunFolder(path)
-        checkpoint, damaged = load_newest(run.checkpoints)
+        run: RunFolder | None = RunFolder(path)
+        checkpoint, damaged = load_newest(RunFolder(path).checkpoints)
         if checkpoint is None:
             raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
     else:

@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,13 @@ class Losses:
     predicted_NM: Tensor | None
     true_NM: Tensor
     mask: Mask
+
+    def detach(self) -> Losses:
+        """The same without the graph behind them."""
+        return replace(
+            self, total=self.total.detach(), reconstruction=self.reconstruction.detach(),
+            prediction=self.prediction.detach(),
+        )  # fmt: skip
 
     def ranking_accuracy(self) -> Tensor:
         """Share of pairs of masked patches that the student's prediction orders rightly; NaN without predictor."""
@@ -180,11 +187,15 @@ class Method:
                 value = whole(tensor)
                 if self._processes.is_main:
                     gathered.state_dict()[name].copy_(value)
-        return gathered.requires_grad_(False).to(self.student.mask_token.device)
+        # In the other processes it is never used, and must not take a device's memory.
+        return gathered.requires_grad_(False).to(self.student.mask_token.device if self._processes.is_main else "cpu")
 
     def _empty(self) -> MaskedAutoencoder:
         assert self._skeleton is not None
-        return copy.deepcopy(self._skeleton).to_empty(device="cpu")
+        empty = copy.deepcopy(self._skeleton).to_empty(device="cpu")
+        for name, buffer in empty.named_buffers():  # positions, which no initialization sets
+            buffer.copy_(self.student.get_buffer(name))
+        return empty
 
     def losses(self, batch: Batch, progress: float, noise: Noise) -> Losses:
         """Draw a mask, reconstruct, predict the reconstruction's loss.

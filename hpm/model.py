@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from curriculum import Mask
@@ -101,11 +102,15 @@ class Encoder(nn.Module):
         for block in list(self.blocks)[:-1]:
             tokens = block(tokens)
         last: Any = self.blocks[-1]
+        if isinstance(last, FSDPModule):  # gathers its parameters when it is called, and here it is not
+            last.unshard()
         n, t, _ = tokens.shape
         # The fused kernel hides the attention map, so this one product is computed here: one query, all keys.
         qkv = last.attn.qkv(last.norm1(tokens)).reshape(n, t, 3, last.attn.num_heads, -1)
         q_N1HD, k_NTHD = last.attn.q_norm(qkv[:, :1, 0]), last.attn.k_norm(qkv[:, :, 1])
         logits_NHT = torch.einsum("nqhd,nthd->nht", q_N1HD, k_NTHD).float() * last.attn.scale
+        if isinstance(last, FSDPModule):
+            last.reshard()
         return logits_NHT.softmax(dim=-1).mean(dim=1)[:, 1:]
 
 

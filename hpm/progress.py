@@ -63,4 +63,4 @@ class TrainingProgress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, markup=False, highlight=False)

@@ -40,7 +40,7 @@ class _Interval(NamedTuple):
     feedback: dict[str, float]  # for the curriculum; empty where every step was skipped
     gradient_norm: float | None
     skipped: int
-    in_a_row: int  # skipped, up to now
+    in_a_row: int  # skipped, at most
     unscored: float
     unreadable: int
     stop: bool  # a process has been told to
@@ -69,6 +69,7 @@ class Run:
         self._seconds = self._logged_seconds = 0.0  # of training, evaluations left out
         self._logged_step, self._saved, self._published, self._unreadable = 0, -1, -1, 0
         self._pictures: list[tuple[int, Path]] = []
+        self._config = folder.saved_config()
 
     def complete(self) -> dict[str, Any]:
         """Train and evaluate; see `Trainer.fit`."""
@@ -78,6 +79,7 @@ class Run:
                 tracker.send(self.folder.metrics.rows(), [self.folder.config, self.folder.operative])
             if self.settings.start is not None and self.clock.step == 0:
                 self._save()  # so that a run that dies early goes on from these weights
+                self.writer.wait()
             self._train()
             summary = self._finish()
         except BaseException as error:
@@ -113,10 +115,17 @@ class Run:
         if done % self.settings.checkpoint_every == 0 or last or stop:
             self._save()
         if stop:
-            self.writer.wait()
-            raise Interrupted(f"{self.signals.received or 'a signal to another process'}: saved after step {done}")
+            self._stop()
 
-    def _log(self, losses: Losses, started: float) -> bool:
+    def _stop(self) -> None:
+        self.writer.wait()
+        self.processes.barrier()  # torchrun ends the others as soon as one has exited
+        name, done = self.signals.received or "a signal to another process", self.clock.step
+        if self._writes() and self.writer.written < done:
+            raise Interrupted(f"{name}: step {done} could not be saved, the checkpoint before it is the newest")
+        raise Interrupted(f"{name}: saved after step {done}")
+
+    def _log(self, losses: Sequence[Losses], started: float) -> bool:
         """End an interval of steps.
 
         Returns:
@@ -134,23 +143,22 @@ class Run:
         self._tell_skipped(interval)
         return interval.stop
 
-    def _fetch(self, losses: Losses) -> _Interval:
+    def _fetch(self, losses: Sequence[Losses]) -> _Interval:
         """Fetch what was measured: the one place that waits for the device, and for the other processes."""
-        sums, scores, processes = self.step.tally.sums, self.method.curriculum.scores, self.processes
+        tally, scores, processes = self.step.tally.sums, self.method.curriculum.scores, self.processes
         mine = [float(self.signals.received is not None), float(len(self.settings.loader.unreadable))]
         measured = torch.cat([
-            sums, losses.ranking_accuracy().reshape(1).float(),
-            torch.zeros_like(sums[:1]) if scores is None else scores.isnan().float().mean().reshape(1),
+            tally, torch.stack([micro.ranking_accuracy().float() for micro in losses]).mean().reshape(1),
+            torch.zeros_like(tally[:1]) if scores is None else scores.isnan().float().mean().reshape(1),
             torch.tensor(mine, device=self.settings.device),
         ])  # fmt: skip
-        total, reconstruction, prediction, norm, taken, skipped, in_a_row, accuracy, unscored, stop, unreadable = (
-            processes.sum(measured) / processes.world_size
-        ).tolist()
+        *sums, accuracy, unscored, stop, unreadable = (processes.sum(measured) / processes.world_size).tolist()
+        total, reconstruction, prediction, norm, taken, skipped, _, in_a_row = sums
         self.step.tally.start_interval()
         feedback: dict[str, float] = {}
         if taken:
             feedback = {"loss": total / taken, "reconstruction_loss": reconstruction / taken}
-            if losses.predicted_NM is not None:
+            if losses[-1].predicted_NM is not None:
                 feedback |= {"prediction_loss": prediction / taken, "prediction_accuracy": accuracy}
         return _Interval(
             feedback=feedback, gradient_norm=norm / taken if taken else None, skipped=int(skipped),
@@ -188,6 +196,8 @@ class Run:
 
     def _tell_skipped(self, interval: _Interval) -> None:
         if interval.in_a_row >= self.settings.max_skipped:
+            self.writer.wait()
+            self.processes.barrier()
             kept = checkpoint.found(self.folder.checkpoints)
             advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
             raise TrainingError(
@@ -243,6 +253,8 @@ class Run:
     def _finish(self) -> dict[str, Any]:
         self.writer.wait()
         self.signals.immediate = True  # everything is saved: evaluation can be repeated
+        if any(self.processes.gather(self.signals.received is not None)):
+            self._stop()
         subject, summary = self._subject(), {}
         if self.processes.is_main:
             started = time.perf_counter()
@@ -263,14 +275,14 @@ class Run:
             "training_seconds": self._seconds, "evaluation_seconds": seconds,
             "parameters": sum(parameter.numel() for parameter in self.method.student.parameters()),
             "processes": self.processes.world_size, "precision": settings.precision,
-            "unreadable_images": self._unreadable, "peak_memory_bytes": peak_memory(settings.device),
+            "unreadable_images": self.folder.count_unreadable(), "peak_memory_bytes": peak_memory(settings.device),
             "picture": str(drawn), "tracking": tracker.problem or (tracker.where if tracker.enabled else "off"),
             "metrics": metrics,
         }  # fmt: skip
 
     def _require_written(self) -> None:
         """A last checkpoint that the disk had no room for is tried once more."""
-        if self._writes() and self.writer.written < self.clock.step:
+        if any(self.processes.gather(self._writes() and self.writer.written < self.clock.step)):
             self._saved = -1
             self._save()
             self.writer.wait()
@@ -304,7 +316,7 @@ class Run:
         values = {
             "step": self.clock.step, "seconds": self._seconds, "logged_seconds": self._logged_seconds,
             "logged_step": self._logged_step, "precision": self.settings.precision,
-            "config": self.folder.saved_config(), **state.values_of(self.step),
+            "config": self._config, **state.values_of(self.step),
         }  # fmt: skip
         self.writer.save(self.clock.step, state.tensors_of(self.step), values)
 
@@ -328,12 +340,16 @@ class Run:
             self.console.print(f"{line}; going back to the one before", style="yellow", markup=False, highlight=False)
         (path, *_) = self.processes.gather(None if newest is None else newest.path)
         if path is None:
-            self.console.print(f"no checkpoint in {self.folder.checkpoints} yet: starting from the beginning")
+            origin = self.folder.started_from()
+            if origin is not None and self.settings.start is None:
+                raise UserError(f"{self.folder.path} holds no whole checkpoint; give --init-from {origin} once more")
+            self.console.print("there is no checkpoint yet: starting from the beginning")
         else:
             self._restore(newest or checkpoint.Checkpoint(path))
         if self.processes.is_main:
             step = self.clock.step
-            self.folder.metrics.keep(lambda row: row["step"] <= step and row["kind"] != "final")
+            self.folder.go_on(lambda row: row["step"] <= step and row["kind"] != "final")
+            self._config = self.folder.saved_config()
             self._pictures = [(0, path) for path in sorted(self.folder.pictures.glob("*.png"))]
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:

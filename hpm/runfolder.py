@@ -15,12 +15,18 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpm.errors import Notice, UserError
 
 Row = dict[str, Any]
+_ORIGIN = "# started with --init-from "
+
+
+def _with_origin(config: str, origin: str) -> str:
+    return f"{_ORIGIN}{origin}\n{config}"
 
 
 class RunFolder:
@@ -35,10 +41,11 @@ class RunFolder:
         self.config, self.operative = path / "config.gin", path / "operative.gin"
         self.metrics = MetricsFile(path / "metrics.jsonl")
         self.checkpoints, self.pictures = path / "checkpoints", path / "pictures"
+        self.next_config: str | None = None  # of a run that goes on with changed settings
         self.summary, self.unreadable = path / "summary.json", path / "unreadable.txt"
 
-    def create(self, config: str, operative: str) -> None:
-        """Start a new run here.
+    def create(self, config: str, operative: str, *, init_from: Path | None = None) -> None:
+        """Start a new run here, from random weights or from a checkpoint's.
 
         Raises:
             UserError: if the folder holds anything already, or cannot be written.
@@ -53,15 +60,34 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.operative.write_text(operative)
-            self.config.write_text(config)
+            self.config.write_text(config if init_from is None else _with_origin(config, str(init_from)))
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --output") from error
 
-    def rewrite_config(self, config: str) -> None:
-        """Go on with a changed configuration."""
-        partial = self.config.with_suffix(".partial")
-        partial.write_text(config)
-        partial.replace(self.config)
+    def go_on(self, wanted: Callable[[Row], bool]) -> None:
+        """Go on with the run: with the rows of metrics that are wanted, and the configuration `next_config`.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        try:
+            self.metrics.keep(wanted)
+            if self.next_config is not None:
+                origin = self.started_from()
+                partial = self.config.with_suffix(".partial")
+                partial.write_text(self.next_config if origin is None else _with_origin(self.next_config, origin))
+                partial.replace(self.config)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}; make room there") from error
+
+    def started_from(self) -> str | None:
+        """The checkpoint whose weights the run was started from by --init-from, or None."""
+        first = self.saved_config().split("\n", 1)[0]
+        return first.removeprefix(_ORIGIN) if first.startswith(_ORIGIN) else None
+
+    def count_unreadable(self) -> int:
+        """Images that could not be read."""
+        return len(self.unreadable.read_text().splitlines()) if self.unreadable.is_file() else 0
 
     def add_unreadable(self, problems: Mapping[str, str]) -> list[str]:
         """Note images that could not be read, each once.
@@ -97,21 +123,26 @@ class MetricsFile:
     """A JSON-lines file of metrics. Survives a kill at any moment, and never holds a step twice.
 
     What cannot be written, e.g. because the disk is full, waits in memory and is written with the next row that can.
+
+    Attributes:
+        problem: why rows wait, or None.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.problem: str | None = None
         self._waiting: list[str] = []
+        self._whole: int | None = None  # bytes before half a line, where one stands at the end
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; on its way to the disk when this returns, unless the disk refuses it, which is warned of."""
-        first = not self._waiting
+        """Add a row; on its way to the disk when this returns, unless the disk refuses it, which is warned of once."""
+        told = self.problem
         self._waiting.append(json.dumps(row) + "\n")
         try:
             self.flush()
-        except OSError as error:
-            if first:
-                warnings.warn(f"{self.path} cannot be written: {error}; metrics wait in memory", Notice, stacklevel=2)
+        except OSError:
+            if told is None:
+                warnings.warn(f"{self.problem}; metrics wait in memory", Notice, stacklevel=2)
 
     def flush(self) -> None:
         """Write what waits.
@@ -119,27 +150,42 @@ class MetricsFile:
         Raises:
             OSError: if the disk refuses it; nothing is lost.
         """
-        while self._waiting:
-            length = self.path.stat().st_size if self.path.exists() else 0
-            try:
-                with self.path.open("a") as file:
-                    file.write(self._waiting[0])
-            except OSError:
-                if self.path.exists() and self.path.stat().st_size > length:
-                    os.truncate(self.path, length)  # half a line, which would hide all that follow
-                raise
-            self._waiting.pop(0)
+        try:
+            self._cut()
+            while self._waiting:
+                self._write(self._waiting[0])
+                self._waiting.pop(0)
+        except OSError as error:
+            self.problem = f"{self.path} cannot be written: {error.strerror or error}"
+            raise
+        self.problem = None
+
+    def _write(self, line: str) -> None:
+        length = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a") as file:
+                file.write(line)
+        except OSError:
+            self._whole = length
+            with suppress(OSError):
+                self._cut()
+            raise
+
+    def _cut(self) -> None:
+        """Take off half a line, which would hide all that follow."""
+        if self._whole is not None and self.path.exists():
+            os.truncate(self.path, self._whole)
+        self._whole = None
 
     def rows(self) -> list[Row]:
         """All rows, those that wait too; a last line that a kill cut short is left out."""
         rows: list[Row] = []
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        for line in (*lines, *self._waiting):
+        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break
-        return rows
+        return rows + [json.loads(line) for line in self._waiting]
 
     def keep(self, wanted: Callable[[Row], bool]) -> None:
         """Drop rows, e.g. those after the checkpoint that a run goes on from."""
@@ -149,4 +195,4 @@ class MetricsFile:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
-        self._waiting = []
+        self._waiting, self._whole, self.problem = [], None, None

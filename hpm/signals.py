@@ -38,9 +38,11 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's worker, forked from here: to it the signal means what it does
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        if os.getpid() != self._process:
+            # A loader's worker, forked from here. Clusters signal every process of a job: the worker goes on, so that
+            # its parent can, and ends with it.
+            if number == signal.SIGTERM and os.getppid() != self._process:
+                os._exit(1)
             return
         self.received = signal.Signals(number).name
         if self.immediate:

@@ -25,24 +25,27 @@ class Tally:
         device: where.
 
     Attributes:
-        sums: float32 [7]: total loss, reconstruction, prediction and gradient norm, summed over the steps that were
-            taken; how many were; how many were skipped; how many were skipped in a row, up to now.
+        sums: float32 [8]: total loss, reconstruction, prediction and gradient norm, summed over the steps that were
+            taken; how many were; how many were skipped; how many were skipped in a row, up to now and at most.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(7, device=device)
+        self.sums = torch.zeros(8, device=device)
 
     def add(self, terms_3: Tensor, norm: Tensor, finite: Tensor) -> None:
         """Count a step; of one that was skipped only that it was."""
         taken, skipped = finite.float(), (~finite).float()
         measured_4 = torch.where(finite, torch.cat([terms_3, norm.reshape(1)]), torch.zeros_like(self.sums[:4]))
         in_a_row = (self.sums[6] + 1) * skipped
-        self.sums = torch.cat([self.sums[:4] + measured_4, (self.sums[4:6] + torch.stack([taken, skipped])),
-                               in_a_row.reshape(1)])  # fmt: skip
+        most = torch.maximum(self.sums[7], in_a_row)
+        self.sums = torch.cat([
+            self.sums[:4] + measured_4, self.sums[4:6] + torch.stack([taken, skipped]), torch.stack([in_a_row, most])
+        ])  # fmt: skip
 
     def start_interval(self) -> None:
         """Forget the interval; what was skipped in a row goes on."""
         self.sums[:6].zero_()
+        self.sums[7].zero_()
 
 
 class TrainingStep:
@@ -71,7 +74,7 @@ class TrainingStep:
 
     def __call__(
         self, batches: Sequence[Batch], *, step: int, progress: float, lr: float, decay: float | None
-    ) -> Losses:
+    ) -> list[Losses]:
         """Take a step.
 
         Args:
@@ -82,10 +85,11 @@ class TrainingStep:
             decay: of the teacher, None where it keeps no average.
 
         Returns:
-            The last micro-batch's losses.
+            Each micro-batch's losses.
         """
         row = self.processes.rank * (self.batch_size // self.processes.world_size)
         terms_3: Any = 0.0
+        measured: list[Losses] = []
         for place, batch in enumerate(batches):
             noise = Noise.for_batch(
                 seed=self.seed, step=step, batch_size=len(batch), first=row, device=batch.images.device
@@ -98,10 +102,11 @@ class TrainingStep:
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             terms = torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
             terms_3 = terms_3 + terms / len(batches)
+            measured.append(losses.detach())
         self._update(terms_3, lr)
         if decay is not None:
             self.method.teacher.update(self.method.student, decay)
-        return losses
+        return measured
 
     def _update(self, terms_3: Tensor, lr: float) -> None:
         if self.scaler is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -90,4 +91,4 @@ def _mlflow_hint(tracking: str) -> str:
         return tracking
     if tracking.startswith(("http://", "https://")):
         return f"open {tracking}"
-    return f"{_command('mlflow')} ui --backend-store-uri {tracking}   then open http://127.0.0.1:5000"
+    return f"{_command('mlflow')} ui --backend-store-uri {shlex.quote(tracking)}   then open http://127.0.0.1:5000"

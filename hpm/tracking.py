@@ -8,25 +8,30 @@ whatever was not sent, for whatever reason, is sent next time.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
+import re
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from hpm.errors import Notice
 from hpm.runfolder import Row
+from hpm.tracking_state import TrackingState
 
 _METRICS_A_CALL, _PARAMETERS_A_CALL, _VALUE_LENGTH = 1000, 100, 500
 _NOT_METRICS = {"step", "time", "kind"}
-_SECONDS_BETWEEN_TRIES = 30.0
-_PATIENCE = 60.0  # seconds, at the end of a run
+_NOT_IN_A_NAME = re.compile(r"[^\w/.\- :]")  # MLflow refuses a whole batch for one of these
+_KEY = "run_key"  # tag of our runs in MLflow
+_PASSWORDS = re.compile(
+    r"(?<=://)(?P<user>[^:/@\s]*:)\S*(?=@)|(?P<query>[?&]\w*(?:password|passwd|pwd|token|secret)\w*=)[^&\s]+", re.I
+)
 
 
 class _Opening(NamedTuple):
@@ -43,7 +48,8 @@ class MLflowTracker:
 
     Args:
         uri: tracking server or database; None for the environment variable MLFLOW_TRACKING_URI, else the file
-            `mlflow.db` in the current folder, which plain `mlflow ui` opens.
+            `mlflow.db` in the current folder, which plain `mlflow ui` opens. A password belongs into the environment:
+            what a config holds is saved with the run.
         experiment: name of the experiment that runs are put under.
         enabled: False to do without.
 
@@ -51,12 +57,16 @@ class MLflowTracker:
         problem: why the server does not have everything yet, or None.
     """
 
+    SECONDS_BETWEEN_TRIES = 30.0
+    PATIENCE = 60.0  # seconds, at the end of a run
+    PATIENCE_WHEN_KILLED = 10.0  # whoever sends a signal does not wait long
+
     def __init__(self, *, uri: str | None = None, experiment: str = "curriculum-masking", enabled: bool = True) -> None:
         self.uri, self.experiment, self.enabled = uri, experiment, enabled
         self.problem: str | None = None
         self._client: Any = None
-        self._run_id: str | None = None
-        self._sent = 0
+        self._state = TrackingState(self.where)
+        self._is_open = False
         self._rows: Sequence[Row] = ()
         self._files: list[Path] = []
         self._status = "RUNNING"
@@ -83,13 +93,21 @@ class MLflowTracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # `problem` says it, once
         try:
             import mlflow  # noqa: F401 - here, since a thread that imports and a process that forks do not go together
-        except ImportError:
-            self._fail(ImportError("MLflow is not installed; `pip install mlflow` adds it"))
+        except Exception as error:  # a broken installation can raise anything
+            missing = getattr(error, "name", None) == "mlflow"
+            self._fail(ImportError("MLflow is not installed; `pip install mlflow` adds it") if missing else error)
             return
+        if self.uri is not None and self.where != self.uri:
+            _warn("MLflowTracker.uri holds a password, which config.gin and the checkpoints keep; the environment "
+                  "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD keep it out of them")  # fmt: skip
         self._opening = _Opening(folder, name, dict(parameters), dict(tags))
+        self._state = self._known(folder)
+        self._remember()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
         self._wake()
@@ -102,27 +120,41 @@ class MLflowTracker:
         self._wake()
 
     def finish(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED; waits for what is outstanding, for a minute at most."""
+        """End the run as FINISHED, FAILED or KILLED; waits for what is outstanding, but not for long."""
         if self._thread is None:
             return
-        self._status = status
+        self._status, patience = status, self.PATIENCE_WHEN_KILLED if status == "KILLED" else self.PATIENCE
         with self._news:
             self._closing = True
         self._wake()
-        self._thread.join(_PATIENCE)
+        self._thread.join(patience)
         if self._thread.is_alive() and self.problem is None:
-            self._fail(TimeoutError(f"{self.where} did not answer within {_PATIENCE:.0f} s"))
+            self._fail(TimeoutError(f"{self.where} did not answer within {patience:.0f} s"))
         if self.problem is not None and self._opening is not None:
-            warnings.warn(
-                f"MLflow does not have all of this run; hpm pretrain --resume --output {self._opening.folder} sends "
-                "what is missing",
-                Notice,
-                stacklevel=2,
-            )
+            missing = max(0, len(self._rows) - self._state.sent)
+            _warn(f"MLflow lacks {missing} of {len(self._rows)} rows of metrics and {len(self._files)} files of this "
+                  f"run; hpm pretrain --resume --output {self._opening.folder} sends what is missing")  # fmt: skip
 
     def has_all_of(self, folder: Path) -> bool:
         """Whether a run that has ended was sent completely, or need not be."""
-        return not self.enabled or bool(_read(folder / "mlflow.json").get("ended"))
+        with suppress(OSError, ValueError):
+            return not self.enabled or TrackingState.read(folder).ended
+        return False
+
+    def _known(self, folder: Path) -> TrackingState:
+        """How far the server is, as far as the run folder remembers it."""
+        try:
+            known = TrackingState.read(folder)
+        except FileNotFoundError:
+            return TrackingState(self.where)
+        except (OSError, ValueError) as error:
+            _warn(f"{folder / 'mlflow.json'} is damaged ({error}); the run is sent to MLflow anew")
+            return TrackingState(self.where)
+        if known.uri != self.where:
+            _warn(f"this run was sent to {known.uri} before; it is sent to {self.where} anew")
+            return TrackingState(self.where)
+        known.ended = False
+        return known
 
     # The thread
 
@@ -141,102 +173,113 @@ class MLflowTracker:
                     self._deliver(closing)
                     self.problem = None
                 except Exception as error:  # whatever goes wrong in tracking, training goes on
+                    self._is_open = False  # the next try finds out whether the run is still there
                     self._fail(error)
             if closing:
                 return
 
     def _deliver(self, closing: bool) -> None:
-        if self._run_id is None:
+        state = self._state
+        if not self._is_open:
             self._open()
         with self._news:
             rows, files = self._rows, list(self._files)
-        for metrics in _batches(rows[self._sent :]):
-            self._client.log_batch(self._run_id, metrics=metrics)
+        for metrics in _batches(rows[state.sent :]):
+            self._client.log_batch(state.run_id, metrics=metrics)
         # A run that lost its newest checkpoint takes some steps again, to the same figures: those stay sent.
-        self._sent = max(self._sent, len(rows))
+        state.sent = max(state.sent, len(rows))
         self._remember()
+        if closing:
+            self._client.set_terminated(state.run_id, self._status)
         for path in files:
             if path.is_file():
-                self._client.log_artifact(self._run_id, str(path), "pictures" if path.suffix == ".png" else None)
+                self._send_file(path)
             with self._news:
                 self._files.remove(path)
-        if closing:
-            self._client.set_terminated(self._run_id, self._status)
-            self._remember(ended=self._status == "FINISHED")
-
-    def _open(self) -> None:
-        from mlflow import MlflowClient
-
-        assert self._opening is not None
-        self._client = MlflowClient(tracking_uri=self._uri)
-        known = _read(self._opening.folder / "mlflow.json")
-        if known.get("uri") == self.where and isinstance(known.get("run_id"), str) and self._is_there(known["run_id"]):
-            self._client.update_run(known["run_id"], status="RUNNING")
-            self._run_id, self._sent = known["run_id"], int(known.get("sent", 0))
-        else:
-            self._create(self._opening)
-
-    def _is_there(self, run_id: str) -> bool:
-        """Whether the server has the run; an error that says something else is passed on."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._client.get_run(run_id).info.lifecycle_stage == "active"
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            warnings.warn(f"{self.where} no longer has this run; it is sent anew", Notice, stacklevel=2)
-            return False
-
-    def _create(self, opening: _Opening) -> None:
-        from mlflow.entities import Param
-
-        experiment = self._client.get_experiment_by_name(self.experiment)
-        identifier = experiment.experiment_id if experiment else self._client.create_experiment(self.experiment)
-        run = self._client.create_run(identifier, run_name=opening.name, tags=dict(opening.tags))
-        items = [Param(key, value[:_VALUE_LENGTH]) for key, value in opening.parameters.items()]
-        for first in range(0, len(items), _PARAMETERS_A_CALL):
-            self._client.log_batch(run.info.run_id, params=items[first : first + _PARAMETERS_A_CALL])
-        self._run_id, self._sent = run.info.run_id, 0
+        state.ended = closing and self._status == "FINISHED"
         self._remember()
 
-    def _remember(self, *, ended: bool = False) -> None:
+    def _send_file(self, path: Path) -> None:
+        run_id, text = self._state.run_id, path.read_text() if path.suffix == ".gin" else ""
+        if self._uri != self.where and self._uri in text:
+            self._client.log_text(run_id, text.replace(self._uri, self.where), path.name)
+        else:
+            self._client.log_artifact(run_id, str(path), "pictures" if path.suffix == ".png" else None)
+
+    def _open(self) -> None:
+        """Find the run or make it, and give it the parameters that it lacks."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
         assert self._opening is not None
-        state = self._opening.folder / "mlflow.json"
-        partial = state.with_suffix(".partial")
+        self._client, state = MlflowClient(tracking_uri=self._uri), self._state
+        run = self._find() or self._create()
+        if run.info.run_id != state.run_id:
+            if state.run_id is not None:
+                _warn(f"{self.where} no longer has this run; it is sent anew")
+            state.run_id, state.sent = run.info.run_id, 0
+            self._remember()
+        if run.info.status != "RUNNING":
+            self._client.update_run(state.run_id, status="RUNNING")
+        parameters = [
+            Param(name, value.replace(self._uri, self.where)[:_VALUE_LENGTH])
+            for name, value in self._opening.parameters.items()
+            if name not in run.data.params
+        ]
+        for first in range(0, len(parameters), _PARAMETERS_A_CALL):
+            self._client.log_batch(state.run_id, params=parameters[first : first + _PARAMETERS_A_CALL])
+        self._is_open = True
+
+    def _find(self) -> Any:
+        """The run that is remembered, or None where the server does not have it; other errors are passed on."""
+        from mlflow.exceptions import MlflowException
+
+        if self._state.run_id is None:
+            return None
         try:
-            text = json.dumps({"uri": self.where, "run_id": self._run_id, "sent": self._sent, "ended": ended})
-            partial.write_text(text)
-            partial.replace(state)
-        except OSError:
-            pass  # a full disk: a resumed run would send the rows again, which changes nothing
+            run = self._client.get_run(self._state.run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _create(self) -> Any:
+        """A new run; or one that was made just before a kill, or before its answer was lost."""
+        assert self._opening is not None
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        identifier = experiment.experiment_id if experiment else self._client.create_experiment(self.experiment)
+        made = self._client.search_runs([identifier], f"tags.{_KEY} = '{self._state.key}'", max_results=1)
+        tags = {**self._opening.tags, _KEY: self._state.key}
+        return made[0] if made else self._client.create_run(identifier, run_name=self._opening.name, tags=tags)
+
+    def _remember(self) -> None:
+        if self._opening is not None:
+            self._state.write(self._opening.folder)
 
     def _fail(self, error: Exception) -> None:
-        self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(self._uri, self.where)
-        secret = urlsplit(self._uri).password
-        reason = reason.replace(secret, "***") if secret else reason
+        self._next_try = time.monotonic() + self.SECONDS_BETWEEN_TRIES
+        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(self._uri.rstrip("/"), self.where)
+        for secret in _secrets(self._uri):
+            reason = reason.replace(secret, "***")
         told, self.problem = self.problem, f"MLflow cannot be used: {reason[:200]}"
         if told is None:
-            warnings.warn(f"{self.problem}; metrics are kept in the run folder and sent later", Notice, stacklevel=2)
+            _warn(f"{self.problem}; metrics are kept in the run folder and sent later")
 
 
 def without_password(uri: str) -> str:
-    """The address with `***` in the place of a password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    user, host = parts.netloc.rsplit("@", 1)
-    return urlunsplit(parts._replace(netloc=f"{user.split(':')[0]}:***@{host}"))
+    """The address with `***` in the place of passwords."""
+    return _PASSWORDS.sub(lambda found: f"{found['user'] or found['query']}***", uri)
 
 
-def _read(state: Path) -> dict[str, Any]:
-    """What was remembered; nothing where the file is missing or damaged."""
-    try:
-        known = json.loads(state.read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+def _secrets(uri: str) -> list[str]:
+    """The passwords of an address, as they stand there and as a person knows them."""
+    found = [match[0].removeprefix(match["user"] or match["query"]) for match in _PASSWORDS.finditer(uri)]
+    return [secret for raw in found if raw for secret in (raw, unquote(raw))]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, Notice, stacklevel=3)
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[list[Any]]:
@@ -245,7 +288,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     for row in rows:
         metrics = [
-            Metric(key, float(value), int(row["time"] * 1000), int(row["step"]))
+            Metric(_NOT_IN_A_NAME.sub("_", key), float(value), int(row["time"] * 1000), int(row["step"]))
             for key, value in row.items()
             if key not in _NOT_METRICS and isinstance(value, int | float) and math.isfinite(value)
         ]

@@ -141,6 +141,8 @@ class Trainer:
         self.processes = Processes.from_environment()
         self.tracker = MLflowTracker(enabled=False) if tracker is None or not self.processes.is_main else tracker
         self.device = choose_device(device, local_rank=self.processes.local_rank)
+        if ":" in device and self.processes.world_size > 1:
+            raise ValueError(f"Trainer.device = {device!r} would be shared by all processes; choose 'cuda' or 'auto'")
         self.precision = choose_precision(precision, self.device)
         self.compile, self.grad_checkpointing, self.deterministic = compile, grad_checkpointing, deterministic
         self.sharding = sharding
@@ -215,7 +217,7 @@ class Trainer:
         for number in range(min(2, self.clock.steps_per_epoch)):
             clock = Clock(number, self.clock.steps_per_epoch, self.clock.epochs)
             losses = step(next(batches), **self.schedule(clock))
-            console.print(f"step {number + 1}: loss {losses.total.item():.4f}", highlight=False)
+            console.print(f"step {number + 1}: loss {losses[-1].total.item():.4f}", highlight=False)
 
     def prepare(self) -> TrainingStep:
         """Meet the other processes, initialize the weights, and spread and compile the model."""

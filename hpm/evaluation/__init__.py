@@ -3,9 +3,27 @@
 from hpm.evaluation.agreement import Agreement
 from hpm.evaluation.base import Evaluation, Subject
 from hpm.evaluation.classifier import classifier
+from hpm.evaluation.curriculum_diagnostics import Diagnostics
 from hpm.evaluation.features import extract
+from hpm.evaluation.finetune import FineTune
 from hpm.evaluation.knn import KNN, knn_predict
 from hpm.evaluation.linear import Linear
+from hpm.evaluation.linear_mae import LinearMAE
+from hpm.evaluation.localization import Localization
 from hpm.evaluation.low_shot import LowShot
 
-__all__ = ["KNN", "Agreement", "Evaluation", "Linear", "LowShot", "Subject", "classifier", "extract", "knn_predict"]
+__all__ = [
+    "KNN",
+    "Agreement",
+    "Diagnostics",
+    "Evaluation",
+    "FineTune",
+    "Linear",
+    "LinearMAE",
+    "Localization",
+    "LowShot",
+    "Subject",
+    "classifier",
+    "extract",
+    "knn_predict",
+]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -29,6 +33,8 @@ class Subject:
         source: images and labels.
         device: where to compute.
         seed: of every draw.
+        folder: where long protocols keep what they need to go on after a kill; None for nowhere.
+        say: takes a line about the progress of a long protocol; None for silence.
     """
 
     model: MaskedAutoencoder
@@ -39,10 +45,18 @@ class Subject:
     source: ImageSource
     device: torch.device
     seed: int
+    folder: Path | None = None
+    say: Callable[[str], None] | None = None
 
 
 class Evaluation(ABC):
-    """Measures a model. Draws nothing from global generators, so that training is the same with or without it."""
+    """Measures a model. Draws nothing from global generators, so that training is the same with or without it.
+
+    Attributes:
+        seeded: whether the subject's seed changes the metrics.
+    """
+
+    seeded: bool = True
 
     @abstractmethod
     def __call__(self, subject: Subject) -> dict[str, float]:
@@ -61,7 +75,7 @@ def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
     """For evaluations that need a class for every image.
 
     Raises:
-        ValueError: where there are none, or one class only.
+        ValueError: where there are none, one class only, or test images of a class that no training image has.
     """
     name = type(evaluation).__name__
     for split in (source.train(), source.test()):
@@ -69,6 +83,15 @@ def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
             raise ValueError(f"{name} needs labels, and the images of {type(source).__name__} have none")
     if source.num_classes < 2:
         raise ValueError(f"{name} needs at least two classes, {type(source).__name__} has {source.num_classes}")
+    known, asked = (set(labels_of(split).unique().tolist()) for split in (source.train(), source.test()))
+    if asked - known:
+        classes = ", ".join(str(source.class_names[label]) for label in sorted(asked - known)[:5])
+        raise ValueError(
+            f"{name} cannot learn every class of the test images of {type(source).__name__}: {len(asked - known)} have "
+            f"no training image, e.g. {classes}; training and test images must have the same classes"
+        )
+    if len(known) < 2:
+        raise ValueError(f"{name} needs training images of two classes, {type(source).__name__} has them of one")
 
 
 def labels_of(split: Split) -> Tensor:
@@ -77,8 +100,38 @@ def labels_of(split: Split) -> Tensor:
     return split.labels
 
 
-def sample_indices(count: int, size: int) -> torch.Tensor:
-    """Up to `count` of `size` indices, a random subset in ascending order, the same one for every run and seed."""
-    if count >= size:
+def sample_indices(count: int | None, size: int) -> torch.Tensor:
+    """Up to `count` (None: all) of `size` indices: a random subset in ascending order, the same for every seed."""
+    if count is None or count >= size:
         return torch.arange(size)
     return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count].sort().values
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean, by Student's t; 0 for a single value."""
+    count = len(values)
+    if count < 2:
+        return 0.0
+    return float(scipy.stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+
+
+def require_counts(owner: str, **counts: int | None) -> None:
+    """Refuse counts below 1; None is allowed where the signature allows it.
+
+    Raises:
+        ValueError: naming the binding.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{owner}.{name} = {count} must be at least 1")
+
+
+def require_shares(owner: str, **shares: float) -> None:
+    """Refuse numbers outside [0, 1).
+
+    Raises:
+        ValueError: naming the binding.
+    """
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{owner}.{name} = {share} must lie in [0, 1)")

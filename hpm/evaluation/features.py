@@ -1,14 +1,20 @@
 """Features of frozen encoders.
 
-Shape suffixes: N images, D width.
+Shape suffixes: N training images, M test images, B images of a batch, C channels, S side, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from hpm.data import ImageSource, Split
+from hpm.errors import UserError
+from hpm.evaluation.base import Subject
 from hpm.model import Encoder
 
 POOLS = ("mean", "token")
@@ -17,20 +23,89 @@ POOLS = ("mean", "token")
 @torch.no_grad()
 def extract(
     encoder: Encoder, source: ImageSource, split: Split, indices_N: Tensor, *, pool: str = "mean",
-    device: torch.device, batch_size: int = 256,
+    device: torch.device, batch_size: int = 256, num_workers: int = 0,
 ) -> Tensor:  # fmt: skip
     """Float32 [N, D] on the CPU: the mean of the patch tokens or the class token, of un-augmented images."""
     check_pool("extract", pool)
-    features = []
-    for indices in indices_N.split(batch_size):
-        tokens = encoder(source.load(split, indices).to(device))
-        features.append((tokens[:, 1:].mean(dim=1) if pool == "mean" else tokens[:, 0]).float().cpu())
-    return torch.cat(features)
+    features_ND = torch.empty(len(indices_N), encoder.cls_token.shape[-1])
+    places = iter(features_ND.split(batch_size))
+    for images_BCSS in batches(source, split, indices_N, device=device, batch_size=batch_size, num_workers=num_workers):
+        next(places).copy_(pooled(encoder(images_BCSS), pool))
+    return features_ND
+
+
+def pooled(tokens: Tensor, pool: str) -> Tensor:
+    """[N, 1 + L, D], the class token first -> [N, D]."""
+    return tokens[:, 1:].mean(dim=1) if pool == "mean" else tokens[:, 0]
+
+
+def frozen_features(
+    subject: Subject, train_N: Tensor, test_M: Tensor, *, pool: str, baselines: bool, num_workers: int = 0
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, training features [N, D] and test features [M, D] of what a probe is to judge.
+
+    "pretrained" and, with `baselines`, "initialization" and "raw_pixels".
+    """
+    source = subject.source
+    chosen = ((source.train(), train_N), (source.test(), test_M))
+    models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if baselines else {})
+    for name, model in models.items():
+        train_ND, test_MD = (
+            extract(
+                model.encoder, source, split, indices, pool=pool, device=subject.device, num_workers=num_workers
+            )
+            for split, indices in chosen
+        )  # fmt: skip
+        yield name, train_ND, test_MD
+    if baselines:
+        train_ND, test_MD = (raw_pixels(source, split, indices) for split, indices in chosen)
+        yield "raw_pixels", train_ND, test_MD
 
 
 def raw_pixels(source: ImageSource, split: Split, indices_N: Tensor) -> Tensor:
     """Float32 [N, C * S * S]: the normalized pixels themselves."""
     return torch.cat([source.load(split, indices).flatten(1) for indices in indices_N.split(1024)])
+
+
+def batches(
+    source: ImageSource, split: Split, indices_N: Tensor, *, device: torch.device, batch_size: int = 256,
+    num_workers: int = 0,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Normalized float32 [B, C, S, S] on the device: the images at `indices_N` in their order, not augmented.
+
+    Raises:
+        UserError: if one cannot be read; it names the file.
+    """
+    parts = indices_N.split(batch_size)
+    if num_workers == 0:
+        for part in parts:
+            yield source.load(split, part).to(device)
+        return
+    for loaded in DataLoader(
+        _Unaugmented(source, split), batch_sampler=[part.tolist() for part in parts], collate_fn=_as_loaded,
+        num_workers=num_workers, pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
+    ):  # fmt: skip
+        if isinstance(loaded, UserError):
+            raise loaded
+        yield loaded.to(device, non_blocking=True)
+
+
+class _Unaugmented(Dataset):
+    """Loads a whole batch at once, in a worker."""
+
+    def __init__(self, source: ImageSource, split: Split) -> None:
+        self.source, self.split = source, split
+
+    def __getitems__(self, indices: list[int]) -> Tensor | UserError:
+        try:
+            return self.source.load(self.split, torch.tensor(indices))
+        except UserError as error:
+            return UserError(*error.args)  # raised here, it would reach the main process as a worker's stack
+
+
+def _as_loaded(loaded: Any) -> Any:
+    return loaded
 
 
 def check_pool(owner: str, pool: str) -> None:

@@ -5,13 +5,17 @@ Shape suffixes: N training images, M test images, D width, K neighbors, C classe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, labels_of, require_labels, sample_indices
-from hpm.evaluation.features import check_pool, extract, raw_pixels
+from hpm.evaluation.base import Evaluation, Subject, labels_of, require_counts, require_labels, sample_indices
+from hpm.evaluation.features import check_pool, frozen_features
+
+_TRAIN_BLOCK, _TEST_BLOCK = 16384, 1024  # 64 MiB of similarities at a time
 
 
 def knn_predict(
@@ -22,14 +26,49 @@ def knn_predict(
     Cosine similarity s; a neighbor votes with weight exp(s / temperature) (Wu et al. 2018, "Unsupervised Feature
     Learning via Non-Parametric Instance Discrimination").
     """
-    train_ND, test_MD = F.normalize(train_ND, dim=1), F.normalize(test_MD, dim=1)
+    similarity_MK, labels_MK = nearest(train_ND, labels_N, test_MD, k=k, device=test_MD.device)
+    return vote(similarity_MK, labels_MK, temperature=temperature, num_classes=num_classes)
+
+
+def nearest(
+    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, k: int, device: torch.device,
+    train_block: int = _TRAIN_BLOCK, test_block: int = _TEST_BLOCK,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Cosine similarities [M, K] to the k nearest training features, largest first, and their labels, int64 [M, K].
+
+    Training features pass once, block by block; beside the features there are one block of them, one block of
+    similarities and the nearest so far, whatever N is.
+
+    Args:
+        train_ND: features, on any device.
+        labels_N: their classes, int64.
+        test_MD: features whose neighbors are wanted.
+        k: K, at most N.
+        device: where to compute.
+        train_block: training features at a time.
+        test_block: test features at a time.
+    """
+    test_MD = F.normalize(test_MD.to(device), dim=1)
+    similarity_MK = test_MD.new_full((len(test_MD), k), -torch.inf)
+    labels_MK = torch.zeros(len(test_MD), k, dtype=torch.int64, device=device)
+    for block_ND, block_N in zip(train_ND.split(train_block), labels_N.split(train_block), strict=True):
+        block_ND, block_N = F.normalize(block_ND.to(device), dim=1), block_N.to(device)
+        for first in range(0, len(test_MD), test_block):
+            rows = slice(first, first + test_block)
+            similar_MK, place_MK = (test_MD[rows] @ block_ND.T).topk(min(k, len(block_N)), dim=1)
+            best_MK, order_MK = torch.cat([similarity_MK[rows], similar_MK], dim=1).topk(k, dim=1)
+            known_MK = torch.cat([labels_MK[rows], block_N[place_MK]], dim=1)
+            similarity_MK[rows], labels_MK[rows] = best_MK, known_MK.gather(1, order_MK)
+    return similarity_MK, labels_MK
+
+
+def vote(similarity_MK: Tensor, labels_MK: Tensor, *, temperature: float, num_classes: int) -> Tensor:
+    """Int64 [M]: the class that gets most of the votes exp(similarity / temperature); the nearest stands first."""
     predictions = []
-    for block_MD in test_MD.split(1024):
-        similarity_MK, nearest_MK = (block_MD @ train_ND.T).topk(k, dim=1)
-        votes_MC = block_MD.new_zeros(len(block_MD), num_classes)
-        # Relative to the nearest, which topk puts first: a small temperature must not round every vote to 0.
-        votes_MK = ((similarity_MK - similarity_MK[:, :1]) / temperature).exp()
-        votes_MC.scatter_add_(1, labels_N[nearest_MK], votes_MK)
+    for similar_MK, label_MK in zip(similarity_MK.split(_TEST_BLOCK), labels_MK.split(_TEST_BLOCK), strict=True):
+        # Relative to the nearest: a small temperature must not round every vote to 0.
+        votes_MK = ((similar_MK - similar_MK[:, :1]) / temperature).exp()
+        votes_MC = votes_MK.new_zeros(len(votes_MK), num_classes).scatter_add_(1, label_MK, votes_MK)
         predictions.append(votes_MC.argmax(dim=1))
     return torch.cat(predictions)
 
@@ -37,57 +76,63 @@ def knn_predict(
 class KNN(Evaluation):
     """Weighted k-NN accuracy on frozen features of the student. Known to flatter masked autoencoders least.
 
-    Metrics: `knn/pretrained` and, with `baselines`, `knn/initialization` and `knn/raw_pixels`.
+    Metrics: `knn/pretrained` and, with `baselines`, `knn/initialization` and `knn/raw_pixels`; where several k are
+    asked for, `knn/pretrained/k10` and so on, one for each.
 
     Args:
-        k: neighbors that vote.
-        temperature: of the vote.
-        train_images: at most so many training images, the same for every seed.
-        test_images: at most so many test images.
+        k: neighbors that vote; a sequence measures several at the price of one. Default 20.
+        temperature: of the vote. Default 0.07 (Wu et al. 2018).
+        train_images: at most so many training images, the same for every seed; None for all. Default 10000.
+        test_images: at most so many test images; None for all. Default 2000.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
+        num_workers: processes that load images; 0 for none but this one.
     """
 
+    seeded = False
+
     def __init__(
-        self, *, k: int = 20, temperature: float = 0.07, train_images: int = 10000, test_images: int = 2000,
-        pool: str = "mean", baselines: bool = False,
+        self, *, k: int | Sequence[int] = 20, temperature: float = 0.07, train_images: int | None = 10000,
+        test_images: int | None = 2000, pool: str = "mean", baselines: bool = False, num_workers: int = 0,
     ) -> None:  # fmt: skip
         if temperature <= 0:
             raise ValueError(f"KNN.temperature = {temperature} must be positive")
-        if not 1 <= k <= train_images:
+        self.ks = (k,) if isinstance(k, int) else tuple(k)
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"KNN.k = {k} must be at least 1, or a sequence of such numbers")
+        if train_images is not None and max(self.ks) > train_images:
             raise ValueError(f"KNN.k = {k} must lie between 1 and KNN.train_images = {train_images}")
-        if test_images < 1:
-            raise ValueError(f"KNN.test_images = {test_images} must be at least 1")
+        require_counts("KNN", test_images=test_images)
+        if num_workers < 0:
+            raise ValueError(f"KNN.num_workers = {num_workers} must be 0 or more")
         check_pool("KNN", pool)
-        self.k, self.temperature, self.pool, self.baselines = k, float(temperature), pool, baselines
+        self.several = not isinstance(k, int)
+        self.temperature, self.pool, self.baselines, self.num_workers = float(temperature), pool, baselines, num_workers
         self.train_images, self.test_images = train_images, test_images
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
-        if self.k > len(source.train()):
-            raise ValueError(f"KNN.k = {self.k} is more than the {len(source.train())} training images")
+        if max(self.ks) > len(source.train()):
+            raise ValueError(f"KNN.k = {max(self.ks)} is more than the {len(source.train())} training images")
 
     def __call__(self, subject: Subject) -> dict[str, float]:
         source = subject.source
         train, test = source.train(), source.test()
         train_N = sample_indices(self.train_images, len(train))
         test_M = sample_indices(self.test_images, len(test))
-
-        def accuracy(train_ND: Tensor, test_MD: Tensor) -> float:
-            predicted_M = knn_predict(
-                train_ND.to(subject.device), labels_of(train)[train_N].to(subject.device), test_MD.to(subject.device),
-                k=self.k, temperature=self.temperature, num_classes=source.num_classes,
-            )  # fmt: skip
-            return (predicted_M.cpu() == labels_of(test)[test_M]).float().mean().item()
-
-        models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if self.baselines else {})
+        truth_M = labels_of(test)[test_M]
         metrics = {}
-        for name, model in models.items():
-            features = [
-                extract(model.encoder, source, split, indices, pool=self.pool, device=subject.device)
-                for split, indices in ((train, train_N), (test, test_M))
-            ]
-            metrics[f"knn/{name}"] = accuracy(*features)
-        if self.baselines:
-            metrics["knn/raw_pixels"] = accuracy(raw_pixels(source, train, train_N), raw_pixels(source, test, test_M))
+        for name, train_ND, test_MD in frozen_features(
+            subject, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
+        ):
+            similarity_MK, labels_MK = nearest(
+                train_ND, labels_of(train)[train_N], test_MD, k=max(self.ks), device=subject.device
+            )
+            for k in self.ks:
+                predicted_M = vote(
+                    similarity_MK[:, :k], labels_MK[:, :k], temperature=self.temperature,
+                    num_classes=source.num_classes,
+                )  # fmt: skip
+                accuracy = (predicted_M.cpu() == truth_M).float().mean().item()
+                metrics[f"knn/{name}/k{k}" if self.several else f"knn/{name}"] = accuracy
         return metrics

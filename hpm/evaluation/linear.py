@@ -1,26 +1,79 @@
 """Linear probe on frozen features: a logistic regression, fast because the features are computed once.
 
-Shape suffixes: N training images, M test images, D width.
+Shape suffixes: N training images, M test images, D width, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+import torch.nn.functional as F
 from torch import Tensor
 
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, labels_of, require_labels, sample_indices
-from hpm.evaluation.features import check_pool, extract, raw_pixels
+from hpm.evaluation.base import Evaluation, Subject, labels_of, require_counts, require_labels, sample_indices
+from hpm.evaluation.features import check_pool, frozen_features
 
 _VALIDATION = 0.2  # share of the training images that chooses the strength
+_ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
+_ITERATIONS, _TOLERANCE = 300, 1e-4
 
 
-def probe(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, strengths: Sequence[float]) -> Tensor:
+def logistic_regression(
+    features_ND: Tensor, labels_N: Tensor, *, num_classes: int, strength: float, start: Tensor | None = None,
+    iterations: int = _ITERATIONS, tolerance: float = _TOLERANCE,
+) -> Tensor:  # fmt: skip
+    """Multinomial logistic regression by L-BFGS: weights and biases, [C, D + 1], the biases last.
+
+    Minimizes the sum of the cross-entropies plus `strength / 2` times the weights' squared norm, biases left out:
+    scikit-learn's `LogisticRegression(C=1 / strength)`.
+
+    Args:
+        features_ND: features; their type and device are those of the computation.
+        labels_N: int64, their classes.
+        num_classes: C.
+        strength: of the L2 penalty.
+        start: where to begin, [C, D + 1]. Default zeros.
+        iterations: of L-BFGS, at most.
+        tolerance: largest element of the gradient of the mean loss at which to stop.
+    """
+    count, width = features_ND.shape
+    solution = features_ND.new_zeros(num_classes, width + 1) if start is None else start.clone()
+    solution.requires_grad_(True)
+    optimizer = torch.optim.LBFGS(
+        [solution], max_iter=iterations, max_eval=2 * iterations, tolerance_grad=tolerance, tolerance_change=0.0,
+        history_size=20, line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    @torch.no_grad()
+    def loss_and_gradient() -> Tensor:
+        """By hand: the gradient is a product of two matrices, and no graph is kept for each block."""
+        weights_CD, biases_C = solution[:, :-1], solution[:, -1]
+        loss = strength / 2 * weights_CD.square().sum()
+        gradient = torch.cat([strength * weights_CD, torch.zeros_like(biases_C).unsqueeze(1)], dim=1)
+        for x_ND, y_N in zip(features_ND.split(_ROWS_AT_ONCE), labels_N.split(_ROWS_AT_ONCE), strict=True):
+            log_NC = F.log_softmax(torch.addmm(biases_C, x_ND, weights_CD.T), dim=1)
+            loss -= log_NC.gather(1, y_N.unsqueeze(1)).sum()
+            error_NC = log_NC.exp_().scatter_add_(1, y_N.unsqueeze(1), -log_NC.new_ones(len(y_N), 1))
+            gradient[:, :-1] += error_NC.T @ x_ND
+            gradient[:, -1] += error_NC.sum(dim=0)
+        solution.grad = gradient / count
+        return loss / count
+
+    optimizer.step(loss_and_gradient)
+    return solution.detach()
+
+
+def classify(features_ND: Tensor, solution: Tensor) -> Tensor:
+    """Int64 [N]: classes by a solution of `logistic_regression`."""
+    parts = [torch.addmm(solution[:, -1], x_ND, solution[:, :-1].T) for x_ND in features_ND.split(_ROWS_AT_ONCE)]
+    return torch.cat([logits_NC.argmax(dim=1) for logits_NC in parts])
+
+
+def probe(
+    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, strengths: Sequence[float], *, num_classes: int
+) -> Tensor:
     """Int64 [M]: classes predicted by a logistic regression on standardized features.
 
     The L2 strength is the one that does best on the last fifth of the training images, a fit to the others; then
@@ -31,46 +84,59 @@ def probe(train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, strengths: Sequen
         labels_N: their classes; the images in no particular order.
         test_MD: features to classify.
         strengths: L2 strengths, in scikit-learn's terms 1 / C, for the sum of the losses over the images.
+        num_classes: C.
     """
+    mean_D, std_D = train_ND.mean(dim=0), train_ND.std(dim=0, unbiased=False)
+    std_D = torch.where(std_D > 0, std_D, 1.0)  # a feature that never changes says nothing
+    train_ND, test_MD = (train_ND - mean_D) / std_D, (test_MD - mean_D) / std_D
     held_out = int(len(train_ND) * (1 - _VALIDATION))
-    scaler = StandardScaler().fit(train_ND.numpy())
-    train, labels = scaler.transform(train_ND.numpy()), labels_N.numpy()
 
-    def fit(last: int, strength: float) -> LogisticRegression:
-        return LogisticRegression(C=1 / strength, max_iter=300, tol=1e-3).fit(train[:last], labels[:last])
+    def fit(last: int, strength: float, start: Tensor | None) -> Tensor:
+        return logistic_regression(
+            train_ND[:last], labels_N[:last], num_classes=num_classes, strength=strength, start=start
+        )
 
-    best = strengths[0]
+    best, best_score, solution = strengths[0], -1.0, None
     if len(strengths) > 1:
-        scores = [fit(held_out, strength).score(train[held_out:], labels[held_out:]) for strength in strengths]
-        best = strengths[int(np.argmax(scores))]
-    return torch.from_numpy(fit(len(train), best).predict(scaler.transform(test_MD.numpy())))
+        # From strong to weak, each from the one before: the stronger, the sooner it is found.
+        for strength in sorted(strengths, reverse=True):
+            solution = fit(held_out, strength, solution)
+            score = (classify(train_ND[held_out:], solution) == labels_N[held_out:]).float().mean().item()
+            if score > best_score:
+                best, best_score = strength, score
+    return classify(test_MD, fit(len(train_ND), best, None))
 
 
 class Linear(Evaluation):
-    """Accuracy of a linear probe on the student's frozen features.
+    """Accuracy of a linear probe on the student's frozen features, un-augmented; minutes where `LinearMAE` takes days.
 
     Metrics: `linear/pretrained` and, with `baselines`, `linear/initialization` and `linear/raw_pixels`.
 
     Args:
-        train_images: at most so many training images, the same for every seed.
-        test_images: at most so many test images.
+        train_images: at most so many training images, the same for every seed; None for all. Default 10000.
+        test_images: at most so many test images; None for all. Default 10000.
         strengths: L2 strengths to choose from, by a validation split of the training images.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
+        num_workers: processes that load images; 0 for none but this one.
     """
 
+    seeded = False
+
     def __init__(
-        self, *, train_images: int = 10000, test_images: int = 10000,
+        self, *, train_images: int | None = 10000, test_images: int | None = 10000,
         strengths: Sequence[float] = (1.0, 10.0, 100.0, 1000.0), pool: str = "mean", baselines: bool = False,
+        num_workers: int = 0,
     ) -> None:  # fmt: skip
-        if train_images < 10 or test_images < 1:
-            raise ValueError(
-                f"Linear.train_images = {train_images} must be at least 10 and Linear.test_images = {test_images} 1"
-            )
+        if train_images is not None and train_images < 10:
+            raise ValueError(f"Linear.train_images = {train_images} must be at least 10; None for all")
+        require_counts("Linear", test_images=test_images)
         if not strengths or min(strengths) <= 0:
             raise ValueError(f"Linear.strengths = {strengths} must be positive numbers, at least one")
+        if num_workers < 0:
+            raise ValueError(f"Linear.num_workers = {num_workers} must be 0 or more")
         check_pool("Linear", pool)
-        self.train_images, self.test_images = train_images, test_images
+        self.train_images, self.test_images, self.num_workers = train_images, test_images, num_workers
         self.strengths, self.pool, self.baselines = tuple(strengths), pool, baselines
 
     def check(self, source: ImageSource) -> None:
@@ -83,20 +149,13 @@ class Linear(Evaluation):
         # Files come sorted by class; the validation split must not be.
         train_N = train_N[torch.randperm(len(train_N), generator=torch.Generator().manual_seed(0))]
         test_M = sample_indices(self.test_images, len(test))
-
-        def accuracy(train_ND: Tensor, test_MD: Tensor) -> float:
-            predicted_M = probe(train_ND, labels_of(train)[train_N], test_MD, self.strengths)
-            return (predicted_M == labels_of(test)[test_M]).float().mean().item()
-
-        models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if self.baselines else {})
         metrics = {}
-        for name, model in models.items():
-            features = [
-                extract(model.encoder, source, split, indices, pool=self.pool, device=subject.device)
-                for split, indices in ((train, train_N), (test, test_M))
-            ]
-            metrics[f"linear/{name}"] = accuracy(*features)
-        if self.baselines:
-            raw = [raw_pixels(source, split, indices) for split, indices in ((train, train_N), (test, test_M))]
-            metrics["linear/raw_pixels"] = accuracy(*raw)
+        for name, train_ND, test_MD in frozen_features(
+            subject, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
+        ):
+            predicted_M = probe(
+                train_ND.to(subject.device), labels_of(train)[train_N].to(subject.device), test_MD.to(subject.device),
+                self.strengths, num_classes=source.num_classes,
+            )  # fmt: skip
+            metrics[f"linear/{name}"] = (predicted_M.cpu() == labels_of(test)[test_M]).float().mean().item()
         return metrics

@@ -4,12 +4,13 @@ Representations of masked autoencoders show in fine-tuning first. The encoder is
 once from its pre-trained weights and once from the initialization it had before: same labels, same order, same
 augmentation, same schedule.
 
-Shape suffixes: N images, B images of a step, C channels, S side.
+Shape suffixes: N images, B images of a step, C channels, S side, Y classes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +21,30 @@ from torch import Tensor, nn
 
 from curriculum import Noise
 from hpm.data import ImageSource, RandomResizedCrop, Split
-from hpm.evaluation.base import Evaluation, Subject, labels_of, require_labels, sample_indices
+from hpm.evaluation.base import (
+    Evaluation,
+    Subject,
+    half_interval,
+    labels_of,
+    require_counts,
+    require_labels,
+    require_shares,
+    sample_indices,
+)
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool, raw_pixels
+from hpm.evaluation.supervised import accuracies
 from hpm.model import MaskedAutoencoder
 
 
-def draw_labels(labels_N: Tensor, per_class: int, num_classes: int, seed: int) -> Tensor:
-    """Int64: the indices of `per_class` images of every class, drawn from the seed."""
+def draw_labels(labels_N: Tensor, per_class: int | Sequence[int], num_classes: int, seed: int) -> Tensor:
+    """Int64: the indices of `per_class` images of every class (or of so many of each), drawn from the seed."""
+    counts = [per_class] * num_classes if isinstance(per_class, int) else per_class
     generator = torch.Generator().manual_seed(seed)
     chosen = []
-    for label in range(num_classes):
+    for label, count in enumerate(counts):
         members = (labels_N == label).nonzero().squeeze(1)
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
     return torch.cat(chosen)
 
 
@@ -61,11 +73,13 @@ class LowShot(Evaluation):
     """Fine-tuning on a few labels, pre-trained against from scratch, with raw pixels beside them.
 
     Metrics: test accuracies `low_shot/pretrained`, `low_shot/scratch` and `low_shot/raw_pixels` (logistic regression
-    on the same labels), means over draws of the labels; each draw's own as `low_shot/pretrained/draw0`; and
-    `low_shot/gain`, pre-trained minus scratch.
+    on the same labels), means over draws of the labels; and `low_shot/gain`, pre-trained minus scratch. Each draw's
+    own as `low_shot/pretrained/draw0`; of several draws, half the width of the mean's 95 % interval (Student's t) as
+    `low_shot/pretrained/interval`.
 
     Args:
-        labels: labelled images of a draw, the same number of each class.
+        labels: labelled images of a draw, the same number of each class. Default 500, unless `fraction` is given.
+        fraction: share of the labels instead, e.g. 0.01; of each class its share, rounded, but at least one image.
         draws: how many times labels are drawn.
         epochs: passes over them.
         batch_size: images a step.
@@ -77,32 +91,41 @@ class LowShot(Evaluation):
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
         flip: probability of mirroring.
-        test_images: at most so many.
+        test_images: at most so many; None for all.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to train from scratch and on raw pixels too; without, there is only `low_shot/pretrained`.
     """
 
+    seeded = False  # draws are numbered: runs are compared on the same labels
+
     def __init__(
-        self, *, labels: int = 500, draws: int = 2, epochs: int = 40, batch_size: int = 50, lr: float = 2e-3,
-        scratch_lr: float = 1e-3, layer_decay: float = 0.75, weight_decay: float = 0.05, warmup: float = 0.1,
-        smoothing: float = 0.1, scale: tuple[float, float] = (0.6, 1.0), flip: float = 0.0, test_images: int = 2000,
+        self, *, labels: int | None = None, fraction: float | None = None, draws: int = 2, epochs: int = 40,
+        batch_size: int = 50, lr: float = 2e-3, scratch_lr: float = 1e-3, layer_decay: float = 0.75,
+        weight_decay: float = 0.05, warmup: float = 0.1, smoothing: float = 0.1,
+        scale: tuple[float, float] = (0.6, 1.0), flip: float = 0.0, test_images: int | None = 2000,
         pool: str = "mean", baselines: bool = True,
     ) -> None:  # fmt: skip
-        for name, count in (("labels", labels), ("draws", draws), ("epochs", epochs), ("batch_size", batch_size),
-                            ("test_images", test_images)):  # fmt: skip
-            if count < 1:
-                raise ValueError(f"LowShot.{name} = {count} must be at least 1")
+        if labels is not None and fraction is not None:
+            raise ValueError(
+                f"LowShot.labels = {labels} and LowShot.fraction = {fraction} say the same thing twice; set one to None"
+            )
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"LowShot.fraction = {fraction} must be a share of the labels, more than 0 and at most 1")
+        labels = 500 if labels is None and fraction is None else labels
+        require_counts(
+            "LowShot", labels=labels, draws=draws, epochs=epochs, batch_size=batch_size, test_images=test_images
+        )
         for name, rate in (("lr", lr), ("scratch_lr", scratch_lr), ("layer_decay", layer_decay)):
             if rate <= 0:
                 raise ValueError(f"LowShot.{name} = {rate} must be positive")
-        if batch_size > labels:
+        if labels is not None and batch_size > labels:
             raise ValueError(f"LowShot.batch_size = {batch_size} is more than LowShot.labels = {labels}")
         if weight_decay < 0:
             raise ValueError(f"LowShot.weight_decay = {weight_decay} must be at least 0")
-        if not 0 <= warmup < 1 or not 0 <= smoothing < 1:
-            raise ValueError(f"LowShot.warmup = {warmup} and LowShot.smoothing = {smoothing} must lie in [0, 1)")
+        require_shares("LowShot", warmup=warmup, smoothing=smoothing)
         check_pool("LowShot", pool)
-        self.labels, self.draws, self.epochs, self.batch_size = labels, draws, epochs, batch_size
+        self.labels, self.fraction, self.draws = labels, fraction, draws
+        self.epochs, self.batch_size = epochs, batch_size
         self.lr, self.scratch_lr, self.layer_decay, self.weight_decay = lr, scratch_lr, layer_decay, weight_decay
         self.warmup, self.smoothing, self.test_images, self.pool = warmup, smoothing, test_images, pool
         self.baselines = baselines
@@ -113,18 +136,29 @@ class LowShot(Evaluation):
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
-        per_class = self.labels // source.num_classes
-        scarcest = int(torch.bincount(labels_of(source.train()), minlength=source.num_classes).min())
-        if not 1 <= per_class <= scarcest:
+        counts_Y = torch.bincount(labels_of(source.train()), minlength=source.num_classes)
+        scarcest = int(counts_Y.min())
+        if self.labels is not None and not 1 <= self.labels // source.num_classes <= scarcest:
             raise ValueError(
-                f"LowShot.labels = {self.labels} are {per_class} for each of {source.num_classes} classes; there must "
-                f"be 1 to {scarcest}, so choose {source.num_classes} to {source.num_classes * scarcest}"
+                f"LowShot.labels = {self.labels} are {self.labels // source.num_classes} for each of "
+                f"{source.num_classes} classes; there must be 1 to {scarcest}, so choose {source.num_classes} to "
+                f"{source.num_classes * scarcest}"
             )
-        if self.batch_size > per_class * source.num_classes:
+        drawn = sum(self._per_class(source))
+        if self.batch_size > drawn:
+            asked = f"LowShot.fraction = {self.fraction}" if self.labels is None else f"LowShot.labels = {self.labels}"
             raise ValueError(
-                f"LowShot.batch_size = {self.batch_size} is more than the {per_class * source.num_classes} images that "
-                f"LowShot.labels = {self.labels} gives {source.num_classes} classes in equal shares; choose less"
+                f"LowShot.batch_size = {self.batch_size} is more than the {drawn} images that {asked} gives "
+                f"{source.num_classes} classes; choose less"
             )
+
+    def _per_class(self, source: ImageSource) -> list[int]:
+        """How many images of each class are labelled."""
+        if self.labels is not None:
+            return [self.labels // source.num_classes] * source.num_classes
+        assert self.fraction is not None
+        counts_Y = torch.bincount(labels_of(source.train()), minlength=source.num_classes)
+        return [max(1, round(self.fraction * count)) for count in counts_Y.tolist()]
 
     def __call__(self, subject: Subject) -> dict[str, float]:
         source = subject.source
@@ -136,18 +170,20 @@ class LowShot(Evaluation):
             trained.append(("scratch", subject.initial(), self.scratch_lr, 1.0))
         results: dict[str, list[float]] = {name: [] for name, *_ in trained}
         for draw in range(self.draws):
-            # The draws do not depend on the run's seed: runs are compared on the same labels.
-            train_N = draw_labels(labels_of(train), self.labels // source.num_classes, source.num_classes, draw)
+            train_N = draw_labels(labels_of(train), self._per_class(source), source.num_classes, draw)
             for name, model, lr, decay in trained:
                 vit = self._fine_tune(subject, model, train_N, lr=lr, layer_decay=decay, draw=draw)
-                results[name].append(self._accuracy(subject, vit, test_N))
+                results[name].append(accuracies(vit, subject, test_N)[""])
             if self.baselines:
                 results.setdefault("raw_pixels", []).append(self._raw_pixels(source, train_N, test_N))
-        for name, accuracies in results.items():
-            metrics[f"low_shot/{name}"] = sum(accuracies) / self.draws
-            metrics |= {f"low_shot/{name}/draw{draw}": accuracy for draw, accuracy in enumerate(accuracies)}
         if self.baselines:
-            metrics["low_shot/gain"] = metrics["low_shot/pretrained"] - metrics["low_shot/scratch"]
+            pairs = zip(results["pretrained"], results["scratch"], strict=True)
+            results["gain"] = [pretrained - scratch for pretrained, scratch in pairs]
+        for name, values in results.items():
+            metrics[f"low_shot/{name}"] = sum(values) / self.draws
+            metrics |= {f"low_shot/{name}/draw{draw}": value for draw, value in enumerate(values)}
+            if self.draws > 1:
+                metrics[f"low_shot/{name}/interval"] = half_interval(values)
         return metrics
 
     def _fine_tune(
@@ -162,7 +198,6 @@ class LowShot(Evaluation):
         steps_per_epoch = len(train_N) // self.batch_size
         total, step = self.epochs * steps_per_epoch, 0
         for epoch in range(self.epochs):
-            images_NCSS = self._augmented(source, split, train_N, Noise(draw, epoch, train_N))
             order = torch.randperm(len(train_N), generator=generator)[: steps_per_epoch * self.batch_size]
             for place_B in order.split(self.batch_size):
                 done = step / total
@@ -170,25 +205,20 @@ class LowShot(Evaluation):
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
                 labels_B = labels_of(split)[train_N[place_B]].to(subject.device)
-                logits = vit(images_NCSS[place_B].to(subject.device))
+                logits = vit(self._augmented(source, split, Noise(draw, epoch, train_N[place_B])).to(subject.device))
                 F.cross_entropy(logits, labels_B, label_smoothing=self.smoothing).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
         return vit.eval()
 
-    def _augmented(self, source: ImageSource, split: Split, indices_N: Tensor, noise: Noise) -> Tensor:
-        boxes_N4, flips_N = self.crop.draw(split.sizes(indices_N), noise)
-        return source.normalize(split.crop(indices_N, boxes_N4, flips_N, source.img_size))
+    def _augmented(self, source: ImageSource, split: Split, noise: Noise) -> Tensor:
+        """Crops of the images that the noise names: a step's, so that no training set lies in memory."""
 
-    @torch.no_grad()
-    def _accuracy(self, subject: Subject, vit: nn.Module, test_N: Tensor) -> float:
-        source, split = subject.source, subject.source.test()
-        right = 0
-        for indices in test_N.split(256):
-            predicted = vit(source.load(split, indices).to(subject.device)).argmax(dim=1).cpu()
-            right += int((predicted == labels_of(split)[indices]).sum())
-        return right / len(test_N)
+        def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
+            return self.crop.draw(sizes_N2, Noise(noise.seed, noise.step, noise.rows_N[rows]))
+
+        return source.normalize(split.view(noise.rows_N, source.img_size, choose).images_NCSS)
 
     def _raw_pixels(self, source: ImageSource, train_N: Tensor, test_N: Tensor) -> float:
         train, test = source.train(), source.test()

@@ -152,6 +152,18 @@ def test_a_complete_run_resumes_to_its_summary(recorded: Path, hpm: Hpm, monkeyp
     assert Path("run/metrics.jsonl").read_text() == before
 
 
+@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_every_process_of_a_job(recorded: Path, tmp_path: Path, signal_sent: signal.Signals) -> None:
+    """As clusters send it: the loader's workers must not die of it before the run has saved."""
+    stopped = subprocess.run(
+        [sys.executable, "-m", "hpm", "pretrain", str(recorded), "-b", "Trainer.num_workers = 2", "--output", "run"],
+        env={**os.environ, "RECORD": os.devnull, "SIGNAL_AT": f"17 {int(signal_sent)}", "SIGNAL_GROUP": "1"},
+        check=False, capture_output=True, text=True, start_new_session=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert stopped.returncode == 75, stopped.stdout + stopped.stderr
+    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-00000018"
+
+
 def test_what_touches_no_number_may_change(
     recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

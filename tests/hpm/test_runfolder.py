@@ -39,12 +39,18 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # told once
             metrics.append(row(3))
+        assert metrics.problem == f"{metrics.path} cannot be written: File too large"
         assert metrics.path.stat().st_size == size
         assert [r["step"] for r in metrics.rows()] == [1, 2, 3]
         with pytest.raises(OSError, match="too large"):
             metrics.flush()
     metrics.append(row(4))
+    assert metrics.problem is None
     assert [json.loads(line) for line in metrics.path.read_text().splitlines()] == [row(step) for step in range(1, 5)]
+    with full_disk(size), pytest.warns(UserWarning, match="metrics wait in memory"):  # another outage is told again
+        metrics.append(row(5))
+    metrics.flush()
+    assert MetricsFile(metrics.path).rows() == [row(step) for step in range(1, 6)]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -56,6 +62,18 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     metrics.flush()
     assert MetricsFile(metrics.path).rows() == [row(1)]
+
+
+def test_half_a_line_hides_nothing_that_waits(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(row(1))
+    with metrics.path.open("a") as file:
+        file.write('{"step": 2, "ki')
+    with full_disk(metrics.path.stat().st_size), pytest.warns(UserWarning, match="cannot be written"):
+        metrics.append(row(3))
+    assert metrics.rows() == [row(1), row(3)]
+    metrics.keep(lambda r: True)
+    assert MetricsFile(metrics.path).rows() == [row(1), row(3)]
 
 
 def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:

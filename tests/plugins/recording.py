@@ -24,7 +24,11 @@ class RecordingCurriculum(Curriculum):
         if str(noise.step) == os.environ.get("KILL_AT") and last and first:
             os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get("SIGNAL_AT", "").split(" ")[0] == str(noise.step):
-            os.kill(os.getpid(), int(os.environ["SIGNAL_AT"].split(" ")[1]))
+            number = int(os.environ["SIGNAL_AT"].split(" ")[1])
+            if "SIGNAL_GROUP" in os.environ:  # the loader's workers get it too
+                os.killpg(os.getpgrp(), number)
+            else:
+                os.kill(os.getpid(), number)
         mask = super().draw(batch, teacher, progress, noise)
         assert batch.indices is not None
         assert batch.boxes is not None

@@ -1,0 +1,211 @@
+"""Supervised training on all labels, as MAE's fine-tuning and linear probing have it in common.
+
+Everything random is addressed by (seed, epoch, image) or (seed, step), so what goes on after a kill is what would
+have been without it: on a CPU to the bit.
+
+Shape suffixes: N images of a micro-batch, K training images, M test images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curriculum.noise import hash_words
+from hpm.clock import Clock
+from hpm.data import ImageSource, Loader
+from hpm.errors import Notice, TrainingError
+from hpm.evaluation.augmentation import lent_generators
+from hpm.evaluation.base import Subject, labels_of
+from hpm.evaluation.features import batches
+from hpm.optim import learning_rate, scaled_learning_rate
+
+_STEP_STREAM = 3
+_TOP = 5  # a second accuracy where there are more classes: the right one among so many
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast; the names of MAE's options mean what they mean there.
+
+    Args:
+        owner: whose settings these are, for errors.
+        epochs: passes over the training images.
+        batch_size: images of a step; an incomplete last batch is dropped.
+        accumulate: micro-batches into which a batch is cut.
+        blr: base learning rate; the learning rate is `blr * batch_size / 256`.
+        min_lr: learning rate at the end of the cosine.
+        warmup_epochs: epochs of linear warm-up.
+
+    Raises:
+        ValueError: naming the owner's setting at fault.
+    """
+
+    owner: str
+    epochs: int
+    batch_size: int
+    accumulate: int
+    blr: float
+    min_lr: float
+    warmup_epochs: float
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{self.owner}.{name} = {getattr(self, name)} must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"{self.owner}.batch_size = {self.batch_size} must be divisible by {self.owner}.accumulate = "
+                f"{self.accumulate}"
+            )
+        if self.blr <= 0 or self.min_lr < 0:
+            raise ValueError(f"{self.owner}.blr = {self.blr} must be positive and min_lr = {self.min_lr} at least 0")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"{self.owner}.warmup_epochs = {self.warmup_epochs} must lie in [0, {self.owner}.epochs = "
+                f"{self.epochs})"
+            )
+
+    def check(self, source: ImageSource) -> None:
+        """Refuse data of less than one batch.
+
+        Raises:
+            ValueError: where there are fewer training images.
+        """
+        if self.batch_size > len(source.train()):
+            raise ValueError(
+                f"{self.owner}.batch_size = {self.batch_size} is more than the {len(source.train())} training images "
+                f"of {type(source).__name__}; choose at most as many"
+            )
+
+    def rate(self, clock: Clock) -> float:
+        """The learning rate of a step, before a group's own `scale`."""
+        lr = scaled_learning_rate(self.blr, self.batch_size)
+        return learning_rate(clock, lr=lr, min_lr=self.min_lr, warmup_epochs=self.warmup_epochs)
+
+
+def train(
+    trained: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[Tensor, Tensor], Tensor],
+    loader: Loader, schedule: Schedule, subject: Subject, *, name: str, clip_grad: float | None = None,
+) -> None:  # fmt: skip
+    """Train in place.
+
+    Args:
+        trained: the parameters that are trained, and buffers; kept in `subject.folder` after each epoch.
+        optimizer: of these; each group's rate is the schedule's times its `scale`.
+        loss_of: the mean loss, given normalized images [N, C, S, S] and their classes, int64 [N]. May draw from the
+            global generators, which are lent to it.
+        loader: of the training images.
+        schedule: how long and how fast.
+        subject: gives the seed, the device, the folder and who is told.
+        name: of the file that is kept, and of this training in what is told.
+        clip_grad: largest norm of the gradient; None for no limit.
+
+    Raises:
+        TrainingError: if the loss is not finite.
+    """
+    labels_K = labels_of(subject.source.train()).to(subject.device)
+    kept = None if subject.folder is None else subject.folder / f"{name}.pt"
+    first, steps = _restore(kept, trained, optimizer), loader.steps_per_epoch
+    if first and subject.say:
+        subject.say(f"{name}: going on after epoch {first} of {schedule.epochs}, from {kept}")
+    started = time.monotonic()
+    for epoch in range(first, schedule.epochs):
+        total = torch.zeros((), device=subject.device)
+        for place, micro_batches in enumerate(loader.epoch(epoch)):
+            clock = Clock(epoch * steps + place, steps, schedule.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(clock) * group.get("scale", 1.0)
+            with lent_generators(hash_words(subject.seed, _STEP_STREAM, clock.step), subject.device):
+                for batch in micro_batches:
+                    loss = loss_of(batch.images, labels_K[batch.indices]) / len(micro_batches)
+                    loss.backward()
+                    total += loss.detach()
+            if clip_grad is not None:
+                nn.utils.clip_grad_norm_(trained.parameters(), clip_grad)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        mean = total.item() / steps
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"{schedule.owner}: the loss is not finite in epoch {epoch + 1}; lower {schedule.owner}.blr, or set "
+                f"{schedule.owner}.precision = 'fp32'"
+            )
+        _keep(kept, epoch + 1, trained, optimizer)
+        if subject.say:
+            left = (time.monotonic() - started) / (epoch + 1 - first) * (schedule.epochs - epoch - 1)
+            subject.say(f"{name}: epoch {epoch + 1}/{schedule.epochs}  loss {mean:.4f}  {left:,.0f} s left")
+
+
+def _keep(kept: Path | None, epoch: int, trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """What goes on from here, under its name once it is whole. A disk that is full ends nothing."""
+    if kept is None:
+        return
+    state = {"epoch": epoch, "trained": trained.state_dict(), "optimizer": optimizer.state_dict()}
+    partial = kept.with_suffix(".partial")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        partial.replace(kept)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        warnings.warn(f"{kept} could not be written: {error}; training goes on", Notice, stacklevel=2)
+
+
+def _restore(kept: Path | None, trained: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The epochs that were done; 0 where nothing, or nothing whole, was kept."""
+    if kept is None or not kept.is_file():
+        return 0
+    try:
+        state = torch.load(kept, map_location="cpu", weights_only=True)
+        trained.load_state_dict(state["trained"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"{kept} is damaged: {reason}; starting from the beginning", Notice, stacklevel=2)
+        return 0
+    return state["epoch"]
+
+
+@torch.no_grad()
+def accuracies(
+    logits_of: Callable[[Tensor], Tensor], subject: Subject, test_M: Tensor, *, num_workers: int = 0
+) -> dict[str, float]:
+    """Shares of test images: "" whose class is the one predicted and, beyond five classes, "_top5" among the five."""
+    source, split = subject.source, subject.source.test()
+    truth_M = labels_of(split)[test_M].to(subject.device)
+    top = _TOP if source.num_classes > _TOP else 1
+    right = torch.zeros(top, dtype=torch.int64, device=subject.device)
+    truth = iter(truth_M.split(256))
+    for images_NCSS in batches(source, split, test_M, device=subject.device, num_workers=num_workers):
+        best_NT = logits_of(images_NCSS).topk(top, dim=1).indices
+        right += (best_NT == next(truth).unsqueeze(1)).sum(dim=0)
+    shares = (right.cumsum(0).double() / len(test_M)).tolist()
+    return {"": shares[0]} | ({"_top5": shares[-1]} if top > 1 else {})
+
+
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[Any]:
+    """The context in which a model computes; `precision` is "bf16" or "fp32"."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16") as context:
+        yield context
+
+
+def check_precision(owner: str, precision: str) -> None:
+    """Refuse an unknown precision.
+
+    Raises:
+        ValueError: if it is none of auto, bf16 and fp32.
+    """
+    if precision not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"{owner}.precision = {precision!r} is unknown; choose auto, bf16 or fp32")

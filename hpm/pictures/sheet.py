@@ -1,0 +1,36 @@
+"""The picture of a model: images, what it sees of them and what it makes of that, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from hpm.pictures import looks
+from hpm.pictures.panels import Panels
+
+_CELL = 1.35  # inches
+_HEAD, _FOOT = 0.35, 0.4
+_SCALE = 0.08  # of a cell
+
+
+def draw_sheet(panels: Panels, path: Path) -> Path:
+    """One row for each image: the image, seen, reconstruction, then the maps."""
+    images = {
+        "image": panels.pixels, f"seen ({panels.visible:.0%})": panels.seen, "reconstruction": panels.reconstruction,
+    }  # fmt: skip
+    rows, columns = len(panels.pixels), len(images) + len(panels.maps)
+    figure = Figure(figsize=(_CELL * columns, _CELL * rows + _HEAD + _FOOT), layout=looks.side_by_side())
+    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1] * rows + [_SCALE])
+    for column, (title, shown) in enumerate({**images, **panels.maps}.items()):
+        for row in range(rows):
+            axis = figure.add_subplot(grid[row, column])
+            looks.frameless(axis)
+            if row == 0:
+                axis.set_title(title, fontsize=looks.TITLE, color=looks.DARK)
+            if title in images:
+                looks.show_pixels(axis, shown[row])
+            else:
+                looks.show_map(axis, shown[row], panels.grid)
+    looks.add_scale(figure, grid[-1, len(images) :], wide=len(panels.maps) > 2)
+    return looks.save(figure, path)

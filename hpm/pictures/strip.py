@@ -1,0 +1,63 @@
+"""The picture of a training: the same images, put to the model as it was at several of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from hpm.pictures import looks
+from hpm.pictures.panels import Panels
+
+_CELL = 1.1  # inches
+_HEAD, _FOOT, _LABELS = 0.45, 0.4, 0.5
+_GAP, _SCALE = 0.06, 0.1  # of a cell
+
+
+class Stage(NamedTuple):
+    """The model at one step.
+
+    Args:
+        title: when that was.
+        panels: what it made of the images then.
+    """
+
+    title: str
+    panels: Panels
+
+
+def draw_strip(stages: Sequence[Stage], path: Path) -> Path:
+    """Two rows for each image, the reconstruction and a loss map; one column for each stage.
+
+    The first column holds the image and what the encoder sees of it, which is the same at every stage. The map is the
+    predicted loss, or the true loss where there is no loss predictor.
+    """
+    first = stages[0].panels
+    name = next(iter(first.maps))
+    count, columns = len(first.pixels), 1 + len(stages)
+    heights = [1, 1, _GAP] * (count - 1) + [1, 1, _SCALE]
+    size = (_CELL * columns + _LABELS, _CELL * sum(heights) + _HEAD + _FOOT)
+    figure = Figure(figsize=size, layout=looks.side_by_side())
+    grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+    for image in range(count):
+        above, below = (
+            [figure.add_subplot(grid[3 * image + row, column]) for column in range(columns)] for row in (0, 1)
+        )
+        for axis in (*above, *below):
+            looks.frameless(axis)
+        looks.show_pixels(above[0], first.pixels[image])
+        looks.show_pixels(below[0], first.seen[image])
+        for axis, label in ((above[1], "reconstruction"), (below[1], name)):
+            axis.set_ylabel(label, fontsize=looks.SMALL, color=looks.DARK)
+        for column, stage in enumerate(stages, start=1):
+            looks.show_pixels(above[column], stage.panels.reconstruction[image])
+            looks.show_map(below[column], stage.panels.maps[name][image], first.grid)
+        if image == 0:
+            for axis, title in zip(
+                above, (f"image,\nseen ({first.visible:.0%})", *(s.title for s in stages)), strict=True
+            ):
+                axis.set_title(title, fontsize=looks.TITLE, color=looks.DARK)
+    looks.add_scale(figure, grid[-1, 1:], wide=len(stages) > 2)
+    return looks.save(figure, path)
