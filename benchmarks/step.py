@@ -46,7 +46,7 @@ def build(name: str, model: str, *, reference: bool = False) -> Any:
     from hpm.targets import Pixels
     from hpm.teacher import HorizonDecay
 
-    what = {"alpha": 0.5} if reference else CONTESTANTS[name]
+    what: dict[str, Any] = {"alpha": 0.5} if reference else CONTESTANTS[name]
     if what["alpha"] is None:
         curriculum = Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random())
         student = MaskedAutoencoder(**SIZES[model], loss_predictor_depth=None)

@@ -22,7 +22,8 @@ Hpm = Callable[..., int]
 
 @pytest.fixture
 def run(tiny: Path, tmp_path: Path, hpm: Hpm) -> Path:
-    assert hpm("pretrain", tiny, "--output", tmp_path / "run", "-b", "Trainer.epochs = 2") == 0
+    changes = ("-b", "Trainer.epochs = 2", "-b", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
+    assert hpm("pretrain", tiny, "--output", tmp_path / "run", *changes) == 0
     return tmp_path / "run"
 
 

@@ -23,7 +23,8 @@ OURS = {"token": "token", "avg": "mean"}
 
 @pytest.fixture
 def run(tiny: Path, tmp_path: Path, hpm: Hpm) -> Path:
-    assert hpm("pretrain", tiny, "--output", tmp_path / "run", "-b", "Trainer.epochs = 2") == 0
+    changes = ("-b", "Trainer.epochs = 2", "-b", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
+    assert hpm("pretrain", tiny, "--output", tmp_path / "run", *changes) == 0
     return tmp_path / "run"
 
 
@@ -45,6 +46,8 @@ def test_timm_computes_our_features(hpm: Hpm, run: Path, tmp_path: Path, pool: s
     images, expected = features(run, pool, weights)
     with torch.no_grad():
         torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+    others = "teacher" if weights == "student" else "student"
+    assert not torch.allclose(features(run, pool, others)[1], expected, atol=1e-4)
     other = timm.create_model(f"local-dir:{out}", pretrained=True, global_pool="avg").eval()
     with torch.no_grad():
         torch.testing.assert_close(other(images), features(run, "avg", weights)[1], rtol=1e-5, atol=1e-5)

@@ -174,7 +174,7 @@ def test_a_published_file_needs_no_data(hpm: Hpm, tmp_path: Path, capsys: pytest
                       + "".join(f"MaskedAutoencoder.{name} = {value}\n" for name, value in shape.items()))  # fmt: skip
     torch.manual_seed(0)
     state = MaskedAutoencoder(**shape).encoder.state_dict()
-    torch.save({"model": {name: value for name, value in state.items()}}, tmp_path / "mae.pth")
+    torch.save({"model": state}, tmp_path / "mae.pth")
     folder = images(tmp_path / "mine")
     assert hpm("visualize", "mae.pth", config, "--images", folder, "--count", 2) == 0
     assert size_of(tmp_path / "sheet.png")[0] > 300
