@@ -72,11 +72,12 @@ def embed(
     try:
         done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
         if not done.images:
-            unfinished.unlink()
             raise UserError(f"{folder} holds no {'readable image' if done.problems else 'images'}")
         unfinished.replace(out)
     except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror or error}; choose another --out") from error
+        raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
     skipped = f", {len(done.problems)} unreadable ones left out" if done.problems else ""
     console.print(f"features of {done.images} images{skipped}: {out}", markup=False, highlight=False, soft_wrap=True)
     return done

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -80,8 +81,8 @@ def export(
         if out.is_dir():
             out.rmdir()  # empty
         partial.replace(out)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror or error}; choose another --out") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
     console.print(f"{weights}'s weights: {out}", markup=False, highlight=False, soft_wrap=True)
     if to == "timm":
         console.print(f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=N)", markup=False)

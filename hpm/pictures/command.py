@@ -16,6 +16,7 @@ from hpm.errors import UserError
 from hpm.inference import image_files, load_model, read
 from hpm.loading import Loaded
 from hpm.pictures import Stage, draw_sheet, draw_strip, draw_timeline, look
+from hpm.pictures.looks import check_name
 from hpm.runfolder import RunFolder
 from hpm.visualize import held_out
 
@@ -47,19 +48,34 @@ def visualize(
     """
     if not 1 <= count <= MOST_IMAGES:
         raise UserError(f"--count {count} must be 1 to {MOST_IMAGES} images")
-    if kind == "timeline":
-        run = _run_of(path)
-        return _tell(console, _timeline(run, out or run.path / "timeline.png"))
+    if out is not None:
+        check_name(out)
+    try:
+        if kind == "timeline":
+            run = _run_of(path)
+            drawn = _timeline(run, out or run.path / "timeline.png")
+        else:
+            drawn = _draw(path, console, kind, configs, bindings, images, count, out)
+    except OSError as error:
+        raise UserError(f"the picture could not be written: {error}; choose another --out") from error
+    console.print(f"picture: {drawn}", markup=False, highlight=False, soft_wrap=True)
+    return drawn
+
+
+def _draw(
+    path: Path, console: Console, kind: str, configs: Sequence[str], bindings: Sequence[str], images: Path | None,
+    count: int, out: Path | None,
+) -> Path:  # fmt: skip
+    """A sheet or a strip."""
     loaded = _load(path, configs, bindings, images)
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
-    shown = _from_folder(console, loaded.trainer.source, images, count) if images else held_out(
-        loaded.trainer.source, count
-    )  # fmt: skip
+    source = loaded.trainer.source
+    shown = held_out(source, count) if images is None else _from_folder(console, source, images, count)
     out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
     if kind == "sheet":
-        return _tell(console, draw_sheet(look(loaded.subject(), shown), out))
-    return _tell(console, draw_strip(_stages(console, loaded, shown), out))
+        return draw_sheet(look(loaded.subject(), shown), out)
+    return draw_strip(_stages(console, loaded, shown), out)
 
 
 def _load(path: Path, configs: Sequence[str], bindings: Sequence[str], images: Path | None) -> Loaded:
@@ -131,8 +147,3 @@ def _timeline(run: RunFolder, out: Path) -> Path:
         raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
     sampler = re.search(r"^Curriculum\.sampler = @([\w.]+)", run.saved_config(), re.MULTILINE)
     return draw_timeline(rows, sampler[1].rpartition(".")[2] if sampler else "", out)
-
-
-def _tell(console: Console, path: Path) -> Path:
-    console.print(f"picture: {path}", markup=False, highlight=False, soft_wrap=True)
-    return path

@@ -59,17 +59,26 @@ def frameless(axis: Axes) -> None:
         spine.set_visible(False)
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all.
+def check_name(path: Path) -> None:
+    """Find out before the work whether a picture can have this name.
 
     Raises:
-        UserError: if the name is not of a PNG or its folder is missing.
-        OSError: if the disk refuses it.
+        UserError: if it is not a PNG's, or its folder is missing.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path} is no name of a PNG picture; let it end in .png")
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all.
+
+    Raises:
+        UserError: see `check_name`.
+        OSError: if the disk refuses it.
+    """
+    check_name(path)
     FigureCanvasAgg(figure)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, dpi=_DPI, format="png", facecolor="white")

@@ -53,8 +53,9 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:
     """The mask as a band of patches by difficulty, below alpha, under one of random patches."""
     _prepare(axis, "share of the mask")
-    # A row tells of the interval before it.
+    # A row tells of the interval before it; where that began in another epoch, of the part in this one.
     epochs, alpha = np.concatenate([[0.0], epochs]), np.concatenate([alpha[:1], alpha])
+    epochs = np.append(np.maximum(epochs[:-1], np.ceil(epochs[1:]) - 1), epochs[-1])
     share = alpha if following else np.zeros_like(alpha)
     axis.fill_between(epochs, share, 1, step="pre", color=looks.LIGHT, linewidth=0)
     axis.fill_between(epochs, 0, share, step="pre", color=looks.BLUE, linewidth=0)
@@ -70,8 +71,9 @@ def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: st
     """Names where the bands are thickest, away from the frame."""
     inner = slice(len(epochs) // 8, max(len(epochs) // 8 + 1, len(epochs) * 7 // 8))
     for band, name, color in (
-        (share, f"{following} patches: alpha", "white"), (1 - share, "random patches: 1 - alpha", looks.DARK),
-    ):  # fmt: skip
+        (share, f"{following} patches: alpha", "white"),
+        (1 - share, "random patches: 1 \N{MINUS SIGN} alpha", looks.DARK),
+    ):
         place = inner.start + int(np.argmax(band[inner]))
         if band[place] > 0.12:  # room for a line of text
             middle = share[place] / 2 if band is share else (1 + share[place]) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from rich.console import Console
 
 from hpm.inference import load_model
 from hpm.loading import load
+from hpm.model import MaskedAutoencoder
 from hpm.patches import patchify
 from hpm.pictures import draw_timeline, look
-from hpm.pictures.command import visualize
+from hpm.pictures.command import _stages, visualize
+from hpm.pictures.timeline import _draw_shares
 from hpm.visualize import held_out, picture
 
 Hpm = Callable[..., int]
@@ -123,8 +126,6 @@ def test_a_strip_shows_each_checkpoint_as_it_was(run: Path, tmp_path: Path) -> N
     out = visualize(run, console, kind="strip", count=1, out=tmp_path / "strip.png")
     width, height = size_of(out)
     assert width > height  # 1 + 6 columns, two rows
-    from hpm.pictures.command import _stages
-
     loaded = load_model(run)
     shown = held_out(loaded.trainer.source, 2)
     stages = _stages(console, loaded, shown)
@@ -164,8 +165,6 @@ def test_images_of_ones_own(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.
 
 def test_a_published_file_needs_no_data(hpm: Hpm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a config whose images are not on this machine."""
-    from hpm.model import MaskedAutoencoder
-
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16,
              "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 1}  # fmt: skip
     config = tmp_path / "far.gin"
@@ -203,3 +202,17 @@ def test_a_timeline_of_incomplete_rows(tmp_path: Path) -> None:
     assert size_of(draw_timeline(rows, "HardestFirst", tmp_path / "t.png"))[0] > 300
     constant = [json.loads(json.dumps(row | {"reconstruction_loss": 1.0, "prediction_accuracy": 0.4})) for row in rows]
     assert size_of(draw_timeline(constant, "Unknown", tmp_path / "u.png"))[0] > 300
+
+
+def test_alpha_changes_where_an_epoch_begins() -> None:
+    """Though no row was written there: rows of epochs 0.4, 0.8, 1.2, ... under a ramp that moves once an epoch."""
+    from matplotlib.figure import Figure
+
+    epochs = np.arange(1, 11) * 0.4
+    alpha = np.ceil(epochs) / 4
+    axis = Figure().subplots()
+    _draw_shares(axis, epochs, alpha, "hard")
+    drawn = axis.lines[0].get_xydata()
+    changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] > before[1]]
+    assert changes == pytest.approx([1, 2, 3])
+    assert drawn[-1].tolist() == [4, 1]

@@ -17,7 +17,7 @@ from hpm.evaluation import KNN, Agreement, Evaluation, LowShot, Subject, classif
 from hpm.evaluation.agreement import spearman
 from hpm.evaluation.low_shot import draw_labels, layer_groups
 from hpm.model import MaskedAutoencoder
-from hpm.visualize import _as_image, picture
+from hpm.visualize import picture
 
 EVALUATIONS = [
     KNN(k=5, train_images=200, test_images=60, baselines=True),
@@ -210,11 +210,6 @@ def test_unknown_pools_are_refused(subject: Subject) -> None:
     split = subject.source.test()
     with pytest.raises(ValueError, match=r"extract.pool = 'max'"):
         extract(subject.model.encoder, subject.source, split, torch.arange(2), pool="max", device=subject.device)
-
-
-@pytest.mark.parametrize(("channels", "shape"), [(1, (8, 8)), (2, (8, 8)), (3, (8, 8, 3)), (4, (8, 8, 3))])
-def test_any_number_of_channels_can_be_shown(channels: int, shape: tuple[int, ...]) -> None:
-    assert _as_image(torch.rand(channels, 8, 8, generator=torch.Generator().manual_seed(0))).shape == shape
 
 
 @pytest.mark.parametrize("predictor", [True, False])
