@@ -103,7 +103,7 @@ def test_a_scope_is_consumed_by_its_own_name(tiny: Path) -> None:
         "KNN.train_images = 20",
     ]
     trainer = configuration.parse([str(tiny)], bindings).build()
-    assert [evaluation.k for evaluation in trainer.evaluations] == [3, 5]
+    assert [evaluation.ks for evaluation in trainer.evaluations] == [(3,), (5,)]
 
 
 def test_help_answers_without_heavy_imports() -> None:
