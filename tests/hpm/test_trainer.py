@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,24 +143,29 @@ def test_warns_of_a_teacher_that_is_slower_than_the_run(
 
 
 @pytest.fixture
-def full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "plugins"))
+def full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny.parent)
     tiny.write_text(
         f"import full_disk\n{tiny.read_text()}\nCurriculum.scheduler = @FullDisk()\nFullDisk.end = 0.5\n"
         "Trainer.progress_per = 'step'\nTrainer.log_every = 1\nTrainer.checkpoint_every = 5\n"
         "Trainer.keep_checkpoints = 9\n"
     )
-    yield tiny
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return tiny
 
 
-def test_a_full_disk_does_not_end_a_run(
-    hpm: Hpm, full_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def with_full_disk(config: Path, until: float) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own: no file of that process may grow, whatever the tests' output is written to."""
+    root, plugins = Path(__file__).parents[2], Path(__file__).parents[1] / "plugins"
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{plugins}", "FULL_UNTIL": str(until)}
+    command = [sys.executable, "-m", "hpm", "pretrain", str(config), "--output", "run"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_full_disk_does_not_end_a_run(full_disk: Path) -> None:
     """Metrics and checkpoints that cannot be written are warned of, and written when there is room again."""
-    monkeypatch.setenv("FULL_UNTIL", "0.7")
-    assert hpm("pretrain", full_disk, "--output", "run") == 0
-    told = " ".join(capsys.readouterr().out.split())
+    ran = with_full_disk(full_disk, until=0.7)
+    assert ran.returncode == 0, ran.stderr
+    told = " ".join(ran.stdout.split())
     assert "metrics wait in memory" in told
     assert "could not be written" in told
     assert [row["step"] for row in rows() if row["kind"] == "train"] == list(range(1, 41))
@@ -167,11 +174,9 @@ def test_a_full_disk_does_not_end_a_run(
     assert 0 < len(kept) < 8
 
 
-def test_a_disk_that_stays_full_is_told_at_the_end(
-    hpm: Hpm, full_disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FULL_UNTIL", "2")
-    assert hpm("pretrain", full_disk, "--output", "run") == 3
-    assert "make room and go on with --resume --output run" in " ".join(capsys.readouterr().err.split())
+def test_a_disk_that_stays_full_is_told_at_the_end(full_disk: Path) -> None:
+    ran = with_full_disk(full_disk, until=2)
+    assert ran.returncode == 3, ran.stderr
+    assert "make room and go on with --resume --output run" in " ".join(ran.stderr.split())
     assert not Path("run/summary.json").exists()
     assert checkpoint.found(Path("run/checkpoints"))
