@@ -89,7 +89,7 @@ def pretrain(
     else:
         resume = False
     console = Console(quiet=not processes.is_main)
-    with _warnings_to(console):
+    with notices_to(console):
         _pretrain(console, configs or [], binding or [], output, resume=resume, init_from=init_from, dry_run=dry_run)
     processes.disconnect()
 
@@ -184,7 +184,7 @@ def _resume_command(folder: RunFolder) -> str:
 
 
 @contextmanager
-def _warnings_to(console: Console) -> Iterator[None]:
+def notices_to(console: Console) -> Iterator[None]:
     """Notices are for people: a yellow line, not a place in our source. Other warnings go where they always go."""
     others = warnings.showwarning
 
@@ -220,7 +220,10 @@ def evaluate(
         typer.Argument(metavar="CONFIG...", help="For a published file its config; for any model the protocols'."),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="Of knn, linear, linear-mae, finetune, low-shot, agreement, diagnostics, localization.")
+        str,
+        typer.Option(
+            help="Of knn, linear, linear-mae, ridge, finetune, low-shot, agreement, diagnostics and localization."
+        ),
     ] = "knn,linear",
     weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
     seeds: Annotated[int | None, typer.Option(help="Seeds to repeat with; for low-shot, draws of the labels.")] = None,
@@ -240,7 +243,7 @@ def evaluate(
 
     processes = Processes.from_environment()
     console = Console(quiet=not processes.is_main)
-    with _warnings_to(console):
+    with notices_to(console):
         processes.connect(torch.device("cpu"))
         processes.main_only(
             lambda: run_protocols(
@@ -310,7 +313,7 @@ def visualize(
     if strip and timeline:
         raise UserError("--strip and --timeline are two pictures; ask for one of them")
     console, kind = Console(), "strip" if strip else "timeline" if timeline else "sheet"
-    with _warnings_to(console):
+    with notices_to(console):
         draw(model, console, kind=kind, configs=configs or [], bindings=binding or [], images=images, count=count,
              out=out)  # fmt: skip
 
@@ -340,7 +343,7 @@ def export(
     from hpm.export import export as write
 
     console = Console()
-    with _warnings_to(console):
+    with notices_to(console):
         write(model, out, console, to=to, configs=configs or [], bindings=binding or [], pool=pool, weights=weights,
               whole=whole)  # fmt: skip
 
@@ -368,7 +371,7 @@ def embed(
 
     *configs, folder = configs_and_folder
     console = Console()
-    with _warnings_to(console):
+    with notices_to(console):
         compute(model, Path(folder), out, console, configs=configs, bindings=binding or [], pool=pool, weights=weights,
                 batch_size=batch_size)  # fmt: skip
 
@@ -401,16 +404,21 @@ def list_parts() -> None:
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
 
 
-def main() -> None:
-    """Entry point: mistakes of the user end in one sentence and an exit code, not in a traceback."""
+def end_in_a_sentence(command: typer.Typer) -> None:
+    """Run a command; mistakes of the user end in one sentence and an exit code, not in a traceback."""
     try:
-        app(standalone_mode=True)
+        command(standalone_mode=True)
     except (UserError, TrainingError, Interrupted) as error:
         code, word = next(told for kind, told in _EXIT_CODES.items() if isinstance(error, kind))
         rank = os.environ.get("RANK", "0")
         if not isinstance(error, Elsewhere):
             typer.secho(f"{word}: {error}" if rank == "0" else f"process {rank}, {word}: {error}", fg="red", err=True)
         raise SystemExit(code) from None
+
+
+def main() -> None:
+    """Entry point."""
+    end_in_a_sentence(app)
 
 
 if __name__ == "__main__":

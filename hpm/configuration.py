@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ def parts() -> dict[str, list[type]]:
         "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
         "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.TimmDataset, data.RandomResizedCrop],
         "evaluations": [
-            evaluation.KNN, evaluation.Linear, evaluation.LinearMAE, evaluation.FineTune, evaluation.LowShot,
-            evaluation.Agreement, evaluation.Diagnostics, evaluation.Localization,
+            evaluation.KNN, evaluation.Linear, evaluation.LinearMAE, evaluation.Ridge, evaluation.FineTune,
+            evaluation.LowShot, evaluation.Agreement, evaluation.Diagnostics, evaluation.Localization,
         ],
         "training": [
             model.MaskedAutoencoder, method_module.Method, trainer_module.Trainer, tracking.MLflowTracker,
@@ -69,12 +69,12 @@ def parts() -> dict[str, list[type]]:
     }  # fmt: skip
 
 
-def _register() -> None:
-    for classes in parts().values():
-        for cls in classes:
-            selector = f"{cls.__module__}.{cls.__name__}"
-            if selector not in gin_config._REGISTRY:
-                gin.register(cls.__name__, module=cls.__module__)(cls)
+def register(classes: Iterable[type]) -> None:
+    """Let configs name these classes."""
+    for cls in classes:
+        selector = f"{cls.__module__}.{cls.__name__}"
+        if selector not in gin_config._REGISTRY:
+            gin.register(cls.__name__, module=cls.__module__)(cls)
 
 
 # What may change when a run is resumed: these touch no number, the others in brackets only how numbers are rounded.
@@ -140,14 +140,14 @@ class Config:
     name: str
     statements: tuple[_Statement, ...]
 
-    def build(self) -> Any:
-        """Build the `Trainer` and everything under it, and check that every binding was consumed.
+    def build(self, part: str = "Trainer") -> Any:
+        """Build the `Trainer`, or another part, and everything under it, and check that every binding was consumed.
 
         Raises:
             UserError: for any value that a part refuses.
         """
         try:
-            trainer = gin.get_configurable("Trainer")()
+            trainer = gin.get_configurable(part)()
         except UserError:
             raise
         except Exception as error:
@@ -194,7 +194,8 @@ def parse(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config:
     """
     if not configs:
         raise UserError("name at least one config, e.g. `hpm pretrain quickstart`")
-    _register()
+    for classes in parts().values():
+        register(classes)
     gin.clear_config()
     del gin_config._FILE_READERS[1:]  # looks for configs inside Python packages, and logs an error for each miss
     files = [find_config(name) for name in configs]

@@ -30,12 +30,13 @@ from hpm.evaluation.base import half_interval
 from hpm.loading import WEIGHTS, Loaded, load
 from hpm.runfolder import RunFolder
 from hpm.tracking import MLflowTracker
+from hpm.tracking_state import TrackingState
 
 PROTOCOLS = {
-    "knn": "KNN", "linear": "Linear", "linear-mae": "LinearMAE", "finetune": "FineTune", "low-shot": "LowShot",
-    "agreement": "Agreement", "diagnostics": "Diagnostics", "localization": "Localization",
+    "knn": "KNN", "linear": "Linear", "linear-mae": "LinearMAE", "ridge": "Ridge", "finetune": "FineTune",
+    "low-shot": "LowShot", "agreement": "Agreement", "diagnostics": "Diagnostics", "localization": "Localization",
 }  # fmt: skip
-_SHARES = ("knn/", "linear/", "linear_mae/", "finetune/", "low_shot/")  # metrics that are accuracies
+_SHARES = ("knn/", "linear/", "linear_mae/", "ridge/", "finetune/", "low_shot/")  # metrics that are accuracies
 _OF_A_DRAW = re.compile(r"/(draw\d+|interval)$")
 _WITHOUT_NUMBERS = (".num_workers",)  # bindings that change nothing but speed
 
@@ -273,24 +274,21 @@ def send_to_mlflow(run: RunFolder, tracker: MLflowTracker, entry: Entry) -> str 
     Returns:
         Where they went, without password; None where the run has no entry.
     """
-    state = run.path / "mlflow.json"
-    if not state.is_file():
+    try:
+        known = TrackingState.read(run.path)
+    except FileNotFoundError:
         return None
-    known = json.loads(state.read_text())
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow import MlflowClient
+    if known.run_id is None:
+        return None
+    # The file has no passwords; where it means the address that is configured, that one has.
+    client = (tracker if known.uri == tracker.where else MLflowTracker(uri=known.uri)).client()
     from mlflow.entities import Metric
 
-    # The file has no passwords; where it means the address that is configured, that one has.
-    uri = known["uri"]
-    if uri == tracker.where:
-        uri = tracker.uri or os.environ.get("MLFLOW_TRACKING_URI") or uri
     now, metrics = int(time.time() * 1000), []
     for name, metric in entry["metrics"].items():
         metrics.append(Metric(f"evaluate/{entry['weights']}/{name}", metric["mean"], now, entry["step"]))
         if "interval" in metric:
             name = f"evaluate/{entry['weights']}/{name}/interval"
             metrics.append(Metric(name, metric["interval"], now, entry["step"]))
-    MlflowClient(tracking_uri=uri).log_batch(known["run_id"], metrics=metrics)
-    return known["uri"]
+    client.log_batch(known.run_id, metrics=metrics)
+    return known.uri

@@ -20,7 +20,7 @@ from rich.console import Console
 from curriculum import Batch
 from hpm import checkpoint, state
 from hpm.clock import Clock
-from hpm.devices import peak_memory
+from hpm.devices import device_name, peak_memory
 from hpm.errors import Interrupted, Notice, TrainingError, UserError
 from hpm.evaluation import Evaluation, Subject
 from hpm.method import Losses
@@ -28,6 +28,7 @@ from hpm.progress import TrainingProgress
 from hpm.runfolder import RunFolder
 from hpm.signals import StopSignals
 from hpm.step import TrainingStep
+from hpm.version import source_version
 from hpm.visualize import picture
 
 if TYPE_CHECKING:
@@ -275,6 +276,7 @@ class Run:
             "training_seconds": self._seconds, "evaluation_seconds": seconds,
             "parameters": sum(parameter.numel() for parameter in self.method.student.parameters()),
             "processes": self.processes.world_size, "precision": settings.precision,
+            "data": type(settings.source).__name__, "device": device_name(settings.device), "commit": source_version(),
             "unreadable_images": self.folder.count_unreadable(), "peak_memory_bytes": peak_memory(settings.device),
             "picture": str(drawn), "tracking": tracker.problem or (tracker.where if tracker.enabled else "off"),
             "metrics": metrics,

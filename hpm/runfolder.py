@@ -11,11 +11,13 @@ unreadable.txt    images that could not be read, where there are any
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from hpm.errors import Notice, UserError
 
 Row = dict[str, Any]
 _ORIGIN = "# started with --init-from "
+_PATIENCE = 20.0  # seconds
 
 
 def _with_origin(config: str, origin: str) -> str:
@@ -55,7 +58,8 @@ class RunFolder:
                 f"{self.path} already holds a run; continue it with --resume --output {self.path}, or choose another "
                 "--output"
             )
-        if self.path.is_dir() and any(self.path.iterdir()):
+        # A start that was killed leaves the first of the two files.
+        if self.path.is_dir() and any(path != self.operative for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty; choose another --output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -63,6 +67,32 @@ class RunFolder:
             self.config.write_text(config if init_from is None else _with_origin(config, str(init_from)))
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another --output") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from this run while it is entered.
+
+        Raises:
+            UserError: if another process is writing here, and goes on with it.
+        """
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            patience = time.monotonic() + _PATIENCE  # workers of a process that was just killed need a moment
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > patience:
+                        raise UserError(
+                            f"{self.path} is being written by another process; wait until it ends, or stop it"
+                        ) from error
+                    time.sleep(0.1)
+                except OSError:
+                    break  # a file system without locks
+            yield
+        finally:
+            os.close(file)
 
     def go_on(self, wanted: Callable[[Row], bool]) -> None:
         """Go on with the run: with the rows of metrics that are wanted, and the configuration `next_config`.

@@ -25,6 +25,7 @@ from hpm.errors import Notice
 from hpm.runfolder import Row
 from hpm.tracking_state import TrackingState
 
+EXPERIMENT = "curriculum-masking"
 _METRICS_A_CALL, _PARAMETERS_A_CALL, _VALUE_LENGTH = 1000, 100, 500
 _NOT_METRICS = {"step", "time", "kind"}
 _NOT_IN_A_NAME = re.compile(r"[^\w/.\- :]")  # MLflow refuses a whole batch for one of these
@@ -51,6 +52,8 @@ class MLflowTracker:
             `mlflow.db` in the current folder, which plain `mlflow ui` opens. A password belongs into the environment:
             what a config holds is saved with the run.
         experiment: name of the experiment that runs are put under.
+        tags: more tags of the run, e.g. `{'mlflow.parentRunId': '...'}` to put it under another.
+        system_metrics: whether to measure processors, memory, disk and network, every ten seconds.
         enabled: False to do without.
 
     Attributes:
@@ -61,8 +64,13 @@ class MLflowTracker:
     PATIENCE = 60.0  # seconds, at the end of a run
     PATIENCE_WHEN_KILLED = 10.0  # whoever sends a signal does not wait long
 
-    def __init__(self, *, uri: str | None = None, experiment: str = "curriculum-masking", enabled: bool = True) -> None:
+    def __init__(
+        self, *, uri: str | None = None, experiment: str = EXPERIMENT, tags: Mapping[str, str] | None = None,
+        system_metrics: bool = False, enabled: bool = True,
+    ) -> None:  # fmt: skip
         self.uri, self.experiment, self.enabled = uri, experiment, enabled
+        self.tags, self.system_metrics = dict(tags or {}), system_metrics
+        self._monitor: Any = None
         self.problem: str | None = None
         self._client: Any = None
         self._state = TrackingState(self.where)
@@ -85,17 +93,18 @@ class MLflowTracker:
     def _uri(self) -> str:
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
+    def client(self) -> Any:
+        """An `MlflowClient` of the server."""
+        _quiet_and_quick()
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self._uri)
+
     def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Open the run, or go on with the one that `folder` belongs to."""
         if not self.enabled:
             return
-        # A server that is not there is noticed in seconds, not in the minutes of MLflow's own retries.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # `problem` says it, once
+        _quiet_and_quick()
         try:
             import mlflow  # noqa: F401 - here, since a thread that imports and a process that forks do not go together
         except Exception as error:  # a broken installation can raise anything
@@ -105,7 +114,7 @@ class MLflowTracker:
         if self.uri is not None and self.where != self.uri:
             _warn("MLflowTracker.uri holds a password, which config.gin and the checkpoints keep; the environment "
                   "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD keep it out of them")  # fmt: skip
-        self._opening = _Opening(folder, name, dict(parameters), dict(tags))
+        self._opening = _Opening(folder, name, dict(parameters), {**tags, **self.tags})
         self._state = self._known(folder)
         self._remember()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
@@ -190,6 +199,8 @@ class MLflowTracker:
         state.sent = max(state.sent, len(rows))
         self._remember()
         if closing:
+            if self._monitor is not None:
+                self._monitor.finish()
             self._client.set_terminated(state.run_id, self._status)
         for path in files:
             if path.is_file():
@@ -208,11 +219,10 @@ class MLflowTracker:
 
     def _open(self) -> None:
         """Find the run or make it, and give it the parameters that it lacks."""
-        from mlflow import MlflowClient
         from mlflow.entities import Param
 
         assert self._opening is not None
-        self._client, state = MlflowClient(tracking_uri=self._uri), self._state
+        self._client, state = self.client(), self._state
         run = self._find() or self._create()
         if run.info.run_id != state.run_id:
             if state.run_id is not None:
@@ -229,6 +239,20 @@ class MLflowTracker:
         for first in range(0, len(parameters), _PARAMETERS_A_CALL):
             self._client.log_batch(state.run_id, params=parameters[first : first + _PARAMETERS_A_CALL])
         self._is_open = True
+        if self.system_metrics:
+            self._watch_system()
+
+    def _watch_system(self) -> None:
+        """Let MLflow measure the machine; its monitor ends by itself when the server goes away."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+        try:
+            self._monitor = SystemMetricsMonitor(self._state.run_id, resume_logging=True, tracking_uri=self._uri)
+            self._monitor.start()
+        except Exception as error:  # psutil is missing, or cannot read this machine
+            self.system_metrics = False
+            _warn(f"MLflowTracker.system_metrics cannot be measured: {error}")
 
     def _find(self) -> Any:
         """The run that is remembered, or None where the server does not have it; other errors are passed on."""
@@ -265,6 +289,16 @@ class MLflowTracker:
         told, self.problem = self.problem, f"MLflow cannot be used: {reason[:200]}"
         if told is None:
             _warn(f"{self.problem}; metrics are kept in the run folder and sent later")
+
+
+def _quiet_and_quick() -> None:
+    """A server that is not there is noticed in seconds, not in the minutes of MLflow's own retries."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # `problem` says it, once
 
 
 def without_password(uri: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hpm.runfolder import RunFolder
 from hpm.signals import StopSignals
 from hpm.step import TrainingStep
 from hpm.tracking import MLflowTracker
+from hpm.version import source_version
 
 _LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
 
@@ -195,8 +197,9 @@ class Trainer:
         Raises:
             TrainingError: if too many losses are not finite or too many images unreadable; checkpoints are kept.
             Interrupted: after SIGTERM or SIGUSR1; everything is saved.
+            UserError: if another process is writing to the folder.
         """
-        with StopSignals() as signals:
+        with StopSignals() as signals, folder.locked() if self.processes.is_main else nullcontext():
             run = Run(self, self.prepare(), folder, console, signals)
             if resume:
                 run.resume()
@@ -255,6 +258,7 @@ class Trainer:
             "config": name, "curriculum": " / ".join(type(part).__name__ for part in parts), "seed": str(self.seed),
             "data": type(self.source).__name__, "device": str(self.device), "precision": self.precision,
             "processes": str(self.processes.world_size), "folder": str(folder.path.resolve()),
+            "commit": source_version(),
         }  # fmt: skip
 
     def _warn_of_slow_teacher(self, console: Console) -> None:

@@ -11,6 +11,7 @@ from hpm.evaluation.linear import Linear
 from hpm.evaluation.linear_mae import LinearMAE
 from hpm.evaluation.localization import Localization
 from hpm.evaluation.low_shot import LowShot
+from hpm.evaluation.ridge import Ridge
 
 __all__ = [
     "KNN",
@@ -22,6 +23,7 @@ __all__ = [
     "LinearMAE",
     "Localization",
     "LowShot",
+    "Ridge",
     "Subject",
     "classifier",
     "extract",

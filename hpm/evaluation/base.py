@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import scipy.stats
+import scipy.special
 import torch
 from torch import Tensor
 
@@ -112,7 +112,7 @@ def half_interval(values: Sequence[float]) -> float:
     count = len(values)
     if count < 2:
         return 0.0
-    return float(scipy.stats.t.ppf(0.975, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    return float(scipy.special.stdtrit(count - 1, 0.975)) * statistics.stdev(values) / math.sqrt(count)
 
 
 def require_counts(owner: str, **counts: int | None) -> None:

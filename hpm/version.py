@@ -1,0 +1,24 @@
+"""Which source a run was made with."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from hpm import __version__
+
+
+@cache
+def source_version() -> str:
+    """The commit of a clone, with `-dirty` where its files differ from it; of an installed package, its version."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return __version__
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return described.stdout.strip()

@@ -1,0 +1,232 @@
+"""Starting a study: read and check its definition, open its storage, fill the queue and set workers to work."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import gin
+import optuna
+import torch
+from optuna import pruners, samplers
+from optuna.storages import RDBStorage
+from rich.console import Console
+
+from hpm import configuration
+from hpm.errors import Interrupted, UserError
+from hpm.tracking import MLflowTracker
+from studies.definition import Ablation, Definition, Search
+from studies.process import Placement
+from studies.storage import enqueue, exclusively, open_storage, open_study
+from studies.tracking import StudyTracker
+from studies.worker import Stopped, Worker
+
+_KINDS = {"ablation": Ablation, "search": Search}
+_OPTUNAS = (
+    samplers.TPESampler, samplers.RandomSampler, samplers.GPSampler, samplers.NSGAIISampler, pruners.MedianPruner,
+    pruners.PercentilePruner, pruners.HyperbandPruner, pruners.SuccessiveHalvingPruner, pruners.WilcoxonPruner,
+    pruners.PatientPruner,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a study is started with on a machine.
+
+    Args:
+        kind: "ablation" or "search".
+        configs: gin files that define it.
+        bindings: over them.
+        study: its name; None for the first config's.
+        storage: URL.
+        output: the folder of its runs; None for `runs/STUDY`.
+        workers: processes that take trials.
+        processes: of each run; more than one through torchrun, each with a device of its own where there are some.
+        heartbeat: seconds between signs of life.
+        grace: seconds without one after which a trial counts as dead.
+        retries: of a dead worker's trial.
+        timeout: seconds after which no trial is started; None for none.
+        poll: seconds between a worker's looks at its run.
+    """
+
+    kind: str
+    configs: tuple[str, ...]
+    bindings: tuple[str, ...]
+    study: str | None
+    storage: str
+    output: Path | None
+    workers: int = 1
+    processes: int = 1
+    heartbeat: int = 60
+    grace: int = 300
+    retries: int = 3
+    timeout: float | None = None
+    poll: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self.study or Path(self.configs[0]).stem
+
+    @property
+    def folder(self) -> Path:
+        """Of its runs."""
+        return self.output or Path("runs") / self.name
+
+    def open(self) -> RDBStorage:
+        """Its storage."""
+        return open_storage(self.storage, heartbeat=self.heartbeat, grace=self.grace, retries=self.retries)
+
+    def command(self, worker: int) -> list[str]:
+        """What starts a worker of it."""
+        words = [sys.executable, "-m", "studies", "work", self.kind, *self.configs]
+        for text in self.bindings:
+            words += ["--binding", text]
+        timeout = [] if self.timeout is None else ["--timeout", str(self.timeout)]
+        return [
+            *words, "--study", self.name, "--output", str(self.folder), "--workers",
+            str(self.workers), "--processes", str(self.processes), "--heartbeat", str(self.heartbeat), "--grace",
+            str(self.grace), "--retries", str(self.retries), "--poll", str(self.poll), "--worker", str(worker),
+            *timeout,
+        ]  # fmt: skip
+
+
+def define(kind: str, configs: Sequence[str], bindings: Sequence[str]) -> Definition:
+    """Read a study's definition.
+
+    Raises:
+        UserError: naming the binding at fault.
+    """
+    configuration.register([Ablation, Search, *_OPTUNAS])
+    part = _KINDS[kind].__name__
+    config = configuration.parse(configs, bindings)
+    if not any(statement.key[1].endswith(f".{part}") for statement in config.statements):
+        raise UserError(
+            f"{configs[0]} binds nothing of {part}; `ablate` takes a file of an Ablation, `search` of a Search"
+        )
+    definition = config.build(part)
+    if isinstance(definition, Search):
+        # What the config says of the sampler is kept: the next config that is parsed clears it.
+        bound = gin.get_bindings(definition.sampler_name)
+        definition.sampler = functools.partial(definition.sampler, **bound)
+    return definition
+
+
+def start(launch: Launch, console: Console, *, trials: int | None = None) -> optuna.Study:
+    """Work through a study, or go on with it.
+
+    Raises:
+        UserError: before anything is trained, for whatever is wrong with it.
+        Interrupted: after SIGINT or SIGTERM; every trial that was running is back in the queue.
+    """
+    if launch.workers < 1 or launch.processes < 1:
+        raise UserError(f"--workers {launch.workers} and --processes {launch.processes} must be at least 1")
+    placement_of(launch, 0)
+    with console.status("checking ..."):
+        definition = define(launch.kind, launch.configs, launch.bindings)
+        identity = definition.check()
+        tracker = tracker_of(definition, launch.name)
+    storage = launch.open()
+    with exclusively(storage):
+        study = open_study(storage, launch.name, definition, identity)
+        added = enqueue(study, definition, trials=trials)
+    tracker.prepare(study, list(definition.variants) if isinstance(definition, Ablation) else [])
+    console.print(
+        f"study {launch.name}: {_states(study)}; {added} added\nruns: {launch.folder}; MLflow: "
+        f"{tracker.where if tracker.enabled else 'off'}", highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if launch.workers == 1:
+        try:
+            work(launch, 0, _line(console), definition=definition)
+        except Stopped as stopped:
+            raise Interrupted(f"{stopped}: {_states(study)}; go on with the same command") from stopped
+    else:
+        _work_together(launch, study)
+    return study
+
+
+def tracker_of(definition: Definition, name: str) -> StudyTracker:
+    """Sends the study where its runs are sent."""
+    trainer = configuration.parse(definition.base, definition.bindings).build()
+    return StudyTracker(trainer.tracker or MLflowTracker(enabled=False), name)
+
+
+def work(launch: Launch, number: int, say: Callable[[str], None], *, definition: Definition | None = None) -> None:
+    """One worker's share.
+
+    Raises:
+        Stopped: after SIGINT or SIGTERM.
+    """
+    definition = definition or define(launch.kind, launch.configs, launch.bindings)
+    storage = launch.open()
+    study = optuna.load_study(study_name=launch.name, storage=storage)
+    deadline = None if launch.timeout is None else time.monotonic() + launch.timeout
+    Worker(
+        study, storage, definition, launch.folder, tracker=tracker_of(definition, launch.name),
+        placement=placement_of(launch, number), say=say, poll=launch.poll, deadline=deadline,
+    ).work()  # fmt: skip
+
+
+def placement_of(launch: Launch, number: int) -> Placement:
+    """A worker's devices: its own where there are GPUs, its share of the cores where there are none.
+
+    Raises:
+        UserError: where there are fewer devices than workers and processes.
+    """
+    count = torch.cuda.device_count()
+    if count:
+        wanted = launch.workers * launch.processes
+        if wanted > count:
+            raise UserError(
+                f"--workers {launch.workers} with --processes {launch.processes} needs {wanted} GPUs, this machine has "
+                f"{count}"
+            )
+        first = number * launch.processes
+        return Placement(devices=tuple(range(first, first + launch.processes)), processes=launch.processes)
+    cores = os.cpu_count() or 1
+    return Placement(processes=launch.processes, threads=max(1, cores // (launch.workers * launch.processes)))
+
+
+def _work_together(launch: Launch, study: optuna.Study) -> None:
+    """Workers as processes; one that dies leaves its trial to the others."""
+    environment = {**os.environ, "HPM_STUDY_STORAGE": launch.storage}
+    workers = [
+        subprocess.Popen(launch.command(number), env=environment, start_new_session=True)
+        for number in range(launch.workers)
+    ]
+    stopped: list[str] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(signal.Signals(number).name)
+        for worker in workers:
+            if worker.poll() is None:
+                worker.terminate()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        codes = [worker.wait() for worker in workers]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped:
+        raise Interrupted(f"{stopped[0]}: {_states(study)}; go on with the same command")
+    if any(codes) and all(codes):
+        raise UserError(f"all workers ended early, exit codes {codes}; {_states(study)}; go on with the same command")
+
+
+def _states(study: optuna.Study) -> str:
+    counts = Counter(trial.state.name.lower() for trial in study.get_trials(deepcopy=False))
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no trials yet"
+
+
+def _line(console: Console) -> Callable[[str], None]:
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

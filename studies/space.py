@@ -1,0 +1,204 @@
+"""The space of a search: which bindings vary, and over what.
+
+A space is written in gin as bindings and what each may be:
+
+    Search.space = {
+        'Curriculum.scheduler': "Categorical(['@Ramp()', '@Cyclic()'])",
+        'Ramp.end': "Float(0, 1, when={'Curriculum.scheduler': '@Ramp()'})",
+        'Cyclic.cycles': "Int(1, 8, when={'Curriculum.scheduler': '@Cyclic()'})",
+        'Curriculum.mask_ratio': "Float(0.5, 0.9)",
+    }
+"""
+
+from __future__ import annotations
+
+import ast
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import optuna
+
+from hpm.errors import UserError
+
+Value = bool | int | float | str | None
+Setting = dict[str, Value]
+"""Values by binding, e.g. `{"Ramp.end": 0.7}`."""
+
+
+@dataclass(frozen=True)
+class Parameter(ABC):
+    """What one binding may be.
+
+    Args:
+        when: values that earlier parameters must have for this one to be there; always where empty.
+    """
+
+    when: Mapping[str, Value] = field(default_factory=dict, kw_only=True)
+
+    def applies(self, setting: Setting) -> bool:
+        """Whether this parameter is there beside what has been chosen before it."""
+        return all(name in setting and setting[name] == value for name, value in self.when.items())
+
+    @abstractmethod
+    def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
+        """A trial's value."""
+
+    @abstractmethod
+    def examples(self) -> Sequence[Value]:
+        """Values that between them show every mistake that the space can hold."""
+
+
+@dataclass(frozen=True)
+class Float(Parameter):
+    """A number from `low` to `high`, both included; spread over orders of magnitude with `log`, or in steps."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_range(self.low, self.high, self.log, self.step)
+
+    def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
+        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
+
+    def examples(self) -> Sequence[Value]:
+        return [float(self.low), float(self.high)]
+
+
+@dataclass(frozen=True)
+class Int(Parameter):
+    """A whole number from `low` to `high`, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, int) for value in (self.low, self.high, self.step)):
+            raise ValueError("low, high and step must be whole numbers")
+        _require_range(self.low, self.high, self.log, None if self.step == 1 else self.step)
+
+    def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
+        return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step)
+
+    def examples(self) -> Sequence[Value]:
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class Categorical(Parameter):
+    """One of several values; one that begins with `@` or `%` is a gin reference or macro."""
+
+    choices: Sequence[Value]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.choices, list | tuple) or not self.choices:
+            raise ValueError("choices must be a list of at least one value")
+        for choice in self.choices:
+            if not isinstance(choice, bool | int | float | str | None):
+                raise ValueError(f"a choice must be a number, a string, a bool or None, got {choice!r}")
+        if len(set(map(repr, self.choices))) < len(self.choices):
+            raise ValueError("a choice is named twice")
+
+    def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
+        return trial.suggest_categorical(name, list(self.choices))
+
+    def examples(self) -> Sequence[Value]:
+        return list(self.choices)
+
+
+_KINDS: dict[str, type[Parameter]] = {"Float": Float, "Int": Int, "Categorical": Categorical}
+
+
+def _require_range(low: float, high: float, log: bool, step: float | None) -> None:
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low, high)):
+        raise ValueError("low and high must be numbers")
+    if not low < high:
+        raise ValueError(f"low = {low} must be less than high = {high}")
+    if log and low <= 0:
+        raise ValueError(f"low = {low} must be positive with log=True")
+    if log and step is not None:
+        raise ValueError("log=True and step do not go together")
+    if step is not None and step <= 0:
+        raise ValueError(f"step = {step} must be positive")
+
+
+def parse_space(texts: Mapping[str, str]) -> dict[str, Parameter]:
+    """Read a space as a config holds it; nothing of it is evaluated as code.
+
+    Raises:
+        UserError: naming the entry at fault.
+    """
+    space: dict[str, Parameter] = {}
+    for name, text in texts.items():
+        try:
+            space[name] = _parse(text)
+        except (ValueError, TypeError, SyntaxError) as error:
+            raise UserError(
+                f"Search.space['{name}'] = {text!r} is no parameter: {error}; write 'Float(0, 1)', "
+                "'Float(1e-5, 1e-3, log=True)', 'Int(1, 8)' or \"Categorical(['linear', 'cosine'])\""
+            ) from error
+        for other, value in space[name].when.items():
+            known = space.get(other)
+            if known is None or other == name:
+                raise UserError(f"Search.space['{name}'] depends on {other}, which must stand before it in the space")
+            if isinstance(known, Categorical) and value not in known.choices:
+                raise UserError(f"Search.space['{name}'] depends on {other} = {value!r}, which it never is")
+    return space
+
+
+def _parse(text: str) -> Parameter:
+    if not isinstance(text, str):
+        raise ValueError("it must be a string")
+    call = ast.parse(text.strip(), mode="eval").body
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in _KINDS:
+        raise ValueError(f"it must be one of {', '.join(_KINDS)}")
+    arguments = [ast.literal_eval(argument) for argument in call.args]
+    keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    return _KINDS[call.func.id](*arguments, **keywords)
+
+
+def suggest(trial: optuna.trial.BaseTrial, space: Mapping[str, Parameter]) -> Setting:
+    """A trial's setting: the parameters that apply, in the order of the space."""
+    setting: Setting = {}
+    for name, parameter in space.items():
+        if parameter.applies(setting):
+            setting[name] = parameter.suggest(trial, name)
+    return setting
+
+
+def example_settings(space: Mapping[str, Parameter]) -> Iterator[Setting]:
+    """Settings in which every choice and every bound occurs, each once; the others keep their first value."""
+
+    def complete(fixed: Setting) -> Setting:
+        setting: Setting = {}
+        for name, parameter in space.items():
+            if parameter.applies(setting):
+                setting[name] = fixed.get(name, parameter.examples()[0])
+        return setting
+
+    seen: list[Setting] = []
+    for name, parameter in space.items():
+        for value in parameter.examples():
+            setting = complete({**_needed(space, name), name: value})
+            if setting not in seen:
+                seen.append(setting)
+                yield setting
+
+
+def _needed(space: Mapping[str, Parameter], name: str) -> Setting:
+    """What must be chosen for a parameter to apply."""
+    needed: Setting = {}
+    for other, value in space[name].when.items():
+        needed |= {**_needed(space, other), other: value}
+    return needed
+
+
+def binding(name: str, value: Value) -> str:
+    """A value as a gin binding."""
+    reference = isinstance(value, str) and value.startswith(("@", "%"))
+    return f"{name} = {value if reference else repr(value)}"

@@ -1,0 +1,269 @@
+"""A worker: takes trials from the study's queue, lets `hpm pretrain` train them, and tells Optuna what came of it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from hpm import configuration
+from hpm import plan as planning
+from studies.definition import Definition, PlannedRun, Search
+from studies.process import Placement, RunProcess
+from studies.storage import ERROR, fail_dead_trials, give_back, retry, root_number, take
+from studies.tracking import StudyTracker
+
+Say = Callable[[str], None]
+_AWAY = (OperationalError, InterfaceError, optuna.exceptions.StorageInternalError)
+_PATIENCE_WITH_STORAGE = 600.0  # seconds that a storage may be away
+
+
+class Stopped(Exception):
+    """The worker was told to stop; its trial is back in the queue."""
+
+
+class _Lost(Exception):
+    """The trial is no longer this worker's: it was taken for dead."""
+
+
+class _Failed(Exception):
+    """The run ended with an error that trying again would repeat."""
+
+
+class _Died(Exception):
+    """The run ended without saying why, e.g. killed for memory."""
+
+
+class _Pruned(Exception):
+    """The pruner sees no hope."""
+
+
+class Worker:
+    """Works until the queue is empty and nobody else is at work either.
+
+    Args:
+        study: whose trials.
+        storage: that holds it.
+        definition: what a trial is.
+        folder: of the study; runs go to folders of their own in it.
+        tracker: copies the study to MLflow.
+        placement: where runs compute.
+        say: takes lines for people.
+        poll: seconds between looks at a run and at the queue.
+        deadline: `time.monotonic()` after which no trial is started; None for none.
+    """
+
+    def __init__(
+        self, study: optuna.Study, storage: RDBStorage, definition: Definition, folder: Path, *, tracker: StudyTracker,
+        placement: Placement, say: Say, poll: float = 1.0, deadline: float | None = None,
+    ) -> None:  # fmt: skip
+        self.study, self.storage, self.definition, self.folder = study, storage, definition, folder
+        self.tracker, self.placement, self.say, self.poll, self.deadline = tracker, placement, say, poll, deadline
+        self._stop: str | None = None
+        self._root = -1  # number of the trial at hand, or of the first that it tries again
+        if isinstance(definition, Search) and definition.pruner is not None:
+            study.pruner = definition.pruner
+
+    def work(self) -> None:
+        """Take trials until none is left.
+
+        Raises:
+            Stopped: after SIGINT or SIGTERM.
+        """
+        with self._signals():
+            while self._stop is None and (self.deadline is None or time.monotonic() < self.deadline):
+                self._patiently(lambda: fail_dead_trials(self.study, self.storage))
+                trial = self._patiently(self._take)
+                if trial is not None:
+                    self._try(trial)
+                elif self._patiently(lambda: self._others_at_work()):
+                    time.sleep(self.poll)  # whose trial comes back, should they die
+                else:
+                    break
+        if self._stop is not None:
+            raise Stopped(self._stop)
+
+    def _take(self) -> optuna.Trial | None:
+        trial = take(self.study, self.storage)
+        if trial is not None:
+            self._root = root_number(self.storage.get_trial(trial._trial_id))
+            if isinstance(self.definition, Search):
+                self.study.sampler = self.definition.sampler_of(self._root)
+        return trial
+
+    def _others_at_work(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def _try(self, trial: optuna.Trial) -> None:
+        """Everything that can become of a trial."""
+        try:
+            values, runs = self._runs(trial)
+        except _Pruned:
+            self._tell(trial, TrialState.PRUNED)
+            self.say(f"trial {trial.number}: pruned")
+        except _Failed as error:
+            self._tell(trial, TrialState.FAIL, error=str(error))
+            self.say(f"trial {trial.number}: failed, {error}")
+        except _Died as error:
+            self._retry(trial, str(error))
+        except (_Lost, optuna.exceptions.UpdateFinishedTrialError):
+            self.say(f"trial {trial.number}: was taken for dead and is left to others")
+        except Stopped:
+            self._patiently(lambda: give_back(trial, self.storage))
+        else:
+            self._tell(trial, TrialState.COMPLETE, values=values)
+            shown = "  ".join(
+                f"{name} {value:.4g}" for name, value in zip(self.definition.objectives, values, strict=True)
+            )
+            self.say(f"trial {trial.number}, {runs[0].variant}{_seeds(runs)}: {shown}")
+        self.tracker.update(self.study, trial.number)
+
+    def _runs(self, trial: optuna.Trial) -> tuple[list[float], list[PlannedRun]]:
+        """Train a trial's runs, one after the other; the objectives are means over them."""
+        runs = self._patiently(lambda: self.definition.plan(trial, self._root))
+        results: list[dict[str, Any]] = []
+        for number, run in enumerate(runs):
+            results.append(self._train(trial, run, first=number == 0))
+            self._patiently(lambda: trial.set_user_attr("results", results))
+            if isinstance(self.definition, Search) and self.definition.by_seed:
+                self._report(trial, results[-1]["metrics"][self.definition.metric], number)
+        values = [sum(result["metrics"][self.definition.metric] for result in results) / len(results)]
+        if isinstance(self.definition, Search) and self.definition.cost is not None:
+            values.append(sum(result["cost"][self.definition.cost] for result in results) / len(results))
+        return values, runs
+
+    def _train(self, trial: optuna.Trial, run: PlannedRun, *, first: bool) -> dict[str, Any]:
+        """Train one run, or find it trained.
+
+        Returns:
+            What the study keeps of it.
+        """
+        flops = self._flops(run)
+        extra = self.tracker.bindings(self.study, run, self._root)
+        process = RunProcess(
+            run, self.folder / run.name, self.folder / "logs" / f"{run.name}.txt", extra, self.placement
+        )
+        try:
+            code = self._watch(trial, process, first=first)
+        finally:
+            process.stop()
+        summary = process.summary()
+        if code == 0 and summary is not None:
+            return self._result(run, process, summary, flops)
+        told = process.last_words()
+        if code in (2, 3):
+            raise _Failed(f"{run.name}: {told}")
+        raise _Died(f"{run.name}: exit code {code}, {told}")
+
+    def _watch(self, trial: optuna.Trial, process: RunProcess, *, first: bool) -> int:
+        """The run's exit code; meanwhile show that the trial lives, and prune it."""
+        beat, prunes = 0.0, first and isinstance(self.definition, Search) and not self.definition.by_seed
+        while True:
+            code = process.wait(self.poll)
+            if code is None and self._stop is not None:
+                process.stop()
+                raise Stopped(self._stop)
+            if code is not None:
+                return code
+            if time.monotonic() - beat > (self.storage.get_heartbeat_interval() or 60):
+                beat = time.monotonic()
+                self._sign_of_life(trial)
+            if prunes:
+                for row in process.new_probes():
+                    self._report(trial, row.get(self.definition.probe), row["step"])  # type: ignore[attr-defined]
+
+    def _sign_of_life(self, trial: optuna.Trial) -> None:
+        """Neither a storage that is away for a moment nor one that comes back ends a run."""
+        try:
+            state = self.storage.get_trial(trial._trial_id).state
+            if state == TrialState.RUNNING:
+                self.storage.record_heartbeat(trial._trial_id)
+        except _AWAY as error:
+            self.say(f"the storage does not answer: {str(error).splitlines()[0][:200]}; the run goes on")
+            return
+        if state != TrialState.RUNNING:
+            raise _Lost
+
+    def _report(self, trial: optuna.Trial, value: float | None, step: int) -> None:
+        if value is None or not isinstance(self.definition, Search) or self.definition.pruner is None:
+            return
+        self._patiently(lambda: trial.report(value, step))
+        if self._patiently(trial.should_prune):
+            raise _Pruned
+
+    def _flops(self, run: PlannedRun) -> float:
+        """Of the whole training, counted from the configuration."""
+        bindings = [*run.bindings, f"Trainer.seed = {run.seed}"]
+        plan = planning.make(configuration.parse(run.configs, bindings))
+        return plan.step_flops * plan.steps
+
+    def _result(self, run: PlannedRun, process: RunProcess, summary: dict[str, Any], flops: float) -> dict[str, Any]:
+        metrics = {name: value for name, value in summary["metrics"].items() if math.isfinite(value)}
+        if self.definition.metric not in metrics:
+            raise _Failed(f"{run.name} has no {self.definition.metric}; it has {', '.join(sorted(metrics)) or 'none'}")
+        return {
+            "name": run.name, "variant": run.variant, "seed": run.seed, "folder": str(process.folder.path.resolve()),
+            "metrics": metrics, "data": summary["data"], "device": summary["device"], "commit": summary["commit"],
+            "cost": {"images": summary["images"], "training_seconds": summary["training_seconds"], "flops": flops},
+        }  # fmt: skip
+
+    # Nothing lost
+
+    def _tell(
+        self, trial: optuna.Trial, state: TrialState, *, values: list[float] | None = None, error: str | None = None
+    ) -> None:
+        def tell() -> None:
+            if error is not None:
+                trial.set_user_attr(ERROR, error[:1000])
+            try:
+                self.study.tell(trial, values, state=state)
+            except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as reason:
+                self.say(f"trial {trial.number}: was taken for dead; another worker finds its run complete ({reason})")
+
+        self._patiently(tell)
+
+    def _retry(self, trial: optuna.Trial, reason: str) -> None:
+        """A run that died is tried again, like the trial of a worker that died, from its newest checkpoint."""
+        self._tell(trial, TrialState.FAIL, error=reason)
+        self._patiently(lambda: retry(self.study, self.storage, trial._trial_id))
+        self.say(f"trial {trial.number}: {reason}; to be tried again")
+
+    def _patiently(self, ask: Callable[[], Any]) -> Any:
+        """Ask the storage; where it is away, again, for some minutes."""
+        end, told = time.monotonic() + _PATIENCE_WITH_STORAGE, False
+        while True:
+            try:
+                return ask()
+            except _AWAY as error:
+                if time.monotonic() > end:
+                    raise
+                if not told:
+                    self.say(f"the storage does not answer: {str(error).splitlines()[0][:200]}; trying again")
+                told = True
+                time.sleep(self.poll)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def notice(number: int, frame: FrameType | None) -> None:
+            self._stop = signal.Signals(number).name
+
+        before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _seeds(runs: list[PlannedRun]) -> str:
+    return f" seed {runs[0].seed}" if len(runs) == 1 else f", {len(runs)} seeds"
