@@ -206,6 +206,11 @@ def summarize(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     return summary
 
 
+def is_share(metric: str) -> bool:
+    """Whether a metric is an accuracy in [0, 1], which people read in percent."""
+    return metric.startswith(_SHARES)
+
+
 def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
     """For a terminal."""
     several = any("interval" in metric for metric in metrics.values())
@@ -213,7 +218,7 @@ def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
     for column in ("metric", "mean", *(["95 % interval", "values"] if several else [])):
         shown.add_column(column, justify="left" if column == "metric" else "right")
     for name, metric in metrics.items():
-        scale, unit = (100.0, " %") if name.startswith(_SHARES) else (1.0, "")
+        scale, unit = (100.0, " %") if is_share(name) else (1.0, "")
         digits = 2 if unit else 4
         row = [name, f"{scale * metric['mean']:.{digits}f}{unit}"]
         if "interval" in metric:

@@ -89,6 +89,37 @@ def _run(launch: Launch, trials: int | None) -> None:
         finish(launch, start(launch, console, trials=trials), console)
 
 
+@app.command("compare")
+def compare_command(
+    names: Annotated[list[str], typer.Argument(metavar="STUDY|EXPERIMENT...", help="Studies, or MLflow experiments.")],
+    metric: Annotated[str | None, typer.Option(help="Which; by default the first study's.")] = None,
+    against: Annotated[str | None, typer.Option(help="The baseline; by default the first study's.")] = None,
+    direction: Annotated[str | None, typer.Option(help="maximize or minimize; by default the study's.")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    output: Annotated[Path | None, typer.Option(help="A folder for report.html, tables and figures.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print every run as CSV.")] = False,
+) -> None:
+    """Compare variants over seeds: means, paired differences, tests, costs, and what to beware of."""
+    from rich.console import Console
+
+    from studies.finish import compare_sources
+    from studies.storage import open_storage
+
+    if direction not in (None, "maximize", "minimize"):
+        raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")
+    if markdown and csv:
+        raise UserError("--markdown and --csv are two formats; ask for one of them")
+    file = Path(storage.removeprefix("sqlite:///"))
+    there = None if storage.startswith("sqlite:///") and not file.is_file() else open_storage(storage)
+    console = Console(stderr=markdown or csv)
+    with notices_to(console):
+        compare_sources(
+            there, names, console, metric=metric, against=against, direction=direction, output=output,
+            as_markdown=markdown, as_csv=csv,
+        )  # fmt: skip
+
+
 @app.command(hidden=True)
 def work(
     kind: str, configs: Configs, worker: Annotated[int, typer.Option()], binding: Bindings = None,

@@ -169,7 +169,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protocol", "knn,svm"], "--protocol svm is unknown; choose from knn, linear, linear-mae, finetune"),
+        (["--protocol", "knn,svm"], "--protocol svm is unknown; choose from knn, linear, linear-mae, ridge, finetune"),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),
         (["--seeds", "0"], "--seeds 0 must be at least 1"),
