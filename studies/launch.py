@@ -26,7 +26,7 @@ from hpm.errors import Interrupted, UserError
 from hpm.tracking import MLflowTracker
 from studies.definition import Ablation, Definition, Search
 from studies.process import Placement
-from studies.storage import enqueue, exclusively, open_storage, open_study
+from studies.storage import enqueue, exclusively, open_storage, open_study, quiet_optuna
 from studies.tracking import StudyTracker
 from studies.worker import Stopped, Worker
 
@@ -106,6 +106,7 @@ def define(kind: str, configs: Sequence[str], bindings: Sequence[str]) -> Defini
     Raises:
         UserError: naming the binding at fault.
     """
+    quiet_optuna()
     configuration.register([Ablation, Search, *_OPTUNAS])
     part = _KINDS[kind].__name__
     config = configuration.parse(configs, bindings)

@@ -32,6 +32,12 @@ _TRIES = 3
 _ADVISORY_LOCK = 7_236_711_905_481  # of all studies of a database; any number that nobody else uses
 
 
+def quiet_optuna() -> None:
+    """Keep to what a user can act on: the heartbeat has been called experimental since 2021."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
 def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: int = 3) -> RDBStorage:
     """Open a storage, or create it.
 
@@ -44,10 +50,9 @@ def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: in
     Raises:
         UserError: if it cannot be reached.
     """
+    quiet_optuna()
     if heartbeat < 1 or grace <= heartbeat:
         raise UserError(f"--grace {grace} must be more than --heartbeat {heartbeat}, and that at least 1 second")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # the heartbeat's, since 2021
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
