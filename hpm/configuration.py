@@ -135,10 +135,12 @@ class Config:
     Args:
         name: the first config's name, for naming runs.
         statements: every binding, included files' too, in the order in which they were read.
+        imports: the modules that the files import, as they write it.
     """
 
     name: str
     statements: tuple[_Statement, ...]
+    imports: tuple[str, ...] = ()
 
     def build(self, part: str = "Trainer") -> Any:
         """Build the `Trainer`, or another part, and everything under it, and check that every binding was consumed.
@@ -215,7 +217,8 @@ def parse(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config:
         gin.finalize()
     for key, value in _bound().items():
         _check_type(key, value)
-    return Config(files[0].stem, tuple(statements))
+    imports = sorted(statement.format().strip() for statement in gin_config._IMPORTS)
+    return Config(files[0].stem, tuple(statements), tuple(imports))
 
 
 class _as_user_error:

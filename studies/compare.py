@@ -188,9 +188,9 @@ def _p(value: float) -> str:
 
 
 FOOTNOTE = (
-    "± is half a 95 % interval (Student's t). Differences are paired by seed; p by a two-sided paired t-test with Holm's "
-    "correction over the table, * below 0.05; d_z is the mean difference over its standard deviation. FLOPs are "
-    "counted, of the whole training."
+    "± is half a 95 % interval (Student's t). Differences are paired by seed; p by a two-sided paired t-test with "
+    "Holm's correction over the table, * below 0.05; d_z is the mean difference over its standard deviation. FLOPs "
+    "are counted, of the whole training."
 )
 
 

@@ -50,6 +50,8 @@ class Definition(ABC):
     """
 
     kind: str
+    imports: tuple[str, ...] = ()
+    """Import statements of the study's own file, e.g. of a user's parts; its runs get them too."""
 
     def __init__(
         self, *, base: Sequence[str], bindings: Sequence[str], seeds: Sequence[int], metric: str, direction: str

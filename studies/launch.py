@@ -115,6 +115,7 @@ def define(kind: str, configs: Sequence[str], bindings: Sequence[str]) -> Defini
             f"{configs[0]} binds nothing of {part}; `ablate` takes a file of an Ablation, `search` of a Search"
         )
     definition = config.build(part)
+    definition.imports = config.imports
     if isinstance(definition, Search):
         # What the config says of the sampler is kept: the next config that is parsed clears it.
         bound = gin.get_bindings(definition.sampler_name)

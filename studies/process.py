@@ -64,16 +64,22 @@ class RunProcess:
         log: takes what the run prints.
         extra: bindings that the study adds.
         placement: where it computes.
+        imports: a config that imports the study's own modules; None where it has none.
     """
 
-    def __init__(self, run: PlannedRun, path: Path, log: Path, extra: list[str], placement: Placement) -> None:
+    def __init__(
+        self, run: PlannedRun, path: Path, log: Path, extra: list[str], placement: Placement, *,
+        imports: Path | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.log = RunFolder(path), log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._read = 0  # bytes of the run's metrics
         self._output: IO[str] = log.open("a")
         bindings = [*run.bindings, f"Trainer.seed = {run.seed}", *extra]
+        first, *others = run.configs
+        configs = [first, *([str(imports)] if imports is not None else []), *others]
         command = [
-            *placement.command(), "pretrain", *run.configs, *(word for text in bindings for word in ("-b", text)),
+            *placement.command(), "pretrain", *configs, *(word for text in bindings for word in ("-b", text)),
             "--output", str(path), "--resume",
         ]  # fmt: skip
         # A group of its own: Ctrl-C reaches the worker alone, which stops its run in order.

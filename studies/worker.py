@@ -151,8 +151,9 @@ class Worker:
         flops = self._flops(run)
         extra = self.tracker.bindings(self.study, run, self._root)
         process = RunProcess(
-            run, self.folder / run.name, self.folder / "logs" / f"{run.name}.txt", extra, self.placement
-        )
+            run, self.folder / run.name, self.folder / "logs" / f"{run.name}.txt", extra, self.placement,
+            imports=self._imports(),
+        )  # fmt: skip
         try:
             code = self._watch(trial, process, first=first)
         finally:
@@ -164,6 +165,15 @@ class Worker:
         if code in (2, 3):
             raise _Failed(f"{run.name}: {told}")
         raise _Died(f"{run.name}: exit code {code}, {told}")
+
+    def _imports(self) -> Path | None:
+        """A config with the study's own imports, for its runs."""
+        if not self.definition.imports:
+            return None
+        path = self.folder / "imports.gin"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(self.definition.imports) + "\n")
+        return path
 
     def _watch(self, trial: optuna.Trial, process: RunProcess, *, first: bool) -> int:
         """The run's exit code; meanwhile show that the trial lives, and prune it."""

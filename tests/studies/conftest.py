@@ -1,0 +1,88 @@
+"""Studies over runs that take seconds, on SQLite and on a PostgreSQL server of the tests' own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Study = Callable[..., subprocess.CompletedProcess[str]]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def small(tiny: Path) -> Path:
+    """A run of 40 steps with a probe an epoch, for studies to vary."""
+    tiny.write_text(
+        f"{tiny.read_text()}\nTrainer.probe_every = 1\nTrainer.probes = [@Ridge()]\nTrainer.evaluations = [@Ridge()]\n"
+    )
+    return tiny
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Study:
+    """The `hpm-study` command as a process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        plugins = ROOT / "tests" / "plugins"
+        surroundings = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{plugins}", "OMP_NUM_THREADS": "1",
+                        "COLUMNS": "160", **environment}  # fmt: skip
+        command = [sys.executable, "-m", "studies", *map(str, arguments)]
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, timeout=600)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server, without a database; skips where Debian's package `postgresql` is not installed."""
+    folders = [Path(found).resolve().parent for found in [shutil.which("initdb")] if found]
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    programs = next((folder for folder in folders if (folder / "initdb").is_file()), None)
+    if programs is None:
+        pytest.skip("there is no PostgreSQL server on this machine")
+    folder = tmp_path_factory.mktemp("postgresql")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # The server refuses to be root, and its user must be let into the folder.
+    user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    for parent in [folder, *folder.parents][:3]:
+        parent.chmod(0o755)
+    os.chown(folder, user.pw_uid, user.pw_gid)
+
+    def call(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(programs / program), *arguments], check=True, stdout=subprocess.DEVNULL, timeout=120,
+            **({"user": user.pw_uid, "group": user.pw_gid} if os.getuid() == 0 else {}),
+            cwd=folder, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+
+    data = str(folder / "data")
+    call("initdb", "-D", data, "-U", "study", "--auth=trust", "--no-sync")
+    call("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", f"-p {port} -h 127.0.0.1 -k {folder} -F", "start")
+    try:
+        yield f"postgresql://study@127.0.0.1:{port}"
+    finally:
+        call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def postgresql(postgresql_server: str) -> str:
+    """The URL of a fresh database."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(f"{postgresql_server}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        count = connection.execute(sqlalchemy.text("SELECT count(*) FROM pg_database")).scalar()
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE study{count}"))
+    engine.dispose()
+    return f"{postgresql_server}/study{count}"

@@ -1,0 +1,73 @@
+"""Spaces as gin files write them: parsed without being run, suggested in order, every mistake named."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from hpm.errors import UserError
+from studies.space import Categorical, Float, Int, binding, example_settings, parse_space, suggest
+
+SPACE = {
+    "Curriculum.scheduler": "Categorical(['@Ramp()', '@Cyclic()'])",
+    "Ramp.end": "Float(0, 1, when={'Curriculum.scheduler': '@Ramp()'})",
+    "Ramp.shape": "Categorical(['linear', 'cosine'], when={'Curriculum.scheduler': '@Ramp()'})",
+    "Cyclic.cycles": "Int(1, 8, log=True, when={'Curriculum.scheduler': '@Cyclic()'})",
+    "Trainer.blr": "Float(1e-5, 1e-3, log=True)",
+}
+
+
+def test_parses_every_kind() -> None:
+    space = parse_space(SPACE)
+    assert space["Curriculum.scheduler"] == Categorical(["@Ramp()", "@Cyclic()"])
+    assert space["Ramp.end"] == Float(0, 1, when={"Curriculum.scheduler": "@Ramp()"})
+    assert space["Cyclic.cycles"] == Int(1, 8, log=True, when={"Curriculum.scheduler": "@Cyclic()"})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Flaot(0, 1)", "must be one of Float, Int, Categorical"),
+        ("Float(1, 0)", "low = 1 must be less than high = 0"),
+        ("Float(0, 1, log=True)", "must be positive"),
+        ("Int(0.5, 2)", "must be whole numbers"),
+        ("Float(0)", "missing 1 required positional argument"),
+        ("Float('a', 'b')", "must be numbers"),
+        ("Categorical([])", "at least one value"),
+        ("Categorical([1, 1])", "named twice"),
+        ("Categorical([[1]])", "a number, a string, a bool or None"),
+        ("Float(0, 1", "was never closed"),
+        ("Float(__import__('os').getpid(), 1)", "malformed node"),
+        ("(lambda: Float(0, 1))()", "must be one of"),
+        ("Float(0, 1, when={'Trainer.blr': 1})", "must stand before it"),
+        ("Float(0, 1, when={'Curriculum.scheduler': '@Constant()'})", "which it never is"),
+    ],
+)
+def test_names_the_entry_at_fault(text: str, told: str) -> None:
+    with pytest.raises(UserError, match=r"Search.space\['Ramp.begin'\]") as error:
+        parse_space({"Curriculum.scheduler": SPACE["Curriculum.scheduler"], "Ramp.begin": text})
+    assert told in str(error.value)
+
+
+def test_suggests_what_applies() -> None:
+    space = parse_space(SPACE)
+    fixed = {"Curriculum.scheduler": "@Cyclic()", "Cyclic.cycles": 3, "Trainer.blr": 1e-4}
+    assert suggest(optuna.trial.FixedTrial(fixed), space) == fixed
+
+
+def test_examples_show_every_choice_and_bound_once() -> None:
+    settings = list(example_settings(parse_space(SPACE)))
+    seen = {(name, value) for setting in settings for name, value in setting.items()}
+    assert {("Ramp.shape", "cosine"), ("Ramp.end", 0.0), ("Ramp.end", 1.0), ("Cyclic.cycles", 1), ("Cyclic.cycles", 8),
+            ("Trainer.blr", 1e-5), ("Trainer.blr", 1e-3)} <= seen  # fmt: skip
+    for setting in settings:
+        assert ("Cyclic.cycles" in setting) == (setting["Curriculum.scheduler"] == "@Cyclic()")
+        assert ("Ramp.end" in setting) == (setting["Curriculum.scheduler"] == "@Ramp()")
+    assert all(settings.count(setting) == 1 for setting in settings)
+
+
+def test_values_become_bindings() -> None:
+    assert binding("Ramp.shape", "linear") == "Ramp.shape = 'linear'"
+    assert binding("Curriculum.scheduler", "@Ramp()") == "Curriculum.scheduler = @Ramp()"
+    assert binding("Ramp.end", 0.1) == "Ramp.end = 0.1"
+    assert binding("Method.teacher_decay", None) == "Method.teacher_decay = None"

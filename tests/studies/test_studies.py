@@ -1,0 +1,121 @@
+"""Whole studies: workers, a dead worker, a stop and a restart, and what is there afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from studies.storage import open_storage
+from tests.studies.conftest import ROOT, Study
+
+ABLATION = """
+Ablation.base = ['tiny.gin']
+Ablation.bindings = ['MLflowTracker.enabled = False']
+Ablation.variants = {'random': ['curricula/random'], 'easy_to_hard': []}
+Ablation.seeds = [0, 1]
+Ablation.metric = 'ridge/pretrained'
+"""
+SEARCH = """
+import murder
+Search.base = ['tiny.gin']
+Search.bindings = ['MLflowTracker.enabled = False', 'Curriculum.scheduler = @Murder()']
+Search.space = {'Murder.shape': "Categorical(['linear', 'root'])", 'Murder.end': 'Float(0, 1)'}
+Search.first = [{'Murder.shape': 'linear', 'Murder.end': 0.5}]
+Search.metric = 'ridge/pretrained'
+Search.sampler = @TPESampler
+TPESampler.n_startup_trials = 3
+Search.pruner = @MedianPruner()
+MedianPruner.n_startup_trials = 2
+"""
+
+
+def trials(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=open_storage(url)).get_trials()
+
+
+def summary(folder: str) -> dict[str, Any]:
+    return json.loads(Path(folder, "summary.json").read_text())
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgresql"])
+def test_a_killed_workers_trial_goes_on(
+    study: Study, small: Path, tmp_path: Path, server: str, request: pytest.FixtureRequest
+) -> None:
+    """Two workers search; a run kills its own worker. Every trial is accounted for, none is lost or doubled."""
+    url = "sqlite:///studies.db" if server == "sqlite" else request.getfixturevalue("postgresql")
+    (tmp_path / "search.gin").write_text(SEARCH)
+    ran = study("search", "search.gin", "--trials", 5, "--workers", 2, "--storage", url, "--poll", 0.2,
+                MURDERED=str(tmp_path / "murdered"))  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = trials(url, "search")
+    counts = Counter(trial.state for trial in found)
+    assert counts[TrialState.FAIL] == 1
+    assert counts[TrialState.COMPLETE] + counts[TrialState.PRUNED] == 5
+    assert len(found) == 6
+    (dead,) = (trial for trial in found if trial.state == TrialState.FAIL)
+    (retried,) = (trial for trial in found if trial.system_attrs.get("retry_history") == [dead.number])
+    assert retried.params == dead.params
+    log = Path(f"runs/search/logs/trial-{dead.number:04d}.txt").read_text()
+    assert re.search(r"resuming after step \d+ of 40", log)
+    assert len(list(Path("runs/search").glob("trial-*"))) == 5
+    assert found[0].params == {"Murder.shape": "linear", "Murder.end": 0.5}
+    for trial in found:
+        if trial.state == TrialState.COMPLETE:
+            (result,) = trial.user_attrs["results"]
+            assert (
+                trial.value
+                == result["metrics"]["ridge/pretrained"]
+                == summary(result["folder"])["metrics"]["ridge/pretrained"]
+            )
+    best = max((trial for trial in found if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value)
+    text = Path("runs/search/best.gin").read_text()
+    assert f"Murder.shape = '{best.params['Murder.shape']}'" in text
+    assert Path("runs/search/report.html").is_file()
+
+
+def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "abl.gin").write_text(ABLATION)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "studies", "ablate", "abl.gin", "--poll", "0.2"]
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = Path("runs/abl/random-seed0/metrics.jsonl")
+    while not metrics.is_file() and first.poll() is None:
+        time.sleep(0.05)  # until the first run trains
+    first.send_signal(signal.SIGINT)
+    told, _ = first.communicate(timeout=120)
+    assert first.returncode == 75, told
+    assert "go on with the same command" in told
+    assert {trial.state for trial in trials("sqlite:///runs/studies.db", "abl")} == {TrialState.WAITING}
+
+    ran = study("ablate", "abl.gin", "--workers", 2, "--poll", 0.2)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    found = trials("sqlite:///runs/studies.db", "abl")
+    assert {(t.params["variant"], t.params["seed"]) for t in found} == {
+        (variant, seed) for variant in ("random", "easy_to_hard") for seed in (0, 1)
+    }
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 4
+    assert "resuming after step" in Path("runs/abl/logs/random-seed0.txt").read_text()
+    assert all(result["cost"]["images"] == 640 for trial in found for result in trial.user_attrs["results"])
+
+    compared = study("compare", "abl", "--markdown")
+    assert compared.returncode == 0, compared.stderr
+    assert "ridge/pretrained, %, against random" in compared.stdout
+    # The same seeds give the same results, whatever was interrupted.
+    again = study("ablate", "abl.gin", "--study", "again", "--poll", 0.2, "-b", "Ablation.seeds = [0]",
+                  "-b", "Ablation.variants = {'random': ['curricula/random']}")  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+    (repeated,) = trials("sqlite:///runs/studies.db", "again")
+    (before,) = (trial for trial in found if trial.params == {"variant": "random", "seed": 0})
+    assert repeated.value == before.value
