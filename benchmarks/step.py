@@ -7,6 +7,7 @@ a batch that leaves room for all, or name fewer `--contestants`. `--reference FO
 checkout of this project (0.1) computes it.
 
     python benchmarks/step.py [--model vit_base] [--batch-size 8] [--rounds 5] [--compile] [--device cpu]
+    torchrun --nproc-per-node 2 benchmarks/step.py ...      the batch is the sum over the processes
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -59,7 +61,9 @@ def build(name: str, model: str, *, reference: bool = False) -> Any:
 
 
 def stepper(name: str, options: argparse.Namespace) -> Any:
-    """A function that takes the step of a number."""
+    """A function that takes the step of a number; under torchrun together with the other processes."""
+    from dataclasses import replace
+
     import torch
 
     from curriculum import Batch, Noise
@@ -68,7 +72,9 @@ def stepper(name: str, options: argparse.Namespace) -> Any:
     device = torch.device(options.device)
     method = build(name, options.model, reference=name == REFERENCE)
     student = method.student
-    images = torch.randn(options.batch_size, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.randn(
+        options.batch_size // options.processes, 3, 224, 224, generator=torch.Generator().manual_seed(0)
+    ).to(device)
     batch = Batch(images, student.patch_size)
     if name == REFERENCE:
         method.prepare(device, autocast=torch.bfloat16 if options.precision == "bf16" else None, seed=0)
@@ -87,12 +93,17 @@ def stepper(name: str, options: argparse.Namespace) -> Any:
     from hpm.step import TrainingStep
 
     set_up(device, options.precision, deterministic=False)
+    # A group of its own for each contestant: the number keeps their meetings apart.
+    number = [*CONTESTANTS, REFERENCE].index(name)
+    processes = replace(Processes.from_environment(), restarts=number)
+    processes.connect(device)
     method.prepare(device, autocast=autocast_dtype(options.precision), seed=0)
     student.set_grad_checkpointing(options.grad_checkpointing)
+    method.distribute(processes, sharding="none")
     if options.compile:
         method.compile()
     optimizer = build_adamw(student, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95))
-    train = TrainingStep(method, optimizer, processes=Processes(), seed=0, batch_size=len(batch))
+    train = TrainingStep(method, optimizer, processes=processes, seed=0, batch_size=options.batch_size)
     decay = None if method.teacher_decay is None else 0.99
     return lambda step: train([batch], step=step, progress=0.5, lr=1e-4, decay=decay)
 
@@ -165,7 +176,7 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
     from hpm.gpus import GPUS
 
     seconds, memory = measure(options)
-    peak = None if options.gpu is None else GPUS[options.gpu].peaks[options.precision] * 1e12
+    peak = None if options.gpu is None else options.processes * GPUS[options.gpu].peaks[options.precision] * 1e12
     counted = {name: by_arithmetic(name, options.model) for name in seconds if name != REFERENCE}
     rows: dict[str, Any] = {}
     for name, times in seconds.items():
@@ -216,8 +227,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
+    options.processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if options.batch_size % options.processes or (options.reference and options.processes > 1):
+        parser.error("--batch-size must be a multiple of the processes, and --reference is measured in one")
+    if options.device == "cuda":
+        options.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     options.precision = choose_precision(options.precision, torch.device(options.device))
-    print(json.dumps(report(options), indent=2))
+    measured = report(options)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(measured, indent=2))
 
 
 if __name__ == "__main__":
