@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 from machine import describe_machine
-from scipy import stats
+
+from hpm.evaluation.base import half_interval
 
 VARIANTS: dict[str, list[str]] = {
     "mae": ["MaskedAutoencoder.loss_predictor_depth = None"],
@@ -52,7 +53,7 @@ def train(variant: str, seed: int, folder: Path) -> dict[str, float]:
 
 def interval(values: list[float]) -> dict[str, object]:
     """Mean and 95 % interval (Student's t) over seeds."""
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = half_interval(values)
     return {"mean": statistics.mean(values), "half_width_95": half, "values": values}
 
 

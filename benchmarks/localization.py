@@ -21,9 +21,9 @@ from typing import Any
 from machine import describe_machine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy import stats
 
 from hpm.evaluation import Localization
+from hpm.evaluation.base import half_interval
 from hpm.evaluation.localization import METRICS
 from hpm.loading import load
 
@@ -52,9 +52,7 @@ def evaluate(folder: Path, images: int) -> dict[str, float]:
 
 def interval(values: list[float]) -> dict[str, Any]:
     """Mean and 95 % interval (Student's t) over runs; of one run there is no interval."""
-    half = None
-    if len(values) > 1:
-        half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    half = half_interval(values) if len(values) > 1 else None
     return {"mean": statistics.mean(values), "half_width_95": half, "values": values}
 
 

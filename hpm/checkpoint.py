@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpm.distributed import PATIENCE, Processes, local, part_of
 from hpm.errors import Notice, UserError
@@ -68,7 +68,8 @@ class Checkpoint:
             raise UserError(f"{path} is no checkpoint: there is no {_STATE}; give a checkpoint-* folder of a run")
         self.path = path
         try:
-            self.values, self._parts = _verified(path)
+            self.values, parts = _verified(path)
+            self._parts = [safe_open(part, framework="pt") for part in parts]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise UserError(f"{path} is damaged: {error}") from error
 
@@ -77,25 +78,28 @@ class Checkpoint:
         return torch.cat(rows) if len(rows := self._rows(name)) > 1 else rows[0]
 
     def _rows(self, name: str) -> list[Tensor]:
-        rows = []
-        for part in self._parts:
-            with safe_open(part, framework="pt") as file:
-                if name in file.keys():  # noqa: SIM118 - not a mapping
-                    rows.append(file.get_tensor(name))
-        return rows
+        return [part.get_tensor(name) for part in self._parts if name in part.keys()]  # noqa: SIM118 - not a mapping
 
     def names(self) -> list[str]:
         """The tensors' names."""
-        names: dict[str, None] = {}
-        for part in self._parts:
-            with safe_open(part, framework="pt") as file:
-                names |= dict.fromkeys(file.keys())
-        return list(names)
+        return list(dict.fromkeys(name for part in self._parts for name in part.keys()))  # noqa: SIM118
 
     def state_dict(self, prefix: str) -> dict[str, Tensor]:
         """All tensors whose names begin with `prefix` and a dot, without them; empty where there are none."""
         start = f"{prefix}."
         return {name.removeprefix(start): self.tensor(name) for name in self.names() if name.startswith(start)}
+
+    def load_into(self, module: nn.Module, prefix: str) -> None:
+        """Give a module the weights that lie under `prefix`.
+
+        Raises:
+            UserError: if they are another model's.
+        """
+        try:
+            module.load_state_dict(self.state_dict(prefix))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise UserError(f"{self.path} does not fit this model: {reason}") from error
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -153,6 +157,7 @@ class CheckpointWriter:
         sharded: whether tensors are.
 
     Attributes:
+        writes: whether this process writes anything at all.
         written: the steps taken at the newest checkpoint that is on disk, -1 before there is one.
         problem: why the last one could not be written, or None.
     """
@@ -162,7 +167,7 @@ class CheckpointWriter:
         self.written = -1
         self.problem: str | None = None
         self._parts = processes.world_size if sharded else 1
-        self._writes = sharded or processes.is_main
+        self.writes = sharded or processes.is_main
         self._copies: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         # The background threads agree through a group of their own: collectives of two threads must not mix.
@@ -177,7 +182,7 @@ class CheckpointWriter:
             values: what JSON can hold, the same in every process.
         """
         self.wait()
-        if not self._writes:
+        if not self.writes:
             return
         for name, tensor in tensors.items():
             rows = local(tensor.detach())

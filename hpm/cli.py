@@ -28,6 +28,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+]
+PublishedConfigs = Annotated[
+    list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
+]
+Bindings = Annotated[
+    list[str] | None,
+    typer.Option("--binding", "-b", help="A gin binding over the configuration, e.g. 'Ramp.end = 0.7'."),
+]
+Weights = Annotated[str, typer.Option(help="student or teacher.")]
+
 
 def _version(show: bool) -> None:
     if show:
@@ -49,9 +61,7 @@ def pretrain(
         list[str] | None,
         typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones; later ones override."),
     ] = None,
-    binding: Annotated[
-        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configs, e.g. 'Ramp.end = 0.7'.")
-    ] = None,
+    binding: Bindings = None,
     output: Annotated[
         Path | None, typer.Option(help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.")
     ] = None,
@@ -212,9 +222,7 @@ def _describe(console: Console, trainer: Any) -> None:
 
 @app.command()
 def evaluate(
-    model: Annotated[
-        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
-    ],
+    model: ModelPath,
     configs: Annotated[
         list[str] | None,
         typer.Argument(metavar="CONFIG...", help="For a published file its config; for any model the protocols'."),
@@ -225,11 +233,9 @@ def evaluate(
             help="Of knn, linear, linear-mae, ridge, finetune, low-shot, agreement, diagnostics and localization."
         ),
     ] = "knn,linear",
-    weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
+    weights: Weights = "student",
     seeds: Annotated[int | None, typer.Option(help="Seeds to repeat with; for low-shot, draws of the labels.")] = None,
-    binding: Annotated[
-        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over all, e.g. 'KNN.k = [10, 20]'.")
-    ] = None,
+    binding: Bindings = None,
 ) -> None:
     """Evaluate a trained model; results go to evaluation-PROTOCOL.json beside it, and to the run's entry in MLflow.
 
@@ -257,9 +263,7 @@ def evaluate(
 @app.command()
 def plan(
     configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones.")],
-    binding: Annotated[
-        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configs.")
-    ] = None,
+    binding: Bindings = None,
     gpus: Annotated[int, typer.Option(help="How many GPUs train together.")] = 1,
     device: Annotated[str, typer.Option(help="Which: h200, h100, a100, l40s, rtx4090 or v100.")] = "h100",
     images: Annotated[
@@ -286,12 +290,8 @@ def plan(
 
 @app.command()
 def visualize(
-    model: Annotated[
-        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
-    ],
-    configs: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
-    ] = None,
+    model: ModelPath,
+    configs: PublishedConfigs = None,
     images: Annotated[
         Path | None, typer.Option(help="A folder of images, of any size; by default the run's first test images.")
     ] = None,
@@ -301,9 +301,7 @@ def visualize(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="By default sheet, strip or timeline.png in the run.")
     ] = None,
-    binding: Annotated[
-        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configuration.")
-    ] = None,
+    binding: Bindings = None,
 ) -> None:
     """Draw what a model sees, reconstructs, expects to be hard, finds hard and attends to; or how it got there."""
     from rich.console import Console
@@ -320,22 +318,16 @@ def visualize(
 
 @app.command()
 def export(
-    model: Annotated[
-        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
-    ],
+    model: ModelPath,
     out: Annotated[Path, typer.Option(metavar="FOLDER|FILE", help="A new folder for timm, else a new file.")],
-    configs: Annotated[
-        list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
-    ] = None,
+    configs: PublishedConfigs = None,
     to: Annotated[str, typer.Option("--format", help="timm, safetensors or onnx.")] = "timm",
     pool: Annotated[str, typer.Option(help="Features: the class token, or avg of the patches' tokens.")] = "token",
-    weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
+    weights: Weights = "student",
     whole: Annotated[
         bool, typer.Option("--whole", help="For safetensors, the whole model rather than the encoder.")
     ] = False,
-    binding: Annotated[
-        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configuration.")
-    ] = None,
+    binding: Bindings = None,
 ) -> None:
     """Write a trained encoder for timm, as plain weights, or for ONNX."""
     from rich.console import Console
@@ -350,19 +342,15 @@ def export(
 
 @app.command()
 def embed(
-    model: Annotated[
-        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
-    ],
+    model: ModelPath,
     configs_and_folder: Annotated[
         list[str], typer.Argument(metavar="[CONFIG...] FOLDER", help="A published file's config; a folder of images.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file: path, label, embedding.")],
     pool: Annotated[str, typer.Option(help="mean of the patches' tokens, or the class token.")] = "mean",
-    weights: Annotated[str, typer.Option(help="student or teacher.")] = "student",
+    weights: Weights = "student",
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
-    binding: Annotated[
-        list[str] | None, typer.Option("--binding", "-b", help="A gin binding over the configuration.")
-    ] = None,
+    binding: Bindings = None,
 ) -> None:
     """Compute the features of a folder's images, at constant memory; unreadable images are named and left out."""
     from rich.console import Console

@@ -27,7 +27,7 @@ from hpm.distributed import Processes
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
 from hpm.evaluation.base import half_interval
-from hpm.loading import WEIGHTS, Loaded, load
+from hpm.loading import Loaded, check_weights, load, without_training
 from hpm.runfolder import RunFolder
 from hpm.tracking import MLflowTracker
 from hpm.tracking_state import TrackingState
@@ -99,24 +99,16 @@ def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:
         )
     if len(set(protocols)) < len(protocols):
         raise UserError(f"--protocol {','.join(protocols)} names one twice")
-    if weights not in WEIGHTS:
-        raise UserError(f"--weights {weights} is unknown; choose {' or '.join(WEIGHTS)}")
+    check_weights(weights)
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds {seeds} must be at least 1")
 
 
 def _neutral(protocols: Sequence[str], seeds: int | None, world: int) -> list[str]:
-    """Bindings that put the protocols in the place of the run's evaluations, and ask for nothing only training needs.
-
-    The batch size is no protocol's, but a data set smaller than the run's batch would be refused.
-    """
+    """Bindings that put the protocols in the place of the run's evaluations, without what only training needs."""
     evaluations = ", ".join(f"@{PROTOCOLS[name]}()" for name in protocols)
     draws = [f"LowShot.draws = {seeds}"] if seeds is not None and "low-shot" in protocols else []
-    return [
-        f"Trainer.evaluations = [{evaluations}]", "Trainer.probes = []", "Trainer.probe_every = 0",
-        f"Trainer.batch_size = {world}", "Trainer.accumulate = 1", "Trainer.compile = False",
-        "Trainer.sharding = 'none'", *draws,
-    ]  # fmt: skip
+    return [*without_training(world), f"Trainer.evaluations = [{evaluations}]", *draws]
 
 
 def _load(path: Path, configs: Sequence[str], neutral: Sequence[str], bindings: Sequence[str]) -> Loaded:

@@ -21,15 +21,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from hpm import configuration
 from hpm.data import FolderSplit, ImageSource, Unreadable
 from hpm.errors import UserError
-from hpm.loading import WEIGHTS, Loaded, load
+from hpm.loading import Loaded, check_weights, load, without_training
 
 _MODES = {1: "L", 3: "RGB"}
-
-# Nothing that only training needs; a batch of one, for a data set smaller than the run's batch would be refused.
-_WITHOUT_TRAINING = (
-    "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "Trainer.batch_size = 1",
-    "Trainer.accumulate = 1", "Trainer.compile = False", "Trainer.sharding = 'none'",
-)  # fmt: skip
 
 
 def load_model(
@@ -49,16 +43,15 @@ def load_model(
     Raises:
         UserError: where there is no model, it does not fit its configuration, or has no such weights.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"--weights {weights} is unknown; choose {' or '.join(WEIGHTS)}")
+    check_weights(weights)
     if weights == "teacher" and path.is_file():
         raise UserError(f"--weights teacher: of {path}, a published file, the student alone is read; choose student")
     if data:
-        return load(path, configs, [*_WITHOUT_TRAINING, *bindings])
+        return load(path, configs, [*without_training(), *bindings])
     with tempfile.TemporaryDirectory() as folder:
         Image.new("RGB", (8, 8)).save(Path(folder, "stand-in.png"))
         stand_in = _stand_in(_source_name(path, configs, bindings), folder)
-        return load(path, configs, [*_WITHOUT_TRAINING, *stand_in, *bindings])
+        return load(path, configs, [*without_training(), *stand_in, *bindings])
 
 
 def _stand_in(source: str, folder: str) -> list[str]:

@@ -22,6 +22,29 @@ from hpm.trainer import Trainer
 WEIGHTS = ("student", "teacher")
 
 
+def without_training(batch_size: int = 1) -> list[str]:
+    """Bindings that ask for nothing which only training needs.
+
+    Args:
+        batch_size: as small as it may be, for a data set smaller than the run's batch would be refused.
+    """
+    return [
+        "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0",
+        f"Trainer.batch_size = {batch_size}", "Trainer.accumulate = 1", "Trainer.compile = False",
+        "Trainer.sharding = 'none'",
+    ]  # fmt: skip
+
+
+def check_weights(weights: str) -> None:
+    """Refuse an unknown choice of weights.
+
+    Raises:
+        UserError: if it is none of `WEIGHTS`.
+    """
+    if weights not in WEIGHTS:
+        raise UserError(f"--weights {weights} is unknown; choose {' or '.join(WEIGHTS)}")
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A trained model, and everything that its configuration says.
@@ -84,14 +107,10 @@ def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = ()) 
         run, damaged = RunFolder(above) if (above / "config.gin").is_file() else None, []
     config, trainer = _build_from_text(checkpoint.values["config"], checkpoint.path, bindings)
     method = trainer.method
-    try:
-        method.student.load_state_dict(checkpoint.state_dict("student"))
-        method.start_teacher()
-        if method.teacher.average:
-            method.teacher.model.load_state_dict(checkpoint.state_dict("teacher"))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{checkpoint.path} does not fit this model: {reason}") from error
+    checkpoint.load_into(method.student, "student")
+    method.start_teacher()
+    if method.teacher.average:
+        checkpoint.load_into(method.teacher.model, "teacher")
     return Loaded(checkpoint.path, run, checkpoint.values["step"], config, trainer, tuple(damaged))
 
 

@@ -122,7 +122,7 @@ class Run:
         self.writer.wait()
         self.processes.barrier()  # torchrun ends the others as soon as one has exited
         name, done = self.signals.received or "a signal to another process", self.clock.step
-        if self._writes() and self.writer.written < done:
+        if self.writer.writes and self.writer.written < done:
             raise Interrupted(f"{name}: step {done} could not be saved, the checkpoint before it is the newest")
         raise Interrupted(f"{name}: saved after step {done}")
 
@@ -284,18 +284,15 @@ class Run:
 
     def _require_written(self) -> None:
         """A last checkpoint that the disk had no room for is tried once more."""
-        if any(self.processes.gather(self._writes() and self.writer.written < self.clock.step)):
+        if any(self.processes.gather(self.writer.writes and self.writer.written < self.clock.step)):
             self._saved = -1
             self._save()
             self.writer.wait()
-        if self._writes() and self.writer.written < self.clock.step:
+        if self.writer.writes and self.writer.written < self.clock.step:
             raise TrainingError(
                 f"{self.writer.problem}; make room and go on with --resume --output {self.folder.path}, from "
                 f"{'the newest checkpoint' if checkpoint.found(self.folder.checkpoints) else 'the beginning'}"
             )
-
-    def _writes(self) -> bool:
-        return self.processes.is_main or self.settings.sharding == "fsdp"
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
         try:

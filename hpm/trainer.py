@@ -17,7 +17,6 @@ from hpm.clock import Clock
 from hpm.data import ImageSource, Loader, RandomResizedCrop
 from hpm.devices import autocast_dtype, choose_device, choose_precision, set_up
 from hpm.distributed import SHARDINGS, Processes
-from hpm.errors import UserError
 from hpm.evaluation import Evaluation
 from hpm.method import Method
 from hpm.optim import build_adamw, learning_rate, scaled_learning_rate
@@ -169,11 +168,7 @@ class Trainer:
         student, lines = self.method.student, []
         student.init_weights(torch.Generator().manual_seed(self.seed))
         if path.is_dir():
-            try:
-                student.load_state_dict(checkpoint.Checkpoint(path).state_dict("student"))
-            except RuntimeError as error:
-                reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-                raise UserError(f"{path} does not fit this model: {reason}") from error
+            checkpoint.Checkpoint(path).load_into(student, "student")
         else:
             lines = published.take_published(student, path)
         self.start = {name: tensor.clone() for name, tensor in student.state_dict().items()}

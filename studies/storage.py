@@ -58,6 +58,7 @@ def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: in
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         options["connect_args"] = {"timeout": 60}
     elif url.startswith("postgresql"):
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)  # else SQLAlchemy's version would choose
         options["connect_args"] = {"connect_timeout": 10}
     for tries in range(1, _TRIES + 1):
         try:
@@ -67,7 +68,7 @@ def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: in
             )  # fmt: skip
         except ImportError as error:
             raise UserError(
-                f"--storage {without_password(url)} needs the package {error.name}; "
+                f"--storage {without_password(url)} needs a driver that is not installed; "
                 "pip install 'curriculum-masking[postgresql]' adds PostgreSQL's"
             ) from error
         except Exception as error:  # whoever creates the tables at the same time makes the first try fail

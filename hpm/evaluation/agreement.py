@@ -11,7 +11,7 @@ from torch import Tensor
 from curriculum import Batch, Noise, Random, TrueLoss, count_masked
 from curriculum.diagnostics import spearman, top_k_agreement
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, sample_indices
+from hpm.evaluation.base import Evaluation, Subject, held_out_batches
 
 
 class Agreement(Evaluation):
@@ -43,11 +43,8 @@ class Agreement(Evaluation):
     def __call__(self, subject: Subject) -> dict[str, float]:
         if subject.model.loss_predictor is None:
             return {}
-        source, split = subject.source, subject.source.test()
         parts: list[Tensor] = []
-        for indices in sample_indices(self.images, len(split)).split(128):
-            batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)
-            noise = Noise(subject.seed, 0, indices.to(subject.device))
+        for _, batch, noise in held_out_batches(subject, self.images):
             teacher, student = self._teacher(subject, batch, noise), self._student(subject, batch, noise)
             parts.append(torch.stack([*teacher, *student]))
         means = torch.cat(parts, dim=1).nanmean(dim=1).tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,13 @@ import scipy.special
 import torch
 from torch import Tensor
 
-from curriculum import Curriculum
+from curriculum import Batch, Curriculum, Noise
 from hpm.data import ImageSource, Split
 from hpm.model import MaskedAutoencoder
 from hpm.targets import Target
 from hpm.teacher import MovingAverageTeacher
+
+_BATCH = 128  # images
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class Evaluation(ABC):
         Raises:
             ValueError: where they cannot.
         """
+
+
+def held_out_batches(subject: Subject, count: int | None) -> Iterator[tuple[Tensor, Batch, Noise]]:
+    """Up to `count` (None: all) test images in batches: their indices, the images, and each image's own noise."""
+    split = subject.source.test()
+    for indices in sample_indices(count, len(split)).split(_BATCH):
+        batch = Batch(subject.source.load(split, indices).to(subject.device), subject.model.patch_size)
+        yield indices, batch, Noise(subject.seed, 0, indices.to(subject.device))
 
 
 def require_labels(evaluation: Evaluation, source: ImageSource) -> None:

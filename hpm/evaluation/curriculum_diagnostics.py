@@ -13,7 +13,7 @@ from torch import Tensor
 from curriculum import Batch, Curriculum, Mask, Noise, Random, count_masked
 from curriculum import diagnostics as measure
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, sample_indices
+from hpm.evaluation.base import Evaluation, Subject, held_out_batches
 from hpm.evaluation.objects import object_map
 
 
@@ -49,17 +49,14 @@ class Diagnostics(Evaluation):
 
     @torch.no_grad()
     def __call__(self, subject: Subject) -> dict[str, float]:
-        source, split = subject.source, subject.source.test()
         # A copy, for drawing leaves the last batch's scores in the curriculum.
         curriculum = copy.copy(subject.curriculum)
         masks: list[Tensor] = []
         values: dict[str, list[Tensor]] = {}
-        for indices in sample_indices(self.images, len(split)).split(128):
-            batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)
-            noise = Noise(subject.seed, 0, indices.to(subject.device))
+        for indices, batch, noise in held_out_batches(subject, self.images):
             mask = curriculum.draw(batch, subject.teacher, self.progress, noise)
             masks.append(mask.to_bool())
-            object_NL = object_map(source, indices, patch_size=subject.model.patch_size)
+            object_NL = object_map(subject.source, indices, patch_size=subject.model.patch_size)
             measured = _losses(subject, batch, mask, noise) | _choice(curriculum, mask, object_NL)
             for name, value_N in measured.items():
                 values.setdefault(name, []).append(value_N)

@@ -13,7 +13,7 @@ from torch import Tensor
 from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss, count_masked
 from curriculum.diagnostics import auroc, average_precision, pointing_game
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, sample_indices
+from hpm.evaluation.base import Evaluation, Subject, held_out_batches
 from hpm.evaluation.objects import knows_objects, object_map
 from hpm.teacher import MovingAverageTeacher
 
@@ -57,12 +57,9 @@ class Localization(Evaluation):
     @torch.no_grad()
     def __call__(self, subject: Subject) -> dict[str, float]:
         self.check(subject.source)
-        source, split = subject.source, subject.source.test()
         values: dict[str, list[Tensor]] = {}
-        for indices in sample_indices(self.images, len(split)).split(128):
-            batch = Batch(source.load(split, indices).to(subject.device), subject.model.patch_size)
-            noise = Noise(subject.seed, 0, indices.to(subject.device))
-            object_NL = object_map(source, indices, patch_size=batch.patch_size)
+        for indices, batch, noise in held_out_batches(subject, self.images):
+            object_NL = object_map(subject.source, indices, patch_size=batch.patch_size)
             assert object_NL is not None
             object_NL = object_NL.to(subject.device)
             share_N = object_NL.double().mean(dim=1)

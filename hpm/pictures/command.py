@@ -20,7 +20,6 @@ from hpm.pictures.looks import check_name
 from hpm.runfolder import RunFolder
 from hpm.visualize import held_out
 
-KINDS = ("sheet", "strip", "timeline")
 MOST_IMAGES, MOST_STAGES = 64, 8
 
 

@@ -67,7 +67,7 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         )  # fmt: skip
 
     data = str(folder / "data")
-    call("initdb", "-D", data, "-U", "study", "--auth=trust", "--no-sync")
+    call("initdb", "-D", data, "-U", "study", "-E", "UTF8", "--auth=trust", "--no-sync")
     call("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", f"-p {port} -h 127.0.0.1 -k {folder} -F", "start")
     try:
         yield f"postgresql://study@127.0.0.1:{port}"
@@ -80,7 +80,9 @@ def postgresql(postgresql_server: str) -> str:
     """The URL of a fresh database."""
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(f"{postgresql_server}/postgres", isolation_level="AUTOCOMMIT")
+    engine = sqlalchemy.create_engine(
+        f"{postgresql_server}/postgres".replace("://", "+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
     with engine.connect() as connection:
         count = connection.execute(sqlalchemy.text("SELECT count(*) FROM pg_database")).scalar()
         connection.execute(sqlalchemy.text(f"CREATE DATABASE study{count}"))

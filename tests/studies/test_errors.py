@@ -1,0 +1,108 @@
+"""What a user gets wrong in a study, told in one sentence before anything is trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from studies.cli import main
+
+Command = Callable[..., tuple[int, str]]
+
+ABLATION = "Ablation.base = ['tiny.gin']\nAblation.metric = 'ridge/pretrained'\n"
+SEARCH = "Search.base = ['tiny.gin']\nSearch.metric = 'ridge/pretrained'\n"
+SPACE = "Search.space = {'Ramp.end': 'Float(0, 1)'}\n"
+
+
+@pytest.fixture
+def command(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """`hpm-study` in this process; its exit code and what it says of a mistake."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, text: str = "") -> tuple[int, str]:
+        Path("my.gin").write_text(text)
+        monkeypatch.setattr(sys, "argv", ["hpm-study", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0), " ".join(capsys.readouterr().err.split())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (ABLATION, "ariants"),
+        (ABLATION + "Ablation.variants = {}", "at least one variant"),
+        (ABLATION + "Ablation.variants = {'a': ['Ramp.edn = 1']}", "variant a: "),
+        (ABLATION + "Ablation.variants = {'a': [], 'b': ['Ramp.end = 2.0']}", "variant b: "),
+        (ABLATION + "Ablation.variants = {'a': ['curricula/none']}", "no config file 'curricula/none'"),
+        (ABLATION + "Ablation.variants = {'a/b': []}", "names folders"),
+        (ABLATION + "Ablation.variants = {'a': 'Ramp.end = 1'}", "must be a list"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.seeds = []", "at least one seed"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.seeds = [0, 0]", "each once"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.baseline = 'b'", "is no variant; choose one of a"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.metric = 'knn/pretrained'", "none of the evaluations"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.direction = 'up'", "choose maximize or minimize"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.speed = 1", "speed"),
+        ("Ramp.end = 1.0", "binds nothing of Ablation"),
+    ],
+)
+def test_ablations(command: Command, text: str, told: str) -> None:
+    code, said = command("ablate", "my.gin", text=text)
+    assert (code, told in said) == (2, True), said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (SEARCH, "space"),
+        (SEARCH + "Search.space = {'Ramp.ned': 'Float(0, 1)'}", "space at Ramp.ned = 0.0: "),
+        (SEARCH + "Search.space = {'Cyclic.cycles': 'Int(1, 3)'}", "nothing in this run uses Cyclic"),
+        (SEARCH + "Search.space = {'Ramp.end': 'Float(0, 2)'}", "space at Ramp.end = 2.0: "),
+        (SEARCH + "Search.space = {'Ramp.end': 'Float(1)'}", "Search.space['Ramp.end']"),
+        (SEARCH + SPACE + "Search.cost = 'money'", "choose flops or training_seconds"),
+        (SEARCH + SPACE + "Search.cost = 'flops'\nSearch.pruner = @MedianPruner()", "do not go together"),
+        (SEARCH + SPACE + "Search.pruner = @WilcoxonPruner()", "five or more"),
+        (SEARCH + SPACE + "Search.pruner = @MedianPruner()\nSearch.probe = 'knn/pretrained'", "Search.probe"),
+        (SEARCH + SPACE + "Search.first = [{'Ramp.start': 0.1}]", "which is not in Search.space"),
+        (SEARCH + SPACE + "Search.sampler = @TPESampler\nTPESampler.n_startup = 3", "n_startup"),
+        (SEARCH + SPACE + "TPESampler.n_startup_trials = 3", "nothing in this run uses TPESampler"),
+    ],
+)
+def test_searches(command: Command, text: str, told: str) -> None:
+    code, said = command("search", "my.gin", "--trials", "2", text=text)
+    assert (code, told in said) == (2, True), said
+    assert not Path("runs").exists()
+
+
+def test_options(command: Command) -> None:
+    fine = ABLATION + "Ablation.variants = {'a': []}"
+    for words, told in (
+        (("ablate", "none.gin"), "no config file 'none.gin'"),
+        (("ablate", "my.gin", "--workers", "0"), "must be at least 1"),
+        (("ablate", "my.gin", "--heartbeat", "60", "--grace", "60"), "must be more than"),
+        (("ablate", "my.gin", "--storage", "postgresql://127.0.0.1:1/x"), "cannot be opened"),
+        (("search", "my.gin", "--trials", "0"), "--trials 0 must be at least 1"),
+        (("compare", "nobody", "--metric", "m"), "there is no study and"),
+        (("compare", "nobody", "--markdown", "--csv"), "two formats"),
+    ):
+        code, said = command(*words, text=fine)
+        assert (code, told in said) == (2, True), said
+
+
+def test_help_needs_no_heavy_import() -> None:
+    import subprocess
+
+    code = (
+        "import sys; sys.argv = ['hpm-study', '--help']\nfrom studies.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'optuna', 'mlflow', 'timm', 'numpy', 'gin'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
