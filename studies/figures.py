@@ -53,8 +53,10 @@ def draw_search(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
     if not complete:
         return []
     drawn = [_history(study, metric, folder / "history.png")]
-    if len(complete) > 3 and complete[0].params:
+    shared = set.intersection(*(set(trial.params) for trial in complete))
+    if len(complete) > 3 and shared and len({trial.values[0] for trial in complete}) > 1:
         drawn.append(_importance(study, metric, folder / "importance.png"))
+    if len(complete) > 1:
         drawn.append(_parallel(complete, metric, folder / "parallel.png"))
     if len(study.directions) > 1:
         drawn.append(_front(study, metric, folder / "pareto.png"))
