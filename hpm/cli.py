@@ -137,7 +137,7 @@ def _pretrain(
         console.print("dry run: everything builds and runs; nothing was written")
         return
     trainer.processes.connect(trainer.device)
-    (name, path) = trainer.processes.gather(_name_and_folder(config, output, resume=resume))[0]
+    (name, path) = trainer.processes.gather(_name_and_folder(config, output))[0]
     folder = RunFolder(path)
     if resume:
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
@@ -146,9 +146,11 @@ def _pretrain(
     _run(console, config, trainer, folder, name=name, resume=resume)
 
 
-def _name_and_folder(config: Config, output: Path | None, *, resume: bool) -> tuple[str, Path]:
-    name = _run_name(output) if resume and output is not None else config.name
-    return name, output or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
+    """A run is called what its folder is called, else what its first config is."""
+    if output is not None:
+        return output.resolve().name, output
+    return config.name, Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
@@ -208,10 +210,6 @@ def notices_to(console: Console) -> Iterator[None]:
         warnings.simplefilter("always", Notice)
         warnings.showwarning = show
         yield
-
-
-def _run_name(output: Path) -> str:
-    return output.resolve().name
 
 
 def _describe(console: Console, trainer: Any) -> None:

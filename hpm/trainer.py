@@ -250,7 +250,7 @@ class Trainer:
         curriculum = self.method.curriculum
         parts = (curriculum.scheduler, curriculum.difficulty, curriculum.sampler)
         return {
-            "config": name, "curriculum": " / ".join(type(part).__name__ for part in parts), "seed": str(self.seed),
+            "curriculum": " / ".join(type(part).__name__ for part in parts), "seed": str(self.seed),
             "data": type(self.source).__name__, "device": str(self.device), "precision": self.precision,
             "processes": str(self.processes.world_size), "folder": str(folder.path.resolve()),
             "commit": source_version(),

@@ -148,7 +148,8 @@ def _curves(
         most = max(map(len, by_epoch.values()), default=0)
         points = sorted((epoch, estimate(values)) for epoch, values in by_epoch.items() if len(values) == most)
         epochs = [epoch for epoch, _ in points]
-        axis.plot(epochs, [found.mean for _, found in points], label=variant, **_look(number))
+        style = "steps-pre" if name == "alpha" else "default"  # a row tells of the steps before it
+        axis.plot(epochs, [found.mean for _, found in points], label=variant, drawstyle=style, **_look(number))
         if most > 1:
             low, high = ([getattr(found, end) for _, found in points] for end in ("low", "high"))
             axis.fill_between(epochs, low, high, color=_COLORS[number % len(_COLORS)], alpha=0.13, linewidth=0)
@@ -161,13 +162,12 @@ def _curves(
 
 def _points(rows: Sequence[Row], name: str, kind: str) -> list[tuple[float, float]]:
     """(epoch, value) pairs; final figures close a curve of probes."""
-    epochs = {row["step"]: row["epoch"] for row in rows if row["kind"] == "train"}
+    train = next((row for row in rows if row["kind"] == "train"), None)
+    if train is None:
+        return []
+    steps_an_epoch = train["step"] / train["epoch"]
     kinds = {kind, "final"} if kind == "probe" else {kind}
-    return [
-        (row.get("epoch", epochs.get(row["step"], math.nan)), row[name])
-        for row in rows
-        if row["kind"] in kinds and name in row and (kind != "probe" or row["step"] in epochs)
-    ]
+    return [(row["step"] / steps_an_epoch, row[name]) for row in rows if row["kind"] in kinds and name in row]
 
 
 def _against_compute(comparison: Comparison, path: Path) -> Path:

@@ -105,7 +105,7 @@ def test_pictures_and_report(made: Comparison, tmp_path: Path) -> None:
         folder.mkdir()
         rows = [
             {"step": step, "kind": kind, "epoch": step / 10, "alpha": step / 40, "ridge/pretrained": 0.1 * step}
-            for step in (10, 20) for kind in ("train", "probe")
+            for step, kind in ((10, "train"), (15, "probe"), (20, "train"), (25, "probe"))
         ]  # fmt: skip
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         with_folders.append(Result(**{**vars(result), "folder": folder}))

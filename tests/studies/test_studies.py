@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from studies.storage import open_storage
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 ABLATION = """
 Ablation.base = ['tiny.gin']
-Ablation.bindings = ['MLflowTracker.enabled = False']
+Ablation.bindings = ['MLflowTracker.enabled = True']
 Ablation.variants = {'random': ['curricula/random'], 'easy_to_hard': []}
 Ablation.seeds = [0]
 Ablation.metric = 'ridge/pretrained'
@@ -95,7 +96,8 @@ def test_a_killed_workers_trial_goes_on(
 
 def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, small: Path, tmp_path: Path) -> None:
     (tmp_path / "abl.gin").write_text(ABLATION)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+                   "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # fmt: skip
     command = [sys.executable, "-m", "studies", "ablate", "abl.gin", "--poll", "0.2"]
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = Path("runs/abl/random-seed0/metrics.jsonl")
@@ -105,9 +107,11 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     told, _ = first.communicate(timeout=120)
     assert first.returncode == 75, told
     assert "go on with the same command" in told
+    assert "MLflow at http://127.0.0.1:9 does not show the study" in " ".join(told.split())
     assert {trial.state for trial in trials("sqlite:///runs/studies.db", "abl")} == {TrialState.WAITING}
 
-    ran = study("ablate", "abl.gin", "--workers", 2, "--poll", 0.2)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    ran = study("ablate", "abl.gin", "--workers", 2, "--poll", 0.2, MLFLOW_TRACKING_URI=uri)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = trials("sqlite:///runs/studies.db", "abl")
     assert {(trial.params["variant"], trial.params["seed"]) for trial in found} == {("random", 0), ("easy_to_hard", 0)}
@@ -120,8 +124,31 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     assert compared.returncode == 0, compared.stderr
     assert "ridge/pretrained, %, against random" in compared.stdout
     # Whatever was interrupted, a trial is what hpm pretrain makes of the same configuration.
-    assert hpm("pretrain", "tiny.gin", "curricula/random", "--output", "direct") == 0
+    assert hpm("pretrain", "tiny.gin", "curricula/random", "--output", "direct",
+               "-b", "MLflowTracker.enabled = False") == 0  # fmt: skip
     (random,) = (trial for trial in found if trial.params["variant"] == "random")
     assert random.value == summary("direct")["metrics"]["ridge/pretrained"]
     for name in ("loss", "gradient_norm"):
         assert measured("direct", name) == measured("runs/abl/random-seed0", name)
+    shows_nested_runs(uri)
+
+
+def shows_nested_runs(uri: str) -> None:
+    """Study, variant, seed; with every row of metrics, though the server was not there when the first run began."""
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("abl")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"abl", "random", "easy_to_hard", "random-seed0", "easy_to_hard-seed0"}
+    assert all(run.info.status == "FINISHED" for run in runs.values())
+    for variant in ("random", "easy_to_hard"):
+        leaf, parent = runs[f"{variant}-seed0"], runs[variant]
+        assert leaf.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert parent.data.tags["mlflow.parentRunId"] == runs["abl"].info.run_id
+        assert {leaf.data.tags[name] for name in ("study", "variant", "seed")} == {"abl", variant, "0"}
+        assert {"curriculum", "data", "commit", "device"} <= leaf.data.tags.keys()
+        assert leaf.data.params["Trainer.epochs"] == "4"
+        steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "loss")]
+        assert steps == list(range(4, 41, 4))
+        assert parent.data.metrics["mean/ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]
+    files = {file.path for file in client.list_artifacts(runs["abl"].info.run_id)}
+    assert {"report.html", "results.csv", "differences.png"} <= files
