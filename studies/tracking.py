@@ -75,8 +75,8 @@ class StudyTracker:
 
     def update(self, study: optuna.Study, number: int) -> None:
         """Copy what came of a trial."""
-        if self.enabled:
-            self._attempt(lambda: self._copy(study, study.get_trials(deepcopy=False)[number]))
+        if self.enabled and (trial := study.get_trials(deepcopy=False)[number]).state.is_finished():
+            self._attempt(lambda: self._copy(study, trial))
 
     def complete(self, study: optuna.Study, files: list[Path]) -> None:
         """Copy everything there is, what a server that was away has missed too, and files."""
@@ -140,17 +140,19 @@ class StudyTracker:
     def _copy(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """A finished trial's parameters and results; sending them again changes nothing."""
         results = trial.user_attrs.get("results", [])
-        variant = trial.user_attrs.get("variant") or f"trial-{root_number(trial):04d}"
+        variant = _variant(trial)
         parent = self._parent_of(study, variant)
         for result in results:
             self._nest(Path(result["folder"]), parent)
-        others = [result for result in _results_of(study) if result["variant"] == variant]
-        for name, values in _by_metric(others or results).items():
+        complete = [result for result in _results_of(study) if result["variant"] == variant]
+        for name, values in _by_metric(complete or results).items():
             self._client.log_metric(parent, f"mean/{name}", statistics.fmean(values), step=len(values))
             if len(values) > 1:
                 self._client.log_metric(parent, f"interval/{name}", half_interval(values), step=len(values))
         self._parameters(parent, {name: value for name, value in trial.params.items() if name != "seed"})
-        self._client.set_terminated(parent, _STATES.get(trial.state, "RUNNING"))
+        others = [other for other in study.get_trials(deepcopy=False) if _variant(other) == variant]
+        if all(other.state.is_finished() for other in others):
+            self._client.set_terminated(parent, _STATES[trial.state])
 
     def _parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         known = self._client.get_run(run_id).data.params
@@ -169,6 +171,11 @@ class StudyTracker:
             tags = self._client.get_run(state.run_id).data.tags
             if tags.get(_PARENT) != parent:
                 self._client.set_tag(state.run_id, _PARENT, parent)
+
+
+def _variant(trial: FrozenTrial) -> str:
+    """What a trial's run in MLflow is called."""
+    return trial.user_attrs.get("variant") or f"trial-{root_number(trial):04d}"
 
 
 def _results_of(study: optuna.Study) -> list[dict[str, Any]]:
