@@ -1,1 +1,1 @@
-"""Which curriculum is best: ablations, searches and comparisons. Reserved; see `hpm-study --help`."""
+"""Which curriculum is best: ablations, searches and comparisons; see `hpm-study --help`."""

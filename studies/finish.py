@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def _tell_failures(study: optuna.Study, console: Console) -> None:
 def _show(console: Console, comparison: Comparison, *, few: bool) -> None:
     if few:
         rows = list(comparison.rows)[:10]
-        console.print(table(Comparison(**{**vars(comparison), "rows": rows})))
+        console.print(table(replace(comparison, rows=rows)))
     else:
         console.print(table(comparison))
     for warning in comparison.warnings:

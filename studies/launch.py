@@ -152,7 +152,7 @@ def start(launch: Launch, console: Console, *, trials: int | None = None) -> opt
         except Stopped as stopped:
             raise Interrupted(f"{stopped}: {_states(study)}; go on with the same command") from stopped
     else:
-        _work_together(launch, study)
+        _work_together(launch, study, console)
     return study
 
 
@@ -198,7 +198,7 @@ def placement_of(launch: Launch, number: int) -> Placement:
     return Placement(processes=launch.processes, threads=max(1, cores // (launch.workers * launch.processes)))
 
 
-def _work_together(launch: Launch, study: optuna.Study) -> None:
+def _work_together(launch: Launch, study: optuna.Study, console: Console) -> None:
     """Workers as processes; one that dies leaves its trial to the others."""
     environment = {**os.environ, "HPM_STUDY_STORAGE": launch.storage}
     workers = [
@@ -209,9 +209,9 @@ def _work_together(launch: Launch, study: optuna.Study) -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.append(signal.Signals(number).name)
-        for worker in workers:
-            if worker.poll() is None:
-                worker.terminate()
+        for process in workers:
+            if process.poll() is None:
+                process.terminate()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -221,7 +221,10 @@ def _work_together(launch: Launch, study: optuna.Study) -> None:
             signal.signal(number, handler)
     if stopped:
         raise Interrupted(f"{stopped[0]}: {_states(study)}; go on with the same command")
-    if any(codes) and all(codes):
+    for worker, code in enumerate(codes):
+        if code:
+            console.print(f"worker {worker} ended early, exit code {code}; the others went on", style="yellow")
+    if all(codes):
         raise UserError(f"all workers ended early, exit codes {codes}; {_states(study)}; go on with the same command")
 
 

@@ -15,7 +15,6 @@ from typing import IO, Any
 from hpm.runfolder import RunFolder
 from studies.definition import PlannedRun
 
-INTERRUPTED = 75  # exit code of a run that was told to stop and saved
 _PR_SET_PDEATHSIG = 1
 _LAST_LINES = 5
 

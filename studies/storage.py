@@ -26,7 +26,6 @@ from hpm.errors import UserError
 from hpm.tracking import without_password
 from studies.definition import Ablation, Definition, Search
 
-DEFAULT_URL = "sqlite:///runs/studies.db"
 _DEFINITION, _KEY, _WORKER, ERROR = "definition", "key", "worker", "error"  # user attributes
 _TRIES = 3
 _ADVISORY_LOCK = 7_236_711_905_481  # of all studies of a database; any number that nobody else uses

@@ -75,8 +75,8 @@ class StudyTracker:
 
     def update(self, study: optuna.Study, number: int) -> None:
         """Copy what came of a trial."""
-        if self.enabled and (trial := study.get_trials(deepcopy=False)[number]).state.is_finished():
-            self._attempt(lambda: self._copy(study, trial))
+        if self.enabled:
+            self._attempt(lambda: self._copy(study, study.get_trials(deepcopy=False)[number]))
 
     def complete(self, study: optuna.Study, files: list[Path]) -> None:
         """Copy everything there is, what a server that was away has missed too, and files."""
@@ -86,8 +86,7 @@ class StudyTracker:
 
         def copy() -> None:
             for trial in study.get_trials(deepcopy=False):
-                if trial.state.is_finished():
-                    self._copy(study, trial)
+                self._copy(study, trial)
             top = self._run(study)
             for path in files:
                 if path.is_file():
@@ -139,6 +138,8 @@ class StudyTracker:
 
     def _copy(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """A finished trial's parameters and results; sending them again changes nothing."""
+        if not trial.state.is_finished():
+            return
         results = trial.user_attrs.get("results", [])
         variant = _variant(trial)
         parent = self._parent_of(study, variant)

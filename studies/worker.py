@@ -18,6 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from hpm import configuration
 from hpm import plan as planning
+from hpm.errors import UserError
 from studies.definition import Definition, PlannedRun, Search
 from studies.process import Placement, RunProcess
 from studies.storage import ERROR, fail_dead_trials, give_back, retry, root_number, take
@@ -111,7 +112,7 @@ class Worker:
         except _Pruned:
             self._tell(trial, TrialState.PRUNED)
             self.say(f"trial {trial.number}: pruned")
-        except _Failed as error:
+        except (_Failed, UserError) as error:
             self._tell(trial, TrialState.FAIL, error=str(error))
             self.say(f"trial {trial.number}: failed, {error}")
         except _Died as error:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def small(tiny: Path) -> Path:
     """A run of 40 steps with a probe an epoch, for studies to vary."""
     tiny.write_text(
-        f"{tiny.read_text()}\nTrainer.probe_every = 1\nTrainer.probes = [@Ridge()]\nTrainer.evaluations = [@Ridge()]\n"
+        f"{tiny.read_text()}\nTrainer.probe_every = 2\nTrainer.probes = [@Ridge()]\nTrainer.evaluations = [@Ridge()]\n"
     )
     return tiny
 

@@ -1,0 +1,55 @@
+"""Every shipped study builds: all variants, every choice and bound of every space; its header says how to start it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hpm import configuration
+from studies.launch import define
+
+FOLDER = configuration.configs_folder()
+ABLATIONS = sorted(path for path in (FOLDER / "ablations").glob("*.gin") if path.stem != "fashion_mnist_small")
+SEARCHES = sorted((FOLDER / "studies").glob("*.gin"))
+
+
+def test_they_are_there() -> None:
+    assert {path.stem for path in ABLATIONS} == {
+        "mask_strategy", "schedulers", "difficulty", "alpha_range", "prediction_loss", "mask_ratio",
+    }  # fmt: skip
+    assert {path.stem for path in SEARCHES} == {"schedule", "conditional"}
+
+
+@pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Fashion-MNIST is not installed")
+@pytest.mark.parametrize("path", [*ABLATIONS, *SEARCHES], ids=lambda path: path.stem)
+def test_a_study_builds(path: Path) -> None:
+    kind = "ablation" if path.parent.name == "ablations" else "search"
+    name = f"{path.parent.name}/{path.stem}"
+    identity = define(kind, [name], []).check()
+    assert identity["kind"] == kind
+    command = "ablate" if kind == "ablation" else "search"
+    assert re.search(rf"#   hpm-study {command} {name} ", path.read_text())
+
+
+def test_the_ablations_are_of_the_published_alphas() -> None:
+    """Rows of HPM's ablation: what alpha is at the beginning and at the end."""
+    definition = define("ablation", ["ablations/mask_strategy"], [])
+    found = {}
+    for name, items in definition.variants.items():
+        configs, bindings = [i for i in items if "=" not in i], [i for i in items if "=" in i]
+        trainer = configuration.parse(["quickstart", *configs], bindings).build()
+        curriculum = trainer.method.curriculum
+        found[name] = (
+            curriculum.alpha(0.0), curriculum.alpha(1.0), type(curriculum.sampler).__name__,
+            trainer.method.student.loss_predictor is not None,
+        )  # fmt: skip
+    assert found == {
+        "random_without_prediction": (0.0, 0.0, "Random", False),
+        "random": (0.0, 0.0, "Random", True),
+        "easy_to_hard": (0.0, 0.5, "HardestFirst", True),
+        "hardest": (1.0, 1.0, "HardestFirst", True),
+        "hard_to_easy": (0.5, 0.0, "HardestFirst", True),
+        "easiest": (0.0, 0.5, "EasiestFirst", True),
+    }
