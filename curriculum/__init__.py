@@ -9,12 +9,29 @@ from curriculum.difficulty import Attention, DifficultyEstimator, EdgeDensity, P
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import EasiestFirst, HardestFirst, Random, Sampler, count_hard, hardest
-from curriculum.schedulers import Constant, Cyclic, Feedback, Piecewise, Ramp, Scheduler, SelfPaced
+from curriculum.schedulers import (
+    Chained,
+    Competence,
+    Constant,
+    Cyclic,
+    Feedback,
+    Held,
+    Piecewise,
+    Plateau,
+    Ramp,
+    Reversed,
+    Scaled,
+    Scheduler,
+    SelfPaced,
+    WarmRestarts,
+)
 from curriculum.teacher import Teacher
 
 __all__ = [
     "Attention",
     "Batch",
+    "Chained",
+    "Competence",
     "Constant",
     "Curriculum",
     "Cyclic",
@@ -23,18 +40,23 @@ __all__ = [
     "EdgeDensity",
     "Feedback",
     "HardestFirst",
+    "Held",
     "Mask",
     "Noise",
     "Piecewise",
+    "Plateau",
     "PredictedLoss",
     "Ramp",
     "Random",
+    "Reversed",
     "Sampler",
+    "Scaled",
     "Scheduler",
     "SelfPaced",
     "Teacher",
     "TrueLoss",
     "Uniform",
+    "WarmRestarts",
     "count_hard",
     "count_masked",
     "hardest",

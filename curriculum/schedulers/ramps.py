@@ -1,44 +1,15 @@
-"""Schedulers: training progress in [0, 1], or what the learner achieved, -> a scalar such as alpha.
+"""Schedules in time: fixed courses of a scalar over training.
 
-A scheduler is a function of progress. One that is driven by feedback also implements `observe`, and keeps what it
-saw in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] are checked by who uses it.
+Progress is a number in [0, 1]; bounds such as alpha's [0, 1] are checked by who uses the value.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
-Feedback = Mapping[str, float]
-"""Reduced training metrics of the last interval, e.g. `{"reconstruction_loss": 0.41}`."""
-
-
-class Scheduler(ABC):
-    """Maps progress to a scalar.
-
-    `watches` names the metrics that `observe` needs, so that one nobody measures is found before training.
-    """
-
-    watches: tuple[str, ...] = ()
-
-    @abstractmethod
-    def __call__(self, progress: float) -> float:
-        """The value at `progress` in [0, 1]. Calling has no side effect: the same state gives the same value."""
-
-    def observe(self, feedback: Feedback) -> None:  # noqa: B027 - optional
-        """Learn from an interval's metrics; called at fixed global steps. Most schedulers ignore them."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `observe` has accumulated; numbers, strings and lists only."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        if state:
-            raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")
+from curriculum.schedulers.base import Scheduler
 
 
 def _exponential(x: float) -> float:
@@ -186,61 +157,59 @@ class Cyclic(Scheduler):
         return self.low + (self.high - self.low) * min(1.0, max(0.0, SHAPES[self.shape](min(1.0, x))))
 
 
-class SelfPaced(Scheduler):
-    """Driven by what the learner achieves instead of by time: the value rises as a metric improves.
+class WarmRestarts(Scheduler):
+    """Rises from `low` to `high` again and again, each time over a stretch `growth` times as long.
 
-    The metric is smoothed exponentially. Its first value is the reference; at `goal` times the reference the value
-    reaches `end`. It never returns: a harder mask raises the loss, which must not be mistaken for forgetting.
-    After Kumar et al. 2010, "Self-Paced Learning for Latent Variable Models", where the learner's own loss decides
-    what it is shown next.
+    The restarts of SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), upwards: a restart lets the learner rest.
 
     Args:
-        start: value at first.
-        end: value once the goal is reached.
-        metric: name of the metric in the feedback; "reconstruction_loss" falls as the learner improves.
-        goal: the metric's share of its first value at which `end` is reached; above 1 for a metric that rises.
-        smoothing: weight of the past in the exponential average, in [0, 1).
+        low: value at the start of a cycle.
+        high: value at its end.
+        cycles: how many cycles the whole run holds, at least 1.
+        growth: length of a cycle relative to the one before, positive.
+        shape: of the rise; see `Ramp`.
     """
 
     def __init__(
-        self,
-        *,
-        start: float = 0.0,
-        end: float = 0.5,
-        metric: str = "reconstruction_loss",
-        goal: float = 0.5,
-        smoothing: float = 0.9,
+        self, *, low: float = 0.0, high: float = 0.5, cycles: int = 3, growth: float = 2.0, shape: str = "linear"
     ) -> None:
-        if goal < 0 or goal == 1:
-            raise ValueError(f"SelfPaced.goal = {goal} must be at least 0 and not 1: the metric has to move")
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"SelfPaced.smoothing = {smoothing} must lie in [0, 1)")
-        self.start, self.end, self.metric = float(start), float(end), metric
-        self.watches = (metric,)
-        self.goal, self.smoothing = float(goal), float(smoothing)
-        self._reference: float | None = None
-        self._average = 0.0
-        self._achieved = 0.0
+        _check_shape("WarmRestarts", shape)
+        if cycles < 1:
+            raise ValueError(f"WarmRestarts.cycles = {cycles} must be at least 1")
+        if growth <= 0:
+            raise ValueError(f"WarmRestarts.growth = {growth} must be positive")
+        self.low, self.high, self.shape = float(low), float(high), shape
+        lengths = [growth**number for number in range(cycles)]
+        self.starts = [sum(lengths[:number]) / sum(lengths) for number in range(cycles)]
 
     def __call__(self, progress: float) -> float:
-        return self.start + (self.end - self.start) * self._achieved
+        cycle = max(number for number, start in enumerate(self.starts) if start <= max(progress, 0.0))
+        end = self.starts[cycle + 1] if cycle + 1 < len(self.starts) else 1.0
+        x = (progress - self.starts[cycle]) / (end - self.starts[cycle])
+        return self.low + (self.high - self.low) * min(1.0, max(0.0, SHAPES[self.shape](min(1.0, max(0.0, x)))))
 
-    def observe(self, feedback: Feedback) -> None:
-        if self.metric not in feedback:
-            raise ValueError(f"SelfPaced.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
-        value = feedback[self.metric]
-        if not math.isfinite(value):
-            return
-        if self._reference is None:
-            self._reference = self._average = value
-        self._average = self.smoothing * self._average + (1 - self.smoothing) * value
-        distance = self._reference * (1 - self.goal)
-        if distance:
-            achieved = (self._reference - self._average) / distance
-            self._achieved = min(1.0, max(self._achieved, achieved))
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"reference": self._reference, "average": self._average, "achieved": self._achieved}
+class Competence(Scheduler):
+    """The learner's competence as a root of time: fast at first, then slower (Platanios et al. 2019, eq. 8).
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._reference, self._average, self._achieved = state["reference"], state["average"], state["achieved"]
+    `high * min(1, (x (1 - initial^p) + initial^p)^(1/p))`, x being the progress relative to `until`.
+
+    Args:
+        high: value at full competence.
+        initial: competence at the start, c0, in (0, 1].
+        power: p, at least 1; 1 is linear, 2 the published root.
+        until: progress at which competence is full, in (0, 1].
+    """
+
+    def __init__(self, *, high: float = 0.5, initial: float = 0.01, power: float = 2.0, until: float = 1.0) -> None:
+        if not 0 < initial <= 1:
+            raise ValueError(f"Competence.initial = {initial} must lie in (0, 1]")
+        if power < 1:
+            raise ValueError(f"Competence.power = {power} must be at least 1")
+        if not 0 < until <= 1:
+            raise ValueError(f"Competence.until = {until} must lie in (0, 1]")
+        self.high, self.initial, self.power, self.until = float(high), float(initial), float(power), float(until)
+
+    def __call__(self, progress: float) -> float:
+        x, start = max(0.0, progress) / self.until, self.initial**self.power
+        return self.high * min(1.0, (x * (1 - start) + start) ** (1 / self.power))

@@ -1,0 +1,36 @@
+"""Schedulers: training progress in [0, 1], or what the learner achieved, -> a scalar such as alpha.
+
+A scheduler is a function of progress. One that is driven by feedback also implements `observe`, and keeps what it
+saw in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] are checked by who uses it.
+"""
+
+from curriculum.schedulers.adaptive import Plateau, SelfPaced
+from curriculum.schedulers.base import Feedback, Scheduler
+from curriculum.schedulers.combinators import Chained, Held, Reversed, Scaled
+from curriculum.schedulers.ramps import (
+    SHAPES,
+    Competence,
+    Constant,
+    Cyclic,
+    Piecewise,
+    Ramp,
+    WarmRestarts,
+)
+
+__all__ = [
+    "SHAPES",
+    "Chained",
+    "Competence",
+    "Constant",
+    "Cyclic",
+    "Feedback",
+    "Held",
+    "Piecewise",
+    "Plateau",
+    "Ramp",
+    "Reversed",
+    "Scaled",
+    "Scheduler",
+    "SelfPaced",
+    "WarmRestarts",
+]

@@ -1,0 +1,124 @@
+"""Schedules that follow what the learner achieves instead of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from curriculum.schedulers.base import Feedback, Scheduler
+
+
+class SelfPaced(Scheduler):
+    """Driven by what the learner achieves instead of by time: the value rises as a metric improves.
+
+    The metric is smoothed exponentially. Its first value is the reference; at `goal` times the reference the value
+    reaches `end`. It never returns: a harder mask raises the loss, which must not be mistaken for forgetting.
+    After Kumar et al. 2010, "Self-Paced Learning for Latent Variable Models", where the learner's own loss decides
+    what it is shown next.
+
+    Args:
+        start: value at first.
+        end: value once the goal is reached.
+        metric: name of the metric in the feedback; "reconstruction_loss" falls as the learner improves.
+        goal: the metric's share of its first value at which `end` is reached; above 1 for a metric that rises.
+        smoothing: weight of the past in the exponential average, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        start: float = 0.0,
+        end: float = 0.5,
+        metric: str = "reconstruction_loss",
+        goal: float = 0.5,
+        smoothing: float = 0.9,
+    ) -> None:
+        if goal < 0 or goal == 1:
+            raise ValueError(f"SelfPaced.goal = {goal} must be at least 0 and not 1: the metric has to move")
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"SelfPaced.smoothing = {smoothing} must lie in [0, 1)")
+        self.start, self.end, self.metric = float(start), float(end), metric
+        self.watches = (metric,)
+        self.goal, self.smoothing = float(goal), float(smoothing)
+        self._reference: float | None = None
+        self._average = 0.0
+        self._achieved = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * self._achieved
+
+    def observe(self, feedback: Feedback) -> None:
+        if self.metric not in feedback:
+            raise ValueError(f"SelfPaced.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
+        value = feedback[self.metric]
+        if not math.isfinite(value):
+            return
+        if self._reference is None:
+            self._reference = self._average = value
+        self._average = self.smoothing * self._average + (1 - self.smoothing) * value
+        distance = self._reference * (1 - self.goal)
+        if distance:
+            achieved = (self._reference - self._average) / distance
+            self._achieved = min(1.0, max(self._achieved, achieved))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"reference": self._reference, "average": self._average, "achieved": self._achieved}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._reference, self._average, self._achieved = state["reference"], state["average"], state["achieved"]
+
+
+class Plateau(Scheduler):
+    """Rises by a step whenever a metric has stopped improving: what is easy has been learnt.
+
+    Args:
+        start: value at first.
+        end: value that is never exceeded.
+        step: by how much the value rises.
+        metric: name of the metric in the feedback.
+        rises: whether the metric improves by rising, as an accuracy does.
+        patience: intervals without improvement after which the value rises.
+        threshold: improvement that counts, relative to the best so far.
+    """
+
+    def __init__(
+        self, *, start: float = 0.0, end: float = 0.5, step: float = 0.1, metric: str = "reconstruction_loss",
+        rises: bool = False, patience: int = 5, threshold: float = 0.01,
+    ) -> None:  # fmt: skip
+        if step <= 0:
+            raise ValueError(f"Plateau.step = {step} must be positive; it leads from start to end")
+        if patience < 1:
+            raise ValueError(f"Plateau.patience = {patience} must be at least 1")
+        if threshold < 0:
+            raise ValueError(f"Plateau.threshold = {threshold} must not be negative")
+        self.start, self.end, self.step, self.metric = float(start), float(end), float(step), metric
+        self.rises, self.patience, self.threshold = rises, patience, float(threshold)
+        self.watches = (metric,)
+        self._best: float | None = None
+        self._since = 0
+        self._steps = 0
+
+    def __call__(self, progress: float) -> float:
+        distance = self.end - self.start
+        return self.start + math.copysign(min(abs(distance), self._steps * self.step), distance)
+
+    def observe(self, feedback: Feedback) -> None:
+        if self.metric not in feedback:
+            raise ValueError(f"Plateau.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
+        value = feedback[self.metric] if self.rises else -feedback[self.metric]
+        if not math.isfinite(value):
+            return
+        if self._best is None or value > self._best + self.threshold * abs(self._best):
+            self._best, self._since = value, 0
+            return
+        self._since += 1
+        if self._since >= self.patience:
+            # A harder mask raises the loss: what counts is progress from here on.
+            self._best, self._since, self._steps = value, 0, self._steps + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "since": self._since, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._best, self._since, self._steps = state["best"], state["since"], state["steps"]

@@ -1,0 +1,35 @@
+"""Scheduler: training progress in [0, 1], or what the learner achieved, -> a scalar such as alpha."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+Feedback = Mapping[str, float]
+"""Reduced training metrics of the last interval, e.g. `{"reconstruction_loss": 0.41}`."""
+
+
+class Scheduler(ABC):
+    """Maps progress to a scalar.
+
+    `watches` names the metrics that `observe` needs, so that one nobody measures is found before training.
+    """
+
+    watches: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __call__(self, progress: float) -> float:
+        """The value at `progress` in [0, 1]. Calling has no side effect: the same state gives the same value."""
+
+    def observe(self, feedback: Feedback) -> None:  # noqa: B027 - optional
+        """Learn from an interval's metrics; called at fixed global steps. Most schedulers ignore them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `observe` has accumulated; numbers, strings and lists only."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")

@@ -1,0 +1,174 @@
+"""Competence, restarts, plateaus, and schedulers made of schedulers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curriculum.schedulers import (
+    Chained,
+    Competence,
+    Constant,
+    Cyclic,
+    Held,
+    Plateau,
+    Ramp,
+    Reversed,
+    Scaled,
+    Scheduler,
+    SelfPaced,
+    WarmRestarts,
+)
+from curriculum.testing import SchedulerConformance
+
+progress = st.floats(0, 1)
+
+
+class TestCompetence(SchedulerConformance):
+    low, high = 0.0, 0.5
+
+    def build(self) -> Scheduler:
+        return Competence()
+
+
+class TestWarmRestarts(SchedulerConformance):
+    low, high = 0.1, 0.6
+
+    def build(self) -> Scheduler:
+        return WarmRestarts(low=0.1, high=0.6, cycles=4, growth=1.5, shape="cosine")
+
+
+class TestPlateau(SchedulerConformance):
+    low, high = 0.0, 0.5
+
+    def build(self) -> Scheduler:
+        return Plateau(patience=2)
+
+
+class TestReversed(SchedulerConformance):
+    low, high = 0.0, 0.5
+
+    def build(self) -> Scheduler:
+        return Reversed(scheduler=Ramp())
+
+
+class TestScaledPlateau(SchedulerConformance):
+    low, high = 0.1, 0.6
+
+    def build(self) -> Scheduler:
+        return Scaled(scheduler=Plateau(end=1.0, patience=1), factor=0.5, offset=0.1)
+
+
+class TestHeld(SchedulerConformance):
+    low, high = 0.0, 0.5
+
+    def build(self) -> Scheduler:
+        return Held(scheduler=Cyclic(), begin=0.2, until=0.8)
+
+
+class TestChained(SchedulerConformance):
+    low, high = 0.0, 0.5
+
+    def build(self) -> Scheduler:
+        return Chained(schedulers=[Constant(value=0.0), SelfPaced(), Ramp(start=0.5, end=0.2)])
+
+
+@pytest.mark.parametrize(
+    ("power", "golden"),
+    [
+        (2, [0.01, 0.5001, 0.7071, 0.866, 1]),
+        (3, [0.01, 0.63, 0.7937, 0.9086, 1]),
+        (1, [0.01, 0.2575, 0.505, 0.7525, 1]),
+    ],
+)
+def test_competence_is_the_published_one(power: float, golden: list[float]) -> None:
+    """Platanios et al. 2019, c0 = 0.01, at progress 0, 1/4, 1/2, 3/4, 1."""
+    scheduler = Competence(high=1.0, power=power)
+    assert [scheduler(place / 4) for place in range(5)] == pytest.approx(golden, abs=5e-5)
+    assert Competence(high=1.0, power=power, until=0.5)(0.7) == 1.0
+
+
+def test_restarts_grow() -> None:
+    scheduler = WarmRestarts(high=1.0, cycles=3, growth=2.0)
+    assert [round(scheduler(place / 7), 6) for place in range(8)] == [0, 0, 0.5, 0, 0.25, 0.5, 0.75, 1]
+
+
+@given(progress)
+def test_equal_restarts_are_a_sawtooth(place: float) -> None:
+    sawtooth, restarts = Cyclic(cycles=4, rise=1.0), WarmRestarts(cycles=4, growth=1.0)
+    assert restarts(place) == pytest.approx(sawtooth(place), abs=1e-9)
+
+
+def test_a_plateau_raises_the_value() -> None:
+    scheduler = Plateau(start=0.1, end=0.35, step=0.1, patience=2, threshold=0.01)
+
+    def see(*losses: float) -> float:
+        for loss in losses:
+            scheduler.observe({"reconstruction_loss": loss})
+        return scheduler(0.0)
+
+    assert see(1.0, 0.9, 0.8) == 0.1  # it improves
+    assert see(0.799) == 0.1  # by less than a hundredth, once
+    assert see(0.798) == pytest.approx(0.2)
+    assert see(float("nan")) == pytest.approx(0.2)
+    assert see(0.9, 0.9) == pytest.approx(0.3)  # harder masks, a new level
+    assert see(0.7, 0.6) == pytest.approx(0.3)
+    assert see(0.6, 0.6, 0.6, 0.6) == pytest.approx(0.35)
+
+
+def test_a_plateau_of_an_accuracy() -> None:
+    scheduler = Plateau(start=0.5, end=0.0, step=0.2, metric="prediction_accuracy", rises=True, patience=1)
+    for value in (0.5, 0.6, 0.6):
+        scheduler.observe({"prediction_accuracy": value})
+    assert scheduler(0.0) == pytest.approx(0.3)
+    assert scheduler.watches == ("prediction_accuracy",)
+    with pytest.raises(ValueError, match=r"Plateau.metric = 'prediction_accuracy' is not measured; choose one of"):
+        scheduler.observe({"loss": 1.0})
+
+
+@given(progress)
+def test_backwards(place: float) -> None:
+    assert Reversed(scheduler=Ramp(start=0.2, end=0.7))(place) == pytest.approx(Ramp(start=0.7, end=0.2)(place))
+
+
+@given(progress)
+def test_hold_is_a_delayed_ramp(place: float) -> None:
+    held = Held(scheduler=Ramp(shape="cosine"), begin=0.25, until=0.75)
+    assert held(place) == pytest.approx(Ramp(shape="cosine", begin=0.25, until=0.75)(place))
+
+
+def test_a_chain_goes_from_one_to_the_next() -> None:
+    chain = Chained(schedulers=[Ramp(end=0.4), Constant(value=0.1), Ramp(start=0.4, end=0.0)], boundaries=[0.5, 0.6])
+    assert [chain(place) for place in (0.0, 0.25, 0.5, 0.55, 0.6, 0.8, 1.0)] == pytest.approx(
+        [0.0, 0.2, 0.1, 0.1, 0.4, 0.2, 0.0]
+    )
+
+
+def test_what_follows_feedback_is_heard_within() -> None:
+    chain = Chained(schedulers=[SelfPaced(metric="loss"), Plateau(metric="prediction_loss")])
+    assert chain.watches == ("loss", "prediction_loss")
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda: Competence(initial=0.0), "Competence.initial = 0.0"),
+        (lambda: Competence(power=0.5), "Competence.power = 0.5"),
+        (lambda: Competence(until=0.0), "Competence.until = 0.0"),
+        (lambda: WarmRestarts(cycles=0), "WarmRestarts.cycles = 0"),
+        (lambda: WarmRestarts(growth=0.0), "WarmRestarts.growth = 0.0"),
+        (lambda: WarmRestarts(shape="x"), "WarmRestarts.shape = 'x' is unknown"),
+        (lambda: Plateau(step=0.0), "Plateau.step = 0.0"),
+        (lambda: Plateau(patience=0), "Plateau.patience = 0"),
+        (lambda: Plateau(threshold=-1.0), "Plateau.threshold = -1.0"),
+        (lambda: Reversed(scheduler=0.5), "Reversed.scheduler must be made of schedulers"),
+        (lambda: Held(scheduler=Ramp(), begin=0.5, until=0.5), "Held.begin = 0.5"),
+        (lambda: Chained(schedulers=[]), "at least one"),
+        (lambda: Chained(schedulers=[Ramp(), Ramp()], boundaries=[0.2, 0.4]), "must be 1 for 2 schedulers"),
+        (lambda: Chained(schedulers=[Ramp(), Ramp()], boundaries=[1.0]), "must ascend within"),
+    ],
+)
+def test_refuses(build: object, told: str) -> None:
+    with pytest.raises(ValueError, match=told.replace("(", r"\(")):
+        build()
