@@ -10,8 +10,10 @@ What is bound must be used. The one exception is a part that a later binding rep
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
+import json
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,6 +174,11 @@ class Config:
             del gin_config._CONFIG[scope, selector][parameter]
             if not gin_config._CONFIG[scope, selector]:
                 del gin_config._CONFIG[scope, selector]
+
+    def fingerprint(self) -> str:
+        """Tells this configuration from others: of what is bound, whatever the order and the file."""
+        bound = {_spell(statement.key): str(statement.value) for statement in self.statements}
+        return hashlib.sha256(json.dumps(bound, sort_keys=True).encode()).hexdigest()[:12]
 
     def text(self) -> str:
         """The configuration as bound; running from it repeats the run."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import statistics
@@ -256,10 +255,9 @@ def _tell_mlflow(console: Console, loaded: Loaded, entry: Entry) -> None:
     try:
         where = send_to_mlflow(loaded.run, loaded.trainer.tracker, entry)
     except Exception as error:  # whatever goes wrong in tracking, the results are on disk
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        secret = loaded.trainer.tracker.uri or os.environ.get("MLFLOW_TRACKING_URI")
-        reason = reason.replace(secret, loaded.trainer.tracker.where) if secret else reason
-        console.print(f"MLflow does not have these results: {reason[:200]}", style="yellow", markup=False)
+        console.print(
+            f"MLflow does not have these results: {loaded.trainer.tracker.reason(error)}", style="yellow", markup=False
+        )
         return
     if where:
         console.print(f"MLflow: {where}", highlight=False, soft_wrap=True)

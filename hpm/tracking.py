@@ -100,6 +100,13 @@ class MLflowTracker:
 
         return MlflowClient(tracking_uri=self._uri)
 
+    def reason(self, error: Exception) -> str:
+        """An error's first line, without passwords and not too long."""
+        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(self._uri.rstrip("/"), self.where)
+        for secret in _secrets(self._uri):
+            reason = reason.replace(secret, "***")
+        return reason[:200]
+
     def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Open the run, or go on with the one that `folder` belongs to."""
         if not self.enabled:
@@ -244,6 +251,8 @@ class MLflowTracker:
 
     def _watch_system(self) -> None:
         """Let MLflow measure the machine; its monitor ends by itself when the server goes away."""
+        if self._monitor is not None and self._monitor._process is not None and self._monitor._process.is_alive():
+            return
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
@@ -283,10 +292,7 @@ class MLflowTracker:
 
     def _fail(self, error: Exception) -> None:
         self._next_try = time.monotonic() + self.SECONDS_BETWEEN_TRIES
-        reason = (str(error).splitlines() or [type(error).__name__])[0].replace(self._uri.rstrip("/"), self.where)
-        for secret in _secrets(self._uri):
-            reason = reason.replace(secret, "***")
-        told, self.problem = self.problem, f"MLflow cannot be used: {reason[:200]}"
+        told, self.problem = self.problem, f"MLflow cannot be used: {self.reason(error)}"
         if told is None:
             _warn(f"{self.problem}; metrics are kept in the run folder and sent later")
 
@@ -306,6 +312,11 @@ def without_password(uri: str) -> str:
     return _PASSWORDS.sub(lambda found: f"{found['user'] or found['query']}***", uri)
 
 
+def metric_name(name: str) -> str:
+    """A name that MLflow takes."""
+    return _NOT_IN_A_NAME.sub("_", name)
+
+
 def _secrets(uri: str) -> list[str]:
     """The passwords of an address, as they stand there and as a person knows them."""
     found = [match[0].removeprefix(match["user"] or match["query"]) for match in _PASSWORDS.finditer(uri)]
@@ -322,7 +333,7 @@ def _batches(rows: Sequence[Row]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     for row in rows:
         metrics = [
-            Metric(_NOT_IN_A_NAME.sub("_", key), float(value), int(row["time"] * 1000), int(row["step"]))
+            Metric(metric_name(key), float(value), int(row["time"] * 1000), int(row["step"]))
             for key, value in row.items()
             if key not in _NOT_METRICS and isinstance(value, int | float) and math.isfinite(value)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -130,6 +131,15 @@ def _warnings(
 ) -> list[str]:  # fmt: skip
     """Whatever a careful reader would ask."""
     told = []
+    several = len({result.source for result in measured}) > 1
+    counts = Counter((_name(result, several), result.seed) for result in measured)
+    if repeated := sorted({name for (name, _), count in counts.items() if count > 1}):
+        told.append(f"several runs of one seed: {_listed(repeated)}; the last of each is used")
+    configs: dict[str, set[str]] = {}
+    for result in measured:
+        configs.setdefault(_name(result, several), set()).add(result.config)
+    if changed := [name for name, found in configs.items() if len(found) > 1]:
+        told.append(f"the configuration changed between runs: {_listed(changed)}")
     few = [row.variant for row in rows if row.estimate.count < ENOUGH_SEEDS]
     if few:
         told.append(f"fewer than {ENOUGH_SEEDS} seeds: {_listed(few)}; intervals are wide, small effects are missed")

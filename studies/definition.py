@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -155,8 +155,13 @@ class Ablation(Definition):
         items = self.variants[variant]
         return [item for item in items if "=" not in item], [item for item in items if "=" in item]
 
+    def asks_for(self, variant: str, seed: int) -> bool:
+        """Whether this is one of its runs."""
+        return variant in self.variants and seed in self.seeds
+
     def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
-        variant = trial.suggest_categorical("variant", list(self.variants))
+        # Sorted, for Optuna takes another order for another space.
+        variant = trial.suggest_categorical("variant", sorted(self.variants))
         seed = trial.suggest_int("seed", 0, 2**31 - 1)
         configs, bindings = self._parts(variant)
         return [
@@ -235,7 +240,7 @@ class Search(Definition):
 
     def check(self) -> dict[str, Any]:
         base = ""
-        for setting in example_settings(self.space):
+        for setting in [*example_settings(self.space), *self._first_settings()]:
             shown = ", ".join(f"{name} = {value!r}" for name, value in setting.items())
             text = self._build([], [binding(name, value) for name, value in setting.items()], f"space at {shown}")
             base = base or text
@@ -245,6 +250,18 @@ class Search(Definition):
             if not trainer.probe_every:
                 raise UserError("Search.pruner looks at probes, and Trainer.probe_every = 0 asks for none")
         return self._identity(space=self.texts, cost=self.cost, seeds=list(self.seeds), config=base)
+
+    def _first_settings(self) -> Iterator[Setting]:
+        """What is to be tried first, with what it leaves out filled in."""
+        for wanted in self.first:
+            setting: Setting = {}
+            for name, parameter in self.space.items():
+                if parameter.applies(setting | wanted):
+                    value = wanted.get(name, parameter.examples()[0])
+                    if not parameter.holds(value):
+                        raise UserError(f"Search.first sets {name} = {value!r}, which Search.space does not hold")
+                    setting[name] = value
+            yield setting
 
     def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
         setting: Setting = suggest(trial, self.space)

@@ -257,15 +257,16 @@ def _parallel(trials: Sequence[Any], metric: str, path: Path) -> Path:
 
 def _column(trials: Sequence[Any], name: str) -> tuple[list[float], str, str]:
     """A parameter's values in [0, 1], NaN where it is missing, and the names of both ends."""
-    values = [trial.params.get(name) for trial in trials]
-    known = [value for value in values if value is not None]
-    if any(isinstance(value, str | bool) for value in known):
-        choices = sorted({str(value) for value in known})
-        top = max(1, len(choices) - 1)
-        return [math.nan if v is None else choices.index(str(v)) / top for v in values], choices[0], choices[-1]
-    low, high = min(known), max(known)
-    span = (high - low) or 1.0
-    return [math.nan if v is None else (v - low) / span for v in values], f"{low:.3g}", f"{high:.3g}"
+    known = {number: trial.params[name] for number, trial in enumerate(trials) if name in trial.params}
+    if any(isinstance(value, str | bool | None) for value in known.values()):
+        choices = sorted({str(value) for value in known.values()})
+        places = {number: choices.index(str(value)) / max(1, len(choices) - 1) for number, value in known.items()}
+        ends = (choices[0], choices[-1])
+    else:
+        low, high = min(known.values()), max(known.values())
+        places = {number: (value - low) / ((high - low) or 1.0) for number, value in known.items()}
+        ends = (f"{low:.3g}", f"{high:.3g}")
+    return [places.get(number, math.nan) for number in range(len(trials))], *ends
 
 
 def _front(study: optuna.Study, metric: str, path: Path) -> Path:

@@ -25,14 +25,12 @@ from studies.results import Result, of_experiment, of_study
 from studies.storage import ERROR, definition_of, load_study, root_number, study_names
 
 if TYPE_CHECKING:
-    from studies.launch import Launch
+    from studies.launch import Launch, Started
 
 
-def finish(launch: Launch, study: optuna.Study, console: Console) -> None:
+def finish(launch: Launch, started: Started, console: Console) -> None:
     """Say what a study found, and keep it in the study's folder and in MLflow."""
-    from studies.launch import define, tracker_of
-
-    definition, folder = define(launch.kind, launch.configs, launch.bindings), launch.folder
+    study, definition, folder = started.study, started.definition, launch.folder
     _tell_failures(study, console)
     files: list[Path] = []
     if results := of_study(study):
@@ -46,7 +44,7 @@ def finish(launch: Launch, study: optuna.Study, console: Console) -> None:
         for path in files:
             if path.suffix in (".html", ".gin"):
                 console.print(f"{'report' if path.suffix == '.html' else 'best setting'}: {path}", highlight=False)
-    tracker_of(definition, launch.name).complete(study, files)
+    started.tracker.complete(study, files)
 
 
 def _first(results: Sequence[Result]) -> str:
@@ -102,6 +100,8 @@ def best_settings(study: optuna.Study, definition: Definition, folder: Path) -> 
     """The best trial as a config that `hpm pretrain` runs; of two objectives, one for each trial of the front."""
     best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
     names = ["best.gin"] if len(best) == 1 else [f"front-{number + 1}.gin" for number in range(len(best))]
+    for old in [folder / "best.gin", *folder.glob("front-*.gin")]:
+        old.unlink(missing_ok=True)
     written = []
     for name, trial in zip(names, sorted(best, key=lambda trial: trial.values[-1]), strict=True):
         path = folder / name
@@ -114,9 +114,11 @@ def _as_config(study: optuna.Study, definition: Definition, trial: FrozenTrial, 
     run = definition.plan(optuna.trial.FixedTrial(trial.params), root_number(trial))[0]
     config = configuration.parse(run.configs, [*run.bindings, f"Trainer.seed = {run.seed}"])
     config.build()
+    imports = "".join(f"{line}\n" for line in definition.imports)
     values = ", ".join(f"{name} {value:.6g}" for name, value in zip(definition.objectives, trial.values, strict=True))
     return (
-        f"# Trial {trial.number} of study {study.study_name}: {values}.\n#\n#   hpm pretrain {path}\n\n{config.text()}"
+        f"# Trial {trial.number} of study {study.study_name}: {values}.\n#\n#   hpm pretrain {path}\n\n"
+        f"{imports}{config.text()}"
     )
 
 

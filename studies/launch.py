@@ -9,26 +9,30 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import gin
 import optuna
 import torch
 from optuna import pruners, samplers
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpm import configuration
 from hpm.errors import Interrupted, UserError
-from hpm.tracking import MLflowTracker
+from hpm.tracking import MLflowTracker, without_password
 from studies.definition import Ablation, Definition, Search
-from studies.process import Placement
-from studies.storage import enqueue, exclusively, open_storage, open_study, quiet_optuna
+from studies.process import Placement, end_with_parent
+from studies.storage import enqueue, exclusively, load_study, open_storage, open_study, quiet_optuna
 from studies.tracking import StudyTracker
-from studies.worker import Stopped, Worker
+from studies.worker import Stopped, Worker, stop_signals
 
 _KINDS = {"ablation": Ablation, "search": Search}
 _OPTUNAS = (
@@ -123,7 +127,21 @@ def define(kind: str, configs: Sequence[str], bindings: Sequence[str]) -> Defini
     return definition
 
 
-def start(launch: Launch, console: Console, *, trials: int | None = None) -> optuna.Study:
+class Started(NamedTuple):
+    """A study that has been worked through.
+
+    Args:
+        study: with its results.
+        definition: as it was when it was started.
+        tracker: copies it to MLflow.
+    """
+
+    study: optuna.Study
+    definition: Definition
+    tracker: StudyTracker
+
+
+def start(launch: Launch, console: Console, *, trials: int | None = None) -> Started:
     """Work through a study, or go on with it.
 
     Raises:
@@ -137,10 +155,11 @@ def start(launch: Launch, console: Console, *, trials: int | None = None) -> opt
         definition = define(launch.kind, launch.configs, launch.bindings)
         identity = definition.check()
         tracker = tracker_of(definition, launch.name)
-    storage = launch.open()
-    with exclusively(storage):
-        study = open_study(storage, launch.name, definition, identity)
-        added = enqueue(study, definition, trials=trials)
+    with _storage_errors(launch):
+        storage = launch.open()
+        with exclusively(storage):
+            study = open_study(storage, launch.name, definition, identity)
+            added = enqueue(study, definition, trials=trials)
     tracker.prepare(study, list(definition.variants) if isinstance(definition, Ablation) else [])
     console.print(
         f"study {launch.name}: {_states(study)}; {added} added\nruns: {launch.folder}; MLflow: "
@@ -153,7 +172,17 @@ def start(launch: Launch, console: Console, *, trials: int | None = None) -> opt
             raise Interrupted(f"{stopped}: {_states(study)}; go on with the same command") from stopped
     else:
         _work_together(launch, study, console)
-    return study
+    return Started(study, definition, tracker)
+
+
+@contextmanager
+def _storage_errors(launch: Launch) -> Iterator[None]:
+    """A storage that fails is the user's to mend, not ours to trace back."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+        reason = without_password(str(error.__cause__ or error).splitlines()[0])
+        raise UserError(f"--storage {without_password(launch.storage)} cannot be used: {reason}") from error
 
 
 def tracker_of(definition: Definition, name: str) -> StudyTracker:
@@ -169,13 +198,15 @@ def work(launch: Launch, number: int, say: Callable[[str], None], *, definition:
         Stopped: after SIGINT or SIGTERM.
     """
     definition = definition or define(launch.kind, launch.configs, launch.bindings)
-    storage = launch.open()
-    study = optuna.load_study(study_name=launch.name, storage=storage)
+    tracker = tracker_of(definition, launch.name)
     deadline = None if launch.timeout is None else time.monotonic() + launch.timeout
-    Worker(
-        study, storage, definition, launch.folder, tracker=tracker_of(definition, launch.name),
-        placement=placement_of(launch, number), say=say, poll=launch.poll, deadline=deadline,
-    ).work()  # fmt: skip
+    with _storage_errors(launch):
+        storage = launch.open()
+        study = load_study(storage, launch.name)
+        Worker(
+            study, storage, definition, launch.folder, tracker=tracker, placement=placement_of(launch, number),
+            say=say, poll=launch.poll, deadline=deadline,
+        ).work()  # fmt: skip
 
 
 def placement_of(launch: Launch, number: int) -> Placement:
@@ -201,10 +232,7 @@ def placement_of(launch: Launch, number: int) -> Placement:
 def _work_together(launch: Launch, study: optuna.Study, console: Console) -> None:
     """Workers as processes; one that dies leaves its trial to the others."""
     environment = {**os.environ, "HPM_STUDY_STORAGE": launch.storage}
-    workers = [
-        subprocess.Popen(launch.command(number), env=environment, start_new_session=True)
-        for number in range(launch.workers)
-    ]
+    workers: list[subprocess.Popen[bytes]] = []
     stopped: list[str] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -213,8 +241,13 @@ def _work_together(launch: Launch, study: optuna.Study, console: Console) -> Non
             if process.poll() is None:
                 process.terminate()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
+        for number in range(launch.workers):
+            if not stopped:
+                workers.append(subprocess.Popen(
+                    launch.command(number), env=environment, start_new_session=True, preexec_fn=end_with_parent
+                ))  # fmt: skip
         codes = [worker.wait() for worker in workers]
     finally:
         for number, handler in before.items():

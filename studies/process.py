@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -72,8 +73,9 @@ class RunProcess:
     ) -> None:  # fmt: skip
         self.folder, self.log = RunFolder(path), log
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._read = 0  # bytes of the run's metrics
+        self._read, self._file = 0, 0  # bytes of the run's metrics, and which file that was
         self._output: IO[str] = log.open("a")
+        self._log_start = log.stat().st_size  # what stands before is of earlier tries
         bindings = [*run.bindings, f"Trainer.seed = {run.seed}", *extra]
         first, *others = run.configs
         configs = [first, *([str(imports)] if imports is not None else []), *others]
@@ -84,7 +86,7 @@ class RunProcess:
         # A group of its own: Ctrl-C reaches the worker alone, which stops its run in order.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT,
-            env=placement.environment(), start_new_session=True, preexec_fn=_end_with_parent,
+            env=placement.environment(), start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
 
     def wait(self, seconds: float) -> int | None:
@@ -105,6 +107,8 @@ class RunProcess:
             return self._process.wait()
         finally:
             self._output.close()
+            with suppress(ProcessLookupError, PermissionError):  # processes that a dead torchrun left
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def new_probes(self) -> list[dict[str, Any]]:
         """Rows of probes that have been written since the last call; after a resume, older ones again."""
@@ -112,8 +116,9 @@ class RunProcess:
         if not path.is_file():
             return []
         with path.open("rb") as file:
-            if path.stat().st_size < self._read:
-                self._read = 0
+            stat = os.fstat(file.fileno())
+            if stat.st_ino != self._file or stat.st_size < self._read:  # a run that goes on writes another
+                self._read, self._file = 0, stat.st_ino
             file.seek(self._read)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
@@ -126,12 +131,13 @@ class RunProcess:
 
     def last_words(self) -> str:
         """What the run printed last."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         told = [line for line in lines if line.startswith(("error:", "stopped:"))]
         return told[-1] if told else " | ".join(lines[-_LAST_LINES:]) or "it printed nothing"
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Have the kernel end this process when the worker dies, so that nobody else finds its run folder in use."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -34,6 +34,7 @@ class Result:
         commit: the source it was trained with.
         folder: of the run, if it is on this machine.
         setting: a search's parameters.
+        config: tells one configuration from another, seeds apart; "" where that is not known.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Result:
     commit: str
     folder: Path | None = None
     setting: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""
 
     def rows(self) -> list[Row]:
         """What was measured during training; empty where the run's folder is elsewhere."""
@@ -64,6 +66,7 @@ def of_study(study: optuna.Study) -> list[Result]:
                 source=study.study_name, variant=kept["variant"], seed=kept["seed"], metrics=kept["metrics"],
                 cost=kept["cost"], data=kept["data"], device=kept["device"], commit=kept["commit"],
                 folder=Path(kept["folder"]), setting=trial.params if "variant" not in trial.params else {},
+                config=kept.get("config", ""),
             )  # fmt: skip
             found.setdefault((result.variant, result.seed), result)
     return list(found.values())
@@ -80,8 +83,7 @@ def of_experiment(name: str, tracker: MLflowTracker) -> list[Result]:
         experiment = client.get_experiment_by_name(name)
         runs = _all_runs(client, experiment.experiment_id) if experiment is not None else []
     except Exception as error:  # whatever a server says
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"MLflow at {tracker.where} cannot be read: {reason}") from error
+        raise UserError(f"MLflow at {tracker.where} cannot be read: {tracker.reason(error)}") from error
     if experiment is None:
         raise UserError(f"there is no study and, at {tracker.where}, no MLflow experiment {name!r}")
     return [_of_run(name, run) for run in runs if "seed" in run.data.tags and run.info.status == "FINISHED"]

@@ -45,6 +45,10 @@ class Parameter(ABC):
         """A trial's value."""
 
     @abstractmethod
+    def holds(self, value: Value) -> bool:
+        """Whether it may have this value."""
+
+    @abstractmethod
     def examples(self) -> Sequence[Value]:
         """Values that between them show every mistake that the space can hold."""
 
@@ -63,6 +67,9 @@ class Float(Parameter):
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
+
+    def holds(self, value: Value) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def examples(self) -> Sequence[Value]:
         return [float(self.low), float(self.high)]
@@ -85,6 +92,9 @@ class Int(Parameter):
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
         return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step)
 
+    def holds(self, value: Value) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
     def examples(self) -> Sequence[Value]:
         return [self.low, self.high]
 
@@ -106,6 +116,9 @@ class Categorical(Parameter):
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
         return trial.suggest_categorical(name, list(self.choices))
+
+    def holds(self, value: Value) -> bool:
+        return value in self.choices
 
     def examples(self) -> Sequence[Value]:
         return list(self.choices)

@@ -204,21 +204,24 @@ def cell_of(trial: FrozenTrial) -> tuple[str, int]:
     return trial.user_attrs.get("variant", ""), trial.user_attrs.get("run_seed", -1)
 
 
-def take(study: optuna.Study, storage: RDBStorage) -> optuna.Trial | None:
-    """The first trial of the queue, now this worker's; None where nobody waits."""
+def take(study: optuna.Study, storage: RDBStorage, definition: Definition) -> optuna.Trial | None:
+    """The first trial of the queue that the definition asks for, now this worker's; None where nobody waits."""
     with exclusively(storage):
         for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if isinstance(definition, Ablation) and not definition.asks_for(*cell_of(waiting)):
+                continue  # e.g. of seeds that were asked for when the study was started
+            # Whose it is comes first: a trial that runs and is nobody's would never come back.
+            storage.set_trial_user_attr(waiting._trial_id, _WORKER, f"{_machine()}:{os.getpid()}")
+            storage.record_heartbeat(waiting._trial_id)
             if storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING):
-                trial = optuna.Trial(study, waiting._trial_id)
-                trial.set_user_attr(_WORKER, f"{_machine()}:{os.getpid()}")
-                storage.record_heartbeat(waiting._trial_id)
-                return trial
+                return optuna.Trial(study, waiting._trial_id)
     return None
 
 
 def give_back(trial: optuna.Trial, storage: RDBStorage) -> None:
     """Put a trial that was interrupted back into the queue; its run goes on from its checkpoint."""
-    storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):  # taken for dead meanwhile, and so back already
+        storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
 
 
 def root_number(trial: FrozenTrial) -> int:
@@ -241,11 +244,12 @@ def fail_dead_trials(study: optuna.Study, storage: RDBStorage) -> None:
                 retry(study, storage, trial._trial_id)
 
 
-def retry(study: optuna.Study, storage: RDBStorage, trial_id: int) -> None:
-    """Enqueue a trial that died once more, unless it has died too often."""
-    callback = storage.get_heartbeat_stale_trial_callback()
+def retry(study: optuna.Study, storage: RDBStorage, trial_id: int) -> bool:
+    """Enqueue a trial that died once more, unless it has died too often; whether it was."""
+    callback, before = storage.get_heartbeat_stale_trial_callback(), storage.get_n_trials(study._study_id)
     if callback is not None:
         callback(study, storage.get_trial(trial_id))
+    return storage.get_n_trials(study._study_id) > before
 
 
 def _machine() -> str:

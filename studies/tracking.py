@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import Notice
 from hpm.evaluation.base import half_interval
-from hpm.tracking import EXPERIMENT, MLflowTracker
+from hpm.tracking import EXPERIMENT, MLflowTracker, metric_name
 from hpm.tracking_state import TrackingState
 from hpm.version import source_version
 from studies.definition import PlannedRun
@@ -104,7 +105,7 @@ class StudyTracker:
         except Exception as error:  # whatever goes wrong in tracking, the study goes on
             self._next_try = time.monotonic() + _PATIENCE
             if not self._told:
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                reason = self._tracker.reason(error)
                 warnings.warn(
                     f"MLflow at {self.where} does not show the study: {reason}; it is sent later", Notice, stacklevel=2
                 )
@@ -144,12 +145,15 @@ class StudyTracker:
         variant = _variant(trial)
         parent = self._parent_of(study, variant)
         for result in results:
-            self._nest(Path(result["folder"]), parent)
+            with suppress(OSError, ValueError, subprocess.SubprocessError):  # of a run that is elsewhere
+                self._nest(Path(result["folder"]), parent)
         complete = [result for result in _results_of(study) if result["variant"] == variant]
         for name, values in _by_metric(complete or results).items():
-            self._client.log_metric(parent, f"mean/{name}", statistics.fmean(values), step=len(values))
+            self._client.log_metric(parent, f"mean/{metric_name(name)}", statistics.fmean(values), step=len(values))
             if len(values) > 1:
-                self._client.log_metric(parent, f"interval/{name}", half_interval(values), step=len(values))
+                self._client.log_metric(
+                    parent, f"interval/{metric_name(name)}", half_interval(values), step=len(values)
+                )
         self._parameters(parent, {name: value for name, value in trial.params.items() if name != "seed"})
         others = [other for other in study.get_trials(deepcopy=False) if _variant(other) == variant]
         if all(other.state.is_finished() for other in others):

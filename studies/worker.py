@@ -19,14 +19,17 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from hpm import configuration
 from hpm import plan as planning
 from hpm.errors import UserError
+from hpm.tracking import without_password
 from studies.definition import Definition, PlannedRun, Search
 from studies.process import Placement, RunProcess
-from studies.storage import ERROR, fail_dead_trials, give_back, retry, root_number, take
+from studies.storage import ERROR, exclusively, fail_dead_trials, give_back, retry, root_number, take
 from studies.tracking import StudyTracker
 
 Say = Callable[[str], None]
+_INTERRUPTED = 75  # exit code of a run that was told to stop, and saved
+_IN_USE = "is being written by another process"
 _AWAY = (OperationalError, InterfaceError, optuna.exceptions.StorageInternalError)
-_PATIENCE_WITH_STORAGE = 600.0  # seconds that a storage may be away
+_PATIENCE_WITH_STORAGE, _PATIENCE_WHEN_STOPPED = 600.0, 20.0  # seconds that a storage may be away
 
 
 class Stopped(Exception):
@@ -71,6 +74,7 @@ class Worker:
         self.study, self.storage, self.definition, self.folder = study, storage, definition, folder
         self.tracker, self.placement, self.say, self.poll, self.deadline = tracker, placement, say, poll, deadline
         self._stop: str | None = None
+        self._outage = -math.inf  # when the storage was last away
         self._root = -1  # number of the trial at hand, or of the first that it tries again
         if isinstance(definition, Search) and definition.pruner is not None:
             study.pruner = definition.pruner
@@ -83,7 +87,9 @@ class Worker:
         """
         with self._signals():
             while self._stop is None and (self.deadline is None or time.monotonic() < self.deadline):
-                self._patiently(lambda: fail_dead_trials(self.study, self.storage))
+                if time.monotonic() > self._outage + 2 * self._interval:
+                    # After an outage the others get time to show that they live.
+                    self._patiently(lambda: fail_dead_trials(self.study, self.storage))
                 trial = self._patiently(self._take)
                 if trial is not None:
                     self._try(trial)
@@ -94,8 +100,12 @@ class Worker:
         if self._stop is not None:
             raise Stopped(self._stop)
 
+    @property
+    def _interval(self) -> int:
+        return self.storage.get_heartbeat_interval() or 60
+
     def _take(self) -> optuna.Trial | None:
-        trial = take(self.study, self.storage)
+        trial = take(self.study, self.storage, self.definition)
         if trial is not None:
             self._root = root_number(self.storage.get_trial(trial._trial_id))
             if isinstance(self.definition, Search):
@@ -121,6 +131,11 @@ class Worker:
             self.say(f"trial {trial.number}: was taken for dead and is left to others")
         except Stopped:
             self._patiently(lambda: give_back(trial, self.storage))
+        except _AWAY:
+            raise
+        except Exception as error:  # one trial that cannot be run is not the end of the study
+            self._tell(trial, TrialState.FAIL, error=f"{type(error).__name__}: {error}")
+            self.say(f"trial {trial.number}: failed, {type(error).__name__}: {error}")
         else:
             self._tell(trial, TrialState.COMPLETE, values=values)
             shown = "  ".join(
@@ -137,7 +152,8 @@ class Worker:
             results.append(self._train(trial, run, first=number == 0))
             self._patiently(lambda: trial.set_user_attr("results", results))
             if isinstance(self.definition, Search) and self.definition.by_seed:
-                self._report(trial, results[-1]["metrics"][self.definition.metric], number)
+                last = number == len(runs) - 1  # a trial that is complete is not pruned
+                self._report(trial, results[-1]["metrics"][self.definition.metric], number, prune=not last)
         values = [sum(result["metrics"][self.definition.metric] for result in results) / len(results)]
         if isinstance(self.definition, Search) and self.definition.cost is not None:
             values.append(sum(result["cost"][self.definition.cost] for result in results) / len(results))
@@ -149,7 +165,7 @@ class Worker:
         Returns:
             What the study keeps of it.
         """
-        flops = self._flops(run)
+        counted = self._count(run)
         extra = self.tracker.bindings(self.study, run, self._root)
         process = RunProcess(
             run, self.folder / run.name, self.folder / "logs" / f"{run.name}.txt", extra, self.placement,
@@ -161,9 +177,11 @@ class Worker:
             process.stop()
         summary = process.summary()
         if code == 0 and summary is not None:
-            return self._result(run, process, summary, flops)
+            return self._result(run, process, summary, counted)
         told = process.last_words()
-        if code in (2, 3):
+        # Under torchrun every error is exit code 1; what the run said tells them apart.
+        own = code in (2, 3) or (code == 1 and told.startswith(("error:", "stopped:")) and "SIG" not in told)
+        if own and _IN_USE not in told:
             raise _Failed(f"{run.name}: {told}")
         raise _Died(f"{run.name}: exit code {code}, {told}")
 
@@ -184,48 +202,60 @@ class Worker:
             if code is None and self._stop is not None:
                 process.stop()
                 raise Stopped(self._stop)
+            if code == _INTERRUPTED and self._stop is not None:  # the signal reached the run before us
+                raise Stopped(self._stop)
             if code is not None:
                 return code
-            if time.monotonic() - beat > (self.storage.get_heartbeat_interval() or 60):
+            if time.monotonic() - beat > self._interval and self._sign_of_life(trial):
                 beat = time.monotonic()
-                self._sign_of_life(trial)
             if prunes:
                 for row in process.new_probes():
                     self._report(trial, row.get(self.definition.probe), row["step"])  # type: ignore[attr-defined]
 
-    def _sign_of_life(self, trial: optuna.Trial) -> None:
-        """Neither a storage that is away for a moment nor one that comes back ends a run."""
+    def _sign_of_life(self, trial: optuna.Trial) -> bool:
+        """Neither a storage that is away for a moment nor one that comes back ends a run.
+
+        Returns:
+            Whether the storage knows.
+        """
         try:
             state = self.storage.get_trial(trial._trial_id).state
             if state == TrialState.RUNNING:
                 self.storage.record_heartbeat(trial._trial_id)
         except _AWAY as error:
-            self.say(f"the storage does not answer: {str(error).splitlines()[0][:200]}; the run goes on")
-            return
+            if time.monotonic() > self._outage + self._interval:
+                self.say(f"the storage does not answer: {_reason(error)}; the run goes on")
+            self._outage = time.monotonic()
+            return False
         if state != TrialState.RUNNING:
             raise _Lost
+        return True
 
-    def _report(self, trial: optuna.Trial, value: float | None, step: int) -> None:
+    def _report(self, trial: optuna.Trial, value: float | None, step: int, *, prune: bool = True) -> None:
         if value is None or not isinstance(self.definition, Search) or self.definition.pruner is None:
             return
         self._patiently(lambda: trial.report(value, step))
-        if self._patiently(trial.should_prune):
+        if prune and self._patiently(trial.should_prune):
             raise _Pruned
 
-    def _flops(self, run: PlannedRun) -> float:
-        """Of the whole training, counted from the configuration."""
-        bindings = [*run.bindings, f"Trainer.seed = {run.seed}"]
-        plan = planning.make(configuration.parse(run.configs, bindings))
-        return plan.step_flops * plan.steps
+    def _count(self, run: PlannedRun) -> tuple[float, str]:
+        """FLOPs of the training for an image, counted from the configuration; and what tells that from others."""
+        config = configuration.parse(run.configs, run.bindings)
+        plan = planning.make(config)
+        return plan.step_flops / plan.batch_size, config.fingerprint()
 
-    def _result(self, run: PlannedRun, process: RunProcess, summary: dict[str, Any], flops: float) -> dict[str, Any]:
+    def _result(
+        self, run: PlannedRun, process: RunProcess, summary: dict[str, Any], counted: tuple[float, str]
+    ) -> dict[str, Any]:
         metrics = {name: value for name, value in summary["metrics"].items() if math.isfinite(value)}
         if self.definition.metric not in metrics:
             raise _Failed(f"{run.name} has no {self.definition.metric}; it has {', '.join(sorted(metrics)) or 'none'}")
         return {
             "name": run.name, "variant": run.variant, "seed": run.seed, "folder": str(process.folder.path.resolve()),
             "metrics": metrics, "data": summary["data"], "device": summary["device"], "commit": summary["commit"],
-            "cost": {"images": summary["images"], "training_seconds": summary["training_seconds"], "flops": flops},
+            "config": counted[1],
+            "cost": {"images": summary["images"], "training_seconds": summary["training_seconds"],
+                     "flops": counted[0] * summary["images"]},
         }  # fmt: skip
 
     # Nothing lost
@@ -233,33 +263,46 @@ class Worker:
     def _tell(
         self, trial: optuna.Trial, state: TrialState, *, values: list[float] | None = None, error: str | None = None
     ) -> None:
-        def tell() -> None:
+        self._patiently(lambda: self._tell_once(trial, state, values=values, error=error))
+
+    def _tell_once(
+        self, trial: optuna.Trial, state: TrialState, *, values: list[float] | None = None, error: str | None = None
+    ) -> bool:
+        """Whether the trial was still this worker's to tell of."""
+        try:
             if error is not None:
                 trial.set_user_attr(ERROR, error[:1000])
-            try:
-                self.study.tell(trial, values, state=state)
-            except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as reason:
-                self.say(f"trial {trial.number}: was taken for dead; another worker finds its run complete ({reason})")
-
-        self._patiently(tell)
+            self.study.tell(trial, values, state=state)
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError) as reason:
+            self.say(f"trial {trial.number}: was taken for dead; another worker finds its run ({reason})")
+            return False
+        return True
 
     def _retry(self, trial: optuna.Trial, reason: str) -> None:
         """A run that died is tried again, like the trial of a worker that died, from its newest checkpoint."""
-        self._tell(trial, TrialState.FAIL, error=reason)
-        self._patiently(lambda: retry(self.study, self.storage, trial._trial_id))
-        self.say(f"trial {trial.number}: {reason}; to be tried again")
+
+        def fail_and_enqueue() -> bool:
+            with exclusively(self.storage):
+                return self._tell_once(trial, TrialState.FAIL, error=reason) and retry(
+                    self.study, self.storage, trial._trial_id
+                )
+
+        again = self._patiently(fail_and_enqueue)
+        self.say(f"trial {trial.number}: {reason}{'; to be tried again' if again else ''}")
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         """Ask the storage; where it is away, again, for some minutes."""
-        end, told = time.monotonic() + _PATIENCE_WITH_STORAGE, False
+        start, told = time.monotonic(), False
         while True:
             try:
                 return ask()
             except _AWAY as error:
-                if time.monotonic() > end:
+                patience = _PATIENCE_WITH_STORAGE if self._stop is None else _PATIENCE_WHEN_STOPPED
+                self._outage = time.monotonic()
+                if self._outage > start + patience:
                     raise
                 if not told:
-                    self.say(f"the storage does not answer: {str(error).splitlines()[0][:200]}; trying again")
+                    self.say(f"the storage does not answer: {_reason(error)}; trying again")
                 told = True
                 time.sleep(self.poll)
 
@@ -268,12 +311,22 @@ class Worker:
         def notice(number: int, frame: FrameType | None) -> None:
             self._stop = signal.Signals(number).name
 
-        before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, notice) for number in stop_signals()}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """What ends a study in order; not what is ignored, as a closing terminal is under nohup."""
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _reason(error: Exception) -> str:
+    return without_password(str(error.__cause__ or error).splitlines()[0])[:200]
 
 
 def _seeds(runs: list[PlannedRun]) -> str:

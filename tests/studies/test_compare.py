@@ -64,6 +64,8 @@ def test_a_loss_is_better_where_it_is_lower() -> None:
         (results("b", RANDOM, data="DigitScenes"), "data differ: DigitScenes, FashionMNIST"),
         (results("b", RANDOM, device="H100"), "devices differ: H100, cpu"),
         (results("b", RANDOM, commit="def"), "source versions differ: abc, def"),
+        (results("b", RANDOM[:1]) + results("b", RANDOM, config="x"), "the configuration changed between runs: b"),
+        (results("b", RANDOM[:1]) + results("b", RANDOM), "several runs of one seed: b"),
         ([Result("s", "b", 0, {}, {}, "FashionMNIST", "cpu", "abc")], "1 of 6 runs have no low_shot/pretrained"),
     ],
 )

@@ -72,6 +72,7 @@ def test_ablations(command: Command, text: str, told: str) -> None:
         (SEARCH + SPACE + "Search.pruner = @WilcoxonPruner()", "five or more"),
         (SEARCH + SPACE + "Search.pruner = @MedianPruner()\nSearch.probe = 'knn/pretrained'", "Search.probe"),
         (SEARCH + SPACE + "Search.first = [{'Ramp.start': 0.1}]", "which is not in Search.space"),
+        (SEARCH + SPACE + "Search.first = [{'Ramp.end': 3.0}]", "Search.first sets Ramp.end = 3.0, which"),
         (SEARCH + SPACE + "Search.sampler = @TPESampler\nTPESampler.n_startup = 3", "n_startup"),
         (SEARCH + SPACE + "TPESampler.n_startup_trials = 3", "nothing in this run uses TPESampler"),
     ],

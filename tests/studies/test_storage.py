@@ -53,12 +53,19 @@ def test_an_ablation_is_a_grid_that_grows_by_seeds(storage: RDBStorage) -> None:
     ]  # fmt: skip
 
 
+def test_seeds_that_are_no_longer_asked_for_wait(storage: RDBStorage) -> None:
+    study = open_study(storage, "s", ablation(), IDENTITY)
+    enqueue(study, ablation((0, 1)))
+    taken = [take(study, storage, ablation((1,))) for _ in range(3)]
+    assert [None if trial is None else trial.number for trial in taken] == [2, 3, None]
+
+
 def test_a_search_has_as_many_trials_as_it_is_told(storage: RDBStorage) -> None:
     definition = search(first=[{"Ramp.end": 0.5}])
     study = open_study(storage, "s", definition, {"kind": "search", "space": {}})
     assert enqueue(study, definition, trials=3) == 3
     assert enqueue(study, definition, trials=5) == 2
-    first = take(study, storage)
+    first = take(study, storage, definition)
     (run,) = definition.plan(first, 0)
     assert run.bindings == ("Ramp.end = 0.5",)
     study.tell(first, state=TrialState.FAIL)
@@ -68,10 +75,10 @@ def test_a_search_has_as_many_trials_as_it_is_told(storage: RDBStorage) -> None:
 def test_a_trial_is_taken_once(storage: RDBStorage) -> None:
     study = open_study(storage, "s", ablation(), IDENTITY)
     enqueue(study, ablation())
-    taken = [take(study, storage) for _ in range(5)]
+    taken = [take(study, storage, ablation()) for _ in range(5)]
     assert [None if trial is None else trial.number for trial in taken] == [0, 1, 2, 3, None]
     give_back(taken[2], storage)
-    assert take(study, storage).number == 2
+    assert take(study, storage, ablation()).number == 2
 
 
 def age(storage: RDBStorage) -> None:
@@ -85,7 +92,7 @@ def age(storage: RDBStorage) -> None:
 def test_a_trial_of_another_machine_comes_back_after_the_grace_period(storage: RDBStorage) -> None:
     study = open_study(storage, "s", ablation(), IDENTITY)
     enqueue(study, ablation((0,)))
-    trial = take(study, storage)
+    trial = take(study, storage, ablation())
     ablation().plan(trial, 0)
     trial.set_user_attr("worker", "elsewhere:1")
     fail_dead_trials(study, storage)
@@ -99,7 +106,7 @@ def test_a_trial_of_another_machine_comes_back_after_the_grace_period(storage: R
         if waiting:
             assert root_number(waiting[0]) == 0
             assert waiting[0].params == {"variant": "a", "seed": 0}
-            while (again := take(study, storage)).number != waiting[0].number:
+            while (again := take(study, storage, ablation())).number != waiting[0].number:
                 again.set_user_attr("worker", "here:0")
                 study.tell(again, 0.0)
             again.set_user_attr("worker", "elsewhere:1")
@@ -112,7 +119,7 @@ def test_a_dead_process_of_this_machine_is_noticed_at_once(storage: RDBStorage) 
     if child == 0:  # a worker that takes a trial and dies
         try:
             own = open_storage(storage.engine.url.render_as_string(hide_password=False), heartbeat=1, grace=2)
-            take(load_study(own, "s"), own)
+            take(load_study(own, "s"), own, ablation())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
