@@ -19,6 +19,8 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
+from hpm.tracking import MLflowTracker
+from studies.results import of_experiment, of_study
 from studies.storage import open_storage
 
 Hpm = Callable[..., int]
@@ -150,5 +152,14 @@ def shows_nested_runs(uri: str) -> None:
         steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "loss")]
         assert steps == list(range(4, 41, 4))
         assert parent.data.metrics["mean/ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]
+    # An experiment compares as the study does.
+    of_mlflow = {(r.variant, r.seed): r for r in of_experiment("abl", MLflowTracker(uri=uri))}
+    stored = optuna.load_study(study_name="abl", storage=open_storage("sqlite:///runs/studies.db"))
+    of_optuna = {(r.variant, r.seed): r for r in of_study(stored)}
+    assert of_mlflow.keys() == of_optuna.keys() == {("random", 0), ("easy_to_hard", 0)}
+    for key, result in of_optuna.items():
+        assert of_mlflow[key].metrics == dict(result.metrics)
+        assert of_mlflow[key].cost["images"] == result.cost["images"] == 640
+        assert len(of_mlflow[key].rows()) == len(result.rows()) > 10
     files = {file.path for file in client.list_artifacts(runs["abl"].info.run_id)}
     assert {"report.html", "results.csv", "differences.png"} <= files
