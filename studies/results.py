@@ -16,7 +16,6 @@ from hpm.tracking import MLflowTracker
 
 Row = dict[str, Any]
 _NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
-_OF_TRAINING = {"seconds", "epoch", "learning_rate", "images_per_second", "loss", "alpha", "unscored"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _of_run(experiment: str, run: Any) -> Result:
         source=experiment, variant=tags.get("variant") or tags.get("curriculum", "unknown"), seed=int(tags["seed"]),
         metrics={
             name: value for name, value in metrics.items()
-            if not name.startswith(_NOT_RESULTS) and name not in _OF_TRAINING
+            if "/" in name and not name.startswith(_NOT_RESULTS)  # evaluations', not training's
         },
         cost=cost, data=tags.get("data", "unknown"), device=tags.get("device", "unknown"),
         commit=tags.get("commit", "unknown"), folder=folder if folder is not None and folder.is_dir() else None,
