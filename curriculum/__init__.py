@@ -10,6 +10,7 @@ from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import EasiestFirst, HardestFirst, Random, Sampler, count_hard, hardest
 from curriculum.schedulers import (
+    Bandit,
     Chained,
     Competence,
     Constant,
@@ -29,6 +30,7 @@ from curriculum.teacher import Teacher
 
 __all__ = [
     "Attention",
+    "Bandit",
     "Batch",
     "Chained",
     "Competence",

@@ -50,8 +50,8 @@ def parts() -> dict[str, list[type]]:
     return {
         "schedulers": [
             curriculum.Constant, curriculum.Ramp, curriculum.Piecewise, curriculum.Cyclic, curriculum.WarmRestarts,
-            curriculum.Competence, curriculum.SelfPaced, curriculum.Plateau, curriculum.Reversed, curriculum.Scaled,
-            curriculum.Held, curriculum.Chained,
+            curriculum.Competence, curriculum.SelfPaced, curriculum.Plateau, curriculum.Bandit, curriculum.Reversed,
+            curriculum.Scaled, curriculum.Held, curriculum.Chained,
         ],
         "difficulty estimators": [
             curriculum.PredictedLoss, curriculum.TrueLoss, curriculum.Attention, curriculum.EdgeDensity,

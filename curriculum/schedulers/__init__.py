@@ -5,6 +5,7 @@ saw in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] 
 """
 
 from curriculum.schedulers.adaptive import Plateau, SelfPaced
+from curriculum.schedulers.bandit import Bandit
 from curriculum.schedulers.base import Feedback, Scheduler
 from curriculum.schedulers.combinators import Chained, Held, Reversed, Scaled
 from curriculum.schedulers.ramps import (
@@ -19,6 +20,7 @@ from curriculum.schedulers.ramps import (
 
 __all__ = [
     "SHAPES",
+    "Bandit",
     "Chained",
     "Competence",
     "Constant",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from curriculum.schedulers import (
+    Bandit,
     Chained,
     Competence,
     Constant,
@@ -44,6 +46,13 @@ class TestPlateau(SchedulerConformance):
 
     def build(self) -> Scheduler:
         return Plateau(patience=2)
+
+
+class TestBandit(SchedulerConformance):
+    low, high = 0.0, 0.5
+
+    def build(self) -> Scheduler:
+        return Bandit(eta=0.1)
 
 
 class TestReversed(SchedulerConformance):
@@ -127,6 +136,44 @@ def test_a_plateau_of_an_accuracy() -> None:
         scheduler.observe({"loss": 1.0})
 
 
+def exp3s(weights: np.ndarray, arm: int, reward: float, t: int, *, eta: float, epsilon: float) -> np.ndarray:
+    """Graves et al. 2017, as written, in plain numbers."""
+    count = len(weights)
+    pi = (1 - epsilon) * np.exp(weights) / np.exp(weights).sum() + epsilon / count
+    gain = np.where(np.arange(count) == arm, reward, 0.0) / pi
+    grown = np.exp(weights + eta * gain)
+    return np.log((1 - 1 / t) * grown + (1 / t) / (count - 1) * (grown.sum() - grown))
+
+
+def test_the_bandit_is_exp3s() -> None:
+    scheduler = Bandit(values=[0.0, 0.3, 0.6], eta=0.5, epsilon=0.1, seed=3)
+    generator, losses = np.random.default_rng(0), [1.0]
+    weights, progress = np.zeros(3), []
+    scheduler.observe({"reconstruction_loss": losses[0]})
+    for t in range(2, 40):
+        arm = scheduler.values.index(scheduler(0.5))
+        losses.append(losses[-1] - generator.normal(0.01, 0.02))
+        scheduler.observe({"reconstruction_loss": losses[-1]})
+        progress.append(losses[-2] - losses[-1])
+        low, high = np.quantile(progress, [0.2, 0.8])
+        reward = 0.0 if high <= low else float(np.clip(2 * (progress[-1] - low) / (high - low) - 1, -1, 1))
+        weights = exp3s(weights, arm, reward, t, eta=0.5, epsilon=0.1)
+        assert scheduler.state_dict()["weights"] == pytest.approx(weights.tolist())
+
+
+def test_the_bandit_prefers_what_it_learns_from() -> None:
+    """A learner that improves under one value only is given that value more and more."""
+    scheduler, loss = Bandit(values=[0.0, 0.25, 0.5], eta=0.2, seed=1), 100.0
+    played = []
+    for _ in range(400):
+        played.append(scheduler(0.0))
+        loss -= 0.1 if played[-1] == 0.25 else 0.0
+        scheduler.observe({"reconstruction_loss": loss})
+    assert played[-200:].count(0.25) > 120
+    assert sum(scheduler.probabilities()) == pytest.approx(1)
+    assert min(scheduler.probabilities()) >= 0.05 / 3 - 1e-12
+
+
 @given(progress)
 def test_backwards(place: float) -> None:
     assert Reversed(scheduler=Ramp(start=0.2, end=0.7))(place) == pytest.approx(Ramp(start=0.7, end=0.2)(place))
@@ -162,6 +209,10 @@ def test_what_follows_feedback_is_heard_within() -> None:
         (lambda: Plateau(step=0.0), "Plateau.step = 0.0"),
         (lambda: Plateau(patience=0), "Plateau.patience = 0"),
         (lambda: Plateau(threshold=-1.0), "Plateau.threshold = -1.0"),
+        (lambda: Bandit(values=[0.5]), "at least two values"),
+        (lambda: Bandit(eta=0.0), "Bandit.eta = 0.0"),
+        (lambda: Bandit(beta=-1.0), "Bandit.beta = -1.0"),
+        (lambda: Bandit(epsilon=0.0), "Bandit.epsilon = 0.0"),
         (lambda: Reversed(scheduler=0.5), "Reversed.scheduler must be made of schedulers"),
         (lambda: Held(scheduler=Ramp(), begin=0.5, until=0.5), "Held.begin = 0.5"),
         (lambda: Chained(schedulers=[]), "at least one"),

@@ -1,0 +1,118 @@
+"""A bandit that finds out which value the learner learns most from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from curriculum.noise import hash_words
+from curriculum.schedulers.base import Feedback, Scheduler
+
+_LOW, _HIGH = 0.2, 0.8  # quantiles of the progress so far that are worth -1 and 1
+_REMEMBERED = 1000  # intervals
+
+
+class Bandit(Scheduler):
+    """Exp3.S over a set of values: each interval plays one, and its reward is how far the metric fell meanwhile.
+
+    After Graves et al. 2017 (arXiv 1704.03003), whose learning progress is measured on one task before and after a
+    step. Here it is the metric's fall from one interval to the next, so a change of the value itself enters it too:
+    harder masks raise the loss. The drawn value is addressed by (seed, interval): a resumed run plays the same.
+
+    Args:
+        values: to choose from, at least two.
+        metric: name of the metric in the feedback, which falls as the learner improves.
+        eta: step size of the weights.
+        beta: added to every reward before it is divided by its probability.
+        epsilon: share of uniform exploration, in (0, 1].
+        seed: of the draws.
+    """
+
+    def __init__(
+        self, *, values: Sequence[float] = (0.0, 0.25, 0.5), metric: str = "reconstruction_loss", eta: float = 1e-3,
+        beta: float = 0.0, epsilon: float = 0.05, seed: int = 0,
+    ) -> None:  # fmt: skip
+        if len(values) < 2:
+            raise ValueError(f"Bandit.values = {values!r} must hold at least two values to choose from")
+        if eta <= 0:
+            raise ValueError(f"Bandit.eta = {eta} must be positive")
+        if beta < 0:
+            raise ValueError(f"Bandit.beta = {beta} must not be negative")
+        if not 0 < epsilon <= 1:
+            raise ValueError(f"Bandit.epsilon = {epsilon} must lie in (0, 1]")
+        self.values, self.metric, self.watches = tuple(map(float, values)), metric, (metric,)
+        self.eta, self.beta, self.epsilon, self.seed = float(eta), float(beta), float(epsilon), seed
+        self._weights = [0.0] * len(self.values)
+        self._interval = 0
+        self._last: float | None = None
+        self._progress: list[float] = []
+
+    def __call__(self, progress: float) -> float:
+        return self.values[self._arm()]
+
+    def probabilities(self) -> list[float]:
+        """Of each value in the current interval: `(1 - epsilon) softmax(w) + epsilon / K`."""
+        top, count = max(self._weights), len(self._weights)
+        powers = [math.exp(weight - top) for weight in self._weights]
+        return [(1 - self.epsilon) * power / sum(powers) + self.epsilon / count for power in powers]
+
+    def _arm(self) -> int:
+        place, summed = hash_words(self.seed, self._interval) / 2**64, 0.0
+        for arm, probability in enumerate(self.probabilities()):
+            summed += probability
+            if place < summed:
+                return arm
+        return len(self.values) - 1
+
+    def observe(self, feedback: Feedback) -> None:
+        if self.metric not in feedback:
+            raise ValueError(f"Bandit.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
+        value = feedback[self.metric]
+        if not math.isfinite(value):
+            return
+        if self._last is not None:
+            self._learn(self._last - value)
+        self._last = value
+        self._interval += 1
+
+    def _learn(self, progress: float) -> None:
+        """Exp3.S's update of the weights by the current interval's reward."""
+        self._progress = [*self._progress[1 - _REMEMBERED :], progress]
+        reward, arm, share = self._scaled(progress), self._arm(), 1 / (self._interval + 1)
+        count, probabilities = len(self.values), self.probabilities()
+        gains = [
+            weight + self.eta * ((reward if number == arm else 0.0) + self.beta) / probabilities[number]
+            for number, weight in enumerate(self._weights)
+        ]
+        top = max(gains)
+        powers = [math.exp(gain - top) for gain in gains]
+        self._weights = [
+            top + math.log((1 - share) * power + share / (count - 1) * (sum(powers) - power)) for power in powers
+        ]
+
+    def _scaled(self, progress: float) -> float:
+        """Into [-1, 1], by the 20 and 80 % quantiles of the progress so far."""
+        known = sorted(self._progress)
+        low, high = (_quantile(known, share) for share in (_LOW, _HIGH))
+        if high <= low:
+            return 0.0
+        return min(1.0, max(-1.0, 2 * (progress - low) / (high - low) - 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "weights": list(self._weights), "interval": self._interval, "last": self._last,
+            "progress": list(self._progress),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._weights, self._progress = list(state["weights"]), list(state["progress"])
+        self._interval, self._last = state["interval"], state["last"]
+
+
+def _quantile(ascending: Sequence[float], share: float) -> float:
+    """Between neighbors in proportion."""
+    place = share * (len(ascending) - 1)
+    below = int(place)
+    above = min(below + 1, len(ascending) - 1)
+    return ascending[below] + (place - below) * (ascending[above] - ascending[below])
