@@ -204,14 +204,18 @@ FOOTNOTE = (
 )
 
 
-def table(comparison: Comparison) -> Table:
-    """For a terminal."""
+def table(comparison: Comparison, width: int = 120) -> Table:
+    """For a terminal of so many columns; a narrow one shows less."""
+    hidden = {"images", "seconds"} if width < 115 else set()
+    hidden |= {"FLOPs", "d_z"} if width < 95 else set()
     shown = Table(title=f"{comparison.unit}, against {comparison.baseline}", title_justify="left", title_style="bold")
     for number, column in enumerate(COLUMNS):
-        shown.add_column(column, justify="left" if number == 0 else "right")
+        if column not in hidden:
+            shown.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
     for row in comparison.rows:
         style = "bold" if row.difference is not None and row.difference.significant else ""
-        shown.add_row(*cells(comparison, row), style=style)
+        kept = [cell for cell, column in zip(cells(comparison, row), COLUMNS, strict=True) if column not in hidden]
+        shown.add_row(*kept, style=style)
     return shown
 
 

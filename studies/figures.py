@@ -126,7 +126,7 @@ def _interval(axis: Axes, place: float, values: Sequence[float], color: str) -> 
     found = estimate(values)
     if math.isfinite(found.half):
         axis.plot([found.low, found.high], [place, place], color=color, linewidth=2.2, solid_capstyle="butt")
-    axis.plot(values, [place] * len(values), "o", color=color, markersize=3.5, alpha=0.45, markeredgewidth=0)
+    axis.plot(values, [place - 0.22] * len(values), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
     axis.plot([found.mean], [place], "D", color=color, markersize=6, markeredgecolor="white")
 
 

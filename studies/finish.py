@@ -71,9 +71,9 @@ def _tell_failures(study: optuna.Study, console: Console) -> None:
 def _show(console: Console, comparison: Comparison, *, few: bool) -> None:
     if few:
         rows = list(comparison.rows)[:10]
-        console.print(table(replace(comparison, rows=rows)))
+        console.print(table(replace(comparison, rows=rows), console.width))
     else:
-        console.print(table(comparison))
+        console.print(table(comparison, console.width))
     for warning in comparison.warnings:
         console.print(f"beware: {warning}", style="yellow", highlight=False, soft_wrap=True)
 
