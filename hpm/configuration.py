@@ -78,7 +78,8 @@ def register(classes: Iterable[type]) -> None:
     for cls in classes:
         selector = f"{cls.__module__}.{cls.__name__}"
         if selector not in gin_config._REGISTRY:
-            gin.register(cls.__name__, module=cls.__module__)(cls)
+            with gin.unlock_config():  # a config that was parsed before has locked it
+                gin.register(cls.__name__, module=cls.__module__)(cls)
 
 
 # What may change when a run is resumed: these touch no number, the others in brackets only how numbers are rounded.

@@ -123,3 +123,15 @@ def test_list_shows_every_part(hpm, capsys: pytest.CaptureFixture[str]) -> None:
         for cls in classes:
             assert cls.__name__ in shown
             assert (cls.__doc__ or "").strip()
+
+
+def test_classes_are_registered_after_a_config_was_parsed(tiny: Path) -> None:
+    """gin locks its registry with the first config; a program that reads several registers more between them."""
+
+    class Registered:
+        def __init__(self, *, value: int = 1) -> None:
+            self.value = value
+
+    configuration.parse([str(tiny)])
+    configuration.register([Registered])
+    assert configuration.parse([str(tiny)], ["Registered.value = 2"]).build("Registered").value == 2
