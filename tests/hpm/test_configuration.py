@@ -134,4 +134,6 @@ def test_classes_are_registered_after_a_config_was_parsed(tiny: Path) -> None:
 
     configuration.parse([str(tiny)])
     configuration.register([Registered])
-    assert configuration.parse([str(tiny)], ["Registered.value = 2"]).build("Registered").value == 2
+    given = tiny.with_name("registered.gin")
+    given.write_text("Registered.value = 2\n")
+    assert configuration.parse([str(given)]).build("Registered").value == 2
