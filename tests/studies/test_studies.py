@@ -105,7 +105,7 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     metrics = Path("runs/abl/random-seed0/metrics.jsonl")
     while not metrics.is_file() and first.poll() is None:
         time.sleep(0.05)  # until the first run trains
-    first.send_signal(signal.SIGINT)
+    first.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a shell starts in the background
     told, _ = first.communicate(timeout=120)
     assert first.returncode == 75, told
     assert "go on with the same command" in told
