@@ -237,9 +237,8 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model; results go to evaluation-PROTOCOL.json beside it, and to the run's entry in MLflow.
 
-    A long protocol that was killed goes on with the same command.
+    A long protocol that was killed goes on with the same command. Under torchrun all processes share the work.
     """
-    import torch
     from rich.console import Console
 
     from hpm.distributed import Processes
@@ -248,12 +247,9 @@ def evaluate(
     processes = Processes.from_environment()
     console = Console(quiet=not processes.is_main)
     with notices_to(console):
-        processes.connect(torch.device("cpu"))
-        processes.main_only(
-            lambda: run_protocols(
-                model, console, protocols=[name.strip() for name in protocol.split(",")], configs=configs or [],
-                bindings=binding or [], weights=weights, seeds=seeds, processes=processes,
-            )
+        run_protocols(
+            model, console, protocols=[name.strip() for name in protocol.split(",")], configs=configs or [],
+            bindings=binding or [], weights=weights, seeds=seeds, processes=processes,
         )  # fmt: skip
     processes.disconnect()
 

@@ -80,6 +80,41 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor, all of one type and device, by its mean over all processes; in one message."""
+        found = list(tensors)
+        if self.world_size == 1 or not found:
+            return
+        flat = self.sum(torch.cat([tensor.flatten() for tensor in found])).div_(self.world_size)
+        for tensor, part in zip(found, flat.split([tensor.numel() for tensor in found]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's stretch of the rows: equal ones by rank, the last shorter or empty."""
+        size = -(-len(rows) // self.world_size)
+        return rows[self.rank * size : (self.rank + 1) * size]
+
+    def collect(self, rows: Tensor, count: int) -> Tensor | None:
+        """Put together what each process made of its `share` of `count` rows, on the CPU. Waits.
+
+        Args:
+            rows: [this process's share, ...] on the CPU.
+            count: of all.
+
+        Returns:
+            [count, ...] in the main process, None in the others.
+        """
+        if self.world_size == 1:
+            return rows
+        size = -(-count // self.world_size)
+        padded = torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])
+        if not self.is_main:
+            dist.gather(padded)
+            return None
+        whole = rows.new_empty(size * self.world_size, *rows.shape[1:])
+        dist.gather(padded, list(whole.split(size)))
+        return whole[:count]
+
     def gather(self, value: T) -> list[T]:
         """Everybody's value, by rank, in every process. Waits."""
         if self.world_size == 1:

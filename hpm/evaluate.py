@@ -58,17 +58,18 @@ def evaluate(
         weights: "student" or "teacher".
         seeds: how many seeds a protocol is repeated with; how many draws low-shot fine-tuning makes. None for what
             the configuration says.
-        processes: all that were started; the main one evaluates. Default this one alone.
+        processes: all that were started. Default this one alone.
 
     Returns:
-        The results' entries, one for each protocol, as written.
+        The results' entries, one for each protocol, as written; none in all processes but the main one.
 
     Raises:
         UserError: for an unknown protocol, a model that cannot be loaded, or data that cannot serve.
     """
     _check(protocols, weights, seeds)
-    world = 1 if processes is None else processes.world_size
-    loaded = _load(path, configs, _neutral(protocols, seeds, world), bindings)
+    processes = Processes() if processes is None else processes
+    loaded = _load(path, configs, _neutral(protocols, seeds, processes.world_size), bindings)
+    processes.connect(loaded.trainer.device)
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
     folder = _results_folder(loaded)
@@ -80,7 +81,9 @@ def evaluate(
         console.print(f"{protocol}: {entry['model']}, {weights}'s weights, on {loaded.trainer.device}", highlight=False)
         kept = folder / "evaluation" / f"{protocol}-{_fingerprint(loaded, entry)}"
         started = time.monotonic()
-        values = _measure(console, loaded, evaluation, weights=weights, seeds=seeds or 1, kept=kept)
+        values = _measure(console, loaded, evaluation, processes, weights=weights, seeds=seeds or 1, kept=kept)
+        if not processes.is_main:
+            continue
         entry |= {"seconds": time.monotonic() - started, "metrics": summarize(values)}
         console.print(table(protocol, entry["metrics"]))
         _write(console, folder / f"evaluation-{protocol}.json", entry)
@@ -155,21 +158,24 @@ def _fingerprint(loaded: Loaded, entry: Entry) -> str:
 
 
 def _measure(
-    console: Console, loaded: Loaded, evaluation: Evaluation, *, weights: str, seeds: int, kept: Path
-) -> dict[str, list[float]]:
+    console: Console, loaded: Loaded, evaluation: Evaluation, processes: Processes, *, weights: str, seeds: int,
+    kept: Path,
+) -> dict[str, list[float]]:  # fmt: skip
     """Each metric's values, one for each seed."""
     name = type(evaluation).__name__
     if seeds > 1 and not evaluation.seeded:
         if name != "LowShot":  # whose draws the seeds have become
             console.print(f"{name} draws nothing: it is measured once", style="yellow")
         seeds = 1
-    subject = loaded.subject(weights)
+    subject = replace(loaded.subject(weights), processes=processes)
     values: dict[str, list[float]] = {}
     for number in range(seeds):
         seed = subject.seed + number
         if seeds > 1:
             console.print(f"seed {seed}", highlight=False)
         say = _line(console)
+        if not evaluation.shared and not processes.is_main:
+            continue
         metrics = evaluation(replace(subject, seed=seed, folder=kept / f"seed-{seed}", say=say))
         for metric, value in metrics.items():
             values.setdefault(metric, []).append(value)

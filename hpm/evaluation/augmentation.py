@@ -23,6 +23,7 @@ from torch import Tensor
 from curriculum.noise import hash_words
 from hpm.data import Crops, ImageSource, Loader, Split, Unreadable
 from hpm.data.source import Choose
+from hpm.distributed import Processes
 
 _CPU = torch.device("cpu")
 
@@ -162,13 +163,16 @@ class AugmentingLoader(Loader):
         source: the images.
         transform: from `rand_augment`, or None for crops alone.
         seed: of order, crops and augmentation.
+        processes: that share a batch.
         **settings: the others of `Loader`.
     """
 
-    def __init__(self, *, source: ImageSource, transform: Any, seed: int, **settings: Any) -> None:
+    def __init__(
+        self, *, source: ImageSource, transform: Any, seed: int, processes: Processes, **settings: Any
+    ) -> None:  # fmt: skip
         self._augmented = None if transform is None else RandAugmented(source.train(), transform, seed=seed)
         seen = source if self._augmented is None else _Seen(source, self._augmented)
-        super().__init__(source=seen, seed=seed, **settings)
+        super().__init__(source=seen, seed=seed, rank=processes.rank, world_size=processes.world_size, **settings)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Any, ...]]:
         """As `Loader.epoch`. The one before must have ended."""

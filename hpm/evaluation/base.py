@@ -6,7 +6,7 @@ import math
 import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import scipy.special
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from curriculum import Batch, Curriculum, Noise
 from hpm.data import ImageSource, Split
+from hpm.distributed import Processes
 from hpm.model import MaskedAutoencoder
 from hpm.targets import Target
 from hpm.teacher import MovingAverageTeacher
@@ -37,6 +38,7 @@ class Subject:
         seed: of every draw.
         folder: where long protocols keep what they need to go on after a kill; None for nowhere.
         say: takes a line about the progress of a long protocol; None for silence.
+        processes: that evaluate together. Default this one alone.
     """
 
     model: MaskedAutoencoder
@@ -49,6 +51,7 @@ class Subject:
     seed: int
     folder: Path | None = None
     say: Callable[[str], None] | None = None
+    processes: Processes = field(default_factory=Processes)
 
 
 class Evaluation(ABC):
@@ -56,9 +59,12 @@ class Evaluation(ABC):
 
     Attributes:
         seeded: whether the subject's seed changes the metrics.
+        shared: whether the subject's processes share the work; where not, the main one measures alone. All processes
+            then call, and the main one's metrics count.
     """
 
     seeded: bool = True
+    shared: bool = False
 
     @abstractmethod
     def __call__(self, subject: Subject) -> dict[str, float]:

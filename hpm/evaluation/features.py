@@ -44,20 +44,22 @@ def frozen_features(
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, training features [N, D] and test features [M, D] of what a probe is to judge.
 
-    "pretrained" and, with `baselines`, "initialization" and "raw_pixels".
+    "pretrained" and, with `baselines`, "initialization" and "raw_pixels". The subject's processes share the work, and
+    the features come together in the main one: the others have nothing to judge.
     """
-    source = subject.source
+    source, processes = subject.source, subject.processes
     chosen = ((source.train(), train_N), (source.test(), test_M))
     models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if baselines else {})
     for name, model in models.items():
-        train_ND, test_MD = (
-            extract(
-                model.encoder, source, split, indices, pool=pool, device=subject.device, num_workers=num_workers
-            )
-            for split, indices in chosen
-        )  # fmt: skip
-        yield name, train_ND, test_MD
-    if baselines:
+        features = []
+        for split, indices in chosen:
+            own = extract(model.encoder, source, split, processes.share(indices), pool=pool, device=subject.device,
+                          num_workers=num_workers)  # fmt: skip
+            features.append(processes.collect(own, len(indices)))
+        train_ND, test_MD = features
+        if train_ND is not None and test_MD is not None:
+            yield name, train_ND, test_MD
+    if baselines and processes.is_main:
         train_ND, test_MD = (raw_pixels(source, split, indices) for split, indices in chosen)
         yield "raw_pixels", train_ND, test_MD
 
@@ -76,7 +78,7 @@ def batches(
     Raises:
         UserError: if one cannot be read; it names the file.
     """
-    parts = indices_N.split(batch_size)
+    parts = indices_N.split(batch_size) if len(indices_N) else ()
     if num_workers == 0:
         for part in parts:
             yield source.load(split, part).to(device)

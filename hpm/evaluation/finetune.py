@@ -16,6 +16,8 @@ from torch import Tensor
 
 from hpm.data import ImageSource, RandomResizedCrop
 from hpm.devices import choose_precision
+from hpm.distributed import Processes
+from hpm.errors import UserError
 from hpm.evaluation.augmentation import AugmentingLoader, rand_augment
 from hpm.evaluation.base import Evaluation, Subject, require_counts, require_labels, require_shares, sample_indices
 from hpm.evaluation.classifier import classifier
@@ -59,6 +61,8 @@ class FineTune(Evaluation):
         baselines: whether to train from scratch too, by the same recipe.
     """
 
+    shared = True
+
     def __init__(
         self, *, epochs: int = 100, batch_size: int = 1024, accumulate: int = 1, blr: float = 5e-4,
         min_lr: float = 1e-6, warmup_epochs: float = 5, layer_decay: float = 0.65, weight_decay: float = 0.05,
@@ -78,11 +82,6 @@ class FineTune(Evaluation):
         require_shares("FineTune", drop_path=drop_path, smoothing=smoothing)
         if not 0 <= erasing <= 1:
             raise ValueError(f"FineTune.erasing = {erasing} must be a probability, 0 to 1")
-        if (mixup or cutmix) and batch_size // accumulate % 2:
-            raise ValueError(
-                f"FineTune.batch_size = {batch_size} in FineTune.accumulate = {accumulate} parts has an odd number of "
-                "images in each, which mixup and CutMix cannot pair; choose another, or set both to 0"
-            )
         require_counts("FineTune", test_images=test_images)
         if num_workers < 0:
             raise ValueError(f"FineTune.num_workers = {num_workers} must be 0 or more")
@@ -94,6 +93,17 @@ class FineTune(Evaluation):
         self.precision, self.num_workers, self.test_images = precision, num_workers, test_images
         self.baselines = baselines
         self.crop = named_crop("FineTune", scale=scale, flip=flip)
+        self._require_pairs(Processes())
+
+    def _require_pairs(self, processes: Processes) -> None:
+        size = self.schedule.micro_batch_size(processes)
+        if (self.mixup or self.cutmix) and size % 2:
+            among = f" of {processes.world_size} processes" if processes.world_size > 1 else ""
+            raise ValueError(
+                f"FineTune.batch_size = {self.schedule.batch_size} in FineTune.accumulate = {self.schedule.accumulate} "
+                f"parts{among} has an odd number of images in each, which mixup and CutMix cannot pair; choose "
+                "another, or set both to 0"
+            )
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
@@ -111,6 +121,10 @@ class FineTune(Evaluation):
         return rand_augment("FineTune", self.rand_augment, size=source.img_size, mean=source.mean)
 
     def __call__(self, subject: Subject) -> dict[str, float]:
+        try:
+            self._require_pairs(subject.processes)
+        except ValueError as error:  # that of the processes is no matter of the config alone
+            raise UserError(str(error)) from None
         precision = choose_precision(self.precision, subject.device)
         test_M = sample_indices(self.test_images, len(subject.source.test()))
         models = {"pretrained": subject.model} | ({"scratch": subject.initial()} if self.baselines else {})
@@ -132,7 +146,7 @@ class FineTune(Evaluation):
         loader = AugmentingLoader(
             source=source, transform=self._transform(source), seed=subject.seed, batch_size=schedule.batch_size,
             patch_size=model.patch_size, crop=self.crop, num_workers=self.num_workers, accumulate=schedule.accumulate,
-            device=device,
+            device=device, processes=subject.processes,
         )  # fmt: skip
         erase = RandomErasing(self.erasing, mode="pixel", device=device)
         mix = None

@@ -90,6 +90,7 @@ class KNN(Evaluation):
     """
 
     seeded = False
+    shared = True
 
     def __init__(
         self, *, k: int | Sequence[int] = 20, temperature: float = 0.07, train_images: int | None = 10000,

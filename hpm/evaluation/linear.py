@@ -122,6 +122,7 @@ class Linear(Evaluation):
     """
 
     seeded = False
+    shared = True
 
     def __init__(
         self, *, train_images: int | None = 10000, test_images: int | None = 10000,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from curriculum.noise import hash_words
 from hpm.data import ImageSource
 from hpm.devices import choose_precision
+from hpm.errors import UserError
 from hpm.evaluation.augmentation import AugmentingLoader
 from hpm.evaluation.base import Evaluation, Subject, require_counts, require_labels, require_shares, sample_indices
 from hpm.evaluation.features import check_pool, pooled
@@ -72,6 +73,8 @@ class LinearMAE(Evaluation):
         baselines: whether to measure the random initialization too.
     """
 
+    shared = True
+
     def __init__(
         self, *, epochs: int = 90, batch_size: int = 16384, accumulate: int = 32, blr: float = 0.1, min_lr: float = 0.0,
         warmup_epochs: float = 10, optimizer: str = "lars", momentum: float = 0.9, weight_decay: float = 0.0,
@@ -104,6 +107,11 @@ class LinearMAE(Evaluation):
         self.schedule.check(source)
 
     def __call__(self, subject: Subject) -> dict[str, float]:
+        if self.schedule.micro_batch_size(subject.processes) < 2:
+            raise UserError(
+                f"LinearMAE.batch_size = {self.schedule.batch_size} gives {subject.processes.world_size} processes one "
+                "image each, which cannot be standardized; lower LinearMAE.accumulate or start fewer processes"
+            )
         test_M = sample_indices(self.test_images, len(subject.source.test()))
         models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if self.baselines else {})
         metrics: dict[str, float] = {}
@@ -131,7 +139,7 @@ class LinearMAE(Evaluation):
         loader = AugmentingLoader(
             source=source, transform=None, seed=subject.seed, batch_size=schedule.batch_size,
             patch_size=model.patch_size, crop=self.crop, num_workers=self.num_workers, accumulate=schedule.accumulate,
-            device=device,
+            device=device, processes=subject.processes,
         )  # fmt: skip
         train(
             head, optimizer, lambda images, labels: F.cross_entropy(head(features(images)), labels), loader, schedule,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from curriculum import Noise
 from hpm.data import ImageSource, RandomResizedCrop, Split
+from hpm.distributed import Processes
 from hpm.evaluation.base import (
     Evaluation,
     Subject,
@@ -97,6 +99,7 @@ class LowShot(Evaluation):
     """
 
     seeded = False  # draws are numbered: runs are compared on the same labels
+    shared = True
 
     def __init__(
         self, *, labels: int | None = None, fraction: float | None = None, draws: int = 2, epochs: int = 40,
@@ -161,21 +164,8 @@ class LowShot(Evaluation):
         return [max(1, round(self.fraction * count)) for count in counts_Y.tolist()]
 
     def __call__(self, subject: Subject) -> dict[str, float]:
-        source = subject.source
-        train, test = source.train(), source.test()
-        test_N = sample_indices(self.test_images, len(test))
+        results = self._results(subject)
         metrics: dict[str, float] = {}
-        trained = [("pretrained", subject.model, self.lr, self.layer_decay)]
-        if self.baselines:
-            trained.append(("scratch", subject.initial(), self.scratch_lr, 1.0))
-        results: dict[str, list[float]] = {name: [] for name, *_ in trained}
-        for draw in range(self.draws):
-            train_N = draw_labels(labels_of(train), self._per_class(source), source.num_classes, draw)
-            for name, model, lr, decay in trained:
-                vit = self._fine_tune(subject, model, train_N, lr=lr, layer_decay=decay, draw=draw)
-                results[name].append(accuracies(vit, subject, test_N)[""])
-            if self.baselines:
-                results.setdefault("raw_pixels", []).append(self._raw_pixels(source, train_N, test_N))
         if self.baselines:
             pairs = zip(results["pretrained"], results["scratch"], strict=True)
             results["gain"] = [pretrained - scratch for pretrained, scratch in pairs]
@@ -185,6 +175,26 @@ class LowShot(Evaluation):
             if self.draws > 1:
                 metrics[f"low_shot/{name}/interval"] = half_interval(values)
         return metrics
+
+    def _results(self, subject: Subject) -> dict[str, list[float]]:
+        """Accuracies, one for each draw. Processes take turns at the draws, each works alone on its own."""
+        source, processes, subject = subject.source, subject.processes, replace(subject, processes=Processes())
+        train, test = source.train(), source.test()
+        test_N = sample_indices(self.test_images, len(test))
+        trained = [("pretrained", subject.model, self.lr, self.layer_decay)]
+        if self.baselines:
+            trained.append(("scratch", subject.initial(), self.scratch_lr, 1.0))
+        found: dict[int, dict[str, float]] = {}
+        for draw in range(processes.rank, self.draws, processes.world_size):
+            train_N = draw_labels(labels_of(train), self._per_class(source), source.num_classes, draw)
+            for name, model, lr, decay in trained:
+                vit = self._fine_tune(subject, model, train_N, lr=lr, layer_decay=decay, draw=draw)
+                found.setdefault(draw, {})[name] = accuracies(vit, subject, test_N)[""]
+            if self.baselines:
+                found[draw]["raw_pixels"] = self._raw_pixels(source, train_N, test_N)
+        for theirs in processes.gather(found):
+            found |= theirs
+        return {name: [found[draw][name] for draw in range(self.draws)] for name in found[0]}
 
     def _fine_tune(
         self, subject: Subject, model: MaskedAutoencoder, train_N: Tensor, *, lr: float, layer_decay: float, draw: int

@@ -59,6 +59,7 @@ class Ridge(Evaluation):
     """
 
     seeded = False
+    shared = True
 
     def __init__(
         self, *, train_images: int | None = 5000, test_images: int | None = 2000,

@@ -1,7 +1,7 @@
 """Supervised training on all labels, as MAE's fine-tuning and linear probing have it in common.
 
 Everything random is addressed by (seed, epoch, image) or (seed, step), so what goes on after a kill is what would
-have been without it: on a CPU to the bit.
+have been without it: on a CPU to the bit. Several processes share each batch, of the same images and crops.
 
 Shape suffixes: N images of a micro-batch, K training images, M test images, C channels, S side.
 """
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from curriculum.noise import hash_words
 from hpm.clock import Clock
 from hpm.data import ImageSource, Loader
-from hpm.errors import Notice, TrainingError
+from hpm.distributed import Processes
+from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation.augmentation import lent_generators
 from hpm.evaluation.base import Subject, labels_of
 from hpm.evaluation.features import batches
@@ -41,8 +42,8 @@ class Schedule:
     Args:
         owner: whose settings these are, for errors.
         epochs: passes over the training images.
-        batch_size: images of a step; an incomplete last batch is dropped.
-        accumulate: micro-batches into which a batch is cut.
+        batch_size: images of a step, of all processes together; an incomplete last batch is dropped.
+        accumulate: micro-batches into which a process's share of a batch is cut.
         blr: base learning rate; the learning rate is `blr * batch_size / 256`.
         min_lr: learning rate at the end of the cosine.
         warmup_epochs: epochs of linear warm-up.
@@ -88,6 +89,20 @@ class Schedule:
                 f"of {type(source).__name__}; choose at most as many"
             )
 
+    def micro_batch_size(self, processes: Processes) -> int:
+        """Images of a micro-batch.
+
+        Raises:
+            UserError: where the processes cannot share a batch evenly.
+        """
+        size, rest = divmod(self.batch_size, self.accumulate * processes.world_size)
+        if rest:
+            raise UserError(
+                f"{self.owner}.batch_size = {self.batch_size} must be divisible by {self.owner}.accumulate = "
+                f"{self.accumulate} times the number of processes, {processes.world_size}"
+            )
+        return size
+
     def rate(self, clock: Clock) -> float:
         """The learning rate of a step, before a group's own `scale`."""
         lr = scaled_learning_rate(self.blr, self.batch_size)
@@ -107,16 +122,22 @@ def train(
             global generators, which are lent to it.
         loader: of the training images.
         schedule: how long and how fast.
-        subject: gives the seed, the device, the folder and who is told.
+        subject: gives the seed, the device, the folder, who is told, and the processes that train together.
         name: of the file that is kept, and of this training in what is told.
         clip_grad: largest norm of the gradient; None for no limit.
 
     Raises:
         TrainingError: if the loss is not finite.
+        UserError: if the processes do not see the same folder.
     """
+    processes = subject.processes
     labels_K = labels_of(subject.source.train()).to(subject.device)
     kept = None if subject.folder is None else subject.folder / f"{name}.pt"
     first, steps = _restore(kept, trained, optimizer), loader.steps_per_epoch
+    if len(set(processes.gather(first))) > 1:
+        raise UserError(
+            f"the processes do not find the same in {kept}; put the model where all machines read and write"
+        )
     if first and subject.say:
         subject.say(f"{name}: going on after epoch {first} of {schedule.epochs}, from {kept}")
     started = time.monotonic()
@@ -126,22 +147,27 @@ def train(
             clock = Clock(epoch * steps + place, steps, schedule.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(clock) * group.get("scale", 1.0)
-            with lent_generators(hash_words(subject.seed, _STEP_STREAM, clock.step), subject.device):
+            drawn = hash_words(subject.seed, _STEP_STREAM, clock.step, processes.rank)
+            with lent_generators(drawn, subject.device):
                 for batch in micro_batches:
                     loss = loss_of(batch.images, labels_K[batch.indices]) / len(micro_batches)
                     loss.backward()
                     total += loss.detach()
+            processes.average(p.grad for p in trained.parameters() if p.grad is not None)
             if clip_grad is not None:
                 nn.utils.clip_grad_norm_(trained.parameters(), clip_grad)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        mean = total.item() / steps
+        # Statistics of a batch norm, say: each process has seen its own images.
+        processes.average(buffer for buffer in trained.buffers() if buffer.is_floating_point())
+        mean = processes.sum(total).item() / steps / processes.world_size
         if not math.isfinite(mean):
             raise TrainingError(
                 f"{schedule.owner}: the loss is not finite in epoch {epoch + 1}; lower {schedule.owner}.blr, or set "
                 f"{schedule.owner}.precision = 'fp32'"
             )
-        _keep(kept, epoch + 1, trained, optimizer)
+        if processes.is_main:
+            _keep(kept, epoch + 1, trained, optimizer)
         if subject.say:
             left = (time.monotonic() - started) / (epoch + 1 - first) * (schedule.epochs - epoch - 1)
             subject.say(f"{name}: epoch {epoch + 1}/{schedule.epochs}  loss {mean:.4f}  {left:,.0f} s left")
@@ -182,7 +208,8 @@ def accuracies(
     logits_of: Callable[[Tensor], Tensor], subject: Subject, test_M: Tensor, *, num_workers: int = 0
 ) -> dict[str, float]:
     """Shares of test images: "" whose class is the one predicted and, beyond five classes, "_top5" among the five."""
-    source, split = subject.source, subject.source.test()
+    source, split, processes = subject.source, subject.source.test(), subject.processes
+    count, test_M = len(test_M), processes.share(test_M)
     truth_M = labels_of(split)[test_M].to(subject.device)
     top = _TOP if source.num_classes > _TOP else 1
     right = torch.zeros(top, dtype=torch.int64, device=subject.device)
@@ -190,7 +217,7 @@ def accuracies(
     for images_NCSS in batches(source, split, test_M, device=subject.device, num_workers=num_workers):
         best_NT = logits_of(images_NCSS).topk(top, dim=1).indices
         right += (best_NT == next(truth).unsqueeze(1)).sum(dim=0)
-    shares = (right.cumsum(0).double() / len(test_M)).tolist()
+    shares = (processes.sum(right).cumsum(0).double() / count).tolist()
     return {"": shares[0]} | ({"_top5": shares[-1]} if top > 1 else {})
 
 

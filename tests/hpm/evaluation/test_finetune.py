@@ -14,6 +14,7 @@ from PIL import Image
 from curriculum import Noise
 from hpm import configuration
 from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop
+from hpm.distributed import Processes
 from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation import FineTune, Subject, classifier
 from hpm.evaluation.augmentation import AugmentingLoader, RandAugmented, lent_generators, rand_augment
@@ -149,7 +150,7 @@ def test_the_strongest_posterization_is_black() -> None:
 
 
 def test_the_loader_without_rand_augment_is_the_plain_one(source: DigitScenes) -> None:
-    settings = {"batch_size": 8, "patch_size": 4, "crop": RandomResizedCrop()}
+    settings = {"batch_size": 8, "patch_size": 4, "crop": RandomResizedCrop(), "processes": Processes()}
     (plain,) = next(iter(AugmentingLoader(source=source, transform=None, seed=3, **settings).epoch(2)))
     transform = rand_augment("FineTune", "rand-m9-n0", size=16, mean=source.mean)  # n0: no operation
     (rounded,) = next(iter(AugmentingLoader(source=source, transform=transform, seed=3, **settings).epoch(2)))

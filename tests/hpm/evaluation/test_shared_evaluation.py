@@ -1,0 +1,85 @@
+"""Two processes (gloo, on the CPU) that share an evaluation find what one finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpm.distributed import Processes
+
+Hpm = Callable[..., int]
+PROTOCOLS = ("knn", "linear", "finetune", "linear-mae", "low-shot", "agreement")
+# Nothing that each process draws for itself; the same micro-batches of 25 in one process as in two.
+BINDINGS = [
+    "KNN.test_images = 81", "KNN.baselines = True", "FineTune.epochs = 2", "FineTune.warmup_epochs = 0",
+    "FineTune.mixup = 0.0", "FineTune.cutmix = 0.0", "FineTune.erasing = 0.0", "FineTune.drop_path = 0.0",
+    "FineTune.blr = 5e-3", "FineTune.precision = 'fp32'", "FineTune.batch_size = 50", "LinearMAE.epochs = 2",
+    "LinearMAE.warmup_epochs = 0", "LinearMAE.batch_size = 50", "LinearMAE.optimizer = 'sgd'",
+    "LinearMAE.precision = 'fp32'", "LowShot.labels = 50", "LowShot.batch_size = 25", "LowShot.epochs = 2",
+    "LowShot.draws = 3", "Agreement.images = 20",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(tiny: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny.parent)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
+    return Path("run")
+
+
+def words(run: Path, *bindings: str) -> list[str]:
+    return ["evaluate", str(run), "--protocol", ",".join(PROTOCOLS),
+            *(word for text in (*BINDINGS, *bindings) for word in ("-b", text))]  # fmt: skip
+
+
+def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hpm"]
+    return subprocess.run([*command, *arguments], env=os.environ, check=False, capture_output=True, text=True,
+                          timeout=400)  # fmt: skip
+
+
+def metrics(run: Path) -> dict[str, list[float]]:
+    found = {}
+    for protocol in PROTOCOLS:
+        for name, metric in json.loads((run / f"evaluation-{protocol}.json").read_text())[-1]["metrics"].items():
+            found[name] = metric["values"]
+    return found
+
+
+def test_the_results_are_those_of_one_process(run: Path, hpm: Hpm) -> None:
+    assert hpm(*words(run, "FineTune.accumulate = 2", "LinearMAE.accumulate = 2")) == 0
+    alone = metrics(run)
+    ran = torchrun(words(run, "FineTune.accumulate = 1", "LinearMAE.accumulate = 1"))
+    assert ran.returncode == 0, ran.stderr
+    together = metrics(run)
+    assert together.keys() == alone.keys()
+    for name, values in alone.items():
+        # One image of the 120 may tip over, by the order in which numbers are added; the statistics of a batch norm
+        # are each process's own during an epoch.
+        tolerance = 0.05 if name.startswith("linear_mae") else 0.01 if name.startswith("finetune") else 1e-6
+        assert together[name] == pytest.approx(values, abs=tolerance, nan_ok=True), name
+    assert len(json.loads((run / "evaluation-finetune.json").read_text())) == 2
+    assert not (run / "evaluation" / "finetune").exists()
+
+
+def test_a_batch_that_cannot_be_shared_is_named(run: Path) -> None:
+    ran = torchrun(["evaluate", str(run), "--protocol", "finetune", "-b", "FineTune.batch_size = 25", "-b",
+                    "FineTune.epochs = 2", "-b", "FineTune.warmup_epochs = 0", "-b", "FineTune.mixup = 0.0", "-b",
+                    "FineTune.cutmix = 0.0"])  # fmt: skip
+    assert ran.returncode != 0
+    assert "FineTune.batch_size = 25 must be divisible by FineTune.accumulate = 1 times the number of" in ran.stderr
+
+
+@pytest.mark.parametrize(("count", "world"), [(10, 3), (2, 4), (6, 2), (1, 1)])
+def test_every_row_has_one_owner(count: int, world: int) -> None:
+    rows = torch.arange(count)
+    assert torch.cat([Processes(rank, world).share(rows) for rank in range(world)]).tolist() == rows.tolist()
