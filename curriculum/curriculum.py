@@ -8,14 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
-from curriculum.schedulers import Feedback, Scheduler
+from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler, values_of
 from curriculum.teacher import Teacher
 
 _DIFFICULTY_STREAM = 1  # an estimator's noise is independent of the sampler's
+POLARITIES = ("hardest", "easiest")
 
 
 def _require(name: str, value: object, kind: type) -> None:
@@ -24,14 +26,19 @@ def _require(name: str, value: object, kind: type) -> None:
         raise ValueError(f"Curriculum.{name} must be a {kind.__name__}, got {got}")
 
 
-class Curriculum:
+class Curriculum(Scheduled):
     """What to mask, how much of that advice to follow now, and how to turn both into a mask.
 
     Args:
         scheduler: progress -> alpha, the share of the mask that follows the difficulty, in [0, 1].
         difficulty: images and teacher -> scores, higher = harder.
         sampler: scores and alpha -> mask.
-        mask_ratio: masked share of the patches, in (0, 1); `L - int(L * (1 - mask_ratio))` patches are masked.
+        mask_ratio: masked share of the patches, in (0, 1), or a scheduler of it; `L - int(L * (1 - mask_ratio))`
+            patches are masked. Each number of patches is another shape to a compiled model: let it move in few steps
+            (`Stepped`).
+        polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest.
+        throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
+            (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask.
         score_every: the difficulty is estimated in every `score_every`-th step only, the masks of the steps between
             are random: cheaper, and less of a curriculum. Default 1, every step.
 
@@ -40,21 +47,31 @@ class Curriculum:
     """
 
     def __init__(
-        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: float = 0.75,
-        score_every: int = 1,
+        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: Scalar = 0.75,
+        polarity: str = "hardest", throw_ratio: float = 0.0, score_every: int = 1,
     ) -> None:  # fmt: skip
         _require("scheduler", scheduler, Scheduler)
         _require("difficulty", difficulty, DifficultyEstimator)
         _require("sampler", sampler, Sampler)
-        if not 0.0 < mask_ratio < 1.0:
-            raise ValueError(f"Curriculum.mask_ratio = {mask_ratio} must lie strictly between 0 and 1")
+        ratios = values_of(mask_ratio)
+        for ratio in ratios:
+            if not 0.0 < ratio < 1.0:
+                raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
+        if polarity not in POLARITIES:
+            raise ValueError(f"Curriculum.polarity = {polarity!r} is unknown; choose {' or '.join(POLARITIES)}")
+        if not 0.0 <= throw_ratio < 1.0 - max(ratios):
+            raise ValueError(
+                f"Curriculum.throw_ratio = {throw_ratio} must be at least 0 and leave something visible beside "
+                f"Curriculum.mask_ratio = {max(ratios)}"
+            )
         if score_every < 1:
             raise ValueError(f"Curriculum.score_every = {score_every} must be at least 1, which is every step")
         if score_every > 1 and sampler.needs_scores(0.0, 1):
             name = type(sampler).__name__
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
         self.scheduler, self.difficulty, self.sampler = scheduler, difficulty, sampler
-        self.mask_ratio, self.score_every = float(mask_ratio), score_every
+        self.mask_ratio, self.polarity = mask_ratio, polarity
+        self.throw_ratio, self.score_every = float(throw_ratio), score_every
         self.scores: Tensor | None = None
         # Bounds that time alone can break are found now, not in the middle of a run.
         for percent in range(101):
@@ -72,23 +89,43 @@ class Curriculum:
             raise ValueError(f"{name} gives alpha = {alpha} at progress {progress}; it must stay in [0, 1]")
         return alpha
 
+    def count_masked(self, num_patches: int, progress: float = 1.0) -> int:
+        """M at `progress`, of L patches. Default: at the end."""
+        ratio = self.mask_ratio(progress) if isinstance(self.mask_ratio, Scheduler) else self.mask_ratio
+        return count_masked(num_patches, ratio)
+
     def asks_teacher(self, progress: float, num_patches: int) -> bool:
         """Whether drawing at this progress runs the difficulty estimator."""
-        return self.sampler.needs_scores(self.alpha(progress), count_masked(num_patches, self.mask_ratio))
+        return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
 
     def check(self, teacher: Teacher | None, num_patches: int) -> None:
         """Find out before training whether this curriculum can run.
 
         Raises:
-            ValueError: where the ratio leaves no patch visible or masked, or the difficulty needs what the teacher
+            ValueError: where the ratios leave no patch visible or masked, or the difficulty needs what the teacher
                 does not have.
         """
-        self.difficulty.check(num_patches, count_masked(num_patches, self.mask_ratio))
+        for ratio in values_of(self.mask_ratio):
+            self.difficulty.check(num_patches, masked := count_masked(num_patches, ratio))
+            if masked + int(num_patches * self.throw_ratio) >= num_patches:
+                raise ValueError(
+                    f"Curriculum.throw_ratio = {self.throw_ratio} beside Curriculum.mask_ratio = {ratio} leaves none "
+                    f"of {num_patches} patches visible"
+                )
         name = type(self.difficulty).__name__
         for capability in self.difficulty.needs:
             reason = "there is no teacher" if teacher is None else teacher.cannot(capability)
             if reason:
                 raise ValueError(f"Curriculum.difficulty = {name} needs the teacher's {capability}, but {reason}")
+
+    def prepare(self, setting: Setting) -> None:
+        """Tell the difficulty what it will be asked about. Once, before the first draw of a training run."""
+        self.difficulty.prepare(setting)
+
+    @property
+    def trained(self) -> TrainedDifficulty | None:
+        """The difficulty, where it is trained beside the model."""
+        return self.difficulty if isinstance(self.difficulty, TrainedDifficulty) else None
 
     def draw(self, batch: Batch, teacher: Teacher | None, progress: float, noise: Noise) -> Mask:
         """Draw a mask for every image of a batch.
@@ -102,20 +139,40 @@ class Curriculum:
             noise: this batch's randomness, one row for each image, on the images' device.
         """
         alpha = self.alpha(progress) if noise.step % self.score_every == 0 else 0.0
-        num_masked = count_masked(batch.num_patches, self.mask_ratio)
-        self.scores = None
-        if self.sampler.needs_scores(alpha, num_masked):
-            self.scores = self.difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(_DIFFICULTY_STREAM))
-        return self.sampler(self.scores, alpha=alpha, num_masked=num_masked, grid=batch.grid, noise=noise)
+        num_patches, num_masked = batch.num_patches, self.count_masked(batch.num_patches, progress)
+        difficulty, sampler = self.difficulty.at(progress), self.sampler.at(progress)
+        self.scores, priority_NL = None, None
+        if sampler.needs_scores(alpha, num_masked):
+            self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(_DIFFICULTY_STREAM))
+            priority_NL = self.scores if self.polarity == "hardest" else -self.scores
+        return sampler(
+            priority_NL, alpha=alpha, num_masked=num_masked, grid=batch.grid, noise=noise,
+            num_thrown=int(num_patches * self.throw_ratio),
+        )  # fmt: skip
+
+    def masker_loss(self, batch: Batch, mask: Mask, true_NM: Tensor, progress: float, noise: Noise) -> Tensor:
+        """What a trained difficulty minimizes, after `draw` with the same arguments.
+
+        Args:
+            batch: the images.
+            mask: what was drawn for them.
+            true_NM: the reconstruction's loss of each masked patch.
+            progress: as it was for `draw`.
+            noise: as it was for `draw`.
+        """
+        assert self.trained is not None
+        return self.trained.at(progress).loss(batch, mask, true_NM.detach(), noise.fold(_DIFFICULTY_STREAM))
 
     def observe(self, feedback: Feedback) -> None:
-        """Tell the scheduler what the last interval achieved; at fixed global steps, with reduced metrics."""
-        self.scheduler.observe(feedback)
+        """Tell the schedulers what the last interval achieved; at fixed global steps, with reduced metrics."""
+        for scheduler in self.schedulers().values():
+            scheduler.observe(feedback)
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to survive a restart."""
-        return {"scheduler": self.scheduler.state_dict()}
+        """What has to survive a restart of the schedulers; numbers, strings and lists."""
+        return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.scheduler.load_state_dict(state["scheduler"])
+        for name, scheduler in self.schedulers().items():
+            scheduler.load_state_dict(state.get(name, {}))

@@ -1,6 +1,6 @@
 """Mask: which patches of each image the encoder sees and which it must reconstruct.
 
-Shape suffixes: N images, L patches, V visible, M masked, D width.
+Shape suffixes: N images, L patches, V visible, M masked, T thrown, D width.
 """
 
 from __future__ import annotations
@@ -36,15 +36,25 @@ class Mask:
 
     Args:
         visible: int64 [N, V].
-        masked: int64 [N, M]; together with `visible` every index in [0, L) exactly once.
+        masked: int64 [N, M].
+        thrown: int64 [N, T], neither seen nor reconstructed; None for none. Every index in [0, L) is in one of the
+            three exactly once.
     """
 
     visible: Tensor
     masked: Tensor
+    thrown: Tensor | None = None
 
     @classmethod
-    def from_keys(cls, keys_NL: Tensor, num_masked: int) -> Mask:
-        """Mask the `num_masked` patches of each image with the largest keys. No host synchronization."""
+    def from_keys(cls, keys_NL: Tensor, num_masked: int, num_thrown: int = 0) -> Mask:
+        """Mask the `num_masked` patches of each image with the largest keys. No host synchronization.
+
+        The `num_thrown` patches with the next largest keys are thrown away (AMT, arXiv 2211.15362).
+        """
+        if num_thrown:
+            counts = [num_masked, num_thrown, keys_NL.shape[1] - num_masked - num_thrown]
+            masked, thrown, visible = keys_NL.argsort(dim=1, descending=True).split(counts, dim=1)
+            return cls(*(index.sort(dim=1).values for index in (visible, masked, thrown)))
         top_NM = keys_NL.topk(num_masked, dim=1, sorted=False).indices
         return cls._from_bool(torch.zeros_like(keys_NL, dtype=torch.bool).scatter_(1, top_NM, True), num_masked)
 
@@ -85,8 +95,8 @@ class Mask:
 
     @property
     def num_patches(self) -> int:
-        """L = V + M."""
-        return self.num_visible + self.num_masked
+        """L = V + M + T."""
+        return self.num_visible + self.num_masked + (0 if self.thrown is None else self.thrown.shape[1])
 
     def to_bool(self) -> Tensor:
         """Boolean [N, L], True where masked."""
@@ -102,14 +112,18 @@ class Mask:
         return _gather(x, self.masked)
 
     def scatter(self, visible: Tensor, masked: Tensor) -> Tensor:
-        """The inverse of the two gathers: [N, V, ...] and [N, M, ...] -> [N, L, ...] in raster order."""
+        """The inverse of the two gathers: [N, V, ...] and [N, M, ...] -> [N, L, ...] in raster order.
+
+        Only for masks that throw nothing away.
+        """
         order_NL = torch.cat([self.visible, self.masked], dim=1)
         values = torch.cat([visible, masked], dim=1)
         return torch.empty_like(values).scatter(1, _expand(order_NL, values), values)
 
     def to(self, device: torch.device | str) -> Mask:
         """The same mask on another device."""
-        return Mask(self.visible.to(device), self.masked.to(device))
+        thrown = None if self.thrown is None else self.thrown.to(device)
+        return Mask(self.visible.to(device), self.masked.to(device), thrown)
 
 
 def _expand(index: Tensor, like: Tensor) -> Tensor:

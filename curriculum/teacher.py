@@ -33,3 +33,6 @@ class Teacher(Protocol):
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D] the encoder's patch tokens of the full image."""
+
+    def student_features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D] the same of the student that this teacher follows."""

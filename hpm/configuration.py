@@ -49,15 +49,22 @@ def parts() -> dict[str, list[type]]:
 
     return {
         "schedulers": [
-            curriculum.Constant, curriculum.Ramp, curriculum.Piecewise, curriculum.Cyclic, curriculum.WarmRestarts,
-            curriculum.Competence, curriculum.SelfPaced, curriculum.Plateau, curriculum.Bandit, curriculum.Reversed,
-            curriculum.Scaled, curriculum.Held, curriculum.Chained,
+            curriculum.Bandit, curriculum.Chained, curriculum.Competence, curriculum.Constant, curriculum.Cyclic,
+            curriculum.Held, curriculum.Piecewise, curriculum.Plateau, curriculum.Ramp, curriculum.Reversed,
+            curriculum.Scaled, curriculum.SelfPaced, curriculum.Stepped, curriculum.WarmRestarts,
         ],
         "difficulty estimators": [
-            curriculum.PredictedLoss, curriculum.TrueLoss, curriculum.Attention, curriculum.EdgeDensity,
+            curriculum.ADIOS, curriculum.CLMAE, curriculum.AdaMAE, curriculum.Attention, curriculum.Cached,
+            curriculum.Disagreement, curriculum.EdgeDensity, curriculum.FeatureNorm, curriculum.LossSpread,
+            curriculum.Mixture, curriculum.Parts, curriculum.PixelEntropy, curriculum.PixelVariance,
+            curriculum.PredictedLoss, curriculum.Smoothed, curriculum.Switched, curriculum.TrueLoss,
             curriculum.Uniform,
         ],
-        "samplers": [curriculum.HardestFirst, curriculum.EasiestFirst, curriculum.Random],
+        "samplers": [
+            curriculum.Blockwise, curriculum.Bonus, curriculum.Cells, curriculum.FilteredNoise,
+            curriculum.HardestFirst, curriculum.Hint, curriculum.MultiBlock, curriculum.Pool, curriculum.Quotas,
+            curriculum.Random, curriculum.Stratified, curriculum.Weighted,
+        ],
         "curriculum": [curriculum.Curriculum],
         "targets": [targets.Pixels, targets.NormalizedPixels],
         "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss],

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curriculum import Batch, Mask, Noise, count_masked
+from curriculum import Batch, Mask, Noise
 from hpm.clock import Clock
 from hpm.method import Method
 from hpm.teacher import MovingAverageTeacher
@@ -48,7 +48,7 @@ def spared(method: Method) -> int:
     token, also those that are visible.
     """
     model = method.student
-    masked = count_masked(model.num_patches, method.curriculum.mask_ratio)
+    masked = method.curriculum.count_masked(model.num_patches)
     others = 1 + model.num_patches - masked
     return model.patch_pixels * (masked * model.encoder.cls_token.shape[-1] + others * model.mask_token.shape[-1])
 
@@ -65,7 +65,7 @@ def multiply_adds(method: Method) -> dict[str, float]:
         method: on the meta device.
     """
     model, difficulty = method.student, method.curriculum.difficulty
-    num_masked = count_masked(model.num_patches, method.curriculum.mask_ratio)
+    num_masked = method.curriculum.count_masked(model.num_patches)
     with torch.device("meta"):
         images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
         noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
@@ -160,7 +160,7 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
         grad_checkpointing: whether blocks compute their activations again in the backward pass.
     """
     model = method.student
-    masked = count_masked(model.num_patches, method.curriculum.mask_ratio)
+    masked = method.curriculum.count_masked(model.num_patches)
     tokens, width = 1 + model.num_patches, model.mask_token.shape[-1]
     decoders = [decoder for decoder in (model.reconstructor, model.loss_predictor) if decoder is not None]
     sizes = [(tokens - masked) * model.encoder.cls_token.shape[-1]] * len(model.encoder.blocks)

@@ -111,6 +111,9 @@ def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = ()) 
     method.start_teacher()
     if method.teacher.average:
         checkpoint.load_into(method.teacher.model, "teacher")
+    trainer.prepare_curriculum()
+    if method.curriculum.difficulty.module is not None:
+        checkpoint.load_into(method.curriculum.difficulty.module, "curriculum")
     return Loaded(checkpoint.path, run, checkpoint.values["step"], config, trainer, tuple(damaged))
 
 

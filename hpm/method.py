@@ -110,9 +110,9 @@ class Method:
                 f"Curriculum.difficulty = {name} asks a teacher, but Method.teacher_decay = None means that there is "
                 "none; set it, e.g. to @HorizonDecay()"
             )
-        for metric in curriculum.scheduler.watches:
-            if metric not in self.feedback:
-                name = type(curriculum.scheduler).__name__
+        for scheduler in curriculum.schedulers().values():
+            for metric in set(scheduler.watches) - set(self.feedback):
+                name = type(scheduler).__name__
                 raise ValueError(f"{name} watches the metric {metric!r}; this run measures {', '.join(self.feedback)}")
 
     def prepare(self, device: torch.device, *, autocast: torch.dtype | None, seed: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpm.checkpoint import Checkpoint
 from hpm.distributed import take
@@ -16,7 +16,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
-    """The tensors themselves: student, teacher, the optimizer's moments by parameter, and the tally."""
+    """The tensors themselves: student, teacher, optimizers' moments by parameter, what the curriculum keeps, tally."""
     method, optimizer = step.method, step.optimizer
     tensors = {f"student.{name}": tensor for name, tensor in method.student.state_dict().items()}
     if method.teacher.average:
@@ -24,6 +24,13 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     for name, parameter in method.student.named_parameters():
         for key, tensor in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = tensor
+    difficulty = step.method.curriculum.difficulty
+    if difficulty.module is not None:
+        tensors |= {f"curriculum.{name}": tensor for name, tensor in difficulty.module.state_dict().items()}
+    if step.masker is not None:
+        for name, parameter in step.masker.module.named_parameters():
+            for key, tensor in step.masker.optimizer.state.get(parameter, {}).items():
+                tensors[f"masker.{name}.{key}"] = tensor
     return tensors | {"tally": step.tally.sums}
 
 
@@ -61,10 +68,14 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
 
 def _start_moments(step: TrainingStep, checkpoint: Checkpoint) -> None:
     """AdamW makes its moments at its first step; a checkpoint from before that has none."""
-    optimizer, saved = step.optimizer, set(checkpoint.names())
-    for name, parameter in step.method.student.named_parameters():
-        if f"optimizer.{name}.step" in saved:
-            optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                **{moment: torch.zeros_like(parameter) for moment in _MOMENTS},
-            }
+    saved = set(checkpoint.names())
+    of: list[tuple[str, nn.Module, torch.optim.Optimizer]] = [("optimizer", step.method.student, step.optimizer)]
+    if step.masker is not None:
+        of.append(("masker", step.masker.module, step.masker.optimizer))
+    for prefix, module, optimizer in of:
+        for name, parameter in module.named_parameters():
+            if f"{prefix}.{name}.step" in saved:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    **{moment: torch.zeros_like(parameter) for moment in _MOMENTS},
+                }

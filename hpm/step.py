@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curriculum import Batch, Noise
 from hpm.distributed import Processes, whole
+from hpm.masker import MaskerStep
 from hpm.method import Losses, Method
 from hpm.optim import set_learning_rate
 
@@ -70,6 +71,7 @@ class TrainingStep:
         self.method, self.optimizer, self.processes, self.seed = method, optimizer, processes, seed
         self.batch_size, self.clip_grad, self.scaler = batch_size, clip_grad, scaler
         self.tally = Tally(method.student.mask_token.device)
+        self.masker = MaskerStep(method.curriculum, processes) if method.curriculum.trained else None
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def __call__(
@@ -100,10 +102,14 @@ class TrainingStep:
                 losses = self.method.losses(batch, progress, noise)
                 loss = losses.total / len(batches)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            if self.masker is not None:
+                self.masker.accumulate(batch, losses, progress=progress, noise=noise, parts=len(batches))
             terms = torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
             terms_3 = terms_3 + terms / len(batches)
             measured.append(losses.detach())
         self._update(terms_3, lr)
+        if self.masker is not None:
+            self.masker.update()
         if decay is not None:
             self.method.teacher.update(self.method.student, decay)
         return measured

@@ -82,6 +82,7 @@ class MovingAverageTeacher:
         self, student: MaskedAutoencoder, target: Target, *, autocast: torch.dtype | None = None, average: bool = True
     ) -> None:
         self.model = copy.deepcopy(student).requires_grad_(False).eval() if average else student
+        self._student = student
         self.target, self.autocast, self.average = target, autocast, average
         self._compiled: Callable[[Tensor], Tensor] | None = None
 
@@ -133,3 +134,9 @@ class MovingAverageTeacher:
         """[N, L, D] float32: the encoder's patch tokens."""
         with self._inference():
             return self.model.features(images_NCHW).float()
+
+    @torch.no_grad()
+    def student_features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D] float32: the student's patch tokens."""
+        with self._inference():
+            return self._student.features(images_NCHW).float()

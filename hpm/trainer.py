@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from curriculum import Setting
 from hpm import checkpoint, published
 from hpm.clock import Clock
 from hpm.data import ImageSource, Loader, RandomResizedCrop
@@ -227,6 +228,7 @@ class Trainer:
             method.student.load_state_dict(self.start)
             method.start_teacher()
         method.student.set_grad_checkpointing(self.grad_checkpointing)
+        self.prepare_curriculum()
         method.distribute(self.processes, sharding=self.sharding)
         if self.compile:
             method.compile()
@@ -235,6 +237,16 @@ class Trainer:
         return TrainingStep(
             method, optimizer, processes=self.processes, seed=self.seed, batch_size=self.batch_size,
             clip_grad=self.clip_grad, scaler=scaler,
+        )  # fmt: skip
+
+    def prepare_curriculum(self) -> None:
+        """Tell the curriculum what run it is part of; once the device is set up."""
+        model, source = self.method.student, self.source
+        self.method.curriculum.prepare(
+            Setting(
+                num_images=len(source.train()), steps_per_epoch=self.clock.steps_per_epoch, in_chans=model.in_chans,
+                patch_size=model.patch_size, grid=model.grid, device=self.device, seed=self.seed,
+            )
         )  # fmt: skip
 
     def schedule(self, clock: Clock) -> dict[str, Any]:

@@ -1,10 +1,47 @@
-"""Difficulty estimators: images and teacher -> scores, higher = harder."""
+"""Difficulty estimators: images and teacher -> scores, higher = harder.
+
+predicted_loss  PredictedLoss (HPM)
+true_loss       TrueLoss (AnatoMask), LossSpread
+attention       Attention (AttMask)
+features        FeatureNorm, Disagreement, Parts (SemMAE)
+pixels          EdgeDensity, PixelVariance, PixelEntropy
+uniform         Uniform
+combined        Mixture, Smoothed, Switched
+cached          Cached (AMT)
+trained         AdaMAE, ADIOS, CLMAE: networks beside the model
+"""
 
 from curriculum.difficulty.attention import Attention
-from curriculum.difficulty.base import DifficultyEstimator
-from curriculum.difficulty.edge_density import EdgeDensity
+from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.cached import Cached
+from curriculum.difficulty.combined import Mixture, Smoothed, Switched
+from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
+from curriculum.difficulty.pixels import EdgeDensity, PixelEntropy, PixelVariance
 from curriculum.difficulty.predicted_loss import PredictedLoss
-from curriculum.difficulty.true_loss import TrueLoss
+from curriculum.difficulty.trained import ADIOS, CLMAE, AdaMAE, TrainedDifficulty
+from curriculum.difficulty.true_loss import LossSpread, TrueLoss
 from curriculum.difficulty.uniform import Uniform
 
-__all__ = ["Attention", "DifficultyEstimator", "EdgeDensity", "PredictedLoss", "TrueLoss", "Uniform"]
+__all__ = [
+    "ADIOS",
+    "CLMAE",
+    "AdaMAE",
+    "Attention",
+    "Cached",
+    "DifficultyEstimator",
+    "Disagreement",
+    "EdgeDensity",
+    "FeatureNorm",
+    "LossSpread",
+    "Mixture",
+    "Parts",
+    "PixelEntropy",
+    "PixelVariance",
+    "PredictedLoss",
+    "Setting",
+    "Smoothed",
+    "Switched",
+    "TrainedDifficulty",
+    "TrueLoss",
+    "Uniform",
+]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from curriculum.batch import Batch
@@ -15,7 +13,7 @@ from curriculum.teacher import Teacher
 class Attention(DifficultyEstimator):
     """The teacher's last-block class-token attention, mean over heads (AttMask, Kakogeorgiou et al. 2022)."""
 
-    needs: ClassVar[tuple[str, ...]] = ("attention",)
+    needs = ("attention",)
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         assert teacher is not None

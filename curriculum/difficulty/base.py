@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from curriculum.batch import Batch
 from curriculum.noise import Noise
+from curriculum.schedulers.scheduled import Scheduled
 from curriculum.teacher import Teacher
 
 
-class DifficultyEstimator(ABC):
-    """Scores every patch of every image, higher = harder.
+@dataclass(frozen=True)
+class Setting:
+    """The training run that an estimator is part of.
 
-    `needs` names the methods of `Teacher` it calls, so that an estimator that asks for what the teacher does not
-    have is refused before training starts.
+    Args:
+        num_images: of the training split; `Batch.indices` are below.
+        steps_per_epoch: optimizer steps in which every image comes once.
+        in_chans: channels of the images.
+        patch_size: side of a patch in pixels.
+        grid: rows and columns of patches.
+        device: where the images are.
+        seed: of the run.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    num_images: int
+    steps_per_epoch: int
+    in_chans: int
+    patch_size: int
+    grid: tuple[int, int]
+    device: torch.device
+    seed: int
+
+
+class DifficultyEstimator(Scheduled, ABC):
+    """Scores every patch of every image, higher = harder.
+
+    Attributes:
+        needs: the methods of `Teacher` it calls, so that an estimator that asks for what the teacher does not have is
+            refused before training starts.
+        stateful: whether it keeps tensors from one batch to the next.
+        module: these tensors, as parameters and buffers, from `prepare` on: what a checkpoint has to hold.
+    """
+
+    needs: tuple[str, ...] = ()
+    stateful: bool = False
+    module: nn.Module | None = None
 
     @abstractmethod
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
@@ -35,9 +65,12 @@ class DifficultyEstimator(ABC):
             Float [N, L]. NaN means not scored: the patch is counted neither hard nor easy.
         """
 
-    def check(self, num_patches: int, num_masked: int) -> None:  # noqa: B027 - optional
+    def check(self, num_patches: int, num_masked: int) -> None:
         """Find out before training whether L patches with M masked can be scored.
 
         Raises:
             ValueError: where they cannot.
         """
+
+    def prepare(self, setting: Setting) -> None:
+        """Make what is kept between batches; called once, before training starts or goes on."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from curriculum.batch import Batch
@@ -15,7 +13,7 @@ from curriculum.teacher import Teacher
 class PredictedLoss(DifficultyEstimator):
     """The teacher's loss predictor on the full, unmasked image (HPM, arXiv 2304.05919, section 3.3)."""
 
-    needs: ClassVar[tuple[str, ...]] = ("predicted_loss",)
+    needs = ("predicted_loss",)
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         assert teacher is not None

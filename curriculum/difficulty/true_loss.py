@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ class TrueLoss(DifficultyEstimator):
         probes: passes for each batch, at least 1.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("reconstruction_loss",)
+    needs = ("reconstruction_loss",)
 
     def __init__(self, *, probes: int = 2) -> None:
         if probes < 1:
@@ -64,3 +62,40 @@ class TrueLoss(DifficultyEstimator):
             total_NL.scatter_add_(1, mask.masked, loss_NM)
             count_NL.scatter_add_(1, mask.masked, torch.ones_like(loss_NM))
         return total_NL / count_NL  # 0 / 0 is NaN: not scored
+
+
+class LossSpread(DifficultyEstimator):
+    """How much the teacher's reconstruction loss of a patch varies with what else is visible.
+
+    The standard deviation over probe passes with independent random masks at the training ratio, over those that
+    masked the patch; NaN where fewer than two did.
+
+    Cost: `probes` masked forward passes of encoder and reconstructor.
+
+    Args:
+        probes: passes for each batch, at least 2.
+    """
+
+    needs = ("reconstruction_loss",)
+
+    def __init__(self, *, probes: int = 4) -> None:
+        if probes < 2:
+            raise ValueError(f"LossSpread.probes = {probes} must be at least 2, for a spread")
+        self.probes = probes
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        assert teacher is not None
+        shape, device = (len(batch), batch.num_patches), batch.images.device
+        count_NL, mean_NL, squares_NL = (torch.zeros(shape, device=device) for _ in range(3))
+        for probe in range(self.probes):
+            mask = Mask.from_keys(noise.fold(probe).bits(batch.num_patches), num_masked)
+            loss_NL = torch.zeros(shape, device=device).scatter_(
+                1, mask.masked, teacher.reconstruction_loss(batch.images, mask).float()
+            )
+            # Welford's update, where the patch was masked.
+            hidden_NL = mask.to_bool().float()
+            count_NL = count_NL + hidden_NL
+            step_NL = (loss_NL - mean_NL) * hidden_NL
+            mean_NL = mean_NL + step_NL / count_NL.clamp(min=1)
+            squares_NL = squares_NL + step_NL * (loss_NL - mean_NL)
+        return torch.where(count_NL > 1, (squares_NL / (count_NL - 1)).clamp(min=0).sqrt(), float("nan"))

@@ -1,8 +1,4 @@
-"""Samplers: scores and alpha -> Mask.
-
-Every policy is "give each patch a key, mask the M patches with the largest keys": uniform noise is MAE; noise plus
-a bonus on the hardest patches is HPM. So a sampler is one batched expression: no loop over images, and since alpha
-enters as a number that keys are compared with, it moves without changing a shape.
+"""The interface of a sampler, and what every sampler is made of.
 
 Shape suffixes: N images, L patches, M masked.
 """
@@ -16,11 +12,14 @@ from torch import Tensor
 
 from curriculum.mask import Mask
 from curriculum.noise import Noise
+from curriculum.schedulers.scheduled import Scheduled
 
 _INT32_MIN = -(2**31)
+BONUS = 2**62
+"""Added to a key of `random_keys`, outranks every key without it."""
 
 
-class Sampler(ABC):
+class Sampler(Scheduled, ABC):
     """Draws masks. A policy of one's own implements `keys`, and `needs_scores` where it can do without them."""
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
@@ -45,16 +44,43 @@ class Sampler(ABC):
         """
 
     def __call__(
-        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
-    ) -> Mask:
-        """Draw a mask; see `keys`."""
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise,
+        num_thrown: int = 0,
+    ) -> Mask:  # fmt: skip
+        """Draw a mask; see `keys`. The `num_thrown` patches with the next largest keys are thrown away."""
         keys_NL = self.keys(scores_NL, alpha=alpha, num_masked=num_masked, grid=grid, noise=noise)
-        return Mask.from_keys(keys_NL, num_masked)
+        return Mask.from_keys(keys_NL, num_masked, num_thrown)
 
 
 def count_hard(alpha: float, num_masked: int) -> int:
     """`int(M * alpha)`: how many masked patches follow the difficulty (HPM)."""
     return int(num_masked * alpha)
+
+
+def random_keys(bits_NL: Tensor) -> Tensor:
+    """The upper 62 of 64 random bits, so that `BONUS` outranks them."""
+    return (bits_NL >> 2).bitwise_and_(BONUS - 1)
+
+
+def order_keys(values_NL: Tensor, bits_NL: Tensor) -> Tensor:
+    """Int64 keys that are all different and in the order of the values; ties are broken at random, NaN is last.
+
+    A constant score prefers no position.
+    """
+    num_patches = values_NL.shape[1]
+    # The score's bits, reordered to compare as integers do; random bits; the position.
+    value_NL = (values_NL.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal 0.0
+    value_NL = (value_NL ^ ((value_NL >> 31) & 0x7FFFFFFF)).masked_fill_(values_NL.isnan(), _INT32_MIN)
+    index_bits = (num_patches - 1).bit_length()
+    tie_NL = (bits_NL & (2**32 - 2**index_bits)) | torch.arange(num_patches, device=values_NL.device)
+    return value_NL.long().mul_(2**32).add_(tie_NL)
+
+
+def largest(keys_NL: Tensor, count: int) -> Tensor:
+    """Boolean [N, L]: the `count` largest of keys that are all different."""
+    if count == 0:
+        return torch.zeros_like(keys_NL, dtype=torch.bool)
+    return keys_NL >= keys_NL.topk(count, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
 
 
 def hardest(scores_NL: Tensor, count: int, noise: Noise) -> Tensor:
@@ -64,65 +90,21 @@ def hardest(scores_NL: Tensor, count: int, noise: Noise) -> Tensor:
     for a smaller count lies inside the set for a larger one. NaN is never chosen: an image with fewer scored
     patches than `count` has fewer hard ones.
     """
-    return _hardest(scores_NL, count, noise.bits(scores_NL.shape[1]))
+    return hardest_by_bits(scores_NL, count, noise.bits(scores_NL.shape[1]))
 
 
-def _hardest(scores_NL: Tensor, count: int, bits_NL: Tensor) -> Tensor:
-    if count == 0:
-        return torch.zeros_like(scores_NL, dtype=torch.bool)
-    num_patches = scores_NL.shape[1]
+def hardest_by_bits(scores_NL: Tensor, count: int, bits_NL: Tensor) -> Tensor:
+    """`hardest`, with random bits [N, L] that were drawn already; their low half breaks ties."""
+    return largest(order_keys(scores_NL, bits_NL), count).logical_and_(~scores_NL.isnan())
+
+
+def ranks(scores_NL: Tensor, bits_NL: Tensor) -> Tensor:
+    """Float32 [N, L] in [0, 1]: each patch's rank among the scored patches of its image, NaN where not scored.
+
+    0 is the easiest, 1 the hardest; ties are broken at random. An image with one scored patch gives it 0.5.
+    """
     unscored_NL = scores_NL.isnan()
-    # Distinct int64 keys: the score's bits, reordered to compare as integers do; random bits; the position.
-    score_NL = (scores_NL.float() + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal 0.0
-    score_NL = (score_NL ^ ((score_NL >> 31) & 0x7FFFFFFF)).masked_fill_(unscored_NL, _INT32_MIN)
-    index_bits = (num_patches - 1).bit_length()
-    tie_NL = (bits_NL & (2**32 - 2**index_bits)) | torch.arange(num_patches, device=scores_NL.device)
-    key_NL = score_NL.long().mul_(2**32).add_(tie_NL)
-    threshold_N1 = key_NL.topk(count, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    return (key_NL >= threshold_N1).logical_and_(~unscored_NL)
-
-
-def _random_keys(bits_NL: Tensor) -> Tensor:
-    """The upper 62 of 64 random bits, so that a bonus of 2**62 outranks them."""
-    return (bits_NL >> 2).bitwise_and_(2**62 - 1)
-
-
-class Random(Sampler):
-    """Uniformly random masks: MAE (He et al. 2022). Ignores alpha and the difficulty."""
-
-    def needs_scores(self, alpha: float, num_masked: int) -> bool:
-        return False
-
-    def keys(
-        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
-    ) -> Tensor:
-        return _random_keys(noise.bits(grid[0] * grid[1]))
-
-
-class HardestFirst(Sampler):
-    """HPM's split: the `int(M * alpha)` hardest patches, and the rest of the mask uniform over all others."""
-
-    def needs_scores(self, alpha: float, num_masked: int) -> bool:
-        return count_hard(alpha, num_masked) > 0
-
-    def keys(
-        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
-    ) -> Tensor:
-        bits_NL = noise.bits(grid[0] * grid[1])
-        keys_NL = _random_keys(bits_NL)
-        if scores_NL is None:
-            return keys_NL
-        # Ties among scores are broken by the low bits, the rest is drawn by the high ones: independent.
-        hard_NL = _hardest(self.priority(scores_NL), count_hard(alpha, num_masked), bits_NL)
-        return keys_NL.add_(hard_NL, alpha=2**62)
-
-    def priority(self, scores_NL: Tensor) -> Tensor:
-        """What is highest where the difficulty wants a patch masked."""
-        return scores_NL
-
-
-class EasiestFirst(HardestFirst):
-    """HPM's split turned round: the `int(M * alpha)` easiest patches, and the rest uniform over all others."""
-
-    def priority(self, scores_NL: Tensor) -> Tensor:
-        return -scores_NL
+    count_N1 = (~unscored_NL).sum(dim=1, keepdim=True)
+    place_NL = order_keys(scores_NL, bits_NL).argsort(dim=1).argsort(dim=1) - (scores_NL.shape[1] - count_N1)
+    rank_NL = torch.where(count_N1 > 1, place_NL / (count_N1 - 1).clamp(min=1), 0.5)
+    return rank_NL.float().masked_fill_(unscored_NL, float("nan"))

@@ -7,7 +7,7 @@ saw in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] 
 from curriculum.schedulers.adaptive import Plateau, SelfPaced
 from curriculum.schedulers.bandit import Bandit
 from curriculum.schedulers.base import Feedback, Scheduler
-from curriculum.schedulers.combinators import Chained, Held, Reversed, Scaled
+from curriculum.schedulers.combinators import Chained, Held, Reversed, Scaled, Stepped
 from curriculum.schedulers.ramps import (
     SHAPES,
     Competence,
@@ -17,6 +17,7 @@ from curriculum.schedulers.ramps import (
     Ramp,
     WarmRestarts,
 )
+from curriculum.schedulers.scheduled import Scalar, Scheduled, values_of
 
 __all__ = [
     "SHAPES",
@@ -31,8 +32,12 @@ __all__ = [
     "Plateau",
     "Ramp",
     "Reversed",
+    "Scalar",
     "Scaled",
+    "Scheduled",
     "Scheduler",
     "SelfPaced",
+    "Stepped",
     "WarmRestarts",
+    "values_of",
 ]

@@ -108,3 +108,24 @@ class Chained(_Wrapper):
         current = max(number for number in range(len(self.inner)) if self.bounds[number] <= max(progress, 0.0))
         begin, end = self.bounds[current], self.bounds[current + 1]
         return self.inner[current](min(1.0, max(0.0, (progress - begin) / (end - begin))))
+
+
+class Stepped(_Wrapper):
+    """Another scheduler in steps: its value at the middle of each of so many equal stretches of the run.
+
+    For what must not move all the time, as a mask ratio, each value of which is another shape to a compiled model.
+
+    Args:
+        scheduler: which.
+        steps: how many values it takes.
+    """
+
+    def __init__(self, *, scheduler: Scheduler, steps: int = 5) -> None:
+        super().__init__("Stepped.scheduler", [scheduler])
+        if steps < 1:
+            raise ValueError(f"Stepped.steps = {steps} must be at least 1")
+        self.steps = steps
+
+    def __call__(self, progress: float) -> float:
+        stretch = min(self.steps - 1, max(0, int(progress * self.steps)))
+        return self.inner[0]((stretch + 0.5) / self.steps)

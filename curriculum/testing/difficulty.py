@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.difficulty.base import DifficultyEstimator, Setting
 from curriculum.mask import count_masked
 from curriculum.noise import Noise
 from curriculum.testing.teacher import TinyTeacher, tiny_batch
 
-CAPABILITIES = ("predicted_loss", "reconstruction_loss", "attention", "features")
+CAPABILITIES = ("predicted_loss", "reconstruction_loss", "attention", "features", "student_features")
 """What `DifficultyEstimator.needs` may name."""
 
 _PATCH_SIZE = 4
+_NUM_IMAGES = 200  # more than any index of a tiny batch
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,18 @@ class DifficultyConformance(ABC):
                     yield _Case(name, batch, count_masked(batch.num_patches, ratio), noise)
 
     def score(self, estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
-        """Scores of one call, with a teacher only where the estimator says that it needs one."""
+        """Scores of one call, with a teacher only where the estimator says that it needs one.
+
+        One that keeps tensors is prepared anew each time.
+        """
+        if estimator.stateful:
+            channels, grid = case.batch.images.shape[1], case.batch.grid
+            estimator.prepare(
+                Setting(
+                    num_images=_NUM_IMAGES, steps_per_epoch=1, in_chans=channels, patch_size=_PATCH_SIZE, grid=grid,
+                    device=case.batch.images.device, seed=7,
+                )
+            )  # fmt: skip
         if estimator.needs and teacher is None:
             teacher = TinyTeacher(patch_size=_PATCH_SIZE)
         return estimator(case.batch, teacher, num_masked=case.num_masked, noise=case.noise)

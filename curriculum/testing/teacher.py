@@ -93,6 +93,11 @@ class TinyTeacher:
         self._note("features")
         return self._tokens(images_NCHW)
 
+    def student_features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D] the projections, in part those of the mirrored image."""
+        self._note("student_features")
+        return self._tokens(images_NCHW) + 0.5 * self._tokens(images_NCHW.flip(-1))
+
     def _note(self, capability: str) -> None:
         if capability in self.lacks:
             raise RuntimeError(f"asked for {capability}, but {self.lacks[capability]}")

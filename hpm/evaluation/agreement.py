@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Noise, Random, TrueLoss, count_masked
+from curriculum import Batch, Noise, Random, TrueLoss
 from curriculum.diagnostics import spearman, top_k_agreement
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, Subject, held_out_batches
@@ -52,13 +52,13 @@ class Agreement(Evaluation):
         return dict(zip(names, means, strict=True))
 
     def _teacher(self, subject: Subject, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+        num_masked = subject.curriculum.count_masked(batch.num_patches)
         true_loss = TrueLoss.covering(batch.num_patches, num_masked)
         true_NL = true_loss(batch, subject.teacher, num_masked=num_masked, noise=noise)
         return self._compare(subject.teacher.predicted_loss(batch.images), true_NL)
 
     def _student(self, subject: Subject, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+        num_masked = subject.curriculum.count_masked(batch.num_patches)
         mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
         output = subject.model(batch.images, mask)
         assert output.predicted_loss_NM is not None

@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Mask, Noise, Random, count_masked
+from curriculum import Batch, Curriculum, Mask, Noise, Random
 from curriculum import diagnostics as measure
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, Subject, held_out_batches
@@ -74,7 +74,7 @@ def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[st
         target_NMP = subject.target(batch.images, of, batch.patch_size)
         return subject.target.loss(subject.model.reconstruct(batch.images, of), target_NMP)
 
-    num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+    num_masked = subject.curriculum.count_masked(batch.num_patches)
     uniform = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
     drawn_NM, uniform_NM = loss(mask), loss(uniform)
     return {"hardness_gap": measure.hardness_gap(drawn_NM, uniform_NM), "uniform_loss": uniform_NM.mean(dim=1)}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss, count_masked
+from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss
 from curriculum.diagnostics import auroc, average_precision, pointing_game
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, Subject, held_out_batches
@@ -72,7 +72,7 @@ class Localization(Evaluation):
 
 def _scores(subject: Subject, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:
     """Scores [N, L] by name."""
-    num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+    num_masked = subject.curriculum.count_masked(batch.num_patches)
     estimators: dict[str, DifficultyEstimator] = {
         "predicted_loss": PredictedLoss(),
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),

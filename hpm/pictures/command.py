@@ -144,5 +144,7 @@ def _timeline(run: RunFolder, out: Path) -> Path:
     rows = [row for row in run.metrics.rows() if row.get("kind") == "train"]
     if len(rows) < 2:
         raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
-    sampler = re.search(r"^Curriculum\.sampler = @([\w.]+)", run.saved_config(), re.MULTILINE)
-    return draw_timeline(rows, sampler[1].rpartition(".")[2] if sampler else "", out)
+    config = run.saved_config()
+    easy = re.search(r"^Curriculum\.polarity = 'easiest'", config, re.MULTILINE)
+    split = re.search(r"^Curriculum\.sampler = @(?:[\w.]+\.)?HardestFirst\(", config, re.MULTILINE)
+    return draw_timeline(rows, ("easy" if easy else "hard") if split else None, out)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Noise, Random, TrueLoss, count_masked
+from curriculum import Batch, Noise, Random, TrueLoss
 from hpm.evaluation.base import Subject
 from hpm.patches import patchify, unpatchify
 
@@ -49,7 +49,7 @@ def look(subject: Subject, images_NCSS: Tensor) -> Panels:
     source, model, teacher = subject.source, subject.model, subject.teacher
     batch = Batch(images_NCSS.to(subject.device), model.patch_size)
     noise = Noise(subject.seed, 0, torch.arange(len(batch), device=subject.device))
-    num_masked = count_masked(batch.num_patches, subject.curriculum.mask_ratio)
+    num_masked = subject.curriculum.count_masked(batch.num_patches)
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
     patches = patchify(batch.images, model.patch_size)
     restored = subject.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)

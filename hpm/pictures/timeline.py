@@ -16,15 +16,14 @@ from hpm.pictures import looks
 
 _WIDTH, _PANEL = 7.0, 1.45  # inches
 _SETTLED = 0.03  # of the run: before that losses fall from far above, and would flatten all that follows
-_FOLLOWING = {"HardestFirst": "hard", "EasiestFirst": "easy"}  # by sampler, the patches of which alpha is the share
 
 
-def draw_timeline(rows: Sequence[Mapping[str, Any]], sampler: str, path: Path) -> Path:
+def draw_timeline(rows: Sequence[Mapping[str, Any]], following: str | None, path: Path) -> Path:
     """Panels over epochs: the mask's shares, the losses, and how often the loss predictor orders patches rightly.
 
     Args:
         rows: of metrics.jsonl, those of training.
-        sampler: its class's name, which tells what alpha is the share of.
+        following: "hard" or "easy", the patches of which alpha is the share; None where it is no share.
         path: of the PNG.
     """
     epochs = _values(rows, "epoch")
@@ -36,7 +35,7 @@ def draw_timeline(rows: Sequence[Mapping[str, Any]], sampler: str, path: Path) -
     count = 1 + len(curves)
     figure = Figure(figsize=(_WIDTH, _PANEL * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    _draw_shares(axes[0], epochs, _values(rows, "alpha"), _FOLLOWING.get(sampler))
+    _draw_shares(axes[0], epochs, _values(rows, "alpha"), following)
     for axis, (name, values) in zip(axes[1:], curves.items(), strict=True):
         _draw_curve(axis, name, epochs, values)
     axes[-1].set_xlabel("epoch", fontsize=looks.TEXT, color=looks.DARK)

@@ -6,7 +6,7 @@ import scipy.ndimage
 import torch
 
 from curriculum import Batch, EdgeDensity, Noise
-from curriculum.difficulty.edge_density import sobel_magnitude
+from curriculum.difficulty.pixels import sobel_magnitude
 from curriculum.testing import DifficultyConformance, refuse_host_sync, tiny_batch
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curriculum.mask import count_masked
 from curriculum.noise import Noise
-from curriculum.samplers import EasiestFirst, HardestFirst, Random, Sampler, count_hard, hardest
+from curriculum.samplers import HardestFirst, Random, Sampler, count_hard, hardest
 from curriculum.testing import SamplerConformance
 
 NAN, INF = math.nan, math.inf
@@ -27,11 +27,6 @@ class TestRandom(SamplerConformance):
 class TestHardestFirst(SamplerConformance):
     def build(self) -> Sampler:
         return HardestFirst()
-
-
-class TestEasiestFirst(SamplerConformance):
-    def build(self) -> Sampler:
-        return EasiestFirst()
 
 
 @dataclass(frozen=True)
@@ -103,17 +98,6 @@ def test_hardest_first_masks_the_hardest_and_the_right_number(draw: Draw) -> Non
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
-@given(draw=large_draws() | small_draws())
-def test_easiest_first_mirrors_hardest_first(draw: Draw) -> None:
-    mask_NL = draw.mask(EasiestFirst())
-    mirrored = Draw(-draw.scores_NL, draw.alpha, draw.num_masked, draw.noise)
-    assert torch.equal(mask_NL, mirrored.mask(HardestFirst()))
-    easy_NL = hardest(-draw.scores_NL, draw.num_hard, draw.noise)
-    check_hard_set(draw, easy_NL, -draw.scores_NL)
-    assert bool((mask_NL | ~easy_NL).all())
-
-
-@settings(deadline=None, derandomize=True, max_examples=100)
 @given(draw=large_draws() | small_draws(), other_alpha=st.floats(0, 1))
 def test_hard_sets_are_nested_as_alpha_grows(draw: Draw, other_alpha: float) -> None:
     fewer, more = sorted([draw.num_hard, count_hard(other_alpha, draw.num_masked)])
@@ -122,9 +106,9 @@ def test_hard_sets_are_nested_as_alpha_grows(draw: Draw, other_alpha: float) -> 
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
-@given(draw=large_draws(), sampler=st.sampled_from([HardestFirst(), EasiestFirst()]))
-def test_without_a_hard_patch_the_mask_is_the_random_one(draw: Draw, sampler: Sampler) -> None:
-    alpha = min(draw.alpha, 0.999 / draw.num_masked)
+@given(draw=large_draws())
+def test_without_a_hard_patch_the_mask_is_the_random_one(draw: Draw) -> None:
+    alpha, sampler = min(draw.alpha, 0.999 / draw.num_masked), HardestFirst()
     assert not sampler.needs_scores(alpha, draw.num_masked)
     draw = Draw(draw.scores_NL, alpha, draw.num_masked, draw.noise)
     assert torch.equal(draw.mask(sampler), draw.mask(Random()))
@@ -182,11 +166,10 @@ def draws_of(scores: list[float], alpha: float, num_masked: int, count: int = 20
     return Draw(torch.tensor(scores).expand(count, len(scores)), alpha, num_masked, noise)
 
 
-@pytest.mark.parametrize("sampler", [HardestFirst(), EasiestFirst()], ids=["hardest", "easiest"])
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.75, 1.0])
-def test_a_constant_score_gives_every_mask_equally_often(sampler: Sampler, alpha: float) -> None:
+def test_a_constant_score_gives_every_mask_equally_often(alpha: float) -> None:
     """All 70 sets of 4 out of 8 patches: more than equal frequencies of patches and of pairs."""
-    mask_NL = draws_of([0.7] * 8, alpha, 4).mask(sampler)
+    mask_NL = draws_of([0.7] * 8, alpha, 4).mask(HardestFirst())
     assert uniformity(code(mask_NL), math.comb(8, 4)) > 1e-3
 
 

@@ -42,14 +42,14 @@ def test_the_ablations_are_of_the_published_alphas() -> None:
         trainer = configuration.parse(["quickstart", *configs], bindings).build()
         curriculum = trainer.method.curriculum
         found[name] = (
-            curriculum.alpha(0.0), curriculum.alpha(1.0), type(curriculum.sampler).__name__,
+            curriculum.alpha(0.0), curriculum.alpha(1.0), type(curriculum.sampler).__name__, curriculum.polarity,
             trainer.method.student.loss_predictor is not None,
         )  # fmt: skip
     assert found == {
-        "random_without_prediction": (0.0, 0.0, "Random", False),
-        "random": (0.0, 0.0, "Random", True),
-        "easy_to_hard": (0.0, 0.5, "HardestFirst", True),
-        "hardest": (1.0, 1.0, "HardestFirst", True),
-        "hard_to_easy": (0.5, 0.0, "HardestFirst", True),
-        "easiest": (0.0, 0.5, "EasiestFirst", True),
+        "random_without_prediction": (0.0, 0.0, "Random", "hardest", False),
+        "random": (0.0, 0.0, "Random", "hardest", True),
+        "easy_to_hard": (0.0, 0.5, "HardestFirst", "hardest", True),
+        "hardest": (1.0, 1.0, "HardestFirst", "hardest", True),
+        "hard_to_easy": (0.5, 0.0, "HardestFirst", "hardest", True),
+        "easiest": (0.0, 0.5, "HardestFirst", "easiest", True),
     }

@@ -1,0 +1,145 @@
+"""Difficulties made of difficulties.
+
+Shape suffixes: N images, L patches, R rows and K columns of patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from curriculum.batch import Batch
+from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.noise import Noise
+from curriculum.samplers.base import ranks
+from curriculum.schedulers import Scheduler, values_of
+from curriculum.teacher import Teacher
+
+
+class Combination(DifficultyEstimator):
+    """Holds other estimators, which are prepared with it.
+
+    Args:
+        estimators: at least one.
+
+    Raises:
+        ValueError: for what is no estimator, or keeps tensors of its own, for which there is room at the top alone.
+    """
+
+    def __init__(self, *, estimators: Sequence[DifficultyEstimator]) -> None:
+        owner = type(self).__name__
+        if not estimators:
+            raise ValueError(f"{owner} must be made of at least one estimator")
+        for estimator in estimators:
+            if not isinstance(estimator, DifficultyEstimator):
+                raise ValueError(f"{owner} must be made of difficulty estimators, got {estimator!r}")
+            if estimator.stateful:
+                raise ValueError(
+                    f"{owner} cannot be made of {type(estimator).__name__}, which keeps tensors of its own; make that "
+                    "one Curriculum.difficulty itself"
+                )
+        self.estimators = tuple(estimators)
+        self.needs = tuple(dict.fromkeys(name for estimator in estimators for name in estimator.needs))
+
+    def check(self, num_patches: int, num_masked: int) -> None:
+        """Each must be able to score."""
+        for estimator in self.estimators:
+            estimator.check(num_patches, num_masked)
+
+    def prepare(self, setting: Setting) -> None:
+        """Prepare each."""
+        for estimator in self.estimators:
+            estimator.prepare(setting)
+
+
+class Mixture(Combination):
+    """A weighted mean of the ranks that several estimators give the patches of an image, each from 0 to 1.
+
+    Ranks, for scores of different estimators have different units. A patch that one of them does not score has the
+    mean of the others.
+
+    Args:
+        estimators: at least one.
+        weights: one for each, positive; None for equal ones.
+    """
+
+    def __init__(
+        self, *, estimators: Sequence[DifficultyEstimator], weights: Sequence[float] | None = None
+    ) -> None:  # fmt: skip
+        super().__init__(estimators=estimators)
+        weights = [1.0] * len(estimators) if weights is None else weights
+        if len(weights) != len(estimators) or min(weights) <= 0:
+            raise ValueError(f"Mixture.weights = {weights} must be {len(estimators)} positive numbers, one for each")
+        self.weights = tuple(map(float, weights))
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        total_NL = weight_NL = torch.zeros(len(batch), batch.num_patches, device=batch.images.device)
+        for place, (estimator, weight) in enumerate(zip(self.estimators, self.weights, strict=True)):
+            own = noise.fold(place)
+            scores_NL = estimator(batch, teacher, num_masked=num_masked, noise=own)
+            rank_NL = ranks(scores_NL, own.fold(1).bits(batch.num_patches))
+            total_NL = total_NL + weight * rank_NL.nan_to_num(0.0)
+            weight_NL = weight_NL + weight * (~rank_NL.isnan()).float()
+        return total_NL / weight_NL  # 0 / 0 is NaN: nobody scored it
+
+
+class Smoothed(Combination):
+    """Another estimator's scores, averaged over neighboring patches by a Gaussian: hard regions, not hard patches.
+
+    Patches that are not scored count for nothing, and get their neighbors' mean.
+
+    Args:
+        estimator: which.
+        sigma: standard deviation in patches.
+    """
+
+    def __init__(self, *, estimator: DifficultyEstimator, sigma: float = 1.0) -> None:
+        super().__init__(estimators=[estimator])
+        if sigma <= 0:
+            raise ValueError(f"Smoothed.sigma = {sigma} must be positive")
+        self.sigma = float(sigma)
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
+        known_NL = ~scores_NL.isnan()
+        sums_NL, counts_NL = (
+            self._blur(values.float(), batch.grid) for values in (scores_NL.nan_to_num(0.0), known_NL)
+        )
+        return sums_NL / counts_NL  # 0 / 0 is NaN
+
+    def _blur(self, values_NL: Tensor, grid: tuple[int, int]) -> Tensor:
+        def kernel(length: int) -> Tensor:
+            place = torch.arange(length, device=values_NL.device, dtype=torch.float32)
+            distance = (place.unsqueeze(0) - place.unsqueeze(1)) / self.sigma
+            return torch.where(distance.abs() <= math.ceil(4), (-distance.square() / 2).exp(), 0.0)
+
+        return (kernel(grid[0]) @ values_NL.view(-1, *grid) @ kernel(grid[1])).flatten(1)
+
+
+class Switched(Combination):
+    """One of several estimators at a time.
+
+    Args:
+        estimators: to choose from.
+        scheduler: gives the place of the one to use, e.g. a `Bandit` over the values 0, 1 and 2; rounded.
+    """
+
+    def __init__(self, *, estimators: Sequence[DifficultyEstimator], scheduler: Scheduler) -> None:
+        super().__init__(estimators=estimators)
+        if not isinstance(scheduler, Scheduler):
+            raise ValueError(f"Switched.scheduler must be a Scheduler, got {scheduler!r}")
+        for value in values_of(scheduler):
+            if not 0 <= round(value) < len(estimators):
+                raise ValueError(
+                    f"Switched.scheduler gives {value}, which is the place of none of {len(estimators)} estimators; "
+                    "they are counted from 0"
+                )
+        self.scheduler: float | Scheduler = scheduler
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        assert not isinstance(self.scheduler, Scheduler)  # `at` has put its value here
+        place = round(self.scheduler)
+        return self.estimators[place](batch, teacher, num_masked=num_masked, noise=noise.fold(place))

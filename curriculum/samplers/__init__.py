@@ -1,0 +1,39 @@
+"""Samplers: scores and alpha -> Mask.
+
+Every policy is "give each patch a key, mask the M patches with the largest keys": uniform noise is MAE; noise plus
+a bonus on the hardest patches is HPM. So a sampler is one batched expression: no loop over images, and since alpha
+enters as a number that keys are compared with, it moves without changing a shape.
+
+    split           Random, HardestFirst (HPM)
+    ordered         Pool (SMA), Bonus (StructMAE), Weighted (AMT, AdaMAE), Hint (AttMask-Hint)
+    grids           Cells (SimMIM), Stratified (UM-MAE)
+    blocks          Blockwise (BEiT), MultiBlock (I-JEPA)
+    filtered_noise  FilteredNoise (ColorMAE)
+    quotas          Quotas (SemMAE)
+"""
+
+from curriculum.samplers.base import Sampler, count_hard, hardest
+from curriculum.samplers.blocks import Blockwise, MultiBlock
+from curriculum.samplers.filtered_noise import FilteredNoise
+from curriculum.samplers.grids import Cells, Stratified
+from curriculum.samplers.ordered import Bonus, Hint, Pool, Weighted
+from curriculum.samplers.quotas import Quotas
+from curriculum.samplers.split import HardestFirst, Random
+
+__all__ = [
+    "Blockwise",
+    "Bonus",
+    "Cells",
+    "FilteredNoise",
+    "HardestFirst",
+    "Hint",
+    "MultiBlock",
+    "Pool",
+    "Quotas",
+    "Random",
+    "Sampler",
+    "Stratified",
+    "Weighted",
+    "count_hard",
+    "hardest",
+]

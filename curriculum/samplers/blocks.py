@@ -1,0 +1,217 @@
+"""Policies that mask rectangles.
+
+All images go through the same fixed number of attempts, as tensors; nothing loops over images or waits for the device.
+
+Shape suffixes: N images, R rows and K columns of patches, L = R K patches.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from curriculum.noise import Noise, hash_words
+from curriculum.samplers.base import Sampler, random_keys, ranks
+
+_STREAM = 1
+_TRIES = 10  # of one block, before BEiT gives up
+
+
+def window_sums(values_NRK: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
+    """[N, R, K]: the sum over the window of each image's height and width whose upper left patch each is.
+
+    -inf where the window does not fit.
+    """
+    n, rows, columns = values_NRK.shape
+    integral = values_NRK.new_zeros(n, rows + 1, columns + 1)
+    integral[:, 1:, 1:] = values_NRK.cumsum(1).cumsum(2)
+    top_R = torch.arange(rows, device=values_NRK.device).view(1, -1, 1)
+    left_K = torch.arange(columns, device=values_NRK.device).view(1, 1, -1)
+    bottom_NRK, right_NRK = top_R + height_N.view(-1, 1, 1), left_K + width_N.view(-1, 1, 1)
+    fits_NRK = (bottom_NRK <= rows) & (right_NRK <= columns)
+    flat = integral.flatten(1)
+
+    def corner(row: Tensor, column: Tensor) -> Tensor:
+        index = row.clamp(max=rows) * (columns + 1) + column.clamp(max=columns)
+        return flat.gather(1, index.expand(n, rows, columns).flatten(1)).view(n, rows, columns)
+
+    sums = corner(bottom_NRK, right_NRK) - corner(top_R, right_NRK) - corner(bottom_NRK, left_K) + corner(top_R, left_K)
+    return sums.masked_fill(~fits_NRK, -math.inf)
+
+
+def rectangles(grid: tuple[int, int], top_N: Tensor, left_N: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
+    """Boolean [N, R, K]: inside each image's rectangle."""
+    row_R = torch.arange(grid[0], device=top_N.device).view(1, -1, 1)
+    column_K = torch.arange(grid[1], device=top_N.device).view(1, 1, -1)
+    top, left, height, width = (x.view(-1, 1, 1) for x in (top_N, left_N, height_N, width_N))
+    return (row_R >= top) & (row_R < top + height) & (column_K >= left) & (column_K < left + width)
+
+
+def place(
+    scores_NRK: Tensor | None, grid: tuple[int, int], height_N: Tensor, width_N: Tensor, uniform_N3: Tensor,
+    alpha: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Where each image's window goes: with probability alpha over the hardest patches, else anywhere that it fits.
+
+    Args:
+        scores_NRK: at least 0; None for no difficulty.
+        grid: rows and columns of patches.
+        height_N: int64, in patches.
+        width_N: int64, in patches.
+        uniform_N3: in [0, 1).
+        alpha: in [0, 1].
+
+    Returns:
+        Top and left, int64 [N].
+    """
+    top_N = (uniform_N3[:, 0] * (grid[0] - height_N + 1)).long()
+    left_N = (uniform_N3[:, 1] * (grid[1] - width_N + 1)).long()
+    if scores_NRK is None:
+        return top_N, left_N
+    best_N = window_sums(scores_NRK, height_N, width_N).flatten(1).argmax(dim=1)
+    follows_N = uniform_N3[:, 2] < alpha
+    return torch.where(follows_N, best_N // grid[1], top_N), torch.where(follows_N, best_N % grid[1], left_N)
+
+
+def _scores(scores_NL: Tensor | None, grid: tuple[int, int], noise: Noise) -> Tensor | None:
+    """As ranks in [0, 1], 0 where not scored."""
+    if scores_NL is None:
+        return None
+    return ranks(scores_NL, noise.bits(scores_NL.shape[1])).nan_to_num(0.0).view(-1, *grid)
+
+
+class Blockwise(Sampler):
+    """Blocks until enough is masked: BEiT (arXiv 2106.08254).
+
+    A block's area is uniform between `min_patches` and what is left to mask, its aspect ratio log-uniform; one that
+    would not fit, mask nothing new or too much is drawn again, up to ten times. BEiT may then stop short of the
+    count; here the rest is drawn at random, so that every image masks M. A share alpha of the blocks is put where
+    the patches that are not masked yet are hardest (the sum of their ranks), the others anywhere.
+
+    Args:
+        min_patches: the smallest area of a block, in patches. Published: 16 of 196.
+        min_aspect: the smallest aspect ratio; the largest is its inverse.
+        attempts: how many blocks are drawn at most, refused ones included; the same for every image.
+    """
+
+    def __init__(self, *, min_patches: int = 16, min_aspect: float = 0.3, attempts: int = 60) -> None:
+        if min_patches < 1:
+            raise ValueError(f"Blockwise.min_patches = {min_patches} must be at least 1")
+        if not 0 < min_aspect <= 1:
+            raise ValueError(f"Blockwise.min_aspect = {min_aspect} must lie in (0, 1]")
+        if attempts < 1:
+            raise ValueError(f"Blockwise.attempts = {attempts} must be at least 1")
+        self.min_patches, self.min_aspect, self.attempts = min_patches, float(min_aspect), attempts
+
+    def needs_scores(self, alpha: float, num_masked: int) -> bool:
+        return alpha > 0
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        masked_NL = self.blocks(scores_NL, alpha=alpha, num_masked=num_masked, grid=grid, noise=noise).flatten(1)
+        return random_keys(noise.bits(grid[0] * grid[1])) | masked_NL.long() << 62
+
+    def blocks(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        """Boolean [N, R, K]: what BEiT's rule masks, at most M patches."""
+        scores_NRK = _scores(scores_NL, grid, noise)
+        uniform_NA5 = noise.fold(_STREAM).uniform(self.attempts * 5).view(-1, self.attempts, 5)
+        n, device = len(noise.rows_N), noise.rows_N.device
+        masked_NRK = torch.zeros(n, *grid, dtype=torch.bool, device=device)
+        count_N = torch.zeros(n, dtype=torch.int64, device=device)
+        tries_N = torch.zeros_like(count_N)
+        for attempt in range(self.attempts):
+            uniform_N5 = uniform_NA5[:, attempt]
+            left_over_N = num_masked - count_N
+            height_N, width_N = self._shapes(left_over_N, uniform_N5[:, :2])
+            fits_N = (height_N < grid[0]) & (width_N < grid[1]) & (height_N > 0) & (width_N > 0)
+            height_N, width_N = height_N.clamp(1, grid[0]), width_N.clamp(1, grid[1])
+            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(masked_NRK, 0.0)
+            top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_N5[:, 2:], alpha)
+            new_NRK = rectangles(grid, top_N, left_N, height_N, width_N) & ~masked_NRK
+            gain_N = new_NRK.sum(dim=(1, 2))
+            takes_N = fits_N & (gain_N > 0) & (gain_N <= left_over_N) & (tries_N < _TRIES)
+            masked_NRK |= new_NRK & takes_N.view(-1, 1, 1)
+            count_N += gain_N * takes_N
+            # Ten refusals in a row end it for good.
+            tries_N = torch.where(takes_N, 0, tries_N + 1)
+        return masked_NRK
+
+    def _shapes(self, left_over_N: Tensor, uniform_N2: Tensor) -> tuple[Tensor, Tensor]:
+        """Height and width in patches, as BEiT rounds them."""
+        area_N = self.min_patches + uniform_N2[:, 0] * (left_over_N - self.min_patches)
+        log_aspect_N = math.log(self.min_aspect) * (1 - 2 * uniform_N2[:, 1])
+        root_N = (log_aspect_N / 2).exp()
+        side_N = area_N.clamp(min=0).sqrt()
+        return (side_N * root_N).round().long(), (side_N / root_N).round().long()
+
+
+class MultiBlock(Sampler):
+    """A few large blocks to predict, from one context block without them: I-JEPA (arXiv 2301.08243).
+
+    Patches of the target blocks are masked first, then those outside the context block, then those of the context at
+    random, so that every image masks M; of too many target patches random ones stay visible. Sizes are drawn for a
+    whole batch, places for each image, as published. A share alpha of the target blocks is put where the patches are
+    hardest.
+
+    Args:
+        targets: how many target blocks.
+        scale: their area, relative to the image.
+        aspect: their aspect ratio.
+        context_scale: area of the square context block, relative to the image.
+    """
+
+    def __init__(
+        self, *, targets: int = 4, scale: tuple[float, float] = (0.15, 0.2), aspect: tuple[float, float] = (0.75, 1.5),
+        context_scale: tuple[float, float] = (0.85, 1.0),
+    ) -> None:  # fmt: skip
+        if targets < 1:
+            raise ValueError(f"MultiBlock.targets = {targets} must be at least 1")
+        for name, (low, high), top in (
+            ("scale", scale, 1.0), ("aspect", aspect, math.inf), ("context_scale", context_scale, 1.0),
+        ):  # fmt: skip
+            if not 0 < low <= high <= top:
+                raise ValueError(f"MultiBlock.{name} = {(low, high)} must be two numbers in (0, {top}], ascending")
+        self.targets, self.scale, self.aspect, self.context_scale = targets, scale, aspect, context_scale
+
+    def needs_scores(self, alpha: float, num_masked: int) -> bool:
+        return alpha > 0
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        target_NRK, context_NRK = self.blocks(scores_NL, alpha=alpha, grid=grid, noise=noise)
+        level_NL = (target_NRK.long() * 2 + (~context_NRK & ~target_NRK).long()).flatten(1)
+        return (random_keys(noise.bits(grid[0] * grid[1])) >> 2) + (level_NL << 60)
+
+    def blocks(
+        self, scores_NL: Tensor | None, *, alpha: float, grid: tuple[int, int], noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Boolean [N, R, K], twice: the union of the target blocks, and the context block, targets included."""
+        scores_NRK = _scores(scores_NL, grid, noise)
+        uniform_NA3 = noise.fold(_STREAM).uniform((self.targets + 1) * 3).view(-1, self.targets + 1, 3)
+        size = [hash_words(noise.seed, noise.step, draw) / 2**64 for draw in range(3)]
+        height_N, width_N = self._shape(grid, self.scale, self.aspect, size[:2], noise)
+        target_NRK = torch.zeros(len(noise.rows_N), *grid, dtype=torch.bool, device=noise.rows_N.device)
+        for block in range(self.targets):
+            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(target_NRK, 0.0)
+            top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_NA3[:, block], alpha)
+            target_NRK = target_NRK | rectangles(grid, top_N, left_N, height_N, width_N)
+        height_N, width_N = self._shape(grid, self.context_scale, (1.0, 1.0), [size[2], 0.0], noise)
+        top_N, left_N = place(None, grid, height_N, width_N, uniform_NA3[:, -1], 0.0)
+        return target_NRK, rectangles(grid, top_N, left_N, height_N, width_N)
+
+    def _shape(
+        self, grid: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], size: list[float],
+        noise: Noise,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Height and width in patches, the same for every image: no wider or higher than the grid."""
+        area = grid[0] * grid[1] * (scale[0] + size[0] * (scale[1] - scale[0]))
+        ratio = aspect[0] + size[1] * (aspect[1] - aspect[0])
+        sides = (round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio)))
+        height, width = (min(max(side, 1), length) for side, length in zip(sides, grid, strict=True))
+        return torch.full_like(noise.rows_N, height), torch.full_like(noise.rows_N, width)

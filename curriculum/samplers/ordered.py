@@ -1,0 +1,154 @@
+"""Policies that follow the order of the difficulty otherwise than by HPM's split.
+
+Shape suffixes: N images, L patches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curriculum.noise import Noise
+from curriculum.samplers.base import (
+    BONUS,
+    Sampler,
+    count_hard,
+    hardest_by_bits,
+    largest,
+    order_keys,
+    random_keys,
+)
+from curriculum.schedulers import Scalar, values_of
+
+WEIGHTS = ("softmax", "proportional")
+_STREAM = 1
+
+
+class Pool(Sampler):
+    """Shrinking pool: the mask is drawn uniformly from the hardest patches, of which alpha leaves ever fewer.
+
+    The pool holds all L patches at alpha 0 and the M hardest at alpha 1: `L - int((L - M) * alpha)`. After SMA
+    (self-guided masked autoencoder), whose pool shrinks by a cosine: use it with `Ramp(shape='cosine', end=1.0)`.
+    """
+
+    def needs_scores(self, alpha: float, num_masked: int) -> bool:
+        return alpha > 0
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        num_patches = grid[0] * grid[1]
+        bits_NL = noise.bits(num_patches)
+        keys_NL = random_keys(bits_NL)
+        pool = num_patches - int((num_patches - num_masked) * alpha)
+        if scores_NL is None or pool == num_patches:
+            return keys_NL
+        return keys_NL.add_(hardest_by_bits(scores_NL, pool, bits_NL), alpha=BONUS)
+
+
+class Bonus(Sampler):
+    """Noise plus a bonus on the M hardest patches; the highest sums are masked.
+
+    The noise is uniform in [0, 1) and the bonus is alpha: at 0 the mask is random, at 1 it is the M hardest patches,
+    in between a hard patch is masked rather than not, without a fixed number. After StructMAE (arXiv 2404.15806).
+    """
+
+    def needs_scores(self, alpha: float, num_masked: int) -> bool:
+        return alpha > 0
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        bits_NL = noise.bits(grid[0] * grid[1])
+        keys_NL = random_keys(bits_NL)
+        if scores_NL is None:
+            return keys_NL
+        return keys_NL.add_(hardest_by_bits(scores_NL, num_masked, bits_NL), alpha=int(alpha * BONUS))
+
+
+class Weighted(Sampler):
+    """Without replacement, by weights that the difficulty gives: AMT (arXiv 2211.15362), AdaMAE (arXiv 2211.09120).
+
+    Patches are masked one after the other, each with a probability proportional to its weight among those that are
+    left; drawn at once by Gumbel noise on the logarithms (Kool et al. 2019, arXiv 1903.06059). Patches that are not
+    scored have their image's mean logarithm.
+
+    Args:
+        weights: "softmax" of the scores, or "proportional" to them, which must not be negative: attention, say.
+        temperature: a number or a scheduler; divides the logarithms of the weights. Alpha multiplies them: at 0 the
+            mask is random.
+    """
+
+    def __init__(self, *, weights: str = "softmax", temperature: Scalar = 1.0) -> None:
+        if weights not in WEIGHTS:
+            raise ValueError(f"Weighted.weights = {weights!r} is unknown; choose {' or '.join(WEIGHTS)}")
+        if any(value <= 0 for value in values_of(temperature)):
+            raise ValueError(f"Weighted.temperature = {temperature} must be positive")
+        self.weights, self.temperature = weights, temperature
+
+    def needs_scores(self, alpha: float, num_masked: int) -> bool:
+        return alpha > 0
+
+    def logarithms(self, scores_NL: Tensor) -> Tensor:
+        """[N, L], of the weights; finite."""
+        tiny = torch.finfo(torch.float32).tiny
+        scores_NL = scores_NL.float()
+        logs_NL = scores_NL if self.weights == "softmax" else scores_NL.clamp(min=tiny).log()
+        logs_NL = logs_NL.clamp(-1e6, 1e6)
+        return torch.where(logs_NL.isnan(), logs_NL.nanmean(dim=1, keepdim=True).nan_to_num(0.0), logs_NL)
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        num_patches = grid[0] * grid[1]
+        bits_NL = noise.bits(num_patches)
+        if scores_NL is None:
+            return random_keys(bits_NL)
+        assert isinstance(self.temperature, float | int)  # `at` has put the scheduler's value here
+        # Uniform in (0, 1), 2**-53 fine: the smallest numbers decide where few patches remain visible.
+        uniform_NL = ((bits_NL >> 11).bitwise_and_(2**53 - 1).double() + 0.5) * 2.0**-53
+        gumbel_NL = -(-uniform_NL.log()).log()
+        return gumbel_NL + self.logarithms(scores_NL).double() * (alpha / self.temperature)
+
+
+class Hint(Sampler):
+    """The hardest patches, but for a few of the very hardest, which stay visible: AttMask-Hint (arXiv 2203.12719).
+
+    `int(L * hint)` patches, drawn from the `int(L * among)` hardest, are revealed; of the others the
+    `int(M * alpha)` hardest are masked, and the rest of the mask is uniform. AttMask masks fewer patches by what it
+    reveals; here the next hardest take their place, so that every image masks M.
+
+    Args:
+        hint: share of the patches that is revealed.
+        among: share of the patches, the hardest, from which it is drawn; at least `hint`.
+    """
+
+    def __init__(self, *, hint: float = 0.05, among: float = 0.1) -> None:
+        if not 0 <= hint <= among <= 1:
+            raise ValueError(f"Hint.hint = {hint} and Hint.among = {among} must satisfy 0 <= hint <= among <= 1")
+        self.hint, self.among = float(hint), float(among)
+
+    def needs_scores(self, alpha: float, num_masked: int) -> bool:
+        return count_hard(alpha, num_masked) > 0
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        num_patches = grid[0] * grid[1]
+        bits_NL = noise.bits(num_patches)
+        keys_NL = random_keys(bits_NL)
+        if scores_NL is None or not self.needs_scores(alpha, num_masked):
+            return keys_NL
+        revealed_NL = self.revealed(scores_NL, noise, bits_NL)
+        order_NL = order_keys(scores_NL, bits_NL).masked_fill_(revealed_NL, -(2**63))
+        hard_NL = largest(order_NL, count_hard(alpha, num_masked)) & ~scores_NL.isnan() & ~revealed_NL
+        # The revealed are masked last of all: only where nothing else is left.
+        return keys_NL.add_(hard_NL, alpha=BONUS).sub_(revealed_NL.long(), alpha=BONUS)
+
+    def revealed(self, scores_NL: Tensor, noise: Noise, bits_NL: Tensor) -> Tensor:
+        """Boolean [N, L]."""
+        num_patches = scores_NL.shape[1]
+        count, among = int(num_patches * self.hint), int(num_patches * self.among)
+        top_NL = hardest_by_bits(scores_NL, among, bits_NL)
+        chance_NL = random_keys(noise.fold(_STREAM).bits(num_patches)).add_(top_NL, alpha=BONUS)
+        return largest(chance_NL, count) & top_NL

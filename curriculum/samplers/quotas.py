@@ -1,0 +1,56 @@
+"""Quotas: from some of every part to whole parts.
+
+Shape suffixes: N images, L patches, G parts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curriculum.noise import Noise
+from curriculum.samplers.base import BONUS, Sampler, count_hard, largest, random_keys
+
+_STREAM = 1
+
+
+class Quotas(Sampler):
+    """Masks within parts of the image at first and whole parts at last: SemMAE (arXiv 2206.10207).
+
+    Its difficulty is no score but the number of the part that a patch belongs to, from `Parts`. `int(M * alpha)`
+    patches are masked part by part, the parts in a random order; the rest of the mask takes the same share of every
+    part. SemMAE's lambda = 1 - ((e + 1) / T)^2 is 1 - alpha: `Ramp(shape='quadratic', end=1.0)`, once an epoch.
+
+    Args:
+        parts: G, how many there may be; as many as `Parts` finds.
+    """
+
+    def __init__(self, *, parts: int = 6) -> None:
+        if parts < 1:
+            raise ValueError(f"Quotas.parts = {parts} must be at least 1")
+        self.parts = parts
+
+    def keys(
+        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
+    ) -> Tensor:
+        assert scores_NL is not None
+        num_patches = grid[0] * grid[1]
+        part_NL = scores_NL.nan_to_num(0.0).clamp(0, self.parts - 1).long()
+        chance_NL = random_keys(noise.bits(num_patches))
+        whole_NL = self._whole(part_NL, chance_NL, count_hard(alpha, num_masked), noise)
+        # A patch's random place among its part's, relative to the part's size: the same share of each is masked first.
+        size_NG = (
+            torch.zeros_like(part_NL[:, :1]).repeat(1, self.parts).scatter_add_(1, part_NL, torch.ones_like(part_NL))
+        )
+        rank_NL = chance_NL.argsort(dim=1).argsort(dim=1)
+        place_NL = (part_NL * num_patches + rank_NL).argsort(dim=1).argsort(dim=1)
+        within_NL = place_NL - (size_NG.cumsum(1) - size_NG).gather(1, part_NL)
+        jitter_NL = noise.fold(_STREAM + 1).uniform(num_patches)
+        share_NL = (within_NL + jitter_NL.double()) / size_NG.gather(1, part_NL)
+        return ((1 - share_NL) * 2**50).long().add_(whole_NL, alpha=BONUS)
+
+    def _whole(self, part_NL: Tensor, chance_NL: Tensor, count: int, noise: Noise) -> Tensor:
+        """Boolean [N, L]: `count` patches, part by part."""
+        turn_NG = noise.fold(_STREAM).bits(self.parts).argsort(dim=1).argsort(dim=1)
+        rank_NL = chance_NL.argsort(dim=1).argsort(dim=1)
+        return largest(turn_NG.gather(1, part_NL) * part_NL.shape[1] + rank_NL, count)

@@ -1,0 +1,54 @@
+"""Scheduled: parts whose scalars may move, each by a scheduler of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, Self
+
+from curriculum.schedulers.base import Scheduler
+
+Scalar = float | Scheduler
+
+
+class Scheduled:
+    """A part of a curriculum. Any number that it was given may be a scheduler instead; so may those of parts within."""
+
+    def at(self, progress: float) -> Self:
+        """This part as it is at `progress`: with numbers in the place of schedulers. Itself where it has none."""
+        moved = {name: _at(value, progress) for name, value in vars(self).items()}
+        if all(value is vars(self)[name] for name, value in moved.items()):
+            return self
+        part = copy.copy(self)
+        vars(part).update(moved)
+        return part
+
+    def schedulers(self) -> dict[str, Scheduler]:
+        """The schedulers of this part and of those within, by name: `{"temperature": ...}`."""
+        return dict(_found(vars(self)))
+
+
+def values_of(scalar: Scalar) -> list[float]:
+    """The number itself; of a scheduler its values over time, as far as time alone decides them."""
+    return [scalar(percent / 100) for percent in range(101)] if isinstance(scalar, Scheduler) else [scalar]
+
+
+def _at(value: Any, progress: float) -> Any:
+    if isinstance(value, Scheduler):
+        return value(progress)
+    if isinstance(value, Scheduled):
+        return value.at(progress)
+    if isinstance(value, tuple) and any(isinstance(item, Scheduled) for item in value):
+        moved = tuple(_at(item, progress) for item in value)
+        return value if all(new is old for new, old in zip(moved, value, strict=True)) else moved
+    return value
+
+
+def _found(values: dict[str, Any]) -> Iterator[tuple[str, Scheduler]]:
+    for name, value in values.items():
+        if isinstance(value, Scheduler):
+            yield name, value
+        elif isinstance(value, Scheduled):
+            yield from ((f"{name}.{inner}", scheduler) for inner, scheduler in value.schedulers().items())
+        elif isinstance(value, tuple):
+            yield from _found({f"{name}.{place}": item for place, item in enumerate(value)})
