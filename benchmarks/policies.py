@@ -1,0 +1,114 @@
+"""What each shipped curriculum costs: a training step, and the drawing of its masks, against random masks.
+
+Every curriculum trains the same model on the same batch, in alternation, in the middle of its run, where schedules
+from 0 to 1 stand at a half. A difficulty that is asked now and then (`amt`) is measured between its questions. Prints
+JSON.
+
+    python benchmarks/policies.py [--base quickstart] [--rounds 10] [--device cpu] [--only random beit] [-b BINDING]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+import torch
+from machine import describe_machine, synchronize
+
+from curriculum import Noise
+from hpm import configuration
+from hpm.clock import Clock
+
+BASELINE = "random"
+QUIET = [
+    "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "MLflowTracker.enabled = False",
+]  # fmt: skip
+
+
+class Contestant:
+    """A curriculum in training.
+
+    Args:
+        base: config of model, data and batch.
+        name: of the curriculum.
+        bindings: over both.
+    """
+
+    def __init__(self, base: str, name: str, bindings: list[str]) -> None:
+        trainer = configuration.parse([base, f"curricula/{name}"], [*QUIET, *bindings]).build()
+        self.trainer, self.step = trainer, trainer.prepare()
+        self.batches = next(trainer.loader.epoch(0))
+        self.number = trainer.clock.total_steps // 2
+
+    def take_step(self) -> None:
+        """One optimizer step."""
+        clock = self.trainer.clock
+        settings = self.trainer.schedule(Clock(self.number, clock.steps_per_epoch, clock.epochs))
+        self.step(self.batches, **settings)
+        self.number += 1
+
+    def draw(self) -> None:
+        """The masks of a batch alone."""
+        method, batch = self.step.method, self.batches[0]
+        noise = Noise.for_batch(seed=0, step=self.number, batch_size=len(batch), device=batch.images.device)
+        method.curriculum.draw(batch, method.teacher, 0.5, noise)
+
+
+def timed(action: Any, device: str, times: int) -> float:
+    """Seconds of one."""
+    synchronize(device)
+    started = time.perf_counter()
+    for _ in range(times):
+        action()
+    synchronize(device)
+    return (time.perf_counter() - started) / times
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="quickstart", help="config of model, data and batch")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=2, help="in each round")
+    parser.add_argument("--only", nargs="*", help="names of curricula; random is always there")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("-b", "--binding", action="append", default=[])
+    options = parser.parse_args()
+    found = sorted(path.stem for path in (configuration.configs_folder() / "curricula").glob("*.gin"))
+    names = [BASELINE, *(name for name in options.only or found if name != BASELINE)]
+    bindings = [f"Trainer.device = '{options.device}'", *options.binding]
+    contestants = {name: Contestant(options.base, name, bindings) for name in names}
+
+    steps: dict[str, list[float]] = {name: [] for name in names}
+    draws: dict[str, list[float]] = {name: [] for name in names}
+    for round_number in range(options.rounds + 1):  # the first is warm-up
+        for name, contestant in contestants.items():
+            step = timed(contestant.take_step, options.device, options.steps)
+            draw = timed(contestant.draw, options.device, options.steps)
+            if round_number:
+                steps[name].append(step)
+                draws[name].append(draw)
+    report = {
+        "benchmark": "policies", "base": options.base, "bindings": bindings, "rounds": options.rounds,
+        "batch": contestants[BASELINE].trainer.batch_size,
+        "patches": contestants[BASELINE].step.method.student.num_patches,
+        "policies": {
+            name: {
+                "step_ratio": statistics.median(
+                    own / other for own, other in zip(steps[name], steps[BASELINE], strict=True)
+                ),
+                "step_milliseconds": 1e3 * statistics.median(steps[name]),
+                "draw_milliseconds": 1e3 * statistics.median(draws[name]),
+            }
+            for name in names
+        },
+        "machine": describe_machine(options.device),
+    }  # fmt: skip
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
