@@ -21,7 +21,7 @@ from hpm.clock import Clock
 from hpm.patches import unpatchify
 from hpm.pictures import looks
 
-IMAGES = (3, 18)  # of the test images
+IMAGES = (3, 11)  # of the test images
 SETTINGS = [
     "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "MLflowTracker.enabled = False",
     "Trainer.device = 'cpu'", "Trainer.precision = 'fp32'", "DigitScenes.img_size = 40",
@@ -82,8 +82,8 @@ def main() -> None:
     moments = ("start", "middle", "end")
     half = -(-len(names) // 2)
     columns = len(IMAGES) * len(moments)
-    figure = Figure(figsize=(15, 1.12 * half), layout=looks.side_by_side())
-    axes = figure.subplots(half, 2 * columns + 1, gridspec_kw={"width_ratios": [1] * columns + [1.6] + [1] * columns})
+    figure = Figure(figsize=(13, 0.95 * half), layout=looks.side_by_side())
+    axes = figure.subplots(half, 2 * columns + 1, gridspec_kw={"width_ratios": [1] * columns + [1.5] + [1] * columns})
     for axis in axes.flat:
         looks.frameless(axis)
     for place, name in enumerate(names):

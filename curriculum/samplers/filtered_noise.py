@@ -44,7 +44,7 @@ class FilteredNoise(Sampler):
         sigma: standard deviations of the narrow and the wide Gaussian, in patches; red and blue use the narrow one.
     """
 
-    def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (0.5, 2.0)) -> None:
+    def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0)) -> None:
         if color not in COLORS:
             raise ValueError(f"FilteredNoise.color = {color!r} is unknown; choose {', '.join(COLORS)}")
         if not 0 < sigma[0] < sigma[1]:

@@ -1,0 +1,49 @@
+"""The guide to writing one's own parts is run as it stands there; its table names every shipped curriculum."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpm import configuration
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "curricula.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+def test_parts_of_ones_own(
+    hpm: Callable[..., int], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (module,) = [block for language, block in BLOCKS if language == "python" and "class Breathing" in block]
+    (suite,) = [block for language, block in BLOCKS if language == "python" and "class TestBreathing" in block]
+    (config,) = [block for language, block in BLOCKS if not language and "import my_masks" in block]
+    (tmp_path / "my_masks.py").write_text(module)
+    (tmp_path / "test_my_masks.py").write_text(suite)
+    (tmp_path / "my.gin").write_text(config.replace("quickstart.gin", "tiny.gin"))
+    assert hpm("pretrain", "my.gin", "--output", "run") == 0
+    assert "Center.pull = 0.3" in Path("run/config.gin").read_text()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "pytest.ini").touch()
+    found = pytest.main(
+        ["-q", "-p", "no:cacheprovider", "-c", str(tmp_path / "pytest.ini"), str(tmp_path / "test_my_masks.py")]
+    )
+    assert found == 0
+    sys.modules.pop("my_masks", None)
+
+
+def test_a_scheduled_ratio(tiny: Path, hpm: Callable[..., int], tmp_path: Path) -> None:
+    (ratio,) = [block for language, block in BLOCKS if not language and "ratio/Stepped" in block]
+    (tmp_path / "ratio.gin").write_text(f"include 'tiny.gin'\n{ratio}")
+    curriculum = configuration.parse([str(tmp_path / "ratio.gin")]).build().method.curriculum
+    assert [curriculum.count_masked(100, progress) for progress in (0.0, 0.3, 0.6, 1.0)] == [54, 62, 69, 77]
+    assert hpm("pretrain", "ratio.gin", "--output", "run") == 0
+
+
+def test_every_curriculum_is_in_the_table() -> None:
+    cells = " ".join(line.split("|")[1] for line in GUIDE.splitlines() if line.startswith("| `"))
+    configs = configuration.configs_folder() / "curricula"
+    assert set(re.findall(r"`(\w+)`", cells)) == {path.stem for path in configs.glob("*.gin")}
