@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hpm import __version__, configuration
+from hpm import __version__
 from hpm.distributed import Processes
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
@@ -107,18 +107,19 @@ def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:
 
 
 def _neutral(protocols: Sequence[str], seeds: int | None, world: int) -> list[str]:
-    """Bindings that put the protocols in the place of the run's evaluations, without what only training needs."""
-    evaluations = ", ".join(f"@{PROTOCOLS[name]}()" for name in protocols)
+    """Bindings that put the protocols in the place of the run's evaluations, without what only training needs.
+
+    All protocols come first, and then those asked for in their place: so a config may bind what others need.
+    """
+    every, asked = (", ".join(f"@{PROTOCOLS[name]}()" for name in names) for names in (PROTOCOLS, protocols))
     draws = [f"LowShot.draws = {seeds}"] if seeds is not None and "low-shot" in protocols else []
-    return [*without_training(world), f"Trainer.evaluations = [{evaluations}]", *draws]
+    chosen = [f"Trainer.evaluations = [{every}]", f"Trainer.evaluations = [{asked}]"]
+    return [*without_training(world), *chosen, *draws]
 
 
 def _load(path: Path, configs: Sequence[str], neutral: Sequence[str], bindings: Sequence[str]) -> Loaded:
-    if path.is_file():
-        return load(path, configs, [*neutral, *bindings])
-    # A run knows its own configuration; what a protocol's config binds goes over it.
-    texts = [configuration.find_config(name).read_text() for name in configs]
-    return load(path, bindings=[*neutral, *texts, *bindings])
+    """A published file needs its config; over that, and over what a run knows of itself, go those of protocols."""
+    return load(path, bindings=[*neutral, *bindings], over=configs)
 
 
 def _results_folder(loaded: Loaded) -> Path:

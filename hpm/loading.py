@@ -81,19 +81,22 @@ class Loaded:
         )  # fmt: skip
 
 
-def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = ()) -> Loaded:
+def load(
+    path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = (), *, over: Sequence[str] = ()
+) -> Loaded:  # fmt: skip
     """Load a model with the configuration that it was trained under.
 
     Args:
         path: a run's folder, whose newest whole checkpoint is taken; a checkpoint-* folder; or a published file.
         configs: for a published file, which says nothing of its configuration.
         bindings: gin bindings over the configuration.
+        over: configs over the configuration, and under the bindings.
 
     Raises:
         UserError: where there is no model, or it does not fit its configuration.
     """
     if path.is_file():
-        return _load_file(path, configs, bindings)
+        return _load_file(path, [*configs, *over], bindings)
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
     if (path / "config.gin").is_file():
@@ -105,7 +108,7 @@ def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = ()) 
         checkpoint = Checkpoint(path)
         above = path.resolve().parents[1]
         run, damaged = RunFolder(above) if (above / "config.gin").is_file() else None, []
-    config, trainer = _build_from_text(checkpoint.values["config"], checkpoint.path, bindings)
+    config, trainer = _build_from_text(checkpoint.values["config"], checkpoint.path, over, bindings)
     method = trainer.method
     checkpoint.load_into(method.student, "student")
     method.start_teacher()
@@ -128,11 +131,13 @@ def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> L
     return Loaded(path, None, 0, config, trainer, tuple(lines))
 
 
-def _build_from_text(text: str, path: Path, bindings: Sequence[str]) -> tuple[Config, Trainer]:
+def _build_from_text(
+    text: str, path: Path, over: Sequence[str], bindings: Sequence[str]
+) -> tuple[Config, Trainer]:  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{path.name}.gin")
         file.write_text(text)
-        config = configuration.parse([str(file)], bindings)
+        config = configuration.parse([str(file), *over], bindings)
         return config, _prepared(config.build())
 
 

@@ -269,3 +269,16 @@ def test_summaries() -> None:
     assert summary["a"] == summary["b"]
     assert summary["a"]["interval"] == pytest.approx(0.1 * 12.7062, rel=1e-4)
     assert summary["c"] == {"mean": 1.0, "values": [1.0]}
+
+
+def test_a_config_may_bind_protocols_that_are_not_asked_for(
+    hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "several.gin").write_text("KNN.k = 3\nLinear.train_images = 60\nFineTune.epochs = 2\n")
+    assert hpm("evaluate", run, "several.gin", "--protocol", "knn") == 0
+    assert results(run, "knn")[-1]["parameters"]["KNN.k"] == "3"
+    assert hpm("evaluate", run, "several.gin", "--protocol", "knn", "-b", "Linear.train_images = 70") == 2
+    assert "Linear.train_images (-b) is bound, but nothing in this run uses Linear" in capsys.readouterr().err
+    (tmp_path / "wrong.gin").write_text("KNN.kk = 3\n")
+    assert hpm("evaluate", run, "wrong.gin", "--protocol", "knn") == 2
+    assert "kk" in capsys.readouterr().err
