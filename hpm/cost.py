@@ -73,7 +73,9 @@ def multiply_adds(method: Method) -> dict[str, float]:
         batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target, average=False)
         student = _count(lambda: model(images, mask))
         try:
-            teacher_total = _count(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))["Global"]
+            teacher_total = _count(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))[
+                "Global"
+            ]
         except Exception:  # somebody's own estimator may do anything
             teacher_total = math.nan
     name = type(model).__name__
