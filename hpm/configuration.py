@@ -67,7 +67,7 @@ def parts() -> dict[str, list[type]]:
         ],
         "curriculum": [curriculum.Curriculum],
         "targets": [targets.Pixels, targets.NormalizedPixels],
-        "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss],
+        "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss, losses.ListwiseLoss, losses.ContrastiveLoss],
         "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
         "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.TimmDataset, data.RandomResizedCrop],
         "evaluations": [

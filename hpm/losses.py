@@ -3,7 +3,7 @@
 A loss over pairs or patches comes as (sum, count): both add up over processes and accumulated micro-batches, so
 that how a batch is split changes nothing.
 
-Shape suffixes: N images, M masked patches (i and j two of them).
+Shape suffixes: N images, M masked patches (i and j two of them), P positives, Q negatives.
 """
 
 from __future__ import annotations
@@ -54,6 +54,50 @@ class AbsoluteLoss(PredictionLoss):
         variance_N1, mean_N1 = torch.var_mean(true_NM, dim=1, keepdim=True)
         error_NM = predicted_NM - (true_NM - mean_N1) / (variance_N1 + 1e-6).sqrt()
         return error_NM.square().sum(), error_NM.new_full((), error_NM.numel(), dtype=torch.int64)
+
+
+class ListwiseLoss(PredictionLoss):
+    """Minus the log-likelihood of the true order, hardest first, under the Plackett-Luce model: ListMLE.
+
+    Xia et al. 2008, "Listwise Approach to Learning to Rank". With the masked patches of an image in the order of their
+    true losses, the sum over all but the last of log(sum of exp(p) over it and all easier ones) - p. One sort instead
+    of M^2 pairs. Of patches with equal losses either order is as good as the other; one of them is taken.
+    """
+
+    def __call__(self, predicted_NM: Tensor, true_NM: Tensor) -> tuple[Tensor, Tensor]:
+        predicted_NM, true_NM = full_precision(predicted_NM), full_precision(true_NM.detach())
+        easiest_first_NM = predicted_NM.gather(1, true_NM.argsort(dim=1))
+        loss_NM = (easiest_first_NM.logcumsumexp(dim=1) - easiest_first_NM)[:, 1:]
+        return loss_NM.sum(), loss_NM.new_full((), loss_NM.numel(), dtype=torch.int64)
+
+
+class ContrastiveLoss(PredictionLoss):
+    """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748): each hard patch is told from all that are not.
+
+    The `int(M * hard)` masked patches of an image with the highest true losses, at least one, are the positives, each
+    against all others as negatives: log(exp(p_i / temperature) + sum of exp(p_j / temperature) over the negatives) -
+    p_i / temperature, averaged over the positives.
+
+    Args:
+        hard: share of the masked patches that are positives.
+        temperature: of the predictions.
+    """
+
+    def __init__(self, *, hard: float = 0.25, temperature: float = 1.0) -> None:
+        if not 0 < hard < 1:
+            raise ValueError(f"ContrastiveLoss.hard = {hard} must lie strictly between 0 and 1")
+        if temperature <= 0:
+            raise ValueError(f"ContrastiveLoss.temperature = {temperature} must be positive")
+        self.hard, self.temperature = float(hard), float(temperature)
+
+    def __call__(self, predicted_NM: Tensor, true_NM: Tensor) -> tuple[Tensor, Tensor]:
+        logits_NM = full_precision(predicted_NM) / self.temperature
+        count = max(1, int(logits_NM.shape[1] * self.hard))
+        order_NM = full_precision(true_NM.detach()).argsort(dim=1, descending=True)
+        sorted_NM = logits_NM.gather(1, order_NM)
+        positive_NP, negative_NQ = sorted_NM[:, :count], sorted_NM[:, count:]
+        loss_NP = torch.logaddexp(positive_NP, negative_NQ.logsumexp(dim=1, keepdim=True)) - positive_NP
+        return loss_NP.sum(), loss_NP.new_full((), loss_NP.numel(), dtype=torch.int64)
 
 
 @torch.no_grad()

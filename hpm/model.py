@@ -125,7 +125,11 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, first: int) -> Tensor:
         """Predictions for the tokens from position `first` on; the head is not applied to the others."""
-        return self.head(self.norm(self.blocks(tokens)[:, first:]))
+        return self.predict(self.blocks(tokens), first)
+
+    def predict(self, hidden: Tensor, first: int) -> Tensor:
+        """The same, from what the blocks gave."""
+        return self.head(self.norm(hidden[:, first:]))
 
 
 class MaskedAutoencoder(nn.Module):
@@ -141,7 +145,8 @@ class MaskedAutoencoder(nn.Module):
         decoder_embed_dim: width of reconstructor and loss predictor, a multiple of 4 and of `decoder_num_heads`.
         decoder_depth: the reconstructor's blocks.
         decoder_num_heads: heads of both decoders.
-        loss_predictor_depth: the loss predictor's blocks; None for no loss predictor, which is plain MAE.
+        loss_predictor_depth: the loss predictor's blocks; 0 for a head on the reconstructor's last block instead of a
+            second decoder; None for no loss predictor, which is plain MAE.
         mlp_ratio: hidden width of the feed-forward layers, relative to the width.
     """
 
@@ -169,10 +174,10 @@ class MaskedAutoencoder(nn.Module):
         }.items():  # fmt: skip
             if value < 1:
                 raise ValueError(f"MaskedAutoencoder.{name} = {value} must be at least 1")
-        if loss_predictor_depth is not None and loss_predictor_depth < 1:
+        if loss_predictor_depth is not None and loss_predictor_depth < 0:
             raise ValueError(
-                f"MaskedAutoencoder.loss_predictor_depth = {loss_predictor_depth} must be at least 1; "
-                "None for no loss predictor"
+                f"MaskedAutoencoder.loss_predictor_depth = {loss_predictor_depth} must be at least 1, or 0 for a head "
+                "on the reconstructor; None for no loss predictor"
             )
         if img_size % patch_size:
             raise ValueError(
@@ -205,6 +210,11 @@ class MaskedAutoencoder(nn.Module):
     def num_patches(self) -> int:
         """L."""
         return self.grid[0] * self.grid[1]
+
+    @property
+    def shares_decoder(self) -> bool:
+        """Whether the loss predictor is a head on the reconstructor's last block."""
+        return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
 
     @property
     def patch_pixels(self) -> int:
@@ -251,10 +261,12 @@ class MaskedAutoencoder(nn.Module):
         """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
         tokens = self._decoder_input(self.encoder(images_NCHW, mask), mask)
         first = 1 + mask.num_visible
-        reconstruction_NMP = self.reconstructor(tokens, first)
+        hidden = self.reconstructor.blocks(tokens)
+        reconstruction_NMP = self.reconstructor.predict(hidden, first)
         if self.loss_predictor is None:
             return Output(reconstruction_NMP, None)
-        return Output(reconstruction_NMP, self.loss_predictor(tokens, first).squeeze(-1))
+        predicted_NM1 = self.loss_predictor(hidden if self.shares_decoder else tokens, first)
+        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """[N, M, P]: the masked patches' reconstruction alone."""
@@ -264,7 +276,10 @@ class MaskedAutoencoder(nn.Module):
         """[N, L]: the predicted loss of every patch of the full, unmasked image. Reconstructs nothing."""
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
-        return self.loss_predictor(self._decoder_input(self.encoder(images_NCHW), None), 1).squeeze(-1)
+        tokens = self._decoder_input(self.encoder(images_NCHW), None)
+        if self.shares_decoder:
+            tokens = self.reconstructor.blocks(tokens)
+        return self.loss_predictor(tokens, 1).squeeze(-1)
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """[N, L]: the last block's attention from the class token to each patch; see `Encoder.attention`."""

@@ -69,3 +69,16 @@ def test_two_processes_train_as_one_does(tiny: Path) -> None:
         # Scores that are all but equal may change places by the order in which numbers are added.
         same = [one == other for one, other in zip(together[name][1], drawn, strict=True)]
         assert sum(same) >= 0.97 * len(same), name
+
+
+@pytest.mark.parametrize("binding", [
+    "MaskedAutoencoder.loss_predictor_depth = 0", "Method.prediction_loss = @ListwiseLoss()",
+    "Method.prediction_loss = @ContrastiveLoss()", "Method.prediction_loss = @AbsoluteLoss()",
+])  # fmt: skip
+def test_ways_of_predicting_the_loss(binding: str, tiny: Path, hpm: Hpm) -> None:
+    words = [word for text in (*bindings("hpm_easy_to_hard"), binding) for word in ("-b", text)]
+    assert hpm("pretrain", tiny, *words, "--output", "run") == 0
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert all(math.isfinite(row["prediction_loss"]) for row in trained)
+    assert hpm("evaluate", "run", "--protocol", "agreement", "-b", "Agreement.images = 16") == 0

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpm.losses import AbsoluteLoss, PredictionLoss, RelativeLoss, ranking_accuracy
+from hpm.losses import (
+    AbsoluteLoss,
+    ContrastiveLoss,
+    ListwiseLoss,
+    PredictionLoss,
+    RelativeLoss,
+    ranking_accuracy,
+)
+
+LOSSES = [RelativeLoss(), AbsoluteLoss(), ListwiseLoss(), ContrastiveLoss()]
 
 
 def draw(seed: int, *, ties: bool = False) -> tuple[Tensor, Tensor]:
@@ -49,7 +58,35 @@ def test_absolute_loss() -> None:
     torch.testing.assert_close(total / count, ((predicted - standardized) ** 2).mean())
 
 
-@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss()])
+def test_listwise_loss() -> None:
+    """Drawing the true order one after the other, each among those that are left."""
+    predicted, true = draw(5)
+    terms = []
+    for p_M, t_M in zip(predicted.tolist(), true.tolist(), strict=True):
+        left = sorted(range(len(p_M)), key=t_M.__getitem__, reverse=True)
+        while len(left) > 1:
+            terms.append(math.log(sum(math.exp(p_M[j]) for j in left)) - p_M[left[0]])
+            left.pop(0)
+    total, count = ListwiseLoss()(predicted, true)
+    assert (total / count).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+
+
+def test_contrastive_loss() -> None:
+    predicted, true = draw(6)
+    terms = []
+    for p_M, t_M in zip(predicted.tolist(), true.tolist(), strict=True):
+        order = sorted(range(len(p_M)), key=t_M.__getitem__, reverse=True)
+        for i in order[:2]:  # int(7 * 0.3)
+            scores = [math.exp(p_M[j] / 0.5) for j in [i, *order[2:]]]
+            terms.append(-math.log(scores[0] / sum(scores)))
+    total, count = ContrastiveLoss(hard=0.3, temperature=0.5)(predicted, true)
+    assert (total / count).item() == pytest.approx(sum(terms) / len(terms), rel=1e-12)
+    for bad in ({"hard": 0.0}, {"hard": 1.0}, {"temperature": 0.0}):
+        with pytest.raises(ValueError, match=r"ContrastiveLoss\."):
+            ContrastiveLoss(**bad)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_split_batch_has_the_same_loss(loss: PredictionLoss) -> None:
     predicted, true = draw(2, ties=True)
     parts = [loss(p, t) for p, t in zip(predicted.split([1, 4]), true.split([1, 4]), strict=True)]
@@ -57,7 +94,7 @@ def test_a_split_batch_has_the_same_loss(loss: PredictionLoss) -> None:
     torch.testing.assert_close(sum(t for t, _ in parts) / sum(c for _, c in parts), total / count)
 
 
-@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss()])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_true_loss_is_a_target(loss: PredictionLoss) -> None:
     predicted, true = (x.requires_grad_() for x in draw(3))
     loss(predicted, true)[0].backward()
@@ -65,7 +102,7 @@ def test_the_true_loss_is_a_target(loss: PredictionLoss) -> None:
     assert predicted.grad is not None
 
 
-@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss()])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_against_finite_differences(loss: PredictionLoss) -> None:
     predicted, true = draw(4)
     assert torch.autograd.gradcheck(lambda p: loss(p, true)[0], predicted.requires_grad_())

@@ -32,7 +32,7 @@ def random_mask(n: int, num_patches: int, ratio: float = 0.75, seed: int = 0) ->
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     patch_size=st.sampled_from([1, 3, 4]), side=st.integers(2, 5), in_chans=st.integers(1, 4),
-    depth=st.integers(1, 2), predictor=st.sampled_from([None, 1, 2]),
+    depth=st.integers(1, 2), predictor=st.sampled_from([None, 0, 1, 2]),
 )  # fmt: skip
 def test_any_shape(patch_size: int, side: int, in_chans: int, depth: int, predictor: int | None) -> None:
     size = patch_size * side
@@ -147,9 +147,28 @@ def test_positions() -> None:
         ({"embed_dim": 25}, "embed_dim = 25"),
         ({"decoder_embed_dim": 18}, "decoder_embed_dim = 18"),
         ({"depth": 0}, "depth = 0"),
-        ({"loss_predictor_depth": 0}, "None for no loss predictor"),
+        ({"loss_predictor_depth": -1}, "None for no loss predictor"),
     ],
 )
 def test_refuses(change: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         build(**change)
+
+
+def test_a_loss_predictor_may_be_a_head_on_the_reconstructor() -> None:
+    model, separate = build(loss_predictor_depth=0), build(loss_predictor_depth=1)
+    assert model.shares_decoder
+    assert not separate.shares_decoder
+    assert not build(loss_predictor_depth=None).shares_decoder
+    images, mask = torch.randn(3, 2, 24, 24), random_mask(3, 9)
+    output = model(images, mask)
+    torch.testing.assert_close(output.reconstruction_NMP, model.reconstruct(images, mask))
+    assert output.predicted_loss_NM is not None
+    output.predicted_loss_NM.sum().backward()
+    assert model.reconstructor.blocks[0].attn.qkv.weight.grad is not None
+    assert model.reconstructor.head.weight.grad is None
+    seen: list[torch.Tensor] = []
+    model.reconstructor.blocks.register_forward_hook(lambda module, given, result: seen.append(result))
+    scores_NL = model.predict_loss(images)
+    assert model.loss_predictor is not None
+    torch.testing.assert_close(scores_NL, model.loss_predictor.predict(seen[0], 1).squeeze(-1))
