@@ -59,6 +59,12 @@ class Curriculum(Scheduled):
                 raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
         if polarity not in POLARITIES:
             raise ValueError(f"Curriculum.polarity = {polarity!r} is unknown; choose {' or '.join(POLARITIES)}")
+        for name, part in (("sampler", sampler), ("difficulty", difficulty)):
+            if polarity == "easiest" and not part.reversible:
+                raise ValueError(
+                    f"Curriculum.polarity = 'easiest' turns the scores round, and Curriculum.{name} = "
+                    f"{type(part).__name__} cannot be turned round as it is; set 'hardest'"
+                )
         if not 0.0 <= throw_ratio < 1.0 - max(ratios):
             raise ValueError(
                 f"Curriculum.throw_ratio = {throw_ratio} must be at least 0 and leave something visible beside "
@@ -66,6 +72,9 @@ class Curriculum(Scheduled):
             )
         if score_every < 1:
             raise ValueError(f"Curriculum.score_every = {score_every} must be at least 1, which is every step")
+        if score_every > 1 and difficulty.stateful:
+            name = type(difficulty).__name__
+            raise ValueError(f"Curriculum.score_every = {score_every}, but {name} has to follow every step; set 1")
         if score_every > 1 and sampler.needs_scores(0.0, 1):
             name = type(sampler).__name__
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
@@ -89,10 +98,19 @@ class Curriculum(Scheduled):
             raise ValueError(f"{name} gives alpha = {alpha} at progress {progress}; it must stay in [0, 1]")
         return alpha
 
+    def parts(self) -> list[str]:
+        """What it is made of, for people: the names of scheduler, difficulty and sampler, and "easiest"."""
+        names = [type(part).__name__ for part in (self.scheduler, self.difficulty, self.sampler)]
+        return names if self.polarity == "hardest" else [*names, self.polarity]
+
     def count_masked(self, num_patches: int, progress: float = 1.0) -> int:
         """M at `progress`, of L patches. Default: at the end."""
         ratio = self.mask_ratio(progress) if isinstance(self.mask_ratio, Scheduler) else self.mask_ratio
         return count_masked(num_patches, ratio)
+
+    def count_thrown(self, num_patches: int) -> int:
+        """T, of L patches."""
+        return int(num_patches * self.throw_ratio)
 
     def asks_teacher(self, progress: float, num_patches: int) -> bool:
         """Whether drawing at this progress runs the difficulty estimator."""
@@ -107,11 +125,14 @@ class Curriculum(Scheduled):
         """
         for ratio in values_of(self.mask_ratio):
             self.difficulty.check(num_patches, masked := count_masked(num_patches, ratio))
-            if masked + int(num_patches * self.throw_ratio) >= num_patches:
+            if masked + self.count_thrown(num_patches) >= num_patches:
                 raise ValueError(
                     f"Curriculum.throw_ratio = {self.throw_ratio} beside Curriculum.mask_ratio = {ratio} leaves none "
                     f"of {num_patches} patches visible"
                 )
+        parts, most = (getattr(part, "parts", None) for part in (self.difficulty, self.sampler))
+        if parts is not None and most is not None and parts > most:
+            raise ValueError(f"Quotas.parts = {most} must be at least Parts.parts = {parts}")
         name = type(self.difficulty).__name__
         for capability in self.difficulty.needs:
             reason = "there is no teacher" if teacher is None else teacher.cannot(capability)
@@ -147,7 +168,7 @@ class Curriculum(Scheduled):
             priority_NL = self.scores if self.polarity == "hardest" else -self.scores
         return sampler(
             priority_NL, alpha=alpha, num_masked=num_masked, grid=batch.grid, noise=noise,
-            num_thrown=int(num_patches * self.throw_ratio),
+            num_thrown=self.count_thrown(num_patches),
         )  # fmt: skip
 
     def masker_loss(self, batch: Batch, mask: Mask, true_NM: Tensor, progress: float, noise: Noise) -> Tensor:
@@ -165,7 +186,7 @@ class Curriculum(Scheduled):
 
     def observe(self, feedback: Feedback) -> None:
         """Tell the schedulers what the last interval achieved; at fixed global steps, with reduced metrics."""
-        for scheduler in self.schedulers().values():
+        for scheduler in {id(found): found for found in self.schedulers().values()}.values():
             scheduler.observe(feedback)
 
     def state_dict(self) -> dict[str, Any]:

@@ -184,6 +184,8 @@ class CheckpointWriter:
         self.wait()
         if not self.writes:
             return
+        if not self.processes.is_main:
+            tensors = {name: tensor for name, tensor in tensors.items() if part_of(tensor) is not None}
         for name, tensor in tensors.items():
             rows = local(tensor.detach())
             if name not in self._copies:
@@ -193,11 +195,7 @@ class CheckpointWriter:
             self._copies[name].copy_(rows, non_blocking=True)
         if any(tensor.is_cuda for tensor in tensors.values()):
             torch.cuda.synchronize()
-        mine = {
-            name: self._copies[name]
-            for name, tensor in tensors.items()
-            if self.processes.is_main or part_of(tensor) is not None
-        }
+        mine = {name: self._copies[name] for name in tensors}
         self._thread = threading.Thread(target=self._write, args=(step, mine, dict(values)), name="checkpoint")
         self._thread.start()
 

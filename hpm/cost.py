@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curriculum import Batch, Mask, Noise
+from curriculum import Batch, Mask, Noise, Setting
 from hpm.clock import Clock
 from hpm.method import Method
+from hpm.model import MaskedAutoencoder
 from hpm.teacher import MovingAverageTeacher
 
 _SAMPLED_STEPS = 20_000  # of the schedule
@@ -69,7 +70,10 @@ def multiply_adds(method: Method) -> dict[str, float]:
     with torch.device("meta"):
         images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
         noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
-        mask = Mask.from_keys(noise.bits(model.num_patches), num_masked)
+        thrown = method.curriculum.count_thrown(model.num_patches)
+        mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
+        if method.curriculum.trained is not None:
+            method.curriculum.prepare(_setting(model))
         batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target, average=False)
         student = _count(lambda: model(images, mask))
         try:
@@ -84,6 +88,14 @@ def multiply_adds(method: Method) -> dict[str, float]:
         "encoder": encoder, "reconstructor": student["Global"] - encoder - predictor, "loss predictor": predictor,
         "teacher": teacher_total,
     }  # fmt: skip
+
+
+def _setting(model: MaskedAutoencoder) -> Setting:
+    """Of no run: what a network beside the model needs to be built, without memory."""
+    return Setting(
+        num_images=1, steps_per_epoch=1, in_chans=model.in_chans, patch_size=model.patch_size, grid=model.grid,
+        device=torch.device("meta"), seed=0,
+    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -163,7 +175,8 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
     """
     model = method.student
     masked = method.curriculum.count_masked(model.num_patches)
-    tokens, width = 1 + model.num_patches, model.mask_token.shape[-1]
+    thrown = method.curriculum.count_thrown(model.num_patches)
+    tokens, width = 1 + model.num_patches - thrown, model.mask_token.shape[-1]
     decoders = [decoder for decoder in (model.reconstructor, model.loss_predictor) if decoder is not None]
     sizes = [(tokens - masked) * model.encoder.cls_token.shape[-1]] * len(model.encoder.blocks)
     sizes += [tokens * width for decoder in decoders for _ in decoder.blocks]

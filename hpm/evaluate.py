@@ -79,7 +79,7 @@ def evaluate(
     for protocol, evaluation in zip(protocols, loaded.trainer.evaluations, strict=True):
         entry = _entry(loaded, protocol, configs, bindings, weights, seeds)
         console.print(f"{protocol}: {entry['model']}, {weights}'s weights, on {loaded.trainer.device}", highlight=False)
-        kept = folder / "evaluation" / f"{protocol}-{_fingerprint(loaded, entry)}"
+        kept = folder / "evaluation" / f"{protocol}-{_fingerprint(loaded, entry, processes.world_size)}"
         started = time.monotonic()
         values = _measure(console, loaded, evaluation, processes, weights=weights, seeds=seeds or 1, kept=kept)
         if not processes.is_main:
@@ -146,7 +146,7 @@ def _key(entry: Entry) -> str:
     return json.dumps([entry.get(name) for name in ("model", "step", "weights", "configs", "bindings", "seeds")])
 
 
-def _fingerprint(loaded: Loaded, entry: Entry) -> str:
+def _fingerprint(loaded: Loaded, entry: Entry, world_size: int) -> str:
     """Of everything that the progress of a long protocol depends on."""
     parameters = {
         name: value
@@ -154,7 +154,7 @@ def _fingerprint(loaded: Loaded, entry: Entry) -> str:
         if not name.startswith("Trainer.") and not name.endswith(_WITHOUT_NUMBERS)
     }
     told = loaded.path.stat()
-    content = [_key(entry), entry["seed"], told.st_size, told.st_mtime_ns, parameters]
+    content = [_key(entry), entry["seed"], told.st_size, told.st_mtime_ns, parameters, world_size]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 

@@ -114,9 +114,10 @@ def load(
     method.start_teacher()
     if method.teacher.average:
         checkpoint.load_into(method.teacher.model, "teacher")
-    trainer.prepare_curriculum()
-    if method.curriculum.difficulty.module is not None:
-        checkpoint.load_into(method.curriculum.difficulty.module, "curriculum")
+    if method.curriculum.trained is not None:
+        trainer.prepare_curriculum()
+        assert method.curriculum.trained.module is not None
+        checkpoint.load_into(method.curriculum.trained.module, "curriculum")
     return Loaded(checkpoint.path, run, checkpoint.values["step"], config, trainer, tuple(damaged))
 
 
@@ -126,6 +127,11 @@ def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> L
     config = configuration.parse(configs, bindings)
     trainer = _prepared(config.build())
     method = trainer.method
+    if method.curriculum.trained is not None:
+        name = type(method.curriculum.trained).__name__
+        raise UserError(
+            f"{path} holds no network of {name}, which is trained beside a model; choose another curriculum"
+        )
     lines = published.take_published(method.student, path)
     method.start_teacher()
     return Loaded(path, None, 0, config, trainer, tuple(lines))

@@ -20,16 +20,13 @@ from hpm.trainer import Trainer
 def describe(trainer: Trainer) -> str:
     """What is about to be trained."""
     curriculum, model, clock = trainer.method.curriculum, trainer.method.student, trainer.clock
-    scheduler, difficulty, sampler = (
-        type(part).__name__ for part in (curriculum.scheduler, curriculum.difficulty, curriculum.sampler)
-    )
     first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
     ratios = values_of(curriculum.mask_ratio)
     ratio = f"{ratios[0]:.2f} -> {ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]}"
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     return (
-        f"curriculum: {scheduler}, {difficulty}, {sampler}; alpha {first:.2f} -> {last:.2f}, "
+        f"curriculum: {', '.join(curriculum.parts())}; alpha {first:.2f} -> {last:.2f}, "
         f"mask ratio {ratio}\n"
         f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
         f"{model.patch_size} px; data: {type(trainer.source).__name__}\n"

@@ -259,10 +259,8 @@ class Trainer:
         }  # fmt: skip
 
     def _tags(self, name: str, folder: RunFolder) -> dict[str, str]:
-        curriculum = self.method.curriculum
-        parts = (curriculum.scheduler, curriculum.difficulty, curriculum.sampler)
         return {
-            "curriculum": " / ".join(type(part).__name__ for part in parts), "seed": str(self.seed),
+            "curriculum": " / ".join(self.method.curriculum.parts()), "seed": str(self.seed),
             "data": type(self.source).__name__, "device": str(self.device), "precision": self.precision,
             "processes": str(self.processes.world_size), "folder": str(folder.path.resolve()),
             "commit": source_version(),

@@ -43,11 +43,13 @@ class DifficultyEstimator(Scheduled, ABC):
     Attributes:
         needs: the methods of `Teacher` it calls, so that an estimator that asks for what the teacher does not have is
             refused before training starts.
+        reversible: whether negated scores mean what they should, for `Curriculum.polarity`.
         stateful: whether it keeps tensors from one batch to the next.
         module: these tensors, as parameters and buffers, from `prepare` on: what a checkpoint has to hold.
     """
 
     needs: tuple[str, ...] = ()
+    reversible: bool = True
     stateful: bool = False
     module: nn.Module | None = None
 

@@ -5,7 +5,7 @@ Shape suffixes: N images of a batch, I images of the data set, L patches, R rows
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -18,19 +18,21 @@ from curriculum.noise import Noise
 from curriculum.teacher import Teacher
 
 PERIODS = ("epoch", "step")
+_KEPT = ("scores", "scale", "boxes", "flips")
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     """What is kept of the images of a batch.
 
     Args:
-        scores_NL: of the crop, as it was seen.
+        scores_NL: float16, of the crop as it was seen, relative to the scale.
+        scale_N: a power of two, more than the image's largest score: small whole numbers stay exact.
         boxes_N4: that crop, as (left, top, width, height) in pixels of the stored image.
         flips_N: whether it was mirrored.
     """
 
     scores_NL: Tensor
+    scale_N: Tensor
     boxes_N4: Tensor
     flips_N: Tensor
 
@@ -41,6 +43,7 @@ class Cached(Combination):
     Scores are kept for every image of the training split with the crop that they were of. Another crop takes them
     from the patches that lie under its patches' centers; what the old crop did not show is not scored, as are images
     that have never been asked about. AMT (arXiv 2211.15362) asks in one epoch of 40: `every = 40, start = 40`.
+    It is asked only where alpha makes the sampler want scores: let `start` be no earlier.
 
     Memory: I * L half-precision numbers on the device, in the checkpoint too. Processes tell each other their scores,
     so that masks do not depend on their number.
@@ -75,7 +78,8 @@ class Cached(Combination):
         self.module = nn.Module()
         for name, kept in (
             ("scores", torch.full((count, num_patches), float("nan"), dtype=torch.float16)),
-            ("boxes", torch.ones(count, 4)), ("flips", torch.zeros(count, dtype=torch.bool)),
+            ("scale", torch.ones(count)), ("boxes", torch.ones(count, 4)),
+            ("flips", torch.zeros(count, dtype=torch.bool)),
         ):  # fmt: skip
             self.module.register_buffer(name, kept.to(setting.device))
 
@@ -94,36 +98,33 @@ class Cached(Combination):
         return self._moved(self._known(batch.indices), batch)
 
     def _told(self, batch: Batch, scores_NL: Tensor) -> _Known:
-        n, device = len(batch), scores_NL.device
-        whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(n, 4)
-        return _Known(
-            _to_half(scores_NL), whole if batch.boxes is None else batch.boxes.float(),
-            torch.zeros(n, dtype=torch.bool, device=device) if batch.flips is None else batch.flips,
-        )  # fmt: skip
+        scores_NL = scores_NL.float()
+        _, exponent_N = torch.frexp(scores_NL.abs().nan_to_num(0.0).amax(dim=1))
+        scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
+        return _Known((scores_NL / scale_N.unsqueeze(1)).half(), scale_N, _boxes(batch), _flips(batch))
 
     def _keep(self, indices_N: Tensor, told: _Known) -> None:
         """The scores of all processes."""
         assert self.module is not None
         indices_N = _of_all(indices_N)
-        for name, values in (("scores", told.scores_NL), ("boxes", told.boxes_N4), ("flips", told.flips_N)):
+        for name, values in zip(_KEPT, told, strict=True):
             self.module.get_buffer(name).index_copy_(0, indices_N, _of_all(values))
 
     def _known(self, indices_N: Tensor) -> _Known:
         assert self.module is not None
-        kept = (self.module.get_buffer(name).index_select(0, indices_N) for name in ("scores", "boxes", "flips"))
-        return _Known(*kept)
+        return _Known(*(self.module.get_buffer(name).index_select(0, indices_N) for name in _KEPT))
 
     @staticmethod
     def _moved(known: _Known, batch: Batch) -> Tensor:
         """[N, L]: what was known of the places where the patches of the present crops lie."""
-        now = replace(known) if batch.boxes is None else _Known(known.scores_NL, batch.boxes.float(), _flips(batch))
+        boxes_N4, flips_N = _boxes(batch), _flips(batch)
         rows, columns = batch.grid
         device = known.scores_NL.device
         x_K = (torch.arange(columns, device=device) + 0.5) / columns
         y_R = (torch.arange(rows, device=device) + 0.5) / rows
         # Patch centers in the image, then in the crop that was scored, from 0 to 1.
-        x_NK = torch.where(now.flips_N.unsqueeze(1), 1 - x_K, x_K) * now.boxes_N4[:, 2:3] + now.boxes_N4[:, 0:1]
-        y_NR = y_R * now.boxes_N4[:, 3:4] + now.boxes_N4[:, 1:2]
+        x_NK = torch.where(flips_N.unsqueeze(1), 1 - x_K, x_K) * boxes_N4[:, 2:3] + boxes_N4[:, 0:1]
+        y_NR = y_R * boxes_N4[:, 3:4] + boxes_N4[:, 1:2]
         x_NK = (x_NK - known.boxes_N4[:, 0:1]) / known.boxes_N4[:, 2:3]
         y_NR = (y_NR - known.boxes_N4[:, 1:2]) / known.boxes_N4[:, 3:4]
         x_NK = torch.where(known.flips_N.unsqueeze(1), 1 - x_NK, x_NK)
@@ -131,18 +132,20 @@ class Cached(Combination):
         column_NK = (x_NK * columns).long().clamp(0, columns - 1)
         row_NR = (y_NR * rows).long().clamp(0, rows - 1)
         index_NL = (row_NR.unsqueeze(2) * columns + column_NK.unsqueeze(1)).flatten(1)
-        return known.scores_NL.float().gather(1, index_NL).masked_fill(outside_NRK.flatten(1), float("nan"))
+        scores_NL = known.scores_NL.float().gather(1, index_NL) * known.scale_N.unsqueeze(1)
+        return scores_NL.masked_fill_(outside_NRK.flatten(1), float("nan"))
+
+
+def _boxes(batch: Batch) -> Tensor:
+    """Float32 [N, 4]; any box, always the same, where there are no crops."""
+    return batch.images.new_ones(len(batch), 4) if batch.boxes is None else batch.boxes.float()
 
 
 def _flips(batch: Batch) -> Tensor:
-    assert batch.boxes is not None
-    return torch.zeros(len(batch), dtype=torch.bool, device=batch.boxes.device) if batch.flips is None else batch.flips
-
-
-def _to_half(scores_NL: Tensor) -> Tensor:
-    """Relative to the image's largest, which keeps order, sign and proportions, and fits half precision."""
-    largest_N1 = scores_NL.float().abs().nan_to_num(0.0).amax(dim=1, keepdim=True)
-    return (scores_NL.float() / largest_N1.clamp(min=torch.finfo(torch.float32).tiny)).half()
+    """Boolean [N]."""
+    if batch.flips is not None:
+        return batch.flips
+    return torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
 
 
 def _of_all(values: Tensor) -> Tensor:

@@ -108,15 +108,16 @@ class Smoothed(Combination):
         sums_NL, counts_NL = (
             self._blur(values.float(), batch.grid) for values in (scores_NL.nan_to_num(0.0), known_NL)
         )
-        return sums_NL / counts_NL  # 0 / 0 is NaN
+        return (sums_NL / counts_NL).float()  # 0 / 0 is NaN
 
     def _blur(self, values_NL: Tensor, grid: tuple[int, int]) -> Tensor:
         def kernel(length: int) -> Tensor:
-            place = torch.arange(length, device=values_NL.device, dtype=torch.float32)
+            place = torch.arange(length, device=values_NL.device, dtype=torch.float64)
             distance = (place.unsqueeze(0) - place.unsqueeze(1)) / self.sigma
             return torch.where(distance.abs() <= math.ceil(4), (-distance.square() / 2).exp(), 0.0)
 
-        return (kernel(grid[0]) @ values_NL.view(-1, *grid) @ kernel(grid[1])).flatten(1)
+        # In double precision, lest a constant score prefer some position by how matrices are multiplied.
+        return (kernel(grid[0]) @ values_NL.double().view(-1, *grid) @ kernel(grid[1])).flatten(1)
 
 
 class Switched(Combination):

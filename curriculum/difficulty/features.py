@@ -51,6 +51,7 @@ class Parts(DifficultyEstimator):
     """
 
     needs = ("features",)
+    reversible = False
 
     def __init__(self, *, parts: int = 6, iterations: int = 5) -> None:
         if parts < 1:

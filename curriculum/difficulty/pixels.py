@@ -5,6 +5,8 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, K pixels of a p
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -74,4 +76,4 @@ class PixelEntropy(DifficultyEstimator):
         bin_NLK = (scaled_NLK * self.bins).long().clamp(0, self.bins - 1)
         counts_NLB = values_NLK.new_zeros(*bin_NLK.shape[:2], self.bins)
         counts_NLB.scatter_add_(2, bin_NLK, torch.ones_like(values_NLK))
-        return torch.special.entr(counts_NLB / bin_NLK.shape[2]).sum(dim=2) / torch.log(counts_NLB.new_tensor(2.0))
+        return torch.special.entr(counts_NLB / bin_NLK.shape[2]).sum(dim=2) / math.log(2)

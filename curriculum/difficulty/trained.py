@@ -99,10 +99,8 @@ class TrainedDifficulty(DifficultyEstimator):
 
     def outputs_of(self, batch: Batch) -> Tensor:
         """Float32 [N, L, outputs] of the network, with a graph."""
-        if self.module is None:  # outside of training: an untrained one
-            device, grid = batch.images.device, batch.grid
-            self.prepare(Setting(0, 1, batch.images.shape[1], batch.patch_size, grid, device, seed=0))
-        assert self.module is not None
+        if self.module is None:
+            raise ValueError(f"{type(self).__name__} has no network yet; call Curriculum.prepare first")
         return self.module(batch.images.float()).float()
 
     @torch.no_grad()
@@ -128,9 +126,9 @@ class TrainedDifficulty(DifficultyEstimator):
 class AdaMAE(TrainedDifficulty):
     """Policy gradient on the reconstruction's loss (AdaMAE, arXiv 2211.09120).
 
-    The network's softmax is the probability of each patch to be *seen*, so use it with the sampler `Weighted` and
-    `Curriculum.polarity = 'easiest'`. Its loss is minus the mean over the masked patches of log-probability times
-    loss: what is reconstructed badly is seen more often.
+    The network's softmax is the weight with which patches are drawn to be *seen*, so use it with
+    `Weighted(draw='visible')` and `Curriculum.polarity = 'easiest'`. Its loss is minus the mean over the masked
+    patches of log-probability times loss: what is reconstructed badly is seen more often.
 
     Args:
         width: of the network, a multiple of 32.
@@ -152,6 +150,8 @@ class AdaMAE(TrainedDifficulty):
 
 class _SoftMasks(TrainedDifficulty):
     """Networks that propose soft masks, and whose gradient passes straight through the sampler's choice."""
+
+    reversible = False  # the loss takes it that the highest values are masked
 
     def soft(self, outputs_NLG: Tensor) -> Tensor:
         """[N, L, G] in (0, 1)."""

@@ -20,7 +20,13 @@ BONUS = 2**62
 
 
 class Sampler(Scheduled, ABC):
-    """Draws masks. A policy of one's own implements `keys`, and `needs_scores` where it can do without them."""
+    """Draws masks. A policy of one's own implements `keys`, and `needs_scores` where it can do without them.
+
+    Attributes:
+        reversible: whether negated scores mean what they should, for `Curriculum.polarity`.
+    """
+
+    reversible: bool = True
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         """Whether the keys depend on the difficulty at this alpha; where not, the teacher is not run."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from curriculum.noise import Noise, hash_words
 from curriculum.samplers.base import Sampler, random_keys, ranks
 
-_STREAM = 1
+_STREAM, _UNSCORED = 1, 2
 _TRIES = 10  # of one block, before BEiT gives up
 
 
@@ -76,10 +76,11 @@ def place(
 
 
 def _scores(scores_NL: Tensor | None, grid: tuple[int, int], noise: Noise) -> Tensor | None:
-    """As ranks in [0, 1], 0 where not scored."""
+    """As ranks in [0, 1], a random one where not scored."""
     if scores_NL is None:
         return None
-    return ranks(scores_NL, noise.bits(scores_NL.shape[1])).nan_to_num(0.0).view(-1, *grid)
+    rank_NL = ranks(scores_NL, noise.bits(scores_NL.shape[1]))
+    return torch.where(rank_NL.isnan(), noise.fold(_UNSCORED).uniform(rank_NL.shape[1]), rank_NL).view(-1, *grid)
 
 
 class Blockwise(Sampler):
@@ -209,9 +210,9 @@ class MultiBlock(Sampler):
         self, grid: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], size: list[float],
         noise: Noise,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Height and width in patches, the same for every image: no wider or higher than the grid."""
+        """Height and width in patches, the same for every image; less than the grid's, as published."""
         area = grid[0] * grid[1] * (scale[0] + size[0] * (scale[1] - scale[0]))
         ratio = aspect[0] + size[1] * (aspect[1] - aspect[0])
         sides = (round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio)))
-        height, width = (min(max(side, 1), length) for side, length in zip(sides, grid, strict=True))
+        height, width = (max(1, min(side, length - 1)) for side, length in zip(sides, grid, strict=True))
         return torch.full_like(noise.rows_N, height), torch.full_like(noise.rows_N, width)

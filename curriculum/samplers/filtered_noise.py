@@ -17,27 +17,31 @@ COLORS = ("red", "green", "blue", "purple")
 
 
 def blur(values_NRK: Tensor, sigma: float) -> Tensor:
-    """Gaussian, with a standard deviation in patches; the borders are joined, so that no position is preferred."""
+    """Gaussian, with a standard deviation in patches; the borders are joined, so that no position is preferred.
+
+    In double precision: a mask must not depend on how a device multiplies matrices.
+    """
 
     def kernel(length: int) -> Tensor:
         turns = math.ceil(4 * sigma / length) + 1
-        place = torch.arange(-turns * length, (turns + 1) * length, device=values_NRK.device)
+        place = torch.arange(-turns * length, (turns + 1) * length, device=values_NRK.device, dtype=torch.float64)
         weights = (-(place**2) / (2 * sigma**2)).exp().view(-1, length).sum(0)
         weights = weights / weights.sum()
         row = torch.arange(length, device=values_NRK.device)
         return weights[(row.unsqueeze(0) - row.unsqueeze(1)) % length]
 
     _, rows, columns = values_NRK.shape
-    return kernel(rows) @ values_NRK @ kernel(columns)
+    return (kernel(rows) @ values_NRK.double() @ kernel(columns)).to(values_NRK.dtype)
 
 
 class FilteredNoise(Sampler):
     """The peaks of colored noise: ColorMAE (arXiv 2407.13036). Green, a band of frequencies, is its best.
 
     White noise is drawn for each image and filtered by Gaussians: red keeps low frequencies (large spots), blue high
-    ones (scattered patches), green those between two, purple all but these. ColorMAE crops a stored bank of such
-    noise; on a grid of patches drawing it anew costs less than reading it. The `int(M * alpha)` hardest patches are
-    masked before the highest noise.
+    ones (scattered patches), green those between two, purple all but these. ColorMAE leaves the peaks visible; the
+    noise is symmetric, so that both give the same masks as often. It crops a stored bank of such noise; on a grid of
+    patches drawing it anew costs less than reading it. The `int(M * alpha)` hardest patches are masked before the
+    highest noise.
 
     Args:
         color: "red", "green", "blue" or "purple".

@@ -21,6 +21,7 @@ from curriculum.samplers.base import (
 from curriculum.schedulers import Scalar, values_of
 
 WEIGHTS = ("softmax", "proportional")
+DRAWS = ("masked", "visible")
 _STREAM = 1
 
 
@@ -28,7 +29,7 @@ class Pool(Sampler):
     """Shrinking pool: the mask is drawn uniformly from the hardest patches, of which alpha leaves ever fewer.
 
     The pool holds all L patches at alpha 0 and the M hardest at alpha 1: `L - int((L - M) * alpha)`. After SMA
-    (self-guided masked autoencoder), whose pool shrinks by a cosine: use it with `Ramp(shape='cosine', end=1.0)`.
+    (Xie et al. 2024, arXiv 2402.14789), whose pool shrinks by a cosine: use it with `Ramp(shape='cosine', end=1.0)`.
     """
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
@@ -43,7 +44,9 @@ class Pool(Sampler):
         pool = num_patches - int((num_patches - num_masked) * alpha)
         if scores_NL is None or pool == num_patches:
             return keys_NL
-        return keys_NL.add_(hardest_by_bits(scores_NL, pool, bits_NL), alpha=BONUS)
+        # What is not scored is not easy: it stays in the pool.
+        easy_NL = hardest_by_bits(-scores_NL, num_patches - pool, bits_NL)
+        return keys_NL.add_(~easy_NL, alpha=BONUS)
 
 
 class Bonus(Sampler):
@@ -77,14 +80,19 @@ class Weighted(Sampler):
         weights: "softmax" of the scores, or "proportional" to them, which must not be negative: attention, say.
         temperature: a number or a scheduler; divides the logarithms of the weights. Alpha multiplies them: at 0 the
             mask is random.
+        draw: "masked" draws the patches that are masked, one after the other; "visible" those that stay visible, with
+            the inverse weights, so that with `Curriculum.polarity = 'easiest'` the weights are the scores' own.
     """
 
-    def __init__(self, *, weights: str = "softmax", temperature: Scalar = 1.0) -> None:
+    def __init__(self, *, weights: str = "softmax", temperature: Scalar = 1.0, draw: str = "masked") -> None:
         if weights not in WEIGHTS:
             raise ValueError(f"Weighted.weights = {weights!r} is unknown; choose {' or '.join(WEIGHTS)}")
         if any(value <= 0 for value in values_of(temperature)):
             raise ValueError(f"Weighted.temperature = {temperature} must be positive")
-        self.weights, self.temperature = weights, temperature
+        if draw not in DRAWS:
+            raise ValueError(f"Weighted.draw = {draw!r} is unknown; choose {' or '.join(DRAWS)}")
+        self.weights, self.temperature, self.draw = weights, temperature, draw
+        self.reversible = weights == "softmax"
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return alpha > 0
@@ -108,6 +116,8 @@ class Weighted(Sampler):
         # Uniform in (0, 1), 2**-53 fine: the smallest numbers decide where few patches remain visible.
         uniform_NL = ((bits_NL >> 11).bitwise_and_(2**53 - 1).double() + 0.5) * 2.0**-53
         gumbel_NL = -(-uniform_NL.log()).log()
+        if self.draw == "visible":
+            gumbel_NL = -gumbel_NL
         return gumbel_NL + self.logarithms(scores_NL).double() * (alpha / self.temperature)
 
 

@@ -25,6 +25,8 @@ class Quotas(Sampler):
         parts: G, how many there may be; as many as `Parts` finds.
     """
 
+    reversible = False
+
     def __init__(self, *, parts: int = 6) -> None:
         if parts < 1:
             raise ValueError(f"Quotas.parts = {parts} must be at least 1")

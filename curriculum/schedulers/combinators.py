@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -127,5 +128,6 @@ class Stepped(_Wrapper):
         self.steps = steps
 
     def __call__(self, progress: float) -> float:
-        stretch = min(self.steps - 1, max(0, int(progress * self.steps)))
+        # Progress is in (0, 1]: a stretch holds its own end.
+        stretch = min(self.steps - 1, max(0, math.ceil(progress * self.steps - 1e-9) - 1))
         return self.inner[0]((stretch + 0.5) / self.steps)

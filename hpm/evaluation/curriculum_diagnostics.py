@@ -68,14 +68,16 @@ class Diagnostics(Evaluation):
 
 
 def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[str, Tensor]:
-    """[N] each. The same noise draws both masks: at alpha 0 they are the same, and the gap is exactly 0."""
+    """[N] each. The same noise draws both masks: where the sampler's are random the gap is exactly 0."""
 
     def loss(of: Mask) -> Tensor:
         target_NMP = subject.target(batch.images, of, batch.patch_size)
         return subject.target.loss(subject.model.reconstruct(batch.images, of), target_NMP)
 
-    num_masked = subject.curriculum.count_masked(batch.num_patches)
-    uniform = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
+    uniform = Random()(
+        None, alpha=0.0, num_masked=mask.num_masked, grid=batch.grid, noise=noise,
+        num_thrown=subject.curriculum.count_thrown(batch.num_patches),
+    )  # fmt: skip
     drawn_NM, uniform_NM = loss(mask), loss(uniform)
     return {"hardness_gap": measure.hardness_gap(drawn_NM, uniform_NM), "uniform_loss": uniform_NM.mean(dim=1)}
 

@@ -192,11 +192,13 @@ def _restore(kept: Path | None, trained: nn.Module, optimizer: torch.optim.Optim
     """The epochs that were done; 0 where nothing, or nothing whole, was kept."""
     if kept is None or not kept.is_file():
         return 0
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     try:
         state = torch.load(kept, map_location="cpu", weights_only=True)
         trained.load_state_dict(state["trained"])
         optimizer.load_state_dict(state["optimizer"])
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        trained.load_state_dict(before)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         warnings.warn(f"{kept} is damaged: {reason}; starting from the beginning", Notice, stacklevel=2)
         return 0

@@ -38,64 +38,65 @@ NAN = math.nan
 GRID = (14, 14)
 
 
-class TestPool(SamplerConformance):
+class Conformance(SamplerConformance):
+    """On fewer cases: there are many policies."""
+
+    grids = ((4, 4), (3, 7), (14, 14))
+    mask_ratios = (0.5, 0.9)
+    alphas = (0.0, 0.5, 1.0)
+
+
+class TestPool(Conformance):
     def build(self) -> Sampler:
         return Pool()
 
 
-class TestBonus(SamplerConformance):
+class TestBonus(Conformance):
     def build(self) -> Sampler:
         return Bonus()
 
 
-class TestWeighted(SamplerConformance):
+class TestWeighted(Conformance):
     def build(self) -> Sampler:
         return Weighted()
 
 
-class TestWeightedProportional(SamplerConformance):
+class TestWeightedProportional(Conformance):
     def build(self) -> Sampler:
         return Weighted(weights="proportional", temperature=0.5)
 
 
-class TestHint(SamplerConformance):
+class TestHint(Conformance):
     def build(self) -> Sampler:
         return Hint(hint=0.1, among=0.3)
 
 
-class TestCells(SamplerConformance):
+class TestCells(Conformance):
     def build(self) -> Sampler:
         return Cells(size=2)
 
 
-class TestStratified(SamplerConformance):
+class TestStratified(Conformance):
     def build(self) -> Sampler:
         return Stratified()
 
 
-class TestBlockwise(SamplerConformance):
-    grids = ((4, 4), (3, 7), (14, 14))
-    alphas = (0.0, 0.5, 1.0)
-    mask_ratios = (0.25, 0.75)
-
+class TestBlockwise(Conformance):
     def build(self) -> Sampler:
         return Blockwise(min_patches=4, attempts=12)
 
 
-class TestMultiBlock(SamplerConformance):
-    alphas = (0.0, 0.5, 1.0)
-    mask_ratios = (0.5, 0.75)
-
+class TestMultiBlock(Conformance):
     def build(self) -> Sampler:
         return MultiBlock()
 
 
-class TestFilteredNoise(SamplerConformance):
+class TestFilteredNoise(Conformance):
     def build(self) -> Sampler:
         return FilteredNoise(color="purple")
 
 
-class TestQuotas(SamplerConformance):
+class TestQuotas(Conformance):
     def build(self) -> Sampler:
         return Quotas(parts=3)
 
@@ -436,3 +437,42 @@ def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]
 def test_a_cell_may_be_drawn_by_any_sampler() -> None:
     assert Cells(sampler=Random()).needs_scores(1.0, 100) is False
     assert Cells(sampler=HardestFirst()).needs_scores(1.0, 100) is True
+
+
+# What a reading found.
+
+
+def test_unscored_patches_stay_in_the_pool() -> None:
+    scores_NL = noise_of(4000).fold(9).uniform(16).masked_fill(torch.arange(16) < 8, NAN)
+    mask_NL = masks(Pool(), scores_NL, alpha=1.0, num_masked=12, grid=(4, 4), count=4000)
+    assert bool(mask_NL[:, :8].all(dim=0).logical_not().any()) or bool(mask_NL[:, :8].all())
+    # The pool is what is left of the 16 without the 4 easiest scored ones: all of it is masked.
+    assert torch.equal(mask_NL, ~hardest(-scores_NL, 4, noise_of(4000)))
+
+
+@pytest.mark.parametrize("sampler", [Blockwise(min_patches=4, attempts=20), MultiBlock()])
+def test_blocks_of_an_unscored_image_prefer_no_corner(sampler: Sampler) -> None:
+    unscored, random_ = (
+        masks(sampler, scores, alpha=alpha, num_masked=98, grid=GRID, count=600).view(-1, 14, 14).float().mean(dim=0)
+        for scores, alpha in ((torch.full((600, 196), NAN), 1.0), (None, 0.0))
+    )
+    corners = [unscored[:4, :4], unscored[:4, 10:], unscored[10:, :4], unscored[10:, 10:]]
+    means = [float(corner.mean()) for corner in corners]
+    assert max(means) - min(means) < 0.15
+    assert float(random_.mean()) == pytest.approx(0.5)
+
+
+def test_the_visible_may_be_drawn() -> None:
+    """AdaMAE: patches are shown one after the other, by weights; polarity has turned the scores round."""
+    scores = [0.1, 0.5, 2.0, 0.9, 1.4]
+    generator, read = random.Random(4), []
+    for _ in range(20_000):
+        left = list(range(5))
+        for _ in range(2):
+            left.remove(generator.choices(left, [math.exp(scores[patch]) for patch in left])[0])
+        read.append(tuple(left))
+    negated = [-score for score in scores]
+    mask_NL = masks(Weighted(draw="visible"), negated, alpha=1.0, num_masked=3, grid=(1, 5))
+    assert same_distribution(mask_NL, read) > 1e-3
+    with pytest.raises(ValueError, match=r"Weighted\.draw = 'seen' is unknown"):
+        Weighted(draw="seen")

@@ -82,3 +82,12 @@ def test_ways_of_predicting_the_loss(binding: str, tiny: Path, hpm: Hpm) -> None
     trained = [row for row in rows if row["kind"] == "train"]
     assert all(math.isfinite(row["prediction_loss"]) for row in trained)
     assert hpm("evaluate", "run", "--protocol", "agreement", "-b", "Agreement.images = 16") == 0
+
+
+def test_a_cache_is_not_asked_for_by_what_reads_a_run(tiny: Path, hpm: Hpm) -> None:
+    """It is of the training images, and other commands have others."""
+    words = [word for text in bindings("amt") for word in ("-b", text)]
+    assert hpm("pretrain", tiny, "curricula/amt", *words, "--output", "run") == 0
+    other = ["-b", "DigitScenes.train_size = 64"]
+    assert hpm("evaluate", "run", "--protocol", "knn", "-b", "KNN.train_images = 60", *other) == 0
+    assert hpm("evaluate", "run", "--protocol", "diagnostics", "-b", "Diagnostics.images = 16", *other) == 0
