@@ -71,7 +71,7 @@ def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[st
     """[N] each. The same noise draws both masks: where the sampler's are random the gap is exactly 0."""
 
     def loss(of: Mask) -> Tensor:
-        target_NMP = subject.target(batch.images, of, batch.patch_size)
+        target_NMP = subject.target(batch.images, of, batch.patch_size, subject.teacher)
         return subject.target.loss(subject.model.reconstruct(batch.images, of), target_NMP)
 
     uniform = Random()(

@@ -16,9 +16,9 @@ _SCALE = 0.08  # of a cell
 
 def draw_sheet(panels: Panels, path: Path) -> Path:
     """One row for each image: the image, seen, reconstruction, then the maps."""
-    images = {
-        "image": panels.pixels, f"seen ({panels.visible:.0%})": panels.seen, "reconstruction": panels.reconstruction,
-    }  # fmt: skip
+    images = {"image": panels.pixels, f"seen ({panels.visible:.0%})": panels.seen}
+    if panels.reconstruction is not None:
+        images["reconstruction"] = panels.reconstruction
     rows, columns = len(panels.pixels), len(images) + len(panels.maps)
     figure = Figure(figsize=(_CELL * columns, _CELL * rows + _HEAD + _FOOT), layout=looks.side_by_side())
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1] * rows + [_SCALE])
