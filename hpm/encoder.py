@@ -252,8 +252,10 @@ class ViT(Encoder):
             arguments["init_values"] = self.init_values
         if self.shared_rel_pos is None:
             return f"vit_{name}_patch{14 if name == 'huge' else 16}_224", arguments
+        # Of a layer scale timm takes 0 for none: None would give way to its default.
         arguments |= {
-            "init_values": self.init_values, "class_token": True, "rel_pos_type": "bias", "shared_rel_pos": True,
+            "init_values": self.init_values or 0.0, "qkv_bias": True, "class_token": True, "rel_pos_type": "bias",
+            "shared_rel_pos": True,
         }  # fmt: skip
         return "vit_relpos_base_patch16_224", arguments
 

@@ -14,6 +14,15 @@ from hpm.encoder import Encoder
 from hpm.model import Decoder, MaskedModel, Output
 
 
+class LossPredictor(Decoder):
+    """Blocks, norm and head on the encoder's tokens."""
+
+    def forward(self, tokens: Tensor, first: int, mask: Mask | None = None) -> Tensor:
+        """Of the patches' tokens, which start at `first`: all, or those that `mask` masks."""
+        patches = self.blocks(tokens)[:, first:]
+        return self.predict(patches if mask is None else mask.gather_masked(patches), 0)
+
+
 class SimMIM(MaskedModel):
     """Masked image modelling without a decoder (Xie et al. 2022, arXiv 2111.09886), with a loss predictor for HPM.
 
@@ -39,9 +48,9 @@ class SimMIM(MaskedModel):
         self.encoder, self.mlp_ratio = encoder, encoder.mlp_ratio
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
         self.head = nn.Linear(encoder.num_features, self.patch_pixels)
-        self.loss_predictor: Decoder | None = None
+        self.loss_predictor: LossPredictor | None = None
         if loss_predictor_depth is not None:
-            self.loss_predictor = Decoder(
+            self.loss_predictor = LossPredictor(
                 width=encoder.num_features, depth=loss_predictor_depth, num_heads=encoder.num_heads,
                 mlp_ratio=encoder.mlp_ratio, outputs=1,
             )  # fmt: skip
@@ -83,9 +92,7 @@ class SimMIM(MaskedModel):
         reconstruction_NMP = self.head(self._masked(tokens, mask))
         if self.loss_predictor is None:
             return Output(reconstruction_NMP, None)
-        hidden = self.loss_predictor.blocks(tokens)
-        predicted_NM1 = self.loss_predictor.predict(self._masked(hidden, mask), 0)
-        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
+        return Output(reconstruction_NMP, self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1))
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         return self.head(self._masked(self.encoder(images_NCHW, mask, self.mask_token), mask))

@@ -26,6 +26,7 @@ def extract(
     device: torch.device, batch_size: int = 256, num_workers: int = 0,
 ) -> Tensor:  # fmt: skip
     """Float32 [N, D] on the CPU: the mean of the patch tokens or the class token, of un-augmented images."""
+    check_pool("extract", pool)
     features_ND = torch.empty(len(indices_N), encoder.num_features)
     places = iter(features_ND.split(batch_size))
     for images_BCSS in batches(source, split, indices_N, device=device, batch_size=batch_size, num_workers=num_workers):
@@ -39,7 +40,6 @@ def pooled(encoder: Encoder, images_NCSS: Tensor, pool: str) -> Tensor:
     Raises:
         UserError: for the class token of an encoder that has none.
     """
-    check_pool("pooled", pool)
     prefix = encoder.num_prefix_tokens
     if pool == "mean":
         return encoder(images_NCSS)[:, prefix:].mean(dim=1)

@@ -14,7 +14,6 @@ from skimage.feature import hog
 from torch import Tensor
 
 from curriculum import Batch, Constant, Curriculum, FeatureNorm, HardestFirst, Mask, Noise, Ramp, SelfPaced, Uniform
-from hpm.clock import Clock
 from hpm.losses import RelativeLoss
 from hpm.memory import LastAnswer
 from hpm.method import Method
