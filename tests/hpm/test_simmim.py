@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -266,6 +269,29 @@ def test_a_class_token_that_is_not_there(tiny: Path, hpm: Callable[..., int], ca
         assert "class token" in capsys.readouterr().err
     assert hpm("pretrain", tiny, *settings, "--init-from", __file__) == 2
     assert "published weights are read into a MaskedAutoencoder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_processes_train_as_one_does(tiny: Path, hpm: Callable[..., int]) -> None:
+    """A Swin in parts, with a target that asks the moving average."""
+    settings = [
+        *RUNS["swin"], *COMMON[:1], *COMMON[3:5], "Trainer.log_every = 1",
+        "Method.target = @WeightedTargets()", "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",
+        "WeightedTargets.weights = [1.0, @rise/Ramp()]", "rise/Ramp.end = 1.0",
+    ]  # fmt: skip
+    assert hpm("pretrain", tiny, *words(*settings), "--output", "alone") == 0
+    ran = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hpm",
+         "pretrain", str(tiny), *words(*settings, "Trainer.sharding = 'fsdp'"), "--output", "both"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}, check=False,
+        capture_output=True, text=True, timeout=400,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    alone, both = (
+        [row["loss"] for line in Path(run, "metrics.jsonl").read_text().splitlines()
+         if (row := json.loads(line))["kind"] == "train"] for run in ("alone", "both")
+    )  # fmt: skip
+    assert len(alone) == 20
+    assert both == pytest.approx(alone, rel=1e-4)
 
 
 def test_models_of_two_frameworks_have_one_interface() -> None:
