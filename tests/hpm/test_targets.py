@@ -210,6 +210,17 @@ def test_a_frozen_network_runs_once_a_step_and_changes_nothing() -> None:
     assert all(parameter.grad is not None for parameter in built.student.parameters())
 
 
+def test_a_frozen_network_in_low_precision() -> None:
+    target = TimmFeatures(model=TIMM, pretrained=False)
+    target.outputs(model())
+    target.prepare(torch.device("cpu"))
+    exact = target.features(some(), None)
+    target.prepare(torch.device("cpu"), autocast=torch.bfloat16)
+    rough = target.features(some(), None)
+    assert rough.dtype == torch.float32
+    assert 1e-4 < (rough - exact).abs().max() < 0.2
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"model": "vit_tyni"}, "is no model of timm's, such as vit_"),
     ({"model": "local-dir:nowhere"}, "no folder with a config.json"),
@@ -267,6 +278,22 @@ def test_weighted_targets() -> None:
     batch, noise = Batch(images, 8), Noise.for_batch(seed=0, step=0, batch_size=3)
     early, late = (built.losses(batch, progress, noise).total.item() for progress in (0.0, 1.0))
     assert early < late
+
+
+def test_weights_move_without_recompiling() -> None:
+    target = WeightedTargets(targets=[Pixels(), TeacherFeatures()], weights=[1.0, Ramp(start=0.0, end=2.0)])
+    built = method(target)
+    built.prepare(torch.device("cpu"), autocast=None, seed=0)
+    batch, noise = Batch(some(), 8), Noise.for_batch(seed=0, step=0, batch_size=3)
+    plain = [built.losses(batch, progress, noise).total.item() for progress in (0.0, 0.4, 1.0)]
+    torch._dynamo.reset()
+    built.compile(backend="eager")
+    torch._dynamo.utils.counters.clear()
+    compiled = [built.losses(batch, 0.0, noise).total.item()]
+    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled += [built.losses(batch, progress, noise).total.item() for progress in (0.4, 1.0)]
+    assert compiled == pytest.approx(plain)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
