@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -13,10 +14,12 @@ from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
+from curriculum.samplers.base import largest, random_keys
 from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler, values_of
 from curriculum.teacher import Teacher
 
 _DIFFICULTY_STREAM = 1  # an estimator's noise is independent of the sampler's
+_BLANK_STREAM = 1001  # samplers have streams of their own, of small numbers
 POLARITIES = ("hardest", "easiest")
 
 
@@ -39,6 +42,9 @@ class Curriculum(Scheduled):
         polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest.
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
             (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask.
+        blank_ratio: share of the visible patches, drawn at random, whose content is hidden from the encoder by a mask
+            token, `int(V * blank_ratio)`: UM-MAE's secondary masking (arXiv 2205.10063). Published: 0.25, 16 of its 64
+            visible patches. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
         score_every: the difficulty is estimated in every `score_every`-th step only, the masks of the steps between
             are random: cheaper, and less of a curriculum. Default 1, every step.
 
@@ -48,7 +54,7 @@ class Curriculum(Scheduled):
 
     def __init__(
         self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: Scalar = 0.75,
-        polarity: str = "hardest", throw_ratio: float = 0.0, score_every: int = 1,
+        polarity: str = "hardest", throw_ratio: float = 0.0, blank_ratio: float = 0.0, score_every: int = 1,
     ) -> None:  # fmt: skip
         _require("scheduler", scheduler, Scheduler)
         _require("difficulty", difficulty, DifficultyEstimator)
@@ -70,6 +76,10 @@ class Curriculum(Scheduled):
                 f"Curriculum.throw_ratio = {throw_ratio} must be at least 0 and leave something visible beside "
                 f"Curriculum.mask_ratio = {max(ratios)}"
             )
+        if not 0.0 <= blank_ratio < 1.0:
+            raise ValueError(
+                f"Curriculum.blank_ratio = {blank_ratio} must be at least 0 and below 1, or nothing is left to see"
+            )
         if score_every < 1:
             raise ValueError(f"Curriculum.score_every = {score_every} must be at least 1, which is every step")
         if score_every > 1 and difficulty.stateful:
@@ -80,7 +90,7 @@ class Curriculum(Scheduled):
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
         self.scheduler, self.difficulty, self.sampler = scheduler, difficulty, sampler
         self.mask_ratio, self.polarity = mask_ratio, polarity
-        self.throw_ratio, self.score_every = float(throw_ratio), score_every
+        self.throw_ratio, self.blank_ratio, self.score_every = float(throw_ratio), float(blank_ratio), score_every
         self.scores: Tensor | None = None
         # Bounds that time alone can break are found now, not in the middle of a run.
         for percent in range(101):
@@ -112,6 +122,10 @@ class Curriculum(Scheduled):
         """T, of L patches."""
         return int(num_patches * self.throw_ratio)
 
+    def count_blanked(self, num_visible: int) -> int:
+        """How many of V visible patches are hidden by a mask token."""
+        return int(num_visible * self.blank_ratio)
+
     def asks_teacher(self, progress: float, num_patches: int) -> bool:
         """Whether drawing at this progress runs the difficulty estimator."""
         return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
@@ -125,10 +139,16 @@ class Curriculum(Scheduled):
         """
         for ratio in values_of(self.mask_ratio):
             self.difficulty.check(num_patches, masked := count_masked(num_patches, ratio))
-            if masked + self.count_thrown(num_patches) >= num_patches:
+            visible = num_patches - masked - self.count_thrown(num_patches)
+            if visible < 1:
                 raise ValueError(
                     f"Curriculum.throw_ratio = {self.throw_ratio} beside Curriculum.mask_ratio = {ratio} leaves none "
                     f"of {num_patches} patches visible"
+                )
+            if self.blank_ratio and not self.count_blanked(visible):
+                raise ValueError(
+                    f"Curriculum.blank_ratio = {self.blank_ratio} hides none of the {visible} patches that are visible "
+                    f"at Curriculum.mask_ratio = {ratio}; raise it, or set 0"
                 )
         parts, most = (getattr(part, "parts", None) for part in (self.difficulty, self.sampler))
         if parts is not None and most is not None and parts > most:
@@ -166,10 +186,14 @@ class Curriculum(Scheduled):
         if sampler.needs_scores(alpha, num_masked):
             self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(_DIFFICULTY_STREAM))
             priority_NL = self.scores if self.polarity == "hardest" else -self.scores
-        return sampler(
+        mask = sampler(
             priority_NL, alpha=alpha, num_masked=num_masked, grid=batch.grid, noise=noise,
             num_thrown=self.count_thrown(num_patches),
         )  # fmt: skip
+        if not self.blank_ratio:
+            return mask
+        chance_NV = random_keys(noise.fold(_BLANK_STREAM).bits(mask.num_visible))
+        return replace(mask, blanked=largest(chance_NV, self.count_blanked(mask.num_visible)))
 
     def masker_loss(self, batch: Batch, mask: Mask, true_NM: Tensor, progress: float, noise: Noise) -> Tensor:
         """What a trained difficulty minimizes, after `draw` with the same arguments.

@@ -104,6 +104,12 @@ class Method:
         self.teacher = MovingAverageTeacher(model, target, average=False)  # `prepare` starts the average
         self._forward: Callable[..., tuple[Any, ...]] = self._student_pass()
         curriculum.check(self.teacher, model.num_patches)
+        if (curriculum.blank_ratio > 0) != (model.encoder_mask_token is not None):
+            needed = curriculum.blank_ratio > 0
+            raise ValueError(
+                f"Curriculum.blank_ratio = {curriculum.blank_ratio} {'needs' if needed else 'never uses'} a mask token "
+                f"in the encoder; set MaskedAutoencoder.blank_token = {needed}"
+            )
         if teacher_decay is None and curriculum.difficulty.needs and curriculum.sampler.needs_scores(1.0, 1):
             name = type(curriculum.difficulty).__name__
             raise ValueError(
@@ -204,7 +210,9 @@ class Method:
         `total` is scaled so that the processes' mean gradient is that of the whole batch.
         """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
-        reconstruction, total, count, predicted_NM, true_NM = self._forward(batch.images, mask.visible, mask.masked)
+        reconstruction, total, count, predicted_NM, true_NM = self._forward(
+            batch.images, mask.visible, mask.masked, mask.blanked
+        )
         if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
         count = self._processes.sum(count.float())
@@ -230,10 +238,10 @@ class StudentPass(nn.Module):
         self.student, self.target, self.prediction_loss, self.autocast = student, target, prediction_loss, autocast
 
     def forward(
-        self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor
+        self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor, blanked_NV: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
         """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]."""
-        mask = Mask(visible_NV, masked_NM)
+        mask = Mask(visible_NV, masked_NM, blanked=blanked_NV)
         with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.student(images_NCHW, mask)
         target_NMP = self.target(images_NCHW, mask, self.student.patch_size)

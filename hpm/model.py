@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.blocks = Blocks(depth, embed_dim, num_heads, mlp_ratio)
         self.norm = LayerNorm(embed_dim)
 
-    def _embed(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
+    def _embed(self, images_NCHW: Tensor, mask: Mask | None, blank_11D: Tensor | None = None) -> Tensor:
         """[N, 1 + V, D]; all L patches are visible where `mask` is None."""
         proj = self.patch_embed.proj
         patches = patchify(images_NCHW, proj.kernel_size[0])
@@ -85,13 +85,21 @@ class Encoder(nn.Module):
         else:
             # Only what is seen is embedded: a convolution would embed what is then thrown away.
             patches, positions = mask.gather_visible(patches), pos_LD[mask.visible]
-        tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias) + positions
+        tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
+        if mask is not None and mask.blanked is not None:
+            if blank_11D is None:
+                raise ValueError("the mask blanks visible patches; set MaskedAutoencoder.blank_token = True")
+            tokens = torch.where(mask.blanked.unsqueeze(-1), blank_11D.to(tokens.dtype), tokens)
+        tokens = tokens + positions
         cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
         return torch.cat([cls_token.to(tokens.dtype), tokens], dim=1)
 
-    def forward(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
-        """[N, 1 + V, D]: the class token, then the visible patches in raster order, normalized."""
-        return self.norm(self.blocks(self._embed(images_NCHW, mask)))
+    def forward(self, images_NCHW: Tensor, mask: Mask | None = None, blank_11D: Tensor | None = None) -> Tensor:
+        """[N, 1 + V, D]: the class token, then the visible patches in raster order, normalized.
+
+        `blank_11D` stands for the patches that the mask blanks.
+        """
+        return self.norm(self.blocks(self._embed(images_NCHW, mask, blank_11D)))
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """[N, L]: the last block's attention from the class token to each patch of the full image, over all heads.
@@ -148,6 +156,8 @@ class MaskedAutoencoder(nn.Module):
         loss_predictor_depth: the loss predictor's blocks; 0 for a head on the reconstructor's last block instead of a
             second decoder; None for no loss predictor, which is plain MAE.
         mlp_ratio: hidden width of the feed-forward layers, relative to the width.
+        blank_token: have a learned token that the encoder sees in the place of visible patches which
+            `Curriculum.blank_ratio` hides. It belongs to pre-training: an exported encoder is without it.
     """
 
     decoder_pos_embed: Tensor
@@ -166,6 +176,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_num_heads: int = 16,
         loss_predictor_depth: int | None = 8,
         mlp_ratio: float = 4.0,
+        blank_token: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -193,6 +204,7 @@ class MaskedAutoencoder(nn.Module):
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, depth=depth,
             num_heads=num_heads, mlp_ratio=mlp_ratio,
         )  # fmt: skip
+        self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if blank_token else None
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.register_buffer("decoder_pos_embed", sincos_positions(decoder_embed_dim, self.grid).unsqueeze(0))
@@ -256,10 +268,12 @@ class MaskedAutoencoder(nn.Module):
             bound = math.sqrt(6 / (self.patch_pixels + weight.shape[1]))
             rows = weight.new_empty(self.patch_pixels, weight.shape[1]).uniform_(-bound, bound, generator=generator)
             weight.copy_(rows.mean(dim=0, keepdim=True))
+        if self.encoder_mask_token is not None:  # last, so that all others start as they would without it
+            nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
-        tokens = self._decoder_input(self.encoder(images_NCHW, mask), mask)
+        tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
         first = 1 + mask.num_visible
         hidden = self.reconstructor.blocks(tokens)
         reconstruction_NMP = self.reconstructor.predict(hidden, first)
@@ -270,7 +284,8 @@ class MaskedAutoencoder(nn.Module):
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """[N, M, P]: the masked patches' reconstruction alone."""
-        return self.reconstructor(self._decoder_input(self.encoder(images_NCHW, mask), mask), 1 + mask.num_visible)
+        tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
+        return self.reconstructor(tokens, 1 + mask.num_visible)
 
     def predict_loss(self, images_NCHW: Tensor) -> Tensor:
         """[N, L]: the predicted loss of every patch of the full, unmasked image. Reconstructs nothing."""
