@@ -12,6 +12,7 @@ from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator, Setting
 from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.mask import Mask, count_masked
+from curriculum.mask_ratio import UniformRatio
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
 from curriculum.samplers.base import largest, random_keys
@@ -36,9 +37,9 @@ class Curriculum(Scheduled):
         scheduler: progress -> alpha, the share of the mask that follows the difficulty, in [0, 1].
         difficulty: images and teacher -> scores, higher = harder.
         sampler: scores and alpha -> mask.
-        mask_ratio: masked share of the patches, in (0, 1), or a scheduler of it; `L - int(L * (1 - mask_ratio))`
-            patches are masked. Each number of patches is another shape to a compiled model: let it move in few steps
-            (`Stepped`).
+        mask_ratio: masked share of the patches, in (0, 1), a scheduler of it, or a `UniformRatio`, which is drawn anew
+            in each step; `L - int(L * (1 - mask_ratio))` patches are masked. Each number of patches is another shape
+            to a compiled model: let it move in few steps (`Stepped`).
         polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest.
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
             (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask.
@@ -53,13 +54,15 @@ class Curriculum(Scheduled):
     """
 
     def __init__(
-        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: Scalar = 0.75,
-        polarity: str = "hardest", throw_ratio: float = 0.0, blank_ratio: float = 0.0, score_every: int = 1,
+        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler,
+        mask_ratio: Scalar | UniformRatio = 0.75, polarity: str = "hardest", throw_ratio: float = 0.0,
+        blank_ratio: float = 0.0, score_every: int = 1,
     ) -> None:  # fmt: skip
         _require("scheduler", scheduler, Scheduler)
         _require("difficulty", difficulty, DifficultyEstimator)
         _require("sampler", sampler, Sampler)
-        ratios = values_of(mask_ratio)
+        self.mask_ratio = mask_ratio
+        ratios = self.mask_ratios()
         for ratio in ratios:
             if not 0.0 < ratio < 1.0:
                 raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
@@ -89,8 +92,8 @@ class Curriculum(Scheduled):
             name = type(sampler).__name__
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
         self.scheduler, self.difficulty, self.sampler = scheduler, difficulty, sampler
-        self.mask_ratio, self.polarity = mask_ratio, polarity
-        self.throw_ratio, self.blank_ratio, self.score_every = float(throw_ratio), float(blank_ratio), score_every
+        self.polarity, self.score_every = polarity, score_every
+        self.throw_ratio, self.blank_ratio = float(throw_ratio), float(blank_ratio)
         self.scores: Tensor | None = None
         # Bounds that time alone can break are found now, not in the middle of a run.
         for percent in range(101):
@@ -113,10 +116,20 @@ class Curriculum(Scheduled):
         names = [type(part).__name__ for part in (self.scheduler, self.difficulty, self.sampler)]
         return names if self.polarity == "hardest" else [*names, self.polarity]
 
-    def count_masked(self, num_patches: int, progress: float = 1.0) -> int:
-        """M at `progress`, of L patches. Default: at the end."""
-        ratio = self.mask_ratio(progress) if isinstance(self.mask_ratio, Scheduler) else self.mask_ratio
-        return count_masked(num_patches, ratio)
+    def mask_ratios(self) -> list[float]:
+        """Every mask ratio that time or chance brings, as far as they alone decide."""
+        return list(self.mask_ratio.values) if isinstance(self.mask_ratio, UniformRatio) else values_of(self.mask_ratio)
+
+    def count_masked(self, num_patches: int, progress: float = 1.0, noise: Noise | None = None) -> int:
+        """M at `progress`, of L patches. Default: at the end.
+
+        Where chance decides it, M of the noise's step. Without noise that of the mean ratio, which is what a step costs
+        on average: single steps mask fewer or more.
+        """
+        ratio = self.mask_ratio
+        if isinstance(ratio, UniformRatio):
+            return count_masked(num_patches, ratio.mean if noise is None else ratio.draw(noise))
+        return count_masked(num_patches, ratio(progress) if isinstance(ratio, Scheduler) else ratio)
 
     def count_thrown(self, num_patches: int) -> int:
         """T, of L patches."""
@@ -127,7 +140,7 @@ class Curriculum(Scheduled):
         return int(num_visible * self.blank_ratio)
 
     def asks_teacher(self, progress: float, num_patches: int) -> bool:
-        """Whether drawing at this progress runs the difficulty estimator."""
+        """Whether drawing at this progress runs the difficulty estimator; at the mean ratio where chance decides it."""
         return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
 
     def check(self, teacher: Teacher | None, num_patches: int) -> None:
@@ -137,7 +150,7 @@ class Curriculum(Scheduled):
             ValueError: where the ratios leave no patch visible or masked, or the difficulty needs what the teacher
                 does not have.
         """
-        for ratio in values_of(self.mask_ratio):
+        for ratio in self.mask_ratios():
             self.difficulty.check(num_patches, masked := count_masked(num_patches, ratio))
             visible = num_patches - masked - self.count_thrown(num_patches)
             if visible < 1:
@@ -180,7 +193,8 @@ class Curriculum(Scheduled):
             noise: this batch's randomness, one row for each image, on the images' device.
         """
         alpha = self.alpha(progress) if noise.step % self.score_every == 0 else 0.0
-        num_patches, num_masked = batch.num_patches, self.count_masked(batch.num_patches, progress)
+        num_patches = batch.num_patches
+        num_masked = self.count_masked(num_patches, progress, noise)
         difficulty, sampler = self.difficulty.at(progress), self.sampler.at(progress)
         self.scores, priority_NL = None, None
         if sampler.needs_scores(alpha, num_masked):

@@ -65,7 +65,7 @@ def parts() -> dict[str, list[type]]:
             curriculum.HardestFirst, curriculum.Hint, curriculum.MultiBlock, curriculum.Pool, curriculum.Quotas,
             curriculum.Random, curriculum.Stratified, curriculum.Weighted,
         ],
-        "curriculum": [curriculum.Curriculum],
+        "curriculum": [curriculum.Curriculum, curriculum.UniformRatio],
         "targets": [targets.Pixels, targets.NormalizedPixels],
         "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss, losses.ListwiseLoss, losses.ContrastiveLoss],
         "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
