@@ -65,7 +65,7 @@ def parts() -> dict[str, list[type]]:
             curriculum.HardestFirst, curriculum.Hint, curriculum.MultiBlock, curriculum.Pool, curriculum.Quotas,
             curriculum.Random, curriculum.Stratified, curriculum.Weighted,
         ],
-        "curriculum": [curriculum.Curriculum],
+        "curriculum": [curriculum.Curriculum, curriculum.UniformRatio],
         "targets": [
             targets.HOG, targets.NormalizedPixels, targets.Pixels, targets.TeacherFeatures, targets.TimmFeatures,
             targets.WeightedTargets,

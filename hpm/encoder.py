@@ -55,14 +55,18 @@ class Encoder(nn.Module, ABC):
         return self.img_size // self.patch_size, self.img_size // self.patch_size
 
     @abstractmethod
-    def forward(self, images_NCHW: Tensor, mask: Mask | None = None, mask_token: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images_NCHW: Tensor, mask: Mask | None = None, mask_token: Tensor | None = None, *,
+        in_place: bool = False,
+    ) -> Tensor:  # fmt: skip
         """[N, prefix + tokens, D], normalized: the prefix tokens, then the patches' in raster order.
 
         Args:
             images_NCHW: images.
             mask: None where every patch is seen.
-            mask_token: [1, 1, embed_dim], stands in for every patch that `mask` hides, and L tokens
-                come out. Without it hidden patches are left out, and V tokens come out.
+            mask_token: [1, 1, embed_dim], stands in for what is hidden and not left out.
+            in_place: the mask token stands in for every patch that is not seen, and L tokens come out. Otherwise only
+                visible patches come out, V of them, and it stands in for those that the mask blanks.
         """
 
     @abstractmethod
@@ -97,9 +101,12 @@ class Encoder(nn.Module, ABC):
                 module.grad_checkpointing = enable
 
     def hidden(self, mask: Mask) -> Tensor:
-        """Bool [N, L]: the patches that the encoder does not see, masked or thrown away."""
+        """Bool [N, L]: the patches that the encoder does not see, masked, thrown away or blanked."""
         shape = (mask.visible.shape[0], self.grid[0] * self.grid[1])
-        return torch.ones(shape, dtype=torch.bool, device=mask.visible.device).scatter_(1, mask.visible, False)
+        hidden_NL = torch.ones(shape, dtype=torch.bool, device=mask.visible.device)
+        if mask.blanked is None:
+            return hidden_NL.scatter_(1, mask.visible, False)
+        return hidden_NL.scatter_(1, mask.visible, mask.blanked)
 
     def _with_weights(self, model: nn.Module, *, norm_last: bool) -> nn.Module:
         """Load this encoder's weights into timm's model, which must have all of them and nothing else but a head."""
@@ -186,26 +193,34 @@ class ViT(Encoder):
         )
         self.norm = LayerNorm(embed_dim)
 
-    def forward(self, images_NCHW: Tensor, mask: Mask | None = None, mask_token: Tensor | None = None) -> Tensor:
-        tokens = self._embed(images_NCHW, mask, mask_token)
+    def forward(
+        self, images_NCHW: Tensor, mask: Mask | None = None, mask_token: Tensor | None = None, *,
+        in_place: bool = False,
+    ) -> Tensor:  # fmt: skip
+        tokens = self._embed(images_NCHW, mask, mask_token, in_place=in_place)
         return self.norm(self.blocks(tokens, self._bias()))
 
-    def _embed(self, images_NCHW: Tensor, mask: Mask | None, mask_token: Tensor | None = None) -> Tensor:
+    def _embed(
+        self, images_NCHW: Tensor, mask: Mask | None, mask_token: Tensor | None = None, *, in_place: bool = False
+    ) -> Tensor:
         """[N, 1 + V, D], or [N, 1 + L, D] where nothing is left out."""
-        proj = self.patch_embed.proj
-        patches, leave_out = patchify(images_NCHW, self.patch_size), mask is not None and mask_token is None
-        if leave_out:
-            # Only what is seen is embedded: a convolution would embed what is then thrown away.
-            assert mask is not None
-            patches = mask.gather_visible(patches)
-        tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
-        if mask is not None and mask_token is not None:
-            tokens = torch.where(self.hidden(mask).unsqueeze(2), mask_token.to(tokens.dtype), tokens)
+        patches, proj = patchify(images_NCHW, self.patch_size), self.patch_embed.proj
         cls_token: Tensor = self.cls_token
-        if self.shared_rel_pos is None:
-            pos_LD = self.pos_embed[0, 1:]
-            tokens = tokens + (pos_LD[mask.visible] if leave_out and mask is not None else pos_LD.unsqueeze(0))
-            cls_token = cls_token + self.pos_embed[:, :1]
+        absolute = self.shared_rel_pos is None
+        positions, hidden = self.pos_embed[0, 1:] if absolute else None, None
+        if mask is not None and not in_place:
+            # Only what is seen is embedded: a convolution would embed what is then thrown away.
+            patches, hidden = mask.gather_visible(patches), mask.blanked
+            positions = positions[mask.visible] if positions is not None else None
+        elif mask is not None:
+            hidden = self.hidden(mask)
+        tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
+        if hidden is not None:
+            if mask_token is None:
+                raise ValueError("the mask blanks visible patches; set MaskedAutoencoder.blank_token = True")
+            tokens = torch.where(hidden.unsqueeze(2), mask_token.to(tokens.dtype), tokens)
+        if positions is not None:
+            tokens, cls_token = tokens + positions, cls_token + self.pos_embed[:, :1]
         return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
 
     def _bias(self) -> Tensor | None:

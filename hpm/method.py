@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from curriculum import Batch, Curriculum, Mask, Noise
 from hpm.distributed import Processes, shard, whole
 from hpm.losses import PredictionLoss, RelativeLoss, ranking_accuracy
-from hpm.model import MaskedModel
+from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.targets import Target
 from hpm.teacher import Decay, MovingAverageTeacher
 
@@ -105,6 +105,14 @@ class Method:
         self.teacher = MovingAverageTeacher(model, target, average=False)  # `prepare` starts the average
         self._forward: Callable[..., tuple[Any, ...]] = self._student_pass()
         curriculum.check(self.teacher, model.num_patches)
+        if isinstance(model, MaskedAutoencoder) and (curriculum.blank_ratio > 0) != (
+            model.encoder_mask_token is not None
+        ):
+            needed = curriculum.blank_ratio > 0
+            raise ValueError(
+                f"Curriculum.blank_ratio = {curriculum.blank_ratio} {'needs' if needed else 'never uses'} a mask token "
+                f"in the encoder; set MaskedAutoencoder.blank_token = {needed}"
+            )
         if teacher_decay is None and curriculum.difficulty.needs and curriculum.sampler.needs_scores(1.0, 1):
             name = type(curriculum.difficulty).__name__
             raise ValueError(
@@ -228,7 +236,7 @@ class Method:
         self.target.advance(progress)
         target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
         reconstruction, total, count, predicted_NM, true_NM = self._forward(
-            batch.images, mask.visible, mask.masked, target_NMP
+            batch.images, mask.visible, mask.masked, target_NMP, mask.blanked
         )
         if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
@@ -255,10 +263,15 @@ class StudentPass(nn.Module):
         self.student, self.target, self.prediction_loss, self.autocast = student, target, prediction_loss, autocast
 
     def forward(
-        self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor, target_NMP: Tensor
+        self,
+        images_NCHW: Tensor,
+        visible_NV: Tensor,
+        masked_NM: Tensor,
+        target_NMP: Tensor,
+        blanked_NV: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
         """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]."""
-        mask = Mask(visible_NV, masked_NM)
+        mask = Mask(visible_NV, masked_NM, blanked=blanked_NV)
         with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.student(images_NCHW, mask)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)

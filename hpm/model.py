@@ -181,6 +181,8 @@ class MaskedAutoencoder(MaskedModel):
         loss_predictor_depth: the loss predictor's blocks; 0 for a head on the reconstructor's last block instead of a
             second decoder; None for no loss predictor, which is plain MAE.
         mlp_ratio: hidden width of the feed-forward layers, relative to the width.
+        blank_token: have a learned token that the encoder sees in the place of visible patches which
+            `Curriculum.blank_ratio` hides. It belongs to pre-training: an exported encoder is without it.
     """
 
     decoder_pos_embed: Tensor
@@ -201,6 +203,7 @@ class MaskedAutoencoder(MaskedModel):
         decoder_num_heads: int = 16,
         loss_predictor_depth: int | None = 8,
         mlp_ratio: float = 4.0,
+        blank_token: bool = False,
     ) -> None:
         super().__init__()
         require_sizes(
@@ -220,6 +223,7 @@ class MaskedAutoencoder(MaskedModel):
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, depth=depth,
             num_heads=num_heads, mlp_ratio=mlp_ratio,
         )  # fmt: skip
+        self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if blank_token else None
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.register_buffer("decoder_pos_embed", sincos_positions(decoder_embed_dim, self.grid).unsqueeze(0))
@@ -277,9 +281,11 @@ class MaskedAutoencoder(MaskedModel):
             bound = math.sqrt(6 / (self.patch_pixels + weight.shape[1]))
             rows = weight.new_empty(self.patch_pixels, weight.shape[1]).uniform_(-bound, bound, generator=generator)
             weight.copy_(rows.mean(dim=0, keepdim=True))
+        if self.encoder_mask_token is not None:  # last, so that all others start as they would without it
+            nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        tokens = self._decoder_input(self.encoder(images_NCHW, mask), mask)
+        tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
         first = 1 + mask.num_visible
         hidden = self.reconstructor.blocks(tokens)
         reconstruction_NMP = self.reconstructor.predict(hidden, first)
@@ -289,7 +295,9 @@ class MaskedAutoencoder(MaskedModel):
         return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        return self.reconstructor(self._decoder_input(self.encoder(images_NCHW, mask), mask), 1 + mask.num_visible)
+        return self.reconstructor(
+            self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask), 1 + mask.num_visible
+        )
 
     def predict_loss(self, images_NCHW: Tensor) -> Tensor:
         if self.loss_predictor is None:

@@ -28,8 +28,8 @@ class SimMIM(MaskedModel):
 
     The encoder sees every patch, a mask token in the place of each that is hidden; a linear head on its tokens
     reconstructs. The loss predictor is another head on the same tokens, or transformer blocks and a head. Patches
-    that a curriculum throws away are hidden, and not reconstructed. As published it masks 0.6 of cells of 32 pixels
-    (`Cells`, or the cells of a `Swin`) and minimizes absolute errors (`Pixels.error = 'absolute'`).
+    that a curriculum throws away, or blanks, are hidden, and not reconstructed. As published it masks 0.6 of cells of
+    32 pixels (`Cells`, or the cells of a `Swin`) and minimizes absolute errors (`Pixels.error = 'absolute'`).
 
     Args:
         encoder: a `ViT` or a `Swin`.
@@ -88,14 +88,15 @@ class SimMIM(MaskedModel):
                 nn.init.constant_(parameter, 1.0 if kind == "weight" else 0.0)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        tokens = self.encoder(images_NCHW, mask, self.mask_token)
+        tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
         reconstruction_NMP = self.head(self._masked(tokens, mask))
         if self.loss_predictor is None:
             return Output(reconstruction_NMP, None)
         return Output(reconstruction_NMP, self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1))
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        return self.head(self._masked(self.encoder(images_NCHW, mask, self.mask_token), mask))
+        tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+        return self.head(self._masked(tokens, mask))
 
     def predict_loss(self, images_NCHW: Tensor) -> Tensor:
         if self.loss_predictor is None:

@@ -69,11 +69,14 @@ class Swin(Encoder):
         swin = SwinTransformer(num_classes=0, drop_path_rate=0.0, weight_init="skip", **self._arguments)
         self.patch_embed, self.layers, self.norm = swin.patch_embed, swin.layers, swin.norm
 
-    def forward(self, images_NCHW: Tensor, mask: Mask | None = None, mask_token: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images_NCHW: Tensor, mask: Mask | None = None, mask_token: Tensor | None = None, *,
+        in_place: bool = False,
+    ) -> Tensor:  # fmt: skip
         tokens_NHWD = self.patch_embed(images_NCHW)
         if mask is not None:
-            if mask_token is None:
-                raise ValueError("a Swin sees whole images and leaves no patch out: give it a mask token")
+            if mask_token is None or not in_place:
+                raise ValueError("a Swin leaves no patch out: give it a mask token that stands in its place")
             side = tokens_NHWD.shape[1] // self.grid[0]
             hidden = self.hidden(mask).view(-1, *self.grid).repeat_interleave(side, 1).repeat_interleave(side, 2)
             token = mask_token.to(tokens_NHWD.dtype).view(1, 1, 1, -1)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,12 +73,13 @@ def test_what_comes_out(name: str, depth: int | None) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_hidden_pixels_are_not_seen_and_others_are(name: str) -> None:
-    """Thrown ones are hidden too. The mask token alone stands for them."""
-    model, images, mask = build(name), some(), drawn(8, 3)
+    """Thrown and blanked ones are hidden too. The mask token alone stands for them."""
+    model, images = build(name), some()
+    mask = replace(drawn(8, 3), blanked=torch.tensor([[True, False, True, False, False]] * 3))
     before = model(images, mask).reconstruction_NMP
     size = model.patch_size
     hidden = model.encoder.hidden(mask).view(3, 1, 4, 4).repeat_interleave(size, 2).repeat_interleave(size, 3)
-    assert hidden.float().mean() == pytest.approx(11 / 16)
+    assert hidden.float().mean() == pytest.approx(13 / 16)
     other = torch.where(hidden, torch.full_like(images, 7.0), images)
     torch.testing.assert_close(model(other, mask).reconstruction_NMP, before, rtol=0, atol=0)
     assert not torch.allclose(model(torch.where(hidden, images, images + 1), mask).reconstruction_NMP, before)
