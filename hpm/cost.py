@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from curriculum import Batch, Mask, Noise, Setting
+from curriculum.mask import count_masked
 from hpm.clock import Clock
 from hpm.method import Method
 from hpm.model import MaskedAutoencoder, MaskedModel
@@ -49,9 +50,9 @@ def spared(method: Method) -> int:
     token, also those that are visible.
     """
     model = method.student
-    if not isinstance(model, MaskedAutoencoder):
-        return 0
     masked = method.curriculum.count_masked(model.num_patches)
+    if not isinstance(model, MaskedAutoencoder):  # published SimMIM reconstructs every patch
+        return model.outputs * model.encoder.num_features * (model.num_patches - masked)
     others = 1 + model.num_patches - masked
     return model.patch_pixels * masked * model.encoder.embed_dim + model.outputs * others * model.mask_token.shape[-1]
 
@@ -162,7 +163,8 @@ def memory(
     kept = activations(method, low=low, grad_checkpointing=grad_checkpointing)
     return {
         "weights": 4 * student / shards, "gradients": 4 * student / shards, "optimizer": 8 * student / shards,
-        "teacher": 4 * count["teacher"] / shards, "low-precision weights": 2.0 * student if low else 0.0,
+        "teacher": 4 * count["teacher"] / shards, "network of the target": 4.0 * method.target.num_parameters,
+        "low-precision weights": 2.0 * student if low else 0.0,
         "activations": micro_batch * kept,
     }  # fmt: skip
 
@@ -174,19 +176,26 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
     where r is the ratio of its feed-forward layer: the inputs of both norms, of four matrix products and of the
     activation function, and q, k, v of the fused attention, which keeps no attention map. With gradient
     checkpointing a block keeps its input, 4 D, and one block at a time all the rest. To the blocks come the heads'
-    inputs, the error of the reconstruction and the pairs of the prediction loss. A compiled model keeps less.
+    inputs, the error of the reconstruction, the pairs of the prediction loss, and the attention maps of a Swin, whose
+    kernel is not fused. A compiled model keeps less.
 
     Args:
         method: the method.
         low: whether autocast computes in 16 bits.
         grad_checkpointing: whether blocks compute their activations again in the backward pass.
     """
-    model = method.student
-    masked = method.curriculum.count_masked(model.num_patches)
-    thrown = method.curriculum.count_thrown(model.num_patches)
-    sizes = [tokens * width for tokens, width in model.block_sizes(masked, thrown)]
+    model, curriculum = method.student, method.curriculum
+    ratios = curriculum.mask_ratios()
+    thrown = curriculum.count_thrown(model.num_patches)
     each = 20 + 4 * model.mlp_ratio if low else 32 + 8 * model.mlp_ratio
-    blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
-    heads = sum(model.head_widths) * masked * (6 if low else 8)
-    pairs = 5 * masked**2 if model.loss_predictor is not None else 0
-    return blocks + heads + 4 * masked * model.outputs + pairs
+    maps = 0 if grad_checkpointing else (6 if low else 4) * model.encoder.attention_values()
+
+    def kept(masked: int) -> float:
+        sizes = [tokens * width for tokens, width in model.block_sizes(masked, thrown)]
+        blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
+        heads = sum(model.head_widths) * masked * (6 if low else 8)
+        pairs = 5 * masked**2 if model.loss_predictor is not None else 0
+        return blocks + maps + heads + 4 * masked * model.outputs + pairs
+
+    # Where the ratio moves, the step that keeps most.
+    return max(kept(count_masked(model.num_patches, ratio)) for ratio in (min(ratios), max(ratios)))

@@ -77,6 +77,10 @@ class Encoder(nn.Module, ABC):
     def block_sizes(self, tokens: int) -> list[tuple[int, int]]:
         """(tokens, width) of each block, where `tokens` patches are embedded; what a block costs follows from it."""
 
+    def attention_values(self) -> int:
+        """Values of the attention maps that a backward pass of one image keeps; 0 where a fused kernel keeps none."""
+        return 0
+
     @abstractmethod
     def timm_architecture(self) -> tuple[str, dict[str, Any]]:
         """The name of a timm model, and the arguments that make it this encoder."""

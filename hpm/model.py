@@ -77,9 +77,14 @@ class MaskedModel(nn.Module, ABC):
         return self.patch_size**2 * self.in_chans
 
     @property
-    @abstractmethod
     def outputs(self) -> int:
         """P, what is reconstructed of each patch; its pixels, until `set_outputs`."""
+        return self.reconstruction_head.out_features
+
+    @property
+    @abstractmethod
+    def reconstruction_head(self) -> nn.Linear:
+        """What gives the reconstruction's values."""
 
     @abstractmethod
     def set_outputs(self, outputs: int) -> None:
@@ -238,8 +243,8 @@ class MaskedAutoencoder(MaskedModel):
         return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
 
     @property
-    def outputs(self) -> int:
-        return self.reconstructor.head.out_features
+    def reconstruction_head(self) -> nn.Linear:
+        return self.reconstructor.head
 
     def set_outputs(self, outputs: int) -> None:
         if outputs != self.outputs:

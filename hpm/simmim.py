@@ -57,8 +57,8 @@ class SimMIM(MaskedModel):
         self.init_weights()
 
     @property
-    def outputs(self) -> int:
-        return self.head.out_features
+    def reconstruction_head(self) -> nn.Linear:
+        return self.head
 
     def set_outputs(self, outputs: int) -> None:
         if outputs != self.outputs:

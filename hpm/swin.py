@@ -92,6 +92,12 @@ class Swin(Encoder):
         return [(first // 4**stage, self.embed_dim * 2**stage) for stage, depth in enumerate(depths)
                 for _ in range(depth)]  # fmt: skip
 
+    def attention_values(self) -> int:
+        maps = zip(self.layers, self._arguments["depths"], self._arguments["num_heads"], strict=True)
+        sides = [(stage.output_resolution[0], stage.blocks[0].window_size[0], depth * heads)
+                 for stage, depth, heads in maps]  # fmt: skip
+        return sum(side**2 * window**2 * count for side, window, count in sides)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for stage in self.layers:
             stage.grad_checkpointing = enable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ from hpm.run import Run
 from hpm.runfolder import RunFolder
 from hpm.signals import StopSignals
 from hpm.step import TrainingStep
+from hpm.targets import Pixels
 from hpm.tracking import MLflowTracker
 from hpm.version import source_version
 
@@ -173,16 +175,28 @@ class Trainer:
         Raises:
             UserError: if the file is no checkpoint, or of another model.
         """
-        student, lines = self.method.student, []
+        student, target, lines = self.method.student, self.method.target, []
         student.init_weights(torch.Generator().manual_seed(self.seed))
+        head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
+        of_pixels = isinstance(target, Pixels)
         if path.is_dir():
-            checkpoint.Checkpoint(path).load_into(student, "student")
+            saved = checkpoint.Checkpoint(path)
+            found = re.search(r"^Method\.target = @(?:[\w.]*[./])?(\w+)\(", saved.values["config"], re.MULTILINE)
+            other = "" if found is None else found[1]
+            same = other == type(target).__name__ or (of_pixels and other in ("Pixels", "NormalizedPixels"))
+            saved.load_into(student, "student", but=None if same else f"{head}.")
         elif isinstance(student, MaskedAutoencoder):
-            lines = published.take_published(student, path)
+            other, same = "pixels", of_pixels
+            lines = published.take_published(student, path, but=None if same else f"{head}.")
         else:
             raise UserError(
                 f"{path} is a file: published weights are read into a MaskedAutoencoder, and Method.model = "
                 f"{type(student).__name__}; give a checkpoint-* folder of a run"
+            )
+        if not same:
+            lines.append(
+                f"the head starts from initialization: it is of {other or 'another target'} in {path}, and "
+                f"Method.target = {type(target).__name__}"
             )
         self.start = {name: tensor.clone() for name, tensor in student.state_dict().items()}
         return lines

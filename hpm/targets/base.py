@@ -59,6 +59,11 @@ class Target(ABC):
         """
         return None
 
+    @property
+    def num_parameters(self) -> int:
+        """Of a network of its own, which lies beside the student; 0 where it has none."""
+        return 0
+
     def load(self) -> None:  # noqa: B027, most have nothing to read
         """Read what it needs from disk or a hub; before training creates anything.
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,6 @@ class TimmFeatures(FeatureTarget):
         self.model, self.checkpoint, self.img_size, self.pretrained = model, checkpoint, img_size, pretrained
         if img_size is not None and img_size < 1:
             raise ValueError(f"TimmFeatures.img_size = {img_size} must be at least 1")
-        if checkpoint is not None and not Path(checkpoint).is_file():
-            raise ValueError(f"TimmFeatures.checkpoint = {checkpoint!r} is no file; give one of weights")
         if checkpoint is not None and not pretrained:
             raise ValueError(
                 "TimmFeatures.pretrained = False asks for random weights, and TimmFeatures.checkpoint for a file's; "
@@ -121,6 +120,11 @@ class TimmFeatures(FeatureTarget):
             )
         return self._frozen.width
 
+    @property
+    def num_parameters(self) -> int:
+        assert self._frozen is not None  # by `outputs`
+        return self._frozen.num_parameters
+
     def load(self) -> None:
         assert self._frozen is not None  # by `outputs`
         self._frozen.load()
@@ -130,7 +134,7 @@ class TimmFeatures(FeatureTarget):
         mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         assert self._frozen is not None  # by `outputs`
-        self._frozen.prepare(device, autocast, mean, std)
+        self._frozen.prepare(autocast, mean, std)
         self._answer.forget()
 
     def features(self, images_NCHW: Tensor, teacher: Teacher | None) -> Tensor:
@@ -160,13 +164,21 @@ class _Frozen:
             patch = size[0] if isinstance(size, tuple) else size
             self.seen = settings.img_size or -(-student.img_size // patch) * patch
             self._sized = bool(plain.pretrained_cfg.get("fixed_input_size"))
-            self._network: Any = self._build()
+            channels, *_, side = plain.pretrained_cfg["input_size"]
+            as_it_is = channels == student.in_chans and (side == self.seen or not self._sized)
+            self._network: Any = plain.eval().requires_grad_(False) if as_it_is else self._build()
             _, self.width, *grid = self._map(torch.zeros(1, student.in_chans, self.seen, self.seen)).shape
         self.grid = tuple(grid)
-        self._loaded, self._dtype, self._device = False, torch.float32, torch.device("meta")
+        self._loaded = False
+        self._autocast: torch.dtype | None = None
         self._mean: Sequence[float] | None = None
         self._std: Sequence[float] | None = None
         self._scale_2C11: Tensor | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the network."""
+        return sum(parameter.numel() for parameter in self._network.parameters())
 
     def _build(self, **more: Any) -> Any:
         sized = {"img_size": self.seen} if self._sized else {}
@@ -190,23 +202,24 @@ class _Frozen:
         """
         if self._loaded:
             return
-        file = self.settings.checkpoint
-        more = {} if file is None else {"pretrained_cfg_overlay": {"file": file}}
+        file, model = self.settings.checkpoint, f"TimmFeatures.model = {self.settings.model!r}"
+        if file is not None and not Path(file).is_file():
+            raise UserError(f"TimmFeatures.checkpoint = {file!r} is no file; give one of the weights of {model}")
+        more = {} if file is None else {"pretrained_cfg_overlay": {"file": file, "source": ""}}
         try:
-            network = self._seeded(pretrained=self.settings.pretrained, **more)
-            untouched = [] if file is None else _same(network, self._seeded(pretrained=False))
+            with _missing_weights(type(self._network)) as missing:
+                network = self._seeded(pretrained=self.settings.pretrained, **more)
         except Exception as error:
-            what = f"model = {self.settings.model!r}" if file is None else f"checkpoint = {file!r}"
-            raise UserError(
-                f"TimmFeatures.{what} cannot be loaded: {_line(error)}; check the name and the connection, or give the "
-                "weights by TimmFeatures.checkpoint" if file is None else
-                f"TimmFeatures.{what} does not fit TimmFeatures.model = {self.settings.model!r}: {_line(error)}"
-            ) from error  # fmt: skip
-        if untouched:
-            raise UserError(
-                f"TimmFeatures.checkpoint = {file!r} does not fit TimmFeatures.model = {self.settings.model!r}: it has "
-                f"no {untouched[0]}{f', nor {len(untouched) - 1} others' if len(untouched) > 1 else ''}"
-            )
+            if file is None:
+                raise UserError(
+                    f"{model} cannot be loaded: {_line(error)}; check the name and the connection, or give a file of "
+                    "the weights by TimmFeatures.checkpoint"
+                ) from error
+            raise UserError(f"TimmFeatures.checkpoint = {file!r} does not fit {model}: {_line(error)}") from error
+        if missing:
+            others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+            where = f"TimmFeatures.checkpoint = {file!r} does not fit {model}: it has" if file else f"{model} has"
+            raise UserError(f"{where} no {missing[0]}{others}")
         self._network, self._loaded = network, True
 
     def _seeded(self, **more: Any) -> Any:
@@ -216,18 +229,14 @@ class _Frozen:
             torch.default_generator.manual_seed(0)
             return self._build(**more)
 
-    def prepare(
-        self, device: torch.device, dtype: torch.dtype | None, mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-    ) -> None:  # fmt: skip
-        """See `Target.prepare`; the network moves when it is first asked."""
-        self._device, self._dtype, self._mean, self._std = device, dtype or torch.float32, mean, std
-        self._scale_2C11 = None
+    def prepare(self, autocast: torch.dtype | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        """See `Target.prepare`; the network moves to the images when it is first asked."""
+        self._autocast, self._mean, self._std, self._scale_2C11 = autocast, mean, std, None
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         if images_NCHW.device.type != "meta" and self._scale_2C11 is None:
             self.load()
-            self._network = self._network.to(images_NCHW.device, self._dtype)
+            self._network = self._network.to(images_NCHW.device)
             self._scale_2C11 = self._normalization().to(images_NCHW.device)
         with torch.inference_mode():
             images = images_NCHW.float()
@@ -235,7 +244,10 @@ class _Frozen:
                 images = images * self._scale_2C11[0] + self._scale_2C11[1]
             if images.shape[-1] != self.seen:
                 images = F.interpolate(images, (self.seen, self.seen), mode="bicubic", antialias=True)
-            map_NDHW = self._map(images.to(self._dtype)).float()
+            low = nullcontext() if self._autocast is None else torch.autocast(images.device.type, self._autocast)
+            with low:
+                map_NDHW = self._map(images)
+            map_NDHW = map_NDHW.float()
             if self.grid != self._student_grid:
                 smaller = self._student_grid[0] < self.grid[0]
                 map_NDHW = F.interpolate(map_NDHW, self._student_grid, mode="bilinear", antialias=smaller)
@@ -257,14 +269,25 @@ def _per_channel(values: Sequence[float], channels: int) -> Tensor:
     return found if len(found) == channels else found.mean().expand(channels)
 
 
-def _same(network: nn.Module, random: nn.Module) -> list[str]:
-    """Parameters that are as random as those of another network, and so were not loaded."""
-    others = dict(random.named_parameters())
-    return [
-        name for name, parameter in network.named_parameters()
-        if parameter.numel() > 1 and parameter.std() > 0 and torch.equal(parameter, others[name])
-    ]  # fmt: skip
+@contextmanager
+def _missing_weights(kind: type[nn.Module]) -> Iterator[list[str]]:
+    """What networks of this class lack when they are loaded: timm is lenient where a head differs, and tells nobody."""
+    missing: list[str] = []
+    load = kind.load_state_dict
+
+    def noting(self: nn.Module, *arguments: Any, **settings: Any) -> Any:
+        found = load(self, *arguments, **settings)
+        missing.extend(found.missing_keys)
+        return found
+
+    kind.load_state_dict = noting  # type: ignore[method-assign]
+    try:
+        yield missing
+    finally:
+        kind.load_state_dict = load  # type: ignore[method-assign]
 
 
 def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Why, in one line: the first, and the one after it where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

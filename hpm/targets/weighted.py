@@ -74,6 +74,10 @@ class WeightedTargets(Target):
                 return pixels
         return None
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(target.num_parameters for target in self.targets)
+
     def load(self) -> None:
         for target in self.targets:
             target.load()
