@@ -10,8 +10,9 @@ INSTALLED := $(VENV)/.installed
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data.
 	$(BIN)/hpm pretrain quickstart
 
-test: $(INSTALLED)  ## Install, and run every test.
-	$(BIN)/python -m pytest
+# One thread for each process of the tests, and as many of these as there are cores, but each takes a gigabyte.
+test: $(INSTALLED)  ## Install, and run every test, on all cores.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 install: $(INSTALLED)  ## Create .venv and install the project with its development tools.
 

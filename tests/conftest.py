@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path.append(str(Path(__file__).parent / "plugins"))
+
+from forks import Forks
 
 TINY = """
 include 'base.gin'
@@ -41,6 +45,14 @@ MLflowTracker.enabled = False
 def _one_thread() -> None:
     """Small tensors are faster on one thread, and other processes of a test get a core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes that have imported everything: an `hpm` of its own, or several as under torchrun."""
+    forks = Forks()
+    yield forks
+    forks.close()
 
 
 @pytest.fixture

@@ -79,14 +79,15 @@ class DifficultyConformance(ABC):
         """A new estimator, configured the same each time."""
 
     def cases(self) -> Iterator[_Case]:
-        """Batches of every grid, number of channels and ratio."""
-        for grid in self.grids:
-            for channels in self.channels:
-                for ratio in self.mask_ratios:
-                    batch = tiny_batch(grid=grid, channels=channels, patch_size=_PATCH_SIZE, device=self.device)
-                    noise = Noise.for_batch(seed=3, step=5, batch_size=len(batch), first=8, device=self.device)
-                    name = f"a grid of {grid[0]} x {grid[1]}, {channels} channels and a mask ratio of {ratio}"
-                    yield _Case(name, batch, count_masked(batch.num_patches, ratio), noise)
+        """Batches of every grid, each with every number of channels and with every ratio."""
+        for turn, grid in enumerate(self.grids):
+            for place in range(max(len(self.channels), len(self.mask_ratios))):
+                channels = self.channels[place % len(self.channels)]
+                ratio = self.mask_ratios[(place + turn) % len(self.mask_ratios)]
+                batch = tiny_batch(grid=grid, channels=channels, patch_size=_PATCH_SIZE, device=self.device)
+                noise = Noise.for_batch(seed=3, step=5, batch_size=len(batch), first=8, device=self.device)
+                name = f"a grid of {grid[0]} x {grid[1]}, {channels} channels and a mask ratio of {ratio}"
+                yield _Case(name, batch, count_masked(batch.num_patches, ratio), noise)
 
     def score(self, estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
         """Scores of one call, with a teacher only where the estimator says that it needs one.

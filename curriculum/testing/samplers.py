@@ -73,15 +73,20 @@ class SamplerConformance(ABC):
         """A new sampler, configured the same each time."""
 
     def cases(self, alphas: tuple[float, ...] | None = None) -> Iterator[_Case]:
-        """Every grid, ratio and alpha with scores of every kind."""
+        """Scores of every kind on every grid, each with every ratio and with every alpha.
+
+        Of the ratios and alphas each pair meets somewhere, not with all scores on all grids: that would take several
+        times as long.
+        """
         noise = Noise.for_batch(seed=7, step=11, batch_size=_NUM_IMAGES, first=4, device=self.device)
-        for grid in self.grids:
+        ratios, alphas = self.mask_ratios, self.alphas if alphas is None else alphas
+        for number, grid in enumerate(self.grids):
             num_patches = grid[0] * grid[1]
-            for kind, scores_NL in _score_kinds(noise, num_patches).items():
-                for ratio in self.mask_ratios:
-                    for alpha in self.alphas if alphas is None else alphas:
-                        name = f"{kind} scores, a grid of {grid[0]} x {grid[1]}, a ratio of {ratio} and alpha = {alpha}"
-                        yield _Case(name, scores_NL, alpha, count_masked(num_patches, ratio), grid, noise)
+            for turn, (kind, scores_NL) in enumerate(_score_kinds(noise, num_patches).items(), start=number):
+                for place in range(max(len(ratios), len(alphas))):
+                    ratio, alpha = ratios[place % len(ratios)], alphas[(place + turn) % len(alphas)]
+                    name = f"{kind} scores, a grid of {grid[0]} x {grid[1]}, a ratio of {ratio} and alpha = {alpha}"
+                    yield _Case(name, scores_NL, alpha, count_masked(num_patches, ratio), grid, noise)
 
     def draw(self, sampler: Sampler, case: _Case, *, with_scores: bool = True) -> Mask:
         """Draw the masks of one call."""

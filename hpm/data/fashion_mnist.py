@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import math
 import zlib
@@ -60,6 +61,8 @@ class FashionMNIST(ImageSource):
     def _train(self) -> TensorSplit:
         split = self._read("train")
         assert split.labels is not None
+        if self.train_size == len(split):
+            return split
         return TensorSplit(split.images_KCHW[: self.train_size].clone(), split.labels[: self.train_size].clone())
 
     @cached_property
@@ -70,12 +73,18 @@ class FashionMNIST(ImageSource):
         if SYSTEM_FOLDER.is_dir():
             images, labels = (SYSTEM_FOLDER / f"{name}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
         else:
-            folder = download(self.root)
+            folder = download(self.root).absolute()
             images, labels = (folder / f"{name}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
-        images_KHW, labels_K = read_idx(images, ndim=3), read_idx(labels, ndim=1)
-        if images_KHW.shape[1:] != (28, 28) or len(images_KHW) != len(labels_K):
-            raise UserError(f"{images} and {labels} are not Fashion-MNIST: {images_KHW.shape} and {labels_K.shape}")
-        return TensorSplit(images_KHW.unsqueeze(1), labels_K.long())
+        return _split(images, labels)
+
+
+@functools.lru_cache(maxsize=2)
+def _split(images: Path, labels: Path) -> TensorSplit:
+    """What two files hold, kept: a study builds dozens of runs to see whether they can be, each with its source."""
+    images_KHW, labels_K = read_idx(images, ndim=3), read_idx(labels, ndim=1)
+    if images_KHW.shape[1:] != (28, 28) or len(images_KHW) != len(labels_K):
+        raise UserError(f"{images} and {labels} are not Fashion-MNIST: {images_KHW.shape} and {labels_K.shape}")
+    return TensorSplit(images_KHW.unsqueeze(1), labels_K.long())
 
 
 def download(root: Path) -> Path:

@@ -20,23 +20,25 @@ DARK, BLUE, ORANGE, GREEN, LIGHT = "#222222", "#0072B2", "#D55E00", "#009E73", "
 TITLE, TEXT, SMALL = 12, 10, 9
 _DPI = 150
 
+Place = tuple[float, float, float, float]  # left, right, bottom, top
+
 
 def side_by_side() -> ConstrainedLayoutEngine:
     """The layout of images in rows and columns: little space between them."""
     return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
 
 
-def show_pixels(axis: Axes, pixels_CSS: Tensor) -> None:
-    """An image in [0, 1]; of fewer than three channels the first, in gray."""
+def show_pixels(axis: Axes, pixels_CSS: Tensor, place: Place | None = None) -> None:
+    """An image in [0, 1]; of fewer than three channels the first, in gray. At a place of an axis that it shares."""
     pixels = pixels_CSS.detach().cpu().float()
     shown: np.ndarray = pixels[0].numpy() if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).numpy()
-    axis.imshow(shown, vmin=0, vmax=1, cmap="gray", interpolation="nearest")
+    axis.imshow(shown, vmin=0, vmax=1, cmap="gray", interpolation="nearest", extent=place)
 
 
-def show_map(axis: Axes, scores_L: Tensor, grid: tuple[int, int]) -> None:
+def show_map(axis: Axes, scores_L: Tensor, grid: tuple[int, int], place: Place | None = None) -> None:
     """Scores of an image's patches, from its lowest (dark) to its highest (bright); unscored ones stay white."""
     scores = scores_L.detach().cpu().float().reshape(grid).numpy()
-    axis.imshow(scores, cmap=MAP, interpolation="nearest")
+    axis.imshow(scores, cmap=MAP, interpolation="nearest", extent=place)
 
 
 def add_scale(figure: Figure, place: SubplotSpec, *, wide: bool) -> None:

@@ -12,6 +12,7 @@ from hpm.pictures.panels import Panels
 _CELL = 1.35  # inches
 _HEAD, _FOOT = 0.35, 0.4
 _SCALE = 0.08  # of a cell
+_GAP = 0.02  # likewise, around each image
 
 
 def draw_sheet(panels: Panels, path: Path) -> Path:
@@ -21,16 +22,18 @@ def draw_sheet(panels: Panels, path: Path) -> Path:
         images["reconstruction"] = panels.reconstruction
     rows, columns = len(panels.pixels), len(images) + len(panels.maps)
     figure = Figure(figsize=(_CELL * columns, _CELL * rows + _HEAD + _FOOT), layout=looks.side_by_side())
-    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1] * rows + [_SCALE])
+    grid = figure.add_gridspec(2, columns, height_ratios=[rows, _SCALE])
     for column, (title, shown) in enumerate({**images, **panels.maps}.items()):
+        # One axis a column: matplotlib takes most of its time for axes, however small.
+        axis = figure.add_subplot(grid[0, column])
+        looks.frameless(axis)
+        axis.set_title(title, fontsize=looks.TITLE, color=looks.DARK)
         for row in range(rows):
-            axis = figure.add_subplot(grid[row, column])
-            looks.frameless(axis)
-            if row == 0:
-                axis.set_title(title, fontsize=looks.TITLE, color=looks.DARK)
+            place = (_GAP, 1 - _GAP, row + 1 - _GAP, row + _GAP)
             if title in images:
-                looks.show_pixels(axis, shown[row])
+                looks.show_pixels(axis, shown[row], place)
             else:
-                looks.show_map(axis, shown[row], panels.grid)
-    looks.add_scale(figure, grid[-1, len(images) :], wide=len(panels.maps) > 2)
+                looks.show_map(axis, shown[row], panels.grid, place)
+        axis.set(xlim=(0, 1), ylim=(rows, 0))
+    looks.add_scale(figure, grid[1, len(images) :], wide=len(panels.maps) > 2)
     return looks.save(figure, path)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests" / "plugins"))
 
 from every_curriculum import bindings, curricula, train  # noqa: E402
+from forks import Forks  # noqa: E402
 
 Hpm = Callable[..., int]
 
@@ -53,14 +52,10 @@ def test_trained_maskers_learn_and_are_kept(tiny: Path, hpm: Hpm) -> None:
     assert hpm("evaluate", "run", "--protocol", "diagnostics", "-b", "Diagnostics.images = 20") == 0
 
 
-def test_two_processes_train_as_one_does(tiny: Path) -> None:
+def test_two_processes_train_as_one_does(tiny: Path, forks: Forks) -> None:
     steps = 12
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         str(ROOT / "tests" / "plugins" / "every_curriculum.py"), str(tiny), str(steps)],
-        env=environment, cwd=tiny.parent, check=False, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    program = ROOT / "tests" / "plugins" / "every_curriculum.py"
+    ran = forks.run(str(program), tiny, steps, cwd=tiny.parent, processes=2)
     assert ran.returncode == 0, ran.stderr
     together = json.loads(ran.stdout.strip().splitlines()[-1])
     for name in curricula():

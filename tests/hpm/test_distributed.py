@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Forks
 
 from hpm.checkpoint import Checkpoint, found
 
@@ -43,11 +44,17 @@ def recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def torchrun(*arguments: object, restarts: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command itself."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                "--max-restarts", str(restarts), "-m", "hpm", *map(str, arguments)]  # fmt: skip
     return subprocess.run(
         command, env={**os.environ, **environment}, check=False, capture_output=True, text=True, timeout=400
     )
+
+
+def two(forks: Forks, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What the command starts, without waiting for imports."""
+    return forks.run("hpm", *arguments, env={**os.environ, **environment}, processes=2)
 
 
 def losses(folder: Path) -> list[float]:
@@ -82,16 +89,18 @@ def alone(recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "alone"
 
 
-def test_replicated_and_sharded(recorded: Path, alone: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicated_and_sharded(
+    recorded: Path, alone: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch, forks: Forks
+) -> None:
     tmp_path = alone.parent
-    ran = torchrun("pretrain", recorded, "--output", "ddp", RECORD=str(tmp_path / "ddp.txt"))
+    ran = two(forks, "pretrain", recorded, "--output", "ddp", RECORD=str(tmp_path / "ddp.txt"))
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("run folder") == 1
     assert_alike(tmp_path / "ddp", alone)
     assert len(drawn(alone.with_suffix(".txt"))) == 50 * 16
 
     sharded = ["-b", "Trainer.sharding = 'fsdp'"]
-    ran = torchrun("pretrain", recorded, *sharded, "--output", "fsdp", RECORD=str(tmp_path / "fsdp.txt"))
+    ran = two(forks, "pretrain", recorded, *sharded, "--output", "fsdp", RECORD=str(tmp_path / "fsdp.txt"))
     assert ran.returncode == 0, ran.stderr
     assert_alike(tmp_path / "fsdp", tmp_path / "ddp")
     newest = found(tmp_path / "fsdp" / "checkpoints")[0]
@@ -114,11 +123,11 @@ def test_replicated_and_sharded(recorded: Path, alone: Path, hpm: Hpm, monkeypat
     assert_alike(tmp_path / "fsdp", alone)
 
 
-def test_sharded_in_bf16_with_attention(recorded: Path) -> None:
+def test_sharded_in_bf16_with_attention(recorded: Path, forks: Forks) -> None:
     """Attention is read from inside a block, whose parameters are elsewhere until they are gathered."""
     bindings = ["Trainer.sharding = 'fsdp'", "Trainer.precision = 'bf16'", "Trainer.epochs = 2",
                 "RecordingCurriculum.difficulty = @Attention()"]  # fmt: skip
-    ran = torchrun("pretrain", recorded, *(word for b in bindings for word in ("-b", b)), "--output", "run",
+    ran = two(forks, "pretrain", recorded, *(word for b in bindings for word in ("-b", b)), "--output", "run",
                    RECORD=os.devnull)  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert json.loads(Path("run/summary.json").read_text())["steps"] == 20
@@ -135,8 +144,8 @@ def test_a_killed_process_is_restarted_and_goes_on(recorded: Path, alone: Path) 
     assert_alike(tmp_path / "restarted", alone)
 
 
-def test_mistakes_are_told_once(recorded: Path) -> None:
-    ran = torchrun("pretrain", recorded, "-b", "Trainer.batch_size = 15", "--output", "run", RECORD="none")
+def test_mistakes_are_told_once(recorded: Path, forks: Forks) -> None:
+    ran = two(forks, "pretrain", recorded, "-b", "Trainer.batch_size = 15", "--output", "run", RECORD="none")
     assert ran.returncode != 0
     assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
     assert "Trainer.batch_size = 15" in ran.stderr

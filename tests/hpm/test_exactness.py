@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Forks
 
 from hpm import checkpoint
 
@@ -71,8 +72,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(("workers", "seed"), [(0, 1), (2, 2)])
 @pytest.mark.parametrize("scheduler", ["Ramp", "SelfPaced"])
 def test_killed_and_resumed(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, seed: int, scheduler: str
-) -> None:
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, seed: int, scheduler: str,
+    forks: Forks,
+) -> None:  # fmt: skip
     bindings = ["-b", f"RecordingCurriculum.scheduler = @{scheduler}()", "-b", f"{scheduler}.end = 0.9"]
     monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
     assert hpm("pretrain", recorded, *bindings, "--output", "whole") == 0
@@ -80,12 +82,8 @@ def test_killed_and_resumed(
     monkeypatch.setenv("RECORD", str(tmp_path / "killed.txt"))
     bindings += ["-b", f"Trainer.num_workers = {workers}"]
     killed_at = random.Random(seed).randrange(1, 39)
-    dead = subprocess.run(
-        [sys.executable, "-m", "hpm", "pretrain", str(recorded), *bindings, "--output", "killed"],
-        env={**os.environ, "KILL_AT": str(killed_at)},
-        check=False,
-        capture_output=True,
-        text=True,
+    dead = forks.run(
+        "hpm", "pretrain", recorded, *bindings, "--output", "killed", env={**os.environ, "KILL_AT": str(killed_at)}
     )
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     assert hpm("pretrain", "--resume", "--output", "killed") == 0
@@ -153,12 +151,14 @@ def test_a_complete_run_resumes_to_its_summary(recorded: Path, hpm: Hpm, monkeyp
 
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_every_process_of_a_job(recorded: Path, tmp_path: Path, signal_sent: signal.Signals) -> None:
+def test_a_signal_to_every_process_of_a_job(
+    recorded: Path, tmp_path: Path, signal_sent: signal.Signals, forks: Forks
+) -> None:
     """As clusters send it: the loader's workers must not die of it before the run has saved."""
-    stopped = subprocess.run(
-        [sys.executable, "-m", "hpm", "pretrain", str(recorded), "-b", "Trainer.num_workers = 2", "--output", "run"],
+    stopped = forks.run(
+        "hpm", "pretrain", recorded, "-b", "Trainer.num_workers = 2", "--output", "run",
         env={**os.environ, "RECORD": os.devnull, "SIGNAL_AT": f"17 {int(signal_sent)}", "SIGNAL_GROUP": "1"},
-        check=False, capture_output=True, text=True, start_new_session=True, cwd=tmp_path,
+        start_new_session=True, cwd=tmp_path,
     )  # fmt: skip
     assert stopped.returncode == 75, stopped.stdout + stopped.stderr
     assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-00000018"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import Forks
 
 from hpm import checkpoint
 
@@ -153,17 +153,16 @@ def full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny
 
 
-def with_full_disk(config: Path, until: float) -> subprocess.CompletedProcess[str]:
+def with_full_disk(forks: Forks, config: Path, until: float) -> subprocess.CompletedProcess[str]:
     """A run in a process of its own: no file of that process may grow, whatever the tests' output is written to."""
-    root, plugins = Path(__file__).parents[2], Path(__file__).parents[1] / "plugins"
-    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{plugins}", "FULL_UNTIL": str(until)}
-    command = [sys.executable, "-m", "hpm", "pretrain", str(config), "--output", "run"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    plugins = Path(__file__).parents[1] / "plugins"
+    environment = {**os.environ, "PYTHONPATH": str(plugins), "FULL_UNTIL": str(until)}
+    return forks.run("hpm", "pretrain", config, "--output", "run", env=environment)
 
 
-def test_a_full_disk_does_not_end_a_run(full_disk: Path) -> None:
+def test_a_full_disk_does_not_end_a_run(full_disk: Path, forks: Forks) -> None:
     """Metrics and checkpoints that cannot be written are warned of, and written when there is room again."""
-    ran = with_full_disk(full_disk, until=0.7)
+    ran = with_full_disk(forks, full_disk, until=0.7)
     assert ran.returncode == 0, ran.stderr
     told = " ".join(ran.stdout.split())
     assert "metrics wait in memory" in told
@@ -174,8 +173,8 @@ def test_a_full_disk_does_not_end_a_run(full_disk: Path) -> None:
     assert 0 < len(kept) < 8
 
 
-def test_a_disk_that_stays_full_is_told_at_the_end(full_disk: Path) -> None:
-    ran = with_full_disk(full_disk, until=2)
+def test_a_disk_that_stays_full_is_told_at_the_end(full_disk: Path, forks: Forks) -> None:
+    ran = with_full_disk(forks, full_disk, until=2)
     assert ran.returncode == 3, ran.stderr
     assert "make room and go on with --resume --output run" in " ".join(ran.stderr.split())
     assert not Path("run/summary.json").exists()

@@ -6,12 +6,13 @@ import os
 import pwd
 import shutil
 import socket
+import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forks import Forks
 
 Study = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -27,16 +28,15 @@ def small(tiny: Path) -> Path:
 
 
 @pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Study:
-    """The `hpm-study` command as a process, in an empty folder."""
+def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks) -> Study:
+    """The `hpm-study` command as a process, in an empty folder; what it starts itself are processes as ever."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         plugins = ROOT / "tests" / "plugins"
         surroundings = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{plugins}", "OMP_NUM_THREADS": "1",
                         "COLUMNS": "160", **environment}  # fmt: skip
-        command = [sys.executable, "-m", "studies", *map(str, arguments)]
-        return subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, timeout=600)
+        return forks.run("studies", *arguments, env=surroundings, timeout=600)
 
     return run
 
@@ -55,8 +55,10 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         port = probe.getsockname()[1]
     # The server refuses to be root, and its user must be let into the folder.
     user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    for parent in [folder, *folder.parents][:3]:
-        parent.chmod(0o755)
+    for parent in [folder, *folder.parents]:
+        mode = parent.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            parent.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
     os.chown(folder, user.pw_uid, user.pw_gid)
 
     def call(program: str, *arguments: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Forks
 from PIL import Image
 from rich.console import Console
 
@@ -50,14 +51,13 @@ def tiny_text() -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
     """A run with a teacher, tracked, whose configuration binds other evaluations, some of them in a scope."""
     folder = tmp_path_factory.mktemp("trained")
     config = folder / "evaluated.gin"
     uri = f"sqlite:///{folder}/mlflow.db"
     config.write_text(f"{tiny_text()}{ADDITIONS}MLflowTracker.enabled = True\nMLflowTracker.uri = '{uri}'\n")
-    command = [sys.executable, "-m", "hpm", "pretrain", str(config), "--output", str(folder / "run")]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    forks.run("hpm", "pretrain", config, "--output", folder / "run", cwd=folder).check_returncode()
     return folder / "run"
 
 
@@ -252,7 +252,17 @@ def test_a_killed_fine_tuning_goes_on(hpm: Hpm, run: Path, capsys: pytest.Captur
 
 
 def test_two_processes_write_one_result(run: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hpm", "evaluate"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "hpm",
+        "evaluate",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.run(
         [*command, str(run), "--protocol", "knn"], capture_output=True, text=True, env=environment, check=False

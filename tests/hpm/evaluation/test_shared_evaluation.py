@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Forks
 
 from hpm.distributed import Processes
 
@@ -41,12 +39,6 @@ def words(run: Path, *bindings: str) -> list[str]:
             *(word for text in (*BINDINGS, *bindings) for word in ("-b", text))]  # fmt: skip
 
 
-def torchrun(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hpm"]
-    return subprocess.run([*command, *arguments], env=os.environ, check=False, capture_output=True, text=True,
-                          timeout=400)  # fmt: skip
-
-
 def metrics(run: Path) -> dict[str, list[float]]:
     found = {}
     for protocol in PROTOCOLS:
@@ -55,10 +47,10 @@ def metrics(run: Path) -> dict[str, list[float]]:
     return found
 
 
-def test_the_results_are_those_of_one_process(run: Path, hpm: Hpm) -> None:
+def test_the_results_are_those_of_one_process(run: Path, hpm: Hpm, forks: Forks) -> None:
     assert hpm(*words(run, "FineTune.accumulate = 2", "LinearMAE.accumulate = 2")) == 0
     alone = metrics(run)
-    ran = torchrun(words(run, "FineTune.accumulate = 1", "LinearMAE.accumulate = 1"))
+    ran = forks.run("hpm", *words(run, "FineTune.accumulate = 1", "LinearMAE.accumulate = 1"), processes=2)
     assert ran.returncode == 0, ran.stderr
     together = metrics(run)
     assert together.keys() == alone.keys()
@@ -71,10 +63,10 @@ def test_the_results_are_those_of_one_process(run: Path, hpm: Hpm) -> None:
     assert not (run / "evaluation" / "finetune").exists()
 
 
-def test_a_batch_that_cannot_be_shared_is_named(run: Path) -> None:
-    ran = torchrun(["evaluate", str(run), "--protocol", "finetune", "-b", "FineTune.batch_size = 25", "-b",
+def test_a_batch_that_cannot_be_shared_is_named(run: Path, forks: Forks) -> None:
+    ran = forks.run("hpm", "evaluate", run, "--protocol", "finetune", "-b", "FineTune.batch_size = 25", "-b",
                     "FineTune.epochs = 2", "-b", "FineTune.warmup_epochs = 0", "-b", "FineTune.mixup = 0.0", "-b",
-                    "FineTune.cutmix = 0.0"])  # fmt: skip
+                    "FineTune.cutmix = 0.0", processes=2)  # fmt: skip
     assert ran.returncode != 0
     assert "FineTune.batch_size = 25 must be divisible by FineTune.accumulate = 1 times the number of" in ran.stderr
 
