@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from forks import Forks
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor
@@ -273,7 +271,7 @@ def test_a_class_token_that_is_not_there(tiny: Path, hpm: Callable[..., int], ca
     assert "published weights are read into a MaskedAutoencoder" in " ".join(capsys.readouterr().err.split())
 
 
-def test_two_processes_train_as_one_does(tiny: Path, hpm: Callable[..., int]) -> None:
+def test_two_processes_train_as_one_does(tiny: Path, hpm: Callable[..., int], forks: Forks) -> None:
     """A Swin in parts, with a target that asks the moving average."""
     settings = [
         *RUNS["swin"], *COMMON[:1], *COMMON[3:5], "Trainer.log_every = 1",
@@ -281,12 +279,8 @@ def test_two_processes_train_as_one_does(tiny: Path, hpm: Callable[..., int]) ->
         "WeightedTargets.weights = [1.0, @rise/Ramp()]", "rise/Ramp.end = 1.0",
     ]  # fmt: skip
     assert hpm("pretrain", tiny, *words(*settings), "--output", "alone") == 0
-    ran = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hpm",
-         "pretrain", str(tiny), *words(*settings, "Trainer.sharding = 'fsdp'"), "--output", "both"],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}, check=False,
-        capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    ran = forks.run("hpm", "pretrain", tiny, *words(*settings, "Trainer.sharding = 'fsdp'"), "--output", "both",
+                    processes=2)  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     alone, both = (
         [row["loss"] for line in Path(run, "metrics.jsonl").read_text().splitlines()
