@@ -22,6 +22,8 @@ class Pixels(Target):
         error: "squared", or "absolute" as in SimMIM; the mean over a patch's pixels.
     """
 
+    error = "squared"  # also of a class of somebody's own, whose `__init__` does not call ours
+
     def __init__(self, *, error: str = "squared") -> None:
         if error not in ERRORS:
             raise ValueError(f"{type(self).__name__}.error = {error!r} is unknown; choose {' or '.join(ERRORS)}")

@@ -474,7 +474,7 @@ def test_what_a_network_beside_the_student_takes(tiny: Path) -> None:
 
 def test_a_hub_that_cannot_be_reached(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture,
                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert hpm("pretrain", tiny, "-b", "Method.target = @TimmFeatures()", "-b", "TimmFeatures.img_size = 32",
                "-b", "TimmFeatures.model = 'vit_tiny_patch16_224.augreg_in21k'", "--output", "run") == 2  # fmt: skip
     error = capsys.readouterr().err
