@@ -29,6 +29,7 @@ from curriculum.difficulty import (
     Uniform,
 )
 from curriculum.mask import Mask, count_masked
+from curriculum.mask_ratio import UniformRatio
 from curriculum.noise import Noise
 from curriculum.samplers import (
     Blockwise,
@@ -121,6 +122,7 @@ __all__ = [
     "TrainedDifficulty",
     "TrueLoss",
     "Uniform",
+    "UniformRatio",
     "WarmRestarts",
     "Weighted",
     "count_hard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -11,12 +12,15 @@ from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator, Setting
 from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.mask import Mask, count_masked
+from curriculum.mask_ratio import UniformRatio
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
+from curriculum.samplers.base import largest, random_keys
 from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler, values_of
 from curriculum.teacher import Teacher
 
 _DIFFICULTY_STREAM = 1  # an estimator's noise is independent of the sampler's
+_BLANK_STREAM = 1001  # samplers have streams of their own, of small numbers
 POLARITIES = ("hardest", "easiest")
 
 
@@ -33,12 +37,15 @@ class Curriculum(Scheduled):
         scheduler: progress -> alpha, the share of the mask that follows the difficulty, in [0, 1].
         difficulty: images and teacher -> scores, higher = harder.
         sampler: scores and alpha -> mask.
-        mask_ratio: masked share of the patches, in (0, 1), or a scheduler of it; `L - int(L * (1 - mask_ratio))`
-            patches are masked. Each number of patches is another shape to a compiled model: let it move in few steps
-            (`Stepped`).
+        mask_ratio: masked share of the patches, in (0, 1), a scheduler of it, or a `UniformRatio`, which is drawn anew
+            in each step; `L - int(L * (1 - mask_ratio))` patches are masked. Each number of patches is another shape
+            to a compiled model: let it move in few steps (`Stepped`).
         polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest.
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
             (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask.
+        blank_ratio: share of the visible patches, drawn at random, whose content is hidden from the encoder by a mask
+            token, `int(V * blank_ratio)`: UM-MAE's secondary masking (arXiv 2205.10063). Published: 0.25, 16 of its 64
+            visible patches. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
         score_every: the difficulty is estimated in every `score_every`-th step only, the masks of the steps between
             are random: cheaper, and less of a curriculum. Default 1, every step.
 
@@ -47,13 +54,15 @@ class Curriculum(Scheduled):
     """
 
     def __init__(
-        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler, mask_ratio: Scalar = 0.75,
-        polarity: str = "hardest", throw_ratio: float = 0.0, score_every: int = 1,
+        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler,
+        mask_ratio: Scalar | UniformRatio = 0.75, polarity: str = "hardest", throw_ratio: float = 0.0,
+        blank_ratio: float = 0.0, score_every: int = 1,
     ) -> None:  # fmt: skip
         _require("scheduler", scheduler, Scheduler)
         _require("difficulty", difficulty, DifficultyEstimator)
         _require("sampler", sampler, Sampler)
-        ratios = values_of(mask_ratio)
+        self.mask_ratio = mask_ratio
+        ratios = self.mask_ratios()
         for ratio in ratios:
             if not 0.0 < ratio < 1.0:
                 raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
@@ -70,6 +79,10 @@ class Curriculum(Scheduled):
                 f"Curriculum.throw_ratio = {throw_ratio} must be at least 0 and leave something visible beside "
                 f"Curriculum.mask_ratio = {max(ratios)}"
             )
+        if not 0.0 <= blank_ratio < 1.0:
+            raise ValueError(
+                f"Curriculum.blank_ratio = {blank_ratio} must be at least 0 and below 1, or nothing is left to see"
+            )
         if score_every < 1:
             raise ValueError(f"Curriculum.score_every = {score_every} must be at least 1, which is every step")
         if score_every > 1 and difficulty.stateful:
@@ -79,8 +92,8 @@ class Curriculum(Scheduled):
             name = type(sampler).__name__
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
         self.scheduler, self.difficulty, self.sampler = scheduler, difficulty, sampler
-        self.mask_ratio, self.polarity = mask_ratio, polarity
-        self.throw_ratio, self.score_every = float(throw_ratio), score_every
+        self.polarity, self.score_every = polarity, score_every
+        self.throw_ratio, self.blank_ratio = float(throw_ratio), float(blank_ratio)
         self.scores: Tensor | None = None
         # Bounds that time alone can break are found now, not in the middle of a run.
         for percent in range(101):
@@ -103,17 +116,31 @@ class Curriculum(Scheduled):
         names = [type(part).__name__ for part in (self.scheduler, self.difficulty, self.sampler)]
         return names if self.polarity == "hardest" else [*names, self.polarity]
 
-    def count_masked(self, num_patches: int, progress: float = 1.0) -> int:
-        """M at `progress`, of L patches. Default: at the end."""
-        ratio = self.mask_ratio(progress) if isinstance(self.mask_ratio, Scheduler) else self.mask_ratio
-        return count_masked(num_patches, ratio)
+    def mask_ratios(self) -> list[float]:
+        """Every mask ratio that time or chance brings, as far as they alone decide."""
+        return list(self.mask_ratio.values) if isinstance(self.mask_ratio, UniformRatio) else values_of(self.mask_ratio)
+
+    def count_masked(self, num_patches: int, progress: float = 1.0, noise: Noise | None = None) -> int:
+        """M at `progress`, of L patches. Default: at the end.
+
+        Where chance decides it, M of the noise's step. Without noise that of the mean ratio, which is what a step costs
+        on average: single steps mask fewer or more.
+        """
+        ratio = self.mask_ratio
+        if isinstance(ratio, UniformRatio):
+            return count_masked(num_patches, ratio.mean if noise is None else ratio.draw(noise))
+        return count_masked(num_patches, ratio(progress) if isinstance(ratio, Scheduler) else ratio)
 
     def count_thrown(self, num_patches: int) -> int:
         """T, of L patches."""
         return int(num_patches * self.throw_ratio)
 
+    def count_blanked(self, num_visible: int) -> int:
+        """How many of V visible patches are hidden by a mask token."""
+        return int(num_visible * self.blank_ratio)
+
     def asks_teacher(self, progress: float, num_patches: int) -> bool:
-        """Whether drawing at this progress runs the difficulty estimator."""
+        """Whether drawing at this progress runs the difficulty estimator; at the mean ratio where chance decides it."""
         return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
 
     def check(self, teacher: Teacher | None, num_patches: int) -> None:
@@ -123,12 +150,18 @@ class Curriculum(Scheduled):
             ValueError: where the ratios leave no patch visible or masked, or the difficulty needs what the teacher
                 does not have.
         """
-        for ratio in values_of(self.mask_ratio):
+        for ratio in self.mask_ratios():
             self.difficulty.check(num_patches, masked := count_masked(num_patches, ratio))
-            if masked + self.count_thrown(num_patches) >= num_patches:
+            visible = num_patches - masked - self.count_thrown(num_patches)
+            if visible < 1:
                 raise ValueError(
                     f"Curriculum.throw_ratio = {self.throw_ratio} beside Curriculum.mask_ratio = {ratio} leaves none "
                     f"of {num_patches} patches visible"
+                )
+            if self.blank_ratio and not self.count_blanked(visible):
+                raise ValueError(
+                    f"Curriculum.blank_ratio = {self.blank_ratio} hides none of the {visible} patches that are visible "
+                    f"at Curriculum.mask_ratio = {ratio}; raise it, or set 0"
                 )
         parts, most = (getattr(part, "parts", None) for part in (self.difficulty, self.sampler))
         if parts is not None and most is not None and parts > most:
@@ -160,16 +193,21 @@ class Curriculum(Scheduled):
             noise: this batch's randomness, one row for each image, on the images' device.
         """
         alpha = self.alpha(progress) if noise.step % self.score_every == 0 else 0.0
-        num_patches, num_masked = batch.num_patches, self.count_masked(batch.num_patches, progress)
+        num_patches = batch.num_patches
+        num_masked = self.count_masked(num_patches, progress, noise)
         difficulty, sampler = self.difficulty.at(progress), self.sampler.at(progress)
         self.scores, priority_NL = None, None
         if sampler.needs_scores(alpha, num_masked):
             self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(_DIFFICULTY_STREAM))
             priority_NL = self.scores if self.polarity == "hardest" else -self.scores
-        return sampler(
+        mask = sampler(
             priority_NL, alpha=alpha, num_masked=num_masked, grid=batch.grid, noise=noise,
             num_thrown=self.count_thrown(num_patches),
         )  # fmt: skip
+        if not self.blank_ratio:
+            return mask
+        chance_NV = random_keys(noise.fold(_BLANK_STREAM).bits(mask.num_visible))
+        return replace(mask, blanked=largest(chance_NV, self.count_blanked(mask.num_visible)))
 
     def masker_loss(self, batch: Batch, mask: Mask, true_NM: Tensor, progress: float, noise: Noise) -> Tensor:
         """What a trained difficulty minimizes, after `draw` with the same arguments.

@@ -39,11 +39,14 @@ class Mask:
         masked: int64 [N, M].
         thrown: int64 [N, T], neither seen nor reconstructed; None for none. Every index in [0, L) is in one of the
             three exactly once.
+        blanked: bool [N, V], True where a visible patch is a mask token to the encoder, which knows its place but not
+            its content (UM-MAE's secondary masking, arXiv 2205.10063); not reconstructed. None for none.
     """
 
     visible: Tensor
     masked: Tensor
     thrown: Tensor | None = None
+    blanked: Tensor | None = None
 
     @classmethod
     def from_keys(cls, keys_NL: Tensor, num_masked: int, num_thrown: int = 0) -> Mask:
@@ -122,8 +125,8 @@ class Mask:
 
     def to(self, device: torch.device | str) -> Mask:
         """The same mask on another device."""
-        thrown = None if self.thrown is None else self.thrown.to(device)
-        return Mask(self.visible.to(device), self.masked.to(device), thrown)
+        moved = (None if x is None else x.to(device) for x in (self.thrown, self.blanked))
+        return Mask(self.visible.to(device), self.masked.to(device), *moved)
 
 
 def _expand(index: Tensor, like: Tensor) -> Tensor:

@@ -89,14 +89,18 @@ class Checkpoint:
         start = f"{prefix}."
         return {name.removeprefix(start): self.tensor(name) for name in self.names() if name.startswith(start)}
 
-    def load_into(self, module: nn.Module, prefix: str) -> None:
-        """Give a module the weights that lie under `prefix`.
+    def load_into(self, module: nn.Module, prefix: str, *, but: str | None = None) -> None:
+        """Give a module the weights that lie under `prefix`; those whose names start with `but` stay as they are.
 
         Raises:
             UserError: if they are another model's.
         """
+        state = self.state_dict(prefix)
+        if but is not None:
+            own = {name: value for name, value in module.state_dict().items() if name.startswith(but)}
+            state = {name: value for name, value in state.items() if not name.startswith(but)} | own
         try:
-            module.load_state_dict(self.state_dict(prefix))
+            module.load_state_dict(state)
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"{self.path} does not fit this model: {reason}") from error

@@ -128,6 +128,7 @@ def _pretrain(
     with console.status("starting ..."):
         config = configuration.parse(configs, bindings)
         trainer = config.build()
+        trainer.method.target.load()
         lines = [] if init_from is None else trainer.start_from(init_from)
     for line in lines:
         console.print(line, markup=False, highlight=False)

@@ -43,7 +43,7 @@ def configs_folder() -> Path:
 def parts() -> dict[str, list[type]]:
     """Every part that a config can name, by what it is."""
     import curriculum
-    from hpm import data, evaluation, losses, model, targets, teacher, tracking
+    from hpm import data, encoder, evaluation, losses, model, simmim, swin, targets, teacher, tracking
     from hpm import method as method_module
     from hpm import trainer as trainer_module
 
@@ -65,8 +65,11 @@ def parts() -> dict[str, list[type]]:
             curriculum.HardestFirst, curriculum.Hint, curriculum.MultiBlock, curriculum.Pool, curriculum.Quotas,
             curriculum.Random, curriculum.Stratified, curriculum.Weighted,
         ],
-        "curriculum": [curriculum.Curriculum],
-        "targets": [targets.Pixels, targets.NormalizedPixels],
+        "curriculum": [curriculum.Curriculum, curriculum.UniformRatio],
+        "targets": [
+            targets.HOG, targets.NormalizedPixels, targets.Pixels, targets.TeacherFeatures, targets.TimmFeatures,
+            targets.WeightedTargets,
+        ],
         "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss, losses.ListwiseLoss, losses.ContrastiveLoss],
         "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
         "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.TimmDataset, data.RandomResizedCrop],
@@ -75,7 +78,8 @@ def parts() -> dict[str, list[type]]:
             evaluation.LowShot, evaluation.Agreement, evaluation.Diagnostics, evaluation.Localization,
         ],
         "training": [
-            model.MaskedAutoencoder, method_module.Method, trainer_module.Trainer, tracking.MLflowTracker,
+            model.MaskedAutoencoder, simmim.SimMIM, encoder.ViT, swin.Swin, method_module.Method,
+            trainer_module.Trainer, tracking.MLflowTracker,
         ],
     }  # fmt: skip
 

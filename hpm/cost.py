@@ -15,9 +15,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from curriculum import Batch, Mask, Noise, Setting
+from curriculum.mask import count_masked
 from hpm.clock import Clock
 from hpm.method import Method
-from hpm.model import MaskedAutoencoder
+from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.teacher import MovingAverageTeacher
 
 _SAMPLED_STEPS = 20_000  # of the schedule
@@ -50,8 +51,10 @@ def spared(method: Method) -> int:
     """
     model = method.student
     masked = method.curriculum.count_masked(model.num_patches)
+    if not isinstance(model, MaskedAutoencoder):  # published SimMIM reconstructs every patch
+        return model.outputs * model.encoder.num_features * (model.num_patches - masked)
     others = 1 + model.num_patches - masked
-    return model.patch_pixels * (masked * model.encoder.cls_token.shape[-1] + others * model.mask_token.shape[-1])
+    return model.patch_pixels * masked * model.encoder.embed_dim + model.outputs * others * model.mask_token.shape[-1]
 
 
 def multiply_adds(method: Method) -> dict[str, float]:
@@ -60,7 +63,8 @@ def multiply_adds(method: Method) -> dict[str, float]:
     Matrix products, convolutions and attention are counted; norms, activation functions and losses are not. Only
     visible patches are embedded and only masked ones predicted, so a student costs a little less than in code that
     does both for all (ViT-B/16: 9.67 G instead of MAE's 9.78). The teacher's are what the method's own difficulty
-    asks of it; NaN where the difficulty looks at values, which cannot be counted without data.
+    asks of it; NaN where the difficulty looks at values, which cannot be counted without data. The target's are those
+    of the network whose features are reconstructed.
 
     Args:
         method: on the meta device.
@@ -76,21 +80,18 @@ def multiply_adds(method: Method) -> dict[str, float]:
             method.curriculum.prepare(_setting(model))
         batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target, average=False)
         student = _count(lambda: model(images, mask))
-        try:
-            teacher_total = _count(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))[
-                "Global"
-            ]
-        except Exception:  # somebody's own estimator may do anything
-            teacher_total = math.nan
+        asked = _MetaTeacher(model, method.target, average=False)  # one that does not remember what it was asked
+        target = _total(lambda: method.target(images, mask, model.patch_size, asked))
+        teacher_total = _total(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))
     name = type(model).__name__
     encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
     return {
         "encoder": encoder, "reconstructor": student["Global"] - encoder - predictor, "loss predictor": predictor,
-        "teacher": teacher_total,
+        "teacher": teacher_total, "target": target,
     }  # fmt: skip
 
 
-def _setting(model: MaskedAutoencoder) -> Setting:
+def _setting(model: MaskedModel) -> Setting:
     """Of no run: what a network beside the model needs to be built, without memory."""
     return Setting(
         num_images=1, steps_per_epoch=1, in_chans=model.in_chans, patch_size=model.patch_size, grid=model.grid,
@@ -106,6 +107,14 @@ def _count(compute: Callable[[], object]) -> dict[str, float]:
     return {name: sum(counts.values()) / 2 for name, counts in counter.get_flop_counts().items()} | {
         "Global": counter.get_total_flops() / 2
     }
+
+
+def _total(compute: Callable[[], object]) -> float:
+    """Multiply-adds of all; NaN where that cannot be told: somebody's own part may do anything."""
+    try:
+        return _count(compute)["Global"]
+    except Exception:
+        return math.nan
 
 
 def teacher_share(method: Method, clock: Clock, progress_per: str) -> float:
@@ -154,7 +163,8 @@ def memory(
     kept = activations(method, low=low, grad_checkpointing=grad_checkpointing)
     return {
         "weights": 4 * student / shards, "gradients": 4 * student / shards, "optimizer": 8 * student / shards,
-        "teacher": 4 * count["teacher"] / shards, "low-precision weights": 2.0 * student if low else 0.0,
+        "teacher": 4 * count["teacher"] / shards, "network of the target": 4.0 * method.target.num_parameters,
+        "low-precision weights": 2.0 * student if low else 0.0,
         "activations": micro_batch * kept,
     }  # fmt: skip
 
@@ -166,22 +176,26 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
     where r is the ratio of its feed-forward layer: the inputs of both norms, of four matrix products and of the
     activation function, and q, k, v of the fused attention, which keeps no attention map. With gradient
     checkpointing a block keeps its input, 4 D, and one block at a time all the rest. To the blocks come the heads'
-    inputs, the error of the reconstruction and the pairs of the prediction loss. A compiled model keeps less.
+    inputs, the error of the reconstruction, the pairs of the prediction loss, and the attention maps of a Swin, whose
+    kernel is not fused. A compiled model keeps less.
 
     Args:
         method: the method.
         low: whether autocast computes in 16 bits.
         grad_checkpointing: whether blocks compute their activations again in the backward pass.
     """
-    model = method.student
-    masked = method.curriculum.count_masked(model.num_patches)
-    thrown = method.curriculum.count_thrown(model.num_patches)
-    tokens, width = 1 + model.num_patches - thrown, model.mask_token.shape[-1]
-    decoders = [decoder for decoder in (model.reconstructor, model.loss_predictor) if decoder is not None]
-    sizes = [(tokens - masked) * model.encoder.cls_token.shape[-1]] * len(model.encoder.blocks)
-    sizes += [tokens * width for decoder in decoders for _ in decoder.blocks]
+    model, curriculum = method.student, method.curriculum
+    ratios = curriculum.mask_ratios()
+    thrown = curriculum.count_thrown(model.num_patches)
     each = 20 + 4 * model.mlp_ratio if low else 32 + 8 * model.mlp_ratio
-    blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
-    heads = len(decoders) * masked * width * (6 if low else 8)
-    pairs = 5 * masked**2 if model.loss_predictor is not None else 0
-    return blocks + heads + 4 * masked * model.patch_pixels + pairs
+    maps = 0 if grad_checkpointing else (6 if low else 4) * model.encoder.attention_values()
+
+    def kept(masked: int) -> float:
+        sizes = [tokens * width for tokens, width in model.block_sizes(masked, thrown)]
+        blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
+        heads = sum(model.head_widths) * masked * (6 if low else 8)
+        pairs = 5 * masked**2 if model.loss_predictor is not None else 0
+        return blocks + maps + heads + 4 * masked * model.outputs + pairs
+
+    # Where the ratio moves, the step that keeps most.
+    return max(kept(count_masked(model.num_patches, ratio)) for ratio in (min(ratios), max(ratios)))

@@ -101,7 +101,7 @@ def _write(
 ) -> Embedded:
     subject = loaded.subject(weights)
     encoder, source = subject.model.encoder, subject.source
-    schema = _schema(loaded, encoder.cls_token.shape[-1], pool, weights)
+    schema = _schema(loaded, encoder.num_features, pool, weights)
     images, problems, rows = 0, [], _Rows(schema)
     batches = _ahead(_batches(image_files(folder), batch_size), partial(read, source))
     with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
@@ -110,7 +110,7 @@ def _write(
                 console.print(f"skipped, unreadable: {line}", style="yellow", markup=False, highlight=False)
             problems += unreadable
             if places:
-                features_KD = pooled(encoder(images_KCSS.to(subject.device)), pool).float().cpu()
+                features_KD = pooled(encoder, images_KCSS.to(subject.device), pool).float().cpu()
                 rows.add([files[place].relative_to(folder) for place in places], features_KD)
             images += len(places)
             status.update(f"{images} images")

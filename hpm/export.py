@@ -21,20 +21,17 @@ import torch
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpm import __version__
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference import load_model
 from hpm.loading import Loaded
-from hpm.model import LayerNorm, MaskedAutoencoder
+from hpm.model import MaskedModel
 
 FORMATS = ("timm", "safetensors", "onnx")
 POOLS = ("token", "avg")
-# timm's models of these widths; which one does not matter, as every argument is given.
-_ARCHITECTURES = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
 _LARGEST_ONNX = 1_800_000_000  # bytes of weights in one file, whose format ends at 2 GB
 
 
@@ -67,6 +64,8 @@ def export(
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
     model, source = loaded.subject(weights).model, loaded.trainer.source
+    if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
+        raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
     notes = _metadata(loaded, model, weights)
     partial = out.with_name(out.name + ".partial")
     try:
@@ -108,25 +107,18 @@ def _check(out: Path, to: str, pool: str, whole: bool) -> None:
         )
 
 
-def timm_arguments(model: MaskedAutoencoder, pool: str) -> dict[str, Any]:
-    """Arguments of timm's VisionTransformer that make it the model's encoder.
+def timm_arguments(model: MaskedModel, pool: str) -> dict[str, Any]:
+    """Arguments of timm's model that make it the model's encoder.
 
-    The norm stands before the pooling, where the encoder has it: timm would put it behind an average.
+    The norm stands before the pooling, where the encoder has it: timm's ViT would put it behind an average.
     """
-    first: Any = model.encoder.blocks[0]
-    return {
-        "img_size": model.img_size, "patch_size": model.patch_size, "in_chans": model.in_chans,
-        "embed_dim": model.encoder.cls_token.shape[-1], "depth": len(model.encoder.blocks),
-        "num_heads": first.attn.num_heads, "mlp_ratio": model.mlp_ratio, "global_pool": pool, "fc_norm": False,
-    }  # fmt: skip
+    _, arguments = model.encoder.timm_architecture()
+    return arguments | {"global_pool": pool} | ({"fc_norm": False} if model.encoder.num_prefix_tokens else {})
 
 
-def timm_encoder(model: MaskedAutoencoder, pool: str) -> VisionTransformer:
+def timm_encoder(model: MaskedModel, pool: str) -> nn.Module:
     """The encoder as timm's model without head, on the CPU, for evaluation: [N, C, S, S] -> [N, D]."""
-    with torch.random.fork_rng(devices=[]):  # its first weights are thrown away; the global generator stays
-        vit = VisionTransformer(num_classes=0, norm_layer=LayerNorm, weight_init="skip", **timm_arguments(model, pool))
-    vit.load_state_dict(_tensors(model.encoder), strict=True)
-    return vit.eval()
+    return model.encoder.timm_model(pool=pool).eval()
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
@@ -134,7 +126,7 @@ def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
 
 
-def _metadata(loaded: Loaded, model: MaskedAutoencoder, weights: str) -> dict[str, str]:
+def _metadata(loaded: Loaded, model: MaskedModel, weights: str) -> dict[str, str]:
     """What the weights are and how images reach them; strings, as safetensors and ONNX want."""
     source = loaded.trainer.source
     return {
@@ -142,25 +134,24 @@ def _metadata(loaded: Loaded, model: MaskedAutoencoder, weights: str) -> dict[st
         "step": str(loaded.step), "weights": weights,
         "input_size": json.dumps([source.in_chans, source.img_size, source.img_size]),
         "mean": json.dumps(source.mean), "std": json.dumps(source.std),
-        "encoder": json.dumps({name: value for name, value in timm_arguments(model, "token").items()
-                               if name not in ("global_pool", "fc_norm")}),
+        "encoder": json.dumps(model.encoder.timm_architecture()[1]),
     }  # fmt: skip
 
 
-def _write_timm(model: MaskedAutoencoder, source: ImageSource, pool: str, notes: dict[str, str], folder: Path) -> None:
+def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[str, str], folder: Path) -> None:
     if folder.is_dir():
         shutil.rmtree(folder)  # of an export that was killed
     folder.mkdir()
     _write_safetensors(model.encoder, notes, folder / "model.safetensors")
-    arguments = timm_arguments(model, pool)
-    name = _ARCHITECTURES.get(arguments["embed_dim"], "vit_tiny")
+    name, _ = model.encoder.timm_architecture()
+    head = "head" if model.encoder.num_prefix_tokens else "head.fc"
     config = {
-        "architecture": f"{name}_patch{14 if name == 'vit_huge' else 16}_224", "num_classes": 0,
-        "num_features": arguments["embed_dim"], "global_pool": pool, "model_args": arguments,
+        "architecture": name, "num_classes": 0, "num_features": model.encoder.num_features, "global_pool": pool,
+        "model_args": timm_arguments(model, pool),
         "pretrained_cfg": {
             "input_size": [source.in_chans, source.img_size, source.img_size], "fixed_input_size": True,
             "interpolation": "bicubic", **_crop(source), "mean": list(source.mean), "std": list(source.std),
-            "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head",
+            "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": head,
         },
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -177,7 +168,7 @@ def _write_safetensors(module: torch.nn.Module, notes: dict[str, str], file: Pat
     file.chmod(0o644)  # safetensors lets nobody else read it
 
 
-def _write_onnx(vit: VisionTransformer, source: ImageSource, notes: dict[str, str], file: Path) -> float:
+def _write_onnx(vit: nn.Module, source: ImageSource, notes: dict[str, str], file: Path) -> float:
     """Write images [N, C, S, S] -> features [N, D], for any N.
 
     Returns:

@@ -16,6 +16,7 @@ from hpm.configuration import Config
 from hpm.devices import autocast_dtype, set_up
 from hpm.errors import UserError
 from hpm.evaluation import Subject
+from hpm.model import MaskedAutoencoder
 from hpm.runfolder import RunFolder
 from hpm.trainer import Trainer
 
@@ -132,6 +133,11 @@ def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> L
         raise UserError(
             f"{path} holds no network of {name}, which is trained beside a model; choose another curriculum"
         )
+    if not isinstance(method.student, MaskedAutoencoder):
+        raise UserError(
+            f"{path} is a published file, and they are read into a MaskedAutoencoder; Method.model is a "
+            f"{type(method.student).__name__}"
+        )
     lines = published.take_published(method.student, path)
     method.start_teacher()
     return Loaded(path, None, 0, config, trainer, tuple(lines))
@@ -151,5 +157,8 @@ def _prepared(trainer: Trainer) -> Trainer:
     """Weights initialized, on their device."""
     set_up(trainer.device, trainer.precision, deterministic=trainer.deterministic)
     with torch.no_grad():
-        trainer.method.prepare(trainer.device, autocast=autocast_dtype(trainer.precision), seed=trainer.seed)
+        trainer.method.prepare(
+            trainer.device, autocast=autocast_dtype(trainer.precision), seed=trainer.seed, mean=trainer.source.mean,
+            std=trainer.source.std,
+        )  # fmt: skip
     return trainer

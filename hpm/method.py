@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from curriculum import Batch, Curriculum, Mask, Noise
 from hpm.distributed import Processes, shard, whole
 from hpm.losses import PredictionLoss, RelativeLoss, ranking_accuracy
-from hpm.model import MaskedAutoencoder
+from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.targets import Target
 from hpm.teacher import Decay, MovingAverageTeacher
 
@@ -75,7 +75,7 @@ class Method:
     def __init__(
         self,
         *,
-        model: MaskedAutoencoder,
+        model: MaskedModel,
         curriculum: Curriculum,
         target: Target,
         prediction_loss: PredictionLoss | None = None,
@@ -83,7 +83,7 @@ class Method:
         teacher_decay: Decay | None = None,
     ) -> None:
         for name, value, kind in (
-            ("model", model, MaskedAutoencoder),
+            ("model", model, MaskedModel),
             ("curriculum", curriculum, Curriculum),
             ("target", target, Target),
             ("prediction_loss", prediction_loss, PredictionLoss | None),
@@ -95,31 +95,60 @@ class Method:
         if prediction_weight < 0:
             raise ValueError(f"Method.prediction_weight = {prediction_weight} must not be negative")
         self.student, self.curriculum, self.target = model, curriculum, target
+        model.set_outputs(target.outputs(model))
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.teacher_decay = teacher_decay
         self.autocast: torch.dtype | None = None
         self._processes = Processes()
-        self._skeleton: MaskedAutoencoder | None = None
+        self._skeleton: MaskedModel | None = None
         self.teacher = MovingAverageTeacher(model, target, average=False)  # `prepare` starts the average
         self._forward: Callable[..., tuple[Any, ...]] = self._student_pass()
         curriculum.check(self.teacher, model.num_patches)
+        if isinstance(model, MaskedAutoencoder) and (curriculum.blank_ratio > 0) != (
+            model.encoder_mask_token is not None
+        ):
+            needed = curriculum.blank_ratio > 0
+            raise ValueError(
+                f"Curriculum.blank_ratio = {curriculum.blank_ratio} {'needs' if needed else 'never uses'} a mask token "
+                f"in the encoder; set MaskedAutoencoder.blank_token = {needed}"
+            )
         if teacher_decay is None and curriculum.difficulty.needs and curriculum.sampler.needs_scores(1.0, 1):
             name = type(curriculum.difficulty).__name__
             raise ValueError(
                 f"Curriculum.difficulty = {name} asks a teacher, but Method.teacher_decay = None means that there is "
                 "none; set it, e.g. to @HorizonDecay()"
             )
+        if teacher_decay is None and target.needs:
+            raise ValueError(
+                f"Method.target = {type(target).__name__} is what the moving average makes of an image, but "
+                "Method.teacher_decay = None means that there is none; set it, e.g. to @HorizonDecay()"
+            )
+        for capability in target.needs:
+            if reason := self.teacher.cannot(capability):
+                raise ValueError(f"Method.target = {type(target).__name__} needs {capability}, but {reason}")
         for scheduler in curriculum.schedulers().values():
             for metric in set(scheduler.watches) - set(self.feedback):
                 name = type(scheduler).__name__
                 raise ValueError(f"{name} watches the metric {metric!r}; this run measures {', '.join(self.feedback)}")
 
-    def prepare(self, device: torch.device, *, autocast: torch.dtype | None, seed: int) -> None:
-        """Initialize the weights from the seed, move to the device, and start the teacher as the student's copy."""
+    def prepare(
+        self, device: torch.device, *, autocast: torch.dtype | None, seed: int, mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
+        """Initialize the weights from the seed, move to the device, and start the teacher as the student's copy.
+
+        Args:
+            device: where to train.
+            autocast: dtype of low-precision passes, None for float32.
+            seed: of the weights.
+            mean: of the data's normalization, for targets that see images otherwise; None where it is not known.
+            std: likewise.
+        """
         self.student.cpu().init_weights(torch.Generator().manual_seed(seed))
         self.student.to(device)
         self.autocast = autocast
+        self.target.prepare(device, autocast=autocast, mean=mean, std=std)
         self.start_teacher()
 
     def start_teacher(self) -> None:
@@ -164,13 +193,13 @@ class Method:
         prediction = () if self.student.loss_predictor is None else ("prediction_loss", "prediction_accuracy")
         return ("loss", "reconstruction_loss", *prediction)
 
-    def initial_copy(self, seed: int) -> MaskedAutoencoder:
+    def initial_copy(self, seed: int) -> MaskedModel:
         """A model as it was before training: the same architecture at the initialization that `seed` gives."""
         initial = self._empty() if self._skeleton is not None else copy.deepcopy(self.student).cpu()
         initial.requires_grad_(False).init_weights(torch.Generator().manual_seed(seed))
         return initial.to(self.student.mask_token.device)
 
-    def gathered(self) -> tuple[MaskedAutoencoder, MovingAverageTeacher]:
+    def gathered(self) -> tuple[MaskedModel, MovingAverageTeacher]:
         """Student and teacher as whole models, copies where they are sharded. Every process must call this."""
         if self._skeleton is None:
             return self.student, self.teacher
@@ -180,7 +209,7 @@ class Method:
             teacher.model = self._gather(self.teacher.model)
         return student, teacher
 
-    def _gather(self, model: MaskedAutoencoder) -> MaskedAutoencoder:
+    def _gather(self, model: MaskedModel) -> MaskedModel:
         gathered = self._empty()
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
@@ -190,7 +219,7 @@ class Method:
         # In the other processes it is never used, and must not take a device's memory.
         return gathered.requires_grad_(False).to(self.student.mask_token.device if self._processes.is_main else "cpu")
 
-    def _empty(self) -> MaskedAutoencoder:
+    def _empty(self) -> MaskedModel:
         assert self._skeleton is not None
         empty = copy.deepcopy(self._skeleton).to_empty(device="cpu")
         for name, buffer in empty.named_buffers():  # positions, which no initialization sets
@@ -204,7 +233,11 @@ class Method:
         `total` is scaled so that the processes' mean gradient is that of the whole batch.
         """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
-        reconstruction, total, count, predicted_NM, true_NM = self._forward(batch.images, mask.visible, mask.masked)
+        self.target.advance(progress)
+        target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
+        reconstruction, total, count, predicted_NM, true_NM = self._forward(
+            batch.images, mask.visible, mask.masked, target_NMP, mask.blanked
+        )
         if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
         count = self._processes.sum(count.float())
@@ -223,20 +256,24 @@ class StudentPass(nn.Module):
     """The student's forward pass and its losses: what is compiled, and what distributed training wraps."""
 
     def __init__(
-        self, student: MaskedAutoencoder, target: Target, prediction_loss: PredictionLoss,
+        self, student: MaskedModel, target: Target, prediction_loss: PredictionLoss,
         autocast: torch.dtype | None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.student, self.target, self.prediction_loss, self.autocast = student, target, prediction_loss, autocast
 
     def forward(
-        self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor
+        self,
+        images_NCHW: Tensor,
+        visible_NV: Tensor,
+        masked_NM: Tensor,
+        target_NMP: Tensor,
+        blanked_NV: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
         """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]."""
-        mask = Mask(visible_NV, masked_NM)
+        mask = Mask(visible_NV, masked_NM, blanked=blanked_NV)
         with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.student(images_NCHW, mask)
-        target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
         if output.predicted_loss_NM is None:
             return true_NM.mean(), None, None, None, true_NM.detach()

@@ -1,32 +1,27 @@
-"""MaskedAutoencoder: encoder, reconstructor and loss predictor, on timm's blocks.
+"""Models of masked images: what they have in common, and MaskedAutoencoder; `hpm.simmim` has the other.
 
-The encoder sees the visible patches and a class token. Its output, projected to the decoders' width, is the shared
-input of two transformers: the reconstructor predicts the pixels of the masked patches, the loss predictor one
-scalar for each, how large the reconstruction's loss will be (HPM, arXiv 2304.05919). Without the loss predictor
-this is MAE (arXiv 2111.06377).
+In a MaskedAutoencoder the encoder sees the visible patches and a class token. Its output, projected to the decoders'
+width, is the shared input of two transformers: the reconstructor predicts the target of the masked patches, the loss
+predictor one scalar for each, how large the reconstruction's loss will be (HPM, arXiv 2304.05919). Without the loss
+predictor this is MAE (arXiv 2111.06377).
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, M masked, D encoder's width,
-W decoders' width, P pixels of a patch.
+W decoders' width, P values of a patch's target.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.utils.checkpoint import checkpoint
 
 from curriculum import Mask
-from hpm.patches import patchify, sincos_positions
-
-LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+from hpm.encoder import Blocks, Encoder, LayerNorm, ViT, require_patches, require_sizes, require_width
+from hpm.patches import sincos_positions
 
 
 class Output(NamedTuple):
@@ -36,82 +31,125 @@ class Output(NamedTuple):
     predicted_loss_NM: Tensor | None
 
 
-class Blocks(nn.ModuleList):
-    """Transformer blocks, one after the other; timm's.
+class MaskedModel(nn.Module, ABC):
+    """A student: an encoder, something that reconstructs what was masked, and perhaps a loss predictor.
 
     Attributes:
-        grad_checkpointing: keep only each block's input for the backward pass and compute the rest again.
+        encoder: what is kept after pre-training.
+        mask_token: [1, 1, width], stands for a masked patch.
+        loss_predictor: None for a model without one.
+        mlp_ratio: of every block.
     """
 
-    def __init__(self, depth: int, width: int, num_heads: int, mlp_ratio: float) -> None:
-        super().__init__(Block(width, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
-        self.grad_checkpointing = False
+    mlp_ratio: float
+    encoder: Encoder
+    mask_token: nn.Parameter
+    loss_predictor: nn.Module | None
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        for block in self:
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = block(tokens)
-        return tokens
+    @property
+    def img_size(self) -> int:
+        """Side of the square image in pixels."""
+        return self.encoder.img_size
 
+    @property
+    def patch_size(self) -> int:
+        """Side of the patches that are masked, in pixels."""
+        return self.encoder.patch_size
 
-class Encoder(nn.Module):
-    """A vision transformer that can see a part of the image. Its parameters bear timm's names.
+    @property
+    def in_chans(self) -> int:
+        """Channels of the image."""
+        return self.encoder.in_chans
 
-    Built by `MaskedAutoencoder`, whose arguments it takes.
-    """
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.encoder.grid
 
-    pos_embed: Tensor
+    @property
+    def num_patches(self) -> int:
+        """L."""
+        return self.grid[0] * self.grid[1]
 
-    def __init__(
-        self, *, img_size: int, patch_size: int, in_chans: int, embed_dim: int, depth: int, num_heads: int,
-        mlp_ratio: float,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.register_buffer("pos_embed", sincos_positions(embed_dim, self.patch_embed.grid_size).unsqueeze(0))
-        self.blocks = Blocks(depth, embed_dim, num_heads, mlp_ratio)
-        self.norm = LayerNorm(embed_dim)
+    @property
+    def patch_pixels(self) -> int:
+        """Pixels of a patch, patch_size^2 * in_chans."""
+        return self.patch_size**2 * self.in_chans
 
-    def _embed(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
-        """[N, 1 + V, D]; all L patches are visible where `mask` is None."""
-        proj = self.patch_embed.proj
-        patches = patchify(images_NCHW, proj.kernel_size[0])
-        pos_LD = self.pos_embed[0, 1:]
-        if mask is None:
-            positions = pos_LD.unsqueeze(0)
-        else:
-            # Only what is seen is embedded: a convolution would embed what is then thrown away.
-            patches, positions = mask.gather_visible(patches), pos_LD[mask.visible]
-        tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias) + positions
-        cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1)
-        return torch.cat([cls_token.to(tokens.dtype), tokens], dim=1)
+    @property
+    def outputs(self) -> int:
+        """P, what is reconstructed of each patch; its pixels, until `set_outputs`."""
+        return self.reconstruction_head.out_features
 
-    def forward(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
-        """[N, 1 + V, D]: the class token, then the visible patches in raster order, normalized."""
-        return self.norm(self.blocks(self._embed(images_NCHW, mask)))
+    @property
+    @abstractmethod
+    def reconstruction_head(self) -> nn.Linear:
+        """What gives the reconstruction's values."""
+
+    @abstractmethod
+    def set_outputs(self, outputs: int) -> None:
+        """Make the reconstruction's head give another number of values. Before the weights are initialized."""
+
+    @abstractmethod
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Initialize every parameter from the generator."""
+
+    @abstractmethod
+    def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
+        """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
+
+    @abstractmethod
+    def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        """[N, M, P]: the masked patches' reconstruction alone."""
+
+    @abstractmethod
+    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L]: the predicted loss of every patch of the full, unmasked image. Reconstructs nothing."""
+
+    @abstractmethod
+    def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
+        """(tokens, width) of every block that the student's pass runs; what it costs follows from them."""
+
+    @property
+    @abstractmethod
+    def head_widths(self) -> list[int]:
+        """What each head on the masked patches reads: the reconstruction's, and the loss predictor's."""
+
+    def cannot(self, capability: str) -> str | None:
+        """Why this model cannot be asked for a method of `curriculum.Teacher`, or None where it can."""
+        if capability == "predicted_loss" and self.loss_predictor is None:
+            return (
+                f"the model has no loss predictor: {type(self).__name__}.loss_predictor_depth is None; set it to a "
+                "number of blocks, or choose a difficulty that needs none"
+            )
+        if capability == "attention" and not hasattr(self.encoder, "attention"):
+            return (
+                f"{type(self.encoder).__name__} has no class token whose attention could be looked at; choose another "
+                "difficulty, or ViT as the encoder"
+            )
+        return None
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the last block's attention from the class token to each patch of the full image, over all heads.
+        """[N, L]: the last block's attention from the class token to each patch; see `ViT.attention`."""
+        assert isinstance(self.encoder, ViT)
+        return self.encoder.attention(images_NCHW)
 
-        The mean over heads of the softmax; the class token's own share is left out, so a row sums to less than 1.
-        """
-        tokens = self._embed(images_NCHW, None)
-        for block in list(self.blocks)[:-1]:
-            tokens = block(tokens)
-        last: Any = self.blocks[-1]
-        if isinstance(last, FSDPModule):  # gathers its parameters when it is called, and here it is not
-            last.unshard()
-        n, t, _ = tokens.shape
-        # The fused kernel hides the attention map, so this one product is computed here: one query, all keys.
-        qkv = last.attn.qkv(last.norm1(tokens)).reshape(n, t, 3, last.attn.num_heads, -1)
-        q_N1HD, k_NTHD = last.attn.q_norm(qkv[:, :1, 0]), last.attn.k_norm(qkv[:, :, 1])
-        logits_NHT = torch.einsum("nqhd,nthd->nht", q_N1HD, k_NTHD).float() * last.attn.scale
-        if isinstance(last, FSDPModule):
-            last.reshard()
-        return logits_NHT.softmax(dim=-1).mean(dim=1)[:, 1:]
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D]: the encoder's patch tokens of the full image."""
+        return self.encoder(images_NCHW)[:, self.encoder.num_prefix_tokens :]
+
+    def blocks(self) -> list[nn.Module]:
+        """Every transformer block: the parts that are sharded one by one."""
+        others = (module for name, module in self.named_modules()
+                  if isinstance(module, Blocks) and not name.startswith("encoder."))  # fmt: skip
+        return self.encoder.blocks_in_order() + [block for module in others for block in module]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: a third more computation, activations of one block at a time."""
+        self.encoder.set_grad_checkpointing(enable)
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.grad_checkpointing = enable
 
 
 class Decoder(nn.Module):
@@ -132,7 +170,7 @@ class Decoder(nn.Module):
         return self.head(self.norm(hidden[:, first:]))
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(MaskedModel):
     """A masked autoencoder with a loss predictor beside the reconstructor. Defaults: HPM's ViT-B/16.
 
     Args:
@@ -148,9 +186,13 @@ class MaskedAutoencoder(nn.Module):
         loss_predictor_depth: the loss predictor's blocks; 0 for a head on the reconstructor's last block instead of a
             second decoder; None for no loss predictor, which is plain MAE.
         mlp_ratio: hidden width of the feed-forward layers, relative to the width.
+        blank_token: have a learned token that the encoder sees in the place of visible patches which
+            `Curriculum.blank_ratio` hides. It belongs to pre-training: an exported encoder is without it.
     """
 
     decoder_pos_embed: Tensor
+    encoder: ViT
+    loss_predictor: Decoder | None
 
     def __init__(
         self,
@@ -166,33 +208,27 @@ class MaskedAutoencoder(nn.Module):
         decoder_num_heads: int = 16,
         loss_predictor_depth: int | None = 8,
         mlp_ratio: float = 4.0,
+        blank_token: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "depth": depth,
-            "num_heads": num_heads, "decoder_depth": decoder_depth, "decoder_num_heads": decoder_num_heads,
-        }.items():  # fmt: skip
-            if value < 1:
-                raise ValueError(f"MaskedAutoencoder.{name} = {value} must be at least 1")
+        require_sizes(
+            "MaskedAutoencoder", img_size=img_size, patch_size=patch_size, in_chans=in_chans, depth=depth,
+            num_heads=num_heads, decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads,
+        )  # fmt: skip
         if loss_predictor_depth is not None and loss_predictor_depth < 0:
             raise ValueError(
                 f"MaskedAutoencoder.loss_predictor_depth = {loss_predictor_depth} must be at least 1, or 0 for a head "
                 "on the reconstructor; None for no loss predictor"
             )
-        if img_size % patch_size:
-            raise ValueError(
-                f"MaskedAutoencoder.patch_size = {patch_size} does not divide MaskedAutoencoder.img_size = {img_size}"
-            )
-        for name, width, heads in (
-            ("embed_dim", embed_dim, num_heads), ("decoder_embed_dim", decoder_embed_dim, decoder_num_heads),
-        ):  # fmt: skip
-            if width < 4 or width % 4 or width % heads:
-                raise ValueError(f"MaskedAutoencoder.{name} = {width} must be a multiple of 4 and of its {heads} heads")
-        self.img_size, self.patch_size, self.in_chans, self.mlp_ratio = img_size, patch_size, in_chans, mlp_ratio
-        self.encoder = Encoder(
+        require_patches("MaskedAutoencoder", img_size, patch_size)
+        require_width("MaskedAutoencoder", "embed_dim", embed_dim, num_heads)
+        require_width("MaskedAutoencoder", "decoder_embed_dim", decoder_embed_dim, decoder_num_heads)
+        self.mlp_ratio = mlp_ratio
+        self.encoder = ViT(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, depth=depth,
             num_heads=num_heads, mlp_ratio=mlp_ratio,
         )  # fmt: skip
+        self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if blank_token else None
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         self.register_buffer("decoder_pos_embed", sincos_positions(decoder_embed_dim, self.grid).unsqueeze(0))
@@ -202,34 +238,28 @@ class MaskedAutoencoder(nn.Module):
         self.init_weights()
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.img_size // self.patch_size, self.img_size // self.patch_size
-
-    @property
-    def num_patches(self) -> int:
-        """L."""
-        return self.grid[0] * self.grid[1]
-
-    @property
     def shares_decoder(self) -> bool:
         """Whether the loss predictor is a head on the reconstructor's last block."""
         return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
 
     @property
-    def patch_pixels(self) -> int:
-        """P = patch_size^2 * in_chans."""
-        return self.patch_size**2 * self.in_chans
+    def reconstruction_head(self) -> nn.Linear:
+        return self.reconstructor.head
 
-    def blocks(self) -> list[nn.Module]:
-        """Every transformer block: the parts that are sharded one by one."""
-        return [block for module in self.modules() if isinstance(module, Blocks) for block in module]
+    def set_outputs(self, outputs: int) -> None:
+        if outputs != self.outputs:
+            self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory: a third more computation, activations of one block at a time."""
-        for module in self.modules():
-            if isinstance(module, Blocks):
-                module.grad_checkpointing = enable
+    def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
+        tokens, width = 1 + self.num_patches - thrown, self.mask_token.shape[-1]
+        decoders = [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
+        return self.encoder.block_sizes(tokens - 1 - masked) + [
+            (tokens, width) for decoder in decoders for _ in decoder.blocks
+        ]
+
+    @property
+    def head_widths(self) -> list[int]:
+        return [self.mask_token.shape[-1]] * (1 if self.loss_predictor is None else 2)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -256,10 +286,11 @@ class MaskedAutoencoder(nn.Module):
             bound = math.sqrt(6 / (self.patch_pixels + weight.shape[1]))
             rows = weight.new_empty(self.patch_pixels, weight.shape[1]).uniform_(-bound, bound, generator=generator)
             weight.copy_(rows.mean(dim=0, keepdim=True))
+        if self.encoder_mask_token is not None:  # last, so that all others start as they would without it
+            nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
-        tokens = self._decoder_input(self.encoder(images_NCHW, mask), mask)
+        tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
         first = 1 + mask.num_visible
         hidden = self.reconstructor.blocks(tokens)
         reconstruction_NMP = self.reconstructor.predict(hidden, first)
@@ -269,25 +300,17 @@ class MaskedAutoencoder(nn.Module):
         return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        """[N, M, P]: the masked patches' reconstruction alone."""
-        return self.reconstructor(self._decoder_input(self.encoder(images_NCHW, mask), mask), 1 + mask.num_visible)
+        return self.reconstructor(
+            self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask), 1 + mask.num_visible
+        )
 
     def predict_loss(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the predicted loss of every patch of the full, unmasked image. Reconstructs nothing."""
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
         tokens = self._decoder_input(self.encoder(images_NCHW), None)
         if self.shares_decoder:
             tokens = self.reconstructor.blocks(tokens)
         return self.loss_predictor(tokens, 1).squeeze(-1)
-
-    def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the last block's attention from the class token to each patch; see `Encoder.attention`."""
-        return self.encoder.attention(images_NCHW)
-
-    def features(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, D]: the encoder's patch tokens of the full image."""
-        return self.encoder(images_NCHW)[:, 1:]
 
     def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:
         """[N, 1 + L, W]: class token, visible patches, mask tokens, each with its position.

@@ -45,7 +45,8 @@ class Plan:
         micro_batch: images on a GPU at a time.
         steps: of the whole run.
         parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
-        multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks.
+        multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
+            target's for the features that are reconstructed.
         published_multiply_adds: the student's, counted as in the literature, whose code embeds and decodes every patch.
         teacher_share: share of the steps in which the teacher is asked.
         relative_cost: operations of the average step, relative to a model without loss predictor and teacher.
@@ -127,6 +128,9 @@ def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | N
         notes.append(f"{known:,} images are assumed, ImageNet-1K's training set; --images says another number")
     clock, micro_batch = _clock(settings, known), _micro_batch(settings, gpus)
     work, share = cost.multiply_adds(method), cost.teacher_share(method, clock, settings.progress_per)
+    if math.isnan(work["target"]):
+        work["target"] = 0.0
+        notes.append(f"what {type(method.target).__name__} computes cannot be counted without data, and is left out")
     if math.isnan(work["teacher"]):
         name = type(method.curriculum.difficulty).__name__
         work["teacher"] = 0.0
@@ -134,17 +138,18 @@ def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | N
     if method.curriculum.scheduler.watches and share:
         name = type(method.curriculum.scheduler).__name__
         notes.append(f"{name} follows what is learned, so the teacher is counted wherever it may be asked")
-    if mfu >= _NARROW_MFU and (width := method.student.encoder.norm.weight.numel()) < _NARROW:
+    if mfu >= _NARROW_MFU and (width := method.student.encoder.num_features) < _NARROW:
         notes.append(f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect less than {mfu:.0%}")
     plain = work["encoder"] + work["reconstructor"]
     student, asked = plain + work["loss predictor"], share * work["teacher"]
-    step_flops = 2 * settings.batch_size * ((4 if settings.grad_checkpointing else 3) * student + asked)
+    unlearned = asked + work["target"]
+    step_flops = 2 * settings.batch_size * ((4 if settings.grad_checkpointing else 3) * student + unlearned)
     return Plan(
         config=config.name, device=device, gpus=gpus, precision=precision, images=known, epochs=settings.epochs,
         batch_size=settings.batch_size, micro_batch=micro_batch, steps=clock.total_steps,
         parameters=cost.parameters(method), multiply_adds=work,
         published_multiply_adds=student + cost.spared(method), teacher_share=share,
-        relative_cost=(3 * student + asked) / (3 * plain), step_flops=step_flops,
+        relative_cost=(3 * student + unlearned) / (3 * plain), step_flops=step_flops,
         memory=cost.memory(method, precision=precision, micro_batch=micro_batch,
                            shards=gpus if settings.sharding == "fsdp" else 1,
                            grad_checkpointing=settings.grad_checkpointing),
@@ -278,11 +283,13 @@ def _parts_table(plan: Plan) -> Table:
     table.add_row("student", *_cells(plan, "encoder", "reconstructor", "loss predictor"))
     table.add_row("  as published code computes it", "", _units(plan.published_multiply_adds), style="dim")
     table.add_row("teacher", *_cells(plan, "teacher"))
+    if plan.multiply_adds["target"]:
+        table.add_row("network of the target", "", _cells(plan, "target")[1])
     return table
 
 
 def _cells(plan: Plan, *parts: str) -> tuple[str, ...]:
-    sums = (sum(values[part] for part in parts) for values in (plan.parameters, plan.multiply_adds))
+    sums = (sum(values.get(part, 0) for part in parts) for values in (plan.parameters, plan.multiply_adds))
     return tuple(_units(value) if value else "-" for value in sums)
 
 

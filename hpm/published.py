@@ -33,6 +33,7 @@ _RENAMED = (
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 _CLASSIFIER = ("head.weight", "head.bias")
 _POSITIONS = ("encoder.pos_embed", "decoder_pos_embed")
+_BLANK = "encoder_mask_token"  # UM-MAE's, which neither MAE nor HPM has
 _PARTS = {
     "encoder": ("encoder.",),
     "reconstructor": ("decoder_embed.", "mask_token", "reconstructor."),
@@ -143,12 +144,17 @@ def _ours(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     return from_published(weights)
 
 
-def take_published(model: MaskedAutoencoder, path: Path) -> list[str]:
+def take_published(model: MaskedAutoencoder, path: Path, *, but: str | None = None) -> list[str]:
     """Load a file's student into a model, in place.
 
     What the file holds must fit: the encoder be whole, other parts whole or absent, every shape equal and nothing be
     left over but a classifier's head. Absent parts stay as they are in the model. Position embeddings are computed,
     not loaded; where the file's are not the sin-cos ones of some square grid it is refused.
+
+    Args:
+        model: what to load into.
+        path: the file.
+        but: parameters whose names start so stay as they are.
 
     Returns:
         What to tell the user.
@@ -163,6 +169,10 @@ def take_published(model: MaskedAutoencoder, path: Path) -> list[str]:
             lines.append("its classifier's head is left out")
     lines += [line for name in _POSITIONS if (line := _check_positions(state.pop(name, None), name, model, path))]
     own = {name: parameter for name, parameter in model.state_dict().items() if name not in _POSITIONS}
+    if but is not None:
+        state, own = ({name: value for name, value in of.items() if not name.startswith(but)} for of in (state, own))
+    if _BLANK not in state and own.pop(_BLANK, None) is not None:
+        lines.append("it holds no mask token of the encoder, which starts from initialization")
     absent = [part for part in file.missing_parts if any(_part_of(name) == part for name in own)]
     if "encoder" in absent:
         raise UserError(f"{path} holds no encoder: its first weights are {', '.join(list(state)[:3]) or 'none'}")

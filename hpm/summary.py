@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from curriculum.schedulers import values_of
+from curriculum import UniformRatio
 from hpm.runfolder import RunFolder
 from hpm.trainer import Trainer
 
@@ -21,8 +21,9 @@ def describe(trainer: Trainer) -> str:
     """What is about to be trained."""
     curriculum, model, clock = trainer.method.curriculum, trainer.method.student, trainer.clock
     first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
-    ratios = values_of(curriculum.mask_ratio)
-    ratio = f"{ratios[0]:.2f} -> {ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]}"
+    ratios = curriculum.mask_ratios()
+    between = "to" if isinstance(curriculum.mask_ratio, UniformRatio) else "->"
+    ratio = f"{ratios[0]:.2f} {between} {ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]}"
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     return (

@@ -15,7 +15,8 @@ from torch import Tensor
 from curriculum import Mask
 from hpm.clock import Clock
 from hpm.distributed import local
-from hpm.model import MaskedAutoencoder
+from hpm.memory import LastAnswer
+from hpm.model import MaskedModel
 from hpm.targets import Target
 
 
@@ -76,22 +77,25 @@ class MovingAverageTeacher:
         target: what the reconstruction's loss is measured against.
         autocast: dtype of low-precision forward passes, None for the weights' own.
         average: False to be the student itself rather than an average of it: no memory, no updates.
+        reference: the teacher whose features a target may ask for; None for this one.
     """
 
     def __init__(
-        self, student: MaskedAutoencoder, target: Target, *, autocast: torch.dtype | None = None, average: bool = True
-    ) -> None:
+        self, student: MaskedModel, target: Target, *, autocast: torch.dtype | None = None, average: bool = True,
+        reference: MovingAverageTeacher | None = None,
+    ) -> None:  # fmt: skip
         self.model = copy.deepcopy(student).requires_grad_(False).eval() if average else student
         self._student = student
         self.target, self.autocast, self.average = target, autocast, average
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._features, self._reference = LastAnswer(), reference
 
     def compile(self, *, backend: str = "inductor") -> None:
         """Compile the pass that a loss-predicting curriculum asks for at every step; shapes are static."""
         self._compiled = torch.compile(self.model.predict_loss, dynamic=False, backend=backend)
 
     @torch.no_grad()
-    def update(self, student: MaskedAutoencoder, decay: float) -> None:
+    def update(self, student: MaskedModel, decay: float) -> None:
         """One step of the average, all parameters at once."""
         if self.average:
             mine, theirs = list(self.model.parameters()), list(student.parameters())
@@ -99,12 +103,9 @@ class MovingAverageTeacher:
 
     def cannot(self, capability: str) -> str | None:
         """See `curriculum.Teacher`."""
-        if capability == "predicted_loss" and self.model.loss_predictor is None:
-            return (
-                "the model has no loss predictor: MaskedAutoencoder.loss_predictor_depth is None; set it to a "
-                "number of blocks, or choose a difficulty that needs none"
-            )
-        return None if callable(getattr(self, capability, None)) else "this teacher has none"
+        if not callable(getattr(self, capability, None)):
+            return "this teacher has none"
+        return self.model.cannot(capability)
 
     def _inference(self) -> torch.autocast:
         device = self.model.mask_token.device.type
@@ -121,7 +122,8 @@ class MovingAverageTeacher:
         """[N, M] float32: the loss of reconstructing the masked patches."""
         with self._inference():
             prediction_NMP = self.model.reconstruct(images_NCHW, mask)
-        return self.target.loss(prediction_NMP, self.target(images_NCHW, mask, self.model.patch_size))
+        target_NMP = self.target(images_NCHW, mask, self.model.patch_size, self._reference or self)
+        return self.target.loss(prediction_NMP, target_NMP)
 
     @torch.no_grad()
     def attention(self, images_NCHW: Tensor) -> Tensor:
@@ -131,7 +133,11 @@ class MovingAverageTeacher:
 
     @torch.no_grad()
     def features(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, D] float32: the encoder's patch tokens."""
+        """[N, L, D] float32: the encoder's patch tokens; computed once where several ask for the same images'."""
+        weights = local(self.model.mask_token)._version  # which change by every step and with every checkpoint
+        return self._features(images_NCHW, self._compute_features, state=weights)
+
+    def _compute_features(self, images_NCHW: Tensor) -> Tensor:
         with self._inference():
             return self.model.features(images_NCHW).float()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,13 +19,16 @@ from hpm.clock import Clock
 from hpm.data import ImageSource, Loader, RandomResizedCrop
 from hpm.devices import autocast_dtype, choose_device, choose_precision, set_up
 from hpm.distributed import SHARDINGS, Processes
+from hpm.errors import UserError
 from hpm.evaluation import Evaluation
 from hpm.method import Method
+from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.optim import build_adamw, learning_rate, scaled_learning_rate
 from hpm.run import Run
 from hpm.runfolder import RunFolder
 from hpm.signals import StopSignals
 from hpm.step import TrainingStep
+from hpm.targets import Pixels
 from hpm.tracking import MLflowTracker
 from hpm.version import source_version
 
@@ -127,13 +131,18 @@ class Trainer:
         model = method.student
         if (model.img_size, model.in_chans) != (source.img_size, source.in_chans):
             raise ValueError(
-                f"MaskedAutoencoder.img_size = {model.img_size} and in_chans = {model.in_chans} do not fit the images "
+                f"{_owner(model)}.img_size = {model.img_size} and in_chans = {model.in_chans} do not fit the images "
                 f"of {type(source).__name__}: {source.img_size} pixels and {source.in_chans} channels"
             )
         for evaluation in (*probes, *evaluations):
             if not isinstance(evaluation, Evaluation):
                 raise ValueError(f"Trainer.probes and Trainer.evaluations must hold Evaluations, got {evaluation!r}")
             evaluation.check(source)
+            if getattr(evaluation, "pool", None) == "token" and not model.encoder.num_prefix_tokens:
+                raise ValueError(
+                    f"{type(evaluation).__name__}.pool = 'token' needs a class token, and "
+                    f"{type(model.encoder).__name__} has none; choose 'mean'"
+                )
         self.method, self.source, self.batch_size, self.seed = method, source, batch_size, seed
         self.lr, self.min_lr, self.warmup_epochs = scaled_learning_rate(blr, batch_size), min_lr, warmup_epochs
         self.weight_decay, self.betas, self.clip_grad = weight_decay, betas, clip_grad
@@ -166,12 +175,29 @@ class Trainer:
         Raises:
             UserError: if the file is no checkpoint, or of another model.
         """
-        student, lines = self.method.student, []
+        student, target, lines = self.method.student, self.method.target, []
         student.init_weights(torch.Generator().manual_seed(self.seed))
+        head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
+        of_pixels = isinstance(target, Pixels)
         if path.is_dir():
-            checkpoint.Checkpoint(path).load_into(student, "student")
+            saved = checkpoint.Checkpoint(path)
+            found = re.search(r"^Method\.target = @(?:[\w.]*[./])?(\w+)\(", saved.values["config"], re.MULTILINE)
+            other = "" if found is None else found[1]
+            same = other == type(target).__name__ or (of_pixels and other in ("Pixels", "NormalizedPixels"))
+            saved.load_into(student, "student", but=None if same else f"{head}.")
+        elif isinstance(student, MaskedAutoencoder):
+            other, same = "pixels", of_pixels
+            lines = published.take_published(student, path, but=None if same else f"{head}.")
         else:
-            lines = published.take_published(student, path)
+            raise UserError(
+                f"{path} is a file: published weights are read into a MaskedAutoencoder, and Method.model = "
+                f"{type(student).__name__}; give a checkpoint-* folder of a run"
+            )
+        if not same:
+            lines.append(
+                f"the head starts from initialization: it is of {other or 'another target'} in {path}, and "
+                f"Method.target = {type(target).__name__}"
+            )
         self.start = {name: tensor.clone() for name, tensor in student.state_dict().items()}
         return lines
 
@@ -223,7 +249,10 @@ class Trainer:
         set_up(self.device, self.precision, deterministic=self.deterministic)
         self.processes.connect(self.device)
         method = self.method
-        method.prepare(self.device, autocast=autocast_dtype(self.precision), seed=self.seed)
+        method.prepare(
+            self.device, autocast=autocast_dtype(self.precision), seed=self.seed, mean=self.source.mean,
+            std=self.source.std,
+        )  # fmt: skip
         if self.start is not None:
             method.student.load_state_dict(self.start)
             method.start_teacher()
@@ -279,6 +308,11 @@ class Trainer:
                 markup=False,
                 highlight=False,
             )
+
+
+def _owner(model: MaskedModel) -> str:
+    """The part whose settings say what images a model takes."""
+    return type(model if isinstance(model, MaskedAutoencoder) else model.encoder).__name__
 
 
 def _require_numbers(counts: dict[str, int], numbers: dict[str, float]) -> None:

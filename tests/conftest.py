@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,3 +95,23 @@ def hpm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
         return int(stopped.value.code or 0)
 
     return run
+
+
+@pytest.fixture
+def same_end(hpm: Callable[..., int]) -> Callable[[Path], None]:
+    """Checks that a run of 20 steps, resumed from its checkpoint after 10, ends with the same bits."""
+    from hpm.checkpoint import Checkpoint, found
+
+    def check(run: Path) -> None:
+        half = run.with_name("half")
+        shutil.copytree(run, half, symlinks=True)
+        shutil.rmtree(half / "checkpoints" / "checkpoint-00000020")
+        (half / "summary.json").unlink()
+        assert hpm("pretrain", "--resume", "--output", half) == 0
+        whole, again = (Checkpoint(found(folder / "checkpoints")[0]) for folder in (run, half))
+        assert whole.values["step"] == again.values["step"] == 20
+        assert set(whole.names()) == set(again.names())
+        for name in whole.names():
+            torch.testing.assert_close(whole.tensor(name), again.tensor(name), rtol=0, atol=0, equal_nan=True)
+
+    return check

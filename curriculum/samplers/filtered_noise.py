@@ -1,11 +1,12 @@
 """FilteredNoise: masks of a structure that no image decides.
 
-Shape suffixes: N images, R rows and K columns of patches, L = R K patches.
+Shape suffixes: N images, B maps of a bank, R rows and K columns of patches, L = R K patches.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from curriculum.noise import Noise
 from curriculum.samplers.base import BONUS, Sampler, count_hard, hardest_by_bits, order_keys
 
 COLORS = ("red", "green", "blue", "purple")
+_BANK_STREAM, _CHOICE_STREAM = 1, 2
 
 
 def blur(values_NRK: Tensor, sigma: float) -> Tensor:
@@ -39,21 +41,30 @@ class FilteredNoise(Sampler):
 
     White noise is drawn for each image and filtered by Gaussians: red keeps low frequencies (large spots), blue high
     ones (scattered patches), green those between two, purple all but these. ColorMAE leaves the peaks visible; the
-    noise is symmetric, so that both give the same masks as often. It crops a stored bank of such noise; on a grid of
-    patches drawing it anew costs less than reading it. The `int(M * alpha)` hardest patches are masked before the
-    highest noise.
+    noise is symmetric, so that both give the same masks as often. The `int(M * alpha)` hardest patches are masked
+    before the highest noise.
+
+    ColorMAE does not draw noise for each image: it crops and mirrors a stored bank of it. So does `bank`: a number of
+    maps is made once, from the noise's seed, and each image has a random one, shifted over its joined borders and
+    mirrored. There are then `4 bank L` masks at most. The bank is no part of a checkpoint: it is made again.
 
     Args:
         color: "red", "green", "blue" or "purple".
         sigma: standard deviations of the narrow and the wide Gaussian, in patches; red and blue use the narrow one.
+        bank: how many maps; 0, the default, draws noise anew for each image. Published: 3072, each larger
+            than the grid.
     """
 
-    def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0)) -> None:
+    def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0), bank: int = 0) -> None:
         if color not in COLORS:
             raise ValueError(f"FilteredNoise.color = {color!r} is unknown; choose {', '.join(COLORS)}")
         if not 0 < sigma[0] < sigma[1]:
             raise ValueError(f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending")
-        self.color, self.sigma = color, sigma
+        if bank < 0:
+            raise ValueError(f"FilteredNoise.bank = {bank} must be at least 0, which is no bank")
+        self.color, self.sigma, self.bank = color, sigma, bank
+        # The last bank that was asked for, by what it depends on.
+        self._banks: dict[tuple[int, tuple[int, int], torch.device], Tensor] = {}
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return count_hard(alpha, num_masked) > 0
@@ -68,11 +79,37 @@ class FilteredNoise(Sampler):
         green = narrow - blur(white, self.sigma[1])
         return green if self.color == "green" else white - green
 
+    def maps(self, grid: tuple[int, int], noise: Noise) -> Tensor:
+        """Float32 [B, R, K]: the bank, which the noise's seed decides alone."""
+        device = noise.rows_N.device
+        key = (noise.seed, grid, device)
+        if key not in self._banks:
+            rows_B = torch.arange(self.bank, device=device)
+            made = self.field(grid, replace(noise.fold(_BANK_STREAM), step=0, rows_N=rows_B))
+            self._banks.clear()
+            self._banks[key] = made
+        return self._banks[key]
+
+    def crops(self, grid: tuple[int, int], noise: Noise) -> Tensor:
+        """Float32 [N, R, K]: for each image a map of the bank, shifted and mirrored at random."""
+        uniform_N5 = noise.fold(_CHOICE_STREAM).uniform(5)
+        map_N = (uniform_N5[:, 0] * self.bank).long()
+
+        def places(length: int, shift_N: Tensor, mirror_N: Tensor) -> Tensor:
+            row = torch.arange(length, device=shift_N.device)
+            first_N1 = (shift_N * length).long().unsqueeze(1)
+            return (first_N1 + torch.where(mirror_N.unsqueeze(1) < 0.5, row, -row)) % length
+
+        row_NR = places(grid[0], uniform_N5[:, 1], uniform_N5[:, 2])
+        column_NK = places(grid[1], uniform_N5[:, 3], uniform_N5[:, 4])
+        return self.maps(grid, noise)[map_N.view(-1, 1, 1), row_NR.unsqueeze(2), column_NK.unsqueeze(1)]
+
     def keys(
         self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
     ) -> Tensor:
         bits_NL = noise.bits(grid[0] * grid[1])
-        keys_NL = order_keys(self.field(grid, noise).flatten(1), bits_NL) >> 2
+        field_NRK = self.crops(grid, noise) if self.bank else self.field(grid, noise)
+        keys_NL = order_keys(field_NRK.flatten(1), bits_NL) >> 2
         if scores_NL is None:
             return keys_NL
         return keys_NL.add_(hardest_by_bits(scores_NL, count_hard(alpha, num_masked), bits_NL), alpha=BONUS)

@@ -62,7 +62,7 @@ class Agreement(Evaluation):
         mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
         output = subject.model(batch.images, mask)
         assert output.predicted_loss_NM is not None
-        target_NMP = subject.target(batch.images, mask, batch.patch_size)
+        target_NMP = subject.target(batch.images, mask, batch.patch_size, subject.teacher)
         return self._compare(output.predicted_loss_NM, subject.target.loss(output.reconstruction_NMP, target_NMP))
 
     def _compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from curriculum import Batch, Curriculum, Noise
 from hpm.data import ImageSource, Split
 from hpm.distributed import Processes
-from hpm.model import MaskedAutoencoder
+from hpm.model import MaskedModel
 from hpm.targets import Target
 from hpm.teacher import MovingAverageTeacher
 
@@ -41,8 +41,8 @@ class Subject:
         processes: that evaluate together. Default this one alone.
     """
 
-    model: MaskedAutoencoder
-    initial: Callable[[], MaskedAutoencoder]
+    model: MaskedModel
+    initial: Callable[[], MaskedModel]
     teacher: MovingAverageTeacher
     curriculum: Curriculum
     target: Target

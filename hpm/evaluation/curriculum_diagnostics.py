@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Mask, Noise, Random
+from curriculum import Batch, Curriculum, Mask, Noise, Random, UniformRatio
 from curriculum import diagnostics as measure
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, Subject, held_out_batches
@@ -51,6 +51,8 @@ class Diagnostics(Evaluation):
     def __call__(self, subject: Subject) -> dict[str, float]:
         # A copy, for drawing leaves the last batch's scores in the curriculum.
         curriculum = copy.copy(subject.curriculum)
+        if isinstance(curriculum.mask_ratio, UniformRatio):  # else one draw of many would decide
+            curriculum.mask_ratio = curriculum.mask_ratio.mean
         masks: list[Tensor] = []
         values: dict[str, list[Tensor]] = {}
         for indices, batch, noise in held_out_batches(subject, self.images):
@@ -71,7 +73,7 @@ def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[st
     """[N] each. The same noise draws both masks: where the sampler's are random the gap is exactly 0."""
 
     def loss(of: Mask) -> Tensor:
-        target_NMP = subject.target(batch.images, of, batch.patch_size)
+        target_NMP = subject.target(batch.images, of, batch.patch_size, subject.teacher)
         return subject.target.loss(subject.model.reconstruct(batch.images, of), target_NMP)
 
     uniform = Random()(

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hpm.data import ImageSource, Split
+from hpm.encoder import Encoder
 from hpm.errors import UserError
 from hpm.evaluation.base import Subject
-from hpm.model import Encoder
 
 POOLS = ("mean", "token")
 
@@ -27,16 +27,25 @@ def extract(
 ) -> Tensor:  # fmt: skip
     """Float32 [N, D] on the CPU: the mean of the patch tokens or the class token, of un-augmented images."""
     check_pool("extract", pool)
-    features_ND = torch.empty(len(indices_N), encoder.cls_token.shape[-1])
+    features_ND = torch.empty(len(indices_N), encoder.num_features)
     places = iter(features_ND.split(batch_size))
     for images_BCSS in batches(source, split, indices_N, device=device, batch_size=batch_size, num_workers=num_workers):
-        next(places).copy_(pooled(encoder(images_BCSS), pool))
+        next(places).copy_(pooled(encoder, images_BCSS, pool))
     return features_ND
 
 
-def pooled(tokens: Tensor, pool: str) -> Tensor:
-    """[N, 1 + L, D], the class token first -> [N, D]."""
-    return tokens[:, 1:].mean(dim=1) if pool == "mean" else tokens[:, 0]
+def pooled(encoder: Encoder, images_NCSS: Tensor, pool: str) -> Tensor:
+    """[N, D]: the mean of the patch tokens, or the class token.
+
+    Raises:
+        UserError: for the class token of an encoder that has none.
+    """
+    prefix = encoder.num_prefix_tokens
+    if pool == "mean":
+        return encoder(images_NCSS)[:, prefix:].mean(dim=1)
+    if not prefix:
+        raise UserError(f"pool 'token' needs a class token, and {type(encoder).__name__} has none; choose 'mean'")
+    return encoder(images_NCSS)[:, 0]
 
 
 def frozen_features(

@@ -6,13 +6,13 @@ Shape suffixes: N images of a micro-batch, C channels, S side, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpm.data import ImageSource, RandomResizedCrop
 from hpm.devices import choose_precision
@@ -24,7 +24,7 @@ from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool
 from hpm.evaluation.low_shot import layer_groups
 from hpm.evaluation.supervised import Schedule, accuracies, autocast, check_precision, train
-from hpm.model import MaskedAutoencoder
+from hpm.model import MaskedModel
 
 
 class FineTune(Evaluation):
@@ -136,11 +136,12 @@ class FineTune(Evaluation):
             metrics |= {f"finetune/{name}{which}": share for which, share in shares.items()}
         return metrics
 
-    def _trained(self, subject: Subject, model: MaskedAutoencoder, *, name: str, precision: str) -> VisionTransformer:
+    def _trained(self, subject: Subject, model: MaskedModel, *, name: str, precision: str) -> nn.Module:
         source, schedule, device = subject.source, self.schedule, subject.device
         vit = classifier(model, source.num_classes, pool=self.pool, drop_path=self.drop_path).train()
-        if self.pool == "mean":
-            vit.fc_norm.reset_parameters()
+        last_norm: Any = getattr(vit, "fc_norm", None)
+        if isinstance(last_norm, nn.LayerNorm):
+            last_norm.reset_parameters()
         groups = layer_groups(vit, lr=1.0, layer_decay=self.layer_decay, weight_decay=self.weight_decay)
         optimizer = torch.optim.AdamW([group | {"scale": group["peak"]} for group in groups], fused=True)
         loader = AugmentingLoader(

@@ -19,7 +19,7 @@ from hpm.evaluation.base import Evaluation, Subject, require_counts, require_lab
 from hpm.evaluation.features import check_pool, pooled
 from hpm.evaluation.finetune import named_crop
 from hpm.evaluation.supervised import Schedule, accuracies, autocast, check_precision, train
-from hpm.model import MaskedAutoencoder
+from hpm.model import MaskedModel
 
 OPTIMIZERS = ("lars", "sgd")
 _HEAD_STREAM = 4
@@ -120,11 +120,14 @@ class LinearMAE(Evaluation):
             metrics |= {f"linear_mae/{name}{which}": share for which, share in shares.items()}
         return metrics
 
-    def _shares(self, subject: Subject, model: MaskedAutoencoder, test_M: Tensor, *, name: str) -> dict[str, float]:
+    def _shares(self, subject: Subject, model: MaskedModel, test_M: Tensor, *, name: str) -> dict[str, float]:
         source, schedule, device = subject.source, self.schedule, subject.device
         precision = choose_precision(self.precision, device)
-        width = model.encoder.cls_token.shape[-1]
-        head = build_head(width, source.num_classes, hash_words(subject.seed, _HEAD_STREAM)).to(device).train()
+        head = (
+            build_head(model.encoder.num_features, source.num_classes, hash_words(subject.seed, _HEAD_STREAM))
+            .to(device)
+            .train()
+        )
         linear: nn.Module = head[1]
         assert isinstance(linear, nn.Linear)
         optimizer = build_optimizer(
@@ -134,7 +137,7 @@ class LinearMAE(Evaluation):
         @torch.no_grad()
         def features(images_NCSS: Tensor) -> Tensor:
             with autocast(precision, device):
-                return pooled(model.encoder(images_NCSS), self.pool).float()
+                return pooled(model.encoder, images_NCSS, self.pool).float()
 
         loader = AugmentingLoader(
             source=source, transform=None, seed=subject.seed, batch_size=schedule.batch_size,

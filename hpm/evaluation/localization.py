@@ -78,7 +78,9 @@ def _scores(subject: Subject, batch: Batch, noise: Noise) -> Iterator[tuple[str,
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
         "attention": Attention(),
     }
-    student = MovingAverageTeacher(subject.model, subject.target, autocast=subject.teacher.autocast, average=False)
+    student = MovingAverageTeacher(
+        subject.model, subject.target, autocast=subject.teacher.autocast, average=False, reference=subject.teacher
+    )
     models = {"student": student}
     if subject.teacher.model is not subject.model:
         models["teacher"] = subject.teacher

@@ -10,6 +10,7 @@ Shape suffixes: N images, B images of a step, C channels, S side, Y classes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,7 +37,11 @@ from hpm.evaluation.base import (
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool, raw_pixels
 from hpm.evaluation.supervised import accuracies
-from hpm.model import MaskedAutoencoder
+from hpm.model import MaskedModel
+
+_BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+\.")
+_MERGING = re.compile(r"(layers\.\d+)\.downsample\.")
+_UNDECAYED = ("cls_token", "pos_embed", "relative_position_bias_table")
 
 
 def draw_labels(labels_N: Tensor, per_class: int | Sequence[int], num_classes: int, seed: int) -> Tensor:
@@ -53,16 +58,24 @@ def draw_labels(labels_N: Tensor, per_class: int | Sequence[int], num_classes: i
 def layer_groups(vit: nn.Module, *, lr: float, layer_decay: float, weight_decay: float) -> list[dict]:
     """AdamW's groups with a learning rate that falls by `layer_decay` from each layer to the one before it.
 
-    No weight decay on biases, norms, class token and positions (MAE's fine-tuning).
+    No weight decay on biases, norms, class token and positions (MAE's fine-tuning), relative ones among them.
     """
-    depth = len(vit.blocks)  # type: ignore[arg-type]
+    order: dict[str, int] = {}  # of the blocks, by name: a ViT's, or those of all of a Swin's stages
+    for name, _ in vit.named_parameters():
+        if found := _BLOCK.match(name):
+            order.setdefault(found[0], len(order) + 1)
+    depth = len(order)
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in vit.named_parameters():
         if name.startswith(("patch_embed", "cls_token", "pos_embed")):
             layer = 0
+        elif found := _BLOCK.match(name):
+            layer = order[found[0]]
+        elif found := _MERGING.match(name):  # goes with the first block of its stage
+            layer = order[f"{found[1]}.blocks.0."]
         else:
-            layer = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else depth + 1
-        decays = parameter.ndim >= 2 and name not in ("cls_token", "pos_embed")
+            layer = depth + 1
+        decays = parameter.ndim >= 2 and not name.endswith(_UNDECAYED)
         group = groups.setdefault(
             (layer, decays),
             {"params": [], "peak": lr * layer_decay ** (depth + 1 - layer), "weight_decay": weight_decay * decays},
@@ -197,7 +210,7 @@ class LowShot(Evaluation):
         return {name: [found[draw][name] for draw in range(self.draws)] for name in found[0]}
 
     def _fine_tune(
-        self, subject: Subject, model: MaskedAutoencoder, train_N: Tensor, *, lr: float, layer_decay: float, draw: int
+        self, subject: Subject, model: MaskedModel, train_N: Tensor, *, lr: float, layer_decay: float, draw: int
     ) -> nn.Module:
         source, split = subject.source, subject.source.train()
         vit = classifier(model, source.num_classes, pool=self.pool).train()

@@ -24,7 +24,8 @@ class Panels:
     Args:
         pixels: the images, float [N, C, S, S] in [0, 1], as all that follow.
         seen: what the encoder sees of them under a random mask; the rest is gray.
-        reconstruction: the hidden patches reconstructed, the others as they are.
+        reconstruction: the hidden patches reconstructed, the others as they are; None for a target that cannot be
+            shown as pixels.
         maps: by title, a score of every patch [N, L].
         grid: rows and columns of patches.
         visible: share of the patches that the encoder sees.
@@ -32,7 +33,7 @@ class Panels:
 
     pixels: Tensor
     seen: Tensor
-    reconstruction: Tensor
+    reconstruction: Tensor | None
     maps: dict[str, Tensor]
     grid: tuple[int, int]
     visible: float
@@ -44,7 +45,7 @@ def look(subject: Subject, images_NCSS: Tensor) -> Panels:
 
     The mask is random, at the training ratio, the same for every model of one seed. The maps are the teacher's: the
     predicted loss of the full image, where there is a loss predictor; the true loss, measured by probe passes that
-    together mask every patch; the last block's attention from the class token.
+    together mask every patch; the last block's attention from the class token, where there is one.
     """
     source, model, teacher = subject.source, subject.model, subject.teacher
     batch = Batch(images_NCSS.to(subject.device), model.patch_size)
@@ -53,7 +54,10 @@ def look(subject: Subject, images_NCSS: Tensor) -> Panels:
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
     patches = patchify(batch.images, model.patch_size)
     restored = subject.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
-    whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
+    reconstruction = None
+    if restored is not None:
+        whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
+        reconstruction = source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
     hidden = unpatchify(mask.to_bool().unsqueeze(-1).expand_as(patches).float(), model.patch_size, batch.grid).bool()
     pixels = source.denormalize(batch.images)
     maps = {}
@@ -61,9 +65,9 @@ def look(subject: Subject, images_NCSS: Tensor) -> Panels:
         maps["predicted loss"] = teacher.predicted_loss(batch.images)
     true_loss = TrueLoss.covering(batch.num_patches, num_masked)
     maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)
-    maps["attention"] = teacher.attention(batch.images)
+    if teacher.cannot("attention") is None:
+        maps["attention"] = teacher.attention(batch.images)
     return Panels(
         pixels=pixels, seen=pixels.masked_fill(hidden, _GRAY),
-        reconstruction=source.denormalize(unpatchify(whole, model.patch_size, batch.grid)), maps=maps,
-        grid=batch.grid, visible=1 - num_masked / batch.num_patches,
+        reconstruction=reconstruction, maps=maps, grid=batch.grid, visible=1 - num_masked / batch.num_patches,
     )  # fmt: skip

@@ -17,9 +17,9 @@ _GAP = 0.02  # likewise, around each image
 
 def draw_sheet(panels: Panels, path: Path) -> Path:
     """One row for each image: the image, seen, reconstruction, then the maps."""
-    images = {
-        "image": panels.pixels, f"seen ({panels.visible:.0%})": panels.seen, "reconstruction": panels.reconstruction,
-    }  # fmt: skip
+    images = {"image": panels.pixels, f"seen ({panels.visible:.0%})": panels.seen}
+    if panels.reconstruction is not None:
+        images["reconstruction"] = panels.reconstruction
     rows, columns = len(panels.pixels), len(images) + len(panels.maps)
     figure = Figure(figsize=(_CELL * columns, _CELL * rows + _HEAD + _FOOT), layout=looks.side_by_side())
     grid = figure.add_gridspec(2, columns, height_ratios=[rows, _SCALE])

@@ -32,7 +32,8 @@ def draw_strip(stages: Sequence[Stage], path: Path) -> Path:
     """Two rows for each image, the reconstruction and a loss map; one column for each stage.
 
     The first column holds the image and what the encoder sees of it, which is the same at every stage. The map is the
-    predicted loss, or the true loss where there is no loss predictor.
+    predicted loss, or the true loss where there is no loss predictor. A target that cannot be shown as pixels leaves
+    the upper row to its first column.
     """
     first = stages[0].panels
     name = next(iter(first.maps))
@@ -49,10 +50,11 @@ def draw_strip(stages: Sequence[Stage], path: Path) -> Path:
             looks.frameless(axis)
         looks.show_pixels(above[0], first.pixels[image])
         looks.show_pixels(below[0], first.seen[image])
-        for axis, label in ((above[1], "reconstruction"), (below[1], name)):
-            axis.set_ylabel(label, fontsize=looks.SMALL, color=looks.DARK)
+        below[1].set_ylabel(name, fontsize=looks.SMALL, color=looks.DARK)
         for column, stage in enumerate(stages, start=1):
-            looks.show_pixels(above[column], stage.panels.reconstruction[image])
+            if stage.panels.reconstruction is not None:
+                above[1].set_ylabel("reconstruction", fontsize=looks.SMALL, color=looks.DARK)
+                looks.show_pixels(above[column], stage.panels.reconstruction[image])
             looks.show_map(below[column], stage.panels.maps[name][image], first.grid)
         if image == 0:
             for axis, title in zip(

@@ -128,3 +128,13 @@ def test_to_moves_both_parts() -> None:
     moved = random_mask(2, 8, 6).to("meta")
     assert moved.masked.device.type == moved.visible.device.type == "meta"
     assert moved.num_patches == 8
+
+
+def test_to_moves_what_is_thrown_and_blanked() -> None:
+    whole = Mask.from_keys(torch.rand(2, 8), 4, 2)
+    mask = Mask(whole.visible, whole.masked, whole.thrown, torch.tensor([[True, False], [False, True]]))
+    moved = mask.to("meta")
+    assert moved.thrown is not None
+    assert moved.blanked is not None
+    assert moved.thrown.device.type == moved.blanked.device.type == "meta"
+    assert mask.to("cpu").blanked is not None

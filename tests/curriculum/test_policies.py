@@ -96,6 +96,11 @@ class TestFilteredNoise(Conformance):
         return FilteredNoise(color="purple")
 
 
+class TestFilteredNoiseOfABank(Conformance):
+    def build(self) -> Sampler:
+        return FilteredNoise(color="green", bank=7)
+
+
 class TestQuotas(Conformance):
     def build(self) -> Sampler:
         return Quotas(parts=3)
@@ -385,6 +390,70 @@ def test_no_position_is_preferred(color: str) -> None:
     assert float(z.abs().max()) < 4
 
 
+def test_a_bank_gives_every_map_shifted_and_mirrored_as_often() -> None:
+    """3 maps, 4 x 5 shifts, mirrored or not in either direction: each image's field is one of 240, read one by one."""
+    sampler, grid, noise = FilteredNoise(bank=3), (4, 5), noise_of(24_000)
+    maps = sampler.maps(grid, noise)
+    read = {}
+    for number, whole in enumerate(maps):
+        for down in range(4):
+            for right in range(5):
+                for flips in ((), (0,), (1,), (0, 1)):
+                    field = whole.roll((down, right), (0, 1)).flip(flips)
+                    read[tuple(field.flatten().tolist())] = (number, down, right, flips)
+    assert len(read) == 240
+    found = [read[tuple(field.flatten().tolist())] for field in sampler.crops(grid, noise)]
+    counts = [found.count(one) for one in read.values()]
+    assert sum(counts) == 24_000
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_bank_is_made_once_and_of_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    field = FilteredNoise.field
+
+    def counted(self: FilteredNoise, grid: tuple[int, int], noise: Noise) -> Tensor:
+        made.append(len(noise.rows_N))
+        return field(self, grid, noise)
+
+    monkeypatch.setattr(FilteredNoise, "field", counted)
+    sampler, arguments = FilteredNoise(bank=5), {"alpha": 0.0, "num_masked": 12, "grid": (4, 4)}
+    first = sampler(None, noise=Noise.for_batch(seed=1, step=0, batch_size=9), **arguments)  # type: ignore[arg-type]
+    for step in range(1, 4):
+        sampler(None, noise=Noise.for_batch(seed=1, step=step, batch_size=3, first=3), **arguments)  # type: ignore[arg-type]
+    assert made == [5]
+    maps = sampler.maps((4, 4), Noise.for_batch(seed=1, step=70, batch_size=2))
+    assert made == [5]
+    # A run that goes on makes the same bank, another seed another.
+    resumed = FilteredNoise(bank=5)
+    assert torch.equal(resumed.maps((4, 4), Noise.for_batch(seed=1, step=9, batch_size=4, first=8)), maps)
+    assert not torch.equal(resumed.maps((4, 4), Noise.for_batch(seed=2, step=9, batch_size=4)), maps)
+    again = resumed(None, noise=Noise.for_batch(seed=1, step=0, batch_size=9), **arguments)  # type: ignore[arg-type]
+    assert torch.equal(again.masked, first.masked)
+
+
+def test_masks_of_a_large_bank_are_as_those_of_noise_made_anew() -> None:
+    """By how many neighbors are masked together, which tells colors apart."""
+
+    def pairs(sampler: FilteredNoise) -> list[int]:
+        mask_NRK = masks(sampler, None, alpha=0.0, num_masked=98, grid=GRID, count=1500).view(-1, 14, 14)
+        return (mask_NRK[:, :, 1:] & mask_NRK[:, :, :-1]).sum(dim=(1, 2)).tolist()
+
+    anew = pairs(FilteredNoise(color="green"))
+    assert stats.ks_2samp(pairs(FilteredNoise(color="green", bank=20_000)), anew).pvalue > 1e-3
+    assert stats.ks_2samp(pairs(FilteredNoise(color="red", bank=20_000)), anew).pvalue < 1e-6
+    # And a bank of one map has the same count in every image, but for what the borders cut.
+    few = pairs(FilteredNoise(color="green", bank=1))
+    assert max(few) - min(few) < max(anew) - min(anew)
+
+
+@pytest.mark.parametrize("bank", [1, 64])
+def test_no_position_is_preferred_by_a_bank(bank: int) -> None:
+    mask_NL = masks(FilteredNoise(bank=bank), None, alpha=0.0, num_masked=24, grid=(6, 6), count=4000)
+    z = (mask_NL.double().sum(dim=0) - 4000 * 24 / 36) / math.sqrt(4000 * 24 / 36 * 12 / 36)
+    assert float(z.abs().max()) < 4
+
+
 def test_quotas_take_the_same_share_of_every_part() -> None:
     parts = torch.tensor([0.0] * 8 + [1.0] * 16 + [2.0] * 40).expand(300, 64)
     mask_NL = masks(Quotas(parts=3), parts, alpha=0.0, num_masked=48, grid=(8, 8), count=300)
@@ -427,7 +496,8 @@ def test_thrown_patches_are_neither_seen_nor_reconstructed() -> None:
     lambda: Weighted(weights="inverse"), lambda: Weighted(temperature=0), lambda: Hint(hint=0.2, among=0.1),
     lambda: Cells(size=0), lambda: Blockwise(min_patches=0), lambda: Blockwise(min_aspect=2),
     lambda: Blockwise(attempts=0), lambda: MultiBlock(targets=0), lambda: MultiBlock(scale=(0.3, 0.2)),
-    lambda: FilteredNoise(color="pink"), lambda: FilteredNoise(sigma=(2.0, 1.0)), lambda: Quotas(parts=0),
+    lambda: FilteredNoise(color="pink"), lambda: FilteredNoise(sigma=(2.0, 1.0)), lambda: FilteredNoise(bank=-1),
+    lambda: Quotas(parts=0),
 ])  # fmt: skip
 def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"\w+\.\w+ = "):

@@ -42,7 +42,7 @@ def expected_features(run: Path, folder: Path, paths: list[str], pool: str) -> t
     subject = load(run).subject()
     pixels = [torch.from_numpy(np.array(Image.open(folder / path))).permute(2, 0, 1) for path in paths]
     with torch.no_grad():
-        return pooled(subject.model.encoder(subject.source.normalize(torch.stack(pixels))), pool)
+        return pooled(subject.model.encoder, subject.source.normalize(torch.stack(pixels)), pool)
 
 
 def read(file: Path) -> tuple[list[str], list[str | None], torch.Tensor]:

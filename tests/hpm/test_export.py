@@ -33,7 +33,7 @@ def features(run: Path, pool: str, weights: str = "student", count: int = 5) -> 
     subject = load(run).subject(weights)
     images = subject.source.load(subject.source.test(), torch.arange(count))
     with torch.no_grad():
-        return images, pooled(subject.model.encoder(images), OURS[pool])
+        return images, pooled(subject.model.encoder, images, OURS[pool])
 
 
 @pytest.mark.parametrize("weights", ["student", "teacher"])

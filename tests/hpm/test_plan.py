@@ -89,6 +89,7 @@ def test_by_hand() -> None:
         "reconstructor": seen * decoder_input + 2 * block(all_, 64) + masked * 64 * pixels,
         "loss predictor": block(all_, 64) + masked * 64,
         "teacher": patches * pixels * 96 + 3 * block(all_, 96) + all_ * decoder_input + block(all_, 64) + patches * 64,
+        "target": 0,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from curriculum import Batch, Curriculum, HardestFirst, PredictedLoss, Ramp
+from curriculum import Batch, Curriculum, HardestFirst, Noise, PredictedLoss, Ramp, UniformRatio
 from curriculum.testing import refuse_host_sync
 from hpm.distributed import Processes
 from hpm.method import Method
@@ -19,13 +19,16 @@ STEPS = 200
 
 
 def training_step(
-    *, clip_grad: float | None = None, compile: bool = False, checkpointing: bool = False
-) -> TrainingStep:
+    *, clip_grad: float | None = None, compile: bool = False, checkpointing: bool = False,
+    mask_ratio: float | UniformRatio = 0.75,
+) -> TrainingStep:  # fmt: skip
     model = MaskedAutoencoder(
         img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
         decoder_num_heads=2, loss_predictor_depth=1,
     )  # fmt: skip
-    curriculum = Curriculum(scheduler=Ramp(start=0.0, end=1.0), difficulty=PredictedLoss(), sampler=HardestFirst())
+    curriculum = Curriculum(
+        scheduler=Ramp(start=0.0, end=1.0), difficulty=PredictedLoss(), sampler=HardestFirst(), mask_ratio=mask_ratio
+    )
     method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), teacher_decay=HorizonDecay())
     method.prepare(torch.device("cpu"), autocast=None, seed=0)
     model.set_grad_checkpointing(checkpointing)
@@ -107,4 +110,26 @@ def test_no_step_of_a_schedule_recompiles() -> None:
             take(plain, number)
     assert counters["stats"]["unique_graphs"] == graphs
     # And compiling changes nothing but rounding, which training then amplifies.
+    torch.testing.assert_close(compiled.tally.sums[:3], plain.tally.sums[:3], atol=0.0, rtol=1e-2)
+
+
+def test_a_ratio_drawn_in_each_step_compiles_once_for_each_level() -> None:
+    """PyTorch compiles a function for eight shapes and no more: as many as there are levels by default."""
+    torch._dynamo.reset()
+    ratio = UniformRatio(low=0.1, high=0.6)  # 3, 4, ..., 10 of 16 patches
+    compiled, plain = training_step(mask_ratio=ratio), training_step(mask_ratio=ratio)
+    compiled.method.compile(backend="eager")  # captures and guards, and is done in seconds
+
+    def train(numbers: range) -> set[int]:
+        """And say how many patches were masked."""
+        for number in numbers:
+            take(compiled, number)
+            take(plain, number)
+        noise = [Noise.for_batch(seed=0, step=number, batch_size=1) for number in numbers]
+        return {compiled.method.curriculum.count_masked(16, noise=step) for step in noise}
+
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        assert train(range(100, 130)) == {*range(3, 11)}
+        with torch.compiler.set_stance("fail_on_recompile"):
+            assert train(range(130, 160)) == {*range(3, 11)}
     torch.testing.assert_close(compiled.tally.sums[:3], plain.tally.sums[:3], atol=0.0, rtol=1e-2)

@@ -17,7 +17,8 @@ SEARCHES = sorted((FOLDER / "studies").glob("*.gin"))
 
 def test_they_are_there() -> None:
     assert {path.stem for path in ABLATIONS} == {
-        "mask_strategy", "schedulers", "difficulty", "alpha_range", "prediction_loss", "mask_ratio", "zoo", "zoo_small",
+        "mask_strategy", "schedulers", "difficulty", "alpha_range", "prediction_loss", "prediction_loss_small",
+        "frameworks", "mask_ratio", "zoo", "zoo_small",
     }  # fmt: skip
     assert {path.stem for path in SEARCHES} == {"schedule", "conditional"}
 

@@ -1,0 +1,88 @@
+"""The interface of a target.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, P values of a patch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from curriculum import Mask, Teacher
+from hpm.losses import full_precision
+
+if TYPE_CHECKING:
+    from hpm.model import MaskedModel
+
+
+class Target(ABC):
+    """What the reconstruction is asked for, and what an error in it costs.
+
+    Attributes:
+        needs: the methods of `curriculum.Teacher` that it calls. One that needs any is refused where there is no
+            moving average: a student that learns from itself alone may agree on nothing.
+    """
+
+    needs: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+        """[N, M, P]: the target of each masked patch, without a gradient.
+
+        Args:
+            images_NCHW: images as the model sees them.
+            mask: which patches are masked.
+            patch_size: side of a patch in pixels.
+            teacher: the moving average; None only where `needs` is empty.
+        """
+
+    def outputs(self, model: MaskedModel) -> int:
+        """P, which the model's head must give; the pixels of a patch by default.
+
+        Raises:
+            ValueError: where this target does not fit the model.
+        """
+        return model.patch_pixels
+
+    def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
+        """[N, M]: the loss of each masked patch, the mean squared error over its values, in float32 or better."""
+        return (full_precision(prediction_NMP) - full_precision(target_NMP)).square().mean(dim=-1)
+
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor | None:
+        """[N, M, pixels of a patch]: the prediction as pixels of the (data-normalized) image, to look at.
+
+        None where it shows nothing, as features do: the default.
+        """
+        return None
+
+    @property
+    def num_parameters(self) -> int:
+        """Of a network of its own, which lies beside the student; 0 where it has none."""
+        return 0
+
+    def load(self) -> None:  # noqa: B027, most have nothing to read
+        """Read what it needs from disk or a hub; before training creates anything.
+
+        Raises:
+            UserError: where that cannot be had, or does not fit.
+        """
+
+    def prepare(  # noqa: B027, nor anything to move
+        self, device: torch.device, *, autocast: torch.dtype | None = None,
+        mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
+        """Move to the device.
+
+        Args:
+            device: where the images will be.
+            autocast: what a network of its own may compute in; None for float32.
+            mean: which the data subtract from each channel; None where that is not known.
+            std: by which they divide.
+        """
+
+    def advance(self, progress: float) -> None:  # noqa: B027, nor anything that moves
+        """Training has come to `progress`, in [0, 1]; called before each step."""

@@ -1,0 +1,67 @@
+"""Pixels as targets.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, P pixels of a patch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from curriculum import Mask, Teacher
+from hpm.losses import full_precision
+from hpm.patches import patchify
+from hpm.targets.base import Target
+
+ERRORS = ("squared", "absolute")
+
+
+class Pixels(Target):
+    """The pixels themselves (HPM's published commands, SimMIM).
+
+    Args:
+        error: "squared", or "absolute" as in SimMIM; the mean over a patch's pixels.
+    """
+
+    def __init__(self, *, error: str = "squared") -> None:
+        if error not in ERRORS:
+            raise ValueError(f"{type(self).__name__}.error = {error!r} is unknown; choose {' or '.join(ERRORS)}")
+        self.error = error
+
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+        return _masked_pixels(images_NCHW, mask, patch_size)
+
+    def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
+        if self.error == "squared":
+            return super().loss(prediction_NMP, target_NMP)
+        return (full_precision(prediction_NMP) - full_precision(target_NMP)).abs().mean(dim=-1)
+
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
+        return prediction_NMP
+
+
+class NormalizedPixels(Pixels):
+    """Pixels standardized in each patch, MAE's `norm_pix_loss`.
+
+    Mean and unbiased variance over the patch's values, with 1e-6 added to the variance.
+
+    Args:
+        error: "squared" as in MAE, or "absolute"; the mean over a patch's values.
+    """
+
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+        pixels_NMP = _masked_pixels(images_NCHW, mask, patch_size)
+        mean, variance = _statistics(pixels_NMP)
+        return (pixels_NMP - mean) / (variance + 1e-6).sqrt()
+
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
+        """The prediction with each patch's own, true mean and contrast given back, as is customary."""
+        mean, variance = _statistics(_masked_pixels(images_NCHW, mask, patch_size))
+        return prediction_NMP * (variance + 1e-6).sqrt() + mean
+
+
+def _masked_pixels(images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
+    return mask.gather_masked(patchify(images_NCHW, patch_size))
+
+
+def _statistics(pixels_NMP: Tensor) -> tuple[Tensor, Tensor]:
+    return pixels_NMP.mean(dim=-1, keepdim=True), pixels_NMP.var(dim=-1, keepdim=True)

@@ -1,0 +1,98 @@
+"""Several targets at once.
+
+Shape suffixes: N images, C channels, H and W pixels, M masked, P values of a patch, over all targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from curriculum import Mask, Scheduler, Teacher
+from curriculum.schedulers import Scalar, values_of
+from hpm.targets.base import Target
+
+if TYPE_CHECKING:
+    from hpm.model import MaskedModel
+
+
+class WeightedTargets(Target):
+    """Several targets, each with a weight that may move: pixels and momentum features as in BootMAE (arXiv 2207.07116).
+
+    The head gives the values of all, one target after the other, and a patch's loss is the weighted sum of theirs.
+
+    Args:
+        targets: at least two.
+        weights: as many, numbers or schedulers, at least 0; published for BootMAE: 1 and 1.
+    """
+
+    def __init__(self, *, targets: Sequence[Target], weights: Sequence[Scalar]) -> None:
+        if len(targets) < 2 or len(weights) != len(targets):
+            raise ValueError(
+                f"WeightedTargets.targets and WeightedTargets.weights must be two or more and as many: got "
+                f"{len(targets)} and {len(weights)}"
+            )
+        for target in targets:
+            if not isinstance(target, Target):
+                raise ValueError(f"WeightedTargets.targets must hold Targets, got {target!r}")
+        for place, weight in enumerate(weights):
+            if isinstance(weight, Scheduler) and weight.watches:
+                raise ValueError(
+                    f"WeightedTargets.weights[{place}] = {type(weight).__name__} follows what is learned; a weight can "
+                    "follow time alone, e.g. @Ramp()"
+                )
+            if min(values_of(weight)) < 0:
+                raise ValueError(f"WeightedTargets.weights[{place}] must not be negative")
+        self.targets, self.weights = tuple(targets), tuple(weights)
+        self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))
+        self._sizes: list[int] = []
+        self._now = torch.ones(len(targets))
+        self.advance(1.0)  # what a finished model is judged by
+
+    def outputs(self, model: MaskedModel) -> int:
+        self._sizes = [target.outputs(model) for target in self.targets]
+        return sum(self._sizes)
+
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+        found = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
+        dtype = torch.promote_types(torch.float32, found[0].dtype)
+        return torch.cat([part.to(dtype) for part in found], dim=-1)
+
+    def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
+        parts = zip(self.targets, prediction_NMP.split(self._sizes, -1), target_NMP.split(self._sizes, -1), strict=True)
+        losses = [target.loss(prediction, wanted) for target, prediction, wanted in parts]
+        return (torch.stack(losses, dim=-1) * self._now.to(losses[0].dtype)).sum(dim=-1)
+
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor | None:
+        """By the first target that shows anything."""
+        for target, part in zip(self.targets, prediction_NMP.split(self._sizes, -1), strict=True):
+            pixels = target.restore(part, images_NCHW, mask, patch_size)
+            if pixels is not None:
+                return pixels
+        return None
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(target.num_parameters for target in self.targets)
+
+    def load(self) -> None:
+        for target in self.targets:
+            target.load()
+
+    def prepare(
+        self, device: torch.device, *, autocast: torch.dtype | None = None,
+        mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
+        self._now = self._now.to(device)
+        for target in self.targets:
+            target.prepare(device, autocast=autocast, mean=mean, std=std)
+
+    def advance(self, progress: float) -> None:
+        # Changed in place: a compiled graph reads it as data.
+        for place, weight in enumerate(self.weights):
+            self._now[place] = weight(progress) if isinstance(weight, Scheduler) else weight
+        for target in self.targets:
+            target.advance(progress)

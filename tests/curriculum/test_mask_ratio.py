@@ -1,0 +1,153 @@
+"""A mask ratio that is drawn in each step: AttMask's setting."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from curriculum import (
+    Attention,
+    Batch,
+    Constant,
+    Curriculum,
+    HardestFirst,
+    Hint,
+    Noise,
+    Random,
+    Sampler,
+    Uniform,
+    UniformRatio,
+    count_masked,
+    hardest,
+)
+from curriculum.testing import TinyTeacher, refuse_host_sync, tiny_batch
+
+
+def noise_at(step: int, *, seed: int = 5, first: int = 0, batch_size: int = 4) -> Noise:
+    return Noise.for_batch(seed=seed, step=step, batch_size=batch_size, first=first)
+
+
+def drawn(ratio: UniformRatio, steps: int = 8000) -> list[float]:
+    return [ratio.draw(noise_at(step, batch_size=1)) for step in range(steps)]
+
+
+def random_masks(ratio: UniformRatio, **arguments: Any) -> Curriculum:
+    return Curriculum(
+        scheduler=Constant(value=0.0), difficulty=Uniform(), sampler=Random(), mask_ratio=ratio, **arguments
+    )
+
+
+def test_the_published_setting() -> None:
+    ratio = UniformRatio()
+    assert ratio.values == pytest.approx([0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475])
+    assert ratio.mean == pytest.approx(0.3)
+    assert [count_masked(196, value) for value in ratio.values] == [25, 35, 45, 54, 64, 74, 84, 94]
+
+
+def test_every_level_is_as_likely() -> None:
+    ratio = UniformRatio()
+    values = drawn(ratio)
+    counts = [values.count(value) for value in ratio.values]
+    assert sum(counts) == 8000
+    assert stats.chisquare(counts).pvalue > 1e-3
+    # One step says nothing about the next.
+    pairs = [[0] * 8 for _ in range(8)]
+    for one, other in zip(values[::2], values[1::2], strict=True):
+        pairs[ratio.values.index(one)][ratio.values.index(other)] += 1
+    assert stats.chi2_contingency(pairs).pvalue > 1e-3
+
+
+def test_many_levels_are_attmasks_uniform_ratio() -> None:
+    """As the same number of patches of 196 is masked as by a ratio drawn from all between 0.1 and 0.5."""
+    generator = random.Random(0)
+    read = [generator.uniform(0.1, 0.5) for _ in range(8000)]
+    values = drawn(UniformRatio(levels=10_000))
+    assert stats.ks_2samp(values, read).pvalue > 1e-3
+    ours, theirs = ([count_masked(196, ratio) for ratio in ratios] for ratios in (values, read))
+    table = [[counts.count(masked) for masked in range(21, 99)] for counts in (ours, theirs)]
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(
+    bounds=st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)).filter(lambda pair: pair[1] - pair[0] > 1e-6),
+    levels=st.integers(2, 40), seed=st.integers(0, 2**63), step=st.integers(0, 10**7),
+)  # fmt: skip
+def test_values_lie_evenly_within_the_bounds(bounds: tuple[float, float], levels: int, seed: int, step: int) -> None:
+    ratio = UniformRatio(low=bounds[0], high=bounds[1], levels=levels)
+    assert len(set(ratio.values)) == levels
+    assert bounds[0] < min(ratio.values) < max(ratio.values) < bounds[1]
+    steps = torch.tensor(ratio.values, dtype=torch.float64).diff()
+    torch.testing.assert_close(steps, torch.full_like(steps, (bounds[1] - bounds[0]) / levels))
+    assert sum(ratio.values) / levels == pytest.approx(ratio.mean)
+    # Whatever the rows, and in another process: (seed, step) alone decide.
+    one, other = noise_at(step, seed=seed), noise_at(step, seed=seed, first=64, batch_size=1)
+    assert ratio.draw(one) == UniformRatio(low=bounds[0], high=bounds[1], levels=levels).draw(other)
+    assert ratio.draw(one) in ratio.values
+
+
+def test_seeds_differ() -> None:
+    ratio = UniformRatio()
+    one, other = ([ratio.draw(noise_at(step, seed=seed)) for step in range(50)] for seed in (0, 1))
+    assert one != other
+
+
+def test_every_image_of_a_step_masks_as_many_patches_and_other_steps_others() -> None:
+    curriculum, batch = random_masks(UniformRatio(levels=4)), tiny_batch(num_images=6, grid=(5, 5))
+    seen = []
+    for step in range(40):
+        with refuse_host_sync():
+            mask = curriculum.draw(batch, None, 0.5, noise_at(step, batch_size=6))
+        part = Batch(batch.images[4:], batch.patch_size)
+        assert torch.equal(
+            curriculum.draw(part, None, 0.5, noise_at(step, first=4, batch_size=2)).masked, mask.masked[4:]
+        )
+        assert mask.num_masked == curriculum.count_masked(25, noise=noise_at(step))
+        assert mask.num_masked + mask.num_visible == 25
+        seen.append(mask.num_masked)
+    assert set(seen) == {4, 7, 9, 12}  # 25 - int(25 * (1 - ratio)) of 0.15, 0.25, 0.35 and 0.45
+    assert curriculum.count_masked(25) == 8  # of 0.3, the mean
+
+
+@pytest.mark.parametrize("sampler", [HardestFirst(), Hint()])
+def test_attmask_masks_what_is_attended_to_most(sampler: Sampler) -> None:
+    """High masks the M hardest of the step; Hint those that come next for the 5 % which it shows."""
+    curriculum = Curriculum(
+        scheduler=Constant(value=1.0), difficulty=Attention(), sampler=sampler, mask_ratio=UniformRatio()
+    )
+    batch, teacher = tiny_batch(num_images=4, grid=(14, 14)), TinyTeacher()
+    revealed = 9 if isinstance(sampler, Hint) else 0  # int(196 * 0.05)
+    for step in range(20):
+        mask = curriculum.draw(batch, teacher, 0.0, noise_at(step))
+        scores_NL = teacher.attention(batch.images)
+        # Fewer may be masked than the top 10 % holds: the rest of the mask is what is the hardest but revealed.
+        most_NL = hardest(scores_NL, mask.num_masked + revealed, noise_at(step))
+        assert not bool((mask.to_bool() & ~most_NL).any())
+        assert (most_NL & ~mask.to_bool()).sum(dim=1).tolist() == [revealed] * 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"low": 0.0}, r"UniformRatio\.low = 0\.0 and UniformRatio\.high = 0\.5"),
+    ({"low": 0.5}, r"UniformRatio\.low = 0\.5 and UniformRatio\.high = 0\.5"),
+    ({"high": 1.0}, r"UniformRatio\.high = 1\.0"),
+    ({"levels": 1}, r"UniformRatio\.levels = 1 must be at least 2"),
+])  # fmt: skip
+def test_bad_bounds_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UniformRatio(**arguments)
+
+
+def test_every_level_is_checked_before_training() -> None:
+    random_masks(UniformRatio()).check(None, 16)
+    with pytest.raises(ValueError, match=r"mask_ratio = 0\.93\d* of 10 patches leaves 0 visible"):
+        random_masks(UniformRatio(low=0.1, high=0.99)).check(None, 10)
+    with pytest.raises(ValueError, match=r"throw_ratio = 0\.55 must .* Curriculum\.mask_ratio = 0\.475"):
+        random_masks(UniformRatio(), throw_ratio=0.55)
+    with pytest.raises(ValueError, match=r"blank_ratio = 0\.1 hides none of the 9 patches"):
+        random_masks(UniformRatio(), blank_ratio=0.1).check(None, 16)
