@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -53,6 +55,22 @@ def forks() -> Iterator[Forks]:
     forks = Forks()
     yield forks
     forks.close()
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Callable[..., Path]:
+    """The folder of a tiny run under some bindings, trained once for all tests: they read it, or write to a copy."""
+
+    @functools.cache
+    def train(*bindings: str, before: str = "", **environment: str) -> Path:
+        folder = tmp_path_factory.mktemp("pretrained")
+        (folder / "tiny.gin").write_text(before + TINY)
+        words = [word for text in bindings for word in ("-b", text)]
+        command = ("pretrain", "tiny.gin", "--output", "run", *words)
+        forks.run("hpm", *command, env={**os.environ, **environment}, cwd=folder).check_returncode()
+        return folder / "run"
+
+    return train
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,23 +20,30 @@ from hpm import checkpoint
 PLUGINS = Path(__file__).parents[1] / "plugins"
 TIMINGS = {"time", "seconds", "images_per_second"}
 Hpm = Callable[..., int]
+RECORDED = [
+    "Method.curriculum = @RecordingCurriculum()", "RecordingCurriculum.scheduler = @Ramp()",
+    "RecordingCurriculum.difficulty = @PredictedLoss()", "RecordingCurriculum.sampler = @HardestFirst()",
+    "Trainer.probe_every = 2", "Trainer.probes = [@KNN()]", "KNN.train_images = 64", "KNN.test_images = 32",
+]  # fmt: skip
 
 
 @pytest.fixture
 def recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny run with a curriculum that records what it draws, and a probe with pictures."""
-    tiny.write_text(
-        "import recording\n"
-        + tiny.read_text()
-        + "Method.curriculum = @RecordingCurriculum()\nRecordingCurriculum.scheduler = @Ramp()\n"
-        "RecordingCurriculum.difficulty = @PredictedLoss()\nRecordingCurriculum.sampler = @HardestFirst()\n"
-        "Trainer.probe_every = 2\nTrainer.probes = [@KNN()]\n"
-        "KNN.train_images = 64\nKNN.test_images = 32\n"
-    )
+    tiny.write_text("import recording\n" + tiny.read_text() + "\n".join(RECORDED) + "\n")
     monkeypatch.syspath_prepend(str(PLUGINS))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGINS), str(Path(__file__).parents[2])]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return tiny
+
+
+@pytest.fixture
+def whole(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
+    """A run as recorded that nothing happens to, in another process; what it drew is beside it."""
+    plugins = os.pathsep.join([str(PLUGINS), str(Path(__file__).parents[2])])
+    trained = pretrained(*RECORDED, before="import recording\n", PYTHONPATH=plugins, RECORD="whole.txt")
+    shutil.copy(trained.with_name("whole.txt"), tmp_path)
+    return Path(shutil.copytree(trained, tmp_path / "whole", symlinks=True))
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -69,8 +74,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert summaries[0] == summaries[1]
 
 
-@pytest.mark.parametrize(("workers", "seed"), [(0, 1), (2, 2)])
-@pytest.mark.parametrize("scheduler", ["Ramp", "SelfPaced"])
+@pytest.mark.parametrize(("workers", "seed", "scheduler"), [(0, 1, "SelfPaced"), (2, 2, "Ramp")])
 def test_killed_and_resumed(
     recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, seed: int, scheduler: str,
     forks: Forks,
@@ -94,17 +98,16 @@ def test_killed_and_resumed(
 
 
 def test_killed_at_twenty_random_moments(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
-    recorded.write_text(recorded.read_text() + "Trainer.epochs = 24\nTrainer.checkpoint_every = 3\n")
+    recorded.write_text(
+        recorded.read_text() + "Trainer.epochs = 24\nTrainer.checkpoint_every = 3\nTrainer.probe_every = 8\n"
+    )
     monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
     assert hpm("pretrain", recorded, "--output", "whole") == 0
     torture = Path(__file__).with_name("torture.py")
-    ran = subprocess.run(
-        [sys.executable, str(torture), str(recorded), "tortured", "20", "0"],
-        env={**os.environ, "RECORD": str(tmp_path / "tortured.txt")},
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    record = {**os.environ, "RECORD": str(tmp_path / "tortured.txt")}
+    ran = forks.run(str(torture), recorded, "tortured", 20, 0, env=record)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("killed at step") == ran.stdout.count("killed at write") == 10
     assert_same_run(tmp_path / "whole", tmp_path / "tortured")
@@ -113,11 +116,9 @@ def test_killed_at_twenty_random_moments(
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_save_and_stop(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    signal_sent: signal.Signals,
+    recorded: Path, whole: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], signal_sent: signal.Signals,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
-    assert hpm("pretrain", recorded, "--output", "whole") == 0
     monkeypatch.setenv("RECORD", str(tmp_path / "stopped.txt"))
     with monkeypatch.context() as patch:
         patch.setenv("SIGNAL_AT", f"17 {int(signal_sent)}")
@@ -127,27 +128,27 @@ def test_signals_save_and_stop(
     assert checkpoint.found(Path("stopped/checkpoints"))[0].name == "checkpoint-00000018"
     # Nothing that was done is done again: the runs draw each image's mask once.
     assert hpm("pretrain", "--resume", "--output", "stopped") == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_run(whole, tmp_path / "stopped")
     assert len((tmp_path / "stopped.txt").read_text().splitlines()) == 40 * 16
 
 
 @pytest.mark.parametrize("saved", ["config.gin", "operative.gin"])
 def test_repeated_from_its_saved_config(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str
+    whole: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: str
 ) -> None:
-    for name, config in (("one", recorded), ("other", Path("one") / saved)):
-        monkeypatch.setenv("RECORD", str(tmp_path / f"{name}.txt"))
-        assert hpm("pretrain", config, "--output", name) == 0
-    assert_same_run(tmp_path / "one", tmp_path / "other")
-    assert drawn(tmp_path / "one.txt") == drawn(tmp_path / "other.txt")
+    monkeypatch.syspath_prepend(str(PLUGINS))
+    monkeypatch.setenv("RECORD", str(tmp_path / "other.txt"))
+    assert hpm("pretrain", whole / saved, "--output", "other") == 0
+    assert_same_run(whole, tmp_path / "other")
+    assert drawn(tmp_path / "whole.txt") == drawn(tmp_path / "other.txt")
 
 
-def test_a_complete_run_resumes_to_its_summary(recorded: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_run_resumes_to_its_summary(whole: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PLUGINS))
     monkeypatch.setenv("RECORD", os.devnull)
-    assert hpm("pretrain", recorded, "--output", "run") == 0
-    before = Path("run/metrics.jsonl").read_text()
-    assert hpm("pretrain", "--resume", "--output", "run") == 0
-    assert Path("run/metrics.jsonl").read_text() == before
+    before = (whole / "metrics.jsonl").read_text()
+    assert hpm("pretrain", "--resume", "--output", whole) == 0
+    assert (whole / "metrics.jsonl").read_text() == before
 
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
@@ -165,11 +166,10 @@ def test_a_signal_to_every_process_of_a_job(
 
 
 def test_what_touches_no_number_may_change(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    recorded: Path, whole: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """Workers, how often is saved, where MLflow is: the run goes on bit for bit; what rounds differently is told."""
-    monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
-    assert hpm("pretrain", recorded, "--output", "whole") == 0
     monkeypatch.setenv("RECORD", str(tmp_path / "moved.txt"))
     with monkeypatch.context() as patch:
         patch.setenv("SIGNAL_AT", f"17 {int(signal.SIGTERM)}")
@@ -178,7 +178,7 @@ def test_what_touches_no_number_may_change(
     bindings = [word for binding in free for word in ("-b", binding)]
     assert hpm("pretrain", recorded, *bindings, "--resume", "--output", "moved") == 0
     assert "up to rounding" not in capsys.readouterr().out
-    assert_same_run(tmp_path / "whole", tmp_path / "moved")
+    assert_same_run(whole, tmp_path / "moved")
     assert "checkpoint_every = 3" in Path("moved/config.gin").read_text()
 
     shutil.rmtree("moved/checkpoints/checkpoint-00000040")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +23,9 @@ OURS = {"token": "token", "avg": "mean"}
 
 
 @pytest.fixture
-def run(tiny: Path, tmp_path: Path, hpm: Hpm) -> Path:
-    changes = ("-b", "Trainer.epochs = 2", "-b", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
-    assert hpm("pretrain", tiny, "--output", tmp_path / "run", *changes) == 0
-    return tmp_path / "run"
+def run(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
+    trained = pretrained("Trainer.epochs = 2", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
 def features(run: Path, pool: str, weights: str = "student", count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,10 +171,10 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "new").exists()
 
 
-def test_a_published_file_needs_no_data(hpm: Hpm, run: Path, tmp_path: Path) -> None:
+def test_a_published_file_needs_no_data(hpm: Hpm, run: Path, tiny: Path, tmp_path: Path) -> None:
     """MAE's layout, under a config whose images are not on this machine; its crop is the config's."""
     config = tmp_path / "far.gin"
-    config.write_text(f"include '{tmp_path / 'tiny.gin'}'\ninclude 'data/image_folder.gin'\nImageFolder.img_size = 16\n"
+    config.write_text(f"include '{tiny}'\ninclude 'data/image_folder.gin'\nImageFolder.img_size = 16\n"
                       "ImageFolder.root = '/nowhere'\n")  # fmt: skip
     encoder = load(run).subject().model.encoder.state_dict()
     torch.save({"model": encoder, "epoch": 3}, tmp_path / "mae.pth")

@@ -30,7 +30,7 @@ class Forks:
 
     def run(
         self, program: str, *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None,
-        processes: int = 0, restarts: int = 0, start_new_session: bool = False, timeout: float = 400,
+        processes: int = 0, restarts: int = 0, start_new_session: bool = False, timeout: float = 1200,
     ) -> subprocess.CompletedProcess[str]:  # fmt: skip
         """Run a module, or a file whose name ends in .py, to its end, as `subprocess.run` would.
 

@@ -36,7 +36,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks) -> Stud
         plugins = ROOT / "tests" / "plugins"
         surroundings = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{plugins}", "OMP_NUM_THREADS": "1",
                         "COLUMNS": "160", **environment}  # fmt: skip
-        return forks.run("studies", *arguments, env=surroundings, timeout=600)
+        return forks.run("studies", *arguments, env=surroundings)
 
     return run
 

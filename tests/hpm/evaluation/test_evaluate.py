@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -22,43 +21,20 @@ from rich.console import Console
 from hpm.evaluate import evaluate, summarize
 from hpm.evaluation.base import half_interval
 
-ADDITIONS = """
-Trainer.probe_every = 2
-Trainer.probes = [@KNN()]
-Trainer.evaluations = [@final/KNN(), @LowShot(), @Agreement()]
-KNN.k = 5
-KNN.train_images = 100
-KNN.test_images = 40
-final/KNN.baselines = True
-LowShot.labels = 50
-LowShot.epochs = 1
-LowShot.draws = 1
-LowShot.batch_size = 10
-Agreement.images = 16
-"""
+ADDITIONS = [
+    "Trainer.probe_every = 2", "Trainer.probes = [@KNN()]",
+    "Trainer.evaluations = [@final/KNN(), @LowShot(), @Agreement()]", "KNN.k = 5", "KNN.train_images = 100",
+    "KNN.test_images = 40", "final/KNN.baselines = True", "LowShot.labels = 50", "LowShot.epochs = 1",
+    "LowShot.draws = 1", "LowShot.batch_size = 10", "Agreement.images = 16",
+]  # fmt: skip
 Hpm = Callable[..., int]
 
 
-def tiny_text() -> str:
-    """What `tests/conftest.py` gives each test, for a fixture that several share."""
-    path = Path(__file__).parents[2] / "conftest.py"
-    specification = importlib.util.spec_from_file_location("shared_conftest", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.TINY
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Path:
+def trained(pretrained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a teacher, tracked, whose configuration binds other evaluations, some of them in a scope."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = folder / "evaluated.gin"
-    uri = f"sqlite:///{folder}/mlflow.db"
-    config.write_text(f"{tiny_text()}{ADDITIONS}MLflowTracker.enabled = True\nMLflowTracker.uri = '{uri}'\n")
-    forks.run("hpm", "pretrain", config, "--output", folder / "run", cwd=folder).check_returncode()
-    return folder / "run"
+    uri = f"sqlite:///{tmp_path_factory.mktemp('tracked')}/mlflow.db"
+    return pretrained(*ADDITIONS, "MLflowTracker.enabled = True", f"MLflowTracker.uri = '{uri}'")
 
 
 @pytest.fixture
@@ -251,22 +227,8 @@ def test_a_killed_fine_tuning_goes_on(hpm: Hpm, run: Path, capsys: pytest.Captur
     assert broken["metrics"] == whole["metrics"]
 
 
-def test_two_processes_write_one_result(run: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "hpm",
-        "evaluate",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [*command, str(run), "--protocol", "knn"], capture_output=True, text=True, env=environment, check=False
-    )
+def test_two_processes_write_one_result(run: Path, forks: Forks) -> None:
+    process = forks.run("hpm", "evaluate", run, "--protocol", "knn", processes=2)
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("knn/pretrained") == 1
     assert len(results(run, "knn")) == 1
