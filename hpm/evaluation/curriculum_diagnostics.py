@@ -6,6 +6,7 @@ Shape suffixes: N images, L patches, M masked.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -80,7 +81,8 @@ def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[st
         None, alpha=0.0, num_masked=mask.num_masked, grid=batch.grid, noise=noise,
         num_thrown=subject.curriculum.count_thrown(batch.num_patches),
     )  # fmt: skip
-    drawn_NM, uniform_NM = loss(mask), loss(uniform)
+    # As many visible patches are blank under both.
+    drawn_NM, uniform_NM = loss(mask), loss(replace(uniform, blanked=mask.blanked))
     return {"hardness_gap": measure.hardness_gap(drawn_NM, uniform_NM), "uniform_loss": uniform_NM.mean(dim=1)}
 
 
