@@ -25,7 +25,16 @@ def test_the_matrix_is_complete() -> None:
             assert {f"{method}_vit_{size}_{epochs}" for epochs in (100, 200)} <= names
 
 
-@pytest.mark.parametrize("path", [path for path in RECIPES if NAME.fullmatch(path.stem)], ids=lambda path: path.stem)
+def model_and_epochs(path: Path) -> tuple[str, int]:
+    model, _, epochs = path.stem.rpartition("_")
+    return model, int(epochs)
+
+
+NAMED = sorted((path for path in RECIPES if NAME.fullmatch(path.stem)), key=model_and_epochs)
+SHORTEST = {model_and_epochs(path)[0]: path for path in reversed(NAMED)}  # of each model; longer ones overwritten
+
+
+@pytest.mark.parametrize("path", SHORTEST.values(), ids=lambda path: path.stem)
 def test_a_recipe_is_planned(path: Path) -> None:
     found = NAME.fullmatch(path.stem)
     assert found
@@ -41,6 +50,17 @@ def test_a_recipe_is_planned(path: Path) -> None:
     else:
         assert made.parameters["teacher"] == sum(made.parameters.values()) / 2
         assert made.teacher_share > 0.95
+
+
+@pytest.mark.parametrize("path", [path for path in NAMED if path not in SHORTEST.values()], ids=lambda path: path.stem)
+def test_a_longer_recipe_is_the_shortest_but_for_its_length(path: Path) -> None:
+    """So it costs as many steps more as it has epochs more."""
+    model, epochs = model_and_epochs(path)
+    shortest, longer = (configuration.parse([f"recipes/{name}"]).text() for name in (SHORTEST[model].stem, path.stem))
+    changes, rounding = configuration.changes(shortest, longer)
+    warmup = [f"Trainer.warmup_epochs: 20 -> {epochs // 5}"] if epochs == 200 else []
+    assert changes == [f"Trainer.epochs: {model_and_epochs(SHORTEST[model])[1]} -> {epochs}", *warmup]
+    assert not rounding
 
 
 # Parameters of encoder and head, batch, and operations of the average step relative to a step without predictor,

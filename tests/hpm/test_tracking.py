@@ -19,7 +19,8 @@ Hpm = Callable[..., int]
 
 
 @pytest.fixture
-def tracked(tiny: Path, tmp_path: Path) -> Path:
+def tracked(tiny: Path, tmp_path: Path, empty_mlflow: Path) -> Path:
+    shutil.copy(empty_mlflow, tmp_path / "tracking.db")
     uri = f"MLflowTracker.uri = 'sqlite:///{tmp_path}/tracking.db'"
     text = tiny.read_text().replace("MLflowTracker.enabled = False", uri)
     tiny.write_text(text)

@@ -34,22 +34,14 @@ def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, copying them does not."""
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+@pytest.fixture
+def uri(tmp_path: Path, empty_mlflow: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'tracking.db')}"
 
 
 @pytest.fixture
-def uri(tmp_path: Path, empty: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty, tmp_path / 'tracking.db')}"
-
-
-@pytest.fixture
-def other(tmp_path: Path, empty: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty, tmp_path / 'other.db')}"
+def other(tmp_path: Path, empty_mlflow: Path) -> str:
+    return f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'other.db')}"
 
 
 @pytest.fixture

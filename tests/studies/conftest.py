@@ -6,8 +6,8 @@ import os
 import pwd
 import shutil
 import socket
-import stat
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,23 +42,20 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks) -> Stud
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The URL of a server, without a database; skips where Debian's package `postgresql` is not installed."""
     folders = [Path(found).resolve().parent for found in [shutil.which("initdb")] if found]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     programs = next((folder for folder in folders if (folder / "initdb").is_file()), None)
     if programs is None:
         pytest.skip("there is no PostgreSQL server on this machine")
-    folder = tmp_path_factory.mktemp("postgresql")
+    # Not among pytest's folders, which every other pytest of this user closes to others.
+    folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # The server refuses to be root, and its user must be let into the folder.
+    # The server refuses to be root, and its user must own the folder.
     user = pwd.getpwnam("postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
-    for parent in [folder, *folder.parents]:
-        mode = parent.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            parent.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)
     os.chown(folder, user.pw_uid, user.pw_gid)
 
     def call(program: str, *arguments: str) -> None:
@@ -75,6 +72,7 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield f"postgresql://study@127.0.0.1:{port}"
     finally:
         call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

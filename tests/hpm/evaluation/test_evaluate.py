@@ -31,9 +31,9 @@ Hpm = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def trained(pretrained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(pretrained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
     """A run with a teacher, tracked, whose configuration binds other evaluations, some of them in a scope."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('tracked')}/mlflow.db"
+    uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path_factory.mktemp('tracked') / 'mlflow.db')}"
     return pretrained(*ADDITIONS, "MLflowTracker.enabled = True", f"MLflowTracker.uri = '{uri}'")
 
 
