@@ -107,7 +107,9 @@ def _write(
     with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
         for files, (images_KCSS, places, unreadable) in batches:
             for line in unreadable:
-                console.print(f"skipped, unreadable: {line}", style="yellow", markup=False, highlight=False)
+                console.print(
+                    f"skipped, unreadable: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
             problems += unreadable
             if places:
                 features_KD = pooled(encoder, images_KCSS.to(subject.device), pool).float().cpu()

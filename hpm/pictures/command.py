@@ -95,7 +95,9 @@ def _from_folder(console: Console, source: ImageSource, folder: Path, count: int
         for file in files[first:last]:
             images, _, problems = read(source, [file])
             for problem in problems:
-                console.print(f"skipped, unreadable: {problem}", style="yellow", markup=False, highlight=False)
+                console.print(
+                    f"skipped, unreadable: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
             if len(images):
                 shown.append(images)
                 break
