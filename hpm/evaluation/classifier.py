@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from hpm.errors import UserError
-from hpm.evaluation.features import check_pool
+from hpm.evaluation.features import check_pool, require_class_token
 from hpm.model import MaskedModel
 
 
@@ -26,8 +25,7 @@ def classifier(model: MaskedModel, num_classes: int, *, pool: str, drop_path: fl
     """
     check_pool("classifier", pool)
     encoder = model.encoder
-    if pool == "token" and not encoder.num_prefix_tokens:
-        raise UserError(f"pool 'token' needs a class token, and {type(encoder).__name__} has none; choose 'mean'")
+    require_class_token(encoder, pool)
     timm_model: Any = encoder.timm_model(
         num_classes=num_classes, pool="avg" if pool == "mean" else "token", norm_last=pool == "mean",
         drop_path=drop_path,

@@ -40,12 +40,19 @@ def pooled(encoder: Encoder, images_NCSS: Tensor, pool: str) -> Tensor:
     Raises:
         UserError: for the class token of an encoder that has none.
     """
-    prefix = encoder.num_prefix_tokens
-    if pool == "mean":
-        return encoder(images_NCSS)[:, prefix:].mean(dim=1)
-    if not prefix:
+    require_class_token(encoder, pool)
+    tokens = encoder(images_NCSS)
+    return tokens[:, encoder.num_prefix_tokens :].mean(dim=1) if pool == "mean" else tokens[:, 0]
+
+
+def require_class_token(encoder: Encoder, pool: str) -> None:
+    """Refuse to pool by a class token that is not there.
+
+    Raises:
+        UserError: naming the encoder.
+    """
+    if pool == "token" and not encoder.num_prefix_tokens:
         raise UserError(f"pool 'token' needs a class token, and {type(encoder).__name__} has none; choose 'mean'")
-    return encoder(images_NCSS)[:, 0]
 
 
 def frozen_features(
