@@ -8,6 +8,7 @@ whatever was not sent, for whatever reason, is sent next time.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import math
 import os
@@ -16,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -98,7 +99,8 @@ class MLflowTracker:
         _quiet_and_quick()
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self._uri)
+        with _alone(self._uri):
+            return MlflowClient(tracking_uri=self._uri)
 
     def reason(self, error: Exception) -> str:
         """An error's first line, without passwords and not too long."""
@@ -305,6 +307,21 @@ def _quiet_and_quick() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # `problem` says it, once
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Keep others from a SQLite file meanwhile: processes that make or upgrade its tables at once damage it."""
+    from sqlalchemy.engine import make_url
+
+    file = make_url(uri).database if uri.startswith("sqlite") else None
+    if file is None or not Path(file).parent.is_dir():
+        yield
+        return
+    with Path(f"{file}.lock").open("w") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def without_password(uri: str) -> str:

@@ -99,6 +99,25 @@ def test_sending_again_changes_nothing(uri: str, folder: Path) -> None:
     assert steps(uri, state["run_id"]) == list(range(1, 61))
 
 
+def test_runs_that_start_together_make_one_database(tmp_path: Path) -> None:
+    """Each would make the tables; MLflow by itself ends in half of them, or in an error."""
+    uri, go = f"sqlite:///{tmp_path / 'new.db'}", tmp_path / "go"
+    code = (
+        "import sys, threading, pathlib, mlflow; from hpm.tracking import MLflowTracker; print(1, flush=True)\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): threading.Event().wait(0.001)\n"
+        "MLflowTracker(uri=sys.argv[1]).client().create_experiment(sys.argv[3])"
+    )
+    command = [sys.executable, "-c", code, uri, str(go)]
+    together = [subprocess.Popen([*command, name], stdout=subprocess.PIPE) for name in "abc"]
+    for run in together:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"1\n"
+    go.touch()
+    assert [run.wait(240) for run in together] == [0, 0, 0]
+    made = {experiment.name for experiment in MlflowClient(tracking_uri=uri).search_experiments()}
+    assert made >= {"a", "b", "c"}
+
+
 def test_a_run_that_was_made_but_not_confirmed_is_found(uri: str, folder: Path) -> None:
     """As after a kill, or a lost answer, between making the run and noting its name."""
     track(uri, folder, rows_of(5))
