@@ -55,7 +55,7 @@ class Trainer:
             "step" at every step, at (step + 1) / steps.
         seed: of the weights, the order and augmentation of the data, and the masks.
         device: "auto", "cpu", "cuda" or "cuda:1".
-        precision: "auto" is bf16 where the hardware has it, else fp32; "bf16", "fp16", "tf32" or "fp32".
+        precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16", "fp16", "tf32" or "fp32".
         compile: compile the student's and the teacher's passes; worth its minute on a GPU.
         grad_checkpointing: compute activations again in the backward pass rather than keep them.
         sharding: "none" gives every process the whole model, "fsdp" a part of it.

@@ -55,7 +55,7 @@ class FineTune(Evaluation):
         scale: area of the random crops, relative to the image.
         flip: probability of mirroring.
         pool: "mean" of the patch tokens (published), or the class "token".
-        precision: "auto" is bf16 where the hardware has it, else fp32; "bf16" or "fp32".
+        precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16" or "fp32".
         num_workers: processes that load and augment images; 0 for none but this one.
         test_images: at most so many; None for all.
         baselines: whether to train from scratch too, by the same recipe.

@@ -67,7 +67,7 @@ class LinearMAE(Evaluation):
         scale: area of the random crops, relative to the image.
         flip: probability of mirroring.
         pool: the class "token" (published), or the "mean" of the patch tokens.
-        precision: "auto" is bf16 where the hardware has it, else fp32; "bf16" or "fp32".
+        precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16" or "fp32".
         num_workers: processes that load images; 0 for none but this one.
         test_images: at most so many; None for all.
         baselines: whether to measure the random initialization too.

@@ -14,6 +14,7 @@ import torch
 from forks import Forks
 
 from hpm import checkpoint
+from hpm.devices import choose_precision, set_up
 
 Hpm = Callable[..., int]
 
@@ -179,3 +180,9 @@ def test_a_disk_that_stays_full_is_told_at_the_end(full_disk: Path, forks: Forks
     assert "make room and go on with --resume --output run" in " ".join(ran.stderr.split())
     assert not Path("run/summary.json").exists()
     assert checkpoint.found(Path("run/checkpoints"))
+
+
+def test_a_cpu_computes_in_fp32_unless_told_otherwise() -> None:
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    set_up(torch.device("cpu"), "bf16", deterministic=False)
+    assert torch.get_float32_matmul_precision() == "highest"  # what is left in float32 stays exact, and fast
