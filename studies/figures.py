@@ -24,7 +24,9 @@ from studies.statistics import estimate
 # Okabe and Ito's palette: the color-blind tell them apart; line styles do so in a gray print.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#999999")
 _STYLES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
+_MARKERS = ("o", "s", "^", "D")
 _MOST = 10  # variants whose curves fit a figure; of more, the best
+_BANDS = 6  # variants whose bands do
 _WIDTH = 7.0  # inches
 
 
@@ -84,7 +86,9 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _look(number: int) -> dict[str, Any]:
-    return {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[number % len(_STYLES)], "linewidth": 1.8}
+    """Color and line style; no pair comes twice among as many as there are pairs."""
+    style = number + number // len(_COLORS)
+    return {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[style % len(_STYLES)], "linewidth": 1.8}
 
 
 def _label(axis: Axes, x: str, y: str) -> None:
@@ -92,10 +96,11 @@ def _label(axis: Axes, x: str, y: str) -> None:
     axis.set_ylabel(y, fontsize=looks.TEXT, color=looks.DARK)
 
 
-def _legend(axis: Axes, count: int) -> None:
+def _legend(axis: Axes, count: int, title: str | None = None) -> None:
     axis.legend(
-        fontsize=looks.SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=1 + count // 16
-    )
+        fontsize=looks.SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=1 + count // 16,
+        title=title, title_fontsize=looks.SMALL, alignment="left",
+    )  # fmt: skip
 
 
 def _differences(comparison: Comparison, path: Path) -> Path:
@@ -133,7 +138,7 @@ def _interval(axis: Axes, place: float, values: Sequence[float], color: str) -> 
 def _curves(
     comparison: Comparison, rows: Mapping[str, Sequence[Sequence[Row]]], name: str, kind: str, path: Path
 ) -> Path:
-    """A metric over epochs: means, with 95 % bands where there are several seeds."""
+    """A metric over epochs: means, with 95 % bands where there are several seeds and few variants."""
     figure, axis = _figure(3.4)
     scale = 100.0 if is_share(name) else 1.0
     shown = [row.variant for row in comparison.rows][:_MOST]
@@ -150,14 +155,25 @@ def _curves(
         epochs = [epoch for epoch, _ in points]
         style = "steps-pre" if name == "alpha" else "default"  # a row tells of the steps before it
         axis.plot(epochs, [found.mean for _, found in points], label=variant, drawstyle=style, **_look(number))
-        if most > 1:
+        if most > 1 and len(shown) <= _BANDS:
             low, high = ([getattr(found, end) for _, found in points] for end in ("low", "high"))
             axis.fill_between(epochs, low, high, color=_COLORS[number % len(_COLORS)], alpha=0.13, linewidth=0)
     _label(axis, "epoch", f"{name}, %" if scale == 100 else name.replace("_", " "))
     if name == "alpha":
         axis.set_ylim(-0.02, 1.02)
-    _legend(axis, len(shown))
+    elif kind == "train":
+        _leave_out_the_beginning(axis)
+    _legend(axis, len(shown), f"the best {_MOST} of {len(rows)}" if len(rows) > _MOST else None)
     return looks.save(figure, path)
+
+
+def _leave_out_the_beginning(axis: Axes) -> None:
+    """Let the first tenth of training, in which a loss falls, run out of the picture, so that the rest can be told."""
+    lines = [np.asarray(line.get_xydata()) for line in axis.get_lines()]
+    late = [line[line[:, 0] > 0.1 * line[-1, 0], 1] for line in lines if len(line)]
+    values = np.concatenate(late) if late else np.empty(0)
+    if values.size and np.ptp(values) > 0:
+        axis.set_ylim(values.min() - 0.1 * np.ptp(values), values.max() + 0.1 * np.ptp(values))
 
 
 def _points(rows: Sequence[Row], name: str, kind: str) -> list[tuple[float, float]]:
@@ -171,22 +187,22 @@ def _points(rows: Sequence[Row], name: str, kind: str) -> list[tuple[float, floa
 
 
 def _against_compute(comparison: Comparison, path: Path) -> Path:
-    """Mean against FLOPs of the training, with intervals: who pays for what."""
-    figure, axis = _figure(3.4)
+    """Mean against FLOPs of the training, with intervals: who pays for what. Equal costs stand side by side."""
+    figure, axis = _figure(max(3.4, 0.19 * len(comparison.rows) + 0.8))
     scale = comparison.scale
-    order = {row.variant: number for number, row in enumerate(comparison.rows)}
-    for row in comparison.rows:
-        if "flops" not in row.cost:
-            continue
-        color = _COLORS[order[row.variant] % len(_COLORS)]
+    rows = [row for row in comparison.rows if "flops" in row.cost]
+    costs = np.array([row.cost["flops"] / 1e12 for row in rows])
+    apart = 0.012 * (np.ptp(costs) or costs.max())
+    for number, row in enumerate(rows):
+        near = np.flatnonzero(np.abs(costs - costs[number]) < apart)
         half = row.estimate.half if math.isfinite(row.estimate.half) else 0.0
         axis.errorbar(
-            row.cost["flops"] / 1e12, scale * row.estimate.mean, yerr=scale * half, fmt="o", color=color, capsize=3,
-            markersize=6, linewidth=1.4, label=row.variant if len(comparison.rows) <= _MOST else None,
+            costs[number] + apart * (np.searchsorted(near, number) - (len(near) - 1) / 2), scale * row.estimate.mean,
+            yerr=scale * half, fmt=_MARKERS[number // len(_COLORS) % len(_MARKERS)], capsize=2, markersize=6,
+            color=_COLORS[number % len(_COLORS)], linewidth=1.4, label=row.variant,
         )  # fmt: skip
     _label(axis, "training, TFLOP", comparison.unit)
-    if len(comparison.rows) <= _MOST:
-        _legend(axis, len(comparison.rows))
+    _legend(axis, len(rows))
     return looks.save(figure, path)
 
 

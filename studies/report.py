@@ -15,7 +15,7 @@ from studies.compare import COLUMNS, FOOTNOTE, Comparison, cells
 
 _TITLES = {
     "differences.png": "Means and paired differences, 95 % intervals; each dot is a seed",
-    "training.png": "During training: mean and 95 % band over seeds",
+    "training.png": "During training: mean over seeds, with 95 % bands where there are few variants",
     "alpha.png": "Alpha: the share of the mask that follows the difficulty",
     "compute.png": "Against the cost of the training",
     "history.png": "The search, trial by trial",
