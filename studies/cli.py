@@ -93,7 +93,7 @@ def _run(launch: Launch, trials: int | None) -> None:
 def compare_command(
     names: Annotated[list[str], typer.Argument(metavar="STUDY|EXPERIMENT...", help="Studies, or MLflow experiments.")],
     metric: Annotated[str | None, typer.Option(help="Which; by default the first study's.")] = None,
-    against: Annotated[str | None, typer.Option(help="The baseline; by default the first study's.")] = None,
+    against: Annotated[str | None, typer.Option(help="The baseline, or one for each group: '*_random'.")] = None,
     direction: Annotated[str | None, typer.Option(help="maximize or minimize; by default the study's.")] = None,
     storage: Storage = DEFAULT_STORAGE,
     output: Annotated[Path | None, typer.Option(help="A folder for report.html, tables and figures.")] = None,

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hpm.errors import UserError
 from hpm.evaluate import is_share
+from studies.baselines import baselines
 from studies.results import Result, metrics_of
 from studies.statistics import Difference, Estimate, estimate, holm, paired
 
@@ -28,6 +29,7 @@ class Row:
         variant: its name.
         values: of the metric, by seed.
         estimate: their mean.
+        baseline: the variant it is compared with; a baseline's own is itself.
         difference: to the baseline; None for itself and where no seed is shared.
         cost: means over its runs.
     """
@@ -35,6 +37,7 @@ class Row:
     variant: str
     values: Mapping[int, float]
     estimate: Estimate
+    baseline: str
     difference: Difference | None
     cost: Mapping[str, float]
 
@@ -46,7 +49,7 @@ class Comparison:
     Args:
         metric: what is compared.
         direction: "maximize" or "minimize".
-        baseline: the variant that the others are compared with.
+        baseline: the variant that the others are compared with; with a star, one for each group.
         rows: the best mean first.
         warnings: what makes the comparison weaker than it looks.
         results: the runs.
@@ -78,11 +81,11 @@ def compare(
     Args:
         results: complete runs, of one study or of several.
         metric: which.
-        against: the baseline's name; None for the first variant.
+        against: the baseline's name, or of several with a star (`baselines`); None for the first variant.
         direction: "maximize" or "minimize".
 
     Raises:
-        UserError: if nobody has the metric, or there is no such variant.
+        UserError: if nobody has the metric, or some variant has no baseline.
     """
     measured = [result for result in results if metric in result.metrics]
     if not measured:
@@ -92,28 +95,27 @@ def compare(
     values: dict[str, dict[int, float]] = {}
     for result in measured:
         values.setdefault(_name(result, several), {})[result.seed] = result.metrics[metric]
-    baseline = next(iter(values)) if against is None else _find(against, values)
-    differences = holm({name: paired(found, values[baseline]) for name, found in values.items() if name != baseline})
+    against = next(iter(values)) if against is None else against
+    try:
+        chosen = baselines(against, values)
+    except ValueError as error:
+        raise UserError(f"--against {error}") from error
+    differences = holm({
+        name: paired(found, values[chosen[name]]) for name, found in values.items() if name != chosen[name]
+    })  # fmt: skip
     rows = [
-        Row(name, found, estimate(list(found.values())), differences.get(name),
+        Row(name, found, estimate(list(found.values())), chosen[name], differences.get(name),
             _mean_cost([result for result in measured if _name(result, several) == name]))
         for name, found in values.items()
     ]  # fmt: skip
     rows.sort(key=lambda row: row.estimate.mean, reverse=direction == "maximize")
-    warnings = _warnings(results, measured, rows, values[baseline], metric)
+    warnings = _warnings(results, measured, rows, values, metric)
+    baseline = against if "*" in against else rows[0].baseline
     return Comparison(metric, direction, baseline, rows, warnings, measured)
 
 
 def _name(result: Result, several: bool) -> str:
     return f"{result.source}/{result.variant}" if several else result.variant
-
-
-def _find(against: str, values: Mapping[str, object]) -> str:
-    found = [name for name in values if name == against or name.endswith(f"/{against}")]
-    if len(found) != 1:
-        what = "is the name of several variants" if found else "is no variant"
-        raise UserError(f"--against {against} {what}; choose one of {', '.join(values)}")
-    return found[0]
 
 
 def _mean_cost(results: Sequence[Result]) -> dict[str, float]:
@@ -126,8 +128,8 @@ def _mean_cost(results: Sequence[Result]) -> dict[str, float]:
 
 
 def _warnings(
-    results: Sequence[Result], measured: Sequence[Result], rows: Sequence[Row], baseline: Mapping[int, float],
-    metric: str,
+    results: Sequence[Result], measured: Sequence[Result], rows: Sequence[Row],
+    values: Mapping[str, Mapping[int, float]], metric: str,
 ) -> list[str]:  # fmt: skip
     """Whatever a careful reader would ask."""
     told = []
@@ -143,7 +145,7 @@ def _warnings(
     few = [row.variant for row in rows if row.estimate.count < ENOUGH_SEEDS]
     if few:
         told.append(f"fewer than {ENOUGH_SEEDS} seeds: {_listed(few)}; intervals are wide, small effects are missed")
-    unpaired = [row.variant for row in rows if set(row.values) != set(baseline)]
+    unpaired = [row.variant for row in rows if set(row.values) != set(values[row.baseline])]
     if unpaired:
         told.append(f"other seeds than the baseline: {_listed(unpaired)}; differences use the seeds that both have")
     if len(measured) < len(results):
@@ -172,7 +174,7 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
     """A row as a reader sees it."""
     scale, difference, cost = comparison.scale, row.difference, row.cost
     shown = [row.variant, str(row.estimate.count), f"{scale * row.estimate.mean:.2f}{_half(scale, row.estimate)}"]
-    if row.variant == comparison.baseline:
+    if row.variant == row.baseline:
         shown += ["baseline", "", ""]
     elif difference is None:
         shown += ["no common seed", "", ""]

@@ -12,6 +12,7 @@ import optuna
 from hpm import configuration
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
+from studies.baselines import baselines
 from studies.space import Setting, binding, example_settings, parse_space, suggest
 
 Direction = Literal["maximize", "minimize"]
@@ -124,7 +125,8 @@ class Ablation(Definition):
         bindings: over the base, in every run.
         metric: what is compared, as a run's summary names it.
         direction: "maximize" or "minimize" it.
-        baseline: the variant that the others are compared with; None for the first.
+        baseline: the variant that the others are compared with; with a star, one for each group: under '*_random',
+            'hog_easy_to_hard' is compared with 'hog_random'. None for the first.
     """
 
     kind = "ablation"
@@ -142,10 +144,12 @@ class Ablation(Definition):
                 raise ValueError(f"Ablation.variants: {name!r} names folders; use letters, digits, '-', '_' and '.'")
             if isinstance(items, str) or not all(isinstance(item, str) for item in items):
                 raise ValueError(f"Ablation.variants['{name}'] = {items!r} must be a list of configs and bindings")
-        if baseline is not None and baseline not in variants:
-            raise ValueError(f"Ablation.baseline = {baseline!r} is no variant; choose one of {', '.join(variants)}")
         self.variants = {name: tuple(items) for name, items in variants.items()}
-        self.baseline = baseline or next(iter(variants))
+        self.baseline = next(iter(variants)) if baseline is None else baseline
+        try:
+            baselines(self.baseline, variants)
+        except ValueError as error:
+            raise ValueError(f"Ablation.baseline = {error}") from error
 
     def check(self) -> dict[str, Any]:
         texts = {name: self._build(*self._parts(name), f"variant {name}") for name in self.variants}

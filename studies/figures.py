@@ -108,7 +108,7 @@ def _differences(comparison: Comparison, path: Path) -> Path:
     rows, scale = list(reversed(comparison.rows)), comparison.scale
     figure = Figure(figsize=(_WIDTH, 0.42 * len(rows) + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    base = next(row for row in rows if row.variant == comparison.baseline)
+    values = {row.variant: row.values for row in rows}
     for axis in (left, right):
         axis.tick_params(labelsize=looks.SMALL, colors=looks.DARK)
         axis.spines[["top", "right"]].set_visible(False)
@@ -116,8 +116,9 @@ def _differences(comparison: Comparison, path: Path) -> Path:
         axis.set_axisbelow(True)
     for place, row in enumerate(rows):
         _interval(left, place, [scale * value for value in row.values.values()], looks.BLUE)
-        shared = [scale * (row.values[seed] - base.values[seed]) for seed in row.values if seed in base.values]
-        if row is not base and shared:
+        base = values[row.baseline]
+        shared = [scale * (row.values[seed] - base[seed]) for seed in row.values if seed in base]
+        if row.variant != row.baseline and shared:
             found = row.difference is not None and row.difference.significant
             _interval(right, place, shared, looks.ORANGE if found else looks.BLUE)
     right.axvline(0, color=looks.DARK, linewidth=1)

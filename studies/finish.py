@@ -145,7 +145,8 @@ def compare_sources(
     if metric is None:
         raise UserError("--metric is needed for an experiment of MLflow")
     if against is None and definition.get("baseline") is not None:
-        against = definition["baseline"] if len(names) == 1 else f"{names[0]}/{definition['baseline']}"
+        of_one = len(names) > 1 and "*" not in definition["baseline"]
+        against = f"{names[0]}/{definition['baseline']}" if of_one else definition["baseline"]
     comparison = compare(
         results, metric, against=against, direction=direction or definition.get("direction", "maximize")
     )

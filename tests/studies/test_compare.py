@@ -55,6 +55,38 @@ def test_a_loss_is_better_where_it_is_lower() -> None:
     assert [row.variant for row in made.rows] == ["b", "a"]
 
 
+GROUPS = ["hog_random", "hog_hard", "simmim_random", "simmim_swin_random", "simmim_swin_hard", "simmim_hard"]
+
+
+def test_each_group_has_its_baseline() -> None:
+    """'simmim_swin_hard' belongs to the longest name that it begins like."""
+    values = {name: [value + number for value in RANDOM] for number, name in enumerate(GROUPS)}
+    runs = [run for name, found in values.items() for run in results(name, found)]
+    made = compare(runs, "low_shot/pretrained", against="*_random")
+    found = {row.variant: (row.baseline, row.difference) for row in made.rows}
+    assert {name for name in GROUPS if found[name][1] is None} == {name for name in GROUPS if "random" in name}
+    assert {name: found[name][0] for name in GROUPS if "hard" in name} == {
+        "hog_hard": "hog_random", "simmim_swin_hard": "simmim_swin_random", "simmim_hard": "simmim_random",
+    }  # fmt: skip
+    assert found["simmim_hard"][1].estimate.mean == pytest.approx(3)
+    assert markdown(made).count("| baseline |") == 3
+    # Three comparisons are corrected for, not five.
+    assert found["hog_hard"][1].corrected == pytest.approx(min(1, 3 * found["hog_hard"][1].p), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("against", "told"),
+    [
+        ("*_none", "fits no variant; choose one of hog_random"),
+        ("simmim_*m", "gives hog_random no baseline; its name must begin like one of"),
+        ("*_*", "more than one star"),
+    ],
+)
+def test_baselines_that_do_not_fit(against: str, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        compare([run for name in GROUPS for run in results(name, RANDOM)], "low_shot/pretrained", against=against)
+
+
 @pytest.mark.parametrize(
     ("others", "told"),
     [
