@@ -89,7 +89,7 @@ class Run:
             tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
             raise
         tracker.finish("FINISHED")
-        return summary
+        return summary if tracker.problem is None else {**summary, "tracking": tracker.problem}
 
     def _train(self) -> None:
         clock = self.clock
@@ -278,7 +278,7 @@ class Run:
             "processes": self.processes.world_size, "precision": settings.precision,
             "data": type(settings.source).__name__, "device": device_name(settings.device), "commit": source_version(),
             "unreadable_images": self.folder.count_unreadable(), "peak_memory_bytes": peak_memory(settings.device),
-            "picture": str(drawn), "tracking": tracker.problem or (tracker.where if tracker.enabled else "off"),
+            "picture": str(drawn), "tracking": tracker.where if tracker.enabled else "off",
             "metrics": metrics,
         }  # fmt: skip
 
