@@ -360,7 +360,11 @@ def embed(
 
 
 @app.command("list")
-def list_parts() -> None:
+def list_parts(
+    configs: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Configs whose imported modules are listed too.")
+    ] = None,
+) -> None:
     """Show every part that a config can name, with its parameters and their defaults."""
     import inspect
 
@@ -369,8 +373,12 @@ def list_parts() -> None:
 
     from hpm import configuration
 
+    parts: dict[str, list[type]] = configuration.parts()
+    if configs:
+        configuration.parse(configs)
+        parts |= {"imported by the config": imported} if (imported := configuration.imported_parts()) else {}
     console = Console()
-    for kind, classes in configuration.parts().items():
+    for kind, classes in parts.items():
         table = Table(title=kind, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
         for cls in classes:
             parameters = ", ".join(

@@ -84,6 +84,13 @@ def parts() -> dict[str, list[type]]:
     }  # fmt: skip
 
 
+def imported_parts() -> list[type]:
+    """What the modules registered that the configs parsed so far import, beside the parts above."""
+    shipped = {cls for classes in parts().values() for cls in classes}
+    registered = (item.wrapped for _, item in gin_config._REGISTRY.items() if item.module != "gin")
+    return [thing for thing in registered if thing not in shipped]
+
+
 def register(classes: Iterable[type]) -> None:
     """Let configs name these classes."""
     for cls in classes:

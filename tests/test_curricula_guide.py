@@ -16,8 +16,9 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
 def test_parts_of_ones_own(
-    hpm: Callable[..., int], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    hpm: Callable[..., int], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     (module,) = [block for language, block in BLOCKS if language == "python" and "class Breathing" in block]
     (suite,) = [block for language, block in BLOCKS if language == "python" and "class TestBreathing" in block]
     (config,) = [block for language, block in BLOCKS if not language and "import my_masks" in block]
@@ -26,6 +27,10 @@ def test_parts_of_ones_own(
     (tmp_path / "my.gin").write_text(config.replace("quickstart.gin", "tiny.gin"))
     assert hpm("pretrain", "my.gin", "--output", "run") == 0
     assert "Center.pull = 0.3" in Path("run/config.gin").read_text()
+    capsys.readouterr()
+    assert hpm("list", "my.gin") == 0
+    listed = capsys.readouterr().out.split("imported by the config")[1]
+    assert all(f"  {name} " in listed for name in ("Breathing", "Brightness", "Center"))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pytest.ini").touch()
     found = pytest.main(
