@@ -68,6 +68,11 @@ class Comparison:
         return 100.0 if is_share(self.metric) else 1.0
 
     @property
+    def digits(self) -> int:
+        """Decimals that are shown: hundredths of a percent, and about as much of what is not an accuracy."""
+        return 2 if is_share(self.metric) else 4
+
+    @property
     def unit(self) -> str:
         """The metric's name and unit."""
         return f"{self.metric}, %" if is_share(self.metric) else self.metric
@@ -172,15 +177,15 @@ COLUMNS = ("variant", "seeds", "mean", "difference", "p (Holm)", "d_z", "images"
 
 def cells(comparison: Comparison, row: Row) -> list[str]:
     """A row as a reader sees it."""
-    scale, difference, cost = comparison.scale, row.difference, row.cost
-    shown = [row.variant, str(row.estimate.count), f"{scale * row.estimate.mean:.2f}{_half(scale, row.estimate)}"]
+    difference, cost = row.difference, row.cost
+    shown = [row.variant, str(row.estimate.count), _with_interval(comparison, row.estimate)]
     if row.variant == row.baseline:
         shown += ["baseline", "", ""]
     elif difference is None:
         shown += ["no common seed", "", ""]
     else:
         shown += [
-            f"{scale * difference.estimate.mean:+.2f}{_half(scale, difference.estimate)}",
+            _with_interval(comparison, difference.estimate, "+"),
             "" if difference.corrected is None else _p(difference.corrected) + (" *" if difference.significant else ""),
             "" if difference.effect is None else f"{difference.effect:+.2f}",
         ]  # fmt: skip
@@ -191,8 +196,10 @@ def cells(comparison: Comparison, row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _half(scale: float, found: Estimate) -> str:
-    return f" ± {scale * found.half:.2f}" if math.isfinite(found.half) else ""
+def _with_interval(comparison: Comparison, found: Estimate, sign: str = "") -> str:
+    scale, digits = comparison.scale, comparison.digits
+    half = f" ± {scale * found.half:.{digits}f}" if math.isfinite(found.half) else ""
+    return f"{scale * found.mean:{sign}.{digits}f}{half}"
 
 
 def _p(value: float) -> str:
