@@ -8,7 +8,6 @@ whatever was not sent, for whatever reason, is sent next time.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import os
@@ -17,12 +16,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from hpm.errors import Notice
+from hpm.locks import locked_beside
 from hpm.runfolder import Row
 from hpm.tracking_state import TrackingState
 
@@ -99,7 +99,11 @@ class MLflowTracker:
         _quiet_and_quick()
         from mlflow import MlflowClient
 
-        with _alone(self._uri):
+        file = _sqlite_file(self._uri)
+        with ExitStack() as alone:  # processes that make or upgrade the tables of one file at once damage it
+            if file is not None:
+                with suppress(OSError):  # nothing can be written there, or there are no locks: MLflow may still read
+                    alone.enter_context(locked_beside(file))
             return MlflowClient(tracking_uri=self._uri)
 
     def reason(self, error: Exception) -> str:
@@ -309,19 +313,10 @@ def _quiet_and_quick() -> None:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # `problem` says it, once
 
 
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Keep others from a SQLite file meanwhile: processes that make or upgrade its tables at once damage it."""
+def _sqlite_file(uri: str) -> str | None:
     from sqlalchemy.engine import make_url
 
-    file = make_url(uri).database if uri.startswith("sqlite") else None
-    if file is None or not Path(file).parent.is_dir():
-        yield
-        return
-    with Path(f"{file}.lock").open("w") as lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return make_url(uri).database if uri.startswith("sqlite") else None
 
 
 def without_password(uri: str) -> str:

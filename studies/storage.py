@@ -6,7 +6,6 @@ parameters. So their number is exact with any number of workers, and what a dead
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
@@ -23,6 +22,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import UserError
+from hpm.locks import locked_beside
 from hpm.tracking import without_password
 from studies.definition import Ablation, Definition, Search
 
@@ -89,8 +89,7 @@ def exclusively(storage: RDBStorage) -> Iterator[None]:
     not. PostgreSQL has locks of its own, which all machines see.
     """
     if storage.engine.dialect.name == "sqlite":
-        with Path(f"{storage.engine.url.database}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked_beside(str(storage.engine.url.database)):
             yield
     elif storage.engine.dialect.name == "postgresql":
         with storage.engine.begin() as connection:

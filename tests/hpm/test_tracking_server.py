@@ -118,6 +118,13 @@ def test_runs_that_start_together_make_one_database(tmp_path: Path) -> None:
     assert made >= {"a", "b", "c"}
 
 
+def test_a_database_that_no_lock_can_be_put_beside(uri: str, tmp_path: Path, folder: Path) -> None:
+    """As in a folder that cannot be written to, whose database can still be read."""
+    (tmp_path / "tracking.db.lock").mkdir()
+    track(uri, folder, rows_of(3))
+    assert len(runs(uri)) == 1
+
+
 def test_a_run_that_was_made_but_not_confirmed_is_found(uri: str, folder: Path) -> None:
     """As after a kill, or a lost answer, between making the run and noting its name."""
     track(uri, folder, rows_of(5))
