@@ -10,9 +10,9 @@ def baselines(against: str, variants: Collection[str]) -> dict[str, str]:
     """The baseline of each variant; a baseline's own is itself.
 
     Args:
-        against: a variant that all are compared with; or, with a `*`, one for each group of variants, named by what the
-            star stands for. Under '*_random', 'hog_easy_to_hard' is compared with 'hog_random'. Where several names
-            fit, the longest counts.
+        against: a variant that all are compared with; or, with a `*`, one for each group of variants: those that begin
+            with the same, as far as the star reaches. Under '*_random', 'hog_easy_to_hard' is compared with
+            'hog_random'. Of several that fit, the longest counts.
         variants: all there are. In 'study/variant', `against` may leave out the study.
 
     Raises:
@@ -27,14 +27,15 @@ def baselines(against: str, variants: Collection[str]) -> dict[str, str]:
             what = "is the name of several variants" if found else "is no variant"
             raise ValueError(f"{against} {what}; choose one of {choices}")
         return dict.fromkeys(variants, found[0])
-    pattern = re.compile(re.escape(against).replace(r"\*", "(.*)"))
+    before, _, after = against.partition("*")
+    pattern = re.compile(f"({re.escape(before)}.*){re.escape(after)}")
     groups = {match[1]: name for name in variants if (match := pattern.fullmatch(name))}
     if not groups:
         raise ValueError(f"{against} fits no variant; choose one of {choices}, or put a * for what differs")
-    chosen = {}
+    chosen = {name: name for name in groups.values()}
     for name in variants:
         own = [group for group in groups if name.startswith(group)]
         if not own:
             raise ValueError(f"{against} gives {name} no baseline; its name must begin like one of {', '.join(groups)}")
-        chosen[name] = groups[max(own, key=len)]
-    return {name: name if name in groups.values() else baseline for name, baseline in chosen.items()}
+        chosen.setdefault(name, groups[max(own, key=len)])
+    return chosen

@@ -74,6 +74,13 @@ def test_each_group_has_its_baseline() -> None:
     assert found["hog_hard"][1].corrected == pytest.approx(min(1, 3 * found["hog_hard"][1].p), abs=1e-12)
 
 
+def test_a_star_after_what_all_groups_begin_with() -> None:
+    names = ["small_hog_random", "small_hog_hard", "small_pixels_random"]
+    runs = [run for name in names for run in results(name, RANDOM)]
+    made = compare(runs, "low_shot/pretrained", against="small_*_random")
+    assert {row.variant: row.baseline for row in made.rows}["small_hog_hard"] == "small_hog_random"
+
+
 @pytest.mark.parametrize(
     ("against", "told"),
     [
