@@ -85,10 +85,14 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
+def _color(number: int) -> str:
+    return _COLORS[number % len(_COLORS)]
+
+
 def _look(number: int) -> dict[str, Any]:
     """Color and line style; no pair comes twice among as many as there are pairs."""
     style = number + number // len(_COLORS)
-    return {"color": _COLORS[number % len(_COLORS)], "linestyle": _STYLES[style % len(_STYLES)], "linewidth": 1.8}
+    return {"color": _color(number), "linestyle": _STYLES[style % len(_STYLES)], "linewidth": 1.8}
 
 
 def _label(axis: Axes, x: str, y: str) -> None:
@@ -158,7 +162,7 @@ def _curves(
         axis.plot(epochs, [found.mean for _, found in points], label=variant, drawstyle=style, **_look(number))
         if most > 1 and len(shown) <= _BANDS:
             low, high = ([getattr(found, end) for _, found in points] for end in ("low", "high"))
-            axis.fill_between(epochs, low, high, color=_COLORS[number % len(_COLORS)], alpha=0.13, linewidth=0)
+            axis.fill_between(epochs, low, high, color=_color(number), alpha=0.13, linewidth=0)
     _label(axis, "epoch", f"{name}, %" if scale == 100 else name.replace("_", " "))
     if name == "alpha":
         axis.set_ylim(-0.02, 1.02)
@@ -191,16 +195,16 @@ def _against_compute(comparison: Comparison, path: Path) -> Path:
     """Mean against FLOPs of the training, with intervals: who pays for what. Equal costs stand side by side."""
     figure, axis = _figure(max(3.4, 0.19 * len(comparison.rows) + 0.8))
     scale = comparison.scale
-    rows = [row for row in comparison.rows if "flops" in row.cost]
-    costs = np.array([row.cost["flops"] / 1e12 for row in rows])
+    rows = [(number, row) for number, row in enumerate(comparison.rows) if "flops" in row.cost]
+    costs = np.array([row.cost["flops"] / 1e12 for _, row in rows])
     apart = 0.012 * (np.ptp(costs) or costs.max())
-    for number, row in enumerate(rows):
-        near = np.flatnonzero(np.abs(costs - costs[number]) < apart)
+    for place, (number, row) in enumerate(rows):
+        near = np.flatnonzero(np.abs(costs - costs[place]) < apart)
         half = row.estimate.half if math.isfinite(row.estimate.half) else 0.0
         axis.errorbar(
-            costs[number] + apart * (np.searchsorted(near, number) - (len(near) - 1) / 2), scale * row.estimate.mean,
+            costs[place] + apart * (np.searchsorted(near, place) - (len(near) - 1) / 2), scale * row.estimate.mean,
             yerr=scale * half, fmt=_MARKERS[number // len(_COLORS) % len(_MARKERS)], capsize=2, markersize=6,
-            color=_COLORS[number % len(_COLORS)], linewidth=1.4, label=row.variant,
+            color=_color(number), linewidth=1.4, label=row.variant,
         )  # fmt: skip
     _label(axis, "training, TFLOP", comparison.unit)
     _legend(axis, len(rows))
