@@ -376,7 +376,8 @@ def list_parts(
     parts: dict[str, list[type]] = configuration.parts()
     if configs:
         configuration.parse(configs)
-        parts |= {"imported by the config": imported} if (imported := configuration.imported_parts()) else {}
+        if imported := configuration.imported_parts():
+            parts["imported by the config"] = imported
     console = Console()
     for kind, classes in parts.items():
         table = Table(title=kind, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
