@@ -107,7 +107,8 @@ _FREE = {
     "FashionMNIST.root",
 }  # fmt: skip
 _ROUNDING = {
-    "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.sharding", "Trainer.accumulate",
+    "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.compile_mode", "Trainer.sharding",
+    "Trainer.accumulate", "Trainer.residual_precision", "Trainer.teacher_precision",
     "Trainer.grad_checkpointing", "Trainer.deterministic",
 }  # fmt: skip
 

@@ -71,18 +71,43 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
 def set_up(device: torch.device, precision: str, *, deterministic: bool) -> None:
     """Process-wide settings: the current device, TF32 and, where asked for, deterministic algorithms.
 
-    On a CUDA device, everything but "fp32" lets float32 matrix products use TF32. CPUs have none: "high" would make
-    them coarser, and where it is made of three products in bf16, half as fast. Deterministic algorithms are slower;
-    the CPU's are deterministic anyway.
+    On a CUDA device, everything but "fp32" lets float32 matrix products and convolutions use TF32. CPUs have none:
+    "high" would make them coarser, and where it is made of three products in bf16, half as fast. Deterministic
+    algorithms are slower; the CPU's are deterministic anyway.
     """
     coarser = device.type == "cuda" and precision != "fp32"
     torch.set_float32_matmul_precision("high" if coarser else "highest")
     if device.type == "cuda":
+        # cuBLAS reads it once, at the first product of the process, and a later run may want it: so it is always set.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = coarser
         torch.backends.cudnn.benchmark = not deterministic
-        if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
-        torch.use_deterministic_algorithms(deterministic)
+        _choose_attention()
+        _set_deterministic(deterministic)
+
+
+def _choose_attention() -> None:
+    """Every fused attention kernel may be taken, cuDNN's among them, which older versions of torch leave out.
+
+    torch prefers them in the order cuDNN, FlashAttention, memory-efficient where the device has all three. On an H100
+    that is the order of their speed too at 197 and 257 tokens, and each is as close to float64 as the others
+    (`benchmarks/gpu.py --only attention`).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cuda.enable_flash_sdp(True)
+    torch.backends.cuda.enable_mem_efficient_sdp(True)
+
+
+def _set_deterministic(deterministic: bool) -> None:
+    torch.use_deterministic_algorithms(deterministic)
+    # Filling memory that is about to be written finds mistakes in torch, costs a pass, and makes nothing repeatable.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if deterministic:
+        import torch._inductor.config as inductor  # a second of imports that other runs are spared
+
+        if hasattr(inductor, "deterministic"):  # from torch 2.10 on: autotuning may not choose how sums are split
+            inductor.deterministic = True
 
 
 def peak_memory(device: torch.device) -> int:

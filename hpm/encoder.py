@@ -128,6 +128,8 @@ class Blocks(nn.ModuleList):
 
     Attributes:
         grad_checkpointing: keep only each block's input for the backward pass and compute the rest again.
+        residual_dtype: of the tokens that go from block to block; None for whatever comes in, which under autocast
+            is float32.
     """
 
     def __init__(
@@ -140,9 +142,12 @@ class Blocks(nn.ModuleList):
             for _ in range(depth)
         )
         self.grad_checkpointing = False
+        self.residual_dtype: torch.dtype | None = None
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         more = () if bias is None else (bias,)
+        if self.residual_dtype is not None:
+            tokens = tokens.to(self.residual_dtype)
         for block in self:
             if self.grad_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)

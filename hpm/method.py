@@ -25,6 +25,8 @@ from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.targets import Target
 from hpm.teacher import Decay, MovingAverageTeacher
 
+_BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -100,6 +102,7 @@ class Method:
         self.prediction_weight = float(prediction_weight)
         self.teacher_decay = teacher_decay
         self.autocast: torch.dtype | None = None
+        self._teacher_precision = "same"
         self._processes = Processes()
         self._skeleton: MaskedModel | None = None
         self.teacher = MovingAverageTeacher(model, target, average=False)  # `prepare` starts the average
@@ -133,9 +136,15 @@ class Method:
                 raise ValueError(f"{name} watches the metric {metric!r}; this run measures {', '.join(self.feedback)}")
 
     def prepare(
-        self, device: torch.device, *, autocast: torch.dtype | None, seed: int, mean: Sequence[float] | None = None,
+        self,
+        device: torch.device,
+        *,
+        autocast: torch.dtype | None,
+        seed: int,
+        mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-    ) -> None:  # fmt: skip
+        teacher_precision: str = "same",
+    ) -> None:
         """Initialize the weights from the seed, move to the device, and start the teacher as the student's copy.
 
         Args:
@@ -144,17 +153,20 @@ class Method:
             seed: of the weights.
             mean: of the data's normalization, for targets that see images otherwise; None where it is not known.
             std: likewise.
+            teacher_precision: see `MovingAverageTeacher.precision`.
         """
         self.student.cpu().init_weights(torch.Generator().manual_seed(seed))
         self.student.to(device)
-        self.autocast = autocast
+        self.autocast, self._teacher_precision = autocast, teacher_precision
         self.target.prepare(device, autocast=autocast, mean=mean, std=std)
         self.start_teacher()
 
     def start_teacher(self) -> None:
         """Start the moving average anew from the student's present weights, and forget compiled passes."""
         average = self.teacher_decay is not None
-        self.teacher = MovingAverageTeacher(self.student, self.target, autocast=self.autocast, average=average)
+        self.teacher = MovingAverageTeacher(
+            self.student, self.target, autocast=self.autocast, average=average, precision=self._teacher_precision
+        )
         self._forward = self._student_pass()
 
     def _student_pass(self) -> nn.Module:
@@ -177,10 +189,26 @@ class Method:
                 )
         self._processes = processes
 
-    def compile(self, *, backend: str = "inductor") -> None:
-        """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs."""
-        self._forward = torch.compile(self._forward, dynamic=False, backend=backend)
-        self.teacher.compile(backend=backend)
+    def compile(self, *, blocks: bool = False, backend: str = "inductor", mode: str = "default") -> None:
+        """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs.
+
+        Args:
+            blocks: compile the transformer blocks rather than whole passes. Blocks of the same width and number of
+                tokens share one graph, so that this takes seconds where a whole pass takes a minute and more, and
+                what lies between the blocks stays as it was.
+            backend: torch.compile's.
+            mode: torch.compile's: "default", or "max-autotune-no-cudagraphs" to try more kernels.
+        """
+        if blocks:
+            import torch._dynamo.config as dynamo  # seconds of imports that other runs are spared
+
+            # All blocks are one function to torch, which by default compiles a function for eight shapes and no more.
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _BLOCK_SHAPES)
+            for block in self.student.blocks():
+                block.compile(dynamic=False, backend=backend, mode=mode)
+        else:
+            self._forward = torch.compile(self._forward, dynamic=False, backend=backend, mode=mode)
+        self.teacher.compile(blocks=blocks, backend=backend, mode=mode)
 
     def without_reduction(self) -> AbstractContextManager[Any]:
         """For all micro-batches of a step but the last: gradients stay in this process."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from curriculum import Mask
 from hpm.encoder import Blocks, Encoder, LayerNorm, ViT, require_patches, require_sizes, require_width
+from hpm.losses import full_precision
 from hpm.patches import sincos_positions
 
 
@@ -151,12 +153,38 @@ class MaskedModel(nn.Module, ABC):
             if isinstance(module, Blocks):
                 module.grad_checkpointing = enable
 
+    def set_residual_dtype(self, dtype: torch.dtype | None) -> None:
+        """What the tokens between the blocks are kept in, under autocast; None for float32, autocast's own choice."""
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.residual_dtype = dtype
+
 
 class Decoder(nn.Module):
-    """Transformer blocks, a norm and one linear head."""
+    """Transformer blocks, a norm and one linear head.
 
-    def __init__(self, *, width: int, depth: int, num_heads: int, mlp_ratio: float, outputs: int) -> None:
+    Args:
+        width: of the tokens.
+        depth: blocks.
+        num_heads: their heads.
+        mlp_ratio: hidden width of their feed-forward layers, relative to the width.
+        outputs: of the head.
+        full_precision_head: compute norm and head in float32 or better whatever the autocast. A predicted loss is
+            there to be compared with others, and bf16 ties many of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        outputs: int,
+        full_precision_head: bool = False,
+    ) -> None:
         super().__init__()
+        self.full_precision_head = full_precision_head
         self.blocks = Blocks(depth, width, num_heads, mlp_ratio)
         self.norm = LayerNorm(width)
         self.head = nn.Linear(width, outputs)
@@ -167,7 +195,12 @@ class Decoder(nn.Module):
 
     def predict(self, hidden: Tensor, first: int) -> Tensor:
         """The same, from what the blocks gave."""
-        return self.head(self.norm(hidden[:, first:]))
+        if not self.full_precision_head:
+            return self.head(self.norm(hidden[:, first:]))
+        kind = hidden.device.type
+        # The meta device, on which operations are counted, has no autocast.
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            return self.head(self.norm(full_precision(hidden[:, first:])))
 
 
 class MaskedAutoencoder(MaskedModel):
@@ -234,7 +267,9 @@ class MaskedAutoencoder(MaskedModel):
         self.register_buffer("decoder_pos_embed", sincos_positions(decoder_embed_dim, self.grid).unsqueeze(0))
         decoder = partial(Decoder, width=decoder_embed_dim, num_heads=decoder_num_heads, mlp_ratio=mlp_ratio)
         self.reconstructor = decoder(depth=decoder_depth, outputs=self.patch_pixels)
-        self.loss_predictor = None if loss_predictor_depth is None else decoder(depth=loss_predictor_depth, outputs=1)
+        self.loss_predictor = None
+        if loss_predictor_depth is not None:
+            self.loss_predictor = decoder(depth=loss_predictor_depth, outputs=1, full_precision_head=True)
         self.init_weights()
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -226,12 +227,17 @@ class Run:
         """The main process measures and draws, the others wait."""
         subject = self._subject()
         if self.processes.is_main:
-            metrics = self._measure(self.settings.probes, subject)
+            with self._uncompiled():
+                metrics = self._measure(self.settings.probes, subject)
+                self._draw(subject)
             self._record("probe", metrics)
-            self._draw(subject)
             shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             self.progress.say(f"epoch {self.clock.epoch}/{self.clock.epochs}  {shown}")
         self.processes.barrier()
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """Evaluations ask for other shapes than training does, and would compile every one of them."""
+        return torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext()
 
     def _measure(self, evaluations: Sequence[Evaluation], subject: Subject) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -259,10 +265,11 @@ class Run:
         subject, summary = self._subject(), {}
         if self.processes.is_main:
             started = time.perf_counter()
-            with self.console.status("evaluating ..."):
+            with self.console.status("evaluating ..."), self._uncompiled():
                 metrics = self._measure(self.settings.evaluations, subject)
+                drawn = self._draw(subject)
             self._record("final", metrics)
-            summary = self._summary(metrics, time.perf_counter() - started, self._draw(subject))
+            summary = self._summary(metrics, time.perf_counter() - started, drawn)
         self.processes.barrier()
         self._require_written()
         if self.processes.is_main:

@@ -52,7 +52,7 @@ class SimMIM(MaskedModel):
         if loss_predictor_depth is not None:
             self.loss_predictor = LossPredictor(
                 width=encoder.num_features, depth=loss_predictor_depth, num_heads=encoder.num_heads,
-                mlp_ratio=encoder.mlp_ratio, outputs=1,
+                mlp_ratio=encoder.mlp_ratio, outputs=1, full_precision_head=True,
             )  # fmt: skip
         self.init_weights()
 

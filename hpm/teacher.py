@@ -15,6 +15,7 @@ from torch import Tensor
 from curriculum import Mask
 from hpm.clock import Clock
 from hpm.distributed import local
+from hpm.low_precision import LowPrecisionCopy
 from hpm.memory import LastAnswer
 from hpm.model import MaskedModel
 from hpm.targets import Target
@@ -77,22 +78,44 @@ class MovingAverageTeacher:
         target: what the reconstruction's loss is measured against.
         autocast: dtype of low-precision forward passes, None for the weights' own.
         average: False to be the student itself rather than an average of it: no memory, no updates.
+        precision: what the losses are predicted in: "same" as the student, by autocast; "bf16" or "fp8", by a
+            `LowPrecisionCopy` that follows the average. Only the order of the losses matters to a curriculum.
         reference: the teacher whose features a target may ask for; None for this one.
     """
 
     def __init__(
-        self, student: MaskedModel, target: Target, *, autocast: torch.dtype | None = None, average: bool = True,
+        self,
+        student: MaskedModel,
+        target: Target,
+        *,
+        autocast: torch.dtype | None = None,
+        average: bool = True,
+        precision: str = "same",
         reference: MovingAverageTeacher | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model = copy.deepcopy(student).requires_grad_(False).eval() if average else student
         self._student = student
         self.target, self.autocast, self.average = target, autocast, average
+        self._copy: LowPrecisionCopy | None = None
+        if precision != "same" and average and student.loss_predictor is not None:
+            self._copy = LowPrecisionCopy(self.model, precision)
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._features, self._reference = LastAnswer(), reference
 
-    def compile(self, *, backend: str = "inductor") -> None:
-        """Compile the pass that a loss-predicting curriculum asks for at every step; shapes are static."""
-        self._compiled = torch.compile(self.model.predict_loss, dynamic=False, backend=backend)
+    def compile(self, *, blocks: bool = False, backend: str = "inductor", mode: str = "default") -> None:
+        """Compile the pass that a loss-predicting curriculum asks for at every step; shapes are static.
+
+        Args:
+            blocks: compile the transformer blocks instead, one for all of the same shape; see `Method.compile`.
+            backend: torch.compile's.
+            mode: torch.compile's.
+        """
+        scoring = self.model if self._copy is None else self._copy.model
+        if not blocks:
+            self._compiled = torch.compile(scoring.predict_loss, dynamic=False, backend=backend, mode=mode)
+        elif self.average:  # else the student's blocks are compiled already
+            for block in [*self.model.blocks(), *([] if self._copy is None else scoring.blocks())]:
+                block.compile(dynamic=False, backend=backend, mode=mode)
 
     @torch.no_grad()
     def update(self, student: MaskedModel, decay: float) -> None:
@@ -114,6 +137,9 @@ class MovingAverageTeacher:
     @torch.no_grad()
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
         """[N, L] float32: the loss predictor on the full image. Reconstructs nothing."""
+        if self._copy is not None:
+            scoring = self._copy.follow(local(self.model.mask_token)._version)
+            return (self._compiled or scoring.predict_loss)(images_NCHW.to(torch.bfloat16)).float()
         with self._inference():
             return (self._compiled or self.model.predict_loss)(images_NCHW).float()
 

@@ -17,10 +17,11 @@ from curriculum import Setting
 from hpm import checkpoint, published
 from hpm.clock import Clock
 from hpm.data import ImageSource, Loader, RandomResizedCrop
-from hpm.devices import autocast_dtype, choose_device, choose_precision, set_up
+from hpm.devices import autocast_dtype, choose_device, choose_precision, device_name, set_up
 from hpm.distributed import SHARDINGS, Processes
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
+from hpm.low_precision import TEACHER_PRECISIONS
 from hpm.method import Method
 from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.optim import build_adamw, learning_rate, scaled_learning_rate
@@ -32,6 +33,7 @@ from hpm.targets import Pixels
 from hpm.tracking import MLflowTracker
 from hpm.version import source_version
 
+COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 _LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
 
 
@@ -56,7 +58,13 @@ class Trainer:
         seed: of the weights, the order and augmentation of the data, and the masks.
         device: "auto", "cpu", "cuda" or "cuda:1".
         precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16", "fp16", "tf32" or "fp32".
-        compile: compile the student's and the teacher's passes; worth its minute on a GPU.
+        compile: False; True for the student's and the teacher's whole passes, which takes minutes for a ViT-B; or
+            "blocks" for their transformer blocks, which takes seconds. Evaluations are not compiled.
+        compile_mode: "default", or "max-autotune-no-cudagraphs" to try more kernels, which takes longer still.
+        residual_precision: what autocast keeps the tokens between the blocks in: "fp32", or "bf16", which is faster
+            and changes what is learned by its rounding.
+        teacher_precision: what the moving average predicts losses in: "same" as the student, "bf16" or "fp8" (an H100,
+            an RTX 4090 or newer). The average itself stays in float32, and only the order of the losses matters.
         grad_checkpointing: compute activations again in the backward pass rather than keep them.
         sharding: "none" gives every process the whole model, "fsdp" a part of it.
         deterministic: bit-exact repetition on CUDA too, at some cost; a CPU always repeats.
@@ -92,7 +100,10 @@ class Trainer:
         seed: int = 0,
         device: str = "auto",
         precision: str = "auto",
-        compile: bool = False,
+        compile: bool | str = False,
+        compile_mode: str = "default",
+        residual_precision: str = "fp32",
+        teacher_precision: str = "same",
         grad_checkpointing: bool = False,
         sharding: str = "none",
         deterministic: bool = False,
@@ -155,8 +166,9 @@ class Trainer:
         if ":" in device and self.processes.world_size > 1:
             raise ValueError(f"Trainer.device = {device!r} would be shared by all processes; choose 'cuda' or 'auto'")
         self.precision = choose_precision(precision, self.device)
-        self.compile, self.grad_checkpointing, self.deterministic = compile, grad_checkpointing, deterministic
-        self.sharding = sharding
+        self.compile, self.compile_mode = compile, compile_mode
+        self.residual_precision, self.teacher_precision = residual_precision, teacher_precision
+        self.grad_checkpointing, self.deterministic, self.sharding = grad_checkpointing, deterministic, sharding
         _require_parts(self)
         self.loader = Loader(
             source=source, batch_size=batch_size, patch_size=model.patch_size, crop=crop, seed=seed,
@@ -249,10 +261,15 @@ class Trainer:
         set_up(self.device, self.precision, deterministic=self.deterministic)
         self.processes.connect(self.device)
         method = self.method
+        method.student.set_residual_dtype(torch.bfloat16 if self.residual_precision == "bf16" else None)
         method.prepare(
-            self.device, autocast=autocast_dtype(self.precision), seed=self.seed, mean=self.source.mean,
+            self.device,
+            autocast=autocast_dtype(self.precision),
+            seed=self.seed,
+            mean=self.source.mean,
             std=self.source.std,
-        )  # fmt: skip
+            teacher_precision=self.teacher_precision,
+        )
         if self.start is not None:
             method.student.load_state_dict(self.start)
             method.start_teacher()
@@ -260,7 +277,7 @@ class Trainer:
         self.prepare_curriculum()
         method.distribute(self.processes, sharding=self.sharding)
         if self.compile:
-            method.compile()
+            method.compile(blocks=self.compile == "blocks", mode=self.compile_mode)
         optimizer = build_adamw(method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
         scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
         return TrainingStep(
@@ -335,5 +352,41 @@ def _require_parts(trainer: Trainer) -> None:
         )
     if trainer.sharding == "fsdp" and trainer.precision == "fp16":
         raise ValueError("Trainer.sharding = 'fsdp' goes with Trainer.precision = 'bf16' or 'fp32', not with 'fp16'")
+    for name, value, choices in (
+        ("compile", trainer.compile, (False, True, "blocks")),
+        ("compile_mode", trainer.compile_mode, COMPILE_MODES),
+        ("residual_precision", trainer.residual_precision, ("fp32", "bf16")),
+        ("teacher_precision", trainer.teacher_precision, TEACHER_PRECISIONS),
+    ):
+        if value not in choices:
+            raise ValueError(f"Trainer.{name} = {value!r} is unknown; choose {', '.join(map(repr, choices))}")
+    if trainer.residual_precision == "bf16" and trainer.precision != "bf16":
+        raise ValueError(
+            f"Trainer.residual_precision = 'bf16' goes with Trainer.precision = 'bf16', and here it is "
+            f"{trainer.precision!r}"
+        )
+    if trainer.teacher_precision != "same":
+        _require_low_precision(trainer)
     if trainer.compile and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
-        raise ValueError("Trainer.compile = True needs a C++ compiler, and there is neither g++ nor clang++ here")
+        raise ValueError(
+            f"Trainer.compile = {trainer.compile!r} needs a C++ compiler, and there is neither g++ nor clang++ here"
+        )
+
+
+def _require_low_precision(trainer: Trainer) -> None:
+    """What a teacher of a precision of its own needs."""
+    asked, name = trainer.teacher_precision, f"Trainer.teacher_precision = {trainer.teacher_precision!r}"
+    if trainer.precision != "bf16":
+        raise ValueError(f"{name} goes with Trainer.precision = 'bf16', and here it is {trainer.precision!r}")
+    if trainer.sharding != "none":
+        raise ValueError(f"{name} goes with Trainer.sharding = 'none': it copies the whole teacher")
+    if "predicted_loss" not in trainer.method.curriculum.difficulty.needs or trainer.method.teacher_decay is None:
+        raise ValueError(
+            f"{name} is of a moving average that predicts losses, and this curriculum asks none: set it to 'same'"
+        )
+    if asked == "fp8":
+        if trainer.device.type != "cuda" or torch.cuda.get_device_capability(trainer.device) < (8, 9):
+            raise ValueError(f"{name} needs an H100, an RTX 4090 or newer, and this is {device_name(trainer.device)}")
+        widths = {width for _, width in trainer.method.student.block_sizes(1, 0)}
+        if any(width % 16 for width in widths):
+            raise ValueError(f"{name} needs widths that are multiples of 16, and these are {sorted(widths)}")

@@ -22,7 +22,7 @@ _TRIES = 10  # of one block, before BEiT gives up
 def window_sums(values_NRK: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
     """[N, R, K]: the sum over the window of each image's height and width whose upper left patch each is.
 
-    -inf where the window does not fit.
+    -inf where the window does not fit, of integers the smallest one.
     """
     n, rows, columns = values_NRK.shape
     integral = values_NRK.new_zeros(n, rows + 1, columns + 1)
@@ -38,7 +38,8 @@ def window_sums(values_NRK: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor
         return flat.gather(1, index.expand(n, rows, columns).flatten(1)).view(n, rows, columns)
 
     sums = corner(bottom_NRK, right_NRK) - corner(top_R, right_NRK) - corner(bottom_NRK, left_K) + corner(top_R, left_K)
-    return sums.masked_fill(~fits_NRK, -math.inf)
+    least = -math.inf if sums.is_floating_point() else torch.iinfo(sums.dtype).min
+    return sums.masked_fill(~fits_NRK, least)
 
 
 def rectangles(grid: tuple[int, int], top_N: Tensor, left_N: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
@@ -76,11 +77,15 @@ def place(
 
 
 def _scores(scores_NL: Tensor | None, grid: tuple[int, int], noise: Noise) -> Tensor | None:
-    """As ranks in [0, 1], a random one where not scored."""
+    """Int64 [N, R, K]: as ranks from 0 to 2^24, a random one where not scored.
+
+    Integers add up exactly, so that sums of windows are the same on every device, and deterministic on CUDA.
+    """
     if scores_NL is None:
         return None
     rank_NL = ranks(scores_NL, noise.bits(scores_NL.shape[1]))
-    return torch.where(rank_NL.isnan(), noise.fold(_UNSCORED).uniform(rank_NL.shape[1]), rank_NL).view(-1, *grid)
+    rank_NL = torch.where(rank_NL.isnan(), noise.fold(_UNSCORED).uniform(rank_NL.shape[1]), rank_NL)
+    return (rank_NL * 2**24).long().view(-1, *grid)
 
 
 class Blockwise(Sampler):
@@ -131,7 +136,7 @@ class Blockwise(Sampler):
             height_N, width_N = self._shapes(left_over_N, uniform_N5[:, :2])
             fits_N = (height_N < grid[0]) & (width_N < grid[1]) & (height_N > 0) & (width_N > 0)
             height_N, width_N = height_N.clamp(1, grid[0]), width_N.clamp(1, grid[1])
-            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(masked_NRK, 0.0)
+            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(masked_NRK, 0)
             top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_N5[:, 2:], alpha)
             new_NRK = rectangles(grid, top_N, left_N, height_N, width_N) & ~masked_NRK
             gain_N = new_NRK.sum(dim=(1, 2))
@@ -144,6 +149,8 @@ class Blockwise(Sampler):
 
     def _shapes(self, left_over_N: Tensor, uniform_N2: Tensor) -> tuple[Tensor, Tensor]:
         """Height and width in patches, as BEiT rounds them."""
+        # In float64, so that no device's rounding of a root or an exponential moves a block by a patch.
+        uniform_N2 = uniform_N2.double()
         area_N = self.min_patches + uniform_N2[:, 0] * (left_over_N - self.min_patches)
         log_aspect_N = math.log(self.min_aspect) * (1 - 2 * uniform_N2[:, 1])
         root_N = (log_aspect_N / 2).exp()
@@ -199,7 +206,7 @@ class MultiBlock(Sampler):
         height_N, width_N = self._shape(grid, self.scale, self.aspect, size[:2], noise)
         target_NRK = torch.zeros(len(noise.rows_N), *grid, dtype=torch.bool, device=noise.rows_N.device)
         for block in range(self.targets):
-            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(target_NRK, 0.0)
+            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(target_NRK, 0)
             top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_NA3[:, block], alpha)
             target_NRK = target_NRK | rectangles(grid, top_N, left_N, height_N, width_N)
         height_N, width_N = self._shape(grid, self.context_scale, (1.0, 1.0), [size[2], 0.0], noise)
