@@ -1,0 +1,167 @@
+"""What the benchmarks of training steps compare: models, methods and settings, built the same way for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, Scheduler, Setting, Uniform
+from hpm import cost
+from hpm.devices import autocast_dtype, set_up
+from hpm.distributed import Processes
+from hpm.method import Method
+from hpm.model import MaskedAutoencoder
+from hpm.optim import build_adamw
+from hpm.step import TrainingStep
+from hpm.targets import NormalizedPixels
+from hpm.teacher import HorizonDecay
+
+_SMALL_DECODER: dict[str, Any] = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
+SIZES: dict[str, dict[str, Any]] = {
+    "toy": {
+        **{"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+        **{"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 2},
+    },
+    "vit_tiny": {"embed_dim": 192, "depth": 4, "num_heads": 3, **_SMALL_DECODER},
+    "vit_small": {"embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vit_base": {"embed_dim": 768, "depth": 12, "num_heads": 12},
+    "vit_large": {"embed_dim": 1024, "depth": 24, "num_heads": 16},
+    "vit_huge": {"embed_dim": 1280, "depth": 32, "num_heads": 16, "patch_size": 14},
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to train.
+
+    Args:
+        alpha: None for MAE, which has neither loss predictor nor teacher; else the share of the mask that is hard.
+        predictor: blocks of the loss predictor; None for as many as the reconstructor has.
+        every: see `Curriculum.score_every`.
+        compile: False, True or "blocks"; see `Trainer.compile`.
+        mode: see `Trainer.compile_mode`.
+        residual: see `Trainer.residual_precision`.
+        teacher: see `Trainer.teacher_precision`.
+        precision: see `Trainer.precision`.
+    """
+
+    alpha: float | None = 0.5
+    predictor: int | None = None
+    every: int = 1
+    compile: bool | str = False
+    mode: str = "default"
+    residual: str = "fp32"
+    teacher: str = "same"
+    precision: str = "bf16"
+
+
+CONTESTANTS = {
+    "mae": Contestant(alpha=None),
+    "hpm_alpha_0": Contestant(alpha=0.0),
+    "hpm_alpha_0.25": Contestant(alpha=0.25),
+    "hpm_alpha_0.5": Contestant(),
+    "predictor_depth_1": Contestant(predictor=1),
+    "score_every_4": Contestant(every=4),
+    "both": Contestant(predictor=1, every=4),
+    "mae_bf16_residual": Contestant(alpha=None, residual="bf16"),
+    "bf16_residual": Contestant(residual="bf16"),
+    "bf16_teacher": Contestant(teacher="bf16"),
+    "fp8_teacher": Contestant(teacher="fp8"),
+    "all_levers": Contestant(residual="bf16", teacher="fp8"),
+}
+
+
+def build_method(contestant: Contestant, model: str, **curriculum: Any) -> Method:
+    """The method of a contestant, on whatever device is the default; `curriculum` replaces parts of its curriculum."""
+    size = SIZES[model]
+    if contestant.alpha is None:
+        parts: dict[str, Any] = {"scheduler": Constant(), "difficulty": Uniform(), "sampler": Random()}
+        student = MaskedAutoencoder(**size, loss_predictor_depth=None)
+        return Method(model=student, curriculum=Curriculum(**(parts | curriculum)), target=NormalizedPixels())
+    depth = contestant.predictor or size.get("decoder_depth", 8)
+    parts = {"scheduler": Constant(value=contestant.alpha), "difficulty": PredictedLoss(), "sampler": HardestFirst()}
+    return Method(
+        model=MaskedAutoencoder(**size, loss_predictor_depth=depth),
+        curriculum=Curriculum(**(parts | curriculum), score_every=contestant.every),
+        target=NormalizedPixels(),
+        teacher_decay=HorizonDecay(),
+    )
+
+
+def build_step(
+    contestant: Contestant,
+    model: str,
+    *,
+    device: torch.device,
+    batch_size: int,
+    deterministic: bool = False,
+    processes: Processes | None = None,
+    grad_checkpointing: bool = False,
+    **curriculum: Any,
+) -> TrainingStep:
+    """A contestant's optimizer step, put together as the trainer does it, from the weights of seed 0."""
+    set_up(device, contestant.precision, deterministic=deterministic)
+    processes = processes or Processes()
+    processes.connect(device)
+    method = build_method(contestant, model, **curriculum)
+    student = method.student
+    student.set_residual_dtype(torch.bfloat16 if contestant.residual == "bf16" else None)
+    method.prepare(device, autocast=autocast_dtype(contestant.precision), seed=0, teacher_precision=contestant.teacher)
+    student.set_grad_checkpointing(grad_checkpointing)
+    setting: dict[str, Any] = {"num_images": 64 * batch_size, "steps_per_epoch": 64, "in_chans": 3, "seed": 0}
+    method.curriculum.prepare(Setting(**setting, patch_size=student.patch_size, grid=student.grid, device=device))
+    method.distribute(processes, sharding="none")
+    if contestant.compile:
+        method.compile(blocks=contestant.compile == "blocks", mode=contestant.mode)
+    return TrainingStep(
+        method,
+        build_adamw(student, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95)),
+        processes=processes,
+        seed=0,
+        batch_size=batch_size,
+        scaler=torch.amp.GradScaler(device.type) if contestant.precision == "fp16" else None,
+    )
+
+
+def random_batch(step: TrainingStep, number: int = 0) -> Batch:
+    """This process's images of the step of a number, normal random ones, on the step's device."""
+    student, rows = step.method.student, step.batch_size // step.processes.world_size
+    device = student.mask_token.device
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randn(rows, student.in_chans, student.img_size, student.img_size, generator=generator)
+    return Batch(
+        images.to(device),
+        student.patch_size,
+        torch.arange(rows, device=device),
+        torch.ones(rows, 4, device=device),
+        torch.zeros(rows, dtype=torch.bool, device=device),
+    )
+
+
+def stepper(step: TrainingStep) -> Callable[[int], None]:
+    """A function that takes the step of a number, always on the same images."""
+    batch, decay = random_batch(step), None if step.method.teacher_decay is None else 0.99
+
+    def take(number: int) -> None:
+        step([batch], step=number, progress=0.5, lr=1e-4, decay=decay)
+
+    return take
+
+
+def flops_an_image(contestant: Contestant, model: str) -> dict[str, float]:
+    """FLOPs of a step for one image: the student's, and all with the teacher's, two for each multiply-add."""
+    with torch.device("meta"):
+        parts = cost.multiply_adds(build_method(contestant, model))
+    student = 6 * (sum(parts.values()) - parts["teacher"])
+    asked = 1 / contestant.every if contestant.alpha else 0
+    return {"student": student, "all": student + 2 * parts["teacher"] * asked}
+
+
+def ramp() -> Scheduler:
+    """Alpha over its whole range."""
+    from curriculum import Ramp
+
+    return Ramp(start=0.0, end=1.0)

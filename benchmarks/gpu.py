@@ -1,0 +1,178 @@
+"""Everything that only a GPU can tell, in one command: checks, speed, and what bounds it. Prints a table, writes JSON.
+
+    python benchmarks/gpu.py --out gpu.json                          nine minutes at most on one H100
+    python benchmarks/gpu.py --out gpu.json --only vit_base parts    these sections anew, the others stay in the file
+    python benchmarks/gpu.py --out x.json --device cpu --tiny        every section, on a CPU, as small as it can be
+
+Each section is a process of its own with a limit, and writes what it has found so far: an illegal access, a hang or
+the end of the time costs one section, and not what it had measured. The checks run side by side, whatever is timed
+runs alone. It needs torch, timm, torchvision, numpy, safetensors and pillow; where gin, beartype, typer and rich are
+there as well, it trains through the command too. No network. Exit code 1 where a section failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # the project, whether it is installed or not
+
+Result = dict[str, Any]
+
+
+class Section(NamedTuple):
+    """A part of the benchmark: its module, its function, and the seconds that it may take."""
+
+    module: str
+    function: str
+    limit: int
+
+
+# In this order; those of CHECKS side by side, for nothing in them is timed.
+SECTIONS = {
+    "machine": Section("gpu_speed", "machine", 60),
+    "attention": Section("gpu_speed", "attention", 60),
+    "parity": Section("gpu_checks", "parity", 120),
+    "sync": Section("gpu_checks", "no_sync", 120),
+    "fp16": Section("gpu_checks", "fp16", 120),
+    "resume": Section("gpu_checks", "resume", 120),
+    "recompiles": Section("gpu_checks", "recompiles", 120),
+    "train": Section("gpu_input", "train", 120),
+    "accuracy": Section("gpu_input", "accuracy", 120),
+    "vit_base": Section("gpu_speed", "vit_base", 150),
+    "published": Section("gpu_published", "published", 75),
+    "parts": Section("gpu_speed", "parts", 60),
+    "teacher": Section("gpu_speed", "teacher", 60),
+    "vit_large": Section("gpu_speed", "vit_large", 120),
+    "data": Section("gpu_input", "data", 60),
+    "compilation": Section("gpu_speed", "compilation", 200),
+}
+CHECKS = ("parity", "sync", "fp16", "resume", "recompiles", "train", "accuracy")
+
+
+class Run:
+    """The command: its options, its results so far, and its clock."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.started = options, time.monotonic()
+        self.out = Path(options.out)
+        kept = json.loads(self.out.read_text()) if options.only and self.out.exists() else {}
+        self.sections: dict[str, Result] = kept.get("sections", {})
+
+    def everything(self) -> bool:
+        """Run the sections, print a line for each; False where one failed."""
+        chosen = [name for name in SECTIONS if not self.options.only or name in self.options.only]
+        for name in chosen:
+            if name not in CHECKS:
+                self._finish(*self._start(name))
+            elif name == next(other for other in chosen if other in CHECKS):
+                # A CPU is one device that all share: there the checks wait for each other too.
+                running = [self._start(check) for check in chosen if check in CHECKS] if not self._on_cpu() else []
+                for started in running:
+                    self._finish(*started)
+            if name in CHECKS and self._on_cpu():
+                self._finish(*self._start(name))
+        return all(self.sections[name]["status"] in ("ok", "skipped") for name in chosen)
+
+    def _on_cpu(self) -> bool:
+        return self.options.device == "cpu"
+
+    def _left(self) -> float:
+        return 60 * self.options.minutes - (time.monotonic() - self.started)
+
+    def _start(self, name: str) -> tuple[str, Path, subprocess.Popen[bytes] | None, float]:
+        part, began = self.out.with_name(f"{self.out.name}.{name}"), time.monotonic()
+        part.unlink(missing_ok=True)
+        if self._left() < (1 if self.options.tiny else 12):
+            return name, part, None, began
+        words = ["--section", name, "--out", str(part), "--device", self.options.device]
+        words += ["--tiny"] if self.options.tiny else []
+        words += ["--published", self.options.published] if self.options.published else []
+        return name, part, subprocess.Popen([sys.executable, __file__, *words]), began
+
+    def _finish(self, name: str, part: Path, process: subprocess.Popen[bytes] | None, began: float) -> None:
+        status = "no time left"
+        if process is not None:
+            limit = min(SECTIONS[name].limit, self._left()) - (time.monotonic() - began)
+            try:
+                code = process.wait(timeout=max(0.1, limit))
+                status = "ok" if code == 0 else f"exit code {code}"
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                status = "took too long"
+        result: Result = json.loads(part.read_text()) if part.exists() else {}
+        part.unlink(missing_ok=True)
+        if status == "ok" and result.get("failed"):
+            status = "failed"
+        elif status == "ok" and "skipped" in result:
+            status = "skipped"
+        seconds = time.monotonic() - began
+        self.sections[name] = {"status": status, "seconds": round(seconds, 1), **result}
+        told = "; ".join(result.get("failed", [])) or result.get("skipped", "")
+        print(f"{name:12s} {seconds:4.0f} s  {status}{': ' if told else ''}{told}", flush=True)
+        whole = {
+            "benchmark": "gpu",
+            "device": self.options.device,
+            "tiny": self.options.tiny,
+            "sections": self.sections,
+        }
+        _write(self.out, whole)
+
+
+def run_section(options: argparse.Namespace) -> None:
+    """In a process of its own: run one section, and write what it has found whenever there is more."""
+    import importlib
+
+    import torch
+
+    warnings.simplefilter("ignore")
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    section = SECTIONS[options.section]
+    function: Callable[..., Iterator[Result]] = getattr(importlib.import_module(section.module), section.function)
+    more = (Path(options.published) if options.published else None,) if options.section == "published" else ()
+    for result in function(torch.device(options.device), options.tiny, *more):
+        _write(Path(options.out), result)
+
+
+def _write(path: Path, value: Result) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    beside.replace(path)
+
+
+def main() -> None:
+    """Run everything, or one section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="gpu.json", help="a file for the JSON, written after each section")
+    parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu to check the command itself")
+    parser.add_argument("--tiny", action="store_true", help="every size as small as it can be")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections; others stay as they are in --out")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for everything")
+    parser.add_argument("--published", help="a checkout of the published HPM code, to be timed beside ours")
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.section:
+        run_section(options)
+        return
+    run = Run(options)
+    passed = run.everything()
+    from gpu_page import table
+
+    print("\n" + table(json.loads(run.out.read_text())))
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()

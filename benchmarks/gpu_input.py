@@ -1,0 +1,205 @@
+"""The sections of `benchmarks/gpu.py` that read images and train: the loader, and whole runs through the command."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_speed import Result
+from machine import seconds_of, synchronize
+from PIL import Image
+
+from hpm.checkpoint import Checkpoint, found
+from hpm.data import ImageFolder, Loader, RandomResizedCrop
+
+_NEEDED = ("gin", "beartype", "typer", "rich")
+
+
+def data(device: torch.device, tiny: bool) -> Iterator[Result]:
+    """JPEGs a second: workers that decode with Pillow, workers that leave decoding to the GPU, and nvJPEG alone."""
+    result: Result = {"images_per_second": {}, "failed": []}
+    files = _jpegs()
+    result["kilobytes"] = sum(map(len, files)) / len(files) / 1e3
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "train" / "c").mkdir(parents=True)
+        (Path(folder) / "val" / "c").mkdir(parents=True)
+        (Path(folder) / "val" / "c" / "0.jpg").write_bytes(files[0])
+        for number in range(64 if tiny else 4096):
+            (Path(folder) / "train" / "c" / f"{number:05}.jpg").write_bytes(files[number % len(files)])
+        for workers in (1,) if tiny else (8, 15):
+            for on_gpu in (False, True) if device.type == "cuda" else (False,):
+                name = f"{workers} workers, {'decoded on the GPU' if on_gpu else 'decoded by Pillow'}"
+                try:
+                    result["images_per_second"][name] = _read(folder, device, workers, on_gpu, tiny)
+                except Exception as error:
+                    result["failed"].append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+                yield result
+    if device.type == "cuda":
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        raw = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files] * 4
+        seconds = seconds_of(lambda: decode_jpeg(raw, mode=ImageReadMode.RGB, device=device), str(device), repeats=5)
+        result["images_per_second"]["nvJPEG alone"] = len(raw) / seconds
+        yield result
+
+
+def _jpegs() -> list[bytes]:
+    """64 JPEGs of 500 x 375 pixels that compress as photographs do, about 110 kB each."""
+    random, files = np.random.default_rng(0), []
+    for _ in range(64):
+        coarse = random.integers(0, 256, (8, 10, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC), dtype=np.float32)
+        pixels = np.clip(smooth + random.normal(0, 9, (375, 500, 1)), 0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+        files.append(buffer.getvalue())
+    return files
+
+
+def _read(folder: str, device: torch.device, workers: int, on_gpu: bool, tiny: bool) -> float:
+    """Images a second of a whole epoch, the start of the workers left out."""
+    loader = Loader(
+        source=ImageFolder(root=folder),
+        batch_size=16 if tiny else 128,
+        patch_size=16,
+        crop=RandomResizedCrop(),
+        seed=0,
+        num_workers=workers,
+        device=device,
+        **({"gpu_decode": True} if on_gpu else {}),
+    )
+    images, started = 0, 0.0
+    for number, batches in enumerate(loader.epoch(0)):
+        if number == 0:
+            synchronize(str(device))
+            started = time.perf_counter()
+        else:
+            images += sum(len(batch) for batch in batches)
+    synchronize(str(device))
+    return images / (time.perf_counter() - started)
+
+
+def train(device: torch.device, tiny: bool) -> Iterator[Result]:
+    """A deterministic, compiled run through the command, stopped by SIGTERM and resumed, equals one never stopped."""
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        yield {"skipped": f"the command needs {', '.join(missing)}"}
+        return
+    result: Result = {"failed": []}
+    with tempfile.TemporaryDirectory() as folder:
+        bindings = [
+            f"Trainer.device = '{'cuda' if device.type == 'cuda' else 'cpu'}'",
+            *("Trainer.deterministic = True", "Trainer.compile = 'blocks'", "MLflowTracker.enabled = False"),
+            *("Trainer.checkpoint_every = 10", "Trainer.log_every = 2", "Trainer.probe_every = 0"),
+            f"Trainer.epochs = {4 if tiny else 8}",
+        ]
+        if tiny:
+            bindings += ["DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []"]
+        started = time.perf_counter()
+        whole = _pretrain(Path(folder, "whole"), bindings)
+        result["seconds"] = time.perf_counter() - started
+        if whole.returncode:
+            result["failed"].append(f"the run ended with {whole.returncode}: {_last_line(whole)}")
+            yield result
+            return
+        summary = json.loads(Path(folder, "whole", "summary.json").read_text())
+        result |= {"metrics": summary["metrics"], "training_seconds": summary["training_seconds"]}
+        yield result
+        stopped = _pretrain(Path(folder, "stopped"), bindings, stop_at_row=3)
+        if stopped.returncode != 75:
+            result["failed"].append(f"after SIGTERM it ended with {stopped.returncode}: {_last_line(stopped)}")
+        again = _pretrain(Path(folder, "stopped"), bindings)
+        if again.returncode:
+            result["failed"].append(f"the resumed run ended with {again.returncode}: {_last_line(again)}")
+        else:
+            result["failed"] += _differences(Path(folder, "whole"), Path(folder, "stopped"))
+        yield result
+
+
+def _differences(first: Path, second: Path) -> list[str]:
+    """In what the last checkpoints of two runs differ."""
+    a, b = (Checkpoint(found(folder / "checkpoints")[0]) for folder in (first, second))
+    odd = [name for name in a.names() if not torch.equal(a.tensor(name), b.tensor(name))]
+    return [f"the resumed run differs in {len(odd)} tensors, {odd[0]}"] if odd else []
+
+
+def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
+    """What the levers do to what is learned: the quickstart in bf16 under each, the same seeds, evaluated as it is."""
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        yield {"skipped": f"the command needs {', '.join(missing)}"}
+        return
+    variants = {
+        "fp32": ["Trainer.precision = 'fp32'"],
+        "bf16": [],
+        "bf16 residual": ["Trainer.residual_precision = 'bf16'"],
+        "bf16 teacher": ["Trainer.teacher_precision = 'bf16'"],
+    }
+    if device.type == "cuda":
+        variants["fp8 teacher"] = ["Trainer.teacher_precision = 'fp8'"]
+    result: Result = {"runs": [], "failed": []}
+    for seed in range(1 if tiny else 3):
+        with tempfile.TemporaryDirectory() as folder:
+            runs = {}
+            for name, more in variants.items():
+                bindings = [
+                    f"Trainer.device = '{'cuda' if device.type == 'cuda' else 'cpu'}'",
+                    *("Trainer.precision = 'bf16'", "MLflowTracker.enabled = False", f"Trainer.seed = {seed}"),
+                    *more,
+                ]
+                if tiny:
+                    bindings += [
+                        *("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []"),
+                        *("Trainer.epochs = 2", "Trainer.probe_every = 0"),
+                    ]
+                runs[name] = _start(Path(folder, name.replace(" ", "_")), bindings)
+            for name, process in runs.items():
+                told, _ = process.communicate()
+                if process.returncode:
+                    result["failed"].append(f"{name}, seed {seed}: {told.strip().splitlines()[-1][:150]}")
+                    continue
+                summary = json.loads(Path(folder, name.replace(" ", "_"), "summary.json").read_text())
+                rows = Path(folder, name.replace(" ", "_"), "metrics.jsonl").read_text().splitlines()
+                losses = [row["loss"] for row in map(json.loads, rows) if row["kind"] == "train"]
+                row = {"variant": name, "seed": seed, "last_loss": losses[-1], "metrics": summary["metrics"]}
+                result["runs"].append(row | {"training_seconds": summary["training_seconds"]})
+            yield result
+
+
+def _start(folder: Path, bindings: list[str]) -> subprocess.Popen[str]:
+    root = Path(__file__).parent.parent
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    words = [word for binding in bindings for word in ("-b", binding)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "hpm", "pretrain", "quickstart", "--resume", "--output", str(folder), *words],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _pretrain(folder: Path, bindings: list[str], *, stop_at_row: int | None = None) -> Any:
+    """Run to the end, or until so many rows of metrics are there; then SIGTERM."""
+    process = _start(folder, bindings)
+    if stop_at_row is not None:
+        metrics = folder / "metrics.jsonl"
+        while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") >= stop_at_row):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, told)
+
+
+def _last_line(done: Any) -> str:
+    return (done.stdout.strip().splitlines() or [""])[-1][:150]
