@@ -10,7 +10,7 @@ H W pixels of an image or of a crop, S output side.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -59,10 +59,11 @@ class JpegSplit(Split):
 
     Args:
         split: of encoded images.
+        refused: images that the device cannot decode, and Pillow is to. Default none.
     """
 
-    def __init__(self, split: EncodedSplit) -> None:
-        self.split = split
+    def __init__(self, split: EncodedSplit, refused: Container[int] = ()) -> None:
+        self.split, self.refused = split, refused
         self._kept: dict[int, _Jpeg | Tensor] = {}
 
     def __len__(self) -> int:
@@ -80,9 +81,9 @@ class JpegSplit(Split):
         """Boxes and flips; the images, [N, 0], are kept until `take` asks for them."""
 
         def keep(row: int, image: Image.Image, box: Sequence[float], flip: bool) -> None:
-            jpeg = _plain_jpeg(image)
-            kept = cut(image, box, flip, size, self.split.mode) if jpeg is None else jpeg
-            self._kept[int(indices_N[row])] = kept
+            index = int(indices_N[row])
+            jpeg = None if index in self.refused else _plain_jpeg(image)
+            self._kept[index] = cut(image, box, flip, size, self.split.mode) if jpeg is None else jpeg
 
         return self.split.visit(indices_N, choose, keep, torch.zeros(len(indices_N), 0))
 

@@ -169,19 +169,23 @@ class Loader:
         return Fetched(self.source.normalize(images_NCSS), indices_N, boxes_N4, flips_N, fetched.met)
 
     def _decode(self, epoch: int, fetched: Fetched, encoded: Encoded) -> Fetched | UserError:
-        """What the device cannot decode is left to Pillow; what Pillow cannot either, the next sample stands in for."""
+        """Decode on the device; by Pillow what it refuses, and in the place of what Pillow refuses too, the next."""
         images_NCSS, rows = self._decoder(encoded, fetched.boxes_N4, fetched.flips_N)
-        if not rows:
-            return fetched._replace(images_NCSS=images_NCSS)
-        # What it finds unreadable is known to the others once this batch's turn has come.
-        by_pillow = self._fetcher(epoch, self._split, dict(self._bad))(fetched.indices_N[rows])
-        if isinstance(by_pillow, UserError):
-            return by_pillow
-        for row, crop_CSS in zip(rows, move(by_pillow.images_NCSS, self.device), strict=True):
-            images_NCSS[row] = crop_CSS
-        for whole, part in zip(fetched[1:4], by_pillow[1:4], strict=True):
-            whole[rows] = part
-        return fetched._replace(images_NCSS=images_NCSS, met=fetched.met | by_pillow.met)
+        fetched = fetched._replace(images_NCSS=images_NCSS, encoded=None)
+        if not rows or not isinstance(self._split, EncodedSplit):
+            return fetched
+        indices_M = fetched.indices_N[rows]
+        # What is unreadable is known to other batches once this one's turn has come.
+        fetcher = self._fetcher(epoch, JpegSplit(self._split, set(indices_M.tolist())), self._bad | fetched.met)
+        again = fetcher(indices_M)
+        if isinstance(again, Fetched) and again.encoded is not None:
+            again = self._decode(epoch, again._replace(met=fetched.met | again.met), again.encoded)
+        if isinstance(again, UserError):
+            return again
+        for whole, part in zip(fetched[:4], again[:4], strict=True):
+            for row, one in zip(rows, part, strict=True):
+                whole[row] = one
+        return fetched._replace(met=again.met)
 
     def _batch(self, fetched: Fetched | UserError) -> Batch:
         if isinstance(fetched, UserError):
