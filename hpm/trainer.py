@@ -62,7 +62,7 @@ class Trainer:
         deterministic: bit-exact repetition on CUDA too, at some cost; a CPU always repeats.
         num_workers: loader processes beside each training process; changes nothing but speed.
         gpu_decode: loader processes only read JPEGs, and the CUDA device decodes them (nvJPEG): for data whose decoding
-            cannot keep up with training. Pixels differ by rounding from those that loader processes decode.
+            cannot keep up with training. Pixels differ slightly from those that loader processes decode.
         max_unreadable: share of the training images that may be unreadable; others stand in for them.
         max_skipped: steps in a row that may be skipped because their gradient is not finite.
         log_every: steps between rows of metrics.

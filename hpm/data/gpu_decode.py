@@ -104,7 +104,8 @@ class JpegSplit(Split):
 class Decoder:
     """Decodes JPEGs on a device, and crops and resamples them there.
 
-    Pixels differ from Pillow's by rounding: the inverse transform is another, and crops are not rounded.
+    Pixels differ slightly from Pillow's: decoders round differently and interpolate subsampled color differently, a
+    large image is not decoded at a fraction of its size, and crops are not rounded.
 
     Args:
         mode: what the images are converted to, "RGB" or "L" (gray).
