@@ -14,10 +14,10 @@ from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torchvision
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from hpm.data.augment import resample
 from hpm.data.encoded import EncodedSplit, cut
@@ -124,8 +124,8 @@ class Decoder:
         file = io.BytesIO()
         Image.new("RGB", (16, 16)).save(file, "JPEG")
         try:
-            decode_jpeg([_bytes(bytearray(file.getvalue()))], ImageReadMode.RGB, device)
-        except RuntimeError as error:
+            _decode_jpegs([_bytes(bytearray(file.getvalue()))], device, gray=False)
+        except (RuntimeError, AttributeError) as error:
             raise UserError(
                 "Trainer.gpu_decode = True needs a torchvision with nvJPEG, and the installed one reports: "
                 f"{str(error).splitlines()[0]}; set it to False"
@@ -149,8 +149,8 @@ class Decoder:
         crops = [black_CSS if length else next(by_pillow) for length, *_ in layout]
         failed = []
         for rows in _together(layout):
-            gray = self.mode == "L" or layout[rows[0]][3]
-            images = self._decode([files[row] for row in rows], ImageReadMode.GRAY if gray else ImageReadMode.RGB)
+            gray = self.mode == "L" or bool(layout[rows[0]][3])
+            images = self._decode([files[row] for row in rows], gray=gray)
             decoded = {row: image for row, image in zip(rows, images, strict=True) if image is not None}
             failed += [row for row in rows if row not in decoded]
             if decoded:
@@ -160,12 +160,12 @@ class Decoder:
                     crops[row] = crop_CSS
         return torch.stack(crops), failed
 
-    def _decode(self, files: list[Tensor], mode: ImageReadMode) -> list[Tensor | None]:
+    def _decode(self, files: list[Tensor], *, gray: bool) -> Sequence[Tensor | None]:
         """Uint8 [1 or 3, H, W] of each file, None where it cannot be decoded."""
         if self._stream is None:
-            return self._try(files, mode)
+            return self._try(files, gray)
         with torch.cuda.stream(self._stream):
-            images = self._try(files, mode)
+            images = self._try(files, gray)
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(self._stream)
         for image in images:
@@ -173,13 +173,13 @@ class Decoder:
                 image.record_stream(current)
         return images
 
-    def _try(self, files: list[Tensor], mode: ImageReadMode) -> list[Tensor | None]:
+    def _try(self, files: list[Tensor], gray: bool) -> Sequence[Tensor | None]:
         try:
-            return decode_jpeg(files, mode, self.device)
+            return _decode_jpegs(files, self.device, gray=gray)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:  # of one file or another: all of them are lost
-            return [None] if len(files) == 1 else [image for file in files for image in self._try([file], mode)]
+            return [None] if len(files) == 1 else [image for file in files for image in self._try([file], gray)]
 
     def _crop(self, images: Sequence[Tensor], boxes_J4: Tensor, flips_J: Tensor) -> Tensor:
         """Float32 [J, 1 or 3, S, S]."""
@@ -193,6 +193,13 @@ class Decoder:
             images_JCHW[place, :, : bottom - top, : right - left] = image[:, top:bottom, left:right]
         boxes_J4 = torch.cat([boxes_J4[:, :2] - first_J2, boxes_J4[:, 2:]], dim=1)
         return resample(images_JCHW, move(boxes_J4, self.device), move(flips_J, self.device), self.size)
+
+
+def _decode_jpegs(files: list[Tensor], device: torch.device, *, gray: bool) -> list[Tensor]:
+    """Uint8 [1 or 3, H, W] of each file, in one call."""
+    # Not imported by name: torchvision 0.29 announces that a later version will be without these.
+    modes = torchvision.io.ImageReadMode
+    return torchvision.io.decode_jpeg(files, modes.GRAY if gray else modes.RGB, device)
 
 
 def _plain_jpeg(image: Image.Image) -> _Jpeg | None:
