@@ -100,9 +100,10 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
     with tempfile.TemporaryDirectory() as folder:
         bindings = [
             f"Trainer.device = '{'cuda' if device.type == 'cuda' else 'cpu'}'",
-            *("Trainer.deterministic = True", "Trainer.compile = 'blocks'", "MLflowTracker.enabled = False"),
-            *("Trainer.checkpoint_every = 10", "Trainer.log_every = 2", "Trainer.probe_every = 0"),
-            f"Trainer.epochs = {4 if tiny else 8}",
+            *("Trainer.deterministic = True", "MLflowTracker.enabled = False"),
+            *("Trainer.checkpoint_every = 4", "Trainer.log_every = 2", "Trainer.probe_every = 0"),
+            f"Trainer.epochs = {2 if tiny else 8}",
+            f"Trainer.compile = {False if tiny else 'blocks'!r}",
         ]
         if tiny:
             bindings += ["DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []"]
@@ -160,7 +161,7 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
                 if tiny:
                     bindings += [
                         *("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []"),
-                        *("Trainer.epochs = 2", "Trainer.probe_every = 0"),
+                        *("Trainer.epochs = 1", "Trainer.probe_every = 0", "Trainer.warmup_epochs = 0"),
                     ]
                 runs[name] = _start(Path(folder, name.replace(" ", "_")), bindings)
             for name, process in runs.items():

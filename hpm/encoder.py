@@ -128,7 +128,7 @@ class Blocks(nn.ModuleList):
 
     Attributes:
         grad_checkpointing: keep only each block's input for the backward pass and compute the rest again.
-        residual_dtype: of the tokens that go from block to block; None for whatever comes in, which under autocast
+        residual_dtype: of the tokens that go from block to block under autocast; None for whatever comes in, which
             is float32.
     """
 
@@ -146,7 +146,7 @@ class Blocks(nn.ModuleList):
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         more = () if bias is None else (bias,)
-        if self.residual_dtype is not None:
+        if self.residual_dtype is not None and torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.residual_dtype)
         for block in self:
             if self.grad_checkpointing and torch.is_grad_enabled():

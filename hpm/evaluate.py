@@ -177,7 +177,7 @@ def _measure(
         say = _line(console)
         if not evaluation.shared and not processes.is_main:
             continue
-        metrics = evaluation(replace(subject, seed=seed, folder=kept / f"seed-{seed}", say=say))
+        metrics = evaluation.measure(replace(subject, seed=seed, folder=kept / f"seed-{seed}", say=say))
         for metric, value in metrics.items():
             values.setdefault(metric, []).append(value)
     return values

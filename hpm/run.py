@@ -242,7 +242,7 @@ class Run:
     def _measure(self, evaluations: Sequence[Evaluation], subject: Subject) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for evaluation in evaluations:
-            metrics |= evaluation(subject)
+            metrics |= evaluation.measure(subject)
         return metrics
 
     def _record(self, kind: str, metrics: dict[str, float]) -> None:

@@ -69,6 +69,8 @@ class Trainer:
         sharding: "none" gives every process the whole model, "fsdp" a part of it.
         deterministic: bit-exact repetition on CUDA too, at some cost; a CPU always repeats.
         num_workers: loader processes beside each training process; changes nothing but speed.
+        gpu_decode: loader processes only read JPEGs, and the CUDA device decodes them (nvJPEG): for data whose decoding
+            cannot keep up with training. Pixels differ slightly from those that loader processes decode.
         max_unreadable: share of the training images that may be unreadable; others stand in for them.
         max_skipped: steps in a row that may be skipped because their gradient is not finite.
         log_every: steps between rows of metrics.
@@ -108,6 +110,7 @@ class Trainer:
         sharding: str = "none",
         deterministic: bool = False,
         num_workers: int = 0,
+        gpu_decode: bool = False,
         max_unreadable: float = 0.01,
         max_skipped: int = 20,
         log_every: int = 20,
@@ -169,11 +172,13 @@ class Trainer:
         self.compile, self.compile_mode = compile, compile_mode
         self.residual_precision, self.teacher_precision = residual_precision, teacher_precision
         self.grad_checkpointing, self.deterministic, self.sharding = grad_checkpointing, deterministic, sharding
+        self.gpu_decode = gpu_decode
         _require_parts(self)
         self.loader = Loader(
             source=source, batch_size=batch_size, patch_size=model.patch_size, crop=crop, seed=seed,
             num_workers=num_workers, accumulate=accumulate, rank=self.processes.rank,
             world_size=self.processes.world_size, device=self.device, max_unreadable=max_unreadable,
+            gpu_decode=gpu_decode,
         )  # fmt: skip
         self.clock = Clock(0, self.loader.steps_per_epoch, epochs)
         self.start: dict[str, torch.Tensor] | None = None
@@ -367,6 +372,8 @@ def _require_parts(trainer: Trainer) -> None:
         )
     if trainer.teacher_precision != "same":
         _require_low_precision(trainer)
+    if trainer.gpu_decode and trainer.device.type != "cuda":
+        raise ValueError(f"Trainer.gpu_decode = True needs a CUDA device, this is {trainer.device}; set it to False")
     if trainer.compile and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
         raise ValueError(
             f"Trainer.compile = {trainer.compile!r} needs a C++ compiler, and there is neither g++ nor clang++ here"

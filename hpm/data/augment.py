@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curriculum.noise import Noise
+from hpm.precision import full_float32
 
 _TRIES = 10
 
@@ -88,7 +89,8 @@ def resample(images_NCHW: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) 
     """Crop, resize and mirror a batch of images: bicubic and antialiased, as Pillow and torchvision do.
 
     Separable, so two batched matrix products: one with weights [N, S, W], one with weights [N, S, H]. No pixel
-    outside the box is used. The whole image at its own size comes back exactly.
+    outside the box is used. The whole image at its own size comes back exactly. TF32 is never used, whatever the
+    process's precision of float32 matrix products is: it would move pixels.
 
     Args:
         images_NCHW: uint8 (or float in the same range) [N, C, H, W].
@@ -103,8 +105,10 @@ def resample(images_NCHW: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) 
     left_N, top_N, width_N, height_N = boxes_N4.unbind(1)
     columns_NSW = _weights(left_N, width_N, flips_N, size=size, pixels=W)
     rows_NSH = _weights(top_N, height_N, torch.zeros_like(flips_N), size=size, pixels=H)
-    wide_NCHS = torch.bmm(images_NCHW.reshape(N, C * H, W).float(), columns_NSW.mT).view(N, C, H, size)
-    return torch.matmul(rows_NSH.unsqueeze(1), wide_NCHS).clamp_(0.0, 255.0)
+    with full_float32():
+        wide_NCHS = torch.bmm(images_NCHW.reshape(N, C * H, W).float(), columns_NSW.mT).view(N, C, H, size)
+        crops_NCSS = torch.matmul(rows_NSH.unsqueeze(1), wide_NCHS)
+    return crops_NCSS.clamp_(0.0, 255.0)
 
 
 def _weights(start_N: Tensor, length_N: Tensor, flips_N: Tensor, *, size: int, pixels: int) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from hpm.data.source import Choose, Crops, Split, Unreadable
 
 _CHANNELS = {"RGB": 3, "L": 1}
 
+# What is done with an image of a batch: its row, the image as it was opened, the box of its crop and whether to mirror.
+Use = Callable[[int, Image.Image, Sequence[float], bool], None]
+
 # Few enough files to hold open; enough images for their crops to be drawn at little cost.
 _OPEN_AT_ONCE = 32
 
@@ -28,12 +31,16 @@ class EncodedSplit(Split):
 
     Args:
         mode: what the images are converted to, "RGB" or "L" (gray). Default "RGB".
+
+    Attributes:
+        channels: C, 3 or 1.
     """
 
     def __init__(self, mode: str = "RGB") -> None:
         if mode not in _CHANNELS:
             raise ValueError(f"{type(self).__name__}.mode = {mode!r} is unknown; choose RGB or L")
         self.mode = mode
+        self.channels = _CHANNELS[mode]
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
@@ -55,28 +62,45 @@ class EncodedSplit(Split):
 
     def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
         """Crops whose boxes depend on the images' sizes; each image is opened once."""
-        images_NCSS = torch.zeros(len(indices_N), _CHANNELS[self.mode], size, size, dtype=torch.uint8)
+        images_NCSS = torch.zeros(len(indices_N), self.channels, size, size, dtype=torch.uint8)
+
+        def put(row: int, image: Image.Image, box: Sequence[float], flip: bool) -> None:
+            images_NCSS[row] = cut(image, box, flip, size, self.mode)
+
+        return self.visit(indices_N, choose, put, images_NCSS)
+
+    def visit(self, indices_N: Tensor, choose: Choose, use: Use, images: Tensor) -> Crops:
+        """Open each image once, choose a crop of it, and hand it on.
+
+        Args:
+            indices_N: int64 [N].
+            choose: gives boxes and flips for rows of the batch, from their images' sizes.
+            use: is called with each image, not decoded yet. Any exception counts as an unreadable image.
+            images: what `use` fills, for the result.
+
+        Raises:
+            Unreadable: if images cannot be read; it carries the crops of the others.
+        """
         boxes, flips = [], []
         reasons: dict[int, str] = {}
         for first in range(0, max(1, len(indices_N)), _OPEN_AT_ONCE):
             rows = slice(first, min(first + _OPEN_AT_ONCE, len(indices_N)))
-            images = self._open(indices_N[rows].tolist(), first, reasons)
-            boxes_N4, flips_N = choose(rows, _sizes(images))
+            opened = self._open(indices_N[rows].tolist(), first, reasons)
+            boxes_N4, flips_N = choose(rows, _sizes(opened))
             for row, (image, box, flip) in enumerate(
-                zip(images, boxes_N4.tolist(), flips_N.tolist(), strict=True), start=first
+                zip(opened, boxes_N4.tolist(), flips_N.tolist(), strict=True), start=first
             ):
                 if image is None:
                     continue
                 try:
-                    crop_CSS = _crop(image, box, size, self.mode)
-                    images_NCSS[row] = crop_CSS.flip(2) if flip else crop_CSS
+                    use(row, image, box, flip)
                 except Exception as error:
                     reasons[row] = _reason(error)
                 finally:
                     image.close()
             boxes.append(boxes_N4)
             flips.append(flips_N)
-        crops = Crops(images_NCSS, torch.cat(boxes), torch.cat(flips))
+        crops = Crops(images, torch.cat(boxes), torch.cat(flips))
         if reasons:
             raise Unreadable(self._names(indices_N, reasons), reasons, crops)
         return crops
@@ -100,6 +124,12 @@ def _sizes(images: Sequence[Image.Image | None]) -> Tensor:
     """Height and width, int64 [N, 2]; one pixel for an image that could not be opened."""
     sizes = [(1, 1) if image is None else (image.height, image.width) for image in images]
     return torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
+
+
+def cut(image: Image.Image, box: Sequence[float], flip: bool, size: int, mode: str) -> Tensor:
+    """A crop of an image that Pillow decodes, resampled, mirrored where `flip` says so: uint8 [C, S, S]."""
+    crop_CSS = _crop(image, box, size, mode)
+    return crop_CSS.flip(2) if flip else crop_CSS
 
 
 def _crop(image: Image.Image, box: Sequence[float], size: int, mode: str) -> Tensor:

@@ -6,17 +6,21 @@ Shape suffixes: N images of a micro-batch, K images of the split, X micro-batche
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property, partial
 from itertools import islice
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
 from hpm.data.augment import RandomResizedCrop
-from hpm.data.source import Crops, ImageSource, Split, Unreadable
+from hpm.data.encoded import EncodedSplit
+from hpm.data.fetch import Fetched, Fetcher, as_fetched
+from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
+from hpm.data.prefetch import move, prefetch
+from hpm.data.source import ImageSource, Split
 from hpm.errors import TrainingError, UserError
 
 _ORDER_STREAM, _CROP_STREAM = 1, 2
@@ -43,6 +47,8 @@ class Loader:
         device: where batches are wanted. Images that lie in memory are kept and augmented there, unless there are
             workers. Default the CPU.
         max_unreadable: share of the images that may be unreadable before training ends. Default 0.01.
+        gpu_decode: whether JPEGs are decoded on `device`, in batches, and the workers only read them; by nvJPEG where
+            it is a CUDA device. Needs workers and encoded images. Default False.
 
     Attributes:
         unreadable: the unreadable images that this process has met so far, and why each cannot be read.
@@ -51,7 +57,7 @@ class Loader:
     def __init__(
         self, *, source: ImageSource, batch_size: int, patch_size: int, crop: RandomResizedCrop, seed: int,
         num_workers: int = 0, accumulate: int = 1, rank: int = 0, world_size: int = 1, device: torch.device = _CPU,
-        max_unreadable: float = 0.01,
+        max_unreadable: float = 0.01, gpu_decode: bool = False,
     ) -> None:  # fmt: skip
         if patch_size < 1 or source.img_size % patch_size:
             raise ValueError(f"Loader.patch_size = {patch_size} must divide the image size, {source.img_size} pixels")
@@ -62,6 +68,15 @@ class Loader:
         if not 0 <= rank < world_size:
             raise ValueError(f"Loader.rank = {rank} must be 0 or more and less than Loader.world_size = {world_size}")
         split = source.train()
+        if gpu_decode and num_workers == 0:
+            raise ValueError(
+                "Trainer.gpu_decode = True needs processes that read the files: set Trainer.num_workers to 1 or more"
+            )
+        if gpu_decode and not isinstance(split, EncodedSplit):
+            raise ValueError(
+                f"Trainer.gpu_decode = True decodes files, and the training images of {type(source).__name__} lie in "
+                "memory: set it to False"
+            )
         if not 1 <= batch_size <= len(split):
             raise ValueError(
                 f"Trainer.batch_size = {batch_size} must be 1 to {len(split)}, the images of the training split"
@@ -86,6 +101,9 @@ class Loader:
         self.unreadable: dict[str, str] = {}
         self._split = split if num_workers else split.to(device)
         self._bad: dict[int, str] = {}
+        self._jpegs: JpegSplit | None = None
+        if gpu_decode and isinstance(split, EncodedSplit):
+            self._jpegs, self._decoder = JpegSplit(split), Decoder(split.mode, source.img_size, device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,47 +129,77 @@ class Loader:
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Batch, ...]]:
         self._require_readable()
-        batches = map(self._batch, self._fetched(epoch, first_step))
+        fetched, bring = self._fetched(epoch, first_step), partial(self._bring, epoch)
+        ahead = self.num_workers > 0 and self.device.type == "cuda"
+        brought = prefetch(fetched, bring, self._stream) if ahead else map(bring, fetched)
+        batches = map(self._batch, brought)
         while micro_batches := tuple(islice(batches, self.accumulate)):
             yield micro_batches
 
-    def _fetched(self, epoch: int, first_step: int) -> Iterator[_Fetched | UserError]:
+    def _fetched(self, epoch: int, first_step: int) -> Iterator[Fetched | UserError]:
         order = self.order(epoch)[first_step * self.batch_size : self.steps_per_epoch * self.batch_size]
         shape = (-1, self.world_size, self.accumulate, self.micro_batch_size)
         indices_XN = order.view(shape)[:, self.rank].flatten(0, 1)
-        fetcher = _Fetcher(
-            self._split, self.crop, seed=hash_words(self.seed, _CROP_STREAM), epoch=epoch, size=self.source.img_size,
-            bad=self._bad, limit=self._limit,
-        )  # fmt: skip
         if self.num_workers == 0:
-            return map(fetcher, indices_XN.to(self._split.device))
+            return map(self._fetcher(epoch, self._split, self._bad), indices_XN.to(self._split.device))
         return iter(
             DataLoader(
-                fetcher,
+                self._fetcher(epoch, self._split if self._jpegs is None else self._jpegs, self._bad),
                 batch_sampler=indices_XN.tolist(),
-                collate_fn=_as_fetched,
+                collate_fn=as_fetched,
                 num_workers=self.num_workers,
                 pin_memory=self.device.type == "cuda",
                 generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
             )
         )
 
-    def _batch(self, fetched: _Fetched | UserError) -> Batch:
+    def _fetcher(self, epoch: int, split: Split, bad: dict[int, str]) -> Fetcher:
+        return Fetcher(
+            split, self.crop, seed=hash_words(self.seed, _CROP_STREAM), epoch=epoch, size=self.source.img_size, bad=bad,
+            limit=self._limit,
+        )  # fmt: skip
+
+    def _bring(self, epoch: int, fetched: Fetched | UserError) -> Fetched | UserError:
+        """To the device, decoded and normalized."""
+        if isinstance(fetched, Fetched) and fetched.encoded is not None:
+            fetched = self._decode(epoch, fetched, fetched.encoded)
+        if isinstance(fetched, UserError):
+            return fetched
+        images_NCSS, indices_N, boxes_N4, flips_N = (move(x, self.device) for x in fetched[:4])
+        return Fetched(self.source.normalize(images_NCSS), indices_N, boxes_N4, flips_N, fetched.met)
+
+    def _decode(self, epoch: int, fetched: Fetched, encoded: Encoded) -> Fetched | UserError:
+        """Decode on the device; by Pillow what it refuses, and in the place of what Pillow refuses too, the next."""
+        images_NCSS, rows = self._decoder(encoded, fetched.boxes_N4, fetched.flips_N)
+        fetched = fetched._replace(images_NCSS=images_NCSS, encoded=None)
+        if not rows or not isinstance(self._split, EncodedSplit):
+            return fetched
+        indices_M = fetched.indices_N[rows]
+        # What is unreadable is known to other batches once this one's turn has come.
+        fetcher = self._fetcher(epoch, JpegSplit(self._split, set(indices_M.tolist())), self._bad | fetched.met)
+        again = fetcher(indices_M)
+        if isinstance(again, Fetched) and again.encoded is not None:
+            again = self._decode(epoch, again._replace(met=fetched.met | again.met), again.encoded)
+        if isinstance(again, UserError):
+            return again
+        for whole, part in zip(fetched[:4], again[:4], strict=True):
+            for row, one in zip(rows, part, strict=True):
+                whole[row] = one
+        return fetched._replace(met=again.met)
+
+    def _batch(self, fetched: Fetched | UserError) -> Batch:
         if isinstance(fetched, UserError):
             raise fetched
         if fetched.met:
             self._bad |= fetched.met
             self.unreadable |= {self._split.name(index): reason for index, reason in fetched.met.items()}
             self._require_readable()
-        images_NCSS, indices_N, boxes_N4, flips_N = (self._move(x) for x in fetched[:4])
-        return Batch(self.source.normalize(images_NCSS), self.patch_size, indices_N, boxes_N4, flips_N)
+        return Batch(fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N)
 
-    def _move(self, x: Tensor) -> Tensor:
-        if x.device.type == self.device.type:
-            return x
-        if self.device.type == "cuda" and not x.is_pinned():
-            x = x.pin_memory()  # else the copy would wait for the device
-        return x.to(self.device, non_blocking=True)
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        """Of the copies to the device; one for all epochs, for the memory that it has used is its own."""
+        return torch.cuda.Stream(self.device)
 
     @property
     def _limit(self) -> int:
@@ -166,85 +214,3 @@ class Loader:
                 f"= {self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Mend or remove them, or "
                 "raise Trainer.max_unreadable"
             )
-
-
-class _Fetched(NamedTuple):
-    """A micro-batch as it comes from a worker, before normalization. (A tuple, which PyTorch knows how to pin.)"""
-
-    images_NCSS: Tensor
-    indices_N: Tensor
-    boxes_N4: Tensor
-    flips_N: Tensor
-    met: dict[int, str]  # unreadable images, by index, that were not known to be
-
-
-class _Fetcher(Dataset):
-    """Makes a whole micro-batch at once."""
-
-    def __init__(
-        self, split: Split, crop: RandomResizedCrop, *, seed: int, epoch: int, size: int, bad: dict[int, str],
-        limit: int,
-    ) -> None:  # fmt: skip
-        self.split = split
-        self.crop = crop
-        self.seed = seed
-        self.epoch = epoch
-        self.size = size
-        self.bad = bad
-        self.limit = limit
-
-    def __getitems__(self, indices: list[int]) -> _Fetched | UserError:
-        """What PyTorch's loader calls in a worker."""
-        return self(torch.tensor(indices))
-
-    def __call__(self, indices_N: Tensor) -> _Fetched | UserError:
-        try:
-            return self._fetch(indices_N)
-        except UserError as error:
-            # Returned, since an exception would reach the main process as a report of the worker's stack.
-            return UserError(*error.args)
-
-    def _fetch(self, indices_N: Tensor) -> _Fetched:
-        indices_N = self._readable(indices_N)
-        crops, failed = self._view(indices_N)
-        met: dict[int, str] = {}
-        while failed:
-            rows = sorted(failed)
-            met |= {int(indices_N[row]): failed[row] for row in rows}
-            self.bad |= met
-            if len(self.bad) > self.limit:
-                break  # the main process will say so
-            indices_N[rows] = self._readable(indices_N[rows])
-            again, failed = self._view(indices_N[rows])
-            for whole, part in zip(crops, again, strict=True):
-                whole[rows] = part
-            failed = {rows[row]: reason for row, reason in failed.items()}
-        return _Fetched(crops.images_NCSS, indices_N, crops.boxes_N4, crops.flips_N, met)
-
-    def _readable(self, indices_N: Tensor) -> Tensor:
-        """The samples themselves, or what stands in for those known to be unreadable."""
-        if not self.bad:
-            return indices_N
-        indices = indices_N.tolist()
-        for n, index in enumerate(indices):
-            while index in self.bad:
-                index = (index + 1) % len(self.split)
-            indices[n] = index
-        return torch.tensor(indices)
-
-    def _view(self, indices_N: Tensor) -> tuple[Crops, dict[int, str]]:
-        """Random crops; and where one could not be made, why."""
-
-        def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
-            return self.crop.draw(sizes_N2, Noise(self.seed, self.epoch, indices_N[rows]))
-
-        try:
-            return self.split.view(indices_N, self.size, choose), {}
-        except Unreadable as error:
-            if error.crops is None:
-                raise
-            return error.crops, error.reasons
-
-
-def _as_fetched(fetched: Any) -> Any:
-    return fetched

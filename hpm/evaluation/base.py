@@ -17,6 +17,7 @@ from curriculum import Batch, Curriculum, Noise
 from hpm.data import ImageSource, Split
 from hpm.distributed import Processes
 from hpm.model import MaskedModel
+from hpm.precision import full_float32
 from hpm.targets import Target
 from hpm.teacher import MovingAverageTeacher
 
@@ -69,6 +70,14 @@ class Evaluation(ABC):
     @abstractmethod
     def __call__(self, subject: Subject) -> dict[str, float]:
         """Metrics by name, `protocol/what`; accuracies in [0, 1]."""
+
+    def measure(self, subject: Subject) -> dict[str, float]:
+        """The metrics, measured without TF32: how runs and `hpm evaluate` call an evaluation.
+
+        What an evaluation computes under an autocast of its own keeps that precision.
+        """
+        with full_float32():
+            return self(subject)
 
     @abstractmethod
     def check(self, source: ImageSource) -> None:

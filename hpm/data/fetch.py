@@ -1,0 +1,122 @@
+"""Micro-batches as loader processes make them: crops, and another sample in the place of one that cannot be read.
+
+Shape suffixes: N images of a micro-batch, C channels, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from curriculum.noise import Noise
+from hpm.data.augment import RandomResizedCrop
+from hpm.data.gpu_decode import Encoded, JpegSplit
+from hpm.data.source import Crops, Split, Unreadable
+from hpm.errors import UserError
+
+
+class Fetched(NamedTuple):
+    """A micro-batch. (A tuple, which PyTorch knows how to pin.)
+
+    Args:
+        images_NCSS: uint8 or float32 [N, C, S, S] in [0, 255]; without content where they are `encoded`.
+        indices_N: int64 [N].
+        boxes_N4: float32 [N, 4].
+        flips_N: bool [N].
+        met: unreadable images, by index, that were not known to be, and why each cannot be read.
+        encoded: the images where JPEGs are not decoded yet. Default None.
+    """
+
+    images_NCSS: Tensor
+    indices_N: Tensor
+    boxes_N4: Tensor
+    flips_N: Tensor
+    met: dict[int, str]
+    encoded: Encoded | None = None
+
+
+class Fetcher(Dataset):
+    """Makes a whole micro-batch at once.
+
+    Args:
+        split: the images; a `JpegSplit` leaves JPEGs encoded.
+        crop: the augmentation.
+        seed: of the crops.
+        epoch: likewise.
+        size: S, side of the crops in pixels.
+        bad: images known to be unreadable, by index, and why. Those met are added.
+        limit: how many there may be.
+    """
+
+    def __init__(
+        self, split: Split, crop: RandomResizedCrop, *, seed: int, epoch: int, size: int, bad: dict[int, str],
+        limit: int,
+    ) -> None:  # fmt: skip
+        self.split = split
+        self.crop = crop
+        self.seed = seed
+        self.epoch = epoch
+        self.size = size
+        self.bad = bad
+        self.limit = limit
+
+    def __getitems__(self, indices: list[int]) -> Fetched | UserError:
+        """What PyTorch's loader calls in a worker."""
+        return self(torch.tensor(indices))
+
+    def __call__(self, indices_N: Tensor) -> Fetched | UserError:
+        try:
+            return self._fetch(indices_N)
+        except UserError as error:
+            # Returned, since an exception would reach the main process as a report of the worker's stack.
+            return UserError(*error.args)
+
+    def _fetch(self, indices_N: Tensor) -> Fetched:
+        indices_N = self._readable(indices_N)
+        crops, failed = self._view(indices_N)
+        met: dict[int, str] = {}
+        while failed:
+            rows = sorted(failed)
+            met |= {int(indices_N[row]): failed[row] for row in rows}
+            self.bad |= met
+            if len(self.bad) > self.limit:
+                break  # the main process will say so
+            indices_N[rows] = self._readable(indices_N[rows])
+            again, failed = self._view(indices_N[rows])
+            for whole, part in zip(crops, again, strict=True):
+                whole[rows] = part
+            failed = {rows[row]: reason for row, reason in failed.items()}
+        encoded = self.split.take(indices_N, self.size) if isinstance(self.split, JpegSplit) else None
+        return Fetched(crops.images_NCSS, indices_N, crops.boxes_N4, crops.flips_N, met, encoded)
+
+    def _readable(self, indices_N: Tensor) -> Tensor:
+        """The samples themselves, or what stands in for those known to be unreadable."""
+        if not self.bad:
+            return indices_N
+        indices = indices_N.tolist()
+        for n, index in enumerate(indices):
+            while index in self.bad:
+                index = (index + 1) % len(self.split)
+            indices[n] = index
+        return torch.tensor(indices)
+
+    def _view(self, indices_N: Tensor) -> tuple[Crops, dict[int, str]]:
+        """Random crops; and where one could not be made, why."""
+
+        def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
+            return self.crop.draw(sizes_N2, Noise(self.seed, self.epoch, indices_N[rows]))
+
+        try:
+            return self.split.view(indices_N, self.size, choose), {}
+        except Unreadable as error:
+            if error.crops is None:
+                raise
+            return error.crops, error.reasons
+
+
+def as_fetched(fetched: Any) -> Any:
+    """The micro-batch itself, where PyTorch's loader would collate one."""
+    return fetched
