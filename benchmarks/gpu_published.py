@@ -97,7 +97,7 @@ def _load(checkout: Path) -> Any:
         setattr(sys.modules["einops"], "rearrange", None)  # noqa: B010
     sys.path.insert(0, str(checkout))
     models = importlib.import_module("models_mae_learn_loss")
-    vision_transformer.Block = block  # type: ignore[misc]
+    vision_transformer.Block = block
     return models
 
 

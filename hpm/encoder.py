@@ -123,6 +123,20 @@ class Encoder(nn.Module, ABC):
         return model
 
 
+class PartialBlock(Block):
+    """timm's block, which can leave out the first tokens: they are keys and values to the others, and no more."""
+
+    def forward(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """[N, T - first, D]: what becomes of the tokens from position `first` on."""
+        if first == 0:
+            return super().forward(tokens)
+        qkv = self.attn.qkv(self.norm1(tokens)).unflatten(-1, (3, self.attn.num_heads, -1))
+        q_NHTD, k_NHTD, v_NHTD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed_NHTD = F.scaled_dot_product_attention(q_NHTD[:, :, first:], k_NHTD, v_NHTD)
+        tokens = tokens[:, first:] + self.ls1(self.attn.proj(mixed_NHTD.transpose(1, 2).flatten(2)))
+        return tokens + self.ls2(self.mlp(self.norm2(tokens)))
+
+
 class Blocks(nn.ModuleList):
     """Transformer blocks, one after the other; timm's.
 
@@ -136,7 +150,7 @@ class Blocks(nn.ModuleList):
         self, depth: int, width: int, num_heads: int, mlp_ratio: float, *, relative: bool = False,
         init_values: float | None = None,
     ) -> None:  # fmt: skip
-        kind = RelPosBlock if relative else Block
+        kind = RelPosBlock if relative else PartialBlock
         super().__init__(
             kind(width, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, init_values=init_values)
             for _ in range(depth)
@@ -144,16 +158,20 @@ class Blocks(nn.ModuleList):
         self.grad_checkpointing = False
         self.residual_dtype: torch.dtype | None = None
 
-    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        more = () if bias is None else (bias,)
+    def forward(self, tokens: Tensor, bias: Tensor | None = None, first: int = 0) -> Tensor:
+        """The tokens from position `first` on; of the others the last block computes keys and values alone."""
+        more: tuple[Any, ...] = () if bias is None else (bias,)
         if self.residual_dtype is not None and torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.residual_dtype)
-        for block in self:
+        last = len(self) - 1
+        for place, block in enumerate(self):
+            if place == last and first:
+                more = (*more, first)
             if self.grad_checkpointing and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
             else:
                 tokens = block(tokens, *more)
-        return tokens
+        return tokens if len(self) else tokens[:, first:]
 
 
 class ViT(Encoder):

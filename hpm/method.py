@@ -262,7 +262,9 @@ class Method:
         """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
         self.target.advance(progress)
-        target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
+        target_NMP = None
+        if self.target.needs or not self.target.in_pass:
+            target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
         reconstruction, total, count, predicted_NM, true_NM = self._forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked
         )
@@ -295,13 +297,18 @@ class StudentPass(nn.Module):
         images_NCHW: Tensor,
         visible_NV: Tensor,
         masked_NM: Tensor,
-        target_NMP: Tensor,
+        target_NMP: Tensor | None,
         blanked_NV: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
-        """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]."""
+        """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M].
+
+        The target is computed here where none is given: what `Target.in_pass` allows.
+        """
         mask = Mask(visible_NV, masked_NM, blanked=blanked_NV)
         with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.student(images_NCHW, mask)
+        if target_NMP is None:
+            target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
         if output.predicted_loss_NM is None:
             return true_NM.mean(), None, None, None, true_NM.detach()

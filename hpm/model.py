@@ -190,8 +190,8 @@ class Decoder(nn.Module):
         self.head = nn.Linear(width, outputs)
 
     def forward(self, tokens: Tensor, first: int) -> Tensor:
-        """Predictions for the tokens from position `first` on; the head is not applied to the others."""
-        return self.predict(self.blocks(tokens), first)
+        """Predictions for the tokens from position `first` on; of the others nothing is computed that none asks."""
+        return self.predict(self.blocks(tokens, first=first), 0)
 
     def predict(self, hidden: Tensor, first: int) -> Tensor:
         """The same, from what the blocks gave."""
@@ -327,11 +327,11 @@ class MaskedAutoencoder(MaskedModel):
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
         first = 1 + mask.num_visible
-        hidden = self.reconstructor.blocks(tokens)
-        reconstruction_NMP = self.reconstructor.predict(hidden, first)
+        hidden = self.reconstructor.blocks(tokens, first=first)
+        reconstruction_NMP = self.reconstructor.predict(hidden, 0)
         if self.loss_predictor is None:
             return Output(reconstruction_NMP, None)
-        predicted_NM1 = self.loss_predictor(hidden if self.shares_decoder else tokens, first)
+        predicted_NM1 = self.loss_predictor(hidden, 0) if self.shares_decoder else self.loss_predictor(tokens, first)
         return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
@@ -344,7 +344,7 @@ class MaskedAutoencoder(MaskedModel):
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
         tokens = self._decoder_input(self.encoder(images_NCHW), None)
         if self.shares_decoder:
-            tokens = self.reconstructor.blocks(tokens)
+            return self.loss_predictor(self.reconstructor.blocks(tokens, first=1), 0).squeeze(-1)
         return self.loss_predictor(tokens, 1).squeeze(-1)
 
     def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:

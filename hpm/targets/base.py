@@ -25,9 +25,13 @@ class Target(ABC):
     Attributes:
         needs: the methods of `curriculum.Teacher` that it calls. One that needs any is refused where there is no
             moving average: a student that learns from itself alone may agree on nothing.
+        in_pass: whether training computes it inside the student's pass, which may be compiled; False by default. Only
+            for a target that needs nothing, keeps nothing between calls, and looks at no more than the images and at
+            `mask.visible` and `mask.masked`.
     """
 
     needs: tuple[str, ...] = ()
+    in_pass: bool = False
 
     @abstractmethod
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:

@@ -22,6 +22,7 @@ class Pixels(Target):
         error: "squared", or "absolute" as in SimMIM; the mean over a patch's pixels.
     """
 
+    in_pass = True
     error = "squared"  # also of a class of somebody's own, whose `__init__` does not call ours
 
     def __init__(self, *, error: str = "squared") -> None:
@@ -51,19 +52,23 @@ class NormalizedPixels(Pixels):
     """
 
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
-        pixels_NMP = _masked_pixels(images_NCHW, mask, patch_size)
-        mean, variance = _statistics(pixels_NMP)
-        return (pixels_NMP - mean) / (variance + 1e-6).sqrt()
+        centered_NMP, _, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
+        return centered_NMP / deviation_NM1
 
     def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
         """The prediction with each patch's own, true mean and contrast given back, as is customary."""
-        mean, variance = _statistics(_masked_pixels(images_NCHW, mask, patch_size))
-        return prediction_NMP * (variance + 1e-6).sqrt() + mean
+        _, mean_NM1, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
+        return prediction_NMP * deviation_NM1 + mean_NM1
 
 
 def _masked_pixels(images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
     return mask.gather_masked(patchify(images_NCHW, patch_size))
 
 
-def _statistics(pixels_NMP: Tensor) -> tuple[Tensor, Tensor]:
-    return pixels_NMP.mean(dim=-1, keepdim=True), pixels_NMP.var(dim=-1, keepdim=True)
+def _standardized(pixels_NMP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels less each patch's mean, that mean, and by what they are divided."""
+    mean_NM1 = pixels_NMP.mean(dim=-1, keepdim=True)
+    centered_NMP = pixels_NMP - mean_NM1
+    # Not `var`, which takes eight times as long on a CPU: its kernel is not vectorized.
+    variance_NM1 = centered_NMP.square().sum(dim=-1, keepdim=True) / (pixels_NMP.shape[-1] - 1)
+    return centered_NMP, mean_NM1, (variance_NM1 + 1e-6).sqrt()

@@ -108,6 +108,19 @@ def test_gradient_against_finite_differences(loss: PredictionLoss) -> None:
     assert torch.autograd.gradcheck(lambda p: loss(p, true)[0], predicted.requires_grad_())
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0, 100.0, 1e4])
+def test_relative_loss_is_a_softplus_of_each_pair(spread: float) -> None:
+    """Value and gradient of the plain formula in float32: of equal predictions, and of those that exp overflows for."""
+    predicted, true = (x.float() for x in draw(5, ties=True))
+    mine, plain = ((predicted * spread).requires_grad_() for _ in range(2))
+    RelativeLoss()(mine, true)[0].backward()
+    pairs = torch.nn.functional.softplus(plain.unsqueeze(1) - plain.unsqueeze(2))
+    expected = (pairs * (true.unsqueeze(2) > true.unsqueeze(1))).sum()
+    expected.backward()
+    torch.testing.assert_close(RelativeLoss()(mine, true)[0], expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mine.grad, plain.grad, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_stable_in_low_precision(dtype: torch.dtype) -> None:
     """Scores far apart neither overflow nor vanish, and true losses that bf16 would tie stay apart."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum import Mask, count_masked
+from hpm.encoder import Blocks
 from hpm.model import MaskedAutoencoder
 from hpm.patches import patchify, sincos_positions, unpatchify
 
@@ -65,6 +66,21 @@ def test_patches_are_embedded_as_by_the_convolution() -> None:
     images = torch.randn(2, 2, 24, 24)
     expected = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]
     torch.testing.assert_close(encoder._embed(images, None)[:, 1:], expected)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_blocks_leave_out_what_is_not_asked(depth: int, checkpointing: bool) -> None:
+    """As if all tokens were computed and the first ones cut off, in the value and in every gradient."""
+    torch.manual_seed(0)
+    blocks = Blocks(depth, 16, 2, 4.0, init_values=0.5).double()
+    blocks.grad_checkpointing = checkpointing
+    tokens = torch.randn(2, 7, 16, dtype=torch.float64, requires_grad=True)
+    inputs, wanted = [tokens, *blocks.parameters()], torch.randn(2, 3, 16, dtype=torch.float64)
+    found, expected = blocks(tokens, first=4), blocks(tokens)[:, 4:]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad((out * wanted).sum(), inputs) for out in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
 def test_each_path_runs_only_its_parts() -> None:
@@ -171,4 +187,4 @@ def test_a_loss_predictor_may_be_a_head_on_the_reconstructor() -> None:
     model.reconstructor.blocks.register_forward_hook(lambda module, given, result: seen.append(result))
     scores_NL = model.predict_loss(images)
     assert model.loss_predictor is not None
-    torch.testing.assert_close(scores_NL, model.loss_predictor.predict(seen[0], 1).squeeze(-1))
+    torch.testing.assert_close(scores_NL, model.loss_predictor.predict(seen[0], 0).squeeze(-1))

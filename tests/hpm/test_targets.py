@@ -481,3 +481,64 @@ def test_a_hub_that_cannot_be_reached(tiny: Path, hpm: Callable[..., int], capsy
     assert "cannot be loaded" in error
     assert "TimmFeatures.checkpoint" in error
     assert not Path("run").exists()
+
+
+# In the student's pass, or before it
+
+
+class Outside(NormalizedPixels):
+    """As somebody wrote it who knows nothing of the pass."""
+
+    in_pass = False
+
+
+class Asking(NormalizedPixels):
+    """Inherits that it may be in the pass, and needs a teacher all the same."""
+
+    needs = ("features",)
+    asked = False
+
+    def __call__(self, images: Tensor, mask: Mask, patch_size: int, teacher: object = None) -> Tensor:
+        self.asked = teacher is not None
+        return super().__call__(images, mask, patch_size)
+
+
+def test_where_a_target_is_computed_changes_no_bit() -> None:
+    inside, outside, asking = NormalizedPixels(), Outside(), Asking()
+    losses, gradients = [], []
+    for target in (inside, outside, asking):
+        trained = method(target)
+        trained.prepare(torch.device("cpu"), autocast=None, seed=0)
+        found = trained.losses(Batch(some(), 8), 0.5, Noise.for_batch(seed=0, step=0, batch_size=3))
+        found.total.backward()
+        losses.append(found)
+        gradients.append([parameter.grad for parameter in trained.student.parameters()])
+    for other in (1, 2):
+        assert torch.equal(losses[0].true_NM, losses[other].true_NM)
+        assert torch.equal(losses[0].total, losses[other].total)
+        assert all(torch.equal(*pair) for pair in zip(gradients[0], gradients[other], strict=True))
+    assert asking.asked
+
+
+@pytest.mark.parametrize("target", [NormalizedPixels(), Pixels(error="absolute"), Outside()])
+def test_a_compiled_pass_computes_the_target_too(target: Target) -> None:
+    torch._dynamo.reset()
+    plain, compiled = (method(target) for _ in range(2))
+    for trained in (plain, compiled):
+        trained.prepare(torch.device("cpu"), autocast=None, seed=0)
+    compiled.compile(backend="aot_eager")
+    found = [
+        trained.losses(Batch(some(), 8), 0.5, Noise.for_batch(seed=0, step=0, batch_size=3))
+        for trained in (plain, compiled)
+    ]
+    torch.testing.assert_close(found[1].true_NM, found[0].true_NM)
+    torch.testing.assert_close(found[1].total, found[0].total)
+
+
+def test_standardized_as_variance_defines_it() -> None:
+    images, mask = some().double(), drawn(3, 16, 12)
+    pixels = mask.gather_masked(patchify(images, 8))
+    expected = (pixels - pixels.mean(dim=-1, keepdim=True)) / (pixels.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(NormalizedPixels()(images, mask, 8), expected, rtol=1e-12, atol=1e-12)
+    flat = torch.full((1, 3, 32, 32), 0.7)  # nothing but its mean
+    assert NormalizedPixels()(flat, Mask.from_keys(torch.rand(1, 16), 12), 8).abs().max() < 1e-3
