@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test install format static-checks benchmarks clean
+.PHONY: quickstart test test-gpu test-lowest install format static-checks benchmarks clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data.
 	$(BIN)/hpm pretrain quickstart
@@ -13,6 +13,13 @@ quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedde
 # One thread for each process of the tests, and as many of these as there are cores, but each takes a gigabyte.
 test: $(INSTALLED)  ## Install, and run every test, on all cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
+
+# In one process, so that the tests share the device and its memory.
+test-gpu: $(INSTALLED)  ## Run the tests that need a GPU.
+	HPM_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu
+
+test-lowest:  ## Install the lowest versions that pyproject.toml allows in .venv-lowest, and run every test there.
+	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) test VENV=.venv-lowest
 
 install: $(INSTALLED)  ## Create .venv and install the project with its development tools.
 
@@ -36,4 +43,4 @@ benchmarks: $(INSTALLED)  ## Print the benchmarks' JSON.
 	$(BIN)/python benchmarks/step.py --batch-size 4 --rounds 12
 
 clean:  ## Remove what make installed.
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-lowest

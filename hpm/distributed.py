@@ -165,7 +165,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], *, methods: Iterable[st
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for part in (*blocks, model):
-        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        sharded = fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        # Asked for the mean of scattered gradients, torch 2.8's gloo returns their sum: here torch divides it.
+        sharded.set_force_sum_reduction_for_comms(device.type == "cpu")
     for method in methods:
         register_fsdp_forward_method(model, method)
 

@@ -1,15 +1,23 @@
-"""What many tests share: a run that takes seconds, and the command line in process."""
+"""What many tests share: a run that takes seconds, the command line in process, and what stands in for real data."""
 
 from __future__ import annotations
 
 import functools
+import gzip
 import os
 import shutil
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+# Tests that compare bits are made for the CPU. Before torch is imported, so that child processes inherit it.
+if os.environ.get("HPM_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import torch
 
 sys.path.append(str(Path(__file__).parent / "plugins"))
@@ -47,6 +55,35 @@ MLflowTracker.enabled = False
 def _one_thread() -> None:
     """Small tensors are faster on one thread, and other processes of a test get a core."""
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs the real Fashion-MNIST where it is not installed; no test downloads it."""
+    from hpm.data.fashion_mnist import SYSTEM_FOLDER
+
+    if item.get_closest_marker("needs_fashion_mnist") and not SYSTEM_FOLDER.is_dir():
+        pytest.skip("needs Debian's package dataset-fashion-mnist")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of random images in Fashion-MNIST's format, 600 to train on and 100 to test."""
+    folder = tmp_path_factory.mktemp("fashion-mnist")
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 600), ("t10k", 100)):
+        images_KHW = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels_K = generator.permutation(np.arange(count, dtype=np.uint8) % 10)
+        for kind, values in (("images-idx3", images_KHW), ("labels-idx1", labels_K)):
+            header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+            (folder / f"{name}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + values.tobytes(), 1))
+    return folder
+
+
+@pytest.fixture
+def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has random images stand in for Fashion-MNIST, installed or not; returns their folder."""
+    monkeypatch.setattr("hpm.data.fashion_mnist.SYSTEM_FOLDER", fashion_mnist_files)
+    return fashion_mnist_files
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ def small(text: str) -> list[str]:
     return [binding for name, bindings in SMALL.items() if f"data/{name}" in text for binding in bindings]
 
 
+@pytest.mark.usefixtures("fashion_mnist")
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
 def test_complete_configs_build(path: Path) -> None:
     labels = ["LowShot.labels = 100"] if "LowShot" in path.read_text() else []

@@ -41,14 +41,24 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks) -> Stud
     return run
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """The URL of a server, without a database; skips where Debian's package `postgresql` is not installed."""
+def postgresql_programs() -> Path | None:
+    """The folder of a PostgreSQL server's programs; None where there is no server."""
     folders = [Path(found).resolve().parent for found in [shutil.which("initdb")] if found]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    programs = next((folder for folder in folders if (folder / "initdb").is_file()), None)
-    if programs is None:
-        pytest.skip("there is no PostgreSQL server on this machine")
+    return next((folder for folder in folders if (folder / "initdb").is_file()), None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a PostgreSQL server where there is none."""
+    if item.get_closest_marker("needs_postgresql") and postgresql_programs() is None:
+        pytest.skip("needs a PostgreSQL server, Debian's package postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a server, without a database, for tests marked `needs_postgresql`."""
+    programs = postgresql_programs()
+    assert programs is not None
     # Not among pytest's folders, which every other pytest of this user closes to others.
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
     with socket.socket() as probe:

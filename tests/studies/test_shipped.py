@@ -23,7 +23,7 @@ def test_they_are_there() -> None:
     assert {path.stem for path in SEARCHES} == {"schedule", "conditional"}
 
 
-@pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Fashion-MNIST is not installed")
+@pytest.mark.usefixtures("fashion_mnist")
 @pytest.mark.parametrize("path", [*ABLATIONS, *SEARCHES], ids=lambda path: path.stem)
 def test_a_study_builds(path: Path) -> None:
     kind = "ablation" if path.parent.name == "ablations" else "search"

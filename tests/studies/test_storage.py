@@ -29,7 +29,7 @@ from studies.storage import (
 IDENTITY = {"kind": "ablation", "metric": "m", "direction": "maximize", "variants": {"a": "x", "b": "y"}}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgresql)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> RDBStorage:
     url = f"sqlite:///{tmp_path}/s.db" if request.param == "sqlite" else request.getfixturevalue("postgresql")
     return open_storage(url, heartbeat=1, grace=2, retries=2)

@@ -60,7 +60,7 @@ def measured(folder: str, name: str) -> list[float]:
     return [json.loads(line).get(name) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("server", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("server", ["sqlite", pytest.param("postgresql", marks=pytest.mark.needs_postgresql)])
 def test_a_killed_workers_trial_goes_on(
     study: Study, small: Path, tmp_path: Path, server: str, request: pytest.FixtureRequest
 ) -> None:

@@ -4,31 +4,44 @@ import struct
 import pytest
 import torch
 
-from hpm.data import fashion_mnist
-from hpm.data.fashion_mnist import SYSTEM_FOLDER, FashionMNIST, read_idx
+from hpm.data import fashion_mnist as module
+from hpm.data.fashion_mnist import FashionMNIST, read_idx
 from hpm.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    source = FashionMNIST(root=tmp_path_factory.mktemp("data"), train_size=2000)
-    try:
-        source.test()
-    except UserError as error:
-        pytest.skip(f"Fashion-MNIST is neither installed nor to be downloaded: {error}")
-    return source
-
-
-def test_images_and_labels(source):
+@pytest.mark.needs_fashion_mnist
+def test_the_real_images():
+    source = FashionMNIST(train_size=2000)
     train, test = source.train(), source.test()
     assert train.images_KCHW.shape == (2000, 1, 28, 28)
     assert test.images_KCHW.shape == (10_000, 1, 28, 28)
     assert test.labels.bincount().tolist() == [1000] * 10
     assert train.labels[:6].tolist() == [9, 0, 0, 3, 0, 2]
-    assert (source.img_size, source.in_chans, source.num_classes) == (28, 1, 10)
     images = source.load(train, torch.arange(2000))
     assert abs(images.mean()) < 0.05
     assert abs(images.std() - 1) < 0.05
+
+
+def test_images_and_labels(fashion_mnist):
+    source = FashionMNIST(train_size=200)
+    train, test = source.train(), source.test()
+    written = read_idx(fashion_mnist / "train-images-idx3-ubyte.gz", ndim=3)
+    assert torch.equal(train.images_KCHW, written[:200].unsqueeze(1))
+    assert train.labels.tolist() == read_idx(fashion_mnist / "train-labels-idx1-ubyte.gz", ndim=1)[:200].tolist()
+    assert test.images_KCHW.shape == (100, 1, 28, 28)
+    assert test.labels.bincount().tolist() == [10] * 10
+    assert (source.img_size, source.in_chans, source.num_classes) == (28, 1, 10)
+    expected = (written[:5].unsqueeze(1) / 255 - source.mean[0]) / source.std[0]
+    torch.testing.assert_close(source.load(train, torch.arange(5)), expected)
+
+
+def test_files_that_do_not_fit_are_named(fashion_mnist, tmp_path, monkeypatch):
+    for name, kind in (("train", "images-idx3"), ("t10k", "labels-idx1")):
+        packed = (fashion_mnist / f"{name}-{kind}-ubyte.gz").read_bytes()
+        (tmp_path / f"train-{kind}-ubyte.gz").write_bytes(packed)
+    monkeypatch.setattr(module, "SYSTEM_FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"train-images-idx3.* are not Fashion-MNIST: .*600, 28, 28.* and .*100"):
+        FashionMNIST().train()
 
 
 @pytest.mark.parametrize("train_size", [0, 60_001])
@@ -43,22 +56,19 @@ def test_a_failed_download_names_the_package(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("Error downloading train-images-idx3-ubyte.gz:\nno route to host\n")
 
-    monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(module, "SYSTEM_FOLDER", tmp_path / "nowhere")
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fail)
     with pytest.raises(UserError, match=r"no route to host.*dataset-fashion-mnist.*nowhere"):
         FashionMNIST(root=tmp_path).train()
 
 
-def test_downloaded_files_are_read(tmp_path, monkeypatch):
-    if not SYSTEM_FOLDER.is_dir():
-        pytest.skip(f"{SYSTEM_FOLDER} does not exist")
+def test_downloaded_files_are_read(fashion_mnist, tmp_path, monkeypatch):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for kind in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
-        packed = SYSTEM_FOLDER / f"{kind}-ubyte.gz"
-        (raw / f"{kind}-ubyte").write_bytes(gzip.decompress(packed.read_bytes()))
+    for packed in fashion_mnist.iterdir():
+        (raw / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
     installed = FashionMNIST().test()
-    monkeypatch.setattr(fashion_mnist, "SYSTEM_FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(module, "SYSTEM_FOLDER", tmp_path / "nowhere")
     assert torch.equal(FashionMNIST(root=tmp_path).test().images_KCHW, installed.images_KCHW)
 
 

@@ -146,18 +146,6 @@ def test_images_in_memory_are_augmented_on_the_device(scenes):
     assert batch.images.shape == (32, 3, 32, 32)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_gpu_sees_the_same_images(source, num_workers):
-    for (ours,), (theirs,) in zip(
-        make(source).epoch(0), make(source, device=torch.device("cuda"), num_workers=num_workers).epoch(0), strict=True
-    ):
-        assert theirs.images.is_cuda
-        assert torch.equal(ours.indices, theirs.indices.cpu())
-        assert torch.equal(ours.boxes, theirs.boxes.cpu())
-        assert torch.allclose(ours.images, theirs.images.cpu(), atol=1e-4)
-
-
 def test_an_epoch_can_be_left_early(scenes):
     assert len(list(islice(make(scenes, num_workers=2).epoch(0), 1))) == 1
 
