@@ -108,6 +108,7 @@ _FREE = {
 }  # fmt: skip
 _ROUNDING = {
     "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.compile_mode", "Trainer.sharding",
+    "Trainer.cuda_graphs",
     "Trainer.accumulate", "Trainer.residual_precision", "Trainer.teacher_precision",
     "Trainer.grad_checkpointing", "Trainer.deterministic",
 }  # fmt: skip

@@ -6,9 +6,13 @@ import os
 import platform
 import resource
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,17 +87,31 @@ def set_up(device: torch.device, precision: str, *, deterministic: bool) -> None
         torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = coarser
         torch.backends.cudnn.benchmark = not deterministic
-        _choose_attention()
+        _allow_attention()
         _set_deterministic(deterministic)
 
 
-def _choose_attention() -> None:
-    """Every fused attention kernel may be taken, cuDNN's among them, which older versions of torch leave out.
+_FEW_TOKENS = 64
+_FOR_FEW_TOKENS = [
+    *(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION),
+    *(SDPBackend.FLASH_ATTENTION, SDPBackend.MATH),
+]
 
-    torch prefers them in the order cuDNN, FlashAttention, memory-efficient where the device has all three. On an H100
-    that is the order of their speed too at 197 and 257 tokens, and each is as close to float64 as the others
-    (`benchmarks/gpu.py --only attention`).
+
+def attention_kernels(tokens_NTD: Tensor) -> AbstractContextManager[Any]:
+    """Prefers the attention kernel that is fastest for so many tokens, by `benchmarks/gpu.py --only attention`.
+
+    On an H100 in bf16, cuDNN's is fastest at 197 and 257 tokens, and torch prefers it where the device has it. At 50,
+    what an encoder sees of 196 patches, the memory-efficient one takes two thirds of its time. All are as close to
+    float64 as each other.
     """
+    if tokens_NTD.is_cuda and tokens_NTD.shape[1] <= _FEW_TOKENS:
+        return sdpa_kernel(_FOR_FEW_TOKENS, set_priority=True)
+    return nullcontext()
+
+
+def _allow_attention() -> None:
+    """Every fused attention kernel may be taken, cuDNN's among them, which older versions of torch leave out."""
     torch.backends.cuda.enable_cudnn_sdp(True)
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)

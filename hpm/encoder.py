@@ -21,6 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from curriculum import Mask
+from hpm.devices import attention_kernels
 from hpm.patches import patchify, sincos_positions
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -164,13 +165,14 @@ class Blocks(nn.ModuleList):
         if self.residual_dtype is not None and torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.residual_dtype)
         last = len(self) - 1
-        for place, block in enumerate(self):
-            if place == last and first:
-                more = (*more, first)
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = block(tokens, *more)
+        with attention_kernels(tokens):
+            for place, block in enumerate(self):
+                if place == last and first:
+                    more = (*more, first)
+                if self.grad_checkpointing and torch.is_grad_enabled():
+                    tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    tokens = block(tokens, *more)
         return tokens if len(self) else tokens[:, first:]
 
 

@@ -33,7 +33,7 @@ def without_training(batch_size: int = 1) -> list[str]:
         "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0",
         f"Trainer.batch_size = {batch_size}", "Trainer.accumulate = 1", "Trainer.compile = False",
         "Trainer.sharding = 'none'", "Trainer.residual_precision = 'fp32'", "Trainer.teacher_precision = 'same'",
-        "Trainer.gpu_decode = False",
+        "Trainer.gpu_decode = False", "Trainer.cuda_graphs = False",
     ]  # fmt: skip
 
 

@@ -50,24 +50,32 @@ class LowPrecisionCopy:
             elif epilogue:
                 block.mlp = EpilogueMlp(block.mlp)
         self._version: int | None = None
-        self._pairs = self._matching_tensors()
+        self._copied = self._tensors_by_type()
+        modules: dict[str, Any] = dict(source.named_modules())
+        self._quantized = [
+            (module, modules[name]) for name, module in self.model.named_modules() if isinstance(module, Fp8Linear)
+        ]
 
-    def _matching_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Fp8Linear, nn.Linear]]]:
-        """What is copied as it is, from and to; and the linear layers that are quantized."""
-        modules = dict(self._source.named_modules())
-        linears = {name: module for name, module in self.model.named_modules() if isinstance(module, Fp8Linear)}
+    def _tensors_by_type(self) -> list[tuple[list[Tensor], list[Tensor]]]:
+        """What is copied, to and from, in a group for each type of the copy.
+
+        Not in one: on CUDA, `torch._foreach_copy_` writes all of a list in the type of its first tensor (torch 2.11).
+        """
         sources = dict(self._source.named_parameters())
-        mine = dict(self.model.named_parameters())
-        quantized: Any = [(linear, modules[name]) for name, linear in linears.items()]
-        return [mine[name] for name in mine], [sources[name] for name in mine], quantized
+        groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for name, parameter in self.model.named_parameters():
+            mine, theirs = groups.setdefault(parameter.dtype, ([], []))
+            mine.append(parameter)
+            theirs.append(sources[name])
+        return list(groups.values())
 
     @torch.no_grad()
     def follow(self, version: int) -> MaskedModel:
         """The copy, brought up to date where the source's weights are no longer those of `version`."""
         if version != self._version:
-            mine, theirs, quantized = self._pairs
-            torch._foreach_copy_(mine, theirs)
-            for linear, source in quantized:
+            for mine, theirs in self._copied:
+                torch._foreach_copy_(mine, theirs)
+            for linear, source in self._quantized:
                 linear.quantize(source)
             self._version = version
         return self.model

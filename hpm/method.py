@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from curriculum import Batch, Curriculum, Mask, Noise
+from hpm.cuda_graphs import GraphedStudent
 from hpm.distributed import Processes, shard, whole
 from hpm.losses import PredictionLoss, RelativeLoss, ranking_accuracy
 from hpm.model import MaskedAutoencoder, MaskedModel
@@ -209,6 +210,15 @@ class Method:
         else:
             self._forward = torch.compile(self._forward, dynamic=False, backend=backend, mode=mode)
         self.teacher.compile(blocks=blocks, backend=backend, mode=mode)
+
+    def record(self) -> None:
+        """Record the student's pass and the teacher's as CUDA graphs at the next batch, whose shape all must have.
+
+        After `prepare` and `compile`; in one process, with one mask ratio, without blanked patches, and with a target
+        that is computed in the pass. A step's gradients lie where the next step's will: no accumulation.
+        """
+        self._forward = GraphedStudent(self._student_pass())
+        self.teacher.record()
 
     def without_reduction(self) -> AbstractContextManager[Any]:
         """For all micro-batches of a step but the last: gradients stay in this process."""

@@ -197,9 +197,8 @@ class Decoder(nn.Module):
         """The same, from what the blocks gave."""
         if not self.full_precision_head:
             return self.head(self.norm(hidden[:, first:]))
-        kind = hidden.device.type
         # The meta device, on which operations are counted, has no autocast.
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
             return self.head(self.norm(full_precision(hidden[:, first:])))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curriculum import Mask
 from hpm.clock import Clock
+from hpm.cuda_graphs import GraphedScores
 from hpm.distributed import local
 from hpm.low_precision import LowPrecisionCopy
 from hpm.memory import LastAnswer
@@ -100,6 +101,7 @@ class MovingAverageTeacher:
         if precision != "same" and average and student.loss_predictor is not None:
             self._copy = LowPrecisionCopy(self.model, precision)
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._recorded: GraphedScores | None = None
         self._features, self._reference = LastAnswer(), reference
 
     def compile(self, *, blocks: bool = False, backend: str = "inductor", mode: str = "default") -> None:
@@ -116,6 +118,10 @@ class MovingAverageTeacher:
         elif self.average:  # else the student's blocks are compiled already
             for block in [*self.model.blocks(), *([] if self._copy is None else scoring.blocks())]:
                 block.compile(dynamic=False, backend=backend, mode=mode)
+
+    def record(self) -> None:
+        """Record the pass that predicts losses as a CUDA graph; see `hpm.cuda_graphs`."""
+        self._recorded = GraphedScores(self._predict_loss)
 
     @torch.no_grad()
     def update(self, student: MaskedModel, decay: float) -> None:
@@ -138,8 +144,12 @@ class MovingAverageTeacher:
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
         """[N, L] float32: the loss predictor on the full image. Reconstructs nothing."""
         if self._copy is not None:
-            scoring = self._copy.follow(local(self.model.mask_token)._version)
-            return (self._compiled or scoring.predict_loss)(images_NCHW.to(torch.bfloat16)).float()
+            self._copy.follow(local(self.model.mask_token)._version)
+        return (self._recorded or self._predict_loss)(images_NCHW)
+
+    def _predict_loss(self, images_NCHW: Tensor) -> Tensor:
+        if self._copy is not None:
+            return (self._compiled or self._copy.model.predict_loss)(images_NCHW.to(torch.bfloat16)).float()
         with self._inference():
             return (self._compiled or self.model.predict_loss)(images_NCHW).float()
 

@@ -61,6 +61,9 @@ class Trainer:
         compile: False; True for the student's and the teacher's whole passes, which takes minutes for a ViT-B; or
             "blocks" for their transformer blocks, which takes seconds. Evaluations are not compiled.
         compile_mode: "default", or "max-autotune-no-cudagraphs" to try more kernels, which takes longer still.
+        cuda_graphs: record the student's pass and the teacher's as CUDA graphs and replay them, so that the host
+            launches three graphs for hundreds of kernels: for small models and batches, and where a host is slow. Goes
+            with compile False or "blocks", in one process, without accumulation.
         residual_precision: what autocast keeps the tokens between the blocks in: "fp32", or "bf16", which is faster
             and changes what is learned by its rounding.
         teacher_precision: what the moving average predicts losses in: "same" as the student, "bf16" or "fp8" (an H100,
@@ -104,6 +107,7 @@ class Trainer:
         precision: str = "auto",
         compile: bool | str = False,
         compile_mode: str = "default",
+        cuda_graphs: bool = False,
         residual_precision: str = "fp32",
         teacher_precision: str = "same",
         grad_checkpointing: bool = False,
@@ -169,10 +173,10 @@ class Trainer:
         if ":" in device and self.processes.world_size > 1:
             raise ValueError(f"Trainer.device = {device!r} would be shared by all processes; choose 'cuda' or 'auto'")
         self.precision = choose_precision(precision, self.device)
-        self.compile, self.compile_mode = compile, compile_mode
+        self.compile, self.compile_mode, self.cuda_graphs = compile, compile_mode, cuda_graphs
         self.residual_precision, self.teacher_precision = residual_precision, teacher_precision
         self.grad_checkpointing, self.deterministic, self.sharding = grad_checkpointing, deterministic, sharding
-        self.gpu_decode = gpu_decode
+        self.gpu_decode, self.accumulate = gpu_decode, accumulate
         _require_parts(self)
         self.loader = Loader(
             source=source, batch_size=batch_size, patch_size=model.patch_size, crop=crop, seed=seed,
@@ -283,6 +287,8 @@ class Trainer:
         method.distribute(self.processes, sharding=self.sharding)
         if self.compile:
             method.compile(blocks=self.compile == "blocks", mode=self.compile_mode)
+        if self.cuda_graphs:
+            method.record()
         optimizer = build_adamw(method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
         scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
         return TrainingStep(
@@ -372,12 +378,32 @@ def _require_parts(trainer: Trainer) -> None:
         )
     if trainer.teacher_precision != "same":
         _require_low_precision(trainer)
+    if trainer.cuda_graphs:
+        _require_recordable(trainer)
     if trainer.gpu_decode and trainer.device.type != "cuda":
         raise ValueError(f"Trainer.gpu_decode = True needs a CUDA device, this is {trainer.device}; set it to False")
     if trainer.compile and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
         raise ValueError(
             f"Trainer.compile = {trainer.compile!r} needs a C++ compiler, and there is neither g++ nor clang++ here"
         )
+
+
+def _require_recordable(trainer: Trainer) -> None:
+    """What a step must be for CUDA graphs to replay it."""
+    curriculum, target = trainer.method.curriculum, trainer.method.target
+    reasons = {
+        f"a CUDA device, this is {trainer.device}": trainer.device.type != "cuda",
+        "one process": trainer.processes.world_size > 1,
+        "Trainer.accumulate = 1": trainer.accumulate > 1,
+        "Trainer.grad_checkpointing = False": trainer.grad_checkpointing,
+        "Trainer.compile = 'blocks' or False": trainer.compile is True,
+        "Curriculum.mask_ratio to be one number": len(set(curriculum.mask_ratios())) > 1,
+        "Curriculum.blank_ratio = 0": curriculum.blank_ratio != 0,
+        f"another Method.target: {type(target).__name__} is not computed in the pass": not target.in_pass,
+    }
+    for needed, lacks in reasons.items():
+        if lacks:
+            raise ValueError(f"Trainer.cuda_graphs = True needs {needed}; set it to False")
 
 
 def _require_low_precision(trainer: Trainer) -> None:

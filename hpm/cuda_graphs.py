@@ -1,0 +1,119 @@
+"""Passes recorded once as CUDA graphs and replayed in every step, so that the host launches one graph for hundreds of
+kernels.
+
+A host that is slow, a model that is small or a batch that is small leaves a GPU waiting for launches; a graph does
+not. It replays the same kernels on the same memory, so results are those of the passes it recorded, to the bit. What
+is recorded keeps its memory, which all graphs of a process share: their steps take turns.
+
+Shape suffixes: N images, L patches, V visible, M masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_WARM_UP = 3  # passes before recording, which compile, choose kernels and fill caches
+_pools: dict[torch.device, Any] = {}
+
+
+def _pool(device: torch.device) -> Any:
+    """The memory that all graphs of a device share."""
+    if device not in _pools:
+        _pools[device] = torch.cuda.graph_pool_handle()
+    return _pools[device]
+
+
+class GraphedStudent:
+    """The student's pass and its backward pass, recorded at the first batch; every batch must be of its shape.
+
+    Takes what `StudentPass` takes, of which neither a target nor blanked patches may be given.
+
+    Args:
+        student_pass: a `StudentPass`; its blocks may be compiled.
+    """
+
+    def __init__(self, student_pass: nn.Module) -> None:
+        self.student_pass = student_pass
+        self._replay: Callable[..., tuple[Tensor, ...]] | None = None
+
+    def __call__(
+        self,
+        images_NCHW: Tensor,
+        visible_NV: Tensor,
+        masked_NM: Tensor,
+        target_NMP: Tensor | None = None,
+        blanked_NV: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        if target_NMP is not None or blanked_NV is not None:
+            raise ValueError("a recorded pass takes images and masks alone, neither a target nor blanked patches")
+        inputs = (images_NCHW, visible_NV, masked_NM)
+        replay = self._replay or self._record(inputs)
+        # Copies, since the next step writes over what a graph gives.
+        outputs = [x.clone() for x in replay(*inputs)]
+        if len(outputs) == 2:
+            return outputs[0], None, None, None, outputs[1]
+        reconstruction, total, count, predicted_NM, true_NM = outputs
+        return reconstruction, total, count, predicted_NM, true_NM
+
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
+        recorded: Any = torch.cuda.make_graphed_callables(
+            _Outputs(self.student_pass),
+            tuple(x.clone() for x in inputs),
+            num_warmup_iters=_WARM_UP,
+            allow_unused_input=True,
+            pool=_pool(inputs[0].device),
+        )
+        self._replay = recorded
+        return recorded
+
+
+class _Outputs(nn.Module):
+    """The tensors that a pass gives, without the places where a student without loss predictor has none."""
+
+    def __init__(self, student_pass: nn.Module) -> None:
+        super().__init__()
+        self.student_pass = student_pass
+
+    def forward(self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.student_pass(images_NCHW, visible_NV, masked_NM, None)
+        return tuple(x for x in outputs if x is not None)
+
+
+class GraphedScores:
+    """A function of images that needs no gradient, recorded at its first batch; other shapes are computed as before.
+
+    Args:
+        score: images [N, C, H, W] to scores [N, L].
+    """
+
+    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
+        self.score = score
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    @torch.no_grad()
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        if self._graph is None:
+            self._record(images_NCHW)
+        if images_NCHW.shape != self._images.shape:
+            return self.score(images_NCHW)
+        assert self._graph is not None
+        self._images.copy_(images_NCHW)
+        self._graph.replay()
+        return self._scores.clone()
+
+    def _record(self, images_NCHW: Tensor) -> None:
+        self._images = images_NCHW.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                self.score(self._images)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=_pool(images_NCHW.device)):
+            self._scores = self.score(self._images)
