@@ -68,6 +68,17 @@ def test_patches_are_embedded_as_by_the_convolution() -> None:
     torch.testing.assert_close(encoder._embed(images, None)[:, 1:], expected)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_blocks_without_gradients_change_no_bit_and_no_input(relative: bool) -> None:
+    torch.manual_seed(0)
+    blocks, tokens = Blocks(2, 16, 2, 4.0, relative=relative), torch.randn(2, 7, 16)
+    bias = (torch.randn(1, 2, 7, 7),) if relative else ()
+    before, with_gradients = tokens.clone(), blocks(tokens, *bias)
+    with torch.no_grad():
+        assert torch.equal(blocks(tokens, *bias), with_gradients)
+    assert torch.equal(tokens, before)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_blocks_leave_out_what_is_not_asked(depth: int, checkpointing: bool) -> None:
