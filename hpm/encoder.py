@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed, RelPosBias
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from timm.models.vision_transformer_relpos import RelPosBlock, VisionTransformerRelPos
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -124,17 +124,41 @@ class Encoder(nn.Module, ABC):
         return model
 
 
+class GELU(nn.Module):
+    """The exact GELU; in place where no gradient will ask for its input, so that a teacher's pass takes less memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+class PartialAttention(Attention):
+    """timm's attention, which can leave out the first tokens: they are keys and values to the others, and no more."""
+
+    def forward(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """[N, T - first, D]: what the tokens from position `first` on gather from all."""
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
+        q_NHTD, k_NHTD, v_NHTD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if first:
+            q_NHTD = q_NHTD[:, :, first:]
+        return self.proj(attend(q_NHTD, k_NHTD, v_NHTD).transpose(1, 2).flatten(2))
+
+
+def attend(q_NHTD: Tensor, k_NHTD: Tensor, v_NHTD: Tensor) -> Tensor:
+    """Fused attention; on a CPU in float32 whatever the autocast, since the kernels for less are slower there."""
+    dtype = q_NHTD.dtype
+    if q_NHTD.device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
+        return F.scaled_dot_product_attention(q_NHTD, k_NHTD, v_NHTD)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q_NHTD.float(), k_NHTD.float(), v_NHTD.float()).to(dtype)
+
+
 class PartialBlock(Block):
-    """timm's block, which can leave out the first tokens: they are keys and values to the others, and no more."""
+    """timm's block, which can leave out the first tokens."""
 
     def forward(self, tokens: Tensor, first: int = 0) -> Tensor:
         """[N, T - first, D]: what becomes of the tokens from position `first` on."""
-        if first == 0:
-            return super().forward(tokens)
-        qkv = self.attn.qkv(self.norm1(tokens)).unflatten(-1, (3, self.attn.num_heads, -1))
-        q_NHTD, k_NHTD, v_NHTD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_NHTD = F.scaled_dot_product_attention(q_NHTD[:, :, first:], k_NHTD, v_NHTD)
-        tokens = tokens[:, first:] + self.ls1(self.attn.proj(mixed_NHTD.transpose(1, 2).flatten(2)))
+        gathered = self.ls1(self.attn(self.norm1(tokens), first))
+        tokens = (tokens[:, first:] if first else tokens) + gathered
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))
 
 
@@ -151,9 +175,17 @@ class Blocks(nn.ModuleList):
         self, depth: int, width: int, num_heads: int, mlp_ratio: float, *, relative: bool = False,
         init_values: float | None = None,
     ) -> None:  # fmt: skip
-        kind = RelPosBlock if relative else PartialBlock
+        kind = RelPosBlock if relative else partial(PartialBlock, attn_layer=PartialAttention)
         super().__init__(
-            kind(width, num_heads, mlp_ratio, qkv_bias=True, norm_layer=LayerNorm, init_values=init_values)
+            kind(
+                width,
+                num_heads,
+                mlp_ratio,
+                qkv_bias=True,
+                norm_layer=LayerNorm,
+                act_layer=GELU,
+                init_values=init_values,
+            )
             for _ in range(depth)
         )
         self.grad_checkpointing = False

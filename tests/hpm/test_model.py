@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.models.vision_transformer import Block
 
 from curriculum import Mask, count_masked
-from hpm.encoder import Blocks
+from hpm.encoder import Blocks, LayerNorm, attend
 from hpm.model import MaskedAutoencoder
 from hpm.patches import patchify, sincos_positions, unpatchify
 
@@ -66,6 +67,33 @@ def test_patches_are_embedded_as_by_the_convolution() -> None:
     images = torch.randn(2, 2, 24, 24)
     expected = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]
     torch.testing.assert_close(encoder._embed(images, None)[:, 1:], expected)
+
+
+def test_attention_on_a_processor_is_computed_in_float32() -> None:
+    q, k, v = torch.randn(3, 2, 2, 5, 8).bfloat16().unbind(0)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(attend(q, k, v), expected.bfloat16())
+    assert torch.equal(attend(q.float(), k.float(), v.float()), expected)
+
+
+def test_a_block_is_timms() -> None:
+    ours = Blocks(1, 16, 2, 4.0, init_values=0.5)[0]
+    theirs = Block(16, 2, 4.0, qkv_bias=True, norm_layer=LayerNorm, init_values=0.5)
+    theirs.load_state_dict(ours.state_dict())
+    tokens = torch.randn(2, 7, 16)
+    assert torch.equal(ours(tokens), theirs(tokens))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_blocks_without_gradients_change_no_bit_and_no_input(relative: bool) -> None:
+    torch.manual_seed(0)
+    blocks, tokens = Blocks(2, 16, 2, 4.0, relative=relative), torch.randn(2, 7, 16)
+    bias = (torch.randn(1, 2, 7, 7),) if relative else ()
+    before, with_gradients = tokens.clone(), blocks(tokens, *bias)
+    with torch.no_grad():
+        assert torch.equal(blocks(tokens, *bias), with_gradients)
+    assert torch.equal(tokens, before)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
