@@ -43,6 +43,7 @@ class Contestant:
         every: see `Curriculum.score_every`.
         compile: False, True or "blocks"; see `Trainer.compile`.
         mode: see `Trainer.compile_mode`.
+        graphs: see `Trainer.cuda_graphs`.
         residual: see `Trainer.residual_precision`.
         teacher: see `Trainer.teacher_precision`.
         precision: see `Trainer.precision`.
@@ -53,6 +54,7 @@ class Contestant:
     every: int = 1
     compile: bool | str = False
     mode: str = "default"
+    graphs: bool = False
     residual: str = "fp32"
     teacher: str = "same"
     precision: str = "bf16"
@@ -116,6 +118,8 @@ def build_step(
     method.distribute(processes, sharding="none")
     if contestant.compile:
         method.compile(blocks=contestant.compile == "blocks", mode=contestant.mode)
+    if contestant.graphs:
+        method.record()
     return TrainingStep(
         method,
         build_adamw(student, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95)),

@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +57,8 @@ SECTIONS = {
     "teacher": Section("gpu_speed", "teacher", 60),
     "vit_large": Section("gpu_speed", "vit_large", 120),
     "data": Section("gpu_input", "data", 60),
+    "vit_base_small": Section("gpu_speed", "vit_base_small", 60),
+    "vit_base_eager": Section("gpu_speed", "vit_base_eager", 60),
     "compilation": Section("gpu_speed", "compilation", 200),
 }
 CHECKS = ("parity", "sync", "fp16", "resume", "recompiles", "train", "accuracy")
@@ -64,10 +68,13 @@ class Run:
     """The command: its options, its results so far, and its clock."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        from hpm.version import source_version
+
         self.options, self.started = options, time.monotonic()
         self.out = Path(options.out)
         kept = json.loads(self.out.read_text()) if options.only and self.out.exists() else {}
         self.sections: dict[str, Result] = kept.get("sections", {})
+        self.commit = options.commit or source_version()
 
     def everything(self) -> bool:
         """Run the sections, print a line for each; False where one failed."""
@@ -98,7 +105,8 @@ class Run:
         words = ["--section", name, "--out", str(part), "--device", self.options.device]
         words += ["--tiny"] if self.options.tiny else []
         words += ["--published", self.options.published] if self.options.published else []
-        return name, part, subprocess.Popen([sys.executable, __file__, *words]), began
+        # In a session of its own, so that what it has started can be ended with it.
+        return name, part, subprocess.Popen([sys.executable, __file__, *words], start_new_session=True), began
 
     def _finish(self, name: str, part: Path, process: subprocess.Popen[bytes] | None, began: float) -> None:
         status = "no time left"
@@ -108,9 +116,8 @@ class Run:
                 code = process.wait(timeout=max(0.1, limit))
                 status = "ok" if code == 0 else f"exit code {code}"
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
                 status = "took too long"
+            _end(process)
         result: Result = json.loads(part.read_text()) if part.exists() else {}
         part.unlink(missing_ok=True)
         if status == "ok" and result.get("failed"):
@@ -118,15 +125,11 @@ class Run:
         elif status == "ok" and "skipped" in result:
             status = "skipped"
         seconds = time.monotonic() - began
-        self.sections[name] = {"status": status, "seconds": round(seconds, 1), **result}
+        self.sections[name] = {"status": status, "seconds": round(seconds, 1), "commit": self.commit, **result}
         told = "; ".join(result.get("failed", [])) or result.get("skipped", "")
         print(f"{name:12s} {seconds:4.0f} s  {status}{': ' if told else ''}{told}", flush=True)
-        whole = {
-            "benchmark": "gpu",
-            "device": self.options.device,
-            "tiny": self.options.tiny,
-            "sections": self.sections,
-        }
+        whole = {"benchmark": "gpu", "device": self.options.device, "tiny": self.options.tiny}
+        whole["sections"] = {name: self.sections[name] for name in SECTIONS if name in self.sections}
         _write(self.out, whole)
 
 
@@ -146,6 +149,13 @@ def run_section(options: argparse.Namespace) -> None:
         _write(Path(options.out), result)
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a section's process and whatever it has left running."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def _write(path: Path, value: Result) -> None:
     beside = path.with_name(path.name + ".new")
     beside.write_text(json.dumps(value, indent=1) + "\n")
@@ -161,6 +171,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections; others stay as they are in --out")
     parser.add_argument("--minutes", type=float, default=9.0, help="for everything")
     parser.add_argument("--published", help="a checkout of the published HPM code, to be timed beside ours")
+    parser.add_argument("--commit", help="of the code, where a copy of it does not know; default what git says")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.section:

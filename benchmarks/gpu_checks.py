@@ -86,6 +86,8 @@ def no_sync(device: torch.device, tiny: bool) -> Iterator[Result]:
     if device.type == "cuda":
         cases["fp16"] = (Contestant(precision="fp16"), {})
         cases["fp8 teacher"] = (Contestant(teacher="fp8"), {})
+        cases["CUDA graphs"] = (Contestant(graphs=True), {})
+        cases["CUDA graphs in fp16"] = (Contestant(graphs=True, precision="fp16"), {})
     found: Result = {"cases": 0, "failed": []}
     for name, (contestant, parts) in cases.items():
         try:
@@ -141,19 +143,19 @@ def fp16(device: torch.device, tiny: bool) -> Iterator[Result]:
 
 def resume(device: torch.device, tiny: bool) -> Iterator[Result]:
     """`deterministic`: six steps equal three, a checkpoint and three more, to the bit; and so do two runs."""
-    cases = {
-        "bf16": Contestant(),
-        "blocks compiled": Contestant(compile="blocks"),
-        "bf16 teacher and residual": Contestant(teacher="bf16", residual="bf16"),
-    }
+    cases = {"bf16 teacher and residual": Contestant(teacher="bf16", residual="bf16")}
     if device.type == "cuda":
-        cases |= {"fp16": Contestant(precision="fp16"), "fp8 teacher": Contestant(teacher="fp8")}
+        cases |= {"CUDA graphs": Contestant(graphs=True), "fp8 teacher": Contestant(teacher="fp8")}
+        cases["fp16"] = Contestant(precision="fp16")
+    cases |= {"bf16": Contestant(), "blocks compiled": Contestant(compile="blocks")}
+    if device.type == "cuda":
+        cases["blocks compiled, CUDA graphs"] = Contestant(compile="blocks", graphs=True)
         cases["passes compiled"] = Contestant(compile=True)
     samplers = {"Blockwise": curriculum.Blockwise(), "MultiBlock": curriculum.MultiBlock()}
     found: Result = {"cases": 0, "failed": []}
     for name, contestant, parts in [
-        *((name, contestant, {}) for name, contestant in cases.items()),
         *((name, Contestant(), {"sampler": sampler}) for name, sampler in samplers.items()),
+        *((name, contestant, {}) for name, contestant in cases.items()),
     ]:
         try:
             odd = _differences(contestant, device, tiny, parts)
@@ -196,10 +198,13 @@ def recompiles(device: torch.device, tiny: bool) -> Iterator[Result]:
 
     found: Result = {"graphs": {}, "failed": []}
     model, sums = "toy" if tiny else "vit_tiny", {}
-    for name, compile in (("eager", False), ("blocks", "blocks"), ("passes", True)):
+    contestants = {"eager": Contestant(), "blocks": Contestant(compile="blocks")}
+    if device.type == "cuda":
+        contestants["CUDA graphs"] = Contestant(graphs=True)
+    contestants["passes"] = Contestant(compile=True)
+    for name, contestant in contestants.items():
         torch._dynamo.reset()
         counters.clear()
-        contestant = Contestant(compile=compile)
         step = build_step(contestant, model, device=device, batch_size=16, scheduler=ramp())
         batch = random_batch(step)
 
@@ -209,9 +214,10 @@ def recompiles(device: torch.device, tiny: bool) -> Iterator[Result]:
         take(0, 0.0)
         take(1, 0.5)
         found["graphs"][name] = counters["stats"]["unique_graphs"]
-        found["failed"] += [f"{name}: graph break, {reason}" for reason in counters["graph_break"]]
+        breaks = [reason.splitlines()[0] for reason in counters["graph_break"]]
+        found["failed"] += [f"{name}: graph break, {reason}" for reason in breaks]
         try:
-            with torch.compiler.set_stance("fail_on_recompile" if compile else "default"):
+            with torch.compiler.set_stance("fail_on_recompile" if contestant.compile else "default"):
                 for number in range(2, 30):
                     take(number, (number + 1) / 30)
         except RuntimeError as error:

@@ -102,7 +102,7 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
             f"Trainer.device = '{'cuda' if device.type == 'cuda' else 'cpu'}'",
             *("Trainer.deterministic = True", "MLflowTracker.enabled = False"),
             *("Trainer.checkpoint_every = 4", "Trainer.log_every = 2", "Trainer.probe_every = 0"),
-            f"Trainer.epochs = {2 if tiny else 8}",
+            f"Trainer.epochs = {2 if tiny else 3}",
             f"Trainer.compile = {False if tiny else 'blocks'!r}",
         ]
         if tiny:
@@ -149,7 +149,7 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
     if device.type == "cuda":
         variants["fp8 teacher"] = ["Trainer.teacher_precision = 'fp8'"]
     result: Result = {"runs": [], "failed": []}
-    for seed in range(1 if tiny else 3):
+    for seed in range(1 if tiny else 2):
         with tempfile.TemporaryDirectory() as folder:
             runs = {}
             for name, more in variants.items():

@@ -25,6 +25,7 @@ def rows_of_races(section: Found, peak: float | None) -> list[list[str]]:
                     f"{race.get('model', '')} {name}".strip(),
                     str(race.get("batch_size", "")),
                     {False: "no", True: "passes"}.get(race.get("compile"), str(race.get("compile", ""))),
+                    "yes" if race.get("graphs") else "no",
                     f"{row['ms']:.1f} ({row['ms_min']:.1f} to {row['ms_max']:.1f})",
                     f"{row['images_per_second']:,.0f}",
                     f"{row['ratio_to_mae']:.2f}" if "ratio_to_mae" in row else "1" if name == "mae" else "",
@@ -37,7 +38,7 @@ def rows_of_races(section: Found, peak: float | None) -> list[list[str]]:
 
 
 RACE = (
-    *("contestant", "images", "compiled", "ms a step", "images/s", "to MAE", "by arithmetic", "of the peak"),
+    *("contestant", "images", "compiled", "graphs", "ms a step", "images/s", "to MAE", "by arithmetic", "of the peak"),
     "GB a step",
 )
 
@@ -59,9 +60,7 @@ def published_rows(section: Found) -> list[list[str]]:
     """A row for each batch."""
     rows = []
     for size, by_name in section.get("rows", {}).items():
-        cells = [
-            f"{by_name[name]['ms']:.0f}" if name in by_name else "" for name in ("published", "ours, eager", "ours")
-        ]
+        cells = [f"{by_name[name]['ms']:.0f}" if name in by_name else "" for name in ("published", "ours")]
         faster = by_name.get("ours", {}).get("times_faster")
         rows.append([size, *cells, "" if faster is None else f"{faster:.2f}"])
     return rows
@@ -97,10 +96,10 @@ def tables(found: Found) -> Iterable[tuple[str, Sequence[str], list[list[str]]]]
     """Title, head and rows of every table for which there are results."""
     sections = found["sections"]
     peak = sections.get("machine", {}).get("matmul_bf16_tflops")
-    for name in ("vit_base", "vit_large", "compilation"):
+    for name in ("vit_base", "vit_large", "vit_base_small", "vit_base_eager", "compilation"):
         if rows := rows_of_races(sections.get(name, {}), peak):
             yield f"Training steps: {name}", RACE, rows
-    head: tuple[str, ...] = ("images", "published ms", "ours, not compiled", "ours", "times faster")
+    head: tuple[str, ...] = ("images", "published ms", "ours ms", "times faster")
     if rows := published_rows(sections.get("published", {})):
         yield "HPM at alpha 0.5, ViT-B/16: the published code and ours", head, rows
     part = sections.get("parts", {})

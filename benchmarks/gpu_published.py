@@ -30,25 +30,29 @@ def published(device: torch.device, tiny: bool, checkout: Path | None) -> Iterat
     if checkout is None:
         yield {"skipped": "no checkout of the published code was given; see --published"}
         return
-    models = _load(checkout)
+    theirs = Published(_load(checkout), device, tiny)
+    graphs = device.type == "cuda"
     found: Result = {"rows": {}, "failed": []}
     for size in (4,) if tiny else SIZES:
+        torch._dynamo.reset()
         takes: dict[str, Callable[[int], None]] = {}
-        for name, build in (
-            ("published", lambda size=size: _published_step(models, device, tiny, size)),
-            ("ours", lambda size=size: _ours(device, tiny, size, "blocks")),
-            ("ours, eager", lambda size=size: _ours(device, tiny, size, False)),
-        ):
+        for name in ("published", "ours"):
             try:
-                take = build()
+                contestant = Contestant(compile="blocks", graphs=graphs)
+                model = "toy" if tiny else "vit_base"
+                takes[name] = (
+                    theirs.stepper(size)
+                    if name == "published"
+                    else stepper(build_step(contestant, model, device=device, batch_size=size))
+                )
                 for number in range(3):
-                    take(number)
-                takes[name] = take
+                    takes[name](number)
             except Exception as error:
+                takes.pop(name, None)
                 found["failed"].append(f"{name} at {size}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
         found["rows"][str(size)] = _in_turns(takes, device, rounds=2 if tiny else 5)
         takes.clear()
-        if device.type == "cuda":
+        if graphs:
             torch.cuda.empty_cache()
         yield found
 
@@ -70,12 +74,6 @@ def _in_turns(takes: dict[str, Callable[[int], None]], device: torch.device, *, 
             ratios = [theirs / mine for mine, theirs in zip(times, seconds["published"], strict=True)]
             rows[name]["times_faster"] = float(np.median(ratios))
     return rows
-
-
-def _ours(device: torch.device, tiny: bool, size: int, compile: bool | str) -> Callable[[int], None]:
-    torch._dynamo.reset()
-    contestant = Contestant(compile=compile)
-    return stepper(build_step(contestant, "toy" if tiny else "vit_base", device=device, batch_size=size))
 
 
 def _load(checkout: Path) -> Any:
@@ -101,48 +99,63 @@ def _load(checkout: Path) -> Any:
     return models
 
 
-def _published_step(models: Any, device: torch.device, tiny: bool, size: int) -> Callable[[int], None]:
-    """What the published loop does for a batch, in its last epoch, where half of the mask is hard."""
-    torch.manual_seed(0)
-    small = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
-    small |= {"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 2}
-    make = (lambda: models.MaskedAutoencoderViT(**small)) if tiny else models.mae_vit_base_patch16_dec512d8b
-    model, average = make().to(device), make().to(device).eval().requires_grad_(False)
-    average.load_state_dict(model.state_dict())
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95))
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-    side = 32 if tiny else 224
-    images = torch.randn(size, 3, side, side, device=device)
-    patches = average.patch_embed.num_patches
-    low = torch.autocast("cuda", dtype=torch.float16) if device.type == "cuda" else nullcontext()
+class Published:
+    """The published models, and what their loop does for a batch in its last epoch, where half of the mask is hard.
 
-    def take(number: int) -> None:
-        with low:
-            with torch.no_grad():
-                nothing = torch.zeros(size, patches, dtype=torch.bool, device=device)
-                scored = average(images, mask=nothing)
-            mask = average.generate_mask(scored["loss_pred"], mask_ratio=0.75, guide=True, epoch=199, total_epoch=200)
-            mask = mask.flatten(1).to(torch.bool)
-            outputs = model(images, mask=mask)
-            masked = outputs["mask_num"]
-            losses = model.forward_loss(images, outputs["pix_pred"][:, -masked:], outputs["mask"])
-            learned = model.forward_learning_loss(
-                outputs["loss_pred"][:, -masked:], mask, losses["matrix"].detach(), relative=True
-            )
-            learned.item()
-        losses["mean"].item()
-        scaler.scale(losses["mean"] + learned).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
+    Args:
+        models: the published module.
+        device: where.
+        tiny: as small as it can be, rather than a ViT-B/16.
+    """
+
+    def __init__(self, models: Any, device: torch.device, tiny: bool) -> None:
+        small = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+        small |= {"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 2}
+        torch.manual_seed(0)
+        with device:
+            make = (lambda: models.MaskedAutoencoderViT(**small)) if tiny else models.mae_vit_base_patch16_dec512d8b
+            self.model, self.average = make(), make().eval().requires_grad_(False)
+        self.average.load_state_dict(self.model.state_dict())
+        decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+        self.device, self.side = device, 32 if tiny else 224
+
+    def stepper(self, size: int) -> Callable[[int], None]:
+        """A function that takes the step of a number, always on the same images."""
+        images = torch.randn(size, 3, self.side, self.side, device=self.device)
+        return lambda number: self._step(images)
+
+    def _step(self, images: torch.Tensor) -> None:
+        cuda = self.device.type == "cuda"
+        with torch.autocast("cuda", dtype=torch.float16) if cuda else nullcontext():
+            mean, learned = self._losses(images)
+        mean.item()
+        self.scaler.scale(mean + learned).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
         with torch.no_grad():
-            for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+            for mine, theirs in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
                 mine.copy_(0.9999 * mine + (1 - 0.9999) * theirs)
-        synchronize(str(device))  # as its loop does after every step
+        synchronize(str(self.device))  # as its loop does after every step
 
-    return take
+    def _losses(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        patches = self.average.patch_embed.num_patches
+        with torch.no_grad():
+            nothing = torch.zeros(len(images), patches, dtype=torch.bool, device=self.device)
+            scored = self.average(images, mask=nothing)
+        mask = self.average.generate_mask(scored["loss_pred"], mask_ratio=0.75, guide=True, epoch=199, total_epoch=200)
+        mask = mask.flatten(1).to(torch.bool)
+        outputs = self.model(images, mask=mask)
+        masked = outputs["mask_num"]
+        losses = self.model.forward_loss(images, outputs["pix_pred"][:, -masked:], outputs["mask"])
+        learned = self.model.forward_learning_loss(
+            outputs["loss_pred"][:, -masked:], mask, losses["matrix"].detach(), relative=True
+        )
+        learned.item()
+        return losses["mean"], learned

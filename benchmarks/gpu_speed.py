@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -122,18 +122,26 @@ def race(
         yield {"model": model, "batch_size": batch_size, **settings, "rows": rows, "failed_contestants": run.failed}
 
 
-def races(
-    device: torch.device, tiny: bool, model: str, plan: list[tuple[int, tuple[str, ...], bool | str]]
-) -> Iterator[Result]:
+class Plan(NamedTuple):
+    """A race: images of a step, contestants, how they are compiled, and whether CUDA graphs replay them."""
+
+    batch_size: int
+    names: tuple[str, ...]
+    compile: bool | str = "blocks"
+    graphs: bool = True
+
+
+def races(device: torch.device, tiny: bool, model: str, plans: list[Plan]) -> Iterator[Result]:
     """Several races, one after the other; a contestant that cannot run fails the section, but not the others."""
     found: Result = {"races": [], "failed": []}
-    for batch_size, names, compile in plan:
+    for batch_size, names, compile, graphs in plans:
         torch._dynamo.reset()
         found["races"].append({})
         if device.type == "cpu":
             names = tuple(name for name in names if not name.startswith(("fp8", "all_levers")))
         size = ("toy", 4) if tiny else (model, batch_size)
-        for rows in race(device, *size, names, rounds=2 if tiny else 5, compile=compile):
+        settings: dict[str, Any] = {"compile": compile, "graphs": graphs and device.type == "cuda"}
+        for rows in race(device, *size, names, rounds=2 if tiny else 5, **settings):
             found["races"][-1] = rows
             yield found
         failed = found["races"][-1]["failed_contestants"]
@@ -144,18 +152,26 @@ def races(
 
 
 def vit_base(device: torch.device, tiny: bool) -> Iterator[Result]:
-    """ViT-B/16 with blocks compiled: methods and levers at 256 images, methods at 64; and two methods eager."""
-    few = ("mae", "hpm_alpha_0.5")
-    plan: list[tuple[int, tuple[str, ...], bool | str]] = [(256, METHODS + LEVERS, "blocks"), (256, few, False)]
-    if not tiny:
-        plan.insert(1, (64, METHODS, "blocks"))
-    yield from races(device, tiny, "vit_base", plan)
+    """ViT-B/16 at 256 images, blocks compiled: two methods as the host launches them, then all as CUDA graphs."""
+    few = Plan(256, ("mae", "hpm_alpha_0.5"), graphs=False)
+    yield from races(device, tiny, "vit_base", [few, Plan(256, METHODS + LEVERS)])
+
+
+def vit_base_small(device: torch.device, tiny: bool) -> Iterator[Result]:
+    """ViT-B/16 at 64 images, a batch for which hosts are often too slow."""
+    yield from races(device, tiny, "vit_base", [Plan(64, METHODS)])
+
+
+def vit_base_eager(device: torch.device, tiny: bool) -> Iterator[Result]:
+    """ViT-B/16 at 256 images, nothing compiled."""
+    names = ("mae", "hpm_alpha_0.5")
+    yield from races(device, tiny, "vit_base", [Plan(256, names, False), Plan(256, names, False, graphs=False)])
 
 
 def vit_large(device: torch.device, tiny: bool) -> Iterator[Result]:
-    """ViT-L/16 with blocks compiled, at 256 images."""
+    """ViT-L/16 at 256 images, blocks compiled, as CUDA graphs."""
     names = ("mae", "hpm_alpha_0", "hpm_alpha_0.5", "both", "fp8_teacher", "all_levers")
-    yield from races(device, tiny, "vit_large", [(256, names, "blocks")])
+    yield from races(device, tiny, "vit_large", [Plan(256, names)])
 
 
 def compilation(device: torch.device, tiny: bool) -> Iterator[Result]:
