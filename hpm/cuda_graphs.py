@@ -52,12 +52,12 @@ class GraphedStudent:
             raise ValueError("a recorded pass takes images and masks alone, neither a target nor blanked patches")
         inputs = (images_NCHW, visible_NV, masked_NM)
         replay = self._replay or self._record(inputs)
-        # Copies, since the next step writes over what a graph gives.
+        # Copies, since the next step writes over what a graph gives; and to autograd, whatever it gives has a gradient.
         outputs = [x.clone() for x in replay(*inputs)]
         if len(outputs) == 2:
-            return outputs[0], None, None, None, outputs[1]
+            return outputs[0], None, None, None, outputs[1].detach()
         reconstruction, total, count, predicted_NM, true_NM = outputs
-        return reconstruction, total, count, predicted_NM, true_NM
+        return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach()
 
 
     def _record(self, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
