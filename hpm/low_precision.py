@@ -49,7 +49,7 @@ class LowPrecisionCopy:
                 _replace_linears(block)
             elif epilogue:
                 block.mlp = EpilogueMlp(block.mlp)
-        self._version: int | None = None
+        self._state: object = None
         self._copied = self._tensors_by_type()
         modules: dict[str, Any] = dict(source.named_modules())
         self._quantized = [
@@ -57,10 +57,7 @@ class LowPrecisionCopy:
         ]
 
     def _tensors_by_type(self) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """What is copied, to and from, in a group for each type of the copy.
-
-        Not in one: on CUDA, `torch._foreach_copy_` writes all of a list in the type of its first tensor (torch 2.11).
-        """
+        """What is copied, to and from, in a group for each type of the copy."""
         sources = dict(self._source.named_parameters())
         groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         for name, parameter in self.model.named_parameters():
@@ -70,14 +67,14 @@ class LowPrecisionCopy:
         return list(groups.values())
 
     @torch.no_grad()
-    def follow(self, version: int) -> MaskedModel:
-        """The copy, brought up to date where the source's weights are no longer those of `version`."""
-        if version != self._version:
+    def follow(self, state: object) -> MaskedModel:
+        """The copy, brought up to date unless it was already for this state of the source's weights."""
+        if state != self._state:
             for mine, theirs in self._copied:
                 torch._foreach_copy_(mine, theirs)
             for linear, source in self._quantized:
                 linear.quantize(source)
-            self._version = version
+            self._state = state
         return self.model
 
 

@@ -97,6 +97,7 @@ class MovingAverageTeacher:
         self.model = copy.deepcopy(student).requires_grad_(False).eval() if average else student
         self._student = student
         self.target, self.autocast, self.average = target, autocast, average
+        self._updates = 0
         self._copy: LowPrecisionCopy | None = None
         if precision != "same" and average and student.loss_predictor is not None:
             self._copy = LowPrecisionCopy(self.model, precision)
@@ -127,8 +128,16 @@ class MovingAverageTeacher:
     def update(self, student: MaskedModel, decay: float) -> None:
         """One step of the average, all parameters at once."""
         if self.average:
+            self._updates += 1
             mine, theirs = list(self.model.parameters()), list(student.parameters())
             torch._foreach_lerp_([local(p) for p in mine], [local(p) for p in theirs], 1 - decay)
+
+    def _state_of_weights(self) -> tuple[int, int]:
+        """Another one after every step of the average, and after every checkpoint that is read into it.
+
+        The version that torch counts does not tell the steps: on CUDA, `torch._foreach_lerp_` leaves it as it was.
+        """
+        return self._updates, local(self.model.mask_token)._version
 
     def cannot(self, capability: str) -> str | None:
         """See `curriculum.Teacher`."""
@@ -144,7 +153,7 @@ class MovingAverageTeacher:
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
         """[N, L] float32: the loss predictor on the full image. Reconstructs nothing."""
         if self._copy is not None:
-            self._copy.follow(local(self.model.mask_token)._version)
+            self._copy.follow(self._state_of_weights())
         return (self._recorded or self._predict_loss)(images_NCHW)
 
     def _predict_loss(self, images_NCHW: Tensor) -> Tensor:
@@ -170,8 +179,7 @@ class MovingAverageTeacher:
     @torch.no_grad()
     def features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D] float32: the encoder's patch tokens; computed once where several ask for the same images'."""
-        weights = local(self.model.mask_token)._version  # which change by every step and with every checkpoint
-        return self._features(images_NCHW, self._compute_features, state=weights)
+        return self._features(images_NCHW, self._compute_features, state=self._state_of_weights())
 
     def _compute_features(self, images_NCHW: Tensor) -> Tensor:
         with self._inference():
