@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-gpu test-lowest install format static-checks benchmarks clean
+.PHONY: quickstart test test-gpu test-lowest install format static-checks gpu benchmarks clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data.
 	$(BIN)/hpm pretrain quickstart
@@ -38,9 +38,12 @@ static-checks: $(INSTALLED)  ## Lint, formatting and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+gpu: $(INSTALLED)  ## Everything that only a GPU can tell, in nine minutes; `make gpu OUT=FILE` for another file.
+	$(BIN)/python benchmarks/gpu.py --out $(or $(OUT),gpu.json)
+
 benchmarks: $(INSTALLED)  ## Print the benchmarks' JSON.
 	$(BIN)/python benchmarks/mask.py
-	$(BIN)/python benchmarks/step.py --batch-size 4 --rounds 12
+	$(BIN)/python benchmarks/step.py --model vit_small --batch-size 4 --rounds 6 --threads 1 --device cpu
 
 clean:  ## Remove what make installed.
 	rm -rf $(VENV) .venv-lowest

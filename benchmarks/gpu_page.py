@@ -82,8 +82,7 @@ def accuracy_rows(section: Found) -> list[list[str]]:
     for run in section.get("runs", []):
         metrics = {name: value for name, value in run["metrics"].items() if name.endswith("/pretrained")}
         told = ", ".join(f"{name.removesuffix('/pretrained')} {100 * value:.1f} %" for name, value in metrics.items())
-        seconds = f"{run['training_seconds']:.1f}"
-        rows.append([run["variant"], str(run["seed"]), f"{run['last_loss']:.4f}", told, seconds])
+        rows.append([run["variant"], str(run["seed"]), f"{run['last_loss']:.4f}", told])
     return rows
 
 
@@ -116,7 +115,7 @@ def tables(found: Found) -> Iterable[tuple[str, Sequence[str], list[list[str]]]]
     if rows := pairs(sections.get("data", {}).get("images_per_second", {}), 0):
         yield "JPEGs of 500 x 375 pixels", ("how", "images/s"), rows
     if rows := accuracy_rows(sections.get("accuracy", {})):
-        head = ("variant", "seed", "last loss", "accuracy", "training s")
+        head = ("variant", "seed", "last loss", "accuracy")
         yield "What the settings do to the quickstart", head, rows
 
 
@@ -138,11 +137,11 @@ def page(found: Found) -> str:
     lines = [
         f"# On a GPU: {machine['device']}",
         "",
-        f"Measured with torch {machine['torch']}, timm {machine['timm']}, commit {machine['commit']}:",
-        f"`{COMMAND}` ([results](../benchmarks/results/{slug(machine['device'])}.json)). This page is made from the",
-        "results by `benchmarks/gpu_page.py`.",
+        f"Measured with torch {machine['torch']}, timm {machine['timm']}: `{COMMAND}`",
+        f"([results](../benchmarks/results/{slug(machine['device'])}.json)). This page is made from the results by",
+        "`benchmarks/gpu_page.py`. A section that took too long shows what it had found until then.",
         "",
-        "Two ceilings, measured on the same device: "
+        "Ceilings, measured on the same device: "
         + ", ".join(
             f"{value:,.0f} TFLOP/s in {name.removeprefix('matmul_').removesuffix('_tflops')}"
             for name, value in machine.items()
@@ -152,15 +151,16 @@ def page(found: Found) -> str:
         "and writes.",
         "",
         "A contestant's share of the peak is that of the bf16 product: operations of student and teacher, two for each",
-        "multiply-add and the backward pass twice the forward, over the time of the step. Times are medians of five",
-        "turns of four steps, all contestants in one process, in alternation; in brackets the fastest and the slowest.",
+        "multiply-add and the backward pass twice the forward, over the time of the step. Times are medians of up to",
+        "five turns of four steps, the contestants of a race in one process, in alternation; in brackets the fastest",
+        "and the slowest turn. Graphs are CUDA graphs: without them the host launches every kernel.",
         "",
-        "| check | result | |",
-        "| --- | --- | --- |",
+        "| section | result | commit | |",
+        "| --- | --- | --- | --- |",
     ]
     for name, section in found["sections"].items():
-        told = "; ".join(section.get("failed", [])) or section.get("skipped", "")
-        lines.append(f"| {name} | {section['status']} | {told} |")
+        told = "; ".join(filter(None, [*section.get("failed", []), section.get("skipped"), section.get("note")]))
+        lines.append(f"| {name} | {section['status']} | {section['commit']} | {told} |")
     for title, head, rows in tables(found):
         lines += ["", f"## {title}", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
         lines += [f"| {' | '.join(row)} |" for row in rows]

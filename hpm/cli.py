@@ -264,7 +264,7 @@ def plan(
     images: Annotated[
         int | None, typer.Option(help="Training images; by default those of the config's data, or ImageNet-1K's.")
     ] = None,
-    mfu: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.4,
+    mfu: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a run will cost: parameters, operations, memory and hours. Builds no data and no weights."""

@@ -27,7 +27,7 @@ from hpm.trainer import Trainer
 IMAGENET_IMAGES = 1_281_167
 _FASHION_MNIST_IMAGES = 60_000
 _USABLE = 0.9  # of a GPU's memory; what `cost.memory` does not count needs the rest
-_NARROW, _NARROW_MFU = 512, 0.3  # a width, and a share of the peak that narrower models are not known to reach
+_NARROW, _NARROW_MFU = 512, 0.2  # a width, and a share of the peak that narrower models are not known to reach
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Plan:
         return self.total_memory <= _USABLE * self.device_memory
 
 
-def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | None = None, mfu: float = 0.4) -> Plan:
+def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | None = None, mfu: float = 0.3) -> Plan:
     """Plan the run of the configuration that was parsed last, without reading data or allocating weights.
 
     Args:
@@ -106,7 +106,8 @@ def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | N
         gpus: how many GPUs train together.
         device: a key of `GPUS`.
         images: of the training set; None for what the config says, or ImageNet-1K's 1,281,167.
-        mfu: share of a GPU's peak that training reaches, in (0, 1].
+        mfu: share of the peak of a GPU's data sheet that training reaches, in (0, 1]. The default is what a ViT-B
+            reached on an H100 (docs/gpu.md).
 
     Raises:
         UserError: for a value that cannot be, in the arguments or the configuration.
@@ -261,6 +262,11 @@ def show(console: Console, plan: Plan) -> None:
         f"hours, with {plan.images_per_second:,.0f} images/s from the data, if {plan.mfu:.0%} of "
         f"{_units(plan.peak)}FLOP/s in {plan.precision} are reached: an assumption, see --mfu",
     ]
+    if plan.precision in gpu.measured:
+        lines.append(
+            f"peak:     measured on {gpu.name}: {gpu.measured[plan.precision]:.0f} TFLOP/s in {plan.precision}, of "
+            "large matrix products alone"
+        )
     if plan.relative_cost > 1:
         lines.insert(1, f"teacher:  asked in {plan.teacher_share:.0%} of the steps; the average step costs "
                      f"{plan.relative_cost:.2f} times one without loss predictor and teacher")  # fmt: skip

@@ -19,11 +19,10 @@ STEPS = 200
 
 
 def training_step(
-    *, clip_grad: float | None = None, compile: bool = False, checkpointing: bool = False,
-    mask_ratio: float | UniformRatio = 0.75,
-) -> TrainingStep:  # fmt: skip
+    *, clip_grad: float | None = None, checkpointing: bool = False, mask_ratio: float | UniformRatio = 0.75, depth: int = 2
+) -> TrainingStep:
     model = MaskedAutoencoder(
-        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
+        img_size=16, patch_size=4, embed_dim=16, depth=depth, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
         decoder_num_heads=2, loss_predictor_depth=1,
     )  # fmt: skip
     curriculum = Curriculum(
@@ -32,8 +31,6 @@ def training_step(
     method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), teacher_decay=HorizonDecay())
     method.prepare(torch.device("cpu"), autocast=None, seed=0)
     model.set_grad_checkpointing(checkpointing)
-    if compile:
-        method.compile(backend="aot_eager")  # captures and guards as the default does, and spares the C++ compiler
     optimizer = build_adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
     return TrainingStep(method, optimizer, processes=Processes(), seed=0, batch_size=8, clip_grad=clip_grad)
 
@@ -91,12 +88,15 @@ def test_no_step_of_a_schedule_waits_for_the_device() -> None:
     assert step.tally.sums[4] == STEPS
 
 
-def test_no_step_of_a_schedule_recompiles() -> None:
+@pytest.mark.parametrize("blocks", [False, True])
+def test_no_step_of_a_schedule_recompiles(blocks: bool) -> None:
     """Two graphs of the student's pass and one of the teacher's would do; alpha moves over all its values."""
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
-    compiled, plain = training_step(compile=True), training_step()
+    compiled, plain = training_step(), training_step()
+    # Captures and guards as the default does, and spares the C++ compiler.
+    compiled.method.compile(blocks=blocks, backend="aot_eager")
     counters.clear()
     teacher_asked = 2 * STEPS // 12 + 1  # int(12 * alpha) > 0 from here on
     for number in (0, teacher_asked):
@@ -111,6 +111,23 @@ def test_no_step_of_a_schedule_recompiles() -> None:
     assert counters["stats"]["unique_graphs"] == graphs
     # And compiling changes nothing but rounding, which training then amplifies.
     torch.testing.assert_close(compiled.tally.sums[:3], plain.tally.sums[:3], atol=0.0, rtol=1e-2)
+
+
+def test_blocks_of_one_shape_share_a_graph() -> None:
+    """However deep the encoder is."""
+    from torch._dynamo.utils import counters
+
+    graphs = []
+    for depth in (2, 6):
+        torch._dynamo.reset()
+        counters.clear()
+        step = training_step(depth=depth)
+        step.method.compile(blocks=True, backend="eager")
+        for number in (0, STEPS - 1):
+            take(step, number)
+        graphs.append(counters["stats"]["unique_graphs"])
+        assert not counters["graph_break"]
+    assert graphs[0] == graphs[1] <= 8
 
 
 def test_a_ratio_drawn_in_each_step_compiles_once_for_each_level() -> None:

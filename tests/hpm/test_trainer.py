@@ -186,3 +186,19 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise() -> None:
     assert choose_precision("auto", torch.device("cpu")) == "fp32"
     set_up(torch.device("cpu"), "bf16", deterministic=False)
     assert torch.get_float32_matmul_precision() == "highest"  # what is left in float32 stays exact, and fast
+
+
+def test_evaluations_of_a_compiled_run_compile_nothing(hpm: Hpm, tiny: Path) -> None:
+    """Their batches have other shapes than training's: compiling each would take longer than it saves."""
+    from torch._dynamo.utils import counters
+
+    def graphs(*more: str) -> int:
+        torch._dynamo.reset()
+        counters.clear()
+        words = ["Trainer.compile = 'blocks'", "Trainer.epochs = 2", *more]
+        bindings = [word for binding in words for word in ("-b", binding)]
+        assert hpm("pretrain", tiny, "--output", f"run{len(more)}", *bindings) == 0
+        return counters["stats"]["unique_graphs"]
+
+    evaluations = "Trainer.evaluations = [@KNN(), @Agreement()]"
+    assert 0 < graphs("Trainer.evaluations = []") == graphs(evaluations, "Trainer.probe_every = 1")
