@@ -19,7 +19,11 @@ STEPS = 200
 
 
 def training_step(
-    *, clip_grad: float | None = None, checkpointing: bool = False, mask_ratio: float | UniformRatio = 0.75, depth: int = 2
+    *,
+    clip_grad: float | None = None,
+    checkpointing: bool = False,
+    mask_ratio: float | UniformRatio = 0.75,
+    depth: int = 2,
 ) -> TrainingStep:
     model = MaskedAutoencoder(
         img_size=16, patch_size=4, embed_dim=16, depth=depth, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
