@@ -59,7 +59,6 @@ class GraphedStudent:
         reconstruction, total, count, predicted_NM, true_NM = outputs
         return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach()
 
-
     def _record(self, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
         recorded: Any = torch.cuda.make_graphed_callables(
             _Outputs(self.student_pass),

@@ -35,9 +35,7 @@ def _gpu(
 # architecture's white paper, accumulated in float32, as training does.
 GPUS = {
     "h200": _gpu("H200 SXM", 141, half=989, tf32=494, fp32=67),
-    "h100": _gpu(
-        "H100 SXM", 80, half=989, tf32=494, fp32=67, measured={"bf16": 794, "fp16": 762, "tf32": 413}
-    ),
+    "h100": _gpu("H100 SXM", 80, half=989, tf32=494, fp32=67, measured={"bf16": 794, "fp16": 762, "tf32": 413}),
     "a100": _gpu("A100 SXM 80 GB", 80, half=312, tf32=156, fp32=19.5),
     "l40s": _gpu("L40S", 48, half=362, tf32=183, fp32=91.6),
     "rtx4090": _gpu("GeForce RTX 4090", 24, half=165, tf32=82.6, fp32=82.6),
