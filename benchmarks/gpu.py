@@ -74,8 +74,8 @@ class Run:
 
         self.options, self.started = options, time.monotonic()
         self.out = Path(options.out)
-        kept = json.loads(self.out.read_text()) if options.only and self.out.exists() else {}
-        self.sections: dict[str, Result] = kept.get("sections", {})
+        self.sections: dict[str, Result] = _kept(self.out) if options.only and self.out.exists() else {}
+        self.running: set[subprocess.Popen[bytes]] = set()
         self.commit = options.commit or source_version()
 
     def everything(self) -> bool:
@@ -108,18 +108,20 @@ class Run:
         words += ["--tiny"] if self.options.tiny else []
         words += ["--published", self.options.published] if self.options.published else []
         # In a session of its own, so that what it has started can be ended with it.
-        return name, part, subprocess.Popen([sys.executable, __file__, *words], start_new_session=True), began
+        process = subprocess.Popen([sys.executable, __file__, *words], start_new_session=True)
+        self.running.add(process)
+        return name, part, process, began
 
     def _finish(self, name: str, part: Path, process: subprocess.Popen[bytes] | None, began: float) -> None:
         status = "no time left"
         if process is not None:
-            limit = min(SECTIONS[name].limit, self._left()) - (time.monotonic() - began)
+            limit = min(SECTIONS[name].limit - (time.monotonic() - began), self._left())
             try:
                 code = process.wait(timeout=max(0.1, limit))
                 status = "ok" if code == 0 else f"exit code {code}"
             except subprocess.TimeoutExpired:
                 status = "took too long"
-            _end(process)
+            self._end(process)
         result: Result = json.loads(part.read_text()) if part.exists() else {}
         part.unlink(missing_ok=True)
         if status == "ok" and result.get("failed"):
@@ -127,12 +129,34 @@ class Run:
         elif status == "ok" and "skipped" in result:
             status = "skipped"
         seconds = time.monotonic() - began
-        self.sections[name] = {"status": status, "seconds": round(seconds, 1), "commit": self.commit, **result}
+        self.sections[name] = {"status": status, "seconds": round(seconds, 1), **result, "commit": self.commit}
         told = "; ".join(result.get("failed", [])) or result.get("skipped", "")
         print(f"{name:12s} {seconds:4.0f} s  {status}{': ' if told else ''}{told}", flush=True)
         whole = {"benchmark": "gpu", "device": self.options.device, "tiny": self.options.tiny}
         whole["sections"] = {name: self.sections[name] for name in SECTIONS if name in self.sections}
         _write(self.out, whole)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a section's process and whatever it has left running."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.running.discard(process)
+
+    def end(self) -> None:
+        """Kill whatever is still running, and remove what it had written beside the results."""
+        for process in list(self.running):
+            self._end(process)
+        for name in SECTIONS:
+            self.out.with_name(f"{self.out.name}.{name}").unlink(missing_ok=True)
+
+
+def _kept(path: Path) -> dict[str, Result]:
+    """The sections of an earlier run's file."""
+    try:
+        return dict(json.loads(path.read_text())["sections"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        sys.exit(f"--out {path} holds no results of this command ({error}); remove it, or name another file")
 
 
 def run_section(options: argparse.Namespace) -> None:
@@ -151,17 +175,32 @@ def run_section(options: argparse.Namespace) -> None:
         _write(Path(options.out), result)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a section's process and whatever it has left running."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def _write(path: Path, value: Result) -> None:
     beside = path.with_name(path.name + ".new")
     beside.write_text(json.dumps(value, indent=1) + "\n")
     beside.replace(path)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be, in one sentence, before anything is started."""
+    import torch
+
+    if not Path(options.out).absolute().parent.is_dir():
+        sys.exit(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it, or name another file")
+    if options.minutes <= 0:
+        sys.exit(f"--minutes {options.minutes} must be positive")
+    if options.published and not Path(options.published, "models_mae_learn_loss.py").is_file():
+        sys.exit(
+            f"--published {options.published} has no models_mae_learn_loss.py; give a checkout of the HPM repository"
+        )
+    try:
+        device = torch.device(options.device)
+    except RuntimeError:
+        sys.exit(f"--device {options.device} is no device; choose cuda:0 or cpu")
+    if device.type not in ("cuda", "cpu"):
+        sys.exit(f"--device {options.device} is not measured here; choose cuda:0 or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        sys.exit(f"--device {options.device} is not there: torch finds {torch.cuda.device_count()} CUDA devices")
 
 
 def main() -> None:
@@ -179,8 +218,15 @@ def main() -> None:
     if options.section:
         run_section(options)
         return
+    _check(options)
     run = Run(options)
-    passed = run.everything()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM; what was found so far is kept"))
+    try:
+        passed = run.everything()
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was found so far is kept")
+    finally:
+        run.end()
     from gpu_page import table
 
     print("\n" + table(json.loads(run.out.read_text())))

@@ -175,7 +175,12 @@ def slug(device: str) -> str:
 
 def main() -> None:
     """Print a page."""
-    print(page(json.loads(Path(sys.argv[1]).read_text())), end="")
+    if len(sys.argv) != 2:
+        sys.exit("give one file that benchmarks/gpu.py has written")
+    try:
+        print(page(json.loads(Path(sys.argv[1]).read_text())), end="")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        sys.exit(f"{sys.argv[1]} holds no page's results ({type(error).__name__}: {error}); give a file of a whole run")
 
 
 if __name__ == "__main__":

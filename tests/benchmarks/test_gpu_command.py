@@ -82,6 +82,43 @@ def test_a_section_that_takes_too_long_keeps_what_it_found(tmp_path: Path) -> No
     assert not section.is_running()
 
 
+def test_what_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    process = start(out, "--only", "fp16", "vit_base_eager")
+    section = section_of(process, "vit_base_eager")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert not section.is_running()
+    assert list(sections(out)) == ["fp16"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--device", "cuda:99"), "--device cuda:99 is not there"),
+        (("--minutes", "0"), "--minutes 0.0 must be positive"),
+        (("--published", "."), "--published . has no models_mae_learn_loss.py"),
+        (("--only", "fp16"), "x.json holds no results of this command"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
+    (tmp_path / "x.json").write_text("{")
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "gpu.py"),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "x.json"),
+    ]
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("gpu_*.json"))
 
 
