@@ -119,7 +119,7 @@ def build_step(
     if contestant.compile:
         method.compile(blocks=contestant.compile == "blocks", mode=contestant.mode)
     if contestant.graphs:
-        method.record()
+        method.record(batch_size)
     return TrainingStep(
         method,
         build_adamw(student, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95)),

@@ -84,35 +84,39 @@ class _Outputs(nn.Module):
 
 
 class GraphedScores:
-    """A function of images that needs no gradient, recorded at its first batch; other shapes are computed as before.
+    """A function of images that needs no gradient, recorded for images of one shape; others are computed as before.
 
     Args:
         score: images [N, C, H, W] to scores [N, L].
+        shape: of the images of a training step; evaluations may come first, with others.
     """
 
-    def __init__(self, score: Callable[[Tensor], Tensor]) -> None:
-        self.score = score
-        self._graph: torch.cuda.CUDAGraph | None = None
+    def __init__(self, score: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> None:
+        self.score, self.shape = score, shape
+        self._replay: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def __call__(self, images_NCHW: Tensor) -> Tensor:
-        if self._graph is None:
-            self._record(images_NCHW)
-        if images_NCHW.shape != self._images.shape:
+        if images_NCHW.shape != self.shape:
             return self.score(images_NCHW)
-        assert self._graph is not None
-        self._images.copy_(images_NCHW)
-        self._graph.replay()
-        return self._scores.clone()
+        if self._replay is None:
+            self._replay = self._record(images_NCHW)
+        return self._replay(images_NCHW)
 
-    def _record(self, images_NCHW: Tensor) -> None:
-        self._images = images_NCHW.clone()
-        stream = torch.cuda.Stream()
+    def _record(self, images_NCHW: Tensor) -> Callable[[Tensor], Tensor]:
+        read_NCHW, stream = images_NCHW.clone(), torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
-                self.score(self._images)
+                self.score(read_NCHW)
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=_pool(images_NCHW.device)):
-            self._scores = self.score(self._images)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=_pool(images_NCHW.device)):
+            scores_NL = self.score(read_NCHW)
+
+        def replay(images_NCHW: Tensor) -> Tensor:
+            read_NCHW.copy_(images_NCHW)
+            graph.replay()
+            return scores_NL.clone()  # the next step writes over it
+
+        return replay

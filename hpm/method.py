@@ -211,14 +211,18 @@ class Method:
             self._forward = torch.compile(self._forward, dynamic=False, backend=backend, mode=mode)
         self.teacher.compile(blocks=blocks, backend=backend, mode=mode)
 
-    def record(self) -> None:
-        """Record the student's pass and the teacher's as CUDA graphs at the next batch, whose shape all must have.
+    def record(self, batch_size: int) -> None:
+        """Record the student's pass and the teacher's as CUDA graphs at the first batch of training.
 
         After `prepare` and `compile`; in one process, with one mask ratio, without blanked patches, and with a target
         that is computed in the pass. A step's gradients lie where the next step's will: no accumulation.
+
+        Args:
+            batch_size: images of every step, on this device.
         """
+        shape = (batch_size, self.student.in_chans, self.student.img_size, self.student.img_size)
         self._forward = GraphedStudent(self._student_pass())
-        self.teacher.record()
+        self.teacher.record(shape)
 
     def without_reduction(self) -> AbstractContextManager[Any]:
         """For all micro-batches of a step but the last: gradients stay in this process."""

@@ -120,9 +120,9 @@ class MovingAverageTeacher:
             for block in [*self.model.blocks(), *([] if self._copy is None else scoring.blocks())]:
                 block.compile(dynamic=False, backend=backend, mode=mode)
 
-    def record(self) -> None:
-        """Record the pass that predicts losses as a CUDA graph; see `hpm.cuda_graphs`."""
-        self._recorded = GraphedScores(self._predict_loss)
+    def record(self, shape: tuple[int, ...]) -> None:
+        """Record the pass that predicts losses of images of a shape as a CUDA graph; see `hpm.cuda_graphs`."""
+        self._recorded = GraphedScores(self._predict_loss, shape)
 
     @torch.no_grad()
     def update(self, student: MaskedModel, decay: float) -> None:

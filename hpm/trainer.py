@@ -288,7 +288,7 @@ class Trainer:
         if self.compile:
             method.compile(blocks=self.compile == "blocks", mode=self.compile_mode)
         if self.cuda_graphs:
-            method.record()
+            method.record(self.loader.micro_batch_size)
         optimizer = build_adamw(method.student, lr=self.lr, weight_decay=self.weight_decay, betas=self.betas)
         scaler = torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
         return TrainingStep(
