@@ -10,6 +10,7 @@ import torch
 
 from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, Scheduler, Setting, Uniform
 from hpm import cost
+from hpm.compute import Compute
 from hpm.devices import autocast_dtype, set_up
 from hpm.distributed import Processes
 from hpm.method import Method
@@ -105,8 +106,19 @@ def build_step(
     **curriculum: Any,
 ) -> TrainingStep:
     """A contestant's optimizer step, put together as the trainer does it, from the weights of seed 0."""
-    set_up(device, contestant.precision, deterministic=deterministic)
     processes = processes or Processes()
+    Compute(
+        device_type=device.type,
+        precision=contestant.precision,
+        compile=contestant.compile,
+        compile_mode=contestant.mode,
+        cuda_graphs=contestant.graphs,
+        residual_precision=contestant.residual,
+        teacher_precision=contestant.teacher,
+        grad_checkpointing=grad_checkpointing,
+        processes=processes.world_size,
+    )
+    set_up(device, contestant.precision, deterministic=deterministic)
     processes.connect(device)
     method = build_method(contestant, model, **curriculum)
     student = method.student

@@ -164,6 +164,11 @@ def main() -> None:
     parser.add_argument("-b", "--binding", action="append", default=[], help="over the configs, e.g. 'Ramp.end = 0.0'")
     parser.add_argument("--child", choices=IMAGES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    for name in ("rounds", "steps", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    if options.reference and not Path(options.reference, "hpm", "__init__.py").is_file():
+        parser.error(f"--reference {options.reference} holds no checkout of this project: hpm/__init__.py is missing")
     if options.child:
         child(options.child, options.binding, options.threads)
         return

@@ -1,7 +1,7 @@
 """Everything that only a GPU can tell, in one command: checks, speed, and what bounds it. Prints a table, writes JSON.
 
     python benchmarks/gpu.py --out gpu.json                          nine minutes at most on one H100
-    python benchmarks/gpu.py --out gpu.json --only vit_base parts    these sections anew, the others stay in the file
+    python benchmarks/gpu.py --out gpu.json --only vit_base parts    these sections anew; what else is in the file stays
     python benchmarks/gpu.py --out x.json --device cpu --tiny        every section, on a CPU, as small as it can be
 
 Each section is a process of its own with a limit, and writes what it has found so far: an illegal access, a hang or
@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
 HERE = Path(__file__).parent
@@ -74,7 +74,8 @@ class Run:
 
         self.options, self.started = options, time.monotonic()
         self.out = Path(options.out)
-        self.sections: dict[str, Result] = _kept(self.out) if options.only and self.out.exists() else {}
+        self.sections: dict[str, Result] = _kept(options) if self.out.exists() else {}
+        self.statuses: dict[str, str] = {}
         self.running: set[subprocess.Popen[bytes]] = set()
         self.commit = options.commit or source_version()
 
@@ -91,7 +92,7 @@ class Run:
                     self._finish(*started)
             if name in CHECKS and self._on_cpu():
                 self._finish(*self._start(name))
-        return all(self.sections[name]["status"] in PASSED for name in chosen)
+        return all(self.statuses[name] in PASSED for name in chosen)
 
     def _on_cpu(self) -> bool:
         return self.options.device == "cpu"
@@ -129,7 +130,9 @@ class Run:
         elif status == "ok" and "skipped" in result:
             status = "skipped"
         seconds = time.monotonic() - began
-        self.sections[name] = {"status": status, "seconds": round(seconds, 1), **result, "commit": self.commit}
+        self.statuses[name] = status
+        if result or name not in self.sections:  # figures of an earlier run are not given up for none
+            self.sections[name] = {"status": status, "seconds": round(seconds, 1), **result, "commit": self.commit}
         told = "; ".join(result.get("failed", [])) or result.get("skipped", "")
         print(f"{name:12s} {seconds:4.0f} s  {status}{': ' if told else ''}{told}", flush=True)
         whole = {"benchmark": "gpu", "device": self.options.device, "tiny": self.options.tiny}
@@ -151,12 +154,24 @@ class Run:
             self.out.with_name(f"{self.out.name}.{name}").unlink(missing_ok=True)
 
 
-def _kept(path: Path) -> dict[str, Result]:
-    """The sections of an earlier run's file."""
+def _kept(options: argparse.Namespace) -> dict[str, Result]:
+    """The sections of an earlier run's file, of the same device."""
     try:
-        return dict(json.loads(path.read_text())["sections"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        sys.exit(f"--out {path} holds no results of this command ({error}); remove it, or name another file")
+        found = json.loads(Path(options.out).read_text())
+        kept, same = dict(found["sections"]), (found["device"], found["tiny"]) == (options.device, options.tiny)
+    except (ValueError, KeyError, TypeError, OSError):
+        _refuse(f"--out {options.out} is no file of this command's results; name another")
+    if not same:
+        _refuse(
+            f"--out {options.out} holds results of {found['device']}{', --tiny' * found['tiny']}; name another file"
+        )
+    return kept
+
+
+def _refuse(reason: str) -> NoReturn:
+    """End with what was wrong with the command."""
+    print(f"gpu.py: error: {reason}", file=sys.stderr)
+    sys.exit(2)
 
 
 def run_section(options: argparse.Namespace) -> None:
@@ -186,9 +201,9 @@ def _check(options: argparse.Namespace) -> None:
     import torch
 
     if not Path(options.out).absolute().parent.is_dir():
-        sys.exit(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it, or name another file")
-    if options.minutes <= 0:
-        sys.exit(f"--minutes {options.minutes} must be positive")
+        _refuse(f"--out {options.out}: there is no folder {Path(options.out).parent}; make it, or name another file")
+    if not options.minutes > 0:
+        _refuse(f"--minutes {options.minutes} must be positive")
     if options.published and not Path(options.published, "models_mae_learn_loss.py").is_file():
         sys.exit(
             f"--published {options.published} has no models_mae_learn_loss.py; give a checkout of the HPM repository"
@@ -196,11 +211,11 @@ def _check(options: argparse.Namespace) -> None:
     try:
         device = torch.device(options.device)
     except RuntimeError:
-        sys.exit(f"--device {options.device} is no device; choose cuda:0 or cpu")
+        _refuse(f"--device {options.device} is no device; choose cuda:0 or cpu")
     if device.type not in ("cuda", "cpu"):
-        sys.exit(f"--device {options.device} is not measured here; choose cuda:0 or cpu")
+        _refuse(f"--device {options.device} is not measured here; choose cuda:0 or cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        sys.exit(f"--device {options.device} is not there: torch finds {torch.cuda.device_count()} CUDA devices")
+        _refuse(f"--device {options.device} is not there: torch finds {torch.cuda.device_count()} CUDA devices")
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 A step is everything the trainer does for a batch: masks, student, losses, backward, AdamW, moving average. MAE is the
 same code without loss predictor and without teacher. All contestants live in one process and take turns, `--steps`
 steps at a time, so that they share the memory of their activations and a clock that drifts meets all alike. One that
-runs out of memory is left out and named. With `--out FILE` the results so far are written after each round.
+cannot run, or runs out of memory, is left out and named, and the exit code is 1 then. With `--out FILE` the results so
+far are written after each round.
 
     python benchmarks/step.py [--model vit_base] [--batch-size 8] [--rounds 5] [--compile blocks] [--device cpu]
     torchrun --nproc-per-node 2 benchmarks/step.py ...      the batch is the sum over the processes
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +27,7 @@ import torch
 from contestants import CONTESTANTS, SIZES, Contestant, build_step, flops_an_image, stepper
 from machine import describe_machine, synchronize
 
-from hpm.devices import choose_precision
+from hpm.devices import choose_device, choose_precision
 from hpm.distributed import Processes
 
 DEFAULT = ("mae", "hpm_alpha_0", "hpm_alpha_0.25", "hpm_alpha_0.5", "predictor_depth_1", "score_every_4", "both")
@@ -167,12 +169,20 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="a file for the JSON, written after each round as well")
     options = parser.parse_args()
+    for name in ("rounds", "steps", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1")
     torch.set_num_threads(options.threads)
     processes = Processes.from_environment()
-    if options.batch_size % processes.world_size:
-        parser.error("--batch-size must be a multiple of the processes")
-    device = torch.device(f"cuda:{processes.local_rank}" if options.device == "cuda" else options.device)
-    precision = choose_precision(options.precision, device)
+    if options.batch_size < 1 or options.batch_size % processes.world_size:
+        parser.error("--batch-size must be a positive multiple of the processes")
+    if options.out and not Path(options.out).absolute().parent.is_dir():
+        parser.error(f"--out {options.out}: there is no folder {Path(options.out).parent}")
+    try:
+        device = choose_device(options.device, local_rank=processes.local_rank)
+        precision = choose_precision(options.precision, device)
+    except ValueError as error:
+        parser.error(str(error).replace("Trainer.device =", "--device").replace("Trainer.precision =", "--precision"))
     choices: dict[str, bool | str] = {"no": False, "whole": True, "blocks": "blocks"}
     compile = choices[options.compile]
     race = Race(
@@ -199,6 +209,7 @@ def main() -> None:
     if processes.is_main:
         print(json.dumps(found, indent=2))
     processes.disconnect()
+    sys.exit(1 if race.failed else 0)
 
 
 if __name__ == "__main__":

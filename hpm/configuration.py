@@ -109,7 +109,7 @@ _FREE = {
 _ROUNDING = {
     "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.compile_mode", "Trainer.sharding",
     "Trainer.cuda_graphs",
-    "Trainer.accumulate", "Trainer.residual_precision", "Trainer.teacher_precision",
+    "Trainer.accumulate",
     "Trainer.grad_checkpointing", "Trainer.deterministic",
 }  # fmt: skip
 

@@ -34,6 +34,8 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"Trainer.device = {name!r} is no device; choose auto, cpu or cuda") from error
+    if device.type not in ("cuda", "cpu") or (device.type == "cpu" and device.index):
+        raise ValueError(f"Trainer.device = {name!r} is not supported; choose auto, cpu or cuda")
     if device.type == "cuda":
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from hpm import configuration, cost
 from hpm.clock import Clock
+from hpm.compute import Compute
 from hpm.configuration import Config
 from hpm.devices import PRECISIONS
 from hpm.distributed import SHARDINGS
@@ -123,6 +124,7 @@ def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | N
         raise UserError(f"--images {images} must be at least 1")
     settings, method, notes = _settings(), _method(), []
     precision = _precision(settings.precision, device, gpu)
+    settings.check(precision=precision, gpus=gpus)
     known = _images() if images is None else images
     if known is None:
         known = IMAGENET_IMAGES
@@ -141,6 +143,10 @@ def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | N
         notes.append(f"{name} follows what is learned, so the teacher is counted wherever it may be asked")
     if mfu >= _NARROW_MFU and (width := method.student.encoder.num_features) < _NARROW:
         notes.append(f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect less than {mfu:.0%}")
+    if settings.residual_precision == "bf16" or settings.teacher_precision != "same":
+        notes.append(
+            "what Trainer.residual_precision saves of memory and Trainer.teacher_precision adds is not counted"
+        )
     plain = work["encoder"] + work["reconstructor"]
     student, asked = plain + work["loss predictor"], share * work["teacher"]
     unlearned = asked + work["target"]
@@ -172,6 +178,23 @@ class _Settings(NamedTuple):
     precision: str
     grad_checkpointing: bool
     sharding: str
+    compile: bool | str
+    compile_mode: str
+    cuda_graphs: bool
+    residual_precision: str
+    teacher_precision: str
+
+    def check(self, *, precision: str, gpus: int) -> None:
+        """Refuse what a run would refuse.
+
+        Raises:
+            UserError: naming the binding.
+        """
+        named = {name: getattr(self, name) for name in Compute.__dataclass_fields__ if hasattr(self, name)}
+        try:
+            Compute(**{**named, "device_type": "cuda", "precision": precision, "processes": gpus})
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
 
 def _bound(name: str) -> Any:

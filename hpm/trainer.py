@@ -16,12 +16,12 @@ from rich.console import Console
 from curriculum import Setting
 from hpm import checkpoint, published
 from hpm.clock import Clock
+from hpm.compute import Compute
 from hpm.data import ImageSource, Loader, RandomResizedCrop
 from hpm.devices import autocast_dtype, choose_device, choose_precision, device_name, set_up
 from hpm.distributed import SHARDINGS, Processes
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
-from hpm.low_precision import TEACHER_PRECISIONS
 from hpm.method import Method
 from hpm.model import MaskedAutoencoder, MaskedModel
 from hpm.optim import build_adamw, learning_rate, scaled_learning_rate
@@ -33,7 +33,10 @@ from hpm.targets import Pixels
 from hpm.tracking import MLflowTracker
 from hpm.version import source_version
 
-COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
+_COMPUTE = (
+    *("precision", "compile", "compile_mode", "cuda_graphs", "residual_precision", "teacher_precision"),
+    *("accumulate", "grad_checkpointing", "sharding"),
+)
 _LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
 
 
@@ -363,62 +366,52 @@ def _require_parts(trainer: Trainer) -> None:
         )
     if trainer.sharding == "fsdp" and trainer.precision == "fp16":
         raise ValueError("Trainer.sharding = 'fsdp' goes with Trainer.precision = 'bf16' or 'fp32', not with 'fp16'")
-    for name, value, choices in (
-        ("compile", trainer.compile, (False, True, "blocks")),
-        ("compile_mode", trainer.compile_mode, COMPILE_MODES),
-        ("residual_precision", trainer.residual_precision, ("fp32", "bf16")),
-        ("teacher_precision", trainer.teacher_precision, TEACHER_PRECISIONS),
-    ):
-        if value not in choices:
-            raise ValueError(f"Trainer.{name} = {value!r} is unknown; choose {', '.join(map(repr, choices))}")
-    if trainer.residual_precision == "bf16" and trainer.precision != "bf16":
-        raise ValueError(
-            f"Trainer.residual_precision = 'bf16' goes with Trainer.precision = 'bf16', and here it is "
-            f"{trainer.precision!r}"
-        )
+    Compute(
+        device_type=trainer.device.type,
+        processes=trainer.processes.world_size,
+        **{name: getattr(trainer, name) for name in _COMPUTE},
+    )
     if trainer.teacher_precision != "same":
         _require_low_precision(trainer)
     if trainer.cuda_graphs:
         _require_recordable(trainer)
     if trainer.gpu_decode and trainer.device.type != "cuda":
         raise ValueError(f"Trainer.gpu_decode = True needs a CUDA device, this is {trainer.device}; set it to False")
-    if trainer.compile and not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+    if trainer.compile:
+        _require_compiler(trainer.compile)
+
+
+def _require_compiler(compile: bool | str) -> None:
+    named = os.environ.get("CXX", "").split()
+    if named and shutil.which(named[0]) is None:
+        raise ValueError(f"Trainer.compile = {compile!r} needs a C++ compiler, and CXX = {named[0]} is not there")
+    if not named and not (shutil.which("g++") or shutil.which("clang++")):
         raise ValueError(
-            f"Trainer.compile = {trainer.compile!r} needs a C++ compiler, and there is neither g++ nor clang++ here"
+            f"Trainer.compile = {compile!r} needs a C++ compiler, and there is neither g++ nor clang++ here"
         )
 
 
 def _require_recordable(trainer: Trainer) -> None:
-    """What a step must be for CUDA graphs to replay it."""
+    """What a method must be for CUDA graphs to replay its steps."""
     curriculum, target = trainer.method.curriculum, trainer.method.target
-    reasons = {
-        f"a CUDA device, this is {trainer.device}": trainer.device.type != "cuda",
-        "one process": trainer.processes.world_size > 1,
-        "Trainer.accumulate = 1": trainer.accumulate > 1,
-        "Trainer.grad_checkpointing = False": trainer.grad_checkpointing,
-        "Trainer.compile = 'blocks' or False": trainer.compile is True,
-        "Curriculum.mask_ratio to be one number": len(set(curriculum.mask_ratios())) > 1,
-        "Curriculum.blank_ratio = 0": curriculum.blank_ratio != 0,
-        f"another Method.target: {type(target).__name__} is not computed in the pass": not target.in_pass,
-    }
-    for needed, lacks in reasons.items():
+    for needed, lacks in (
+        ("Curriculum.mask_ratio to be one number", len(set(curriculum.mask_ratios())) > 1),
+        ("Curriculum.blank_ratio = 0", curriculum.blank_ratio != 0),
+        (f"another Method.target: {type(target).__name__} is not computed in the student's pass", not target.in_pass),
+    ):
         if lacks:
-            raise ValueError(f"Trainer.cuda_graphs = True needs {needed}; set it to False")
+            raise ValueError(f"Trainer.cuda_graphs = True needs {needed}")
 
 
 def _require_low_precision(trainer: Trainer) -> None:
     """What a teacher of a precision of its own needs."""
-    asked, name = trainer.teacher_precision, f"Trainer.teacher_precision = {trainer.teacher_precision!r}"
-    if trainer.precision != "bf16":
-        raise ValueError(f"{name} goes with Trainer.precision = 'bf16', and here it is {trainer.precision!r}")
-    if trainer.sharding != "none":
-        raise ValueError(f"{name} goes with Trainer.sharding = 'none': it copies the whole teacher")
+    name = f"Trainer.teacher_precision = {trainer.teacher_precision!r}"
     if "predicted_loss" not in trainer.method.curriculum.difficulty.needs or trainer.method.teacher_decay is None:
         raise ValueError(
             f"{name} is of a moving average that predicts losses, and this curriculum asks none: set it to 'same'"
         )
-    if asked == "fp8":
-        if trainer.device.type != "cuda" or torch.cuda.get_device_capability(trainer.device) < (8, 9):
+    if trainer.teacher_precision == "fp8":
+        if torch.cuda.get_device_capability(trainer.device) < (8, 9):
             raise ValueError(f"{name} needs an H100, an RTX 4090 or newer, and this is {device_name(trainer.device)}")
         widths = {width for _, width in trainer.method.student.block_sizes(1, 0)}
         if any(width % 16 for width in widths):

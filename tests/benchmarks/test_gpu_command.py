@@ -100,7 +100,7 @@ def test_what_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
         (("--device", "cuda:99"), "--device cuda:99 is not there"),
         (("--minutes", "0"), "--minutes 0.0 must be positive"),
         (("--published", "."), "--published . has no models_mae_learn_loss.py"),
-        (("--only", "fp16"), "x.json holds no results of this command"),
+        (("--only", "fp16"), "x.json is no file of this command's results"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(tmp_path: Path, words: tuple[str, ...], told: str) -> None:
@@ -114,7 +114,7 @@ def test_mistakes_are_told_in_a_sentence(tmp_path: Path, words: tuple[str, ...],
         str(tmp_path / "x.json"),
     ]
     done = subprocess.run([*command, *words], capture_output=True, text=True)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
 

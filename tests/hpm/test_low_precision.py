@@ -106,6 +106,10 @@ def test_tokens_between_blocks_are_bf16_under_autocast_alone(images: torch.Tenso
     ("bindings", "told"),
     [
         (["Trainer.compile = 'all'"], "Trainer.compile = 'all' is unknown; choose False, True, 'blocks'"),
+        (
+            ["Trainer.compile_mode = 'max-autotune-no-cudagraphs'"],
+            "Trainer.compile_mode = 'max-autotune-no-cudagraphs' does nothing where Trainer.compile = False",
+        ),
         (["Trainer.compile_mode = 'fast'"], "Trainer.compile_mode = 'fast' is unknown"),
         (["Trainer.residual_precision = 'fp16'"], "Trainer.residual_precision = 'fp16' is unknown"),
         (["Trainer.teacher_precision = 'int8'"], "Trainer.teacher_precision = 'int8' is unknown"),
@@ -125,7 +129,7 @@ def test_tokens_between_blocks_are_bf16_under_autocast_alone(images: torch.Tenso
         ),
         (
             ["Trainer.cuda_graphs = True"],
-            "Trainer.cuda_graphs = True needs a CUDA device, this is cpu; set it to False",
+            "Trainer.cuda_graphs = True needs a CUDA device, and this is cpu",
         ),
     ],
 )
