@@ -39,5 +39,5 @@ def test_a_plan_refuses_what_its_run_would(tiny: Path, settings: dict, told: str
 def test_graphs_are_of_one_process_on_cuda() -> None:
     Compute(device_type="cuda", precision="bf16", cuda_graphs=True, compile="blocks", teacher_precision="fp8")
     for settings in ({"device_type": "cpu"}, {"device_type": "cuda", "processes": 8}):
-        with pytest.raises(ValueError, match="Trainer.cuda_graphs = True needs"):
+        with pytest.raises(ValueError, match=r"Trainer\.cuda_graphs = True needs"):
             Compute(precision="bf16", cuda_graphs=True, **settings)
