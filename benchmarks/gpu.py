@@ -205,7 +205,7 @@ def _check(options: argparse.Namespace) -> None:
     if not options.minutes > 0:
         _refuse(f"--minutes {options.minutes} must be positive")
     if options.published and not Path(options.published, "models_mae_learn_loss.py").is_file():
-        sys.exit(
+        _refuse(
             f"--published {options.published} has no models_mae_learn_loss.py; give a checkout of the HPM repository"
         )
     try:
