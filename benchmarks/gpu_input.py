@@ -99,7 +99,7 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
     result: Result = {"failed": []}
     with tempfile.TemporaryDirectory() as folder:
         bindings = [
-            f"Trainer.device = '{'cuda' if device.type == 'cuda' else 'cpu'}'",
+            f"Trainer.device = '{device}'",
             *("Trainer.deterministic = True", "MLflowTracker.enabled = False"),
             *("Trainer.checkpoint_every = 4", "Trainer.log_every = 2", "Trainer.probe_every = 0"),
             f"Trainer.epochs = {2 if tiny else 3}",
@@ -154,7 +154,7 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
             runs = {}
             for name, more in variants.items():
                 bindings = [
-                    f"Trainer.device = '{'cuda' if device.type == 'cuda' else 'cpu'}'",
+                    f"Trainer.device = '{device}'",
                     *("Trainer.precision = 'bf16'", "MLflowTracker.enabled = False", f"Trainer.seed = {seed}"),
                     *more,
                 ]

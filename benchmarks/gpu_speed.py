@@ -48,7 +48,7 @@ def machine(device: torch.device, tiny: bool) -> Iterator[Result]:
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("tf32", torch.float32)):
         if device.type == "cuda" or name == "tf32":
             found[f"matmul_{name}_tflops"] = _product_tflops(size, dtype, device)
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
         found["matmul_fp8_tflops"] = _fp8_product_tflops(size, device)
     source = torch.empty(2 ** (20 if tiny else 31), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

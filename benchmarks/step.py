@@ -142,6 +142,7 @@ class Race:
                 "images_per_second": self.batch_size / median,
                 "tflops": work[name]["all"] * self.batch_size / median / 1e12,
                 "gflop_an_image": {kind: value / 1e9 for kind, value in work[name].items()},
+                "turns": len(times),
                 "first_seconds": self.first_seconds[name],
             }
             if name in self.memory:

@@ -2,8 +2,9 @@
 kernels.
 
 A host that is slow, a model that is small or a batch that is small leaves a GPU waiting for launches; a graph does
-not. It replays the same kernels on the same memory, so results are those of the passes it recorded, to the bit. What
-is recorded keeps its memory, which all graphs of a process share: their steps take turns.
+not. It replays the kernels of the passes it recorded, on the same memory, which it keeps; all graphs of a process
+share theirs: their steps take turns. Recording comes before training, since no other thread may ask CUDA for memory
+meanwhile, as a loader's does.
 
 Shape suffixes: N images, L patches, V visible, M masked.
 """
@@ -28,17 +29,24 @@ def _pool(device: torch.device) -> Any:
 
 
 class GraphedStudent:
-    """The student's pass and its backward pass, recorded at the first batch; every batch must be of its shape.
+    """The student's pass and its backward pass, recorded when this is made; every batch must be of the samples' shape.
 
     Takes what `StudentPass` takes, of which neither a target nor blanked patches may be given.
 
     Args:
         student_pass: a `StudentPass`; its blocks may be compiled.
+        samples: images, visible and masked patches of a batch.
     """
 
-    def __init__(self, student_pass: nn.Module) -> None:
-        self.student_pass = student_pass
-        self._replay: Callable[..., tuple[Tensor, ...]] | None = None
+    def __init__(self, student_pass: nn.Module, samples: tuple[Tensor, Tensor, Tensor]) -> None:
+        recorded: Any = torch.cuda.make_graphed_callables(
+            _Outputs(student_pass),
+            samples,
+            num_warmup_iters=_WARM_UP,
+            allow_unused_input=True,
+            pool=_pool(samples[0].device),
+        )
+        self._replay: Callable[..., tuple[Tensor, ...]] = recorded
 
     def __call__(
         self,
@@ -50,25 +58,12 @@ class GraphedStudent:
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
         if target_NMP is not None or blanked_NV is not None:
             raise ValueError("a recorded pass takes images and masks alone, neither a target nor blanked patches")
-        inputs = (images_NCHW, visible_NV, masked_NM)
-        replay = self._replay or self._record(inputs)
         # Copies, since the next step writes over what a graph gives; and to autograd, whatever it gives has a gradient.
-        outputs = [x.clone() for x in replay(*inputs)]
+        outputs = [x.clone() for x in self._replay(images_NCHW, visible_NV, masked_NM)]
         if len(outputs) == 2:
             return outputs[0], None, None, None, outputs[1].detach()
         reconstruction, total, count, predicted_NM, true_NM = outputs
         return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach()
-
-    def _record(self, inputs: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-        recorded: Any = torch.cuda.make_graphed_callables(
-            _Outputs(self.student_pass),
-            tuple(x.clone() for x in inputs),
-            num_warmup_iters=_WARM_UP,
-            allow_unused_input=True,
-            pool=_pool(inputs[0].device),
-        )
-        self._replay = recorded
-        return recorded
 
 
 class _Outputs(nn.Module):
@@ -84,39 +79,35 @@ class _Outputs(nn.Module):
 
 
 class GraphedScores:
-    """A function of images that needs no gradient, recorded for images of one shape; others are computed as before.
+    """A function of images that needs no gradient, recorded when this is made.
+
+    Images of another shape than the sample, and those of evaluations, which compute without TF32, are given to the
+    function itself.
 
     Args:
         score: images [N, C, H, W] to scores [N, L].
-        shape: of the images of a training step; evaluations may come first, with others.
+        sample: images of a training step.
     """
 
-    def __init__(self, score: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> None:
-        self.score, self.shape = score, shape
-        self._replay: Callable[[Tensor], Tensor] | None = None
-
     @torch.no_grad()
-    def __call__(self, images_NCHW: Tensor) -> Tensor:
-        if images_NCHW.shape != self.shape:
-            return self.score(images_NCHW)
-        if self._replay is None:
-            self._replay = self._record(images_NCHW)
-        return self._replay(images_NCHW)
-
-    def _record(self, images_NCHW: Tensor) -> Callable[[Tensor], Tensor]:
-        read_NCHW, stream = images_NCHW.clone(), torch.cuda.Stream()
+    def __init__(self, score: Callable[[Tensor], Tensor], sample_NCHW: Tensor) -> None:
+        self.score, self._images_NCHW = score, sample_NCHW.clone()
+        self._precision = torch.get_float32_matmul_precision()
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
-                self.score(read_NCHW)
+                score(self._images_NCHW)
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=_pool(images_NCHW.device)):
-            scores_NL = self.score(read_NCHW)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=_pool(sample_NCHW.device)):
+            self._scores_NL = score(self._images_NCHW)
 
-        def replay(images_NCHW: Tensor) -> Tensor:
-            read_NCHW.copy_(images_NCHW)
-            graph.replay()
-            return scores_NL.clone()  # the next step writes over it
-
-        return replay
+    @torch.no_grad()
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        same = torch.get_float32_matmul_precision() == self._precision
+        if not same or images_NCHW.shape != self._images_NCHW.shape:
+            return self.score(images_NCHW)
+        self._images_NCHW.copy_(images_NCHW)
+        self._graph.replay()
+        return self._scores_NL.clone()  # the next step writes over it

@@ -197,6 +197,7 @@ class Blocks(nn.ModuleList):
         if self.residual_dtype is not None and torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(self.residual_dtype)
         last = len(self) - 1
+        residual = tokens.dtype  # which layer scale, in float32, would raise
         with attention_kernels(tokens):
             for place, block in enumerate(self):
                 if place == last and first:
@@ -205,6 +206,8 @@ class Blocks(nn.ModuleList):
                     tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
                 else:
                     tokens = block(tokens, *more)
+                if self.residual_dtype is not None:
+                    tokens = tokens.to(residual)
         return tokens if len(self) else tokens[:, first:]
 
 

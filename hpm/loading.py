@@ -34,6 +34,7 @@ def without_training(batch_size: int = 1) -> list[str]:
         f"Trainer.batch_size = {batch_size}", "Trainer.accumulate = 1", "Trainer.compile = False",
         "Trainer.sharding = 'none'", "Trainer.residual_precision = 'fp32'", "Trainer.teacher_precision = 'same'",
         "Trainer.gpu_decode = False", "Trainer.cuda_graphs = False",
+        "Trainer.compile_mode = 'default'",
     ]  # fmt: skip
 
 

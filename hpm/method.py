@@ -212,17 +212,23 @@ class Method:
         self.teacher.compile(blocks=blocks, backend=backend, mode=mode)
 
     def record(self, batch_size: int) -> None:
-        """Record the student's pass and the teacher's as CUDA graphs at the first batch of training.
+        """Record the student's pass and the teacher's as CUDA graphs.
 
-        After `prepare` and `compile`; in one process, with one mask ratio, without blanked patches, and with a target
-        that is computed in the pass. A step's gradients lie where the next step's will: no accumulation.
+        After `prepare` and `compile`, before training; in one process, with one mask ratio, without blanked patches,
+        and with a target that is computed in the pass. A step's gradients lie where the next step's will: no
+        accumulation.
 
         Args:
             batch_size: images of every step, on this device.
         """
-        shape = (batch_size, self.student.in_chans, self.student.img_size, self.student.img_size)
-        self._forward = GraphedStudent(self._student_pass())
-        self.teacher.record(shape)
+        student, device = self.student, self.student.mask_token.device
+        patches = torch.arange(student.num_patches, device=device).expand(batch_size, -1)
+        masked = self.curriculum.count_masked(student.num_patches)
+        visible = student.num_patches - masked - self.curriculum.count_thrown(student.num_patches)
+        images = torch.randn(batch_size, student.in_chans, student.img_size, student.img_size, device=device)
+        samples = (images, patches[:, :visible].contiguous(), patches[:, visible : visible + masked].contiguous())
+        self._forward = GraphedStudent(self._student_pass(), samples)
+        self.teacher.record(images.clone())
 
     def without_reduction(self) -> AbstractContextManager[Any]:
         """For all micro-batches of a step but the last: gradients stay in this process."""

@@ -107,8 +107,8 @@ def make(config: Config, *, gpus: int = 1, device: str = "h100", images: int | N
         gpus: how many GPUs train together.
         device: a key of `GPUS`.
         images: of the training set; None for what the config says, or ImageNet-1K's 1,281,167.
-        mfu: share of the peak of a GPU's data sheet that training reaches, in (0, 1]. The default is what a ViT-B
-            reached on an H100 (docs/gpu.md).
+        mfu: share of the peak of a GPU's data sheet that training reaches, in (0, 1]. The default is about
+            what a ViT-B reached on one H100 with CUDA graphs, 29 % (docs/gpu.md).
 
     Raises:
         UserError: for a value that cannot be, in the arguments or the configuration.

@@ -120,9 +120,10 @@ class MovingAverageTeacher:
             for block in [*self.model.blocks(), *([] if self._copy is None else scoring.blocks())]:
                 block.compile(dynamic=False, backend=backend, mode=mode)
 
-    def record(self, shape: tuple[int, ...]) -> None:
-        """Record the pass that predicts losses of images of a shape as a CUDA graph; see `hpm.cuda_graphs`."""
-        self._recorded = GraphedScores(self._predict_loss, shape)
+    def record(self, sample_NCHW: Tensor) -> None:
+        """Record the pass that predicts losses of images like these as a CUDA graph; see `hpm.cuda_graphs`."""
+        if self.average and self.cannot("predicted_loss") is None:
+            self._recorded = GraphedScores(self._predict_loss, sample_NCHW)
 
     @torch.no_grad()
     def update(self, student: MaskedModel, decay: float) -> None:

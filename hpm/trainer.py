@@ -20,6 +20,7 @@ from hpm.compute import Compute
 from hpm.data import ImageSource, Loader, RandomResizedCrop
 from hpm.devices import autocast_dtype, choose_device, choose_precision, device_name, set_up
 from hpm.distributed import SHARDINGS, Processes
+from hpm.encoder import Blocks
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
 from hpm.method import Method
@@ -371,6 +372,13 @@ def _require_parts(trainer: Trainer) -> None:
         processes=trainer.processes.world_size,
         **{name: getattr(trainer, name) for name in _COMPUTE},
     )
+    if trainer.residual_precision != "fp32":
+        encoder = trainer.method.student.encoder
+        if not any(isinstance(module, Blocks) for module in encoder.modules()):
+            raise ValueError(
+                f"Trainer.residual_precision = {trainer.residual_precision!r} is not for a {type(encoder).__name__}; "
+                "set it to 'fp32'"
+            )
     if trainer.teacher_precision != "same":
         _require_low_precision(trainer)
     if trainer.cuda_graphs:
@@ -413,6 +421,8 @@ def _require_low_precision(trainer: Trainer) -> None:
     if trainer.teacher_precision == "fp8":
         if torch.cuda.get_device_capability(trainer.device) < (8, 9):
             raise ValueError(f"{name} needs an H100, an RTX 4090 or newer, and this is {device_name(trainer.device)}")
-        widths = {width for _, width in trainer.method.student.block_sizes(1, 0)}
+        student = trainer.method.student
+        widths = {width for _, width in student.block_sizes(1, 0)}
+        widths |= {int(width * student.mlp_ratio) for width in widths}
         if any(width % 16 for width in widths):
             raise ValueError(f"{name} needs widths that are multiples of 16, and these are {sorted(widths)}")

@@ -33,6 +33,12 @@ class Target(ABC):
     needs: tuple[str, ...] = ()
     in_pass: bool = False
 
+    def __init_subclass__(cls, **named: object) -> None:
+        """A class that computes in a way of its own is in the pass only if it says so itself."""
+        super().__init_subclass__(**named)
+        if "in_pass" not in cls.__dict__ and {"__call__", "advance"} & cls.__dict__.keys():
+            cls.in_pass = False
+
     @abstractmethod
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
         """[N, M, P]: the target of each masked patch, without a gradient.

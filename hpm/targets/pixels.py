@@ -51,6 +51,8 @@ class NormalizedPixels(Pixels):
         error: "squared" as in MAE, or "absolute"; the mean over a patch's values.
     """
 
+    in_pass = True
+
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
         centered_NMP, _, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
         return centered_NMP / deviation_NM1
