@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, Scheduler, Setting, Uniform
+from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, Setting, Uniform
 from hpm import cost
 from hpm.compute import Compute
 from hpm.devices import autocast_dtype, set_up
@@ -174,10 +174,3 @@ def flops_an_image(contestant: Contestant, model: str) -> dict[str, float]:
     student = 6 * (sum(parts.values()) - parts["teacher"])
     asked = 1 / contestant.every if contestant.alpha else 0
     return {"student": student, "all": student + 2 * parts["teacher"] * asked}
-
-
-def ramp() -> Scheduler:
-    """Alpha over its whole range."""
-    from curriculum import Ramp
-
-    return Ramp(start=0.0, end=1.0)

@@ -25,7 +25,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first call
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # the project, whether it is installed or not
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import Contestant, build_step, ramp, random_batch
+from contestants import Contestant, build_step, random_batch
 from machine import synchronize
 
 import curriculum
@@ -205,7 +205,9 @@ def recompiles(device: torch.device, tiny: bool) -> Iterator[Result]:
     for name, contestant in contestants.items():
         torch._dynamo.reset()
         counters.clear()
-        step = build_step(contestant, model, device=device, batch_size=16, scheduler=ramp())
+        step = build_step(
+            contestant, model, device=device, batch_size=16, scheduler=curriculum.Ramp(start=0.0, end=1.0)
+        )
         batch = random_batch(step)
 
         def take(number: int, progress: float, step: TrainingStep = step, batch: Batch = batch) -> None:

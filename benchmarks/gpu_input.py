@@ -25,6 +25,7 @@ from hpm.checkpoint import Checkpoint, found
 from hpm.data import ImageFolder, Loader, RandomResizedCrop
 
 _NEEDED = ("gin", "beartype", "typer", "rich")
+_FEW_IMAGES = ("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []")
 
 
 def data(device: torch.device, tiny: bool) -> Iterator[Result]:
@@ -78,7 +79,7 @@ def _read(folder: str, device: torch.device, workers: int, on_gpu: bool, tiny: b
         seed=0,
         num_workers=workers,
         device=device,
-        **({"gpu_decode": True} if on_gpu else {}),
+        gpu_decode=on_gpu,
     )
     images, started = 0, 0.0
     for number, batches in enumerate(loader.epoch(0)):
@@ -106,12 +107,12 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
             f"Trainer.compile = {False if tiny else 'blocks'!r}",
         ]
         if tiny:
-            bindings += ["DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []"]
+            bindings += _FEW_IMAGES
         started = time.perf_counter()
         whole = _pretrain(Path(folder, "whole"), bindings)
         result["seconds"] = time.perf_counter() - started
         if whole.returncode:
-            result["failed"].append(f"the run ended with {whole.returncode}: {_last_line(whole)}")
+            result["failed"].append(f"the run ended with {whole.returncode}: {_last_line(whole.stdout)}")
             yield result
             return
         summary = json.loads(Path(folder, "whole", "summary.json").read_text())
@@ -119,10 +120,10 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
         yield result
         stopped = _pretrain(Path(folder, "stopped"), bindings, stop_at_row=3)
         if stopped.returncode != 75:
-            result["failed"].append(f"after SIGTERM it ended with {stopped.returncode}: {_last_line(stopped)}")
+            result["failed"].append(f"after SIGTERM it ended with {stopped.returncode}: {_last_line(stopped.stdout)}")
         again = _pretrain(Path(folder, "stopped"), bindings)
         if again.returncode:
-            result["failed"].append(f"the resumed run ended with {again.returncode}: {_last_line(again)}")
+            result["failed"].append(f"the resumed run ended with {again.returncode}: {_last_line(again.stdout)}")
         else:
             result["failed"] += _differences(Path(folder, "whole"), Path(folder, "stopped"))
         yield result
@@ -160,14 +161,14 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
                 ]
                 if tiny:
                     bindings += [
-                        *("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []"),
+                        *_FEW_IMAGES,
                         *("Trainer.epochs = 1", "Trainer.probe_every = 0", "Trainer.warmup_epochs = 0"),
                     ]
                 runs[name] = _start(Path(folder, name.replace(" ", "_")), bindings)
             for name, process in runs.items():
                 told, _ = process.communicate()
                 if process.returncode:
-                    result["failed"].append(f"{name}, seed {seed}: {told.strip().splitlines()[-1][:150]}")
+                    result["failed"].append(f"{name}, seed {seed}: {_last_line(told)}")
                     continue
                 summary = json.loads(Path(folder, name.replace(" ", "_"), "summary.json").read_text())
                 rows = Path(folder, name.replace(" ", "_"), "metrics.jsonl").read_text().splitlines()
@@ -202,5 +203,5 @@ def _pretrain(folder: Path, bindings: list[str], *, stop_at_row: int | None = No
     return subprocess.CompletedProcess(process.args, process.returncode, told)
 
 
-def _last_line(done: Any) -> str:
-    return (done.stdout.strip().splitlines() or [""])[-1][:150]
+def _last_line(told: str) -> str:
+    return (told.strip().splitlines() or [""])[-1][:150]

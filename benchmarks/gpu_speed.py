@@ -112,16 +112,6 @@ def _attention_row(qkv: Tensor, exact: list[Tensor], device: torch.device, *, re
     return {"errors": errors, "forward_ms": 1e3 * alone, "both_ms": 1e3 * both}
 
 
-def race(
-    device: torch.device, model: str, batch_size: int, names: tuple[str, ...], *, rounds: int, **settings: Any
-) -> Iterator[Result]:
-    """The rows of contestants in turns, with some of their settings replaced."""
-    contestants = {name: replace(CONTESTANTS[name], **settings) for name in names}
-    run = Race(contestants, model, device=device, batch_size=batch_size)
-    for rows in run.run(rounds):
-        yield {"model": model, "batch_size": batch_size, **settings, "rows": rows, "failed_contestants": run.failed}
-
-
 class Plan(NamedTuple):
     """A race: images of a step, contestants, how they are compiled, and whether CUDA graphs replay them."""
 
@@ -138,13 +128,15 @@ def races(device: torch.device, tiny: bool, model: str, plans: list[Plan]) -> It
         found["races"].append({})
         if device.type == "cpu":
             names = tuple(name for name in names if not name.startswith(("fp8", "all_levers")))
-        size = ("toy", 4) if tiny else (model, batch_size)
+        used, images = ("toy", 4) if tiny else (model, batch_size)
         settings: dict[str, Any] = {"compile": compile, "graphs": graphs and device.type == "cuda"}
-        for rows in race(device, *size, names, rounds=2 if tiny else 5, **settings):
-            found["races"][-1] = rows
+        contestants = {name: replace(CONTESTANTS[name], **settings) for name in names}
+        race = Race(contestants, used, device=device, batch_size=images)
+        described = {"model": used, "batch_size": images, **settings, "failed_contestants": race.failed}
+        for rows in race.run(2 if tiny else 5):
+            found["races"][-1] = {**described, "rows": rows}
             yield found
-        failed = found["races"][-1]["failed_contestants"]
-        found["failed"] += [f"{name} at {batch_size}: {reason}" for name, reason in failed.items()]
+        found["failed"] += [f"{name} at {batch_size}: {reason}" for name, reason in race.failed.items()]
         if device.type == "cuda":
             torch.cuda.empty_cache()
     yield found
@@ -222,9 +214,6 @@ def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
         method.losses(batch, 0.5, noise).total.backward()
         step.optimizer.zero_grad(set_to_none=True)
 
-    def optimizer() -> None:
-        step._update(torch.zeros(3, device=device), 1e-4)
-
     scores_NL = method.teacher.predicted_loss(batch.images)
     draw = {"alpha": 0.5, "num_masked": 3 * scores_NL.shape[1] // 4, "grid": method.student.grid, "noise": noise}
     actions = {
@@ -245,7 +234,7 @@ def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
     def update() -> None:
         for parameter, gradient in zip(method.student.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        optimizer()
+        step._update(torch.zeros(3, device=device), 1e-4)
 
     found["ms"]["norm, AdamW"] = 1e3 * seconds_of(update, str(device), repeats=2 if tiny else 5)
     yield found

@@ -31,9 +31,9 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_of(action: Callable[[], object], device: str, *, repeats: int = 10) -> float:
-    """Seconds of an action: the mean of `repeats` in a row after three to warm up."""
-    for _ in range(3):
+def seconds_of(action: Callable[[], object], device: str, *, repeats: int = 10, warm_up: int = 3) -> float:
+    """Seconds of an action: the mean of `repeats` in a row, after `warm_up` that are not timed."""
+    for _ in range(warm_up):
         action()
     synchronize(device)
     started = time.perf_counter()

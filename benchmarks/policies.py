@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from typing import Any
 
 import torch
-from machine import describe_machine, synchronize
+from machine import describe_machine, seconds_of
 
 from curriculum import Noise
 from hpm import configuration
@@ -57,16 +55,6 @@ class Contestant:
         method.curriculum.draw(batch, method.teacher, 0.5, noise)
 
 
-def timed(action: Any, device: str, times: int) -> float:
-    """Seconds of one."""
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(times):
-        action()
-    synchronize(device)
-    return (time.perf_counter() - started) / times
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -86,8 +74,8 @@ def main() -> None:
     draws: dict[str, list[float]] = {name: [] for name in names}
     for round_number in range(options.rounds + 1):  # the first is warm-up
         for name, contestant in contestants.items():
-            step = timed(contestant.take_step, options.device, options.steps)
-            draw = timed(contestant.draw, options.device, options.steps)
+            step = seconds_of(contestant.take_step, options.device, repeats=options.steps, warm_up=0)
+            draw = seconds_of(contestant.draw, options.device, repeats=options.steps, warm_up=0)
             if round_number:
                 steps[name].append(step)
                 draws[name].append(draw)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 import torch
 from contestants import CONTESTANTS, SIZES, Contestant, build_step, flops_an_image, stepper
-from machine import describe_machine, synchronize
+from machine import describe_machine, seconds_of, synchronize
 
 from hpm.devices import choose_device, choose_precision
 from hpm.distributed import Processes
@@ -119,12 +118,9 @@ class Race:
         self.first_seconds[name] = time.perf_counter() - started
 
     def _turn(self, name: str) -> None:
-        synchronize(str(self.device))
-        started = time.perf_counter()
-        for number in range(self._done[name], self._done[name] + self.steps):
-            self._take[name](number)
-        synchronize(str(self.device))
-        self.seconds[name].append((time.perf_counter() - started) / self.steps)
+        numbers = iter(range(self._done[name], self._done[name] + self.steps))
+        seconds = seconds_of(lambda: self._take[name](next(numbers)), str(self.device), repeats=self.steps, warm_up=0)
+        self.seconds[name].append(seconds)
         self._done[name] += self.steps
 
     def rows(self, *, baseline: str = "mae") -> dict[str, Any]:
@@ -170,13 +166,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="a file for the JSON, written after each round as well")
     options = parser.parse_args()
-    for name in ("rounds", "steps", "threads"):
+    for name in ("batch_size", "rounds", "steps", "threads"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
     torch.set_num_threads(options.threads)
     processes = Processes.from_environment()
-    if options.batch_size < 1 or options.batch_size % processes.world_size:
-        parser.error("--batch-size must be a positive multiple of the processes")
+    if options.batch_size % processes.world_size:
+        parser.error("--batch-size must be a multiple of the processes")
     if options.out and not Path(options.out).absolute().parent.is_dir():
         parser.error(f"--out {options.out}: there is no folder {Path(options.out).parent}")
     try:
@@ -214,5 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     main()

@@ -107,10 +107,8 @@ _FREE = {
     "FashionMNIST.root",
 }  # fmt: skip
 _ROUNDING = {
-    "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.compile_mode", "Trainer.sharding",
-    "Trainer.cuda_graphs",
-    "Trainer.accumulate",
-    "Trainer.grad_checkpointing", "Trainer.deterministic",
+    "Trainer.device", "Trainer.precision", "Trainer.compile", "Trainer.compile_mode", "Trainer.cuda_graphs",
+    "Trainer.sharding", "Trainer.accumulate", "Trainer.grad_checkpointing", "Trainer.deterministic",
 }  # fmt: skip
 
 

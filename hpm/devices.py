@@ -59,7 +59,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         ValueError: for an unknown precision, or one that the device does not have.
     """
     if name == "auto":
-        # A CPU that computes in bf16 is slower at it than in fp32: at few tokens, attention's backward pass by far.
+        # On a CPU always fp32, also where bf16 is faster, so that figures do not depend on the processor's kind.
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if native else "fp32"
     if name not in PRECISIONS:
