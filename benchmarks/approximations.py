@@ -29,13 +29,22 @@ VARIANTS: dict[str, list[str]] = {
     "both": ["MaskedAutoencoder.loss_predictor_depth = 1", "Curriculum.score_every = 4"],
 }
 SETTINGS = [
-    "MaskedAutoencoder.decoder_depth = 4", "MaskedAutoencoder.loss_predictor_depth = 4",
-    "FashionMNIST.train_size = 10000", "Trainer.epochs = 4", "Trainer.probe_every = 0",
-    "Trainer.precision = 'fp32'", "Trainer.device = 'cpu'",
-    "Trainer.evaluations = [@Linear(), @LowShot(), @Agreement()]", "Linear.train_images = 10000",
-    "Linear.test_images = 5000", "Linear.strengths = [10.0, 100.0]", "LowShot.baselines = False",
-    "LowShot.epochs = 20", "LowShot.test_images = 5000", "MLflowTracker.enabled = False",
-]  # fmt: skip
+    "MaskedAutoencoder.decoder_depth = 4",
+    "MaskedAutoencoder.loss_predictor_depth = 4",
+    "FashionMNIST.train_size = 10000",
+    "Schedule.epochs = 4",
+    "Monitoring.probe_every = 0",
+    "Runtime.precision = 'fp32'",
+    "Runtime.device = 'cpu'",
+    "Monitoring.evaluations = [@Linear(), @LowShot(), @Agreement()]",
+    "Linear.train_images = 10000",
+    "Linear.test_images = 5000",
+    "Linear.strengths = [10.0, 100.0]",
+    "LowShot.baselines = False",
+    "LowShot.epochs = 20",
+    "LowShot.test_images = 5000",
+    "MLflowTracker.enabled = False",
+]
 METRICS = ("low_shot/pretrained", "linear/pretrained", "agreement/teacher", "agreement/student")
 
 
@@ -79,7 +88,7 @@ def main() -> None:
                 metric: interval([row[metric] - other[metric] for row, other in zip(rows, exact, strict=True)])
                 for metric in known
             }
-        }  # fmt: skip
+        }
     print(json.dumps({"benchmark": "approximations", "variants": report, "machine": describe_machine("cpu")}, indent=2))
 
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, Setting, Uniform
-from hpm import cost
-from hpm.compute import Compute
-from hpm.devices import autocast_dtype, set_up
-from hpm.distributed import Processes
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
-from hpm.optim import build_adamw
-from hpm.step import TrainingStep
+from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, TrainingContext, Uniform
+from hpm.methods.ema_teacher import HorizonDecay
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.schedule import build_adamw
+from hpm.planning import cost
+from hpm.runtime.devices import autocast_dtype, set_up
+from hpm.runtime.distributed import DistributedContext
 from hpm.targets import NormalizedPixels
-from hpm.teacher import HorizonDecay
+from hpm.training.compute import Compute
+from hpm.training.step import TrainingStep
 
 _SMALL_DECODER: dict[str, Any] = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
 SIZES: dict[str, dict[str, Any]] = {
@@ -42,12 +42,12 @@ class Contestant:
         alpha: None for MAE, which has neither loss predictor nor teacher; else the share of the mask that is hard.
         predictor: blocks of the loss predictor; None for as many as the reconstructor has.
         every: see `Curriculum.score_every`.
-        compile: False, True or "blocks"; see `Trainer.compile`.
-        mode: see `Trainer.compile_mode`.
-        graphs: see `Trainer.cuda_graphs`.
-        residual: see `Trainer.residual_precision`.
-        teacher: see `Trainer.teacher_precision`.
-        precision: see `Trainer.precision`.
+        compile: False, True or "blocks"; see `Runtime.compile`.
+        mode: see `Runtime.compile_mode`.
+        graphs: see `Runtime.cuda_graphs`.
+        residual: see `Runtime.residual_precision`.
+        teacher: see `Runtime.teacher_precision`.
+        precision: see `Runtime.precision`.
     """
 
     alpha: float | None = 0.5
@@ -90,7 +90,7 @@ def build_method(contestant: Contestant, model: str, **curriculum: Any) -> Metho
         model=MaskedAutoencoder(**size, loss_predictor_depth=depth),
         curriculum=Curriculum(**(parts | curriculum), score_every=contestant.every),
         target=NormalizedPixels(),
-        teacher_decay=HorizonDecay(),
+        ema_decay=HorizonDecay(),
     )
 
 
@@ -101,12 +101,12 @@ def build_step(
     device: torch.device,
     batch_size: int,
     deterministic: bool = False,
-    processes: Processes | None = None,
+    processes: DistributedContext | None = None,
     grad_checkpointing: bool = False,
     **curriculum: Any,
 ) -> TrainingStep:
     """A contestant's optimizer step, put together as the trainer does it, from the weights of seed 0."""
-    processes = processes or Processes()
+    processes = processes or DistributedContext()
     Compute(
         device_type=device.type,
         precision=contestant.precision,
@@ -126,7 +126,9 @@ def build_step(
     method.prepare(device, autocast=autocast_dtype(contestant.precision), seed=0, teacher_precision=contestant.teacher)
     student.set_grad_checkpointing(grad_checkpointing)
     setting: dict[str, Any] = {"num_images": 64 * batch_size, "steps_per_epoch": 64, "in_chans": 3, "seed": 0}
-    method.curriculum.prepare(Setting(**setting, patch_size=student.patch_size, grid=student.grid, device=device))
+    method.curriculum.prepare(
+        TrainingContext(**setting, patch_size=student.patch_size, grid=student.grid, device=device)
+    )
     method.distribute(processes, sharding="none")
     if contestant.compile:
         method.compile(blocks=contestant.compile == "blocks", mode=contestant.mode)
@@ -159,7 +161,7 @@ def random_batch(step: TrainingStep, number: int = 0) -> Batch:
 
 def stepper(step: TrainingStep) -> Callable[[int], None]:
     """A function that takes the step of a number, always on the same images."""
-    batch, decay = random_batch(step), None if step.method.teacher_decay is None else 0.99
+    batch, decay = random_batch(step), None if step.method.ema_decay is None else 0.99
 
     def take(number: int) -> None:
         step([batch], step=number, progress=0.5, lr=1e-4, decay=decay)

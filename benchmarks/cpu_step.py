@@ -26,9 +26,14 @@ IMAGES: dict[str, dict[str, int]] = {
     "fashion_mnist": {"img_size": 28, "in_chans": 1},
 }
 QUIET = [
-    "Trainer.source = @RandomImages()", "Trainer.device = 'cpu'", "Trainer.precision = 'fp32'",
-    "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "MLflowTracker.enabled = False",
-]  # fmt: skip
+    "Trainer.source = @RandomImages()",
+    "Runtime.device = 'cpu'",
+    "Runtime.precision = 'fp32'",
+    "Monitoring.evaluations = []",
+    "Monitoring.probes = []",
+    "Monitoring.probe_every = 0",
+    "MLflowTracker.enabled = False",
+]
 HERE = Path(__file__).resolve().parents[1]
 _WARM_UP = 5
 
@@ -37,9 +42,9 @@ def build(config: str, bindings: list[str]) -> Any:
     """The trainer of a config, on random images."""
     import torch
 
-    from hpm import configuration
+    from hpm.config import parse_config, register_configurables
     from hpm.data import ImageSource
-    from hpm.data.source import TensorSplit
+    from hpm.data.sources.base import TensorSplit
 
     class RandomImages(ImageSource):
         """Stands in for a data set: a step's time depends on the images' shape alone."""
@@ -55,16 +60,16 @@ def build(config: str, bindings: list[str]) -> Any:
         def test(self) -> TensorSplit:
             return self._split
 
-    configuration.register([RandomImages])
+    register_configurables([RandomImages])
     shape = [f"RandomImages.{name} = {value}" for name, value in IMAGES[config].items()]
-    return configuration.parse([config], [*QUIET, *shape, *bindings]).build()
+    return parse_config([config], [*QUIET, *shape, *bindings]).build()
 
 
 def child(config: str, bindings: list[str], threads: int) -> None:
     """Take as many steps as a line of the standard input says, and answer with their time and the last loss."""
     import torch
 
-    from hpm.clock import Clock
+    from hpm.optim.clock import Clock
 
     torch.set_num_threads(threads)
     trainer = build(config, bindings)
@@ -83,7 +88,7 @@ def flops(config: str, bindings: list[str]) -> float:
     """Floating-point operations of a step by arithmetic, two for each multiply-add."""
     import torch
 
-    from hpm import cost
+    from hpm.planning import cost
 
     with torch.device("meta"):
         trainer = build(config, bindings)
@@ -104,9 +109,11 @@ class Contestant:
         bindings = [word for binding in options.binding for word in ("-b", binding)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--child", config, "--threads", str(options.threads), *bindings],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": str(options.threads)},
-        )  # fmt: skip
+        )
 
     def take(self, steps: int) -> dict[str, float]:
         """Seconds of `steps` steps and the last one's loss."""
@@ -177,10 +184,19 @@ def main() -> None:
     from machine import describe_machine
 
     torch.set_num_threads(options.threads)
-    print(json.dumps(
-        {"benchmark": "cpu_step", "rounds": options.rounds, "steps": options.steps, "bindings": options.binding,
-         "configs": rows, "machine": describe_machine("cpu")}, indent=2,
-    ))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "cpu_step",
+                "rounds": options.rounds,
+                "steps": options.steps,
+                "bindings": options.binding,
+                "configs": rows,
+                "machine": describe_machine("cpu"),
+            },
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -70,9 +70,10 @@ class Run:
     """The command: its options, its results so far, and its clock."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from hpm.version import source_version
+        from hpm.runtime.version import source_version
 
-        self.options, self.started = options, time.monotonic()
+        self.options = options
+        self.started = time.monotonic()
         self.out = Path(options.out)
         self.sections: dict[str, Result] = _kept(options) if self.out.exists() else {}
         self.statuses: dict[str, str] = {}

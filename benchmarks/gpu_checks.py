@@ -13,10 +13,10 @@ from machine import synchronize
 
 import curriculum
 from curriculum import Batch, Noise
-from hpm import state
-from hpm.checkpoint import CheckpointWriter, load_newest
-from hpm.distributed import Processes
-from hpm.step import TrainingStep
+from hpm.runs.checkpoint import CheckpointWriter, load_newest
+from hpm.runtime.distributed import DistributedContext
+from hpm.training import state
+from hpm.training.step import TrainingStep
 
 Result = dict[str, Any]
 
@@ -179,7 +179,7 @@ def _differences(contestant: Contestant, device: torch.device, tiny: bool, parts
     with tempfile.TemporaryDirectory() as folder:
         once = start()
         _steps(once, range(3))
-        writer = CheckpointWriter(Path(folder), Processes(), keep=2, keep_every=0, sharded=False)
+        writer = CheckpointWriter(Path(folder), DistributedContext(), keep=2, keep_every=0, sharded=False)
         writer.save(3, state.tensors_of(once), {"step": 3, **state.values_of(once)})
         writer.wait()
         _steps(once, range(3, 6))

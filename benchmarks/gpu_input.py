@@ -21,11 +21,11 @@ from gpu_speed import Result
 from machine import seconds_of, synchronize
 from PIL import Image
 
-from hpm.checkpoint import Checkpoint, found
 from hpm.data import ImageFolder, Loader, RandomResizedCrop
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
 _NEEDED = ("gin", "beartype", "typer", "rich")
-_FEW_IMAGES = ("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Trainer.evaluations = []")
+_FEW_IMAGES = ("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Monitoring.evaluations = []")
 
 
 def data(device: torch.device, tiny: bool) -> Iterator[Result]:
@@ -100,11 +100,11 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
     result: Result = {"failed": []}
     with tempfile.TemporaryDirectory() as folder:
         bindings = [
-            f"Trainer.device = '{device}'",
-            *("Trainer.deterministic = True", "MLflowTracker.enabled = False"),
-            *("Trainer.checkpoint_every = 4", "Trainer.log_every = 2", "Trainer.probe_every = 0"),
-            f"Trainer.epochs = {2 if tiny else 3}",
-            f"Trainer.compile = {False if tiny else 'blocks'!r}",
+            f"Runtime.device = '{device}'",
+            *("Runtime.deterministic = True", "MLflowTracker.enabled = False"),
+            *("Checkpointing.every = 4", "Monitoring.log_every = 2", "Monitoring.probe_every = 0"),
+            f"Schedule.epochs = {2 if tiny else 3}",
+            f"Runtime.compile = {False if tiny else 'blocks'!r}",
         ]
         if tiny:
             bindings += _FEW_IMAGES
@@ -131,7 +131,7 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
 
 def _differences(first: Path, second: Path) -> list[str]:
     """In what the last checkpoints of two runs differ."""
-    a, b = (Checkpoint(found(folder / "checkpoints")[0]) for folder in (first, second))
+    a, b = (Checkpoint(list_checkpoints(folder / "checkpoints")[0]) for folder in (first, second))
     odd = [name for name in a.names() if not torch.equal(a.tensor(name), b.tensor(name))]
     return [f"the resumed run differs in {len(odd)} tensors, {odd[0]}"] if odd else []
 
@@ -142,27 +142,27 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
         yield {"skipped": f"the command needs {', '.join(missing)}"}
         return
     variants = {
-        "fp32": ["Trainer.precision = 'fp32'"],
+        "fp32": ["Runtime.precision = 'fp32'"],
         "bf16": [],
-        "bf16 residual": ["Trainer.residual_precision = 'bf16'"],
-        "bf16 teacher": ["Trainer.teacher_precision = 'bf16'"],
+        "bf16 residual": ["Runtime.residual_precision = 'bf16'"],
+        "bf16 teacher": ["Runtime.teacher_precision = 'bf16'"],
     }
     if device.type == "cuda":
-        variants["fp8 teacher"] = ["Trainer.teacher_precision = 'fp8'"]
+        variants["fp8 teacher"] = ["Runtime.teacher_precision = 'fp8'"]
     result: Result = {"runs": [], "failed": []}
     for seed in range(1 if tiny else 2):
         with tempfile.TemporaryDirectory() as folder:
             runs = {}
             for name, more in variants.items():
                 bindings = [
-                    f"Trainer.device = '{device}'",
-                    *("Trainer.precision = 'bf16'", "MLflowTracker.enabled = False", f"Trainer.seed = {seed}"),
+                    f"Runtime.device = '{device}'",
+                    *("Runtime.precision = 'bf16'", "MLflowTracker.enabled = False", f"Trainer.seed = {seed}"),
                     *more,
                 ]
                 if tiny:
                     bindings += [
                         *_FEW_IMAGES,
-                        *("Trainer.epochs = 1", "Trainer.probe_every = 0", "Trainer.warmup_epochs = 0"),
+                        *("Schedule.epochs = 1", "Monitoring.probe_every = 0", "Schedule.warmup_epochs = 0"),
                     ]
                 runs[name] = _start(Path(folder, name.replace(" ", "_")), bindings)
             for name, process in runs.items():

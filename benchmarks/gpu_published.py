@@ -114,14 +114,16 @@ class Published:
         torch.manual_seed(0)
         with device:
             make = (lambda: models.MaskedAutoencoderViT(**small)) if tiny else models.mae_vit_base_patch16_dec512d8b
-            self.model, self.average = make(), make().eval().requires_grad_(False)
+            self.model = make()
+            self.average = make().eval().requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]
         others = [p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95))
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-        self.device, self.side = device, 32 if tiny else 224
+        self.device = device
+        self.side = 32 if tiny else 224
 
     def stepper(self, size: int) -> Callable[[int], None]:
         """A function that takes the step of a number, always on the same images."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curriculum import Noise
-from hpm.low_precision import LowPrecisionCopy
+from hpm.models.low_precision import LowPrecisionCopy
 
 Result = dict[str, Any]
 
@@ -32,8 +32,8 @@ LEVERS = ("mae_bf16_residual", "bf16_residual", "fp8_teacher", "all_levers")
 
 def machine(device: torch.device, tiny: bool) -> Iterator[Result]:
     """Versions, what is missing, clocks, and two ceilings: a matrix product, and a copy counted as read and written."""
-    import hpm.run
-    import hpm.trainer  # noqa: F401  these must import without gin and what only commands and studies need
+    import hpm.training.loop
+    import hpm.training.trainer  # noqa: F401  these must import without gin and what only commands and studies need
 
     found = describe_machine(str(device))
     found["missing"] = [name for name in NEEDED_BY_COMMANDS if importlib.util.find_spec(name) is None]
@@ -322,7 +322,9 @@ def _agreement(scores_NL: Tensor, exact_NL: Tensor) -> dict[str, float]:
     def ranks(x: Tensor) -> Tensor:
         return x.argsort(1).argsort(1).double()
 
-    a, b, count = ranks(scores_NL), ranks(exact_NL), scores_NL.shape[1]
+    a = ranks(scores_NL)
+    b = ranks(exact_NL)
+    count = scores_NL.shape[1]
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     spearman = ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean().item()
     hard = 3 * count // 8

@@ -12,8 +12,8 @@ import time
 import torch
 from machine import describe_machine
 
-from hpm.devices import peak_memory
 from hpm.evaluation.knn import nearest
+from hpm.runtime.devices import peak_memory
 
 _CPU = torch.device("cpu")
 
@@ -35,12 +35,15 @@ def main() -> None:
     before, started = peak_memory(_CPU), time.perf_counter()
     nearest(train_ND, labels_N, test_MD, k=options.k, device=_CPU)
     report = {
-        "benchmark": "knn_memory", "shape": [options.train, options.test, options.width], "k": options.k,
+        "benchmark": "knn_memory",
+        "shape": [options.train, options.test, options.width],
+        "k": options.k,
         "features_mib": 4 * options.width * (options.train + options.test) / 2**20,
         "all_similarities_mib": 4 * options.train * options.test / 2**20,
-        "above_features_mib": (peak_memory(_CPU) - before) / 2**20, "seconds": time.perf_counter() - started,
+        "above_features_mib": (peak_memory(_CPU) - before) / 2**20,
+        "seconds": time.perf_counter() - started,
         "machine": describe_machine("cpu"),
-    }  # fmt: skip
+    }
     print(json.dumps(report, indent=2))
 
 

@@ -29,7 +29,9 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from hpm.data import Loader, RandomResizedCrop, TimmDataset
 
-_WIDTH, _HEIGHT, _SIZE = 500, 375, 224
+_WIDTH = 500
+_HEIGHT = 375
+_SIZE = 224
 _SCALE = (0.2, 1.0)
 _CLASSES, _SHARDS = 10, 8
 
@@ -73,9 +75,14 @@ def damage(paths: list[Path], share: float) -> int:
 def our_loader(root: Path, options: argparse.Namespace, max_unreadable: float = 0.0) -> Loader:
     """Our loader of `root`."""
     return Loader(
-        source=TimmDataset(root=root, img_size=_SIZE), batch_size=options.batch_size, patch_size=16,
-        crop=RandomResizedCrop(scale=_SCALE), seed=0, num_workers=options.workers, max_unreadable=max_unreadable,
-    )  # fmt: skip
+        source=TimmDataset(root=root, img_size=_SIZE),
+        batch_size=options.batch_size,
+        patch_size=16,
+        crop=RandomResizedCrop(scale=_SCALE),
+        seed=0,
+        num_workers=options.workers,
+        max_unreadable=max_unreadable,
+    )
 
 
 def timm_loader(root: Path, options: argparse.Namespace) -> torch.utils.data.DataLoader:
@@ -83,9 +90,18 @@ def timm_loader(root: Path, options: argparse.Namespace) -> torch.utils.data.Dat
     tars = any(root.glob("*.tar"))
     dataset = ImageDataset(str(root), reader=ReaderImageInTar(str(root), cache_tarinfo=False) if tars else None)
     return create_loader(
-        dataset, (3, _SIZE, _SIZE), options.batch_size, is_training=True, scale=_SCALE, hflip=0.5, color_jitter=0.0,
-        interpolation="bicubic", num_workers=options.workers, device=torch.device("cpu"), persistent_workers=False,
-    )  # fmt: skip
+        dataset,
+        (3, _SIZE, _SIZE),
+        options.batch_size,
+        is_training=True,
+        scale=_SCALE,
+        hflip=0.5,
+        color_jitter=0.0,
+        interpolation="bicubic",
+        num_workers=options.workers,
+        device=torch.device("cpu"),
+        persistent_workers=False,
+    )
 
 
 def processor_seconds() -> float:
@@ -144,10 +160,12 @@ def read_damaged(root: Path, options: argparse.Namespace, damaged: int) -> dict[
     loader = our_loader(root, options, max_unreadable=min(0.99, 2 * options.damaged))
     figures = [measure(lambda epoch=epoch: our_epoch(loader, epoch)) for epoch in range(options.rounds)]  # type: ignore[misc]
     return {
-        "damaged": damaged, "named": len(loader.unreadable), "steps_per_epoch": loader.steps_per_epoch,
+        "damaged": damaged,
+        "named": len(loader.unreadable),
+        "steps_per_epoch": loader.steps_per_epoch,
         "reasons": sorted({reason.partition(" (")[0] for reason in loader.unreadable.values()}),
         "ours": {key: summary([one[key] for one in figures]) for key in figures[0]},
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -165,10 +183,13 @@ def main() -> None:
         folder, shards = Path(temporary, "folder"), Path(temporary, "shards")
         paths = make_folder(folder, options.images)
         report: dict[str, object] = {
-            "benchmark": "loader", "images": options.images, "workers": options.workers, "rounds": options.rounds,
+            "benchmark": "loader",
+            "images": options.images,
+            "workers": options.workers,
+            "rounds": options.rounds,
             "batch_size": options.batch_size,
             "kilobytes_per_image": statistics.mean(path.stat().st_size for path in paths) / 1000,
-        }  # fmt: skip
+        }
         if options.damaged:
             report["folder"] = read_damaged(folder, options, damage(paths, options.damaged))
         else:

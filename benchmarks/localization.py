@@ -25,12 +25,16 @@ from matplotlib.figure import Figure
 from hpm.evaluation import Localization
 from hpm.evaluation.base import half_interval
 from hpm.evaluation.localization import METRICS
-from hpm.loading import load
+from hpm.inference.loading import load
 
 SETTINGS = [
-    "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "Trainer.device = 'cpu'",
-    "Trainer.precision = 'fp32'", "MLflowTracker.enabled = False",
-]  # fmt: skip
+    "Monitoring.evaluations = []",
+    "Monitoring.probes = []",
+    "Monitoring.probe_every = 0",
+    "Runtime.device = 'cpu'",
+    "Runtime.precision = 'fp32'",
+    "MLflowTracker.enabled = False",
+]
 TITLES = {"auroc": "AUROC", "average_precision": "average precision", "pointing_game": "pointing game"}
 COLORS = {"teacher": "#56B4E9", "student": "#E69F00", "": "#BBBBBB"}  # Okabe and Ito's, told apart by color-blind eyes
 
@@ -46,7 +50,7 @@ def train(seed: int, folder: Path) -> Path:
 
 def evaluate(folder: Path, images: int) -> dict[str, float]:
     """A run's metrics: `object_share`, and `SCORES/METRIC` for all scores."""
-    metrics = Localization(images=images)(load(folder).subject())
+    metrics = Localization(images=images)(load(folder).context())
     return {name.removeprefix("localization/"): value for name, value in metrics.items()}
 
 
@@ -103,10 +107,14 @@ def main() -> None:
     scores = summarize(rows)
     draw(scores, options.plot, runs=len(runs), images=images)
     report = {
-        "benchmark": "localization", "config": "quickstart", "runs": [str(folder) for folder in runs],
-        "images": images, "object_share": interval([row["object_share"] for row in rows]), "scores": scores,
+        "benchmark": "localization",
+        "config": "quickstart",
+        "runs": [str(folder) for folder in runs],
+        "images": images,
+        "object_share": interval([row["object_share"] for row in rows]),
+        "scores": scores,
         "machine": describe_machine("cpu"),
-    }  # fmt: skip
+    }
     print(json.dumps(report, indent=2))
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import timm
 import torch
 
-from hpm.devices import device_name
-from hpm.version import source_version
+from hpm.runtime.devices import device_name
+from hpm.runtime.version import source_version
 
 
 def describe_machine(device: str) -> dict[str, object]:

@@ -67,13 +67,14 @@ def main() -> None:
             assert mask.num_masked == num_masked
     ratios = [loop / ours for loop, ours in zip(seconds["per_image_loop"], seconds["hardest_first"], strict=True)]
     report = {
-        "benchmark": "mask", "shape": [options.images, options.patches], "num_masked": num_masked, "num_hard": num_hard,
+        "benchmark": "mask",
+        "shape": [options.images, options.patches],
+        "num_masked": num_masked,
+        "num_hard": num_hard,
         "milliseconds_median": {name: 1e3 * statistics.median(times) for name, times in seconds.items()},
-        "times_faster_than_loop": {
-            "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)
-        },
+        "times_faster_than_loop": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "machine": describe_machine(options.device),
-    }  # fmt: skip
+    }
     print(json.dumps(report, indent=2))
 
 

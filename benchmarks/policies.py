@@ -17,13 +17,16 @@ import torch
 from machine import describe_machine, seconds_of
 
 from curriculum import Noise
-from hpm import configuration
-from hpm.clock import Clock
+from hpm.config import configs_folder, parse_config
+from hpm.optim.clock import Clock
 
 BASELINE = "random"
 QUIET = [
-    "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "MLflowTracker.enabled = False",
-]  # fmt: skip
+    "Monitoring.evaluations = []",
+    "Monitoring.probes = []",
+    "Monitoring.probe_every = 0",
+    "MLflowTracker.enabled = False",
+]
 
 
 class Contestant:
@@ -36,8 +39,9 @@ class Contestant:
     """
 
     def __init__(self, base: str, name: str, bindings: list[str]) -> None:
-        trainer = configuration.parse([base, f"curricula/{name}"], [*QUIET, *bindings]).build()
-        self.trainer, self.step = trainer, trainer.prepare()
+        trainer = parse_config([base, f"curricula/{name}"], [*QUIET, *bindings]).build()
+        self.trainer = trainer
+        self.step = trainer.prepare()
         self.batches = next(trainer.loader.epoch(0))
         self.number = trainer.clock.total_steps // 2
 
@@ -65,9 +69,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-b", "--binding", action="append", default=[])
     options = parser.parse_args()
-    found = sorted(path.stem for path in (configuration.configs_folder() / "curricula").glob("*.gin"))
+    found = sorted(path.stem for path in (configs_folder() / "curricula").glob("*.gin"))
     names = [BASELINE, *(name for name in options.only or found if name != BASELINE)]
-    bindings = [f"Trainer.device = '{options.device}'", *options.binding]
+    bindings = [f"Runtime.device = '{options.device}'", *options.binding]
     contestants = {name: Contestant(options.base, name, bindings) for name in names}
 
     steps: dict[str, list[float]] = {name: [] for name in names}
@@ -80,7 +84,10 @@ def main() -> None:
                 steps[name].append(step)
                 draws[name].append(draw)
     report = {
-        "benchmark": "policies", "base": options.base, "bindings": bindings, "rounds": options.rounds,
+        "benchmark": "policies",
+        "base": options.base,
+        "bindings": bindings,
+        "rounds": options.rounds,
         "batch": contestants[BASELINE].trainer.batch_size,
         "patches": contestants[BASELINE].step.method.student.num_patches,
         "policies": {
@@ -94,7 +101,7 @@ def main() -> None:
             for name in names
         },
         "machine": describe_machine(options.device),
-    }  # fmt: skip
+    }
     print(json.dumps(report, indent=2))
 
 

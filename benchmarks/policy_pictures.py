@@ -16,30 +16,38 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from curriculum import Batch, Noise
-from hpm import configuration
-from hpm.clock import Clock
-from hpm.patches import unpatchify
-from hpm.pictures import looks
+from hpm.config import configs_folder, parse_config
+from hpm.models.patches import unpatchify
+from hpm.optim.clock import Clock
+from hpm.visualization import style
 
 IMAGES = (3, 11)  # of the test images
 SETTINGS = [
-    "Trainer.evaluations = []", "Trainer.probes = []", "Trainer.probe_every = 0", "MLflowTracker.enabled = False",
-    "Trainer.device = 'cpu'", "Trainer.precision = 'fp32'", "DigitScenes.img_size = 40",
+    "Monitoring.evaluations = []",
+    "Monitoring.probes = []",
+    "Monitoring.probe_every = 0",
+    "MLflowTracker.enabled = False",
+    "Runtime.device = 'cpu'",
+    "Runtime.precision = 'fp32'",
+    "DigitScenes.img_size = 40",
     "MaskedAutoencoder.img_size = 40",
-]  # fmt: skip
+]
 # 100 patches are half of ImageNet's, and the run has fewer epochs than those between two refreshes of AMT.
 FITTED = {
-    "amt": ["Cached.every = 1", "Cached.start = 1"], "beit": ["Blockwise.min_patches = 8"],
+    "amt": ["Cached.every = 1", "Cached.start = 1"],
+    "beit": ["Blockwise.min_patches = 8"],
     "hardest_blocks": ["Blockwise.min_patches = 8"],
-}  # fmt: skip
+}
 
 
 def snapshots(name: str, steps: int) -> list[Tensor]:
     """[K, C, S, S] at the start, in the middle and at the end: the images with what is masked in gray."""
     epochs = 4
-    fitted = [*FITTED.get(name, []), f"Trainer.epochs = {epochs}", f"DigitScenes.train_size = {64 * steps // epochs}"]
-    trainer = configuration.parse(["quickstart", f"curricula/{name}"], [*SETTINGS, *fitted]).build()
-    step, total, seen = trainer.prepare(), trainer.clock.total_steps, []
+    fitted = [*FITTED.get(name, []), f"Schedule.epochs = {epochs}", f"DigitScenes.train_size = {64 * steps // epochs}"]
+    trainer = parse_config(["quickstart", f"curricula/{name}"], [*SETTINGS, *fitted]).build()
+    step = trainer.prepare()
+    total = trainer.clock.total_steps
+    seen = []
     for number in range(total):
         if number in (0, total // 2, total - 1):
             seen.append(_look(trainer, step.method, number / max(1, total - 1)))
@@ -75,29 +83,29 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("docs/images/policies.png"))
     options = parser.parse_args()
-    looks.check_name(options.out)
+    style.check_name(options.out)
     torch.set_num_threads(1)
-    names = sorted(path.stem for path in (configuration.configs_folder() / "curricula").glob("*.gin"))
+    names = sorted(path.stem for path in (configs_folder() / "curricula").glob("*.gin"))
     names = ["random", *(name for name in names if name != "random")]
     moments = ("start", "middle", "end")
     half = -(-len(names) // 2)
     columns = len(IMAGES) * len(moments)
-    figure = Figure(figsize=(13, 0.95 * half), layout=looks.side_by_side())
+    figure = Figure(figsize=(13, 0.95 * half), layout=style.side_by_side())
     axes = figure.subplots(half, 2 * columns + 1, gridspec_kw={"width_ratios": [1] * columns + [1.5] + [1] * columns})
     for axis in axes.flat:
-        looks.frameless(axis)
+        style.frameless(axis)
     for place, name in enumerate(names):
         side, row = divmod(place, half)
         for moment, pixels in enumerate(snapshots(name, options.steps)):
             for number in range(len(IMAGES)):
                 column = side * (columns + 1) + number * len(moments) + moment
-                looks.show_pixels(axes[row, column], pixels[number])
+                style.show_pixels(axes[row, column], pixels[number])
                 if row == 0:
-                    axes[row, column].set_title(moments[moment], fontsize=looks.SMALL, color=looks.DARK)
+                    axes[row, column].set_title(moments[moment], fontsize=style.SMALL, color=style.DARK)
         first = axes[row, side * (columns + 1)]
-        first.set_ylabel(name, fontsize=looks.SMALL, rotation=0, ha="right", va="center", color=looks.DARK)
+        first.set_ylabel(name, fontsize=style.SMALL, rotation=0, ha="right", va="center", color=style.DARK)
         print(name, flush=True)
-    looks.save(figure, options.out)
+    style.save(figure, options.out)
     print(options.out)
 
 

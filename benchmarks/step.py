@@ -26,8 +26,8 @@ import torch
 from contestants import CONTESTANTS, SIZES, Contestant, build_step, flops_an_image, stepper
 from machine import describe_machine, seconds_of, synchronize
 
-from hpm.devices import choose_device, choose_precision
-from hpm.distributed import Processes
+from hpm.runtime.devices import choose_device, choose_precision
+from hpm.runtime.distributed import DistributedContext
 
 DEFAULT = ("mae", "hpm_alpha_0", "hpm_alpha_0.25", "hpm_alpha_0.5", "predictor_depth_1", "score_every_4", "both")
 
@@ -60,8 +60,12 @@ class Race:
         steps: int = 4,
         **more: Any,
     ) -> None:
-        self.contestants, self.model, self.device = contestants, model, device
-        self.batch_size, self.steps, self.more = batch_size, steps, more
+        self.contestants = contestants
+        self.model = model
+        self.device = device
+        self.batch_size = batch_size
+        self.steps = steps
+        self.more = more
         self.seconds: dict[str, list[float]] = {}
         self.memory: dict[str, int] = {}
         self.first_seconds: dict[str, float] = {}
@@ -114,7 +118,9 @@ class Race:
         synchronize(str(self.device))
         if cuda and not self.contestants[name].graphs:  # whose memory is theirs from the start
             self.memory[name] = torch.cuda.max_memory_allocated(self.device) - kept
-        self._take[name], self._done[name], self.seconds[name] = take, 4, []
+        self._take[name] = take
+        self._done[name] = 4
+        self.seconds[name] = []
         self.first_seconds[name] = time.perf_counter() - started
 
     def _turn(self, name: str) -> None:
@@ -170,7 +176,7 @@ def main() -> None:
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     torch.set_num_threads(options.threads)
-    processes = Processes.from_environment()
+    processes = DistributedContext.from_environment()
     if options.batch_size % processes.world_size:
         parser.error("--batch-size must be a multiple of the processes")
     if options.out and not Path(options.out).absolute().parent.is_dir():
@@ -179,7 +185,7 @@ def main() -> None:
         device = choose_device(options.device, local_rank=processes.local_rank)
         precision = choose_precision(options.precision, device)
     except ValueError as error:
-        parser.error(str(error).replace("Trainer.device =", "--device").replace("Trainer.precision =", "--precision"))
+        parser.error(str(error).replace("Runtime.device =", "--device").replace("Runtime.precision =", "--precision"))
     choices: dict[str, bool | str] = {"no": False, "whole": True, "blocks": "blocks"}
     compile = choices[options.compile]
     race = Race(

@@ -25,9 +25,9 @@ import psutil
 from machine import describe_machine
 from rich.console import Console
 
-from hpm import configuration
-from hpm.runfolder import RunFolder
-from hpm.tracking import MLflowTracker
+from hpm.config import parse_config
+from hpm.runs.run_folder import RunFolder
+from hpm.tracking.mlflow import MLflowTracker
 
 
 class TimedTracker(MLflowTracker):
@@ -72,11 +72,19 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         uri = f"sqlite:///{name}/mlflow.db"
-        config = configuration.parse(["quickstart"], [
-            f"DigitScenes.train_size = {options.images}", f"Trainer.epochs = {options.epochs}",
-            "Trainer.warmup_epochs = 0", "Trainer.probe_every = 0", "Trainer.probes = []", "Trainer.evaluations = []",
-            "Trainer.checkpoint_every = 80", "MLflowTracker.enabled = False",
-        ])  # fmt: skip
+        config = parse_config(
+            ["quickstart"],
+            [
+                f"DigitScenes.train_size = {options.images}",
+                f"Schedule.epochs = {options.epochs}",
+                "Schedule.warmup_epochs = 0",
+                "Monitoring.probe_every = 0",
+                "Monitoring.probes = []",
+                "Monitoring.evaluations = []",
+                "Checkpointing.every = 80",
+                "MLflowTracker.enabled = False",
+            ],
+        )
         trainer = config.build()
         tracker = trainer.tracker = TimedTracker(uri=uri, system_metrics=True)
         folder = RunFolder(Path(name, "run"))
@@ -85,16 +93,28 @@ def main() -> None:
         summary = trainer.fit(folder, Console(file=sys.stderr), name="tracking", parameters=config.parameters())
         processor = time.process_time() - started
     training, told = summary["training_seconds"], {key: round(value, 4) for key, value in tracker.seconds.items()}
-    print(json.dumps({
-        "benchmark": "tracking", **vars(options), "training_seconds": training, "processor_seconds": processor,
-        "steps": summary["steps"], "calls": tracker.calls, "seconds": told,
-        "share_of_training": {
-            "in the training thread": tracker.seconds["calls"] / training,
-            "of the processor beside it, at most":
-                (tracker.seconds["delivering"] + tracker.seconds["system metrics"]) / training,
-        },
-        "machine": describe_machine("cpu"),
-    }, indent=2))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "benchmark": "tracking",
+                **vars(options),
+                "training_seconds": training,
+                "processor_seconds": processor,
+                "steps": summary["steps"],
+                "calls": tracker.calls,
+                "seconds": told,
+                "share_of_training": {
+                    "in the training thread": tracker.seconds["calls"] / training,
+                    "of the processor beside it, at most": (
+                        tracker.seconds["delivering"] + tracker.seconds["system metrics"]
+                    )
+                    / training,
+                },
+                "machine": describe_machine("cpu"),
+            },
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":

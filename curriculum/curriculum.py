@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.mask import Mask, count_masked
 from curriculum.mask_ratio import UniformRatio
@@ -54,10 +54,17 @@ class Curriculum(Scheduled):
     """
 
     def __init__(
-        self, *, scheduler: Scheduler, difficulty: DifficultyEstimator, sampler: Sampler,
-        mask_ratio: Scalar | UniformRatio = 0.75, polarity: str = "hardest", throw_ratio: float = 0.0,
-        blank_ratio: float = 0.0, score_every: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        scheduler: Scheduler,
+        difficulty: DifficultyEstimator,
+        sampler: Sampler,
+        mask_ratio: Scalar | UniformRatio = 0.75,
+        polarity: str = "hardest",
+        throw_ratio: float = 0.0,
+        blank_ratio: float = 0.0,
+        score_every: int = 1,
+    ) -> None:
         _require("scheduler", scheduler, Scheduler)
         _require("difficulty", difficulty, DifficultyEstimator)
         _require("sampler", sampler, Sampler)
@@ -91,9 +98,13 @@ class Curriculum(Scheduled):
         if score_every > 1 and sampler.needs_scores(0.0, 1):
             name = type(sampler).__name__
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
-        self.scheduler, self.difficulty, self.sampler = scheduler, difficulty, sampler
-        self.polarity, self.score_every = polarity, score_every
-        self.throw_ratio, self.blank_ratio = float(throw_ratio), float(blank_ratio)
+        self.scheduler = scheduler
+        self.difficulty = difficulty
+        self.sampler = sampler
+        self.polarity = polarity
+        self.score_every = score_every
+        self.throw_ratio = float(throw_ratio)
+        self.blank_ratio = float(blank_ratio)
         self.scores: Tensor | None = None
         # Bounds that time alone can break are found now, not in the middle of a run.
         for percent in range(101):
@@ -139,7 +150,7 @@ class Curriculum(Scheduled):
         """How many of V visible patches are hidden by a mask token."""
         return int(num_visible * self.blank_ratio)
 
-    def asks_teacher(self, progress: float, num_patches: int) -> bool:
+    def needs_scores_at(self, progress: float, num_patches: int) -> bool:
         """Whether drawing at this progress runs the difficulty estimator; at the mean ratio where chance decides it."""
         return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
 
@@ -168,11 +179,11 @@ class Curriculum(Scheduled):
             raise ValueError(f"Quotas.parts = {most} must be at least Parts.parts = {parts}")
         name = type(self.difficulty).__name__
         for capability in self.difficulty.needs:
-            reason = "there is no teacher" if teacher is None else teacher.cannot(capability)
+            reason = "there is no teacher" if teacher is None else teacher.unsupported_reason(capability)
             if reason:
                 raise ValueError(f"Curriculum.difficulty = {name} needs the teacher's {capability}, but {reason}")
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, setting: TrainingContext) -> None:
         """Tell the difficulty what it will be asked about. Once, before the first draw of a training run."""
         self.difficulty.prepare(setting)
 
@@ -201,9 +212,13 @@ class Curriculum(Scheduled):
             self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(_DIFFICULTY_STREAM))
             priority_NL = self.scores if self.polarity == "hardest" else -self.scores
         mask = sampler(
-            priority_NL, alpha=alpha, num_masked=num_masked, grid=batch.grid, noise=noise,
+            priority_NL,
+            alpha=alpha,
+            num_masked=num_masked,
+            grid=batch.grid,
+            noise=noise,
             num_thrown=self.count_thrown(num_patches),
-        )  # fmt: skip
+        )
         if not self.blank_ratio:
             return mask
         chance_NV = random_keys(noise.fold(_BLANK_STREAM).bits(mask.num_visible))

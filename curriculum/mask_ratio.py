@@ -28,7 +28,9 @@ class UniformRatio:
             raise ValueError(f"UniformRatio.low = {low} and UniformRatio.high = {high} must satisfy 0 < low < high < 1")
         if levels < 2:
             raise ValueError(f"UniformRatio.levels = {levels} must be at least 2; a number stays where it is")
-        self.low, self.high, self.levels = float(low), float(high), levels
+        self.low = float(low)
+        self.high = float(high)
+        self.levels = levels
         self.values = tuple(low + (high - low) * (level + 0.5) / levels for level in range(levels))
 
     @property

@@ -1,6 +1,6 @@
 """What a difficulty estimator may ask of a teacher.
 
-A protocol: `hpm.teacher.MovingAverageTeacher` implements it, and so may anything else. Each method is one forward
+A protocol: `hpm.methods.ema_teacher.EMATeacher` implements it, and so may anything else. Each method is one forward
 pass of just the parts it needs, without gradients, so that a teacher computes only what somebody asks for.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.
@@ -19,7 +19,7 @@ from curriculum.mask import Mask
 class Teacher(Protocol):
     """A frozen model that looks at images for the curriculum."""
 
-    def cannot(self, capability: str) -> str | None:
+    def unsupported_reason(self, capability: str) -> str | None:
         """Why this teacher has no `capability` (the name of a method below), or None where it has it."""
 
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpm import __version__
-from hpm.errors import Elsewhere, Interrupted, Notice, TrainingError, UserError
+from hpm.errors import Interrupted, MainProcessError, Notice, TrainingError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hpm.configuration import Config
-    from hpm.runfolder import RunFolder
+    from hpm.config import Config
+    from hpm.runs.run_folder import RunFolder
 
 app = typer.Typer(
     help="Pre-train masked autoencoders under a curriculum of masks.",
@@ -83,10 +83,10 @@ def pretrain(
     """
     from rich.console import Console
 
-    from hpm.distributed import Processes
-    from hpm.runfolder import RunFolder
+    from hpm.runs.run_folder import RunFolder
+    from hpm.runtime.distributed import DistributedContext
 
-    processes = Processes.from_environment()
+    processes = DistributedContext.from_environment()
     if processes.restarts and output is None:
         raise UserError("torchrun starts processes again that fail; give the run an --output to go on with")
     resume = resume or processes.restarts > 0
@@ -105,28 +105,34 @@ def pretrain(
 
 
 def _has_checkpoint(output: Path) -> bool:
-    from hpm import checkpoint
-    from hpm.runfolder import RunFolder
+    from hpm.runs import checkpoint
+    from hpm.runs.run_folder import RunFolder
 
-    return bool(checkpoint.found(RunFolder(output).checkpoints))
+    return bool(checkpoint.list_checkpoints(RunFolder(output).checkpoints))
 
 
 def _origin(output: Path) -> Path | None:
-    from hpm.runfolder import RunFolder
+    from hpm.runs.run_folder import RunFolder
 
     origin = RunFolder(output).started_from()
     return None if origin is None else Path(origin)
 
 
 def _pretrain(
-    console: Console, configs: list[str], bindings: list[str], output: Path | None, *, resume: bool,
-    init_from: Path | None, dry_run: bool,
-) -> None:  # fmt: skip
-    from hpm import configuration
-    from hpm.runfolder import RunFolder
+    console: Console,
+    configs: list[str],
+    bindings: list[str],
+    output: Path | None,
+    *,
+    resume: bool,
+    init_from: Path | None,
+    dry_run: bool,
+) -> None:
+    from hpm.config import parse_config
+    from hpm.runs.run_folder import RunFolder
 
     with console.status("starting ..."):
-        config = configuration.parse(configs, bindings)
+        config = parse_config(configs, bindings)
         trainer = config.build()
         trainer.method.target.load()
         lines = [] if init_from is None else trainer.start_from(init_from)
@@ -156,9 +162,9 @@ def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
 
 def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
     """A resumed run repeats the uninterrupted one: what would make it another is refused."""
-    from hpm import configuration
+    from hpm.config import resume_changes
 
-    refused, rounding = configuration.changes(folder.saved_config(), config.text())
+    refused, rounding = resume_changes(folder.saved_config(), config.text())
     if refused:
         raise UserError(
             f"--resume repeats the run exactly, but its configuration differs from {folder.config}:\n"
@@ -173,7 +179,7 @@ def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
 def _run(console: Console, config: Config, trainer: Any, folder: RunFolder, *, name: str, resume: bool) -> None:
     import json
 
-    from hpm.summary import show_summary
+    from hpm.commands.run_summary import show_summary
 
     if resume and folder.summary.is_file():
         console.print(f"the run in {folder.path} is complete")
@@ -214,7 +220,7 @@ def notices_to(console: Console) -> Iterator[None]:
 
 
 def _describe(console: Console, trainer: Any) -> None:
-    from hpm.summary import describe
+    from hpm.commands.run_summary import describe
 
     console.print(describe(trainer), highlight=False)
 
@@ -242,16 +248,22 @@ def evaluate(
     """
     from rich.console import Console
 
-    from hpm.distributed import Processes
-    from hpm.evaluate import evaluate as run_protocols
+    from hpm.commands.evaluate import evaluate as run_protocols
+    from hpm.runtime.distributed import DistributedContext
 
-    processes = Processes.from_environment()
+    processes = DistributedContext.from_environment()
     console = Console(quiet=not processes.is_main)
     with notices_to(console):
         run_protocols(
-            model, console, protocols=[name.strip() for name in protocol.split(",")], configs=configs or [],
-            bindings=binding or [], weights=weights, seeds=seeds, processes=processes,
-        )  # fmt: skip
+            model,
+            console,
+            protocols=[name.strip() for name in protocol.split(",")],
+            configs=configs or [],
+            bindings=binding or [],
+            weights=weights,
+            seeds=seeds,
+            processes=processes,
+        )
     processes.disconnect()
 
 
@@ -273,10 +285,10 @@ def plan(
 
     from rich.console import Console
 
-    from hpm import configuration
-    from hpm import plan as planning
+    from hpm.config import parse_config
+    from hpm.planning import plan as planning
 
-    made = planning.make(configuration.parse(configs, binding or []), gpus=gpus, device=device, images=images, mfu=mfu)
+    made = planning.make(parse_config(configs, binding or []), gpus=gpus, device=device, images=images, mfu=mfu)
     if as_json:
         typer.echo(json.dumps(asdict(made), indent=2))
     else:
@@ -301,14 +313,22 @@ def visualize(
     """Draw what a model sees, reconstructs, expects to be hard, finds hard and attends to; or how it got there."""
     from rich.console import Console
 
-    from hpm.pictures.command import visualize as draw
+    from hpm.commands.visualize import visualize as draw
 
     if strip and timeline:
         raise UserError("--strip and --timeline are two pictures; ask for one of them")
     console, kind = Console(), "strip" if strip else "timeline" if timeline else "sheet"
     with notices_to(console):
-        draw(model, console, kind=kind, configs=configs or [], bindings=binding or [], images=images, count=count,
-             out=out)  # fmt: skip
+        draw(
+            model,
+            console,
+            kind=kind,
+            configs=configs or [],
+            bindings=binding or [],
+            images=images,
+            count=count,
+            out=out,
+        )
 
 
 @app.command()
@@ -327,12 +347,21 @@ def export(
     """Write a trained encoder for timm, as plain weights, or for ONNX."""
     from rich.console import Console
 
-    from hpm.export import export as write
+    from hpm.commands.export import export as write
 
     console = Console()
     with notices_to(console):
-        write(model, out, console, to=to, configs=configs or [], bindings=binding or [], pool=pool, weights=weights,
-              whole=whole)  # fmt: skip
+        write(
+            model,
+            out,
+            console,
+            to=to,
+            configs=configs or [],
+            bindings=binding or [],
+            pool=pool,
+            weights=weights,
+            whole=whole,
+        )
 
 
 @app.command()
@@ -350,13 +379,22 @@ def embed(
     """Compute the features of a folder's images, at constant memory; unreadable images are named and left out."""
     from rich.console import Console
 
-    from hpm.embed import embed as compute
+    from hpm.commands.embed import embed as compute
 
     *configs, folder = configs_and_folder
     console = Console()
     with notices_to(console):
-        compute(model, Path(folder), out, console, configs=configs, bindings=binding or [], pool=pool, weights=weights,
-                batch_size=batch_size)  # fmt: skip
+        compute(
+            model,
+            Path(folder),
+            out,
+            console,
+            configs=configs,
+            bindings=binding or [],
+            pool=pool,
+            weights=weights,
+            batch_size=batch_size,
+        )
 
 
 @app.command("list")
@@ -371,12 +409,12 @@ def list_parts(
     from rich.console import Console
     from rich.table import Table
 
-    from hpm import configuration
+    from hpm.config import configurables, imported_configurables, parse_config
 
-    parts: dict[str, list[type]] = configuration.parts()
+    parts: dict[str, list[type]] = configurables()
     if configs:
-        configuration.parse(configs)
-        if imported := configuration.imported_parts():
+        parse_config(configs)
+        if imported := imported_configurables():
             parts["imported by the config"] = imported
     console = Console()
     for kind, classes in parts.items():
@@ -396,21 +434,21 @@ def list_parts(
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
 
 
-def end_in_a_sentence(command: typer.Typer) -> None:
+def run_cli(command: typer.Typer) -> None:
     """Run a command; mistakes of the user end in one sentence and an exit code, not in a traceback."""
     try:
         command(standalone_mode=True)
     except (UserError, TrainingError, Interrupted) as error:
         code, word = next(told for kind, told in _EXIT_CODES.items() if isinstance(error, kind))
         rank = os.environ.get("RANK", "0")
-        if not isinstance(error, Elsewhere):
+        if not isinstance(error, MainProcessError):
             typer.secho(f"{word}: {error}" if rank == "0" else f"process {rank}, {word}: {error}", fg="red", err=True)
         raise SystemExit(code) from None
 
 
 def main() -> None:
     """Entry point."""
-    end_in_a_sentence(app)
+    run_cli(app)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ class UserError(Exception):
     """Bad input: a binding, file or value. The command line prints the message alone and exits with code 2."""
 
 
-class Elsewhere(UserError):
+class MainProcessError(UserError):
     """The main process found a mistake, and tells it."""
 
 

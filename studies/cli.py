@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpm.cli import end_in_a_sentence, notices_to
+from hpm.cli import notices_to, run_cli
 from hpm.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from studies.launch import Launch
+    from studies.execution.launcher import Launch
 
 app = typer.Typer(
-    help="Ablations, searches and comparisons of curricula.", no_args_is_help=True, add_completion=False,
+    help="Ablations, searches and comparisons of curricula.",
+    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 
 DEFAULT_STORAGE = "sqlite:///runs/studies.db"
 Configs = Annotated[list[str], typer.Argument(metavar="CONFIG...", help="The study's gin file; more go over it.")]
@@ -31,7 +33,9 @@ Storage = Annotated[
 ]
 Output = Annotated[Path | None, typer.Option(help="The folder of its runs; by default runs/STUDY.")]
 Workers = Annotated[int, typer.Option(help="Runs that train at the same time, each on its own device.")]
-Processes = Annotated[int, typer.Option(help="Processes, and devices, of each run; more than one through torchrun.")]
+DistributedContext = Annotated[
+    int, typer.Option(help="DistributedContext, and devices, of each run; more than one through torchrun.")
+]
 Timeout = Annotated[float | None, typer.Option(help="Seconds after which no further trial is started.")]
 Heartbeat = Annotated[int, typer.Option(help="Seconds between a running trial's signs of life.")]
 Grace = Annotated[int, typer.Option(help="Seconds without one after which another worker takes the trial over.")]
@@ -41,20 +45,40 @@ Poll = Annotated[float, typer.Option(hidden=True)]
 
 @app.command()
 def ablate(
-    configs: Configs, binding: Bindings = None, study: StudyName = None, storage: Storage = DEFAULT_STORAGE,
-    output: Output = None, workers: Workers = 1, processes: Processes = 1, timeout: Timeout = None,
-    heartbeat: Heartbeat = 60, grace: Grace = 300, retries: Retries = 3, poll: Poll = 1.0,
-) -> None:  # fmt: skip
+    configs: Configs,
+    binding: Bindings = None,
+    study: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    output: Output = None,
+    workers: Workers = 1,
+    processes: DistributedContext = 1,
+    timeout: Timeout = None,
+    heartbeat: Heartbeat = 60,
+    grace: Grace = 300,
+    retries: Retries = 3,
+    poll: Poll = 1.0,
+) -> None:
     """Train every variant with every seed.
 
     The same command goes on with a study that was stopped, and tries once more what failed.
     """
-    from studies.launch import Launch
+    from studies.execution.launcher import Launch
 
     launch = Launch(
-        "ablation", tuple(configs), tuple(binding or ()), study, storage, output, workers, processes, heartbeat, grace,
-        retries, timeout, poll,
-    )  # fmt: skip
+        "ablation",
+        tuple(configs),
+        tuple(binding or ()),
+        study,
+        storage,
+        output,
+        workers,
+        processes,
+        heartbeat,
+        grace,
+        retries,
+        timeout,
+        poll,
+    )
     _run(launch, None)
 
 
@@ -62,27 +86,46 @@ def ablate(
 def search(
     configs: Configs,
     trials: Annotated[int, typer.Option(help="How many trials the study is to have in all.")],
-    binding: Bindings = None, study: StudyName = None, storage: Storage = DEFAULT_STORAGE, output: Output = None,
-    workers: Workers = 1, processes: Processes = 1, timeout: Timeout = None, heartbeat: Heartbeat = 60,
-    grace: Grace = 300, retries: Retries = 3, poll: Poll = 1.0,
-) -> None:  # fmt: skip
+    binding: Bindings = None,
+    study: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    output: Output = None,
+    workers: Workers = 1,
+    processes: DistributedContext = 1,
+    timeout: Timeout = None,
+    heartbeat: Heartbeat = 60,
+    grace: Grace = 300,
+    retries: Retries = 3,
+    poll: Poll = 1.0,
+) -> None:
     """Search a space of bindings; the best setting is written as a config that `hpm pretrain` runs."""
-    from studies.launch import Launch
+    from studies.execution.launcher import Launch
 
     if trials < 1:
         raise UserError(f"--trials {trials} must be at least 1")
     launch = Launch(
-        "search", tuple(configs), tuple(binding or ()), study, storage, output, workers, processes, heartbeat, grace,
-        retries, timeout, poll,
-    )  # fmt: skip
+        "search",
+        tuple(configs),
+        tuple(binding or ()),
+        study,
+        storage,
+        output,
+        workers,
+        processes,
+        heartbeat,
+        grace,
+        retries,
+        timeout,
+        poll,
+    )
     _run(launch, trials)
 
 
 def _run(launch: Launch, trials: int | None) -> None:
     from rich.console import Console
 
-    from studies.finish import finish
-    from studies.launch import start
+    from studies.execution.finish import finish
+    from studies.execution.launcher import start
 
     console = Console()
     with notices_to(console):
@@ -103,8 +146,8 @@ def compare_command(
     """Compare variants over seeds: means, paired differences, tests, costs, and what to beware of."""
     from rich.console import Console
 
-    from studies.finish import compare_sources
-    from studies.storage import open_storage
+    from studies.execution.finish import compare_sources
+    from studies.execution.storage import open_storage
 
     if direction not in (None, "maximize", "minimize"):
         raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")
@@ -115,29 +158,57 @@ def compare_command(
     console = Console(stderr=markdown or csv)
     with notices_to(console):
         compare_sources(
-            there, names, console, metric=metric, against=against, direction=direction, output=output,
-            as_markdown=markdown, as_csv=csv,
-        )  # fmt: skip
+            there,
+            names,
+            console,
+            metric=metric,
+            against=against,
+            direction=direction,
+            output=output,
+            as_markdown=markdown,
+            as_csv=csv,
+        )
 
 
 @app.command(hidden=True)
 def work(
-    kind: str, configs: Configs, worker: Annotated[int, typer.Option()], binding: Bindings = None,
-    study: StudyName = None, storage: Storage = DEFAULT_STORAGE, output: Output = None, workers: Workers = 1,
-    processes: Processes = 1, timeout: Timeout = None, heartbeat: Heartbeat = 60, grace: Grace = 300,
-    retries: Retries = 3, poll: Poll = 1.0,
-) -> None:  # fmt: skip
+    kind: str,
+    configs: Configs,
+    worker: Annotated[int, typer.Option()],
+    binding: Bindings = None,
+    study: StudyName = None,
+    storage: Storage = DEFAULT_STORAGE,
+    output: Output = None,
+    workers: Workers = 1,
+    processes: DistributedContext = 1,
+    timeout: Timeout = None,
+    heartbeat: Heartbeat = 60,
+    grace: Grace = 300,
+    retries: Retries = 3,
+    poll: Poll = 1.0,
+) -> None:
     """One worker of a study; `ablate` and `search` start as many as they are told."""
     from rich.console import Console
 
-    from studies.launch import Launch
-    from studies.launch import work as take_part
-    from studies.worker import Stopped
+    from studies.execution.launcher import Launch
+    from studies.execution.launcher import work as take_part
+    from studies.execution.worker import Stopped
 
     launch = Launch(
-        kind, tuple(configs), tuple(binding or ()), study, storage, output, workers, processes, heartbeat, grace,
-        retries, timeout, poll,
-    )  # fmt: skip
+        kind,
+        tuple(configs),
+        tuple(binding or ()),
+        study,
+        storage,
+        output,
+        workers,
+        processes,
+        heartbeat,
+        grace,
+        retries,
+        timeout,
+        poll,
+    )
     console = Console()
     with notices_to(console):
         try:
@@ -152,4 +223,4 @@ def _line(console: Console, worker: int) -> Any:
 
 def main() -> None:
     """Entry point: mistakes of the user end in one sentence and an exit code, not in a traceback."""
-    end_in_a_sentence(app)
+    run_cli(app)

@@ -41,12 +41,12 @@ MaskedAutoencoder.decoder_embed_dim = 16
 MaskedAutoencoder.decoder_depth = 1
 MaskedAutoencoder.decoder_num_heads = 2
 MaskedAutoencoder.loss_predictor_depth = 1
-Trainer.epochs = 4
-Trainer.batch_size = 16
-Trainer.blr = 1e-3
-Trainer.warmup_epochs = 1
-Trainer.log_every = 4
-Trainer.checkpoint_every = 7
+Schedule.epochs = 4
+Schedule.batch_size = 16
+Schedule.blr = 1e-3
+Schedule.warmup_epochs = 1
+Monitoring.log_every = 4
+Checkpointing.every = 7
 MLflowTracker.enabled = False
 """
 
@@ -59,7 +59,7 @@ def _one_thread() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs the real Fashion-MNIST where it is not installed; no test downloads it."""
-    from hpm.data.fashion_mnist import SYSTEM_FOLDER
+    from hpm.data.sources.fashion_mnist import SYSTEM_FOLDER
 
     if item.get_closest_marker("needs_fashion_mnist") and not SYSTEM_FOLDER.is_dir():
         pytest.skip("needs Debian's package dataset-fashion-mnist")
@@ -82,7 +82,7 @@ def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Has random images stand in for Fashion-MNIST, installed or not; returns their folder."""
-    monkeypatch.setattr("hpm.data.fashion_mnist.SYSTEM_FOLDER", fashion_mnist_files)
+    monkeypatch.setattr("hpm.data.sources.fashion_mnist.SYSTEM_FOLDER", fashion_mnist_files)
     return fashion_mnist_files
 
 
@@ -147,7 +147,7 @@ def hpm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
 @pytest.fixture
 def same_end(hpm: Callable[..., int]) -> Callable[[Path], None]:
     """Checks that a run of 20 steps, resumed from its checkpoint after 10, ends with the same bits."""
-    from hpm.checkpoint import Checkpoint, found
+    from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
     def check(run: Path) -> None:
         half = run.with_name("half")
@@ -155,7 +155,7 @@ def same_end(hpm: Callable[..., int]) -> Callable[[Path], None]:
         shutil.rmtree(half / "checkpoints" / "checkpoint-00000020")
         (half / "summary.json").unlink()
         assert hpm("pretrain", "--resume", "--output", half) == 0
-        whole, again = (Checkpoint(found(folder / "checkpoints")[0]) for folder in (run, half))
+        whole, again = (Checkpoint(list_checkpoints(folder / "checkpoints")[0]) for folder in (run, half))
         assert whole.values["step"] == again.values["step"] == 20
         assert set(whole.names()) == set(again.names())
         for name in whole.names():

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from hpm import configuration
+from hpm.config import configs_folder, parse_config
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "curricula.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
 def test_parts_of_ones_own(
-    hpm: Callable[..., int], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hpm: Callable[..., int],
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     (module,) = [block for language, block in BLOCKS if language == "python" and "class Breathing" in block]
     (suite,) = [block for language, block in BLOCKS if language == "python" and "class TestBreathing" in block]
     (config,) = [block for language, block in BLOCKS if not language and "import my_masks" in block]
@@ -43,12 +46,12 @@ def test_parts_of_ones_own(
 def test_a_scheduled_ratio(tiny: Path, hpm: Callable[..., int], tmp_path: Path) -> None:
     (ratio,) = [block for language, block in BLOCKS if not language and "ratio/Stepped" in block]
     (tmp_path / "ratio.gin").write_text(f"include 'tiny.gin'\n{ratio}")
-    curriculum = configuration.parse([str(tmp_path / "ratio.gin")]).build().method.curriculum
+    curriculum = parse_config([str(tmp_path / "ratio.gin")]).build().method.curriculum
     assert [curriculum.count_masked(100, progress) for progress in (0.0, 0.3, 0.6, 1.0)] == [54, 62, 69, 77]
     assert hpm("pretrain", "ratio.gin", "--output", "run") == 0
 
 
 def test_every_curriculum_is_in_the_table() -> None:
     cells = " ".join(line.split("|")[1] for line in GUIDE.splitlines() if line.startswith("| `"))
-    configs = configuration.configs_folder() / "curricula"
+    configs = configs_folder() / "curricula"
     assert set(re.findall(r"`(\w+)`", cells)) == {path.stem for path in configs.glob("*.gin")}

@@ -54,7 +54,7 @@ VALUED = {"-b", "--output", "--init-from", "--gpus", "--device"}
 
 
 def test_commands_name_configs_that_exist() -> None:
-    from hpm.configuration import find_config
+    from hpm.config import find_config
 
     text = README + (Path(__file__).parents[1] / "docs" / "training.md").read_text()
     commands = re.findall(r"^(?:torchrun.*-m )?hpm (?:pretrain|plan) (.*)$", text, flags=re.MULTILINE)

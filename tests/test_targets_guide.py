@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpm import configuration
+from hpm.config import configs_folder, configurables, parse_config
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "targets.md").read_text()
 
@@ -17,22 +17,23 @@ def test_a_target_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Pat
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
     (tmp_path / "my_target.py").write_text(code)
     (tmp_path / "my.gin").write_text("import my_target\ninclude 'tiny.gin'\nMethod.target = @MeanColor()\n")
-    assert hpm("pretrain", "my.gin", "--output", "run", "-b", "Trainer.epochs = 2") == 0
+    assert hpm("pretrain", "my.gin", "--output", "run", "-b", "Schedule.epochs = 2") == 0
     assert hpm("visualize", "run", "--count", "1") == 0
 
 
-@pytest.mark.parametrize("block", [text for text in re.findall(r"```\n(.*?)```", GUIDE, flags=re.DOTALL)
-                                   if text.startswith("Method.")])  # fmt: skip
+@pytest.mark.parametrize(
+    "block", [text for text in re.findall(r"```\n(.*?)```", GUIDE, flags=re.DOTALL) if text.startswith("Method.")]
+)
 def test_its_configs_parse(block: str, tiny: Path) -> None:
     path = tiny.with_name("block.gin")
     path.write_text(f"include '{tiny}'\n{block}")
-    configuration.parse([str(path)])
+    parse_config([str(path)])
 
 
 def test_every_part_and_recipe_is_named() -> None:
-    parts = configuration.parts()
+    parts = configurables()
     for cls in (*parts["targets"], *parts["prediction losses"]):
         assert f"| `{cls.__name__}` |" in GUIDE
-    recipes = {path.stem for path in (configuration.configs_folder() / "recipes").glob("*.gin")}
+    recipes = {path.stem for path in (configs_folder() / "recipes").glob("*.gin")}
     others = {name for name in recipes if "_" in name and not re.fullmatch(r"(mae|hpm)_vit_[a-z]+_\d+", name)}
     assert others == set(re.findall(r"`(\w+_(?:base)_\d+)`", GUIDE))

@@ -12,7 +12,7 @@ trained         AdaMAE, ADIOS, CLMAE: networks beside the model
 """
 
 from curriculum.difficulty.attention import Attention
-from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.difficulty.cached import Cached
 from curriculum.difficulty.combined import Mixture, Smoothed, Switched
 from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
@@ -38,10 +38,10 @@ __all__ = [
     "PixelEntropy",
     "PixelVariance",
     "PredictedLoss",
-    "Setting",
     "Smoothed",
     "Switched",
     "TrainedDifficulty",
+    "TrainingContext",
     "TrueLoss",
     "Uniform",
 ]

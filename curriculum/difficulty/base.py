@@ -15,7 +15,7 @@ from curriculum.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingContext:
     """The training run that an estimator is part of.
 
     Args:
@@ -74,5 +74,5 @@ class DifficultyEstimator(Scheduled, ABC):
             ValueError: where they cannot.
         """
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, setting: TrainingContext) -> None:
         """Make what is kept between batches; called once, before training starts or goes on."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.difficulty.combined import Combination
 from curriculum.noise import Noise
 from curriculum.teacher import Teacher
@@ -59,7 +59,7 @@ class Cached(Combination):
 
     def __init__(
         self, *, estimator: DifficultyEstimator, every: int = 40, period: str = "epoch", start: int = 0
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(estimators=[estimator])
         if every < 1:
             raise ValueError(f"Cached.every = {every} must be at least 1")
@@ -67,10 +67,12 @@ class Cached(Combination):
             raise ValueError(f"Cached.period = {period!r} is unknown; choose {' or '.join(PERIODS)}")
         if start < 0:
             raise ValueError(f"Cached.start = {start} must be at least 0")
-        self.every, self.period, self.start = every, period, start
+        self.every = every
+        self.period = period
+        self.start = start
         self._steps_per_epoch = 1
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, setting: TrainingContext) -> None:
         """Make room for every image of the training split."""
         super().prepare(setting)
         self._steps_per_epoch = setting.steps_per_epoch
@@ -78,9 +80,10 @@ class Cached(Combination):
         self.module = nn.Module()
         for name, kept in (
             ("scores", torch.full((count, num_patches), float("nan"), dtype=torch.float16)),
-            ("scale", torch.ones(count)), ("boxes", torch.ones(count, 4)),
+            ("scale", torch.ones(count)),
+            ("boxes", torch.ones(count, 4)),
             ("flips", torch.zeros(count, dtype=torch.bool)),
-        ):  # fmt: skip
+        ):
             self.module.register_buffer(name, kept.to(setting.device))
 
     def asks(self, step: int) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.noise import Noise
 from curriculum.samplers.base import ranks
 from curriculum.schedulers import Scheduler, values_of
@@ -49,7 +49,7 @@ class Combination(DifficultyEstimator):
         for estimator in self.estimators:
             estimator.check(num_patches, num_masked)
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, setting: TrainingContext) -> None:
         """Prepare each."""
         for estimator in self.estimators:
             estimator.prepare(setting)
@@ -66,9 +66,7 @@ class Mixture(Combination):
         weights: one for each, positive; None for equal ones.
     """
 
-    def __init__(
-        self, *, estimators: Sequence[DifficultyEstimator], weights: Sequence[float] | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, *, estimators: Sequence[DifficultyEstimator], weights: Sequence[float] | None = None) -> None:
         super().__init__(estimators=estimators)
         weights = [1.0] * len(estimators) if weights is None else weights
         if len(weights) != len(estimators) or min(weights) <= 0:

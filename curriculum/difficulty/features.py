@@ -58,7 +58,8 @@ class Parts(DifficultyEstimator):
             raise ValueError(f"Parts.parts = {parts} must be at least 1")
         if iterations < 0:
             raise ValueError(f"Parts.iterations = {iterations} must be at least 0")
-        self.parts, self.iterations = parts, iterations
+        self.parts = parts
+        self.iterations = iterations
 
     def check(self, num_patches: int, num_masked: int) -> None:
         """Refuse more parts than patches."""

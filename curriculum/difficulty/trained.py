@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.mask import Mask
 from curriculum.noise import Noise
 from curriculum.schedulers import Scalar, values_of
@@ -37,7 +37,7 @@ class PatchNetwork(nn.Module):
 
     def __init__(
         self, *, in_chans: int, patch_size: int, num_patches: int, width: int, depth: int, outputs: int, seed: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed % 2**63)
@@ -45,11 +45,16 @@ class PatchNetwork(nn.Module):
             self.positions = nn.Parameter(torch.randn(1, num_patches, width) * 0.02)
             self.layers = nn.ModuleList(
                 nn.TransformerEncoderLayer(
-                    width, max(1, width // 32), 4 * width, dropout=0.0, activation="gelu", batch_first=True,
+                    width,
+                    max(1, width // 32),
+                    4 * width,
+                    dropout=0.0,
+                    activation="gelu",
+                    batch_first=True,
                     norm_first=True,
                 )
                 for _ in range(depth)
-            )  # fmt: skip
+            )
             self.norm = nn.LayerNorm(width)
             self.head = nn.Linear(width, outputs)
             nn.init.normal_(self.head.weight, std=0.02)  # every patch much alike at first
@@ -78,7 +83,7 @@ class TrainedDifficulty(DifficultyEstimator):
 
     def __init__(
         self, *, width: int = 96, depth: int = 1, lr: float = 1e-4, weight_decay: float = 0.0, outputs: int = 1
-    ) -> None:  # fmt: skip
+    ) -> None:
         owner = type(self).__name__
         if width < 32 or width % 32:
             raise ValueError(f"{owner}.width = {width} must be a multiple of 32")
@@ -86,15 +91,23 @@ class TrainedDifficulty(DifficultyEstimator):
             raise ValueError(f"{owner}.depth = {depth} must be at least 1")
         if lr <= 0 or weight_decay < 0:
             raise ValueError(f"{owner}.lr = {lr} must be positive and {owner}.weight_decay = {weight_decay} at least 0")
-        self.width, self.depth, self.outputs = width, depth, outputs
-        self.lr, self.weight_decay = float(lr), float(weight_decay)
+        self.width = width
+        self.depth = depth
+        self.outputs = outputs
+        self.lr = float(lr)
+        self.weight_decay = float(weight_decay)
 
-    def prepare(self, setting: Setting) -> None:
+    def prepare(self, setting: TrainingContext) -> None:
         """Make the network."""
         network = PatchNetwork(
-            in_chans=setting.in_chans, patch_size=setting.patch_size, num_patches=setting.grid[0] * setting.grid[1],
-            width=self.width, depth=self.depth, outputs=self.outputs, seed=setting.seed,
-        )  # fmt: skip
+            in_chans=setting.in_chans,
+            patch_size=setting.patch_size,
+            num_patches=setting.grid[0] * setting.grid[1],
+            width=self.width,
+            depth=self.depth,
+            outputs=self.outputs,
+            seed=setting.seed,
+        )
         self.module = network.to(setting.device)
 
     def outputs_of(self, batch: Batch) -> Tensor:
@@ -194,9 +207,15 @@ class ADIOS(_SoftMasks):
     """
 
     def __init__(
-        self, *, masks: int = 4, penalty: float = 0.1, width: int = 96, depth: int = 1, lr: float = 1e-4,
+        self,
+        *,
+        masks: int = 4,
+        penalty: float = 0.1,
+        width: int = 96,
+        depth: int = 1,
+        lr: float = 1e-4,
         weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if masks < 2:
             raise ValueError(f"ADIOS.masks = {masks} must be at least 2")
         if penalty < 0:
@@ -227,15 +246,22 @@ class CLMAE(_SoftMasks):
     """
 
     def __init__(
-        self, *, factor: Scalar = -1.0, penalty: float = 1.0, width: int = 96, depth: int = 1, lr: float = 1e-4,
+        self,
+        *,
+        factor: Scalar = -1.0,
+        penalty: float = 1.0,
+        width: int = 96,
+        depth: int = 1,
+        lr: float = 1e-4,
         weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if any(not -1 <= value <= 1 for value in values_of(factor)):
             raise ValueError(f"CLMAE.factor = {factor} must stay in [-1, 1]: 1 is a partner, -1 an adversary")
         if penalty < 0:
             raise ValueError(f"CLMAE.penalty = {penalty} must not be negative")
         super().__init__(width=width, depth=depth, lr=lr, weight_decay=weight_decay)
-        self.factor, self.penalty = factor, float(penalty)
+        self.factor = factor
+        self.penalty = float(penalty)
 
     def loss(self, batch: Batch, mask: Mask, true_NM: Tensor, noise: Noise) -> Tensor:
         assert isinstance(self.factor, float | int)  # `at` has put the scheduler's value here

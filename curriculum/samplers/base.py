@@ -50,9 +50,15 @@ class Sampler(Scheduled, ABC):
         """
 
     def __call__(
-        self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise,
+        self,
+        scores_NL: Tensor | None,
+        *,
+        alpha: float,
+        num_masked: int,
+        grid: tuple[int, int],
+        noise: Noise,
         num_thrown: int = 0,
-    ) -> Mask:  # fmt: skip
+    ) -> Mask:
         """Draw a mask; see `keys`. The `num_thrown` patches with the next largest keys are thrown away."""
         keys_NL = self.keys(scores_NL, alpha=alpha, num_masked=num_masked, grid=grid, noise=noise)
         return Mask.from_keys(keys_NL, num_masked, num_thrown)

@@ -51,9 +51,13 @@ def rectangles(grid: tuple[int, int], top_N: Tensor, left_N: Tensor, height_N: T
 
 
 def place(
-    scores_NRK: Tensor | None, grid: tuple[int, int], height_N: Tensor, width_N: Tensor, uniform_N3: Tensor,
+    scores_NRK: Tensor | None,
+    grid: tuple[int, int],
+    height_N: Tensor,
+    width_N: Tensor,
+    uniform_N3: Tensor,
     alpha: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Where each image's window goes: with probability alpha over the hardest patches, else anywhere that it fits.
 
     Args:
@@ -109,7 +113,9 @@ class Blockwise(Sampler):
             raise ValueError(f"Blockwise.min_aspect = {min_aspect} must lie in (0, 1]")
         if attempts < 1:
             raise ValueError(f"Blockwise.attempts = {attempts} must be at least 1")
-        self.min_patches, self.min_aspect, self.attempts = min_patches, float(min_aspect), attempts
+        self.min_patches = min_patches
+        self.min_aspect = float(min_aspect)
+        self.attempts = attempts
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return alpha > 0
@@ -174,17 +180,26 @@ class MultiBlock(Sampler):
     """
 
     def __init__(
-        self, *, targets: int = 4, scale: tuple[float, float] = (0.15, 0.2), aspect: tuple[float, float] = (0.75, 1.5),
+        self,
+        *,
+        targets: int = 4,
+        scale: tuple[float, float] = (0.15, 0.2),
+        aspect: tuple[float, float] = (0.75, 1.5),
         context_scale: tuple[float, float] = (0.85, 1.0),
-    ) -> None:  # fmt: skip
+    ) -> None:
         if targets < 1:
             raise ValueError(f"MultiBlock.targets = {targets} must be at least 1")
         for name, (low, high), top in (
-            ("scale", scale, 1.0), ("aspect", aspect, math.inf), ("context_scale", context_scale, 1.0),
-        ):  # fmt: skip
+            ("scale", scale, 1.0),
+            ("aspect", aspect, math.inf),
+            ("context_scale", context_scale, 1.0),
+        ):
             if not 0 < low <= high <= top:
                 raise ValueError(f"MultiBlock.{name} = {(low, high)} must be two numbers in (0, {top}], ascending")
-        self.targets, self.scale, self.aspect, self.context_scale = targets, scale, aspect, context_scale
+        self.targets = targets
+        self.scale = scale
+        self.aspect = aspect
+        self.context_scale = context_scale
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return alpha > 0
@@ -214,9 +229,13 @@ class MultiBlock(Sampler):
         return target_NRK, rectangles(grid, top_N, left_N, height_N, width_N)
 
     def _shape(
-        self, grid: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], size: list[float],
+        self,
+        grid: tuple[int, int],
+        scale: tuple[float, float],
+        aspect: tuple[float, float],
+        size: list[float],
         noise: Noise,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """Height and width in patches, the same for every image; less than the grid's, as published."""
         area = grid[0] * grid[1] * (scale[0] + size[0] * (scale[1] - scale[0]))
         ratio = aspect[0] + size[1] * (aspect[1] - aspect[0])

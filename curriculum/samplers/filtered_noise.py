@@ -62,7 +62,9 @@ class FilteredNoise(Sampler):
             raise ValueError(f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending")
         if bank < 0:
             raise ValueError(f"FilteredNoise.bank = {bank} must be at least 0, which is no bank")
-        self.color, self.sigma, self.bank = color, sigma, bank
+        self.color = color
+        self.sigma = sigma
+        self.bank = bank
         # The last bank that was asked for, by what it depends on.
         self._banks: dict[tuple[int, tuple[int, int], torch.device], Tensor] = {}
 

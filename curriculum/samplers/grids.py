@@ -40,7 +40,8 @@ class Cells(Sampler):
     def __init__(self, *, size: int = 2, sampler: Sampler | None = None) -> None:
         if size < 1:
             raise ValueError(f"Cells.size = {size} must be at least 1 patch")
-        self.size, self.sampler = size, HardestFirst() if sampler is None else sampler
+        self.size = size
+        self.sampler = HardestFirst() if sampler is None else sampler
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return self.sampler.needs_scores(alpha, num_masked)

@@ -91,7 +91,9 @@ class Weighted(Sampler):
             raise ValueError(f"Weighted.temperature = {temperature} must be positive")
         if draw not in DRAWS:
             raise ValueError(f"Weighted.draw = {draw!r} is unknown; choose {' or '.join(DRAWS)}")
-        self.weights, self.temperature, self.draw = weights, temperature, draw
+        self.weights = weights
+        self.temperature = temperature
+        self.draw = draw
         self.reversible = weights == "softmax"
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
@@ -136,7 +138,8 @@ class Hint(Sampler):
     def __init__(self, *, hint: float = 0.05, among: float = 0.1) -> None:
         if not 0 <= hint <= among <= 1:
             raise ValueError(f"Hint.hint = {hint} and Hint.among = {among} must satisfy 0 <= hint <= among <= 1")
-        self.hint, self.among = float(hint), float(among)
+        self.hint = float(hint)
+        self.among = float(among)
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return count_hard(alpha, num_masked) > 0

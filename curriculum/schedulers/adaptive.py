@@ -38,9 +38,12 @@ class SelfPaced(Scheduler):
             raise ValueError(f"SelfPaced.goal = {goal} must be at least 0 and not 1: the metric has to move")
         if not 0 <= smoothing < 1:
             raise ValueError(f"SelfPaced.smoothing = {smoothing} must lie in [0, 1)")
-        self.start, self.end, self.metric = float(start), float(end), metric
+        self.start = float(start)
+        self.end = float(end)
+        self.metric = metric
         self.watches = (metric,)
-        self.goal, self.smoothing = float(goal), float(smoothing)
+        self.goal = float(goal)
+        self.smoothing = float(smoothing)
         self._reference: float | None = None
         self._average = 0.0
         self._achieved = 0.0
@@ -66,7 +69,9 @@ class SelfPaced(Scheduler):
         return {"reference": self._reference, "average": self._average, "achieved": self._achieved}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._reference, self._average, self._achieved = state["reference"], state["average"], state["achieved"]
+        self._reference = state["reference"]
+        self._average = state["average"]
+        self._achieved = state["achieved"]
 
 
 class Plateau(Scheduler):
@@ -83,17 +88,29 @@ class Plateau(Scheduler):
     """
 
     def __init__(
-        self, *, start: float = 0.0, end: float = 0.5, step: float = 0.1, metric: str = "reconstruction_loss",
-        rises: bool = False, patience: int = 5, threshold: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        start: float = 0.0,
+        end: float = 0.5,
+        step: float = 0.1,
+        metric: str = "reconstruction_loss",
+        rises: bool = False,
+        patience: int = 5,
+        threshold: float = 0.01,
+    ) -> None:
         if step <= 0:
             raise ValueError(f"Plateau.step = {step} must be positive; it leads from start to end")
         if patience < 1:
             raise ValueError(f"Plateau.patience = {patience} must be at least 1")
         if threshold < 0:
             raise ValueError(f"Plateau.threshold = {threshold} must not be negative")
-        self.start, self.end, self.step, self.metric = float(start), float(end), float(step), metric
-        self.rises, self.patience, self.threshold = rises, patience, float(threshold)
+        self.start = float(start)
+        self.end = float(end)
+        self.step = float(step)
+        self.metric = metric
+        self.rises = rises
+        self.patience = patience
+        self.threshold = float(threshold)
         self.watches = (metric,)
         self._best: float | None = None
         self._since = 0
@@ -110,15 +127,20 @@ class Plateau(Scheduler):
         if not math.isfinite(value):
             return
         if self._best is None or value > self._best + self.threshold * abs(self._best):
-            self._best, self._since = value, 0
+            self._best = value
+            self._since = 0
             return
         self._since += 1
         if self._since >= self.patience:
             # A harder mask raises the loss: what counts is progress from here on.
-            self._best, self._since, self._steps = value, 0, self._steps + 1
+            self._best = value
+            self._since = 0
+            self._steps = self._steps + 1
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self._best, "since": self._since, "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._best, self._since, self._steps = state["best"], state["since"], state["steps"]
+        self._best = state["best"]
+        self._since = state["since"]
+        self._steps = state["steps"]

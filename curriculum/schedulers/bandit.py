@@ -30,9 +30,15 @@ class Bandit(Scheduler):
     """
 
     def __init__(
-        self, *, values: Sequence[float] = (0.0, 0.25, 0.5), metric: str = "reconstruction_loss", eta: float = 1e-3,
-        beta: float = 0.0, epsilon: float = 0.05, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        values: Sequence[float] = (0.0, 0.25, 0.5),
+        metric: str = "reconstruction_loss",
+        eta: float = 1e-3,
+        beta: float = 0.0,
+        epsilon: float = 0.05,
+        seed: int = 0,
+    ) -> None:
         if len(values) < 2:
             raise ValueError(f"Bandit.values = {values!r} must hold at least two values to choose from")
         if eta <= 0:
@@ -41,8 +47,13 @@ class Bandit(Scheduler):
             raise ValueError(f"Bandit.beta = {beta} must not be negative")
         if not 0 < epsilon <= 1:
             raise ValueError(f"Bandit.epsilon = {epsilon} must lie in (0, 1]")
-        self.values, self.metric, self.watches = tuple(map(float, values)), metric, (metric,)
-        self.eta, self.beta, self.epsilon, self.seed = float(eta), float(beta), float(epsilon), seed
+        self.values = tuple(map(float, values))
+        self.metric = metric
+        self.watches = (metric,)
+        self.eta = float(eta)
+        self.beta = float(beta)
+        self.epsilon = float(epsilon)
+        self.seed = seed
         self._weights = [0.0] * len(self.values)
         self._interval = 0
         self._last: float | None = None
@@ -79,7 +90,9 @@ class Bandit(Scheduler):
     def _learn(self, progress: float) -> None:
         """Exp3.S's update of the weights by the current interval's reward."""
         self._progress = [*self._progress[1 - _REMEMBERED :], progress]
-        reward, arm, share = self._scaled(progress), self._arm(), 1 / (self._interval + 1)
+        reward = self._scaled(progress)
+        arm = self._arm()
+        share = 1 / (self._interval + 1)
         count, probabilities = len(self.values), self.probabilities()
         gains = [
             weight + self.eta * ((reward if number == arm else 0.0) + self.beta) / probabilities[number]
@@ -101,13 +114,17 @@ class Bandit(Scheduler):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "weights": list(self._weights), "interval": self._interval, "last": self._last,
+            "weights": list(self._weights),
+            "interval": self._interval,
+            "last": self._last,
             "progress": list(self._progress),
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._weights, self._progress = list(state["weights"]), list(state["progress"])
-        self._interval, self._last = state["interval"], state["last"]
+        self._weights = list(state["weights"])
+        self._progress = list(state["progress"])
+        self._interval = state["interval"]
+        self._last = state["last"]
 
 
 def _quantile(ascending: Sequence[float], share: float) -> float:

@@ -59,7 +59,8 @@ class Scaled(_Wrapper):
 
     def __init__(self, *, scheduler: Scheduler, factor: float = 1.0, offset: float = 0.0) -> None:
         super().__init__("Scaled.scheduler", [scheduler])
-        self.factor, self.offset = float(factor), float(offset)
+        self.factor = float(factor)
+        self.offset = float(offset)
 
     def __call__(self, progress: float) -> float:
         return self.offset + self.factor * self.inner[0](progress)
@@ -78,7 +79,8 @@ class Held(_Wrapper):
         super().__init__("Held.scheduler", [scheduler])
         if not 0 <= begin < until <= 1:
             raise ValueError(f"Held.begin = {begin} and Held.until = {until} must satisfy 0 <= begin < until <= 1")
-        self.begin, self.until = float(begin), float(until)
+        self.begin = float(begin)
+        self.until = float(until)
 
     def __call__(self, progress: float) -> float:
         x = (progress - self.begin) / (self.until - self.begin)

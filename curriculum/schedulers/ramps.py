@@ -79,8 +79,11 @@ class Ramp(Scheduler):
         _check_shape("Ramp", shape)
         if not 0 <= begin < until <= 1:
             raise ValueError(f"Ramp.begin = {begin} and Ramp.until = {until} must satisfy 0 <= begin < until <= 1")
-        self.start, self.end, self.shape = float(start), float(end), shape
-        self.begin, self.until = float(begin), float(until)
+        self.start = float(start)
+        self.end = float(end)
+        self.shape = shape
+        self.begin = float(begin)
+        self.until = float(until)
 
     def __call__(self, progress: float) -> float:
         x = (progress - self.begin) / (self.until - self.begin)
@@ -146,8 +149,11 @@ class Cyclic(Scheduler):
             raise ValueError(f"Cyclic.cycles = {cycles} must be at least 1")
         if not 0 < rise <= 1:
             raise ValueError(f"Cyclic.rise = {rise} must lie in (0, 1]")
-        self.low, self.high, self.cycles = float(low), float(high), int(cycles)
-        self.rise, self.shape = float(rise), shape
+        self.low = float(low)
+        self.high = float(high)
+        self.cycles = int(cycles)
+        self.rise = float(rise)
+        self.shape = shape
 
     def __call__(self, progress: float) -> float:
         # The last cycle ends at progress 1 instead of starting another.
@@ -178,7 +184,9 @@ class WarmRestarts(Scheduler):
             raise ValueError(f"WarmRestarts.cycles = {cycles} must be at least 1")
         if growth <= 0:
             raise ValueError(f"WarmRestarts.growth = {growth} must be positive")
-        self.low, self.high, self.shape = float(low), float(high), shape
+        self.low = float(low)
+        self.high = float(high)
+        self.shape = shape
         lengths = [growth**number for number in range(cycles)]
         self.starts = [sum(lengths[:number]) / sum(lengths) for number in range(cycles)]
 
@@ -208,7 +216,10 @@ class Competence(Scheduler):
             raise ValueError(f"Competence.power = {power} must be at least 1")
         if not 0 < until <= 1:
             raise ValueError(f"Competence.until = {until} must lie in (0, 1]")
-        self.high, self.initial, self.power, self.until = float(high), float(initial), float(power), float(until)
+        self.high = float(high)
+        self.initial = float(initial)
+        self.power = float(power)
+        self.until = float(until)
 
     def __call__(self, progress: float) -> float:
         x, start = max(0.0, progress) / self.until, self.initial**self.power

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, Setting
+from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.mask import count_masked
 from curriculum.noise import Noise
 from curriculum.testing.teacher import TinyTeacher, tiny_batch
@@ -97,11 +97,16 @@ class DifficultyConformance(ABC):
         if estimator.stateful:
             channels, grid = case.batch.images.shape[1], case.batch.grid
             estimator.prepare(
-                Setting(
-                    num_images=_NUM_IMAGES, steps_per_epoch=1, in_chans=channels, patch_size=_PATCH_SIZE, grid=grid,
-                    device=case.batch.images.device, seed=7,
+                TrainingContext(
+                    num_images=_NUM_IMAGES,
+                    steps_per_epoch=1,
+                    in_chans=channels,
+                    patch_size=_PATCH_SIZE,
+                    grid=grid,
+                    device=case.batch.images.device,
+                    seed=7,
                 )
-            )  # fmt: skip
+            )
         if estimator.needs and teacher is None:
             teacher = TinyTeacher(patch_size=_PATCH_SIZE)
         return estimator(case.batch, teacher, num_masked=case.num_masked, noise=case.noise)

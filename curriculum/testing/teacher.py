@@ -63,11 +63,13 @@ class TinyTeacher:
     def __init__(
         self, *, patch_size: int = 4, width: int = 8, seed: int = 0, lacks: Mapping[str, str] = _NOTHING
     ) -> None:
-        self.patch_size, self.width, self.seed = patch_size, width, seed
+        self.patch_size = patch_size
+        self.width = width
+        self.seed = seed
         self.lacks = dict(lacks)
         self.calls: list[str] = []
 
-    def cannot(self, capability: str) -> str | None:
+    def unsupported_reason(self, capability: str) -> str | None:
         """Why this teacher has no `capability`, or None where it has it."""
         return self.lacks.get(capability)
 

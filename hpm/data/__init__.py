@@ -1,14 +1,14 @@
 """Images: where they come from, how they are augmented and how they reach the trainer."""
 
-from hpm.data.augment import RandomResizedCrop, resample
-from hpm.data.digit_scenes import DigitScenes, SceneSplit
-from hpm.data.encoded import EncodedSplit
-from hpm.data.fashion_mnist import FashionMNIST
-from hpm.data.image_folder import FolderSplit, ImageFolder
+from hpm.data.crops import RandomResizedCrop, resample
 from hpm.data.loader import Loader
-from hpm.data.source import Crops, ImageSource, Split, TensorSplit, Unreadable
-from hpm.data.tar_shards import TarSplit
-from hpm.data.timm_dataset import TimmDataset
+from hpm.data.sources.base import Crops, ImageSource, Split, TensorSplit, Unreadable
+from hpm.data.sources.digit_scenes import DigitScenes, SceneSplit
+from hpm.data.sources.encoded import EncodedSplit
+from hpm.data.sources.fashion_mnist import FashionMNIST
+from hpm.data.sources.image_folder import FolderSplit, ImageFolder
+from hpm.data.sources.tar_shards import TarSplit
+from hpm.data.sources.timm_dataset import TimmDataset
 
 __all__ = [
     "Crops",

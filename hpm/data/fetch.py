@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from curriculum.noise import Noise
-from hpm.data.augment import RandomResizedCrop
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.gpu_decode import Encoded, JpegSplit
-from hpm.data.source import Crops, Split, Unreadable
+from hpm.data.sources.base import Crops, Split, Unreadable
 from hpm.errors import UserError
 
 
@@ -26,7 +26,7 @@ class Fetched(NamedTuple):
         indices_N: int64 [N].
         boxes_N4: float32 [N, 4].
         flips_N: bool [N].
-        met: unreadable images, by index, that were not known to be, and why each cannot be read.
+        newly_unreadable: unreadable images, by index, that were not known to be, and why each cannot be read.
         encoded: the images where JPEGs are not decoded yet. Default None.
     """
 
@@ -34,7 +34,7 @@ class Fetched(NamedTuple):
     indices_N: Tensor
     boxes_N4: Tensor
     flips_N: Tensor
-    met: dict[int, str]
+    newly_unreadable: dict[int, str]
     encoded: Encoded | None = None
 
 
@@ -47,20 +47,27 @@ class Fetcher(Dataset):
         seed: of the crops.
         epoch: likewise.
         size: S, side of the crops in pixels.
-        bad: images known to be unreadable, by index, and why. Those met are added.
+        known_unreadable: images known to be unreadable, by index, and why. Those met are added.
         limit: how many there may be.
     """
 
     def __init__(
-        self, split: Split, crop: RandomResizedCrop, *, seed: int, epoch: int, size: int, bad: dict[int, str],
+        self,
+        split: Split,
+        crop: RandomResizedCrop,
+        *,
+        seed: int,
+        epoch: int,
+        size: int,
+        known_unreadable: dict[int, str],
         limit: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.split = split
         self.crop = crop
         self.seed = seed
         self.epoch = epoch
         self.size = size
-        self.bad = bad
+        self.unreadable = known_unreadable
         self.limit = limit
 
     def __getitems__(self, indices: list[int]) -> Fetched | UserError:
@@ -77,12 +84,12 @@ class Fetcher(Dataset):
     def _fetch(self, indices_N: Tensor) -> Fetched:
         indices_N = self._readable(indices_N)
         crops, failed = self._view(indices_N)
-        met: dict[int, str] = {}
+        newly_unreadable: dict[int, str] = {}
         while failed:
             rows = sorted(failed)
-            met |= {int(indices_N[row]): failed[row] for row in rows}
-            self.bad |= met
-            if len(self.bad) > self.limit:
+            newly_unreadable |= {int(indices_N[row]): failed[row] for row in rows}
+            self.unreadable |= newly_unreadable
+            if len(self.unreadable) > self.limit:
                 break  # the main process will say so
             indices_N[rows] = self._readable(indices_N[rows])
             again, failed = self._view(indices_N[rows])
@@ -90,15 +97,15 @@ class Fetcher(Dataset):
                 whole[rows] = part
             failed = {rows[row]: reason for row, reason in failed.items()}
         encoded = self.split.take(indices_N, self.size) if isinstance(self.split, JpegSplit) else None
-        return Fetched(crops.images_NCSS, indices_N, crops.boxes_N4, crops.flips_N, met, encoded)
+        return Fetched(crops.images_NCSS, indices_N, crops.boxes_N4, crops.flips_N, newly_unreadable, encoded)
 
     def _readable(self, indices_N: Tensor) -> Tensor:
         """The samples themselves, or what stands in for those known to be unreadable."""
-        if not self.bad:
+        if not self.unreadable:
             return indices_N
         indices = indices_N.tolist()
         for n, index in enumerate(indices):
-            while index in self.bad:
+            while index in self.unreadable:
                 index = (index + 1) % len(self.split)
             indices[n] = index
         return torch.tensor(indices)

@@ -19,10 +19,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from hpm.data.augment import resample
-from hpm.data.encoded import EncodedSplit, cut
+from hpm.data.crops import resample
 from hpm.data.prefetch import move
-from hpm.data.source import Choose, Crops, Split
+from hpm.data.sources.base import Choose, Crops, Split
+from hpm.data.sources.encoded import EncodedSplit, cut
 from hpm.errors import UserError
 
 _END_OF_IMAGE = b"\xff\xd9"
@@ -63,7 +63,8 @@ class JpegSplit(Split):
     """
 
     def __init__(self, split: EncodedSplit, refused: Container[int] = ()) -> None:
-        self.split, self.refused = split, refused
+        self.split = split
+        self.refused = refused
         self._kept: dict[int, _Jpeg | Tensor] = {}
 
     def __len__(self) -> int:
@@ -117,7 +118,9 @@ class Decoder:
     """
 
     def __init__(self, mode: str, size: int, device: torch.device) -> None:
-        self.mode, self.size, self.device = mode, size, device
+        self.mode = mode
+        self.size = size
+        self.device = device
         # nvJPEG writes on a stream that PyTorch's allocator does not know of. Memory of this stream is used by nothing
         # else, so none that a queued kernel still reads is written to.
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -127,7 +130,7 @@ class Decoder:
             _decode_jpegs([_bytes(bytearray(file.getvalue()))], device, gray=False)
         except (RuntimeError, AttributeError) as error:
             raise UserError(
-                "Trainer.gpu_decode = True needs a torchvision with nvJPEG, and the installed one reports: "
+                "Loading.gpu_decode = True needs a torchvision with nvJPEG, and the installed one reports: "
                 f"{str(error).splitlines()[0]}; set it to False"
             ) from error
 
@@ -227,7 +230,9 @@ def _together(layout: Sequence[Sequence[int]]) -> Iterator[list[int]]:
             highest, widest = max(highest, height), max(widest, width)
             if rows and (len(rows) + 1) * highest * widest > _PIXELS_AT_ONCE:
                 yield rows
-                rows, highest, widest = [], height, width
+                rows = []
+                highest = height
+                widest = width
             rows.append(row)
         if rows:
             yield rows

@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
-from hpm.data.augment import RandomResizedCrop
-from hpm.data.encoded import EncodedSplit
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.fetch import Fetched, Fetcher, as_fetched
 from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
 from hpm.data.prefetch import move, prefetch
-from hpm.data.source import ImageSource, Split
+from hpm.data.sources.base import ImageSource, Split
+from hpm.data.sources.encoded import EncodedSplit
 from hpm.errors import TrainingError, UserError
 
 _ORDER_STREAM, _CROP_STREAM = 1, 2
@@ -55,35 +55,46 @@ class Loader:
     """
 
     def __init__(
-        self, *, source: ImageSource, batch_size: int, patch_size: int, crop: RandomResizedCrop, seed: int,
-        num_workers: int = 0, accumulate: int = 1, rank: int = 0, world_size: int = 1, device: torch.device = _CPU,
-        max_unreadable: float = 0.01, gpu_decode: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        source: ImageSource,
+        batch_size: int,
+        patch_size: int,
+        crop: RandomResizedCrop,
+        seed: int,
+        num_workers: int = 0,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device = _CPU,
+        max_unreadable: float = 0.01,
+        gpu_decode: bool = False,
+    ) -> None:
         if patch_size < 1 or source.img_size % patch_size:
             raise ValueError(f"Loader.patch_size = {patch_size} must divide the image size, {source.img_size} pixels")
         if num_workers < 0:
-            raise ValueError(f"Trainer.num_workers = {num_workers} must be 0 or more")
+            raise ValueError(f"Loading.num_workers = {num_workers} must be 0 or more")
         if not 0.0 <= max_unreadable < 1.0:
-            raise ValueError(f"Trainer.max_unreadable = {max_unreadable} must be a share, at least 0 and less than 1")
+            raise ValueError(f"Loading.max_unreadable = {max_unreadable} must be a share, at least 0 and less than 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"Loader.rank = {rank} must be 0 or more and less than Loader.world_size = {world_size}")
         split = source.train()
         if gpu_decode and num_workers == 0:
             raise ValueError(
-                "Trainer.gpu_decode = True needs processes that read the files: set Trainer.num_workers to 1 or more"
+                "Loading.gpu_decode = True needs processes that read the files: set Loading.num_workers to 1 or more"
             )
         if gpu_decode and not isinstance(split, EncodedSplit):
             raise ValueError(
-                f"Trainer.gpu_decode = True decodes files, and the training images of {type(source).__name__} lie in "
+                f"Loading.gpu_decode = True decodes files, and the training images of {type(source).__name__} lie in "
                 "memory: set it to False"
             )
         if not 1 <= batch_size <= len(split):
             raise ValueError(
-                f"Trainer.batch_size = {batch_size} must be 1 to {len(split)}, the images of the training split"
+                f"Schedule.batch_size = {batch_size} must be 1 to {len(split)}, the images of the training split"
             )
         if accumulate < 1 or batch_size % (world_size * accumulate):
             raise ValueError(
-                f"Trainer.batch_size = {batch_size} must be divisible by Trainer.accumulate = {accumulate} times the "
+                f"Schedule.batch_size = {batch_size} must be divisible by Schedule.accumulate = {accumulate} times the "
                 f"number of processes, {world_size}"
             )
         self.source = source
@@ -100,10 +111,11 @@ class Loader:
         self.max_unreadable = max_unreadable
         self.unreadable: dict[str, str] = {}
         self._split = split if num_workers else split.to(device)
-        self._bad: dict[int, str] = {}
+        self._unreadable_by_index: dict[int, str] = {}
         self._jpegs: JpegSplit | None = None
         if gpu_decode and isinstance(split, EncodedSplit):
-            self._jpegs, self._decoder = JpegSplit(split), Decoder(split.mode, source.img_size, device)
+            self._jpegs = JpegSplit(split)
+            self._decoder = Decoder(split.mode, source.img_size, device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -141,10 +153,10 @@ class Loader:
         shape = (-1, self.world_size, self.accumulate, self.micro_batch_size)
         indices_XN = order.view(shape)[:, self.rank].flatten(0, 1)
         if self.num_workers == 0:
-            return map(self._fetcher(epoch, self._split, self._bad), indices_XN.to(self._split.device))
+            return map(self._fetcher(epoch, self._split, self._unreadable_by_index), indices_XN.to(self._split.device))
         return iter(
             DataLoader(
-                self._fetcher(epoch, self._split if self._jpegs is None else self._jpegs, self._bad),
+                self._fetcher(epoch, self._split if self._jpegs is None else self._jpegs, self._unreadable_by_index),
                 batch_sampler=indices_XN.tolist(),
                 collate_fn=as_fetched,
                 num_workers=self.num_workers,
@@ -153,11 +165,16 @@ class Loader:
             )
         )
 
-    def _fetcher(self, epoch: int, split: Split, bad: dict[int, str]) -> Fetcher:
+    def _fetcher(self, epoch: int, split: Split, known_unreadable: dict[int, str]) -> Fetcher:
         return Fetcher(
-            split, self.crop, seed=hash_words(self.seed, _CROP_STREAM), epoch=epoch, size=self.source.img_size, bad=bad,
+            split,
+            self.crop,
+            seed=hash_words(self.seed, _CROP_STREAM),
+            epoch=epoch,
+            size=self.source.img_size,
+            known_unreadable=known_unreadable,
             limit=self._limit,
-        )  # fmt: skip
+        )
 
     def _bring(self, epoch: int, fetched: Fetched | UserError) -> Fetched | UserError:
         """To the device, decoded and normalized."""
@@ -166,7 +183,7 @@ class Loader:
         if isinstance(fetched, UserError):
             return fetched
         images_NCSS, indices_N, boxes_N4, flips_N = (move(x, self.device) for x in fetched[:4])
-        return Fetched(self.source.normalize(images_NCSS), indices_N, boxes_N4, flips_N, fetched.met)
+        return Fetched(self.source.normalize(images_NCSS), indices_N, boxes_N4, flips_N, fetched.newly_unreadable)
 
     def _decode(self, epoch: int, fetched: Fetched, encoded: Encoded) -> Fetched | UserError:
         """Decode on the device; by Pillow what it refuses, and in the place of what Pillow refuses too, the next."""
@@ -176,23 +193,27 @@ class Loader:
             return fetched
         indices_M = fetched.indices_N[rows]
         # What is unreadable is known to other batches once this one's turn has come.
-        fetcher = self._fetcher(epoch, JpegSplit(self._split, set(indices_M.tolist())), self._bad | fetched.met)
+        fetcher = self._fetcher(
+            epoch, JpegSplit(self._split, set(indices_M.tolist())), self._unreadable_by_index | fetched.newly_unreadable
+        )
         again = fetcher(indices_M)
         if isinstance(again, Fetched) and again.encoded is not None:
-            again = self._decode(epoch, again._replace(met=fetched.met | again.met), again.encoded)
+            again = self._decode(
+                epoch, again._replace(newly_unreadable=fetched.newly_unreadable | again.newly_unreadable), again.encoded
+            )
         if isinstance(again, UserError):
             return again
         for whole, part in zip(fetched[:4], again[:4], strict=True):
             for row, one in zip(rows, part, strict=True):
                 whole[row] = one
-        return fetched._replace(met=again.met)
+        return fetched._replace(newly_unreadable=again.newly_unreadable)
 
     def _batch(self, fetched: Fetched | UserError) -> Batch:
         if isinstance(fetched, UserError):
             raise fetched
-        if fetched.met:
-            self._bad |= fetched.met
-            self.unreadable |= {self._split.name(index): reason for index, reason in fetched.met.items()}
+        if fetched.newly_unreadable:
+            self._unreadable_by_index |= fetched.newly_unreadable
+            self.unreadable |= {self._split.name(index): reason for index, reason in fetched.newly_unreadable.items()}
             self._require_readable()
         return Batch(fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N)
 
@@ -206,11 +227,15 @@ class Loader:
         return int(self.max_unreadable * len(self._split))
 
     def _require_readable(self) -> None:
-        if len(self._bad) > self._limit:
+        if len(self._unreadable_by_index) > self._limit:
             names = [f"{name} ({reason})" for name, reason in islice(self.unreadable.items(), _NAMED)]
-            more = f" and {len(self._bad) - len(names)} more" if len(self._bad) > len(names) else ""
+            more = (
+                f" and {len(self._unreadable_by_index) - len(names)} more"
+                if len(self._unreadable_by_index) > len(names)
+                else ""
+            )
             raise TrainingError(
-                f"{len(self._bad)} of {len(self._split)} training images cannot be read, where Trainer.max_unreadable "
+                f"{len(self._unreadable_by_index)} of {len(self._split)} training images cannot be read, where Loading.max_unreadable "
                 f"= {self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Mend or remove them, or "
-                "raise Trainer.max_unreadable"
+                "raise Loading.max_unreadable"
             )

@@ -1,7 +1,7 @@
 """What did the model learn? Protocols that turn a trained model into metrics."""
 
 from hpm.evaluation.agreement import Agreement
-from hpm.evaluation.base import Evaluation, Subject
+from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.curriculum_diagnostics import Diagnostics
 from hpm.evaluation.features import extract
@@ -18,13 +18,13 @@ __all__ = [
     "Agreement",
     "Diagnostics",
     "Evaluation",
+    "EvaluationContext",
     "FineTune",
     "Linear",
     "LinearMAE",
     "Localization",
     "LowShot",
     "Ridge",
-    "Subject",
     "classifier",
     "extract",
     "knn_predict",

@@ -11,7 +11,7 @@ from torch import Tensor
 from curriculum import Batch, Noise, Random, TrueLoss
 from curriculum.diagnostics import spearman, top_k_agreement
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, held_out_batches
+from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
 
 
 class Agreement(Evaluation):
@@ -34,36 +34,37 @@ class Agreement(Evaluation):
             raise ValueError(f"Agreement.images = {images} must be at least 1")
         if not 0.0 < top < 1.0:
             raise ValueError(f"Agreement.top = {top} must lie strictly between 0 and 1")
-        self.images, self.top = images, float(top)
+        self.images = images
+        self.top = float(top)
 
     def check(self, source: ImageSource) -> None:
         source.test()
 
     @torch.no_grad()
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        if subject.model.loss_predictor is None:
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        if context.model.loss_predictor is None:
             return {}
         parts: list[Tensor] = []
-        for _, batch, noise in held_out_batches(subject, self.images):
-            teacher, student = self._teacher(subject, batch, noise), self._student(subject, batch, noise)
+        for _, batch, noise in held_out_batches(context, self.images):
+            teacher, student = self._teacher(context, batch, noise), self._student(context, batch, noise)
             parts.append(torch.stack([*teacher, *student]))
         means = torch.cat(parts, dim=1).nanmean(dim=1).tolist()
         names = ("agreement/teacher", "agreement/teacher_top", "agreement/student", "agreement/student_top")
         return dict(zip(names, means, strict=True))
 
-    def _teacher(self, subject: Subject, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        num_masked = subject.curriculum.count_masked(batch.num_patches)
+    def _teacher(self, context: EvaluationContext, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        num_masked = context.curriculum.count_masked(batch.num_patches)
         true_loss = TrueLoss.covering(batch.num_patches, num_masked)
-        true_NL = true_loss(batch, subject.teacher, num_masked=num_masked, noise=noise)
-        return self._compare(subject.teacher.predicted_loss(batch.images), true_NL)
+        true_NL = true_loss(batch, context.teacher, num_masked=num_masked, noise=noise)
+        return self._compare(context.teacher.predicted_loss(batch.images), true_NL)
 
-    def _student(self, subject: Subject, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        num_masked = subject.curriculum.count_masked(batch.num_patches)
+    def _student(self, context: EvaluationContext, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        num_masked = context.curriculum.count_masked(batch.num_patches)
         mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
-        output = subject.model(batch.images, mask)
+        output = context.model(batch.images, mask)
         assert output.predicted_loss_NM is not None
-        target_NMP = subject.target(batch.images, mask, batch.patch_size, subject.teacher)
-        return self._compare(output.predicted_loss_NM, subject.target.loss(output.reconstruction_NMP, target_NMP))
+        target_NMP = context.target(batch.images, mask, batch.patch_size, context.teacher)
+        return self._compare(output.predicted_loss_NM, context.target.loss(output.reconstruction_NMP, target_NMP))
 
     def _compare(self, predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
         """Correlation and agreement on the hardest, [N] each."""

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from curriculum.noise import hash_words
 from hpm.data import Crops, ImageSource, Loader, Split, Unreadable
-from hpm.data.source import Choose
-from hpm.distributed import Processes
+from hpm.data.sources.base import Choose
+from hpm.runtime.distributed import DistributedContext
 
 _CPU = torch.device("cpu")
 
 
 @contextmanager
-def lent_generators(seed: int, device: torch.device = _CPU) -> Iterator[None]:
+def isolated_rng(seed: int, device: torch.device = _CPU) -> Iterator[None]:
     """Within this context the global generators are seeded; after it they are as before."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - timm draws from it
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -92,7 +92,10 @@ class RandAugmented(Split):
     """
 
     def __init__(self, inner: Split, transform: Any, *, seed: int) -> None:
-        self.inner, self.transform, self.seed, self.epoch = inner, transform, seed, 0
+        self.inner = inner
+        self.transform = transform
+        self.seed = seed
+        self.epoch = 0
         self.labels = inner.labels
 
     def __len__(self) -> int:
@@ -133,7 +136,7 @@ class RandAugmented(Split):
         pixels = image_CSS.permute(1, 2, 0).contiguous().numpy()
         gray = pixels.shape[2] == 1
         image = Image.fromarray(pixels[:, :, 0]).convert("RGB") if gray else Image.fromarray(pixels)
-        with lent_generators(seed):
+        with isolated_rng(seed):
             image = self.transform(image)
         pixels = np.array(image.convert("L") if gray else image).reshape(pixels.shape)
         return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -144,10 +147,14 @@ class _Seen(ImageSource):
 
     def __init__(self, source: ImageSource, train: Split) -> None:
         super().__init__(
-            img_size=source.img_size, in_chans=source.in_chans, mean=source.mean, std=source.std,
+            img_size=source.img_size,
+            in_chans=source.in_chans,
+            mean=source.mean,
+            std=source.std,
             class_names=source.class_names,
-        )  # fmt: skip
-        self._source, self._train = source, train
+        )
+        self._source = source
+        self._train = train
 
     def train(self) -> Split:
         return self._train
@@ -168,8 +175,8 @@ class AugmentingLoader(Loader):
     """
 
     def __init__(
-        self, *, source: ImageSource, transform: Any, seed: int, processes: Processes, **settings: Any
-    ) -> None:  # fmt: skip
+        self, *, source: ImageSource, transform: Any, seed: int, processes: DistributedContext, **settings: Any
+    ) -> None:
         self._augmented = None if transform is None else RandAugmented(source.train(), transform, seed=seed)
         seen = source if self._augmented is None else _Seen(source, self._augmented)
         super().__init__(source=seen, seed=seed, rank=processes.rank, world_size=processes.world_size, **settings)

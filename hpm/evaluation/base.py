@@ -15,17 +15,17 @@ from torch import Tensor
 
 from curriculum import Batch, Curriculum, Noise
 from hpm.data import ImageSource, Split
-from hpm.distributed import Processes
-from hpm.model import MaskedModel
-from hpm.precision import full_float32
+from hpm.methods.ema_teacher import EMATeacher
+from hpm.models.masked_autoencoder import MaskedModel
+from hpm.runtime.distributed import DistributedContext
+from hpm.runtime.precision import full_float32
 from hpm.targets import Target
-from hpm.teacher import MovingAverageTeacher
 
 _BATCH = 128  # images
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluationContext:
     """A model and everything that is needed to judge it.
 
     Args:
@@ -38,29 +38,29 @@ class Subject:
         device: where to compute.
         seed: of every draw.
         folder: where long protocols keep what they need to go on after a kill; None for nowhere.
-        say: takes a line about the progress of a long protocol; None for silence.
+        report: takes a line about the progress of a long protocol; None for silence.
         processes: that evaluate together. Default this one alone.
     """
 
     model: MaskedModel
     initial: Callable[[], MaskedModel]
-    teacher: MovingAverageTeacher
+    teacher: EMATeacher
     curriculum: Curriculum
     target: Target
     source: ImageSource
     device: torch.device
     seed: int
     folder: Path | None = None
-    say: Callable[[str], None] | None = None
-    processes: Processes = field(default_factory=Processes)
+    report: Callable[[str], None] | None = None
+    processes: DistributedContext = field(default_factory=DistributedContext)
 
 
 class Evaluation(ABC):
     """Measures a model. Draws nothing from global generators, so that training is the same with or without it.
 
     Attributes:
-        seeded: whether the subject's seed changes the metrics.
-        shared: whether the subject's processes share the work; where not, the main one measures alone. All processes
+        seeded: whether the context's seed changes the metrics.
+        shared: whether the context's processes share the work; where not, the main one measures alone. All processes
             then call, and the main one's metrics count.
     """
 
@@ -68,16 +68,16 @@ class Evaluation(ABC):
     shared: bool = False
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> dict[str, float]:
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
         """Metrics by name, `protocol/what`; accuracies in [0, 1]."""
 
-    def measure(self, subject: Subject) -> dict[str, float]:
+    def measure(self, context: EvaluationContext) -> dict[str, float]:
         """The metrics, measured without TF32: how runs and `hpm evaluate` call an evaluation.
 
         What an evaluation computes under an autocast of its own keeps that precision.
         """
         with full_float32():
-            return self(subject)
+            return self(context)
 
     @abstractmethod
     def check(self, source: ImageSource) -> None:
@@ -88,12 +88,12 @@ class Evaluation(ABC):
         """
 
 
-def held_out_batches(subject: Subject, count: int | None) -> Iterator[tuple[Tensor, Batch, Noise]]:
+def held_out_batches(context: EvaluationContext, count: int | None) -> Iterator[tuple[Tensor, Batch, Noise]]:
     """Up to `count` (None: all) test images in batches: their indices, the images, and each image's own noise."""
-    split = subject.source.test()
+    split = context.source.test()
     for indices in sample_indices(count, len(split)).split(_BATCH):
-        batch = Batch(subject.source.load(split, indices).to(subject.device), subject.model.patch_size)
-        yield indices, batch, Noise(subject.seed, 0, indices.to(subject.device))
+        batch = Batch(context.source.load(split, indices).to(context.device), context.model.patch_size)
+        yield indices, batch, Noise(context.seed, 0, indices.to(context.device))
 
 
 def require_labels(evaluation: Evaluation, source: ImageSource) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from hpm.evaluation.features import check_pool, require_class_token
-from hpm.model import MaskedModel
+from hpm.models.base import MaskedModel
 
 
 def classifier(model: MaskedModel, num_classes: int, *, pool: str, drop_path: float = 0.0) -> nn.Module:
@@ -27,9 +27,11 @@ def classifier(model: MaskedModel, num_classes: int, *, pool: str, drop_path: fl
     encoder = model.encoder
     require_class_token(encoder, pool)
     timm_model: Any = encoder.timm_model(
-        num_classes=num_classes, pool="avg" if pool == "mean" else "token", norm_last=pool == "mean",
+        num_classes=num_classes,
+        pool="avg" if pool == "mean" else "token",
+        norm_last=pool == "mean",
         drop_path=drop_path,
-    )  # fmt: skip
+    )
     for parameter in timm_model.get_classifier().parameters():
         nn.init.zeros_(parameter)
     return timm_model.to(model.mask_token.device)

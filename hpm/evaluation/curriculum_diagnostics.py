@@ -14,7 +14,7 @@ from torch import Tensor
 from curriculum import Batch, Curriculum, Mask, Noise, Random, UniformRatio
 from curriculum import diagnostics as measure
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, held_out_batches
+from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
 from hpm.evaluation.objects import object_map
 
 
@@ -43,24 +43,25 @@ class Diagnostics(Evaluation):
             raise ValueError(f"Diagnostics.images = {images} must be at least 1")
         if not 0.0 <= progress <= 1.0:
             raise ValueError(f"Diagnostics.progress = {progress} must lie in [0, 1]")
-        self.images, self.progress = images, float(progress)
+        self.images = images
+        self.progress = float(progress)
 
     def check(self, source: ImageSource) -> None:
         source.test()
 
     @torch.no_grad()
-    def __call__(self, subject: Subject) -> dict[str, float]:
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
         # A copy, for drawing leaves the last batch's scores in the curriculum.
-        curriculum = copy.copy(subject.curriculum)
+        curriculum = copy.copy(context.curriculum)
         if isinstance(curriculum.mask_ratio, UniformRatio):  # else one draw of many would decide
             curriculum.mask_ratio = curriculum.mask_ratio.mean
         masks: list[Tensor] = []
         values: dict[str, list[Tensor]] = {}
-        for indices, batch, noise in held_out_batches(subject, self.images):
-            mask = curriculum.draw(batch, subject.teacher, self.progress, noise)
+        for indices, batch, noise in held_out_batches(context, self.images):
+            mask = curriculum.draw(batch, context.teacher, self.progress, noise)
             masks.append(mask.to_bool())
-            object_NL = object_map(subject.source, indices, patch_size=subject.model.patch_size)
-            measured = _losses(subject, batch, mask, noise) | _choice(curriculum, mask, object_NL)
+            object_NL = object_map(context.source, indices, patch_size=context.model.patch_size)
+            measured = _losses(context, batch, mask, noise) | _choice(curriculum, mask, object_NL)
             for name, value_N in measured.items():
                 values.setdefault(name, []).append(value_N)
         means = {name: torch.cat(parts).double().nanmean().item() for name, parts in values.items()}
@@ -70,17 +71,21 @@ class Diagnostics(Evaluation):
         return {f"curriculum/{name}": value for name, value in sorted(means.items())}
 
 
-def _losses(subject: Subject, batch: Batch, mask: Mask, noise: Noise) -> dict[str, Tensor]:
+def _losses(context: EvaluationContext, batch: Batch, mask: Mask, noise: Noise) -> dict[str, Tensor]:
     """[N] each. The same noise draws both masks: where the sampler's are random the gap is exactly 0."""
 
     def loss(of: Mask) -> Tensor:
-        target_NMP = subject.target(batch.images, of, batch.patch_size, subject.teacher)
-        return subject.target.loss(subject.model.reconstruct(batch.images, of), target_NMP)
+        target_NMP = context.target(batch.images, of, batch.patch_size, context.teacher)
+        return context.target.loss(context.model.reconstruct(batch.images, of), target_NMP)
 
     uniform = Random()(
-        None, alpha=0.0, num_masked=mask.num_masked, grid=batch.grid, noise=noise,
-        num_thrown=subject.curriculum.count_thrown(batch.num_patches),
-    )  # fmt: skip
+        None,
+        alpha=0.0,
+        num_masked=mask.num_masked,
+        grid=batch.grid,
+        noise=noise,
+        num_thrown=context.curriculum.count_thrown(batch.num_patches),
+    )
     # As many visible patches are blank under both.
     drawn_NM, uniform_NM = loss(mask), loss(replace(uniform, blanked=mask.blanked))
     return {"hardness_gap": measure.hardness_gap(drawn_NM, uniform_NM), "uniform_loss": uniform_NM.mean(dim=1)}

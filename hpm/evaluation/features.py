@@ -13,18 +13,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hpm.data import ImageSource, Split
-from hpm.encoder import Encoder
 from hpm.errors import UserError
-from hpm.evaluation.base import Subject
+from hpm.evaluation.base import EvaluationContext
+from hpm.models.encoder import Encoder
 
 POOLS = ("mean", "token")
 
 
 @torch.no_grad()
 def extract(
-    encoder: Encoder, source: ImageSource, split: Split, indices_N: Tensor, *, pool: str = "mean",
-    device: torch.device, batch_size: int = 256, num_workers: int = 0,
-) -> Tensor:  # fmt: skip
+    encoder: Encoder,
+    source: ImageSource,
+    split: Split,
+    indices_N: Tensor,
+    *,
+    pool: str = "mean",
+    device: torch.device,
+    batch_size: int = 256,
+    num_workers: int = 0,
+) -> Tensor:
     """Float32 [N, D] on the CPU: the mean of the patch tokens or the class token, of un-augmented images."""
     check_pool("extract", pool)
     features_ND = torch.empty(len(indices_N), encoder.num_features)
@@ -56,21 +63,28 @@ def require_class_token(encoder: Encoder, pool: str) -> None:
 
 
 def frozen_features(
-    subject: Subject, train_N: Tensor, test_M: Tensor, *, pool: str, baselines: bool, num_workers: int = 0
+    context: EvaluationContext, train_N: Tensor, test_M: Tensor, *, pool: str, baselines: bool, num_workers: int = 0
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, training features [N, D] and test features [M, D] of what a probe is to judge.
 
-    "pretrained" and, with `baselines`, "initialization" and "raw_pixels". The subject's processes share the work, and
+    "pretrained" and, with `baselines`, "initialization" and "raw_pixels". The context's processes share the work, and
     the features come together in the main one: the others have nothing to judge.
     """
-    source, processes = subject.source, subject.processes
+    source, processes = context.source, context.processes
     chosen = ((source.train(), train_N), (source.test(), test_M))
-    models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if baselines else {})
+    models = {"pretrained": context.model} | ({"initialization": context.initial()} if baselines else {})
     for name, model in models.items():
         features = []
         for split, indices in chosen:
-            own = extract(model.encoder, source, split, processes.share(indices), pool=pool, device=subject.device,
-                          num_workers=num_workers)  # fmt: skip
+            own = extract(
+                model.encoder,
+                source,
+                split,
+                processes.share(indices),
+                pool=pool,
+                device=context.device,
+                num_workers=num_workers,
+            )
             features.append(processes.collect(own, len(indices)))
         train_ND, test_MD = features
         if train_ND is not None and test_MD is not None:
@@ -86,9 +100,14 @@ def raw_pixels(source: ImageSource, split: Split, indices_N: Tensor) -> Tensor:
 
 
 def batches(
-    source: ImageSource, split: Split, indices_N: Tensor, *, device: torch.device, batch_size: int = 256,
+    source: ImageSource,
+    split: Split,
+    indices_N: Tensor,
+    *,
+    device: torch.device,
+    batch_size: int = 256,
     num_workers: int = 0,
-) -> Iterator[Tensor]:  # fmt: skip
+) -> Iterator[Tensor]:
     """Normalized float32 [B, C, S, S] on the device: the images at `indices_N` in their order, not augmented.
 
     Raises:
@@ -100,10 +119,13 @@ def batches(
             yield source.load(split, part).to(device)
         return
     for loaded in DataLoader(
-        _Unaugmented(source, split), batch_sampler=[part.tolist() for part in parts], collate_fn=_as_loaded,
-        num_workers=num_workers, pin_memory=device.type == "cuda",
+        _Unaugmented(source, split),
+        batch_sampler=[part.tolist() for part in parts],
+        collate_fn=_as_loaded,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
-    ):  # fmt: skip
+    ):
         if isinstance(loaded, UserError):
             raise loaded
         yield loaded.to(device, non_blocking=True)
@@ -113,7 +135,8 @@ class _Unaugmented(Dataset):
     """Loads a whole batch at once, in a worker."""
 
     def __init__(self, source: ImageSource, split: Split) -> None:
-        self.source, self.split = source, split
+        self.source = source
+        self.split = split
 
     def __getitems__(self, indices: list[int]) -> Tensor | UserError:
         try:

@@ -15,16 +15,23 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from hpm.data import ImageSource, RandomResizedCrop
-from hpm.devices import choose_precision
-from hpm.distributed import Processes
 from hpm.errors import UserError
 from hpm.evaluation.augmentation import AugmentingLoader, rand_augment
-from hpm.evaluation.base import Evaluation, Subject, require_counts, require_labels, require_shares, sample_indices
+from hpm.evaluation.base import (
+    Evaluation,
+    EvaluationContext,
+    require_counts,
+    require_labels,
+    require_shares,
+    sample_indices,
+)
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool
 from hpm.evaluation.low_shot import layer_groups
 from hpm.evaluation.supervised import Schedule, accuracies, autocast, check_precision, train
-from hpm.model import MaskedModel
+from hpm.models.base import MaskedModel
+from hpm.runtime.devices import choose_precision
+from hpm.runtime.distributed import DistributedContext
 
 
 class FineTune(Evaluation):
@@ -64,13 +71,31 @@ class FineTune(Evaluation):
     shared = True
 
     def __init__(
-        self, *, epochs: int = 100, batch_size: int = 1024, accumulate: int = 1, blr: float = 5e-4,
-        min_lr: float = 1e-6, warmup_epochs: float = 5, layer_decay: float = 0.65, weight_decay: float = 0.05,
-        clip_grad: float | None = None, drop_path: float = 0.1, mixup: float = 0.8, cutmix: float = 1.0,
-        smoothing: float = 0.1, erasing: float = 0.25, rand_augment: str | None = "rand-m9-mstd0.5-inc1",
-        scale: tuple[float, float] = (0.08, 1.0), flip: float = 0.5, pool: str = "mean", precision: str = "auto",
-        num_workers: int = 0, test_images: int | None = None, baselines: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        epochs: int = 100,
+        batch_size: int = 1024,
+        accumulate: int = 1,
+        blr: float = 5e-4,
+        min_lr: float = 1e-6,
+        warmup_epochs: float = 5,
+        layer_decay: float = 0.65,
+        weight_decay: float = 0.05,
+        clip_grad: float | None = None,
+        drop_path: float = 0.1,
+        mixup: float = 0.8,
+        cutmix: float = 1.0,
+        smoothing: float = 0.1,
+        erasing: float = 0.25,
+        rand_augment: str | None = "rand-m9-mstd0.5-inc1",
+        scale: tuple[float, float] = (0.08, 1.0),
+        flip: float = 0.5,
+        pool: str = "mean",
+        precision: str = "auto",
+        num_workers: int = 0,
+        test_images: int | None = None,
+        baselines: bool = False,
+    ) -> None:
         self.schedule = Schedule("FineTune", epochs, batch_size, accumulate, blr, min_lr, warmup_epochs)
         for name, value in (("weight_decay", weight_decay), ("mixup", mixup), ("cutmix", cutmix)):
             if value < 0:
@@ -87,15 +112,24 @@ class FineTune(Evaluation):
             raise ValueError(f"FineTune.num_workers = {num_workers} must be 0 or more")
         check_pool("FineTune", pool)
         check_precision("FineTune", precision)
-        self.layer_decay, self.weight_decay, self.clip_grad = layer_decay, weight_decay, clip_grad
-        self.drop_path, self.mixup, self.cutmix, self.smoothing = drop_path, mixup, cutmix, smoothing
-        self.erasing, self.rand_augment, self.pool = erasing, rand_augment, pool
-        self.precision, self.num_workers, self.test_images = precision, num_workers, test_images
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.clip_grad = clip_grad
+        self.drop_path = drop_path
+        self.mixup = mixup
+        self.cutmix = cutmix
+        self.smoothing = smoothing
+        self.erasing = erasing
+        self.rand_augment = rand_augment
+        self.pool = pool
+        self.precision = precision
+        self.num_workers = num_workers
+        self.test_images = test_images
         self.baselines = baselines
         self.crop = named_crop("FineTune", scale=scale, flip=flip)
-        self._require_pairs(Processes())
+        self._require_pairs(DistributedContext())
 
-    def _require_pairs(self, processes: Processes) -> None:
+    def _require_pairs(self, processes: DistributedContext) -> None:
         size = self.schedule.micro_batch_size(processes)
         if (self.mixup or self.cutmix) and size % 2:
             among = f" of {processes.world_size} processes" if processes.world_size > 1 else ""
@@ -120,24 +154,26 @@ class FineTune(Evaluation):
             )
         return rand_augment("FineTune", self.rand_augment, size=source.img_size, mean=source.mean)
 
-    def __call__(self, subject: Subject) -> dict[str, float]:
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
         try:
-            self._require_pairs(subject.processes)
+            self._require_pairs(context.processes)
         except ValueError as error:  # that of the processes is no matter of the config alone
             raise UserError(str(error)) from None
-        precision = choose_precision(self.precision, subject.device)
-        test_M = sample_indices(self.test_images, len(subject.source.test()))
-        models = {"pretrained": subject.model} | ({"scratch": subject.initial()} if self.baselines else {})
+        precision = choose_precision(self.precision, context.device)
+        test_M = sample_indices(self.test_images, len(context.source.test()))
+        models = {"pretrained": context.model} | ({"scratch": context.initial()} if self.baselines else {})
         metrics: dict[str, float] = {}
         for name, model in models.items():
-            vit = self._trained(subject, model, name=name, precision=precision).eval()
-            with autocast(precision, subject.device):
-                shares = accuracies(vit, subject, test_M, num_workers=self.num_workers)
+            vit = self._trained(context, model, name=name, precision=precision).eval()
+            with autocast(precision, context.device):
+                shares = accuracies(vit, context, test_M, num_workers=self.num_workers)
             metrics |= {f"finetune/{name}{which}": share for which, share in shares.items()}
         return metrics
 
-    def _trained(self, subject: Subject, model: MaskedModel, *, name: str, precision: str) -> nn.Module:
-        source, schedule, device = subject.source, self.schedule, subject.device
+    def _trained(self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str) -> nn.Module:
+        source = context.source
+        schedule = self.schedule
+        device = context.device
         vit = classifier(model, source.num_classes, pool=self.pool, drop_path=self.drop_path).train()
         last_norm: Any = getattr(vit, "fc_norm", None)
         if isinstance(last_norm, nn.LayerNorm):
@@ -145,10 +181,17 @@ class FineTune(Evaluation):
         groups = layer_groups(vit, lr=1.0, layer_decay=self.layer_decay, weight_decay=self.weight_decay)
         optimizer = torch.optim.AdamW([group | {"scale": group["peak"]} for group in groups], fused=True)
         loader = AugmentingLoader(
-            source=source, transform=self._transform(source), seed=subject.seed, batch_size=schedule.batch_size,
-            patch_size=model.patch_size, crop=self.crop, num_workers=self.num_workers, accumulate=schedule.accumulate,
-            device=device, processes=subject.processes,
-        )  # fmt: skip
+            source=source,
+            transform=self._transform(source),
+            seed=context.seed,
+            batch_size=schedule.batch_size,
+            patch_size=model.patch_size,
+            crop=self.crop,
+            num_workers=self.num_workers,
+            accumulate=schedule.accumulate,
+            device=device,
+            processes=context.processes,
+        )
         erase = RandomErasing(self.erasing, mode="pixel", device=device)
         mix = None
         if self.mixup or self.cutmix:
@@ -164,9 +207,7 @@ class FineTune(Evaluation):
                 logits_NC = vit(images_NCSS)
             return criterion(logits_NC.float(), targets)
 
-        train(
-            vit, optimizer, loss_of, loader, schedule, subject, name=f"finetune-{name}", clip_grad=self.clip_grad
-        )  # fmt: skip
+        train(vit, optimizer, loss_of, loader, schedule, context, name=f"finetune-{name}", clip_grad=self.clip_grad)
         return vit
 
 

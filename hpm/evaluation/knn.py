@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, labels_of, require_counts, require_labels, sample_indices
+from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
 from hpm.evaluation.features import check_pool, frozen_features
 
 _TRAIN_BLOCK, _TEST_BLOCK = 16384, 1024  # 64 MiB of similarities at a time
@@ -31,9 +31,15 @@ def knn_predict(
 
 
 def nearest(
-    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, k: int, device: torch.device,
-    train_block: int = _TRAIN_BLOCK, test_block: int = _TEST_BLOCK,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    train_ND: Tensor,
+    labels_N: Tensor,
+    test_MD: Tensor,
+    *,
+    k: int,
+    device: torch.device,
+    train_block: int = _TRAIN_BLOCK,
+    test_block: int = _TEST_BLOCK,
+) -> tuple[Tensor, Tensor]:
     """Cosine similarities [M, K] to the k nearest training features, largest first, and their labels, int64 [M, K].
 
     Training features pass once, block by block; beside the features there are one block of them, one block of
@@ -93,9 +99,16 @@ class KNN(Evaluation):
     shared = True
 
     def __init__(
-        self, *, k: int | Sequence[int] = 20, temperature: float = 0.07, train_images: int | None = 10000,
-        test_images: int | None = 2000, pool: str = "mean", baselines: bool = False, num_workers: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        k: int | Sequence[int] = 20,
+        temperature: float = 0.07,
+        train_images: int | None = 10000,
+        test_images: int | None = 2000,
+        pool: str = "mean",
+        baselines: bool = False,
+        num_workers: int = 0,
+    ) -> None:
         if temperature <= 0:
             raise ValueError(f"KNN.temperature = {temperature} must be positive")
         self.ks = (k,) if isinstance(k, int) else tuple(k)
@@ -108,32 +121,38 @@ class KNN(Evaluation):
             raise ValueError(f"KNN.num_workers = {num_workers} must be 0 or more")
         check_pool("KNN", pool)
         self.several = not isinstance(k, int)
-        self.temperature, self.pool, self.baselines, self.num_workers = float(temperature), pool, baselines, num_workers
-        self.train_images, self.test_images = train_images, test_images
+        self.temperature = float(temperature)
+        self.pool = pool
+        self.baselines = baselines
+        self.num_workers = num_workers
+        self.train_images = train_images
+        self.test_images = test_images
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
         if max(self.ks) > len(source.train()):
             raise ValueError(f"KNN.k = {max(self.ks)} is more than the {len(source.train())} training images")
 
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        source = subject.source
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        source = context.source
         train, test = source.train(), source.test()
         train_N = sample_indices(self.train_images, len(train))
         test_M = sample_indices(self.test_images, len(test))
         truth_M = labels_of(test)[test_M]
         metrics = {}
         for name, train_ND, test_MD in frozen_features(
-            subject, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
+            context, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
         ):
             similarity_MK, labels_MK = nearest(
-                train_ND, labels_of(train)[train_N], test_MD, k=max(self.ks), device=subject.device
+                train_ND, labels_of(train)[train_N], test_MD, k=max(self.ks), device=context.device
             )
             for k in self.ks:
                 predicted_M = vote(
-                    similarity_MK[:, :k], labels_MK[:, :k], temperature=self.temperature,
+                    similarity_MK[:, :k],
+                    labels_MK[:, :k],
+                    temperature=self.temperature,
                     num_classes=source.num_classes,
-                )  # fmt: skip
+                )
                 accuracy = (predicted_M.cpu() == truth_M).float().mean().item()
                 metrics[f"knn/{name}/k{k}" if self.several else f"knn/{name}"] = accuracy
         return metrics

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, labels_of, require_counts, require_labels, sample_indices
+from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
 from hpm.evaluation.features import check_pool, frozen_features
 
 _VALIDATION = 0.2  # share of the training images that chooses the strength
@@ -21,9 +21,15 @@ _ITERATIONS, _TOLERANCE = 300, 1e-4
 
 
 def logistic_regression(
-    features_ND: Tensor, labels_N: Tensor, *, num_classes: int, strength: float, start: Tensor | None = None,
-    iterations: int = _ITERATIONS, tolerance: float = _TOLERANCE,
-) -> Tensor:  # fmt: skip
+    features_ND: Tensor,
+    labels_N: Tensor,
+    *,
+    num_classes: int,
+    strength: float,
+    start: Tensor | None = None,
+    iterations: int = _ITERATIONS,
+    tolerance: float = _TOLERANCE,
+) -> Tensor:
     """Multinomial logistic regression by L-BFGS: weights and biases, [C, D + 1], the biases last.
 
     Minimizes the sum of the cross-entropies plus `strength / 2` times the weights' squared norm, biases left out:
@@ -42,9 +48,14 @@ def logistic_regression(
     solution = features_ND.new_zeros(num_classes, width + 1) if start is None else start.clone()
     solution.requires_grad_(True)
     optimizer = torch.optim.LBFGS(
-        [solution], max_iter=iterations, max_eval=2 * iterations, tolerance_grad=tolerance, tolerance_change=0.0,
-        history_size=20, line_search_fn="strong_wolfe",
-    )  # fmt: skip
+        [solution],
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        tolerance_grad=tolerance,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
 
     @torch.no_grad()
     def loss_and_gradient() -> Tensor:
@@ -96,7 +107,9 @@ def probe(
             train_ND[:last], labels_N[:last], num_classes=num_classes, strength=strength, start=start
         )
 
-    best, best_score, solution = strengths[0], -1.0, None
+    best = strengths[0]
+    best_score = -1.0
+    solution = None
     if len(strengths) > 1:
         # From strong to weak, each from the one before: the stronger, the sooner it is found.
         for strength in sorted(strengths, reverse=True):
@@ -125,10 +138,15 @@ class Linear(Evaluation):
     shared = True
 
     def __init__(
-        self, *, train_images: int | None = 10000, test_images: int | None = 10000,
-        strengths: Sequence[float] = (1.0, 10.0, 100.0, 1000.0), pool: str = "mean", baselines: bool = False,
+        self,
+        *,
+        train_images: int | None = 10000,
+        test_images: int | None = 10000,
+        strengths: Sequence[float] = (1.0, 10.0, 100.0, 1000.0),
+        pool: str = "mean",
+        baselines: bool = False,
         num_workers: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if train_images is not None and train_images < 10:
             raise ValueError(f"Linear.train_images = {train_images} must be at least 10; None for all")
         require_counts("Linear", test_images=test_images)
@@ -137,14 +155,18 @@ class Linear(Evaluation):
         if num_workers < 0:
             raise ValueError(f"Linear.num_workers = {num_workers} must be 0 or more")
         check_pool("Linear", pool)
-        self.train_images, self.test_images, self.num_workers = train_images, test_images, num_workers
-        self.strengths, self.pool, self.baselines = tuple(strengths), pool, baselines
+        self.train_images = train_images
+        self.test_images = test_images
+        self.num_workers = num_workers
+        self.strengths = tuple(strengths)
+        self.pool = pool
+        self.baselines = baselines
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
 
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        source = subject.source
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        source = context.source
         train, test = source.train(), source.test()
         train_N = sample_indices(self.train_images, len(train))
         # Files come sorted by class; the validation split must not be.
@@ -152,11 +174,14 @@ class Linear(Evaluation):
         test_M = sample_indices(self.test_images, len(test))
         metrics = {}
         for name, train_ND, test_MD in frozen_features(
-            subject, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
+            context, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
         ):
             predicted_M = probe(
-                train_ND.to(subject.device), labels_of(train)[train_N].to(subject.device), test_MD.to(subject.device),
-                self.strengths, num_classes=source.num_classes,
-            )  # fmt: skip
+                train_ND.to(context.device),
+                labels_of(train)[train_N].to(context.device),
+                test_MD.to(context.device),
+                self.strengths,
+                num_classes=source.num_classes,
+            )
             metrics[f"linear/{name}"] = (predicted_M.cpu() == labels_of(test)[test_M]).float().mean().item()
         return metrics

@@ -12,14 +12,21 @@ from torch import Tensor, nn
 
 from curriculum.noise import hash_words
 from hpm.data import ImageSource
-from hpm.devices import choose_precision
 from hpm.errors import UserError
 from hpm.evaluation.augmentation import AugmentingLoader
-from hpm.evaluation.base import Evaluation, Subject, require_counts, require_labels, require_shares, sample_indices
+from hpm.evaluation.base import (
+    Evaluation,
+    EvaluationContext,
+    require_counts,
+    require_labels,
+    require_shares,
+    sample_indices,
+)
 from hpm.evaluation.features import check_pool, pooled
 from hpm.evaluation.finetune import named_crop
 from hpm.evaluation.supervised import Schedule, accuracies, autocast, check_precision, train
-from hpm.model import MaskedModel
+from hpm.models.base import MaskedModel
+from hpm.runtime.devices import choose_precision
 
 OPTIMIZERS = ("lars", "sgd")
 _HEAD_STREAM = 4
@@ -76,11 +83,25 @@ class LinearMAE(Evaluation):
     shared = True
 
     def __init__(
-        self, *, epochs: int = 90, batch_size: int = 16384, accumulate: int = 32, blr: float = 0.1, min_lr: float = 0.0,
-        warmup_epochs: float = 10, optimizer: str = "lars", momentum: float = 0.9, weight_decay: float = 0.0,
-        scale: tuple[float, float] = (0.08, 1.0), flip: float = 0.5, pool: str = "token", precision: str = "auto",
-        num_workers: int = 0, test_images: int | None = None, baselines: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        epochs: int = 90,
+        batch_size: int = 16384,
+        accumulate: int = 32,
+        blr: float = 0.1,
+        min_lr: float = 0.0,
+        warmup_epochs: float = 10,
+        optimizer: str = "lars",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        scale: tuple[float, float] = (0.08, 1.0),
+        flip: float = 0.5,
+        pool: str = "token",
+        precision: str = "auto",
+        num_workers: int = 0,
+        test_images: int | None = None,
+        baselines: bool = False,
+    ) -> None:
         self.schedule = Schedule("LinearMAE", epochs, batch_size, accumulate, blr, min_lr, warmup_epochs)
         if batch_size // accumulate < 2:
             raise ValueError(
@@ -97,8 +118,13 @@ class LinearMAE(Evaluation):
             raise ValueError(f"LinearMAE.num_workers = {num_workers} must be 0 or more")
         check_pool("LinearMAE", pool)
         check_precision("LinearMAE", precision)
-        self.optimizer, self.momentum, self.weight_decay, self.pool = optimizer, momentum, weight_decay, pool
-        self.precision, self.num_workers, self.test_images = precision, num_workers, test_images
+        self.optimizer = optimizer
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.pool = pool
+        self.precision = precision
+        self.num_workers = num_workers
+        self.test_images = test_images
         self.baselines = baselines
         self.crop = named_crop("LinearMAE", scale=scale, flip=flip)
 
@@ -106,33 +132,33 @@ class LinearMAE(Evaluation):
         require_labels(self, source)
         self.schedule.check(source)
 
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        if self.schedule.micro_batch_size(subject.processes) < 2:
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        if self.schedule.micro_batch_size(context.processes) < 2:
             raise UserError(
-                f"LinearMAE.batch_size = {self.schedule.batch_size} gives {subject.processes.world_size} processes one "
+                f"LinearMAE.batch_size = {self.schedule.batch_size} gives {context.processes.world_size} processes one "
                 "image each, which cannot be standardized; lower LinearMAE.accumulate or start fewer processes"
             )
-        test_M = sample_indices(self.test_images, len(subject.source.test()))
-        models = {"pretrained": subject.model} | ({"initialization": subject.initial()} if self.baselines else {})
+        test_M = sample_indices(self.test_images, len(context.source.test()))
+        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
         metrics: dict[str, float] = {}
         for name, model in models.items():
-            shares = self._shares(subject, model, test_M, name=name)
+            shares = self._shares(context, model, test_M, name=name)
             metrics |= {f"linear_mae/{name}{which}": share for which, share in shares.items()}
         return metrics
 
-    def _shares(self, subject: Subject, model: MaskedModel, test_M: Tensor, *, name: str) -> dict[str, float]:
-        source, schedule, device = subject.source, self.schedule, subject.device
+    def _shares(self, context: EvaluationContext, model: MaskedModel, test_M: Tensor, *, name: str) -> dict[str, float]:
+        source = context.source
+        schedule = self.schedule
+        device = context.device
         precision = choose_precision(self.precision, device)
         head = (
-            build_head(model.encoder.num_features, source.num_classes, hash_words(subject.seed, _HEAD_STREAM))
+            build_head(model.encoder.num_features, source.num_classes, hash_words(context.seed, _HEAD_STREAM))
             .to(device)
             .train()
         )
         linear: nn.Module = head[1]
         assert isinstance(linear, nn.Linear)
-        optimizer = build_optimizer(
-            self.optimizer, linear, momentum=self.momentum, weight_decay=self.weight_decay
-        )  # fmt: skip
+        optimizer = build_optimizer(self.optimizer, linear, momentum=self.momentum, weight_decay=self.weight_decay)
 
         @torch.no_grad()
         def features(images_NCSS: Tensor) -> Tensor:
@@ -140,13 +166,25 @@ class LinearMAE(Evaluation):
                 return pooled(model.encoder, images_NCSS, self.pool).float()
 
         loader = AugmentingLoader(
-            source=source, transform=None, seed=subject.seed, batch_size=schedule.batch_size,
-            patch_size=model.patch_size, crop=self.crop, num_workers=self.num_workers, accumulate=schedule.accumulate,
-            device=device, processes=subject.processes,
-        )  # fmt: skip
+            source=source,
+            transform=None,
+            seed=context.seed,
+            batch_size=schedule.batch_size,
+            patch_size=model.patch_size,
+            crop=self.crop,
+            num_workers=self.num_workers,
+            accumulate=schedule.accumulate,
+            device=device,
+            processes=context.processes,
+        )
         train(
-            head, optimizer, lambda images, labels: F.cross_entropy(head(features(images)), labels), loader, schedule,
-            subject, name=f"linear-mae-{name}",
-        )  # fmt: skip
+            head,
+            optimizer,
+            lambda images, labels: F.cross_entropy(head(features(images)), labels),
+            loader,
+            schedule,
+            context,
+            name=f"linear-mae-{name}",
+        )
         head.eval()
-        return accuracies(lambda images: head(features(images)), subject, test_M, num_workers=self.num_workers)
+        return accuracies(lambda images: head(features(images)), context, test_M, num_workers=self.num_workers)

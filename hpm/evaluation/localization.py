@@ -13,9 +13,9 @@ from torch import Tensor
 from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss
 from curriculum.diagnostics import auroc, average_precision, pointing_game
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, held_out_batches
+from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
 from hpm.evaluation.objects import knows_objects, object_map
-from hpm.teacher import MovingAverageTeacher
+from hpm.methods.ema_teacher import EMATeacher
 
 METRICS = {"auroc": auroc, "average_precision": average_precision, "pointing_game": pointing_game}
 """What is measured for every image: scores and object map [N, L] -> [N]."""
@@ -50,43 +50,43 @@ class Localization(Evaluation):
             name = type(source).__name__
             raise ValueError(
                 f"Localization needs data that know which patches hold the object, and {name} does not; use "
-                "DigitScenes, or remove Localization from Trainer.probes and Trainer.evaluations"
+                "DigitScenes, or remove Localization from Monitoring.probes and Monitoring.evaluations"
             )
         source.test()
 
     @torch.no_grad()
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        self.check(subject.source)
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        self.check(context.source)
         values: dict[str, list[Tensor]] = {}
-        for indices, batch, noise in held_out_batches(subject, self.images):
-            object_NL = object_map(subject.source, indices, patch_size=batch.patch_size)
+        for indices, batch, noise in held_out_batches(context, self.images):
+            object_NL = object_map(context.source, indices, patch_size=batch.patch_size)
             assert object_NL is not None
-            object_NL = object_NL.to(subject.device)
+            object_NL = object_NL.to(context.device)
             share_N = object_NL.double().mean(dim=1)
             values.setdefault("object_share", []).append(share_N.where((share_N > 0) & (share_N < 1), torch.nan))
-            for name, scores_NL in _scores(subject, batch, noise):
+            for name, scores_NL in _scores(context, batch, noise):
                 for metric, measure in METRICS.items():
                     values.setdefault(f"{name}/{metric}", []).append(measure(scores_NL, object_NL))
         return {f"localization/{name}": torch.cat(parts).nanmean().item() for name, parts in values.items()}
 
 
-def _scores(subject: Subject, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:
+def _scores(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:
     """Scores [N, L] by name."""
-    num_masked = subject.curriculum.count_masked(batch.num_patches)
+    num_masked = context.curriculum.count_masked(batch.num_patches)
     estimators: dict[str, DifficultyEstimator] = {
         "predicted_loss": PredictedLoss(),
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
         "attention": Attention(),
     }
-    student = MovingAverageTeacher(
-        subject.model, subject.target, autocast=subject.teacher.autocast, average=False, reference=subject.teacher
+    student = EMATeacher(
+        context.model, context.target, autocast=context.teacher.autocast, average=False, reference=context.teacher
     )
     models = {"student": student}
-    if subject.teacher.model is not subject.model:
-        models["teacher"] = subject.teacher
+    if context.teacher.model is not context.model:
+        models["teacher"] = context.teacher
     for whose, model in models.items():
         for name, estimator in estimators.items():
-            if not any(model.cannot(capability) for capability in estimator.needs):
+            if not any(model.unsupported_reason(capability) for capability in estimator.needs):
                 yield f"{whose}/{name}", estimator(batch, model, num_masked=num_masked, noise=noise)
     yield "edge_density", EdgeDensity()(batch, None, num_masked=num_masked, noise=noise)
     yield "center", _closeness_to_center(batch)

@@ -23,10 +23,9 @@ from torch import Tensor, nn
 
 from curriculum import Noise
 from hpm.data import ImageSource, RandomResizedCrop, Split
-from hpm.distributed import Processes
 from hpm.evaluation.base import (
     Evaluation,
-    Subject,
+    EvaluationContext,
     half_interval,
     labels_of,
     require_counts,
@@ -37,7 +36,8 @@ from hpm.evaluation.base import (
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool, raw_pixels
 from hpm.evaluation.supervised import accuracies
-from hpm.model import MaskedModel
+from hpm.models.base import MaskedModel
+from hpm.runtime.distributed import DistributedContext
 
 _BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+\.")
 _MERGING = re.compile(r"(layers\.\d+)\.downsample\.")
@@ -115,12 +115,25 @@ class LowShot(Evaluation):
     shared = True
 
     def __init__(
-        self, *, labels: int | None = None, fraction: float | None = None, draws: int = 2, epochs: int = 40,
-        batch_size: int = 50, lr: float = 2e-3, scratch_lr: float = 1e-3, layer_decay: float = 0.75,
-        weight_decay: float = 0.05, warmup: float = 0.1, smoothing: float = 0.1,
-        scale: tuple[float, float] = (0.6, 1.0), flip: float = 0.0, test_images: int | None = 2000,
-        pool: str = "mean", baselines: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        labels: int | None = None,
+        fraction: float | None = None,
+        draws: int = 2,
+        epochs: int = 40,
+        batch_size: int = 50,
+        lr: float = 2e-3,
+        scratch_lr: float = 1e-3,
+        layer_decay: float = 0.75,
+        weight_decay: float = 0.05,
+        warmup: float = 0.1,
+        smoothing: float = 0.1,
+        scale: tuple[float, float] = (0.6, 1.0),
+        flip: float = 0.0,
+        test_images: int | None = 2000,
+        pool: str = "mean",
+        baselines: bool = True,
+    ) -> None:
         if labels is not None and fraction is not None:
             raise ValueError(
                 f"LowShot.labels = {labels} and LowShot.fraction = {fraction} say the same thing twice; set one to None"
@@ -140,10 +153,19 @@ class LowShot(Evaluation):
             raise ValueError(f"LowShot.weight_decay = {weight_decay} must be at least 0")
         require_shares("LowShot", warmup=warmup, smoothing=smoothing)
         check_pool("LowShot", pool)
-        self.labels, self.fraction, self.draws = labels, fraction, draws
-        self.epochs, self.batch_size = epochs, batch_size
-        self.lr, self.scratch_lr, self.layer_decay, self.weight_decay = lr, scratch_lr, layer_decay, weight_decay
-        self.warmup, self.smoothing, self.test_images, self.pool = warmup, smoothing, test_images, pool
+        self.labels = labels
+        self.fraction = fraction
+        self.draws = draws
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.scratch_lr = scratch_lr
+        self.layer_decay = layer_decay
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.smoothing = smoothing
+        self.test_images = test_images
+        self.pool = pool
         self.baselines = baselines
         try:
             self.crop = RandomResizedCrop(scale=scale, flip=flip)
@@ -176,8 +198,8 @@ class LowShot(Evaluation):
         counts_Y = torch.bincount(labels_of(source.train()), minlength=source.num_classes)
         return [max(1, round(self.fraction * count)) for count in counts_Y.tolist()]
 
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        results = self._results(subject)
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        results = self._results(context)
         metrics: dict[str, float] = {}
         if self.baselines:
             pairs = zip(results["pretrained"], results["scratch"], strict=True)
@@ -189,20 +211,20 @@ class LowShot(Evaluation):
                 metrics[f"low_shot/{name}/interval"] = half_interval(values)
         return metrics
 
-    def _results(self, subject: Subject) -> dict[str, list[float]]:
+    def _results(self, context: EvaluationContext) -> dict[str, list[float]]:
         """Accuracies, one for each draw. Processes take turns at the draws, each works alone on its own."""
-        source, processes, subject = subject.source, subject.processes, replace(subject, processes=Processes())
+        source, processes, context = context.source, context.processes, replace(context, processes=DistributedContext())
         train, test = source.train(), source.test()
         test_N = sample_indices(self.test_images, len(test))
-        trained = [("pretrained", subject.model, self.lr, self.layer_decay)]
+        trained = [("pretrained", context.model, self.lr, self.layer_decay)]
         if self.baselines:
-            trained.append(("scratch", subject.initial(), self.scratch_lr, 1.0))
+            trained.append(("scratch", context.initial(), self.scratch_lr, 1.0))
         found: dict[int, dict[str, float]] = {}
         for draw in range(processes.rank, self.draws, processes.world_size):
             train_N = draw_labels(labels_of(train), self._per_class(source), source.num_classes, draw)
             for name, model, lr, decay in trained:
-                vit = self._fine_tune(subject, model, train_N, lr=lr, layer_decay=decay, draw=draw)
-                found.setdefault(draw, {})[name] = accuracies(vit, subject, test_N)[""]
+                vit = self._fine_tune(context, model, train_N, lr=lr, layer_decay=decay, draw=draw)
+                found.setdefault(draw, {})[name] = accuracies(vit, context, test_N)[""]
             if self.baselines:
                 found[draw]["raw_pixels"] = self._raw_pixels(source, train_N, test_N)
         for theirs in processes.gather(found):
@@ -210,9 +232,16 @@ class LowShot(Evaluation):
         return {name: [found[draw][name] for draw in range(self.draws)] for name in found[0]}
 
     def _fine_tune(
-        self, subject: Subject, model: MaskedModel, train_N: Tensor, *, lr: float, layer_decay: float, draw: int
+        self,
+        context: EvaluationContext,
+        model: MaskedModel,
+        train_N: Tensor,
+        *,
+        lr: float,
+        layer_decay: float,
+        draw: int,
     ) -> nn.Module:
-        source, split = subject.source, subject.source.train()
+        source, split = context.source, context.source.train()
         vit = classifier(model, source.num_classes, pool=self.pool).train()
         optimizer = torch.optim.AdamW(
             layer_groups(vit, lr=lr, layer_decay=layer_decay, weight_decay=self.weight_decay), fused=True
@@ -227,8 +256,8 @@ class LowShot(Evaluation):
                 factor = min(1.0, (step + 1) / max(1, self.warmup * total)) * 0.5 * (1 + math.cos(math.pi * done))
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
-                labels_B = labels_of(split)[train_N[place_B]].to(subject.device)
-                logits = vit(self._augmented(source, split, Noise(draw, epoch, train_N[place_B])).to(subject.device))
+                labels_B = labels_of(split)[train_N[place_B]].to(context.device)
+                logits = vit(self._augmented(source, split, Noise(draw, epoch, train_N[place_B])).to(context.device))
                 F.cross_entropy(logits, labels_B, label_smoothing=self.smoothing).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, Subject, labels_of, require_counts, require_labels, sample_indices
+from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
 from hpm.evaluation.features import check_pool, frozen_features
 
 _VALIDATION = 0.2  # share of the training images that chooses the strength
@@ -62,10 +62,15 @@ class Ridge(Evaluation):
     shared = True
 
     def __init__(
-        self, *, train_images: int | None = 5000, test_images: int | None = 2000,
-        strengths: Sequence[float] = (1.0, 10.0, 100.0, 1000.0), pool: str = "mean", baselines: bool = False,
+        self,
+        *,
+        train_images: int | None = 5000,
+        test_images: int | None = 2000,
+        strengths: Sequence[float] = (1.0, 10.0, 100.0, 1000.0),
+        pool: str = "mean",
+        baselines: bool = False,
         num_workers: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if train_images is not None and train_images < 10:
             raise ValueError(f"Ridge.train_images = {train_images} must be at least 10; None for all")
         require_counts("Ridge", test_images=test_images)
@@ -74,14 +79,18 @@ class Ridge(Evaluation):
         if num_workers < 0:
             raise ValueError(f"Ridge.num_workers = {num_workers} must be 0 or more")
         check_pool("Ridge", pool)
-        self.train_images, self.test_images, self.num_workers = train_images, test_images, num_workers
-        self.strengths, self.pool, self.baselines = tuple(strengths), pool, baselines
+        self.train_images = train_images
+        self.test_images = test_images
+        self.num_workers = num_workers
+        self.strengths = tuple(strengths)
+        self.pool = pool
+        self.baselines = baselines
 
     def check(self, source: ImageSource) -> None:
         require_labels(self, source)
 
-    def __call__(self, subject: Subject) -> dict[str, float]:
-        source = subject.source
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        source = context.source
         train, test = source.train(), source.test()
         train_N = sample_indices(self.train_images, len(train))
         # Files come sorted by class; the validation split must not be.
@@ -89,7 +98,7 @@ class Ridge(Evaluation):
         test_M = sample_indices(self.test_images, len(test))
         metrics = {}
         for name, train_ND, test_MD in frozen_features(
-            subject, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
+            context, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
         ):
             predicted_M = self._predict(train_ND, labels_of(train)[train_N], test_MD, source.num_classes)
             metrics[f"ridge/{name}"] = (predicted_M == labels_of(test)[test_M]).float().mean().item()

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from curriculum.noise import hash_words
-from hpm.clock import Clock
 from hpm.data import ImageSource, Loader
-from hpm.distributed import Processes
 from hpm.errors import Notice, TrainingError, UserError
-from hpm.evaluation.augmentation import lent_generators
-from hpm.evaluation.base import Subject, labels_of
+from hpm.evaluation.augmentation import isolated_rng
+from hpm.evaluation.base import EvaluationContext, labels_of
 from hpm.evaluation.features import batches
-from hpm.optim import learning_rate, scaled_learning_rate
+from hpm.optim.clock import Clock
+from hpm.optim.schedule import learning_rate, scaled_learning_rate
+from hpm.runtime.distributed import DistributedContext
 
 _STEP_STREAM = 3
 _TOP = 5  # a second accuracy where there are more classes: the right one among so many
@@ -89,7 +89,7 @@ class Schedule:
                 f"of {type(source).__name__}; choose at most as many"
             )
 
-    def micro_batch_size(self, processes: Processes) -> int:
+    def micro_batch_size(self, processes: DistributedContext) -> int:
         """Images of a micro-batch.
 
         Raises:
@@ -110,19 +110,26 @@ class Schedule:
 
 
 def train(
-    trained: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[Tensor, Tensor], Tensor],
-    loader: Loader, schedule: Schedule, subject: Subject, *, name: str, clip_grad: float | None = None,
-) -> None:  # fmt: skip
+    trained: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    loader: Loader,
+    schedule: Schedule,
+    context: EvaluationContext,
+    *,
+    name: str,
+    clip_grad: float | None = None,
+) -> None:
     """Train in place.
 
     Args:
-        trained: the parameters that are trained, and buffers; kept in `subject.folder` after each epoch.
+        trained: the parameters that are trained, and buffers; kept in `context.folder` after each epoch.
         optimizer: of these; each group's rate is the schedule's times its `scale`.
         loss_of: the mean loss, given normalized images [N, C, S, S] and their classes, int64 [N]. May draw from the
             global generators, which are lent to it.
         loader: of the training images.
         schedule: how long and how fast.
-        subject: gives the seed, the device, the folder, who is told, and the processes that train together.
+        context: gives the seed, the device, the folder, who is told, and the processes that train together.
         name: of the file that is kept, and of this training in what is told.
         clip_grad: largest norm of the gradient; None for no limit.
 
@@ -130,25 +137,25 @@ def train(
         TrainingError: if the loss is not finite.
         UserError: if the processes do not see the same folder.
     """
-    processes = subject.processes
-    labels_K = labels_of(subject.source.train()).to(subject.device)
-    kept = None if subject.folder is None else subject.folder / f"{name}.pt"
+    processes = context.processes
+    labels_K = labels_of(context.source.train()).to(context.device)
+    kept = None if context.folder is None else context.folder / f"{name}.pt"
     first, steps = _restore(kept, trained, optimizer), loader.steps_per_epoch
     if len(set(processes.gather(first))) > 1:
         raise UserError(
             f"the processes do not find the same in {kept}; put the model where all machines read and write"
         )
-    if first and subject.say:
-        subject.say(f"{name}: going on after epoch {first} of {schedule.epochs}, from {kept}")
+    if first and context.report:
+        context.report(f"{name}: going on after epoch {first} of {schedule.epochs}, from {kept}")
     started = time.monotonic()
     for epoch in range(first, schedule.epochs):
-        total = torch.zeros((), device=subject.device)
+        total = torch.zeros((), device=context.device)
         for place, micro_batches in enumerate(loader.epoch(epoch)):
             clock = Clock(epoch * steps + place, steps, schedule.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(clock) * group.get("scale", 1.0)
-            drawn = hash_words(subject.seed, _STEP_STREAM, clock.step, processes.rank)
-            with lent_generators(drawn, subject.device):
+            drawn = hash_words(context.seed, _STEP_STREAM, clock.step, processes.rank)
+            with isolated_rng(drawn, context.device):
                 for batch in micro_batches:
                     loss = loss_of(batch.images, labels_K[batch.indices]) / len(micro_batches)
                     loss.backward()
@@ -168,9 +175,9 @@ def train(
             )
         if processes.is_main:
             _keep(kept, epoch + 1, trained, optimizer)
-        if subject.say:
+        if context.report:
             left = (time.monotonic() - started) / (epoch + 1 - first) * (schedule.epochs - epoch - 1)
-            subject.say(f"{name}: epoch {epoch + 1}/{schedule.epochs}  loss {mean:.4f}  {left:,.0f} s left")
+            context.report(f"{name}: epoch {epoch + 1}/{schedule.epochs}  loss {mean:.4f}  {left:,.0f} s left")
 
 
 def _keep(kept: Path | None, epoch: int, trained: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -207,16 +214,18 @@ def _restore(kept: Path | None, trained: nn.Module, optimizer: torch.optim.Optim
 
 @torch.no_grad()
 def accuracies(
-    logits_of: Callable[[Tensor], Tensor], subject: Subject, test_M: Tensor, *, num_workers: int = 0
+    logits_of: Callable[[Tensor], Tensor], context: EvaluationContext, test_M: Tensor, *, num_workers: int = 0
 ) -> dict[str, float]:
     """Shares of test images: "" whose class is the one predicted and, beyond five classes, "_top5" among the five."""
-    source, split, processes = subject.source, subject.source.test(), subject.processes
+    source = context.source
+    split = context.source.test()
+    processes = context.processes
     count, test_M = len(test_M), processes.share(test_M)
-    truth_M = labels_of(split)[test_M].to(subject.device)
+    truth_M = labels_of(split)[test_M].to(context.device)
     top = _TOP if source.num_classes > _TOP else 1
-    right = torch.zeros(top, dtype=torch.int64, device=subject.device)
+    right = torch.zeros(top, dtype=torch.int64, device=context.device)
     truth = iter(truth_M.split(256))
-    for images_NCSS in batches(source, split, test_M, device=subject.device, num_workers=num_workers):
+    for images_NCSS in batches(source, split, test_M, device=context.device, num_workers=num_workers):
         best_NT = logits_of(images_NCSS).topk(top, dim=1).indices
         right += (best_NT == next(truth).unsqueeze(1)).sum(dim=0)
     shares = (processes.sum(right).cumsum(0).double() / count).tolist()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from curriculum import Mask, Teacher
-from hpm.losses import full_precision
+from hpm.methods.loss_prediction import full_precision
 
 if TYPE_CHECKING:
-    from hpm.model import MaskedModel
+    from hpm.models.masked_autoencoder import MaskedModel
 
 
 class Target(ABC):
@@ -82,9 +82,13 @@ class Target(ABC):
         """
 
     def prepare(  # noqa: B027, nor anything to move
-        self, device: torch.device, *, autocast: torch.dtype | None = None,
-        mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        device: torch.device,
+        *,
+        autocast: torch.dtype | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
         """Move to the device.
 
         Args:

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from curriculum import Mask, Teacher
 from hpm.errors import UserError
-from hpm.losses import full_precision
-from hpm.memory import LastAnswer
+from hpm.runtime.last_call_cache import LastCallCache
+from hpm.runtime.precision import full_precision
 from hpm.targets.base import Target
 
 if TYPE_CHECKING:
-    from hpm.model import MaskedModel
+    from hpm.models.base import MaskedModel
 
 
 class FeatureTarget(Target):
@@ -81,7 +81,10 @@ class TimmFeatures(FeatureTarget):
     def __init__(
         self, *, model: str, checkpoint: str | None = None, img_size: int | None = None, pretrained: bool = True
     ) -> None:
-        self.model, self.checkpoint, self.img_size, self.pretrained = model, checkpoint, img_size, pretrained
+        self.model = model
+        self.checkpoint = checkpoint
+        self.img_size = img_size
+        self.pretrained = pretrained
         if img_size is not None and img_size < 1:
             raise ValueError(f"TimmFeatures.img_size = {img_size} must be at least 1")
         if checkpoint is not None and not pretrained:
@@ -99,7 +102,7 @@ class TimmFeatures(FeatureTarget):
                 f"TimmFeatures.model = {model!r} is no model of timm's{such_as}; timm.list_models() has all"
             )
         self._frozen: _Frozen | None = None
-        self._answer = LastAnswer()
+        self._answer = LastCallCache()
 
     def outputs(self, model: MaskedModel) -> int:
         """The width of its features; refuses a grid that cannot be mapped to the student's."""
@@ -130,9 +133,13 @@ class TimmFeatures(FeatureTarget):
         self._frozen.load()
 
     def prepare(
-        self, device: torch.device, *, autocast: torch.dtype | None = None,
-        mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        device: torch.device,
+        *,
+        autocast: torch.dtype | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
         assert self._frozen is not None  # by `outputs`
         self._frozen.prepare(autocast, mean, std)
         self._answer.forget()
@@ -157,7 +164,9 @@ class _Frozen:
     """
 
     def __init__(self, settings: TimmFeatures, *, student: MaskedModel) -> None:
-        self.settings, self._in_chans, self._student_grid = settings, student.in_chans, student.grid
+        self.settings = settings
+        self._in_chans = student.in_chans
+        self._student_grid = student.grid
         with torch.device("meta"):
             plain: Any = timm.create_model(settings.model, pretrained=False, num_classes=0)
             size = getattr(getattr(plain, "patch_embed", None), "patch_size", None) or 1
@@ -220,7 +229,8 @@ class _Frozen:
             others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
             where = f"TimmFeatures.checkpoint = {file!r} does not fit {model}: it has" if file else f"{model} has"
             raise UserError(f"{where} no {missing[0]}{others}")
-        self._network, self._loaded = network, True
+        self._network = network
+        self._loaded = True
 
     def _seeded(self, **more: Any) -> Any:
         """Built from one seed: weights that are not loaded are the same in every process."""
@@ -231,7 +241,10 @@ class _Frozen:
 
     def prepare(self, autocast: torch.dtype | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """See `Target.prepare`; the network moves to the images when it is first asked."""
-        self._autocast, self._mean, self._std, self._scale_2C11 = autocast, mean, std, None
+        self._autocast = autocast
+        self._mean = mean
+        self._std = std
+        self._scale_2C11 = None
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
         if images_NCHW.device.type != "meta" and self._scale_2C11 is None:

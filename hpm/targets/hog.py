@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Teacher
-from hpm.patches import patchify
+from hpm.models.patches import patchify
 from hpm.targets.base import Target
 
 if TYPE_CHECKING:
-    from hpm.model import MaskedModel
+    from hpm.models.base import MaskedModel
 
 _EPSILON = 1e-5  # of the norm, as scikit-image's
 
@@ -41,7 +41,8 @@ class HOG(Target):
             raise ValueError(f"HOG.cell = {cell} must be at least 2 pixels")
         if orientations < 2:
             raise ValueError(f"HOG.orientations = {orientations} must be at least 2")
-        self.cell, self.orientations = cell, orientations
+        self.cell = cell
+        self.orientations = orientations
 
     def outputs(self, model: MaskedModel) -> int:
         if model.patch_size % self.cell:

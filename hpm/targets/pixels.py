@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from curriculum import Mask, Teacher
-from hpm.losses import full_precision
-from hpm.patches import patchify
+from hpm.models.patches import patchify
+from hpm.runtime.precision import full_precision
 from hpm.targets.base import Target
 
 ERRORS = ("squared", "absolute")

@@ -16,7 +16,7 @@ from curriculum.schedulers import Scalar, values_of
 from hpm.targets.base import Target
 
 if TYPE_CHECKING:
-    from hpm.model import MaskedModel
+    from hpm.models.base import MaskedModel
 
 
 class WeightedTargets(Target):
@@ -46,7 +46,8 @@ class WeightedTargets(Target):
                 )
             if min(values_of(weight)) < 0:
                 raise ValueError(f"WeightedTargets.weights[{place}] must not be negative")
-        self.targets, self.weights = tuple(targets), tuple(weights)
+        self.targets = tuple(targets)
+        self.weights = tuple(weights)
         self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))
         self._sizes: list[int] = []
         self._now = torch.ones(len(targets))
@@ -83,9 +84,13 @@ class WeightedTargets(Target):
             target.load()
 
     def prepare(
-        self, device: torch.device, *, autocast: torch.dtype | None = None,
-        mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        device: torch.device,
+        *,
+        autocast: torch.dtype | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
         self._now = self._now.to(device)
         for target in self.targets:
             target.prepare(device, autocast=autocast, mean=mean, std=std)

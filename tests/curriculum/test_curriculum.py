@@ -53,7 +53,9 @@ def noise_for(batch: Batch, *, seed: int = 0, step: int = 0, first: int = 0) -> 
 
 
 def test_a_drawn_mask_holds_the_hardest_patches() -> None:
-    batch, teacher, noise = tiny_batch(), TinyTeacher(), noise_for(tiny_batch())
+    batch = tiny_batch()
+    teacher = TinyTeacher()
+    noise = noise_for(tiny_batch())
     curriculum = build()
     mask = curriculum.draw(batch, teacher, 0.0, noise)
     assert (mask.num_masked, mask.num_visible) == (12, 4)
@@ -70,14 +72,14 @@ def test_the_teacher_is_not_run_where_no_patch_is_hard() -> None:
     batch = tiny_batch()
     curriculum, teacher = build(scheduler=Ramp()), TinyTeacher()
     early = curriculum.draw(batch, teacher, 0.16, noise_for(batch))
-    assert not curriculum.asks_teacher(0.16, batch.num_patches)
+    assert not curriculum.needs_scores_at(0.16, batch.num_patches)
     assert teacher.calls == []
     assert curriculum.scores is None
     random = build(sampler=Random()).draw(batch, None, 0.16, noise_for(batch))
     assert torch.equal(early.masked, random.masked)
 
     curriculum.draw(batch, teacher, 0.17, noise_for(batch))
-    assert curriculum.asks_teacher(0.17, batch.num_patches)
+    assert curriculum.needs_scores_at(0.17, batch.num_patches)
     assert teacher.calls == ["predicted_loss"]
     assert curriculum.scores is not None
 
@@ -91,7 +93,7 @@ def test_random_sampling_never_runs_the_teacher() -> None:
     curriculum = build(scheduler=Constant(value=1.0), sampler=Random())
     curriculum.draw(batch, teacher, 1.0, noise_for(batch))
     assert teacher.calls == []
-    assert not curriculum.asks_teacher(1.0, 16)
+    assert not curriculum.needs_scores_at(1.0, 16)
 
 
 @pytest.mark.parametrize("difficulty", [PredictedLoss(), Attention(), TrueLoss(), TrueLoss(probes=1), Uniform()])
@@ -217,16 +219,23 @@ def test_curricula_differ_in_state_by_their_scheduler_alone() -> None:
 
 def blanking(blank_ratio: float, sampler: Sampler | None = None, **arguments: Any) -> Curriculum:
     return Curriculum(
-        scheduler=Constant(value=0.0), difficulty=Uniform(), sampler=sampler or Random(), blank_ratio=blank_ratio,
+        scheduler=Constant(value=0.0),
+        difficulty=Uniform(),
+        sampler=sampler or Random(),
+        blank_ratio=blank_ratio,
         **arguments,
-    )  # fmt: skip
+    )
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
-    rows=st.integers(2, 9), columns=st.integers(2, 9), mask_ratio=st.floats(0.05, 0.95), blank_ratio=st.floats(0, 0.99),
-    throw=st.booleans(), split=st.integers(1, 4),
-)  # fmt: skip
+    rows=st.integers(2, 9),
+    columns=st.integers(2, 9),
+    mask_ratio=st.floats(0.05, 0.95),
+    blank_ratio=st.floats(0, 0.99),
+    throw=st.booleans(),
+    split=st.integers(1, 4),
+)
 def test_as_many_visible_patches_are_blanked_in_every_image(
     rows: int, columns: int, mask_ratio: float, blank_ratio: float, throw: bool, split: int
 ) -> None:
@@ -285,11 +294,14 @@ def test_other_steps_blank_other_patches() -> None:
     assert bool((one != one[:1]).any())
 
 
-@pytest.mark.parametrize(("blank_ratio", "num_patches", "message"), [
-    (-0.1, 16, r"Curriculum\.blank_ratio = -0\.1 must be at least 0 and below 1"),
-    (1.0, 16, r"Curriculum\.blank_ratio = 1\.0 must be at least 0 and below 1"),
-    (0.2, 16, r"blank_ratio = 0\.2 hides none of the 4 patches that are visible at Curriculum\.mask_ratio = 0\.75"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("blank_ratio", "num_patches", "message"),
+    [
+        (-0.1, 16, r"Curriculum\.blank_ratio = -0\.1 must be at least 0 and below 1"),
+        (1.0, 16, r"Curriculum\.blank_ratio = 1\.0 must be at least 0 and below 1"),
+        (0.2, 16, r"blank_ratio = 0\.2 hides none of the 4 patches that are visible at Curriculum\.mask_ratio = 0\.75"),
+    ],
+)
 def test_a_ratio_that_blanks_all_or_none_is_refused(blank_ratio: float, num_patches: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         blanking(blank_ratio).check(None, num_patches)

@@ -57,8 +57,8 @@ class RecordingTeacher:
     masks: list[Mask] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
 
-    def cannot(self, capability: str) -> str | None:
-        return self.inner.cannot(capability)
+    def unsupported_reason(self, capability: str) -> str | None:
+        return self.inner.unsupported_reason(capability)
 
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
         return self.inner.predicted_loss(images_NCHW)

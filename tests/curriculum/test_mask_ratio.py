@@ -77,8 +77,10 @@ def test_many_levels_are_attmasks_uniform_ratio() -> None:
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(
     bounds=st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)).filter(lambda pair: pair[1] - pair[0] > 1e-6),
-    levels=st.integers(2, 40), seed=st.integers(0, 2**63), step=st.integers(0, 10**7),
-)  # fmt: skip
+    levels=st.integers(2, 40),
+    seed=st.integers(0, 2**63),
+    step=st.integers(0, 10**7),
+)
 def test_values_lie_evenly_within_the_bounds(bounds: tuple[float, float], levels: int, seed: int, step: int) -> None:
     ratio = UniformRatio(low=bounds[0], high=bounds[1], levels=levels)
     assert len(set(ratio.values)) == levels
@@ -132,12 +134,15 @@ def test_attmask_masks_what_is_attended_to_most(sampler: Sampler) -> None:
         assert (most_NL & ~mask.to_bool()).sum(dim=1).tolist() == [revealed] * 4
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"low": 0.0}, r"UniformRatio\.low = 0\.0 and UniformRatio\.high = 0\.5"),
-    ({"low": 0.5}, r"UniformRatio\.low = 0\.5 and UniformRatio\.high = 0\.5"),
-    ({"high": 1.0}, r"UniformRatio\.high = 1\.0"),
-    ({"levels": 1}, r"UniformRatio\.levels = 1 must be at least 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"low": 0.0}, r"UniformRatio\.low = 0\.0 and UniformRatio\.high = 0\.5"),
+        ({"low": 0.5}, r"UniformRatio\.low = 0\.5 and UniformRatio\.high = 0\.5"),
+        ({"high": 1.0}, r"UniformRatio\.high = 1\.0"),
+        ({"levels": 1}, r"UniformRatio\.levels = 1 must be at least 2"),
+    ],
+)
 def test_bad_bounds_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UniformRatio(**arguments)

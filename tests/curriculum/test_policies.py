@@ -111,9 +111,14 @@ def noise_of(count: int, seed: int = 12) -> Noise:
 
 
 def masks(
-    sampler: Sampler, scores: list[float] | Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int],
+    sampler: Sampler,
+    scores: list[float] | Tensor | None,
+    *,
+    alpha: float,
+    num_masked: int,
+    grid: tuple[int, int],
     count: int = 20_000,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Boolean [N, L]."""
     if isinstance(scores, list):
         scores = torch.tensor(scores).expand(count, len(scores))
@@ -392,7 +397,9 @@ def test_no_position_is_preferred(color: str) -> None:
 
 def test_a_bank_gives_every_map_shifted_and_mirrored_as_often() -> None:
     """3 maps, 4 x 5 shifts, mirrored or not in either direction: each image's field is one of 240, read one by one."""
-    sampler, grid, noise = FilteredNoise(bank=3), (4, 5), noise_of(24_000)
+    sampler = FilteredNoise(bank=3)
+    grid = (4, 5)
+    noise = noise_of(24_000)
     maps = sampler.maps(grid, noise)
     read = {}
     for number, whole in enumerate(maps):
@@ -492,13 +499,24 @@ def test_thrown_patches_are_neither_seen_nor_reconstructed() -> None:
     assert float(keys.gather(1, mask.thrown).amin(dim=1).sub(keys.gather(1, mask.visible).amax(dim=1)).min()) > 0
 
 
-@pytest.mark.parametrize("build", [
-    lambda: Weighted(weights="inverse"), lambda: Weighted(temperature=0), lambda: Hint(hint=0.2, among=0.1),
-    lambda: Cells(size=0), lambda: Blockwise(min_patches=0), lambda: Blockwise(min_aspect=2),
-    lambda: Blockwise(attempts=0), lambda: MultiBlock(targets=0), lambda: MultiBlock(scale=(0.3, 0.2)),
-    lambda: FilteredNoise(color="pink"), lambda: FilteredNoise(sigma=(2.0, 1.0)), lambda: FilteredNoise(bank=-1),
-    lambda: Quotas(parts=0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Weighted(weights="inverse"),
+        lambda: Weighted(temperature=0),
+        lambda: Hint(hint=0.2, among=0.1),
+        lambda: Cells(size=0),
+        lambda: Blockwise(min_patches=0),
+        lambda: Blockwise(min_aspect=2),
+        lambda: Blockwise(attempts=0),
+        lambda: MultiBlock(targets=0),
+        lambda: MultiBlock(scale=(0.3, 0.2)),
+        lambda: FilteredNoise(color="pink"),
+        lambda: FilteredNoise(sigma=(2.0, 1.0)),
+        lambda: FilteredNoise(bank=-1),
+        lambda: Quotas(parts=0),
+    ],
+)
 def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"\w+\.\w+ = "):
         build()

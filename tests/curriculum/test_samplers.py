@@ -180,7 +180,9 @@ def test_unscored_patches_give_every_mask_equally_often() -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_a_constant_score_masks_patches_and_pairs_as_random_does(alpha: float) -> None:
-    num_patches, num_masked, count = 49, 36, 5000
+    num_patches = 49
+    num_masked = 36
+    count = 5000
     mask_NL = draws_of([0.0] * num_patches, alpha, num_masked, count).mask(HardestFirst()).double()
     together_LL = mask_NL.T @ mask_NL
     # Patches: where M out of L are drawn, covariances are v = p (1 - p) and, beside the diagonal, -v / (L - 1).

@@ -70,8 +70,8 @@ def test_tiny_teacher_judges_each_image_alone() -> None:
 
 def test_tiny_teacher_lacks_what_it_is_told_to() -> None:
     teacher = TinyTeacher(lacks={"attention": "there is no class token"})
-    assert teacher.cannot("attention") == "there is no class token"
-    assert teacher.cannot("features") is None
+    assert teacher.unsupported_reason("attention") == "there is no class token"
+    assert teacher.unsupported_reason("features") is None
     with pytest.raises(RuntimeError, match="asked for attention, but there is no class token"):
         teacher.attention(tiny_batch().images)
 

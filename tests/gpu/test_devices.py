@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hpm.devices import choose_device, choose_precision
+from hpm.runtime.devices import choose_device, choose_precision
 
 
 def test_a_gpu_is_chosen() -> None:

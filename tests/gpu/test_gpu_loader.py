@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hpm.data.augment import RandomResizedCrop
-from hpm.data.digit_scenes import DigitScenes
-from hpm.data.image_folder import ImageFolder
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
-from hpm.data.source import ImageSource
+from hpm.data.sources.base import ImageSource
+from hpm.data.sources.digit_scenes import DigitScenes
+from hpm.data.sources.image_folder import ImageFolder
 
 
 @pytest.fixture(params=["memory", "files"])
@@ -30,8 +30,15 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> ImageSource:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_gpu_sees_the_same_images(source: ImageSource, num_workers: int) -> None:
     def loader(device: str, workers: int) -> Loader:
-        return Loader(source=source, batch_size=4, patch_size=8, crop=RandomResizedCrop(), seed=5,
-                      device=torch.device(device), num_workers=workers)  # fmt: skip
+        return Loader(
+            source=source,
+            batch_size=4,
+            patch_size=8,
+            crop=RandomResizedCrop(),
+            seed=5,
+            device=torch.device(device),
+            num_workers=workers,
+        )
 
     for (ours,), (theirs,) in zip(loader("cpu", 0).epoch(0), loader("cuda", num_workers).epoch(0), strict=True):
         assert theirs.images.is_cuda

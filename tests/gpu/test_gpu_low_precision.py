@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from hpm.low_precision import Fp8Linear, LowPrecisionCopy
-from hpm.model import MaskedAutoencoder
+from hpm.methods.ema_teacher import EMATeacher
+from hpm.models.low_precision import Fp8Linear, LowPrecisionCopy
+from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.targets import Pixels
-from hpm.teacher import MovingAverageTeacher
 
 SIZES = {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
 DECODER = {"decoder_embed_dim": 64, "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 2}
@@ -24,7 +24,7 @@ def test_a_copy_follows_every_step_of_the_average() -> None:
     torch.manual_seed(0)
     student = MaskedAutoencoder(**SIZES, **DECODER).cuda()
     images = torch.randn(16, 3, 64, 64, device="cuda")
-    teacher = MovingAverageTeacher(student, Pixels(), autocast=torch.bfloat16, precision="fp8")
+    teacher = EMATeacher(student, Pixels(), autocast=torch.bfloat16, precision="fp8")
     for _ in range(3):
         with torch.no_grad():
             for parameter in student.parameters():

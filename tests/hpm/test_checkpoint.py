@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpm.checkpoint import Checkpoint, CheckpointWriter, found, load_newest
-from hpm.distributed import Processes
 from hpm.errors import UserError
+from hpm.runs.checkpoint import Checkpoint, CheckpointWriter, list_checkpoints, load_newest
+from hpm.runtime.distributed import DistributedContext
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:
@@ -25,7 +25,7 @@ def tensors(step: int) -> dict[str, torch.Tensor]:
 
 
 def writer(folder: Path, *, keep: int = 2, keep_every: int = 0) -> CheckpointWriter:
-    return CheckpointWriter(folder, Processes(), keep=keep, keep_every=keep_every, sharded=False)
+    return CheckpointWriter(folder, DistributedContext(), keep=keep, keep_every=keep_every, sharded=False)
 
 
 def saved(folder: Path, *steps: int) -> Path:
@@ -34,7 +34,7 @@ def saved(folder: Path, *steps: int) -> Path:
     for step in steps:
         writes.save(step, tensors(step), {"step": step, "config": "Ramp.end = 0.5"})
     writes.wait()
-    return found(folder)[0]
+    return list_checkpoints(folder)[0]
 
 
 def test_comes_back(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_saving_copies(tmp_path: Path) -> None:
     for tensor in state.values():
         tensor.fill_(-1)
     writes.wait()
-    assert torch.equal(Checkpoint(found(tmp_path)[0]).tensor("student.weight"), tensors(1)["student.weight"])
+    assert torch.equal(Checkpoint(list_checkpoints(tmp_path)[0]).tensor("student.weight"), tensors(1)["student.weight"])
 
 
 def test_which_are_kept(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_which_are_kept(tmp_path: Path) -> None:
     for step in range(10, 101, 10):
         writes.save(step, tensors(step), {})
     writes.wait()
-    assert [int(path.name.split("-")[1]) for path in found(tmp_path)] == [100, 90, 80, 60, 30]
+    assert [int(path.name.split("-")[1]) for path in list_checkpoints(tmp_path)] == [100, 90, 80, 60, 30]
     assert (tmp_path / "latest").resolve().name == "checkpoint-00000100"
     assert writes.written == 100
     assert not list(tmp_path.glob("*.partial"))
@@ -127,7 +127,7 @@ def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
             writes.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert [path.name for path in found(tmp_path)] == ["checkpoint-00000001"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-00000001"]
     assert writes.written == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")

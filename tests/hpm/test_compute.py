@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from hpm import configuration, plan
-from hpm.compute import Compute
+from hpm.config import parse_config
 from hpm.errors import UserError
+from hpm.planning import plan
+from hpm.training.compute import Compute
 
 REFUSED = [
-    ({"compile": "all"}, "Trainer.compile = 'all' is unknown; choose False, True, 'blocks'"),
-    ({"cuda_graphs": True, "accumulate": 2}, "Trainer.cuda_graphs = True needs Trainer.accumulate = 1"),
-    ({"cuda_graphs": True, "compile": True}, "Trainer.cuda_graphs = True needs Trainer.compile = 'blocks' or False"),
-    ({"cuda_graphs": True, "grad_checkpointing": True}, "needs Trainer.grad_checkpointing = False"),
-    ({"teacher_precision": "fp8", "precision": "fp16"}, "goes with Trainer.precision = 'bf16', and here it is 'fp16'"),
-    ({"teacher_precision": "bf16", "sharding": "fsdp"}, "goes with Trainer.sharding = 'none'"),
-    ({"compile_mode": "max-autotune-no-cudagraphs"}, "does nothing where Trainer.compile = False"),
+    ({"compile": "all"}, "Runtime.compile = 'all' is unknown; choose False, True, 'blocks'"),
+    ({"cuda_graphs": True, "accumulate": 2}, "Runtime.cuda_graphs = True needs Schedule.accumulate = 1"),
+    ({"cuda_graphs": True, "compile": True}, "Runtime.cuda_graphs = True needs Runtime.compile = 'blocks' or False"),
+    ({"cuda_graphs": True, "grad_checkpointing": True}, "needs Runtime.grad_checkpointing = False"),
+    ({"teacher_precision": "fp8", "precision": "fp16"}, "goes with Runtime.precision = 'bf16', and here it is 'fp16'"),
+    ({"teacher_precision": "bf16", "sharding": "fsdp"}, "goes with Runtime.sharding = 'none'"),
+    ({"compile_mode": "max-autotune-no-cudagraphs"}, "does nothing where Runtime.compile = False"),
 ]
 
 
@@ -32,7 +33,7 @@ def test_what_does_not_go_together_is_refused(settings: dict, told: str) -> None
 def test_a_plan_refuses_what_its_run_would(tiny: Path, settings: dict, told: str) -> None:
     bindings = [f"Trainer.{name} = {value!r}" for name, value in settings.items()]
     with pytest.raises(UserError) as refused:
-        plan.make(configuration.parse([str(tiny)], bindings))
+        plan.make(parse_config([str(tiny)], bindings))
     assert told in str(refused.value)
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hpm import configuration
-from hpm.trainer import Trainer
+from hpm.config import configs_folder, configurables, find_config, parse_config, register_configurables
+from hpm.training.trainer import Trainer
 
-CONFIGS = sorted(configuration.configs_folder().rglob("*.gin"))
+CONFIGS = sorted(configs_folder().rglob("*.gin"))
 SMALL = {
     "digit_scenes": ["DigitScenes.train_size = 600", "DigitScenes.test_size = 40"],
     "fashion_mnist": ["FashionMNIST.train_size = 600"],
 }
-COMPLETE = [path for path in CONFIGS if path.parent == configuration.configs_folder() and path.stem != "base"]
+COMPLETE = [path for path in CONFIGS if path.parent == configs_folder() and path.stem != "base"]
 
 
 def small(text: str) -> list[str]:
@@ -28,13 +28,13 @@ def small(text: str) -> list[str]:
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
 def test_complete_configs_build(path: Path) -> None:
     labels = ["LowShot.labels = 100"] if "LowShot" in path.read_text() else []
-    trainer = configuration.parse([str(path)], small(path.read_text()) + labels).build()
+    trainer = parse_config([str(path)], small(path.read_text()) + labels).build()
     assert isinstance(trainer, Trainer)
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "curricula"], ids=lambda path: path.stem)
 def test_curricula_build_and_draw(path: Path, tiny: Path) -> None:
-    trainer = configuration.parse([str(tiny), str(path)]).build()
+    trainer = parse_config([str(tiny), str(path)]).build()
     trainer.dry_run(_console())
 
 
@@ -44,14 +44,16 @@ def test_models_build(path: Path, tiny: Path) -> None:
     if path.stem.startswith("simmim"):
         kind = "ViT" if "vit" in path.stem else "Swin"
         bindings = [f"{kind}.img_size = 28", "DigitScenes.img_size = 28", *(["ViT.patch_size = 4"] * (kind == "ViT"))]
-        assert configuration.parse([str(tiny), str(path)], bindings).build()
+        assert parse_config([str(tiny), str(path)], bindings).build()
         return
     bindings = [
-        "MaskedAutoencoder.img_size = 64", "MaskedAutoencoder.patch_size = 16", "DigitScenes.img_size = 64",
+        "MaskedAutoencoder.img_size = 64",
+        "MaskedAutoencoder.patch_size = 16",
+        "DigitScenes.img_size = 64",
         # A block is like the others; building all of a huge model would take half a minute.
         *(f"MaskedAutoencoder.{depth} = 1" for depth in ("depth", "decoder_depth", "loss_predictor_depth")),
-    ]  # fmt: skip
-    assert configuration.parse([str(tiny), str(path)], bindings).build()
+    ]
+    assert parse_config([str(tiny), str(path)], bindings).build()
 
 
 def test_image_folder_config(tiny: Path, tmp_path: Path) -> None:
@@ -61,8 +63,8 @@ def test_image_folder_config(tiny: Path, tmp_path: Path) -> None:
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(10):
             Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / "images" / name / f"{number}.jpg")
-    bindings = [f"ImageFolder.root = '{tmp_path / 'images'}'", "ImageFolder.img_size = 16", "Trainer.num_workers = 0"]
-    trainer = configuration.parse([str(tiny), "data/image_folder"], bindings).build()
+    bindings = [f"ImageFolder.root = '{tmp_path / 'images'}'", "ImageFolder.img_size = 16", "Loading.num_workers = 0"]
+    trainer = parse_config([str(tiny), "data/image_folder"], bindings).build()
     trainer.dry_run(_console())
 
 
@@ -72,7 +74,7 @@ def _console():  # type: ignore[no-untyped-def]
     return Console(quiet=True)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(configuration.configs_folder())))
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(configs_folder())))
 def test_every_config_has_a_header(path: Path) -> None:
     """What it is or reproduces; a complete one also says the command, the time and the figure to expect."""
     header = path.read_text().split("\n\n")[0]
@@ -83,32 +85,32 @@ def test_every_config_has_a_header(path: Path) -> None:
 
 
 def test_a_path_with_or_without_ending_and_a_shipped_name(tiny: Path) -> None:
-    assert configuration.find_config(str(tiny)) == configuration.find_config(str(tiny.with_suffix(""))) == tiny
-    assert configuration.find_config("quickstart") == configuration.find_config("configs/quickstart.gin")
+    assert find_config(str(tiny)) == find_config(str(tiny.with_suffix(""))) == tiny
+    assert find_config("quickstart") == find_config("configs/quickstart.gin")
 
 
 @pytest.mark.parametrize("which", ["text", "operative_text"])
 def test_a_saved_text_means_the_same(tiny: Path, tmp_path: Path, which: str) -> None:
-    config = configuration.parse([str(tiny)], ["Ramp.end = 0.25"])
+    config = parse_config([str(tiny)], ["Ramp.end = 0.25"])
     config.build()
     saved, parameters = getattr(config, which)(), config.parameters()
     assert parameters["Ramp.end"] == "0.25"
-    assert parameters["Trainer.weight_decay"] == "0.05"
+    assert parameters["Optimization.weight_decay"] == "0.05"
     (tmp_path / "saved.gin").write_text(saved)
-    again = configuration.parse([str(tmp_path / "saved.gin")])
+    again = parse_config([str(tmp_path / "saved.gin")])
     again.build()
     assert again.parameters() == parameters
 
 
 def test_a_scope_is_consumed_by_its_own_name(tiny: Path) -> None:
     bindings = [
-        "Trainer.evaluations = [@a/KNN(), @b/KNN()]",
+        "Monitoring.evaluations = [@a/KNN(), @b/KNN()]",
         "a/KNN.k = 3",
         "b/KNN.k = 5",
         "KNN.test_images = 10",
         "KNN.train_images = 20",
     ]
-    trainer = configuration.parse([str(tiny)], bindings).build()
+    trainer = parse_config([str(tiny)], bindings).build()
     assert [evaluation.ks for evaluation in trainer.evaluations] == [(3,), (5,)]
 
 
@@ -125,7 +127,7 @@ def test_help_answers_without_heavy_imports() -> None:
 def test_list_shows_every_part(hpm, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
     assert hpm("list") == 0
     shown = capsys.readouterr().out
-    for classes in configuration.parts().values():
+    for classes in configurables().values():
         for cls in classes:
             assert cls.__name__ in shown
             assert (cls.__doc__ or "").strip()
@@ -138,8 +140,8 @@ def test_classes_are_registered_after_a_config_was_parsed(tiny: Path) -> None:
         def __init__(self, *, value: int = 1) -> None:
             self.value = value
 
-    configuration.parse([str(tiny)])
-    configuration.register([Registered])
+    parse_config([str(tiny)])
+    register_configurables([Registered])
     given = tiny.with_name("registered.gin")
     given.write_text("Registered.value = 2\n")
-    assert configuration.parse([str(given)]).build("Registered").value == 2
+    assert parse_config([str(given)]).build("Registered").value == 2

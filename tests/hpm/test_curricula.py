@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpm import checkpoint
+from hpm.runs import checkpoint
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests" / "plugins"))
@@ -33,7 +33,9 @@ def test_it_trains_and_resumes_exactly(name: str, tiny: Path, hpm: Hpm) -> None:
     for left in ("half/checkpoints/checkpoint-00000020", "half/summary.json"):
         shutil.rmtree(left) if Path(left).is_dir() else Path(left).unlink()
     assert hpm("pretrain", "--resume", "--output", "half") == 0
-    whole, half = (checkpoint.Checkpoint(checkpoint.found(Path(run, "checkpoints"))[0]) for run in ("whole", "half"))
+    whole, half = (
+        checkpoint.Checkpoint(checkpoint.list_checkpoints(Path(run, "checkpoints"))[0]) for run in ("whole", "half")
+    )
     assert whole.values["step"] == half.values["step"] == 20
     assert whole.values["curriculum"] == half.values["curriculum"]
     assert set(whole.names()) == set(half.names())
@@ -66,10 +68,15 @@ def test_two_processes_train_as_one_does(tiny: Path, forks: Forks) -> None:
         assert sum(same) >= 0.97 * len(same), name
 
 
-@pytest.mark.parametrize("binding", [
-    "MaskedAutoencoder.loss_predictor_depth = 0", "Method.prediction_loss = @ListwiseLoss()",
-    "Method.prediction_loss = @ContrastiveLoss()", "Method.prediction_loss = @AbsoluteLoss()",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "binding",
+    [
+        "MaskedAutoencoder.loss_predictor_depth = 0",
+        "Method.prediction_loss = @ListwiseLoss()",
+        "Method.prediction_loss = @ContrastiveLoss()",
+        "Method.prediction_loss = @AbsoluteLoss()",
+    ],
+)
 def test_ways_of_predicting_the_loss(binding: str, tiny: Path, hpm: Hpm) -> None:
     words = [word for text in (*bindings("hpm_easy_to_hard"), binding) for word in ("-b", text)]
     assert hpm("pretrain", tiny, *words, "--output", "run") == 0

@@ -14,7 +14,7 @@ import pytest
 import torch
 from forks import Forks
 
-from hpm.checkpoint import Checkpoint, found
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
 Hpm = Callable[..., int]
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -23,10 +23,10 @@ Method.curriculum = @RecordingCurriculum()
 RecordingCurriculum.scheduler = @Ramp()
 RecordingCurriculum.difficulty = @PredictedLoss()
 RecordingCurriculum.sampler = @HardestFirst()
-Trainer.epochs = 5
-Trainer.log_every = 1
-Trainer.checkpoint_every = 15
-Trainer.evaluations = [@KNN()]
+Schedule.epochs = 5
+Monitoring.log_every = 1
+Checkpointing.every = 15
+Monitoring.evaluations = [@KNN()]
 KNN.train_images = 64
 KNN.baselines = True
 """
@@ -45,8 +45,19 @@ def recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def torchrun(*arguments: object, restarts: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command itself."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-               "--max-restarts", str(restarts), "-m", "hpm", *map(str, arguments)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        str(restarts),
+        "-m",
+        "hpm",
+        *map(str, arguments),
+    ]
     return subprocess.run(
         command, env={**os.environ, **environment}, check=False, capture_output=True, text=True, timeout=400
     )
@@ -72,7 +83,7 @@ def assert_alike(one: Path, other: Path) -> None:
     """Equal up to the order in which numbers are added."""
     assert losses(one) == pytest.approx(losses(other), abs=1e-5)
     assert drawn(one.with_suffix(".txt")) == drawn(other.with_suffix(".txt"))
-    states = [Checkpoint(found(folder / "checkpoints")[0]) for folder in (one, other)]
+    states = [Checkpoint(list_checkpoints(folder / "checkpoints")[0]) for folder in (one, other)]
     assert set(states[0].names()) == set(states[1].names())
     for name in states[0].names():
         # Some biases have no gradient but rounding (a shift of all predicted losses changes no rank), which AdamW
@@ -99,14 +110,15 @@ def test_replicated_and_sharded(
     assert_alike(tmp_path / "ddp", alone)
     assert len(drawn(alone.with_suffix(".txt"))) == 50 * 16
 
-    sharded = ["-b", "Trainer.sharding = 'fsdp'"]
+    sharded = ["-b", "Runtime.sharding = 'fsdp'"]
     ran = two(forks, "pretrain", recorded, *sharded, "--output", "fsdp", RECORD=str(tmp_path / "fsdp.txt"))
     assert ran.returncode == 0, ran.stderr
     assert_alike(tmp_path / "fsdp", tmp_path / "ddp")
-    newest = found(tmp_path / "fsdp" / "checkpoints")[0]
+    newest = list_checkpoints(tmp_path / "fsdp" / "checkpoints")[0]
     assert {path.name for path in newest.glob("part-*")} == {
-        "part-00000-of-00002.safetensors", "part-00001-of-00002.safetensors",
-    }  # fmt: skip
+        "part-00000-of-00002.safetensors",
+        "part-00001-of-00002.safetensors",
+    }
     for run in ("ddp", "fsdp"):
         metrics = json.loads((tmp_path / run / "summary.json").read_text())["metrics"]
         expected = json.loads((alone / "summary.json").read_text())["metrics"]
@@ -115,20 +127,31 @@ def test_replicated_and_sharded(
 
     # One process reads what two have written in parts, and goes on as they would have.
     (tmp_path / "fsdp" / "summary.json").unlink()
-    for path in found(tmp_path / "fsdp" / "checkpoints")[:1]:
+    for path in list_checkpoints(tmp_path / "fsdp" / "checkpoints")[:1]:
         (path / "state.json").unlink()
     monkeypatch.setenv("RECORD", str(tmp_path / "fsdp.txt"))
     config = tmp_path / "fsdp" / "config.gin"
-    assert hpm("pretrain", config, "-b", "Trainer.sharding = 'none'", "--resume", "--output", "fsdp") == 0
+    assert hpm("pretrain", config, "-b", "Runtime.sharding = 'none'", "--resume", "--output", "fsdp") == 0
     assert_alike(tmp_path / "fsdp", alone)
 
 
 def test_sharded_in_bf16_with_attention(recorded: Path, forks: Forks) -> None:
     """Attention is read from inside a block, whose parameters are elsewhere until they are gathered."""
-    bindings = ["Trainer.sharding = 'fsdp'", "Trainer.precision = 'bf16'", "Trainer.epochs = 2",
-                "RecordingCurriculum.difficulty = @Attention()"]  # fmt: skip
-    ran = two(forks, "pretrain", recorded, *(word for b in bindings for word in ("-b", b)), "--output", "run",
-                   RECORD=os.devnull)  # fmt: skip
+    bindings = [
+        "Runtime.sharding = 'fsdp'",
+        "Runtime.precision = 'bf16'",
+        "Schedule.epochs = 2",
+        "RecordingCurriculum.difficulty = @Attention()",
+    ]
+    ran = two(
+        forks,
+        "pretrain",
+        recorded,
+        *(word for b in bindings for word in ("-b", b)),
+        "--output",
+        "run",
+        RECORD=os.devnull,
+    )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(Path("run/summary.json").read_text())["steps"] == 20
 
@@ -136,17 +159,24 @@ def test_sharded_in_bf16_with_attention(recorded: Path, forks: Forks) -> None:
 def test_a_killed_process_is_restarted_and_goes_on(recorded: Path, alone: Path) -> None:
     tmp_path = alone.parent
     ran = torchrun(
-        "pretrain", recorded, "-b", "Trainer.num_workers = 1", "--output", "restarted",
-        RECORD=str(tmp_path / "restarted.txt"), KILL_AT="33", restarts=1,
-    )  # fmt: skip
+        "pretrain",
+        recorded,
+        "-b",
+        "Loading.num_workers = 1",
+        "--output",
+        "restarted",
+        RECORD=str(tmp_path / "restarted.txt"),
+        KILL_AT="33",
+        restarts=1,
+    )
     assert ran.returncode == 0, ran.stderr
     assert "resuming after step 30 of 50" in " ".join(ran.stdout.split())
     assert_alike(tmp_path / "restarted", alone)
 
 
 def test_mistakes_are_told_once(recorded: Path, forks: Forks) -> None:
-    ran = two(forks, "pretrain", recorded, "-b", "Trainer.batch_size = 15", "--output", "run", RECORD="none")
+    ran = two(forks, "pretrain", recorded, "-b", "Schedule.batch_size = 15", "--output", "run", RECORD="none")
     assert ran.returncode != 0
     assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
-    assert "Trainer.batch_size = 15" in ran.stderr
+    assert "Schedule.batch_size = 15" in ran.stderr
     assert not Path("run").exists()

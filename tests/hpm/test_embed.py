@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image
 
-from hpm import embed as embedding
+from hpm.commands import embed as embedding
 from hpm.evaluation.features import pooled
-from hpm.inference import image_files
-from hpm.loading import load
+from hpm.inference.images import image_files
+from hpm.inference.loading import load
 
 Hpm = Callable[..., int]
 
 
 @pytest.fixture
 def run(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
-    trained = pretrained("Trainer.epochs = 2", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
+    trained = pretrained("Schedule.epochs = 2", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
     return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
@@ -39,10 +39,10 @@ def images(folder: Path, classes: int = 3, each: int = 5) -> list[str]:
 
 
 def expected_features(run: Path, folder: Path, paths: list[str], pool: str) -> torch.Tensor:
-    subject = load(run).subject()
+    context = load(run).context()
     pixels = [torch.from_numpy(np.array(Image.open(folder / path))).permute(2, 0, 1) for path in paths]
     with torch.no_grad():
-        return pooled(subject.model.encoder, subject.source.normalize(torch.stack(pixels)), pool)
+        return pooled(context.model.encoder, context.source.normalize(torch.stack(pixels)), pool)
 
 
 def read(file: Path) -> tuple[list[str], list[str | None], torch.Tensor]:

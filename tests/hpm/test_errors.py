@@ -51,10 +51,10 @@ def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) ->
             ["PredictedLoss needs", "no loss predictor", "MaskedAutoencoder.loss_predictor_depth"],
         ),
         (["MaskedAutoencoder.img_size = 32"], ["MaskedAutoencoder.img_size = 32", "16 pixels"]),
-        (["Trainer.batch_size = 1000"], ["batch_size = 1000", "160"]),
-        (["Trainer.warmup_epochs = 9"], ["Trainer.warmup_epochs = 9", "Trainer.epochs = 4"]),
-        (["Trainer.device = 'cuda:77'"], ["Trainer.device", "cuda:77"]),
-        (["Trainer.precision = 'fp8'"], ["Trainer.precision = 'fp8'", "bf16"]),
+        (["Schedule.batch_size = 1000"], ["batch_size = 1000", "160"]),
+        (["Schedule.warmup_epochs = 9"], ["Schedule.warmup_epochs = 9", "Schedule.epochs = 4"]),
+        (["Runtime.device = 'cuda:77'"], ["Runtime.device", "cuda:77"]),
+        (["Runtime.precision = 'fp8'"], ["Runtime.precision = 'fp8'", "bf16"]),
         (["Trainer.progress_per = 'batch'"], ["Trainer.progress_per = 'batch'", "epoch"]),
         (["Trainer.source = @Uniform()"], ["Trainer.source must be a ImageSource"]),
         (["Method.target = @Uniform()"], ["Method.target must be a Target"]),
@@ -77,7 +77,7 @@ def test_a_binding_in_a_file_is_named_with_its_line(hpm: Hpm, tiny: Path, capsys
 
 def test_a_replaced_part_takes_its_bindings_with_it(hpm: Hpm, tiny: Path) -> None:
     """`curricula/random` after a config with a Ramp is no mistake."""
-    assert hpm("pretrain", tiny, "curricula/random", "-b", "Trainer.epochs = 2", "--output", "run") == 0
+    assert hpm("pretrain", tiny, "curricula/random", "-b", "Schedule.epochs = 2", "--output", "run") == 0
     assert "Ramp" not in Path("run/config.gin").read_text()
 
 
@@ -98,7 +98,7 @@ def test_missing_include(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_an_output_that_holds_a_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
+    assert hpm("pretrain", tiny, "--output", "run", "-b", "Schedule.epochs = 2") == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     message = refused(hpm, capsys, tiny, "--output", "run")
     assert "run already holds a run" in message
@@ -107,9 +107,9 @@ def test_an_output_that_holds_a_run(hpm: Hpm, tiny: Path, capsys: pytest.Capture
 
 
 def test_resume_refuses_another_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
-    message = refused(hpm, capsys, tiny, "--resume", "--output", "run", "-b", "Trainer.epochs = 3")
-    assert "Trainer.epochs: 2 -> 3" in message
+    assert hpm("pretrain", tiny, "--output", "run", "-b", "Schedule.epochs = 2") == 0
+    message = refused(hpm, capsys, tiny, "--resume", "--output", "run", "-b", "Schedule.epochs = 3")
+    assert "Schedule.epochs: 2 -> 3" in message
 
 
 def test_resume_where_there_is_no_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +129,7 @@ def folder_config(tiny: Path) -> Path:
     text = tiny.read_text().replace("data/digit_scenes.gin", "data/image_folder.gin")
     lines = [line for line in text.splitlines() if not line.startswith("DigitScenes")]
     tiny.write_text(
-        "\n".join([*lines, "ImageFolder.root = 'images'", "ImageFolder.img_size = 16", "Trainer.num_workers = 0", ""])
+        "\n".join([*lines, "ImageFolder.root = 'images'", "ImageFolder.img_size = 16", "Loading.num_workers = 0", ""])
     )
     return tiny
 
@@ -151,7 +151,7 @@ def test_unreadable_images_are_named_and_skipped(
         Image.new("RGB", (20, 20), (number, 0, 0)).save(folder / f"{number:02}.png")
     content = (folder / "17.png").read_bytes()
     (folder / "17.png").write_bytes(content[: len(content) // 2])
-    tolerant = ["-b", "Trainer.max_unreadable = 0.05", "-b", "Trainer.log_every = 1"]
+    tolerant = ["-b", "Loading.max_unreadable = 0.05", "-b", "Monitoring.log_every = 1"]
     assert hpm("pretrain", folder_config, *tolerant, "--output", "run") == 0
     assert "17.png" in Path("run/unreadable.txt").read_text()
     assert capsys.readouterr().out.replace("\n", "").count("17.png") == 1
@@ -159,4 +159,4 @@ def test_unreadable_images_are_named_and_skipped(
     assert hpm("pretrain", folder_config, "--output", "strict") == 3
     told = " ".join(capsys.readouterr().err.split())
     assert "17.png" in told
-    assert "Trainer.max_unreadable = 0.01" in told
+    assert "Loading.max_unreadable = 0.01" in told

@@ -15,16 +15,21 @@ import pytest
 import torch
 from forks import Forks
 
-from hpm import checkpoint
+from hpm.runs import checkpoint
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 TIMINGS = {"time", "seconds", "images_per_second"}
 Hpm = Callable[..., int]
 RECORDED = [
-    "Method.curriculum = @RecordingCurriculum()", "RecordingCurriculum.scheduler = @Ramp()",
-    "RecordingCurriculum.difficulty = @PredictedLoss()", "RecordingCurriculum.sampler = @HardestFirst()",
-    "Trainer.probe_every = 2", "Trainer.probes = [@KNN()]", "KNN.train_images = 64", "KNN.test_images = 32",
-]  # fmt: skip
+    "Method.curriculum = @RecordingCurriculum()",
+    "RecordingCurriculum.scheduler = @Ramp()",
+    "RecordingCurriculum.difficulty = @PredictedLoss()",
+    "RecordingCurriculum.sampler = @HardestFirst()",
+    "Monitoring.probe_every = 2",
+    "Monitoring.probes = [@KNN()]",
+    "KNN.train_images = 64",
+    "KNN.test_images = 32",
+]
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def drawn(path: Path) -> dict[tuple[int, int], str]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    states = [checkpoint.Checkpoint(checkpoint.found(folder / "checkpoints")[0]) for folder in (one, other)]
+    states = [checkpoint.Checkpoint(checkpoint.list_checkpoints(folder / "checkpoints")[0]) for folder in (one, other)]
     assert states[0].values["step"] == states[1].values["step"]
     assert states[0].values["curriculum"] == states[1].values["curriculum"]
     assert set(states[0].names()) == set(states[1].names())
@@ -76,15 +81,21 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize(("workers", "seed", "scheduler"), [(0, 1, "SelfPaced"), (2, 2, "Ramp")])
 def test_killed_and_resumed(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, seed: int, scheduler: str,
+    recorded: Path,
+    hpm: Hpm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    seed: int,
+    scheduler: str,
     forks: Forks,
-) -> None:  # fmt: skip
+) -> None:
     bindings = ["-b", f"RecordingCurriculum.scheduler = @{scheduler}()", "-b", f"{scheduler}.end = 0.9"]
     monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
     assert hpm("pretrain", recorded, *bindings, "--output", "whole") == 0
 
     monkeypatch.setenv("RECORD", str(tmp_path / "killed.txt"))
-    bindings += ["-b", f"Trainer.num_workers = {workers}"]
+    bindings += ["-b", f"Loading.num_workers = {workers}"]
     killed_at = random.Random(seed).randrange(1, 39)
     dead = forks.run(
         "hpm", "pretrain", recorded, *bindings, "--output", "killed", env={**os.environ, "KILL_AT": str(killed_at)}
@@ -101,31 +112,36 @@ def test_killed_at_twenty_random_moments(
     recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
     recorded.write_text(
-        recorded.read_text() + "Trainer.epochs = 24\nTrainer.checkpoint_every = 3\nTrainer.probe_every = 8\n"
+        recorded.read_text() + "Schedule.epochs = 24\nCheckpointing.every = 3\nMonitoring.probe_every = 8\n"
     )
     monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
     assert hpm("pretrain", recorded, "--output", "whole") == 0
-    torture = Path(__file__).with_name("torture.py")
-    record = {**os.environ, "RECORD": str(tmp_path / "tortured.txt")}
-    ran = forks.run(str(torture), recorded, "tortured", 20, 0, env=record)
+    stress = Path(__file__).with_name("kill_resume_stress.py")
+    record = {**os.environ, "RECORD": str(tmp_path / "stressed.txt")}
+    ran = forks.run(str(stress), recorded, "stressed", 20, 0, env=record)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("killed at step") == ran.stdout.count("killed at write") == 10
-    assert_same_run(tmp_path / "whole", tmp_path / "tortured")
-    assert drawn(tmp_path / "tortured.txt") == drawn(tmp_path / "whole.txt")
+    assert_same_run(tmp_path / "whole", tmp_path / "stressed")
+    assert drawn(tmp_path / "stressed.txt") == drawn(tmp_path / "whole.txt")
 
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_save_and_stop(
-    recorded: Path, whole: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], signal_sent: signal.Signals,
-) -> None:  # fmt: skip
+    recorded: Path,
+    whole: Path,
+    hpm: Hpm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    signal_sent: signal.Signals,
+) -> None:
     monkeypatch.setenv("RECORD", str(tmp_path / "stopped.txt"))
     with monkeypatch.context() as patch:
         patch.setenv("SIGNAL_AT", f"17 {int(signal_sent)}")
         assert hpm("pretrain", recorded, "--output", "stopped") == 75
     told = " ".join(capsys.readouterr().err.split())
     assert f"{signal_sent.name}: saved after step 18; go on with hpm pretrain --resume --output stopped" in told
-    assert checkpoint.found(Path("stopped/checkpoints"))[0].name == "checkpoint-00000018"
+    assert checkpoint.list_checkpoints(Path("stopped/checkpoints"))[0].name == "checkpoint-00000018"
     # Nothing that was done is done again: the runs draw each image's mask once.
     assert hpm("pretrain", "--resume", "--output", "stopped") == 0
     assert_same_run(whole, tmp_path / "stopped")
@@ -157,24 +173,35 @@ def test_a_signal_to_every_process_of_a_job(
 ) -> None:
     """As clusters send it: the loader's workers must not die of it before the run has saved."""
     stopped = forks.run(
-        "hpm", "pretrain", recorded, "-b", "Trainer.num_workers = 2", "--output", "run",
+        "hpm",
+        "pretrain",
+        recorded,
+        "-b",
+        "Loading.num_workers = 2",
+        "--output",
+        "run",
         env={**os.environ, "RECORD": os.devnull, "SIGNAL_AT": f"17 {int(signal_sent)}", "SIGNAL_GROUP": "1"},
-        start_new_session=True, cwd=tmp_path,
-    )  # fmt: skip
+        start_new_session=True,
+        cwd=tmp_path,
+    )
     assert stopped.returncode == 75, stopped.stdout + stopped.stderr
-    assert checkpoint.found(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-00000018"
+    assert checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-00000018"
 
 
 def test_what_touches_no_number_may_change(
-    recorded: Path, whole: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    recorded: Path,
+    whole: Path,
+    hpm: Hpm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """Workers, how often is saved, where MLflow is: the run goes on bit for bit; what rounds differently is told."""
     monkeypatch.setenv("RECORD", str(tmp_path / "moved.txt"))
     with monkeypatch.context() as patch:
         patch.setenv("SIGNAL_AT", f"17 {int(signal.SIGTERM)}")
         assert hpm("pretrain", recorded, "--output", "moved") == 75
-    free = ["Trainer.num_workers = 1", "Trainer.checkpoint_every = 3", "MLflowTracker.experiment = 'other'"]
+    free = ["Loading.num_workers = 1", "Checkpointing.every = 3", "MLflowTracker.experiment = 'other'"]
     bindings = [word for binding in free for word in ("-b", binding)]
     assert hpm("pretrain", recorded, *bindings, "--resume", "--output", "moved") == 0
     assert "up to rounding" not in capsys.readouterr().out
@@ -183,28 +210,28 @@ def test_what_touches_no_number_may_change(
 
     shutil.rmtree("moved/checkpoints/checkpoint-00000040")
     Path("moved/summary.json").unlink()
-    rounding = [*bindings, "-b", "Trainer.accumulate = 2"]
+    rounding = [*bindings, "-b", "Schedule.accumulate = 2"]
     assert hpm("pretrain", recorded, *rounding, "--resume", "--output", "moved") == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "resuming with Trainer.accumulate: not bound -> 2: the same run up to rounding" in told
+    assert "resuming with Schedule.accumulate: not bound -> 2: the same run up to rounding" in told
 
 
 def test_resume_in_another_precision_is_refused(
     tiny: Path, hpm: Hpm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    low = ["-b", "Trainer.precision = 'bf16'", "-b", "Trainer.epochs = 2"]
+    low = ["-b", "Runtime.precision = 'bf16'", "-b", "Schedule.epochs = 2"]
     assert hpm("pretrain", tiny, *low, "--output", "run") == 0
     Path("run/summary.json").unlink()
-    other = ["-b", "Trainer.precision = 'fp32'", "-b", "Trainer.epochs = 2"]
+    other = ["-b", "Runtime.precision = 'fp32'", "-b", "Schedule.epochs = 2"]
     assert hpm("pretrain", tiny, *other, "--resume", "--output", "run") == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "was trained in bf16, and Trainer.precision gives fp32 here" in told
+    assert "was trained in bf16, and Runtime.precision gives fp32 here" in told
     assert hpm("pretrain", tiny, *low, "--resume", "--output", "run") == 0
 
 
 def test_resume_starts_where_there_is_no_run_yet(tiny: Path, hpm: Hpm) -> None:
     """One command for a cluster that starts a job again and again."""
-    command = ["pretrain", tiny, "-b", "Trainer.epochs = 2", "--resume", "--output", "run"]
+    command = ["pretrain", tiny, "-b", "Schedule.epochs = 2", "--resume", "--output", "run"]
     assert hpm(*command) == 0
     assert hpm(*command) == 0
-    assert checkpoint.found(Path("run/checkpoints"))[0].name == "checkpoint-00000020"
+    assert checkpoint.list_checkpoints(Path("run/checkpoints"))[0].name == "checkpoint-00000020"

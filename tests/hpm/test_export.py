@@ -12,11 +12,11 @@ import timm
 import torch
 from safetensors import safe_open
 
+from hpm.commands.export import timm_encoder
 from hpm.evaluation.features import pooled
-from hpm.export import timm_encoder
-from hpm.loading import load
-from hpm.model import MaskedAutoencoder
-from hpm.published import take_published
+from hpm.inference.loading import load
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.pretrained import load_published_into
 
 Hpm = Callable[..., int]
 OURS = {"token": "token", "avg": "mean"}
@@ -24,16 +24,16 @@ OURS = {"token": "token", "avg": "mean"}
 
 @pytest.fixture
 def run(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
-    trained = pretrained("Trainer.epochs = 2", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
+    trained = pretrained("Schedule.epochs = 2", "HorizonDecay.fraction = 0.2")  # a teacher that is not the student
     return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
 def features(run: Path, pool: str, weights: str = "student", count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """Images of the run's and what its own encoder makes of them."""
-    subject = load(run).subject(weights)
-    images = subject.source.load(subject.source.test(), torch.arange(count))
+    context = load(run).context(weights)
+    images = context.source.load(context.source.test(), torch.arange(count))
     with torch.no_grad():
-        return images, pooled(subject.model.encoder, images, OURS[pool])
+        return images, pooled(context.model.encoder, images, OURS[pool])
 
 
 @pytest.mark.parametrize("weights", ["student", "teacher"])
@@ -56,7 +56,7 @@ def test_timm_computes_our_features(hpm: Hpm, run: Path, tmp_path: Path, pool: s
 def test_every_weight_arrives(hpm: Hpm, run: Path, tmp_path: Path) -> None:
     assert hpm("export", run, "--out", tmp_path / "exported") == 0
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True, num_classes=7)
-    ours, theirs = load(run).subject().model.encoder.state_dict(), model.state_dict()
+    ours, theirs = load(run).context().model.encoder.state_dict(), model.state_dict()
     assert set(theirs) - set(ours) == {"head.weight", "head.bias"}
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert theirs["head.weight"].shape == (7, 16)
@@ -82,9 +82,9 @@ def test_timm_fine_tunes_it(hpm: Hpm, run: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True, num_classes=10).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    subject = load(run).subject()
-    split = subject.source.train()
-    images, labels = subject.source.load(split, torch.arange(32)), split.labels[:32]
+    context = load(run).context()
+    split = context.source.train()
+    images, labels = context.source.load(split, torch.arange(32)), split.labels[:32]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(2):
@@ -103,17 +103,24 @@ def test_timm_fine_tunes_it(hpm: Hpm, run: Path, tmp_path: Path) -> None:
 def test_plain_weights_are_read_back(hpm: Hpm, run: Path, tmp_path: Path, whole: bool) -> None:
     out = tmp_path / "weights.safetensors"
     assert hpm("export", run, "--format", "safetensors", "--out", out, *(["--whole"] if whole else [])) == 0
-    trained = load(run).subject().model
+    trained = load(run).context().model
     with safe_open(out, "pt") as file:
         notes = file.metadata()
         assert set(file.keys()) == set((trained if whole else trained.encoder).state_dict())
     assert (notes["step"], notes["weights"], notes["input_size"]) == ("20", "student", "[3, 16, 16]")
     assert json.loads(notes["encoder"])["embed_dim"] == 16
     again = MaskedAutoencoder(
-        img_size=16, patch_size=4, embed_dim=16, depth=1, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
-        decoder_num_heads=2, loss_predictor_depth=1,
-    )  # fmt: skip
-    take_published(again, out)
+        img_size=16,
+        patch_size=4,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=1,
+    )
+    load_published_into(again, out)
     for name, value in (trained if whole else trained.encoder).state_dict().items():
         assert torch.equal((again if whole else again.encoder).state_dict()[name], value)
 
@@ -136,7 +143,7 @@ def test_onnx_computes_our_features(hpm: Hpm, run: Path, tmp_path: Path, pool: s
 
 
 def test_a_copy_leaves_the_global_generator_alone(run: Path) -> None:
-    model = load(run).subject().model
+    model = load(run).context().model
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -161,9 +168,11 @@ def test_nothing_is_overwritten(hpm: Hpm, run: Path, tmp_path: Path, capsys: pyt
 
 def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, told in (
-        (["--format", "keras"], "--format keras is unknown"), (["--pool", "max"], "--pool max is unknown"),
-        (["--weights", "best"], "--weights best is unknown"), (["--whole"], "--whole goes with"),
-    ):  # fmt: skip
+        (["--format", "keras"], "--format keras is unknown"),
+        (["--pool", "max"], "--pool max is unknown"),
+        (["--weights", "best"], "--weights best is unknown"),
+        (["--whole"], "--whole goes with"),
+    ):
         assert hpm("export", run, "--out", tmp_path / "new", *options) == 2
         assert told in capsys.readouterr().err
     assert hpm("export", tmp_path / "nothing", "--out", tmp_path / "new") == 2
@@ -174,9 +183,10 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
 def test_a_published_file_needs_no_data(hpm: Hpm, run: Path, tiny: Path, tmp_path: Path) -> None:
     """MAE's layout, under a config whose images are not on this machine; its crop is the config's."""
     config = tmp_path / "far.gin"
-    config.write_text(f"include '{tiny}'\ninclude 'data/image_folder.gin'\nImageFolder.img_size = 16\n"
-                      "ImageFolder.root = '/nowhere'\n")  # fmt: skip
-    encoder = load(run).subject().model.encoder.state_dict()
+    config.write_text(
+        f"include '{tiny}'\ninclude 'data/image_folder.gin'\nImageFolder.img_size = 16\nImageFolder.root = '/nowhere'\n"
+    )
+    encoder = load(run).context().model.encoder.state_dict()
     torch.save({"model": encoder, "epoch": 3}, tmp_path / "mae.pth")
     assert hpm("export", "mae.pth", config, "--out", "exported") == 0
     model = timm.create_model("local-dir:exported", pretrained=True).eval()

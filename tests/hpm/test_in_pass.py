@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hpm.encoder import ViT
+from hpm.models.encoder import ViT
 from hpm.targets import NormalizedPixels, Pixels
 
 
@@ -32,6 +32,6 @@ def test_layer_scale_does_not_raise_tokens_to_float32() -> None:
 
 
 def test_a_run_with_a_mode_of_compilation_is_evaluated(hpm, tiny: Path) -> None:
-    words = ["Trainer.compile = 'blocks'", "Trainer.compile_mode = 'max-autotune-no-cudagraphs'", "Trainer.epochs = 2"]
+    words = ["Runtime.compile = 'blocks'", "Runtime.compile_mode = 'max-autotune-no-cudagraphs'", "Schedule.epochs = 2"]
     assert hpm("pretrain", tiny, "--output", "run", *[w for text in words for w in ("-b", text)]) == 0
     assert hpm("evaluate", "run", "--protocol", "knn") == 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpm.losses import (
+from hpm.methods.loss_prediction import (
     AbsoluteLoss,
     ContrastiveLoss,
     ListwiseLoss,

@@ -9,20 +9,27 @@ import torch
 from scipy.stats import spearmanr
 
 from curriculum import Mask
-from hpm.encoder import ViT
-from hpm.low_precision import EpilogueMlp, LowPrecisionCopy, to_fp8
-from hpm.model import MaskedAutoencoder
-from hpm.simmim import SimMIM
+from hpm.methods.ema_teacher import EMATeacher
+from hpm.models.encoder import ViT
+from hpm.models.low_precision import EpilogueMlp, LowPrecisionCopy, to_fp8
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.simmim import SimMIM
 from hpm.targets import Pixels
-from hpm.teacher import MovingAverageTeacher
 
 
 def model() -> MaskedAutoencoder:
     torch.manual_seed(0)
     return MaskedAutoencoder(
-        img_size=64, patch_size=8, embed_dim=64, depth=2, num_heads=2, decoder_embed_dim=64, decoder_depth=1,
-        decoder_num_heads=2, loss_predictor_depth=2,
-    )  # fmt: skip
+        img_size=64,
+        patch_size=8,
+        embed_dim=64,
+        depth=2,
+        num_heads=2,
+        decoder_embed_dim=64,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=2,
+    )
 
 
 def simmim() -> SimMIM:
@@ -37,15 +44,15 @@ def images() -> torch.Tensor:
 
 @pytest.mark.parametrize("make", [model, simmim])
 def test_a_teacher_in_bf16_orders_patches_as_one_in_float32_does(make, images: torch.Tensor) -> None:
-    low = MovingAverageTeacher(make(), Pixels(), autocast=torch.bfloat16, precision="bf16").predicted_loss(images)
-    exact = MovingAverageTeacher(make(), Pixels()).predicted_loss(images)
+    low = EMATeacher(make(), Pixels(), autocast=torch.bfloat16, precision="bf16").predicted_loss(images)
+    exact = EMATeacher(make(), Pixels()).predicted_loss(images)
     assert low.dtype == torch.float32
     assert min(spearmanr(a, b).statistic for a, b in zip(low, exact, strict=True)) > 0.98
 
 
 def test_a_teacher_in_bf16_follows_steps_and_what_is_read_into_it(images: torch.Tensor) -> None:
     student = model()
-    teacher = MovingAverageTeacher(student, Pixels(), autocast=torch.bfloat16, precision="bf16")
+    teacher = EMATeacher(student, Pixels(), autocast=torch.bfloat16, precision="bf16")
 
     def anew() -> torch.Tensor:
         return LowPrecisionCopy(teacher.model, "bf16").follow("now").predict_loss(images.bfloat16()).float()
@@ -105,45 +112,45 @@ def test_tokens_between_blocks_are_bf16_under_autocast_alone(images: torch.Tenso
 @pytest.mark.parametrize(
     ("bindings", "told"),
     [
-        (["Trainer.compile = 'all'"], "Trainer.compile = 'all' is unknown; choose False, True, 'blocks'"),
+        (["Runtime.compile = 'all'"], "Runtime.compile = 'all' is unknown; choose False, True, 'blocks'"),
         (
-            ["Trainer.compile_mode = 'max-autotune-no-cudagraphs'"],
-            "Trainer.compile_mode = 'max-autotune-no-cudagraphs' does nothing where Trainer.compile = False",
+            ["Runtime.compile_mode = 'max-autotune-no-cudagraphs'"],
+            "Runtime.compile_mode = 'max-autotune-no-cudagraphs' does nothing where Runtime.compile = False",
         ),
-        (["Trainer.compile_mode = 'fast'"], "Trainer.compile_mode = 'fast' is unknown"),
-        (["Trainer.residual_precision = 'fp16'"], "Trainer.residual_precision = 'fp16' is unknown"),
-        (["Trainer.teacher_precision = 'int8'"], "Trainer.teacher_precision = 'int8' is unknown"),
+        (["Runtime.compile_mode = 'fast'"], "Runtime.compile_mode = 'fast' is unknown"),
+        (["Runtime.residual_precision = 'fp16'"], "Runtime.residual_precision = 'fp16' is unknown"),
+        (["Runtime.teacher_precision = 'int8'"], "Runtime.teacher_precision = 'int8' is unknown"),
         (
-            ["Trainer.residual_precision = 'bf16'"],
-            "Trainer.residual_precision = 'bf16' goes with Trainer.precision = 'bf16', and here it is 'fp32'",
+            ["Runtime.residual_precision = 'bf16'"],
+            "Runtime.residual_precision = 'bf16' goes with Runtime.precision = 'bf16', and here it is 'fp32'",
         ),
-        (["Trainer.teacher_precision = 'bf16'"], "goes with Trainer.precision = 'bf16', and here it is 'fp32'"),
-        (["Trainer.precision = 'bf16'", "Trainer.teacher_precision = 'fp8'"], "needs an H100, an RTX 4090 or newer"),
+        (["Runtime.teacher_precision = 'bf16'"], "goes with Runtime.precision = 'bf16', and here it is 'fp32'"),
+        (["Runtime.precision = 'bf16'", "Runtime.teacher_precision = 'fp8'"], "needs an H100, an RTX 4090 or newer"),
         (
             [
-                "Trainer.precision = 'bf16'",
-                "Trainer.teacher_precision = 'bf16'",
+                "Runtime.precision = 'bf16'",
+                "Runtime.teacher_precision = 'bf16'",
                 "Curriculum.difficulty = @EdgeDensity()",
             ],
             "is of a moving average that predicts losses",
         ),
         (
-            ["Trainer.cuda_graphs = True"],
-            "Trainer.cuda_graphs = True needs a CUDA device, and this is cpu",
+            ["Runtime.cuda_graphs = True"],
+            "Runtime.cuda_graphs = True needs a CUDA device, and this is cpu",
         ),
     ],
 )
 def test_what_does_not_go_together_is_refused(
     hpm, tiny: Path, capsys: pytest.CaptureFixture[str], bindings: list[str], told: str
 ) -> None:
-    words = [word for binding in ["Trainer.device = 'cpu'", *bindings] for word in ("-b", binding)]
+    words = [word for binding in ["Runtime.device = 'cpu'", *bindings] for word in ("-b", binding)]
     assert hpm("pretrain", tiny, "--output", "run", *words) == 2
     assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_run_with_both_settings_ends_resumes_and_is_evaluated(hpm, tiny: Path, same_end) -> None:
-    words = ["Trainer.precision = 'bf16'", "Trainer.residual_precision = 'bf16'", "Trainer.teacher_precision = 'bf16'"]
-    words += ["Trainer.epochs = 2", "Trainer.checkpoint_every = 10"]
+    words = ["Runtime.precision = 'bf16'", "Runtime.residual_precision = 'bf16'", "Runtime.teacher_precision = 'bf16'"]
+    words += ["Schedule.epochs = 2", "Checkpointing.every = 10"]
     bindings = [word for binding in words for word in ("-b", binding)]
     assert hpm("pretrain", tiny, "--output", "run", *bindings) == 0
     same_end(Path("run"))

@@ -19,27 +19,34 @@ from curriculum import (
     Teacher,
     TrueLoss,
     Uniform,
-)  # fmt: skip
-from hpm.clock import Clock
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
-from hpm.patches import patchify
+)
+from hpm.methods.ema_teacher import EMATeacher, HorizonDecay, RampDecay
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.patches import patchify
+from hpm.optim.clock import Clock
 from hpm.targets import NormalizedPixels, Pixels
-from hpm.teacher import HorizonDecay, MovingAverageTeacher, RampDecay
 
 
 def model(loss_predictor_depth: int | None = 1) -> MaskedAutoencoder:
     return MaskedAutoencoder(
-        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
-        decoder_num_heads=2, loss_predictor_depth=loss_predictor_depth,
-    )  # fmt: skip
+        img_size=16,
+        patch_size=4,
+        embed_dim=16,
+        depth=2,
+        num_heads=2,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=loss_predictor_depth,
+    )
 
 
 def method(alpha: float = 0.5, *, predictor: int | None = 1, difficulty: object = None, **arguments: object) -> Method:
     curriculum = Curriculum(
         scheduler=Constant(value=alpha), difficulty=difficulty or PredictedLoss(), sampler=HardestFirst()
     )  # type: ignore[arg-type]
-    arguments.setdefault("teacher_decay", HorizonDecay())
+    arguments.setdefault("ema_decay", HorizonDecay())
     built = Method(model=model(predictor), curriculum=curriculum, target=NormalizedPixels(), **arguments)  # type: ignore[arg-type]
     built.prepare(torch.device("cpu"), autocast=None, seed=0)
     return built
@@ -180,7 +187,7 @@ def test_no_hidden_synchronization_in_a_step() -> None:
 def test_random_sampler_never_asks() -> None:
     curriculum = Curriculum(scheduler=Constant(value=1.0), difficulty=PredictedLoss(), sampler=Random())
     built = Method(model=model(), curriculum=curriculum, target=Pixels())
-    assert not curriculum.asks_teacher(0.5, 16)
+    assert not curriculum.needs_scores_at(0.5, 16)
     built.losses(batch(), 0.5, noise())
     assert curriculum.scores is None
 
@@ -196,5 +203,5 @@ def test_initial_copy_is_the_start() -> None:
 
 
 def test_features_are_the_encoders_patch_tokens() -> None:
-    teacher = MovingAverageTeacher(model(), Pixels())
+    teacher = EMATeacher(model(), Pixels())
     assert torch.equal(teacher.features(batch().images), teacher.model.encoder(batch().images)[:, 1:])

@@ -11,16 +11,24 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import Block
 
 from curriculum import Mask, count_masked
-from hpm.encoder import Blocks, LayerNorm, attend
-from hpm.model import MaskedAutoencoder
-from hpm.patches import patchify, sincos_positions, unpatchify
+from hpm.models.encoder import Blocks, LayerNorm, attend
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.patches import patchify, sincos_positions, unpatchify
 
 
 def build(**changes: object) -> MaskedAutoencoder:
     arguments = {
-        "img_size": 24, "patch_size": 8, "in_chans": 2, "embed_dim": 24, "depth": 2, "num_heads": 3,
-        "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 1,
-    } | changes  # fmt: skip
+        "img_size": 24,
+        "patch_size": 8,
+        "in_chans": 2,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+        "decoder_embed_dim": 16,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+        "loss_predictor_depth": 1,
+    } | changes
     model = MaskedAutoencoder(**arguments)  # type: ignore[arg-type]
     model.init_weights(torch.Generator().manual_seed(0))
     return model
@@ -33,9 +41,12 @@ def random_mask(n: int, num_patches: int, ratio: float = 0.75, seed: int = 0) ->
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
-    patch_size=st.sampled_from([1, 3, 4]), side=st.integers(2, 5), in_chans=st.integers(1, 4),
-    depth=st.integers(1, 2), predictor=st.sampled_from([None, 0, 1, 2]),
-)  # fmt: skip
+    patch_size=st.sampled_from([1, 3, 4]),
+    side=st.integers(2, 5),
+    in_chans=st.integers(1, 4),
+    depth=st.integers(1, 2),
+    predictor=st.sampled_from([None, 0, 1, 2]),
+)
 def test_any_shape(patch_size: int, side: int, in_chans: int, depth: int, predictor: int | None) -> None:
     size = patch_size * side
     model = build(img_size=size, patch_size=patch_size, in_chans=in_chans, depth=depth, loss_predictor_depth=predictor)

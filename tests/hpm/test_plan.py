@@ -28,19 +28,27 @@ from curriculum import (
     TrueLoss,
     Uniform,
 )
-from hpm import configuration, cost, plan
-from hpm.clock import Clock
+from hpm.config import parse_config
 from hpm.errors import UserError
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
+from hpm.methods.ema_teacher import RampDecay
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.clock import Clock
+from hpm.planning import cost, plan
 from hpm.targets import Pixels
-from hpm.teacher import RampDecay
 
 GIGA = 1e9
 SMALL = {
-    "img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3, "decoder_embed_dim": 64,
-    "decoder_depth": 2, "decoder_num_heads": 2, "loss_predictor_depth": 1,
-}  # fmt: skip
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 96,
+    "depth": 3,
+    "num_heads": 3,
+    "decoder_embed_dim": 64,
+    "decoder_depth": 2,
+    "decoder_num_heads": 2,
+    "loss_predictor_depth": 1,
+}
 
 
 def method(difficulty: DifficultyEstimator, *, device: str = "meta", **model: Any) -> Method:
@@ -49,12 +57,12 @@ def method(difficulty: DifficultyEstimator, *, device: str = "meta", **model: An
             model=MaskedAutoencoder(**model),
             curriculum=Curriculum(scheduler=Ramp(), difficulty=difficulty, sampler=HardestFirst()),
             target=Pixels(),
-            teacher_decay=RampDecay(),
+            ema_decay=RampDecay(),
         )
 
 
 def make(path: Path, *bindings: str, **options: Any) -> plan.Plan:
-    return plan.make(configuration.parse([str(path)], bindings), **options)
+    return plan.make(parse_config([str(path)], bindings), **options)
 
 
 def shown(made: plan.Plan) -> str:
@@ -69,7 +77,7 @@ def shown(made: plan.Plan) -> str:
 def test_published_figures_of_vit_base() -> None:
     """Published code embeds all patches and predicts all of them; ours those that are seen, and asked for."""
     for recipe, student, teacher, decoders in (("mae", 9.78, 0.0, 1), ("hpm", 15.06, 22.91, 2)):
-        made = plan.make(configuration.parse([f"recipes/{recipe}_vit_base_200"]), gpus=8)
+        made = plan.make(parse_config([f"recipes/{recipe}_vit_base_200"]), gpus=8)
         assert made.published_multiply_adds / GIGA == pytest.approx(student, rel=1e-3)
         assert made.multiply_adds["teacher"] / GIGA == pytest.approx(teacher, rel=1e-3)
         ours = sum(made.multiply_adds.values()) - made.multiply_adds["teacher"]
@@ -87,8 +95,13 @@ def block(tokens: int, width: int, given: int | None = None) -> int:
 
 
 def test_by_hand() -> None:
-    patches, masked, visible, pixels = 64, 48, 16, 8 * 8 * 3
-    decoder_input, seen, all_ = 96 * 64, 1 + visible, 1 + patches
+    patches = 64
+    masked = 48
+    visible = 16
+    pixels = 8 * 8 * 3
+    decoder_input = 96 * 64
+    seen = 1 + visible
+    all_ = 1 + patches
     assert cost.multiply_adds(method(PredictedLoss(), **SMALL)) == {
         "encoder": visible * pixels * 96 + 3 * block(seen, 96),
         "reconstructor": seen * decoder_input + block(all_, 64) + block(all_, 64, given=masked) + masked * 64 * pixels,
@@ -206,7 +219,7 @@ def test_checkpointing_keeps_a_blocks_input_and_one_block() -> None:
 
 
 def test_memory(tiny: Path) -> None:
-    made = make(tiny, "Trainer.precision = 'fp32'")
+    made = make(tiny, "Runtime.precision = 'fp32'")
     student = sum(made.parameters[part] for part in ("encoder", "reconstructor", "loss predictor"))
     with torch.device("meta"):
         assert student == sum(p.numel() for p in method(PredictedLoss(), **_tiny_shape()).student.parameters())
@@ -214,28 +227,35 @@ def test_memory(tiny: Path) -> None:
     assert made.memory["weights"] == made.memory["gradients"] == made.memory["teacher"] == 4 * student
     assert made.memory["optimizer"] == 8 * student
     assert made.memory["low-precision weights"] == 0
-    parts = make(tiny, "Trainer.precision = 'fp32'", "Trainer.accumulate = 4", gpus=2)
+    parts = make(tiny, "Runtime.precision = 'fp32'", "Schedule.accumulate = 4", gpus=2)
     assert parts.micro_batch == 2
     assert parts.memory["activations"] * 8 == made.memory["activations"]
-    shards = make(tiny, "Trainer.sharding = 'fsdp'", gpus=4)
+    shards = make(tiny, "Runtime.sharding = 'fsdp'", gpus=4)
     for purpose in ("weights", "gradients", "optimizer", "teacher"):
         assert shards.memory[purpose] * 4 == made.memory[purpose]
-    again = make(tiny, "Trainer.precision = 'fp32'", "Trainer.grad_checkpointing = True")
+    again = make(tiny, "Runtime.precision = 'fp32'", "Runtime.grad_checkpointing = True")
     assert again.memory["activations"] < made.memory["activations"]
     assert again.step_flops > made.step_flops
     assert again.relative_cost == made.relative_cost
-    assert make(tiny, "Method.teacher_decay = None", "Curriculum.sampler = @Random()").memory["teacher"] == 0
+    assert make(tiny, "Method.ema_decay = None", "Curriculum.sampler = @Random()").memory["teacher"] == 0
 
 
 def _tiny_shape() -> dict[str, int]:
     return {
-        "img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16,
-        "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 1,
-    }  # fmt: skip
+        "img_size": 16,
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "decoder_embed_dim": 16,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+        "loss_predictor_depth": 1,
+    }
 
 
 def test_what_does_not_fit_is_told(tiny: Path) -> None:
-    large = ["MaskedAutoencoder.embed_dim = 4096", "MaskedAutoencoder.depth = 12", "Trainer.batch_size = 160"]
+    large = ["MaskedAutoencoder.embed_dim = 4096", "MaskedAutoencoder.depth = 12", "Schedule.batch_size = 160"]
     made = make(tiny, *large, device="rtx4090")
     assert not made.fits
     assert "too much for the GeForce RTX 4090" in shown(made)
@@ -260,11 +280,16 @@ def test_hours(tiny: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "device", "precision", "peak"),
-    [("auto", "h100", "bf16", 989), ("auto", "v100", "fp32", 15.7), ("fp16", "v100", "fp16", 125),
-     ("tf32", "a100", "tf32", 156), ("fp32", "h200", "fp32", 67)],
-)  # fmt: skip
+    [
+        ("auto", "h100", "bf16", 989),
+        ("auto", "v100", "fp32", 15.7),
+        ("fp16", "v100", "fp16", 125),
+        ("tf32", "a100", "tf32", 156),
+        ("fp32", "h200", "fp32", 67),
+    ],
+)
 def test_peaks(tiny: Path, name: str, device: str, precision: str, peak: float) -> None:
-    made = make(tiny, f"Trainer.precision = '{name}'", device=device)
+    made = make(tiny, f"Runtime.precision = '{name}'", device=device)
     assert (made.precision, made.peak) == (precision, peak * 1e12)
 
 
@@ -299,9 +324,19 @@ def test_feedback_is_told(tiny: Path) -> None:
 def test_show_and_json(tiny: Path) -> None:
     made = make(tiny)
     text = shown(made)
-    for part in ("tiny", "encoder", "reconstructor", "loss predictor", "teacher", "activations", "40 steps",
-                 "asked in 100%", "30% of 989 TFLOP/s in bf16", "an assumption, see --mfu",
-                 "measured on H100 SXM: 794 TFLOP/s in bf16"):  # fmt: skip
+    for part in (
+        "tiny",
+        "encoder",
+        "reconstructor",
+        "loss predictor",
+        "teacher",
+        "activations",
+        "40 steps",
+        "asked in 100%",
+        "30% of 989 TFLOP/s in bf16",
+        "an assumption, see --mfu",
+        "measured on H100 SXM: 794 TFLOP/s in bf16",
+    ):
         assert part in text
     assert json.loads(json.dumps(dataclasses.asdict(made)))["steps"] == 40
 
@@ -313,12 +348,12 @@ def test_show_and_json(tiny: Path) -> None:
         ([], {"gpus": 0}, "--gpus 0 must be at least 1"),
         ([], {"mfu": 1.5}, "--mfu 1.5 must be"),
         ([], {"images": 0}, "--images 0 must be at least 1"),
-        ([], {"images": 10}, "Trainer.batch_size = 16 must be 1 to 10"),
-        ([], {"gpus": 3}, "Trainer.batch_size = 16 must be divisible by Trainer.accumulate = 1 times --gpus 3"),
-        (["Trainer.epochs = 0"], {}, "Trainer.epochs = 0 must be at least 1"),
-        (["Trainer.precision = 'fp8'"], {}, "Trainer.precision = 'fp8' is unknown"),
-        (["Trainer.precision = 'bf16'"], {"device": "v100"}, "--device v100 has: fp16, fp32"),
-        (["Trainer.sharding = 'ddp'"], {}, "Trainer.sharding = 'ddp' is unknown; choose none or fsdp"),
+        ([], {"images": 10}, "Schedule.batch_size = 16 must be 1 to 10"),
+        ([], {"gpus": 3}, "Schedule.batch_size = 16 must be divisible by Schedule.accumulate = 1 times --gpus 3"),
+        (["Schedule.epochs = 0"], {}, "Schedule.epochs = 0 must be at least 1"),
+        (["Runtime.precision = 'fp8'"], {}, "Runtime.precision = 'fp8' is unknown"),
+        (["Runtime.precision = 'bf16'"], {"device": "v100"}, "--device v100 has: fp16, fp32"),
+        (["Runtime.sharding = 'ddp'"], {}, "Runtime.sharding = 'ddp' is unknown; choose none or fsdp"),
         (["Trainer.progress_per = 'day'"], {}, "Trainer.progress_per = 'day' is unknown"),
         (["Trainer.method = @Uniform()"], {}, "Trainer.method must be a Method"),
         (["MaskedAutoencoder.patch_size = 5"], {}, "MaskedAutoencoder.patch_size = 5 does not divide"),
@@ -332,6 +367,6 @@ def test_mistakes(tiny: Path, bindings: list[str], options: dict[str, Any], expe
 
 
 def test_a_config_without_method(tmp_path: Path) -> None:
-    (tmp_path / "empty.gin").write_text("Trainer.epochs = 3\n")
+    (tmp_path / "empty.gin").write_text("Schedule.epochs = 3\n")
     with pytest.raises(UserError, match=r"Trainer\.method is not bound"):
         make(tmp_path / "empty.gin")

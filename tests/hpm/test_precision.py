@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpm.data.augment import resample, whole_boxes
+from hpm.data.crops import resample, whole_boxes
 from hpm.evaluation import Evaluation
-from hpm.precision import full_float32
+from hpm.runtime.precision import full_float32
 
 
 def setting():
@@ -61,7 +61,7 @@ class OfPrecision(Evaluation):
     def check(self, source) -> None:
         pass
 
-    def __call__(self, subject) -> dict[str, float]:
+    def __call__(self, context) -> dict[str, float]:
         return {"full": float(setting() == ("highest", False))}
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from curriculum import Mask
 from hpm.errors import UserError
-from hpm.model import MaskedAutoencoder
-from hpm.patches import sincos_positions
-from hpm.published import load_published, take_published
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.patches import sincos_positions
+from hpm.models.pretrained import load_published, load_published_into
 
 VECTORS = Path(__file__).parent.parent / "parity" / "hpm_tiny.safetensors"
 PREDICTOR = "decoder_blocks_losspred", "decoder_norm_losspred", "decoder_pred_losspred"
@@ -40,8 +40,17 @@ def model(**changes: Any) -> MaskedAutoencoder:
     """Of the vectors' shape, at an initialization of its own."""
     with safe_open(VECTORS, "pt") as file:
         saved = file.metadata()
-    names = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "decoder_embed_dim",
-             "decoder_depth", "decoder_num_heads")  # fmt: skip
+    names = (
+        "img_size",
+        "patch_size",
+        "in_chans",
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "decoder_embed_dim",
+        "decoder_depth",
+        "decoder_num_heads",
+    )
     shape: dict[str, Any] = {name: int(saved[name]) for name in names}
     shape |= {"loss_predictor_depth": shape["decoder_depth"], "mlp_ratio": float(saved["mlp_ratio"])}
     return MaskedAutoencoder(**shape | changes)
@@ -78,7 +87,7 @@ def test_predictions_are_the_originals(
     layout: str, weights: dict[str, Tensor], vectors: dict[str, Tensor], tmp_path: Path
 ) -> None:
     loaded = model()
-    lines = take_published(loaded, save(layouts(weights)[layout], tmp_path / "weights.pth"))
+    lines = load_published_into(loaded, save(layouts(weights)[layout], tmp_path / "weights.pth"))
     check_predictions(loaded, vectors)
     assert "initialization" not in " ".join(lines)
     assert ("teacher is not used" in " ".join(lines)) == (layout == "hpm")
@@ -87,13 +96,13 @@ def test_predictions_are_the_originals(
 def test_safetensors(weights: dict[str, Tensor], vectors: dict[str, Tensor], tmp_path: Path) -> None:
     loaded = model()
     save_file(weights, tmp_path / "weights.safetensors")
-    take_published(loaded, tmp_path / "weights.safetensors")
+    load_published_into(loaded, tmp_path / "weights.safetensors")
     check_predictions(loaded, vectors)
 
 
 def test_our_own_state_dict(vectors: dict[str, Tensor], tmp_path: Path) -> None:
     original, loaded = model(), model()
-    take_published(loaded, save(original.state_dict(), tmp_path / "weights.pth"))
+    load_published_into(loaded, save(original.state_dict(), tmp_path / "weights.pth"))
     assert all(torch.equal(a, b) for a, b in zip(original.parameters(), loaded.parameters(), strict=True))
 
 
@@ -114,11 +123,11 @@ def test_an_mae_without_loss_predictor(weights: dict[str, Tensor], vectors: dict
     path = save({"model": {k: v for k, v in weights.items() if not k.startswith(PREDICTOR)}}, tmp_path / "mae.pth")
     assert load_published(path).missing_parts == ("loss predictor",)
     plain = model(loss_predictor_depth=None)
-    assert "starts from" not in " ".join(take_published(plain, path))
+    assert "starts from" not in " ".join(load_published_into(plain, path))
     check_predictions(plain, vectors)
     hpm = model()
     before = {name: value.clone() for name, value in hpm.loss_predictor.named_parameters()}  # type: ignore[union-attr]
-    assert "it holds no loss predictor, which starts from initialization" in take_published(hpm, path)
+    assert "it holds no loss predictor, which starts from initialization" in load_published_into(hpm, path)
     assert all(
         torch.equal(before[name], value)
         for name, value in hpm.loss_predictor.named_parameters()  # type: ignore[union-attr]
@@ -132,7 +141,7 @@ def test_an_encoder_alone(weights: dict[str, Tensor], vectors: dict[str, Tensor]
     save_file(encoder, tmp_path / "encoder.safetensors")
     assert load_published(tmp_path / "encoder.safetensors").missing_parts == ("reconstructor", "loss predictor")
     loaded = model()
-    lines = take_published(loaded, tmp_path / "encoder.safetensors")
+    lines = load_published_into(loaded, tmp_path / "encoder.safetensors")
     assert "its classifier's head is left out" in lines
     assert "it holds no reconstructor, which starts from initialization" in lines
     latent = loaded.encoder(vectors["input.images"], Mask.from_bool(vectors["input.mask"].bool()))
@@ -147,14 +156,14 @@ def test_a_timm_encoder(tmp_path: Path) -> None:
     vit.pos_embed.data = same.encoder.pos_embed.clone()
     for norm in (module for module in vit.modules() if isinstance(module, torch.nn.LayerNorm)):
         norm.eps = 1e-6
-    take_published(same, save(vit.state_dict(), tmp_path / "vit.pth"))
+    load_published_into(same, save(vit.state_dict(), tmp_path / "vit.pth"))
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(same.encoder(images), vit.eval().forward_features(images), rtol=1e-4, atol=1e-5)
 
 
 def test_sincos_positions_of_another_grid_are_computed(weights: dict[str, Tensor], tmp_path: Path) -> None:
     larger = model(img_size=64)
-    lines = take_published(larger, save(weights, tmp_path / "weights.pth"))
+    lines = load_published_into(larger, save(weights, tmp_path / "weights.pth"))
     assert any("encoder.pos_embed: sin-cos positions are computed" in line for line in lines)
     width = weights["pos_embed"].shape[2]
     assert torch.equal(larger.encoder.pos_embed[0], sincos_positions(width, larger.grid))
@@ -163,7 +172,7 @@ def test_sincos_positions_of_another_grid_are_computed(weights: dict[str, Tensor
 def test_learned_positions_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
     weights["pos_embed"] = torch.randn(weights["pos_embed"].shape, generator=torch.Generator().manual_seed(0)) * 0.02
     with pytest.raises(UserError, match=r"encoder\.pos_embed .* learned positions"):
-        take_published(model(), save(weights, tmp_path / "weights.pth"))
+        load_published_into(model(), save(weights, tmp_path / "weights.pth"))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +196,7 @@ def test_a_misfit_names_the_binding_that_would_be_right(
     wrong = model(**changes)
     before = {name: value.clone() for name, value in wrong.state_dict().items()}
     with pytest.raises(UserError) as error:
-        take_published(wrong, save(weights, tmp_path / "weights.pth"))
+        load_published_into(wrong, save(weights, tmp_path / "weights.pth"))
     message = str(error.value)
     assert parameter in message
     assert binding in message
@@ -197,13 +206,13 @@ def test_a_misfit_names_the_binding_that_would_be_right(
 
 def test_what_is_left_over_or_missing_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gate \[2\] has no place in this model$"):
-        take_published(model(), save(weights | {"gate": torch.zeros(2)}, tmp_path / "weights.pth"))
+        load_published_into(model(), save(weights | {"gate": torch.zeros(2)}, tmp_path / "weights.pth"))
     del weights["blocks.0.attn.proj.bias"]
     with pytest.raises(UserError, match=r"encoder\.blocks\.0\.attn\.proj\.bias .* is missing"):
-        take_published(model(), save(weights, tmp_path / "weights.pth"))
+        load_published_into(model(), save(weights, tmp_path / "weights.pth"))
     decoder = {key: value for key, value in weights.items() if key.startswith("decoder")}
     with pytest.raises(UserError, match="holds no encoder"):
-        take_published(model(), save(decoder, tmp_path / "weights.pth"))
+        load_published_into(model(), save(decoder, tmp_path / "weights.pth"))
 
 
 class Malicious:

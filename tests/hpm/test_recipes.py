@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hpm import configuration, plan
+from hpm.config import configs_folder, parse_config, resume_changes
+from hpm.planning import plan
 
-FOLDER = configuration.configs_folder() / "recipes"
+FOLDER = configs_folder() / "recipes"
 RECIPES = sorted(path for path in FOLDER.glob("*_*.gin"))
 NAME = re.compile(r"(mae|hpm)_vit_(tiny|small|base|large|huge)_(\d+)")
 WIDTHS = {"tiny": 5.5e6, "small": 22e6, "base": 86e6, "large": 303e6, "huge": 630e6}  # parameters of the encoders
@@ -39,7 +40,7 @@ def test_a_recipe_is_planned(path: Path) -> None:
     found = NAME.fullmatch(path.stem)
     assert found
     method, size, epochs = found.groups()
-    made = plan.make(configuration.parse([f"recipes/{path.stem}"]), gpus=8)
+    made = plan.make(parse_config([f"recipes/{path.stem}"]), gpus=8)
     assert made.epochs == int(epochs)
     small = size in ("tiny", "small")
     assert made.batch_size == (1024 if small else 4096 if method == "mae" else 2048)
@@ -56,10 +57,10 @@ def test_a_recipe_is_planned(path: Path) -> None:
 def test_a_longer_recipe_is_the_shortest_but_for_its_length(path: Path) -> None:
     """So it costs as many steps more as it has epochs more."""
     model, epochs = model_and_epochs(path)
-    shortest, longer = (configuration.parse([f"recipes/{name}"]).text() for name in (SHORTEST[model].stem, path.stem))
-    changes, rounding = configuration.changes(shortest, longer)
-    warmup = [f"Trainer.warmup_epochs: 20 -> {epochs // 5}"] if epochs == 200 else []
-    assert changes == [f"Trainer.epochs: {model_and_epochs(SHORTEST[model])[1]} -> {epochs}", *warmup]
+    shortest, longer = (parse_config([f"recipes/{name}"]).text() for name in (SHORTEST[model].stem, path.stem))
+    changes, rounding = resume_changes(shortest, longer)
+    warmup = [f"Schedule.warmup_epochs: 20 -> {epochs // 5}"] if epochs == 200 else []
+    assert changes == [f"Schedule.epochs: {model_and_epochs(SHORTEST[model])[1]} -> {epochs}", *warmup]
     assert not rounding
 
 
@@ -79,7 +80,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_recipe_of_another_framework_or_target_is_planned(name: str) -> None:
     encoder, head, batch_size, relative_cost = OTHERS[name]
-    config = configuration.parse([f"recipes/{name}"])
+    config = parse_config([f"recipes/{name}"])
     made = plan.make(config, gpus=8)
     assert (made.epochs, made.batch_size) == (int(name.split("_")[-1]), batch_size)
     assert made.parameters["encoder"] == pytest.approx(encoder, rel=0.002)
@@ -100,15 +101,21 @@ def test_a_recipe_says_what_it_is(path: Path) -> None:
     for words in (command, f"{path.stem.split('_')[-1]} epochs", "with this code", f"hpm plan recipes/{path.stem} "):
         assert words in header
     assert ("torchrun --nproc-per-node 8 -m hpm " in header) == ("tiny" not in path.stem and "small" not in path.stem)
-    assert ("Trainer.accumulate = 4" in header) == ("huge" in path.stem)
+    assert ("Schedule.accumulate = 4" in header) == ("huge" in path.stem)
 
 
 @pytest.mark.parametrize(
     ("name", "figure"),
-    [("mae_vit_base_200", "82.2"), ("hpm_vit_base_200", "83.0"), ("mae_vit_base_1600", "83.6"),
-     ("hpm_vit_base_800", "84.2"), ("mae_vit_large_1600", "85.1"), ("mae_vit_large_1600", "85.9"),
-     ("hpm_vit_large_800", "85.8")],
-)  # fmt: skip
+    [
+        ("mae_vit_base_200", "82.2"),
+        ("hpm_vit_base_200", "83.0"),
+        ("mae_vit_base_1600", "83.6"),
+        ("hpm_vit_base_800", "84.2"),
+        ("mae_vit_large_1600", "85.1"),
+        ("mae_vit_large_1600", "85.9"),
+        ("hpm_vit_large_800", "85.8"),
+    ],
+)
 def test_published_figures(name: str, figure: str) -> None:
     assert figure in (FOLDER / f"{name}.gin").read_text()
 
@@ -120,10 +127,13 @@ def test_every_binding_is_used_and_published(method: str, tmp_path: Path) -> Non
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 20), (number, 0, 0)).save(path)
     bindings = [
-        f"ImageFolder.root = '{tmp_path}'", "Trainer.batch_size = 8", "Trainer.num_workers = 0",
-        "Trainer.compile = False", "MLflowTracker.enabled = False",
-    ]  # fmt: skip
-    trainer = configuration.parse([f"recipes/{method}_vit_tiny_200"], bindings).build()
+        f"ImageFolder.root = '{tmp_path}'",
+        "Schedule.batch_size = 8",
+        "Loading.num_workers = 0",
+        "Runtime.compile = False",
+        "MLflowTracker.enabled = False",
+    ]
+    trainer = parse_config([f"recipes/{method}_vit_tiny_200"], bindings).build()
     assert trainer.lr == pytest.approx(1.5e-4 * 8 / 256)
     assert (trainer.weight_decay, trainer.betas, trainer.warmup_epochs) == (0.05, (0.9, 0.95), 40)
     curriculum, learner = trainer.method.curriculum, trainer.method
@@ -131,8 +141,8 @@ def test_every_binding_is_used_and_published(method: str, tmp_path: Path) -> Non
     assert type(learner.target).__name__ == ("NormalizedPixels" if method == "mae" else "Pixels")
     if method == "hpm":
         assert (curriculum.alpha(1 / 200), curriculum.alpha(1.0)) == (0.0025, 0.5)
-        decay = learner.teacher_decay
+        decay = learner.ema_decay
         assert (decay.start, decay.end, decay.epochs) == (0.999, 0.9999, 100)
         assert trainer.progress_per == "epoch"
     else:
-        assert learner.teacher_decay is learner.student.loss_predictor is None
+        assert learner.ema_decay is learner.student.loss_predictor is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpm.runfolder import MetricsFile
+from hpm.runs.run_folder import MetricsFile
 
 
 @contextmanager

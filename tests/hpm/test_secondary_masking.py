@@ -13,11 +13,11 @@ from safetensors import safe_open
 
 from curriculum import Batch, Constant, Curriculum, Mask, Noise, Stratified, Uniform
 from curriculum.testing import refuse_host_sync
-from hpm.loading import load
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
-from hpm.patches import patchify, unpatchify
-from hpm.published import take_published
+from hpm.inference.loading import load
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.patches import patchify, unpatchify
+from hpm.models.pretrained import load_published_into
 from hpm.targets import Pixels
 
 Hpm = Callable[..., int]
@@ -25,10 +25,18 @@ Hpm = Callable[..., int]
 
 def model(**changes: Any) -> MaskedAutoencoder:
     arguments = {
-        "img_size": 16, "patch_size": 4, "in_chans": 2, "embed_dim": 16, "depth": 1, "num_heads": 2,
-        "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 1,
+        "img_size": 16,
+        "patch_size": 4,
+        "in_chans": 2,
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "decoder_embed_dim": 16,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+        "loss_predictor_depth": 1,
         "blank_token": True,
-    } | changes  # fmt: skip
+    } | changes
     built = MaskedAutoencoder(**arguments)
     built.init_weights(torch.Generator().manual_seed(0))
     return built
@@ -36,9 +44,12 @@ def model(**changes: Any) -> MaskedAutoencoder:
 
 def curriculum(blank_ratio: float = 0.25, mask_ratio: float = 0.5) -> Curriculum:
     return Curriculum(
-        scheduler=Constant(value=0.0), difficulty=Uniform(), sampler=Stratified(), mask_ratio=mask_ratio,
+        scheduler=Constant(value=0.0),
+        difficulty=Uniform(),
+        sampler=Stratified(),
+        mask_ratio=mask_ratio,
         blank_ratio=blank_ratio,
-    )  # fmt: skip
+    )
 
 
 def batch(n: int = 3) -> Batch:
@@ -59,7 +70,9 @@ def pixels_of(patches_NL: torch.Tensor) -> torch.Tensor:
 
 def test_the_encoder_sees_the_token_at_the_patchs_place() -> None:
     """Against a reading of one patch after the other."""
-    built, images, drawn = model(), batch().images, mask()
+    built = model()
+    images = batch().images
+    drawn = mask()
     assert built.encoder_mask_token is not None
     encoder = built.encoder
     tokens = encoder._embed(images, drawn, built.encoder_mask_token)[:, 1:]
@@ -72,7 +85,9 @@ def test_the_encoder_sees_the_token_at_the_patchs_place() -> None:
 
 
 def test_a_blanked_patch_says_nothing_and_another_visible_one_does() -> None:
-    built, images, drawn = model(), batch().images, mask()
+    built = model()
+    images = batch().images
+    drawn = mask()
     blanked_NL = torch.zeros(3, 16, dtype=torch.bool).scatter_(1, drawn.visible, drawn.blanked)  # type: ignore[arg-type]
     seen_NL = ~drawn.to_bool() & ~blanked_NL
     before = built(images, drawn)
@@ -95,10 +110,13 @@ def test_a_model_without_the_token_is_as_it_was() -> None:
     assert torch.equal(one.reconstruction_NMP, other.reconstruction_NMP)
 
 
-@pytest.mark.parametrize(("blank_ratio", "blank_token", "message"), [
-    (0.25, False, r"Curriculum\.blank_ratio = 0\.25 needs .* set MaskedAutoencoder\.blank_token = True"),
-    (0.0, True, r"Curriculum\.blank_ratio = 0\.0 never uses .* set MaskedAutoencoder\.blank_token = False"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("blank_ratio", "blank_token", "message"),
+    [
+        (0.25, False, r"Curriculum\.blank_ratio = 0\.25 needs .* set MaskedAutoencoder\.blank_token = True"),
+        (0.0, True, r"Curriculum\.blank_ratio = 0\.0 never uses .* set MaskedAutoencoder\.blank_token = False"),
+    ],
+)
 def test_ratio_and_token_go_together(blank_ratio: float, blank_token: bool, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Method(model=model(blank_token=blank_token), curriculum=curriculum(blank_ratio), target=Pixels())
@@ -136,14 +154,14 @@ def test_compiled_and_in_bf16() -> None:
 
 
 def test_an_export_is_without_the_token(tiny: Path, hpm: Hpm, tmp_path: Path) -> None:
-    changes = ("-b", "Trainer.epochs = 1", "-b", "Trainer.warmup_epochs = 0", "-b", "Trainer.evaluations = []")
+    changes = ("-b", "Schedule.epochs = 1", "-b", "Schedule.warmup_epochs = 0", "-b", "Monitoring.evaluations = []")
     assert hpm("pretrain", tiny, "curricula/um_mae", *changes, "--output", "run") == 0
     assert hpm("export", "run", "--out", "exported") == 0
-    subject = load(Path("run")).subject("student")
-    images = subject.source.load(subject.source.test(), torch.arange(4))
+    context = load(Path("run")).context("student")
+    images = context.source.load(context.source.test(), torch.arange(4))
     vit = timm.create_model("local-dir:exported", pretrained=True).eval()
     with torch.no_grad():
-        torch.testing.assert_close(vit(images), subject.model.encoder(images)[:, 0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(vit(images), context.model.encoder(images)[:, 0], rtol=1e-5, atol=1e-5)
 
     # All of it comes back, token included; a file without one leaves the model's own.
     assert hpm("export", "run", "--out", "whole.safetensors", "--format", "safetensors", "--whole") == 0
@@ -152,10 +170,10 @@ def test_an_export_is_without_the_token(tiny: Path, hpm: Hpm, tmp_path: Path) ->
     fresh = model(in_chans=3)
     assert fresh.encoder_mask_token is not None
     start = fresh.encoder_mask_token.detach().clone()
-    lines = take_published(fresh, tmp_path / "exported/model.safetensors")
+    lines = load_published_into(fresh, tmp_path / "exported/model.safetensors")
     assert "it holds no mask token of the encoder, which starts from initialization" in lines
     assert torch.equal(fresh.encoder_mask_token, start)
-    take_published(fresh, tmp_path / "whole.safetensors")
+    load_published_into(fresh, tmp_path / "whole.safetensors")
     assert torch.equal(fresh.encoder_mask_token, saved)
     assert not torch.equal(saved, start)
     assert hpm("evaluate", "run", "--protocol", "diagnostics", "-b", "Diagnostics.images = 20") == 0

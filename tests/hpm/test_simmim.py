@@ -16,25 +16,28 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor
 
 from curriculum import Attention, Constant, Curriculum, HardestFirst, Mask
-from hpm import configuration, plan
-from hpm.encoder import Encoder, ViT
+from hpm.config import parse_config
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import pooled
 from hpm.evaluation.low_shot import layer_groups
-from hpm.loading import load
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder, MaskedModel
-from hpm.simmim import SimMIM
-from hpm.swin import Swin
+from hpm.inference.loading import load
+from hpm.methods.ema_teacher import HorizonDecay
+from hpm.methods.method import Method
+from hpm.models.base import MaskedModel
+from hpm.models.encoder import Encoder, ViT
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.simmim import SimMIM
+from hpm.models.swin import Swin
+from hpm.planning import plan
 from hpm.targets import Pixels
-from hpm.teacher import HorizonDecay
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "vit": lambda: ViT(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2),
-    "relative": lambda: ViT(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, relative_positions=True,
-                            init_values=0.1),
+    "relative": lambda: ViT(
+        img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, relative_positions=True, init_values=0.1
+    ),
     "swin": lambda: Swin(img_size=16, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4),
-}  # fmt: skip
+}
 
 
 def build(name: str, depth: int | None = 0) -> SimMIM:
@@ -61,12 +64,12 @@ def test_what_comes_out(name: str, depth: int | None) -> None:
     assert model.features(some()).shape == (3, 16, 16)
     if depth is None:
         assert output.predicted_loss_NM is None
-        assert "SimMIM.loss_predictor_depth is None" in str(model.cannot("predicted_loss"))
+        assert "SimMIM.loss_predictor_depth is None" in str(model.unsupported_reason("predicted_loss"))
     else:
         assert output.predicted_loss_NM is not None
         assert output.predicted_loss_NM.shape == (3, 10)
         assert model.predict_loss(some()).shape == (3, 16)
-        assert model.cannot("predicted_loss") is None
+        assert model.unsupported_reason("predicted_loss") is None
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -179,16 +182,19 @@ def test_checkpointing_changes_nothing(name: str) -> None:
     assert len(model.blocks()) == (5 if name == "swin" else 3)
 
 
-@pytest.mark.parametrize(("make", "words"), [
-    (lambda: SimMIM(encoder="vit"), r"SimMIM\.encoder must be an Encoder, @ViT\(\) or @Swin\(\)"),
-    (lambda: SimMIM(encoder=ENCODERS["vit"](), loss_predictor_depth=-1), r"SimMIM\.loss_predictor_depth = -1"),
-    (lambda: Swin(img_size=48), r"Swin\.img_size = 48 must be a multiple of 32"),
-    (lambda: Swin(depths=(2, 2)), "must be of as many stages"),
-    (lambda: Swin(embed_dim=10), "the width of stage 0, 10 .* must be a multiple of its 4 heads"),
-    (lambda: Swin(depths=(2, 0, 2, 2)), r"Swin\.depths\[1\] = 0 must be at least 1"),
-    (lambda: ViT(img_size=20), r"ViT\.patch_size = 16 does not divide ViT\.img_size = 20"),
-    (lambda: ViT(embed_dim=20), r"ViT\.embed_dim = 20 must be a multiple of 4 and of its 12 heads"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SimMIM(encoder="vit"), r"SimMIM\.encoder must be an Encoder, @ViT\(\) or @Swin\(\)"),
+        (lambda: SimMIM(encoder=ENCODERS["vit"](), loss_predictor_depth=-1), r"SimMIM\.loss_predictor_depth = -1"),
+        (lambda: Swin(img_size=48), r"Swin\.img_size = 48 must be a multiple of 32"),
+        (lambda: Swin(depths=(2, 2)), "must be of as many stages"),
+        (lambda: Swin(embed_dim=10), "the width of stage 0, 10 .* must be a multiple of its 4 heads"),
+        (lambda: Swin(depths=(2, 0, 2, 2)), r"Swin\.depths\[1\] = 0 must be at least 1"),
+        (lambda: ViT(img_size=20), r"ViT\.patch_size = 16 does not divide ViT\.img_size = 20"),
+        (lambda: ViT(embed_dim=20), r"ViT\.embed_dim = 20 must be a multiple of 4 and of its 12 heads"),
+    ],
+)
 def test_what_cannot_be_built(make: Callable[[], object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
@@ -196,7 +202,7 @@ def test_what_cannot_be_built(make: Callable[[], object], words: str) -> None:
 
 def method(model: MaskedModel, difficulty: object) -> Method:
     curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=difficulty, sampler=HardestFirst())  # type: ignore[arg-type]
-    return Method(model=model, curriculum=curriculum, target=Pixels(), teacher_decay=HorizonDecay())
+    return Method(model=model, curriculum=curriculum, target=Pixels(), ema_decay=HorizonDecay())
 
 
 def test_a_curriculum_that_needs_a_class_token() -> None:
@@ -208,22 +214,55 @@ def test_a_curriculum_that_needs_a_class_token() -> None:
 # Whole runs
 
 RUNS = {
-    "vit": ["SimMIM.encoder = @ViT()", "ViT.img_size = 16", "ViT.patch_size = 4", "ViT.embed_dim = 16", "ViT.depth = 1",
-            "ViT.num_heads = 2", "ViT.relative_positions = True"],
-    "swin": ["SimMIM.encoder = @Swin()", "Swin.img_size = 16", "Swin.patch_size = 2", "Swin.embed_dim = 8",
-             "Swin.depths = (1, 1)", "Swin.num_heads = (1, 2)", "Swin.window_size = 4"],
-}  # fmt: skip
-COMMON = ["Method.model = @SimMIM()", "Method.target = @Pixels()", "Pixels.error = 'absolute'", "Trainer.epochs = 2",
-          "HorizonDecay.fraction = 0.2", "Trainer.checkpoint_every = 10", "Trainer.log_every = 10"]  # fmt: skip
+    "vit": [
+        "SimMIM.encoder = @ViT()",
+        "ViT.img_size = 16",
+        "ViT.patch_size = 4",
+        "ViT.embed_dim = 16",
+        "ViT.depth = 1",
+        "ViT.num_heads = 2",
+        "ViT.relative_positions = True",
+    ],
+    "swin": [
+        "SimMIM.encoder = @Swin()",
+        "Swin.img_size = 16",
+        "Swin.patch_size = 2",
+        "Swin.embed_dim = 8",
+        "Swin.depths = (1, 1)",
+        "Swin.num_heads = (1, 2)",
+        "Swin.window_size = 4",
+    ],
+}
+COMMON = [
+    "Method.model = @SimMIM()",
+    "Method.target = @Pixels()",
+    "Pixels.error = 'absolute'",
+    "Schedule.epochs = 2",
+    "HorizonDecay.fraction = 0.2",
+    "Checkpointing.every = 10",
+    "Monitoring.log_every = 10",
+]
 SMALL = [
-    *(f"{protocol}.{split}_images = {count}" for protocol in ("KNN", "Linear", "Ridge")
-      for split, count in (("train", 40), ("test", 16))),
-    *(f"{protocol}.{binding}" for protocol in ("FineTune", "LinearMAE")
-      for binding in ("epochs = 1", "accumulate = 1", "batch_size = 16", "warmup_epochs = 0", "pool = 'mean'")),
-    "FineTune.rand_augment = None", "LowShot.labels = 20", "LowShot.epochs = 1", "LowShot.batch_size = 10",
-    "LowShot.draws = 1", "LowShot.test_images = 16", "Agreement.images = 16", "Diagnostics.images = 16",
+    *(
+        f"{protocol}.{split}_images = {count}"
+        for protocol in ("KNN", "Linear", "Ridge")
+        for split, count in (("train", 40), ("test", 16))
+    ),
+    *(
+        f"{protocol}.{binding}"
+        for protocol in ("FineTune", "LinearMAE")
+        for binding in ("epochs = 1", "accumulate = 1", "batch_size = 16", "warmup_epochs = 0", "pool = 'mean'")
+    ),
+    "FineTune.rand_augment = None",
+    "LowShot.labels = 20",
+    "LowShot.epochs = 1",
+    "LowShot.batch_size = 10",
+    "LowShot.draws = 1",
+    "LowShot.test_images = 16",
+    "Agreement.images = 16",
+    "Diagnostics.images = 16",
     "Localization.images = 16",
-]  # fmt: skip
+]
 PROTOCOLS = "knn,linear,linear-mae,ridge,finetune,low-shot,agreement,diagnostics,localization"
 
 
@@ -248,23 +287,25 @@ def test_it_trains_resumes_exactly_and_is_evaluated(
     assert hpm("export", "run", "--out", "exported", "--pool", "avg") == 0
     model = timm.create_model("local-dir:exported", pretrained=True, num_classes=5).eval()
     assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 5)
-    subject = load(Path("run")).subject()
-    images = subject.source.load(subject.source.test(), torch.arange(3))
+    context = load(Path("run")).context()
+    images = context.source.load(context.source.test(), torch.arange(3))
     with torch.no_grad():
-        ours = pooled(subject.model.encoder, images, "mean")
+        ours = pooled(context.model.encoder, images, "mean")
         torch.testing.assert_close(model.forward_head(model.forward_features(images), pre_logits=True), ours)
-    made = plan.make(configuration.parse(["run/config.gin"]))
+    made = plan.make(parse_config(["run/config.gin"]))
     assert made.multiply_adds["loss predictor"] > 0
     assert made.multiply_adds["teacher"] > made.multiply_adds["encoder"] * 0.9
 
 
 def test_a_class_token_that_is_not_there(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
-    settings = words(*COMMON, *RUNS["swin"], "Trainer.epochs = 1", "Trainer.warmup_epochs = 0")
-    assert hpm("pretrain", tiny, *settings, *words("Trainer.evaluations = [@KNN()]", "KNN.pool = 'token'")) == 2
+    settings = words(*COMMON, *RUNS["swin"], "Schedule.epochs = 1", "Schedule.warmup_epochs = 0")
+    assert hpm("pretrain", tiny, *settings, *words("Monitoring.evaluations = [@KNN()]", "KNN.pool = 'token'")) == 2
     assert "KNN.pool = 'token' needs a class token, and Swin has none" in capsys.readouterr().err
     assert hpm("pretrain", tiny, *settings, "--output", "run") == 0
-    for command in (["evaluate", "run", "--protocol", "knn", "-b", "KNN.pool = 'token'", *words(*SMALL[:2])],
-                    ["export", "run", "--out", "exported"]):  # fmt: skip
+    for command in (
+        ["evaluate", "run", "--protocol", "knn", "-b", "KNN.pool = 'token'", *words(*SMALL[:2])],
+        ["export", "run", "--out", "exported"],
+    ):
         assert hpm(*command) == 2
         assert "class token" in capsys.readouterr().err
     assert hpm("pretrain", tiny, *settings, "--init-from", __file__) == 2
@@ -274,25 +315,44 @@ def test_a_class_token_that_is_not_there(tiny: Path, hpm: Callable[..., int], ca
 def test_two_processes_train_as_one_does(tiny: Path, hpm: Callable[..., int], forks: Forks) -> None:
     """A Swin in parts, with a target that asks the moving average."""
     settings = [
-        *RUNS["swin"], *COMMON[:1], *COMMON[3:5], "Trainer.log_every = 1",
-        "Method.target = @WeightedTargets()", "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",
-        "WeightedTargets.weights = [1.0, @rise/Ramp()]", "rise/Ramp.end = 1.0",
-    ]  # fmt: skip
+        *RUNS["swin"],
+        *COMMON[:1],
+        *COMMON[3:5],
+        "Monitoring.log_every = 1",
+        "Method.target = @WeightedTargets()",
+        "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",
+        "WeightedTargets.weights = [1.0, @rise/Ramp()]",
+        "rise/Ramp.end = 1.0",
+    ]
     assert hpm("pretrain", tiny, *words(*settings), "--output", "alone") == 0
-    ran = forks.run("hpm", "pretrain", tiny, *words(*settings, "Trainer.sharding = 'fsdp'"), "--output", "both",
-                    processes=2)  # fmt: skip
+    ran = forks.run(
+        "hpm", "pretrain", tiny, *words(*settings, "Runtime.sharding = 'fsdp'"), "--output", "both", processes=2
+    )
     assert ran.returncode == 0, ran.stderr
     alone, both = (
-        [row["loss"] for line in Path(run, "metrics.jsonl").read_text().splitlines()
-         if (row := json.loads(line))["kind"] == "train"] for run in ("alone", "both")
-    )  # fmt: skip
+        [
+            row["loss"]
+            for line in Path(run, "metrics.jsonl").read_text().splitlines()
+            if (row := json.loads(line))["kind"] == "train"
+        ]
+        for run in ("alone", "both")
+    )
     assert len(alone) == 20
     assert both == pytest.approx(alone, rel=1e-4)
 
 
 def test_models_of_two_frameworks_have_one_interface() -> None:
-    mae = MaskedAutoencoder(img_size=16, patch_size=4, embed_dim=16, depth=1, num_heads=2, decoder_embed_dim=16,
-                            decoder_depth=1, decoder_num_heads=2, loss_predictor_depth=1)  # fmt: skip
+    mae = MaskedAutoencoder(
+        img_size=16,
+        patch_size=4,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=1,
+    )
     for model in (mae, build("vit"), build("swin")):
         assert (model.img_size, model.patch_size, model.in_chans, model.grid) == (16, 4, 3, (4, 4))
         assert model.outputs == model.patch_pixels == 48

@@ -7,13 +7,13 @@ import torch
 
 from curriculum import Batch, Curriculum, HardestFirst, Noise, PredictedLoss, Ramp, UniformRatio
 from curriculum.testing import refuse_host_sync
-from hpm.distributed import Processes
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
-from hpm.optim import build_adamw
-from hpm.step import TrainingStep
+from hpm.methods.ema_teacher import HorizonDecay
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.schedule import build_adamw
+from hpm.runtime.distributed import DistributedContext
 from hpm.targets import NormalizedPixels
-from hpm.teacher import HorizonDecay
+from hpm.training.step import TrainingStep
 
 STEPS = 200
 
@@ -26,17 +26,24 @@ def training_step(
     depth: int = 2,
 ) -> TrainingStep:
     model = MaskedAutoencoder(
-        img_size=16, patch_size=4, embed_dim=16, depth=depth, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
-        decoder_num_heads=2, loss_predictor_depth=1,
-    )  # fmt: skip
+        img_size=16,
+        patch_size=4,
+        embed_dim=16,
+        depth=depth,
+        num_heads=2,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=1,
+    )
     curriculum = Curriculum(
         scheduler=Ramp(start=0.0, end=1.0), difficulty=PredictedLoss(), sampler=HardestFirst(), mask_ratio=mask_ratio
     )
-    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), teacher_decay=HorizonDecay())
+    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), ema_decay=HorizonDecay())
     method.prepare(torch.device("cpu"), autocast=None, seed=0)
     model.set_grad_checkpointing(checkpointing)
     optimizer = build_adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
-    return TrainingStep(method, optimizer, processes=Processes(), seed=0, batch_size=8, clip_grad=clip_grad)
+    return TrainingStep(method, optimizer, processes=DistributedContext(), seed=0, batch_size=8, clip_grad=clip_grad)
 
 
 def batches(number: int, micro: int = 1) -> list[Batch]:

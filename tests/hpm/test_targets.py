@@ -14,26 +14,33 @@ from skimage.feature import hog
 from torch import Tensor
 
 from curriculum import Batch, Constant, Curriculum, FeatureNorm, HardestFirst, Mask, Noise, Ramp, SelfPaced, Uniform
-from hpm import configuration, plan
-from hpm.checkpoint import found
+from hpm.config import parse_config
 from hpm.errors import UserError
-from hpm.loading import load
-from hpm.losses import RelativeLoss
-from hpm.memory import LastAnswer
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
-from hpm.patches import patchify
+from hpm.inference.loading import load
+from hpm.methods.ema_teacher import EMATeacher, HorizonDecay
+from hpm.methods.loss_prediction import RelativeLoss
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.patches import patchify
+from hpm.planning import plan
+from hpm.runtime.last_call_cache import LastCallCache
 from hpm.targets import HOG, NormalizedPixels, Pixels, Target, TeacherFeatures, TimmFeatures, WeightedTargets
-from hpm.teacher import HorizonDecay, MovingAverageTeacher
 
 TIMM = "vit_tiny_patch16_224"
 
 
 def model(**changes: object) -> MaskedAutoencoder:
     arguments: dict = {
-        "img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16,
-        "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 1,
-    }  # fmt: skip
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "decoder_embed_dim": 16,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+        "loss_predictor_depth": 1,
+    }
     torch.manual_seed(0)
     return MaskedAutoencoder(**arguments | changes)
 
@@ -50,7 +57,7 @@ def method(target: Target, **changes: object) -> Method:
     curriculum = Curriculum(
         scheduler=Constant(value=1.0), difficulty=Uniform(), sampler=HardestFirst(), mask_ratio=0.75
     )
-    arguments: dict = {"model": model(), "curriculum": curriculum, "teacher_decay": HorizonDecay()}
+    arguments: dict = {"model": model(), "curriculum": curriculum, "ema_decay": HorizonDecay()}
     return Method(target=target, **arguments | changes)
 
 
@@ -64,9 +71,13 @@ def test_hog_is_that_of_scikit_image(cell: int, orientations: int) -> None:
     for image in range(len(images)):
         for channel in range(3):
             theirs = hog(
-                images[image, channel].numpy(), orientations=orientations, pixels_per_cell=(cell, cell),
-                cells_per_block=(1, 1), block_norm="L2", feature_vector=False,
-            )[:, :, 0, 0]  # fmt: skip
+                images[image, channel].numpy(),
+                orientations=orientations,
+                pixels_per_cell=(cell, cell),
+                cells_per_block=(1, 1),
+                block_norm="L2",
+                feature_vector=False,
+            )[:, :, 0, 0]
             torch.testing.assert_close(ours[image, channel].permute(1, 2, 0), torch.from_numpy(theirs))
 
 
@@ -148,7 +159,7 @@ def test_what_is_remembered_is_forgotten() -> None:
         asked.append(x)
         return 2 * x
 
-    remember, question = LastAnswer(), torch.ones(2)
+    remember, question = LastCallCache(), torch.ones(2)
     assert remember(question, double) is remember(question, double)
     question.add_(1)
     assert remember(question, double).tolist() == [4, 4]
@@ -159,9 +170,16 @@ def test_what_is_remembered_is_forgotten() -> None:
     assert len(asked) == 5
 
 
-@pytest.mark.parametrize(("size", "seen", "name"), [(32, 32, "vit_tiny_patch16_224"), (32, 64, TIMM),
-                                                    (40, 48, TIMM), (32, 64, "resnet18"),
-                                                    (56, 56, "swin_tiny_patch4_window7_224")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "seen", "name"),
+    [
+        (32, 32, "vit_tiny_patch16_224"),
+        (32, 64, TIMM),
+        (40, 48, TIMM),
+        (32, 64, "resnet18"),
+        (56, 56, "swin_tiny_patch4_window7_224"),
+    ],
+)
 def test_features_are_forward_features(size: int, seen: int, name: str) -> None:
     student = model(img_size=size)
     target = TimmFeatures(model=name, pretrained=False, img_size=None if size == seen or size == 40 else seen)
@@ -228,14 +246,17 @@ def test_a_frozen_network_in_low_precision() -> None:
     assert torch.equal(target.features(some(), None), exact)  # the weights are as they were
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"model": "vit_tyni"}, "is no model of timm's, such as vit_"),
-    ({"model": "local-dir:nowhere"}, "no folder with a config.json"),
-    ({"model": TIMM, "checkpoint": __file__, "pretrained": False}, "choose one"),
-    ({"model": TIMM, "img_size": 16}, "a map of 1 x 1 at 16 pixels, which cannot be mapped to the student's 4 x 4"),
-    ({"model": TIMM, "img_size": 0}, "must be at least 1"),
-    ({"model": "vit_tiny_patch16_224.nobody"}, "nobody"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"model": "vit_tyni"}, "is no model of timm's, such as vit_"),
+        ({"model": "local-dir:nowhere"}, "no folder with a config.json"),
+        ({"model": TIMM, "checkpoint": __file__, "pretrained": False}, "choose one"),
+        ({"model": TIMM, "img_size": 16}, "a map of 1 x 1 at 16 pixels, which cannot be mapped to the student's 4 x 4"),
+        ({"model": TIMM, "img_size": 0}, "must be at least 1"),
+        ({"model": "vit_tiny_patch16_224.nobody"}, "nobody"),
+    ],
+)
 def test_networks_that_cannot_be_used(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         method(TimmFeatures(**arguments))
@@ -249,8 +270,10 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     parts = {"norms": ("norm.",), "biases": ("blocks.3.attn.qkv.bias",), "block": ("blocks.3.",)}
     for name, left_out in parts.items():
         kept = {key: value for key, value in state.items() if not key.startswith(left_out)}
-        torch.save(kept | {f"fc_{key}": value for key, value in state.items() if name == "norms" and key in left_out},
-                   tmp_path / f"{name}.pth")  # fmt: skip
+        torch.save(
+            kept | {f"fc_{key}": value for key, value in state.items() if name == "norms" and key in left_out},
+            tmp_path / f"{name}.pth",
+        )
     torch.save(state | {"norm.weight": state["norm.weight"][:2]}, tmp_path / "other.pth")
     target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / "whole.pth"))
     target.outputs(model())
@@ -258,10 +281,12 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     for name, value in target._frozen._network.state_dict().items():  # type: ignore[union-attr]
         assert torch.equal(value, state[name]), name
     for name, words in (
-        ("norms", "it has no norm.weight, nor 1 others"), ("biases", r"it has no blocks\.3\.attn\.qkv\.bias$"),
-        ("block", r"it has no blocks\.3\.norm1\.weight, nor 11 others"), ("other", "size mismatch for norm.weight"),
+        ("norms", "it has no norm.weight, nor 1 others"),
+        ("biases", r"it has no blocks\.3\.attn\.qkv\.bias$"),
+        ("block", r"it has no blocks\.3\.norm1\.weight, nor 11 others"),
+        ("other", "size mismatch for norm.weight"),
         ("nowhere", "is no file"),
-    ):  # fmt: skip
+    ):
         target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / f"{name}.pth"))
         target.outputs(model())
         with pytest.raises(UserError, match=words) as raised:
@@ -313,13 +338,16 @@ def test_weights_move_without_recompiling() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"targets": [Pixels()], "weights": [1.0]}, "two or more and as many"),
-    ({"targets": [Pixels(), HOG()], "weights": [1.0]}, "two or more and as many"),
-    ({"targets": [Pixels(), "HOG"], "weights": [1.0, 1.0]}, "must hold Targets"),
-    ({"targets": [Pixels(), HOG()], "weights": [1.0, -1.0]}, "must not be negative"),
-    ({"targets": [Pixels(), HOG()], "weights": [1.0, SelfPaced()]}, "SelfPaced follows what is learned"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"targets": [Pixels()], "weights": [1.0]}, "two or more and as many"),
+        ({"targets": [Pixels(), HOG()], "weights": [1.0]}, "two or more and as many"),
+        ({"targets": [Pixels(), "HOG"], "weights": [1.0, 1.0]}, "must hold Targets"),
+        ({"targets": [Pixels(), HOG()], "weights": [1.0, -1.0]}, "must not be negative"),
+        ({"targets": [Pixels(), HOG()], "weights": [1.0, SelfPaced()]}, "SelfPaced follows what is learned"),
+    ],
+)
 def test_weights_that_cannot_be(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         WeightedTargets(**arguments)
@@ -328,10 +356,14 @@ def test_weights_that_cannot_be(arguments: dict, words: str) -> None:
 # All of them
 
 TARGETS: dict[str, Callable[[], Target]] = {
-    "pixels": Pixels, "absolute": lambda: Pixels(error="absolute"), "normalized": NormalizedPixels, "hog": HOG,
-    "teacher": TeacherFeatures, "timm": lambda: TimmFeatures(model=TIMM, pretrained=False),
+    "pixels": Pixels,
+    "absolute": lambda: Pixels(error="absolute"),
+    "normalized": NormalizedPixels,
+    "hog": HOG,
+    "teacher": TeacherFeatures,
+    "timm": lambda: TimmFeatures(model=TIMM, pretrained=False),
     "weighted": lambda: WeightedTargets(targets=[HOG(), TeacherFeatures()], weights=[1.0, 0.3]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -340,7 +372,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     built.target.load()
     built.prepare(torch.device("cpu"), autocast=None, seed=0)
     built.student.double()
-    built.teacher = MovingAverageTeacher(built.student, built.target)
+    built.teacher = EMATeacher(built.student, built.target)
     images, mask = some(2).double(), drawn(2, 16, 12)
     target = built.target(images, mask, 8, built.teacher).double()
     parameter = built.student.reconstructor.head.weight
@@ -375,11 +407,12 @@ def test_a_target_fits_the_head_and_sees_masked_patches_alone(name: str) -> None
     torch.testing.assert_close(mask.gather_masked(built.target(images, everything, 8, built.teacher)), target)
 
 
-@pytest.mark.parametrize("target", [TeacherFeatures(), WeightedTargets(targets=[Pixels(), TeacherFeatures()],
-                                                                       weights=[1.0, 1.0])])  # fmt: skip
+@pytest.mark.parametrize(
+    "target", [TeacherFeatures(), WeightedTargets(targets=[Pixels(), TeacherFeatures()], weights=[1.0, 1.0])]
+)
 def test_a_student_alone_has_no_teacher_to_follow(target: Target) -> None:
-    with pytest.raises(ValueError, match=r"Method\.teacher_decay = None means that there is none"):
-        method(target, teacher_decay=None)
+    with pytest.raises(ValueError, match=r"Method\.ema_decay = None means that there is none"):
+        method(target, ema_decay=None)
 
 
 def test_cells_that_do_not_fill_a_patch() -> None:
@@ -404,12 +437,20 @@ def test_patches_and_pixels_of_absolute_errors() -> None:
 RUNS = {
     "hog": ["Method.target = @HOG()", "HOG.cell = 2"],
     "teacher": ["Method.target = @TeacherFeatures()"],
-    "timm": ["Method.target = @TimmFeatures()", f"TimmFeatures.model = '{TIMM}'", "TimmFeatures.pretrained = False",
-             "TimmFeatures.img_size = 32"],
-    "weighted": ["Method.target = @WeightedTargets()", "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",
-                 "WeightedTargets.weights = [1.0, @rise/Ramp()]", "rise/Ramp.end = 1.0"],
-}  # fmt: skip
-SHORT = ["Trainer.epochs = 2", "HorizonDecay.fraction = 0.2", "Trainer.checkpoint_every = 10", "Trainer.log_every = 10"]
+    "timm": [
+        "Method.target = @TimmFeatures()",
+        f"TimmFeatures.model = '{TIMM}'",
+        "TimmFeatures.pretrained = False",
+        "TimmFeatures.img_size = 32",
+    ],
+    "weighted": [
+        "Method.target = @WeightedTargets()",
+        "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",
+        "WeightedTargets.weights = [1.0, @rise/Ramp()]",
+        "rise/Ramp.end = 1.0",
+    ],
+}
+SHORT = ["Schedule.epochs = 2", "HorizonDecay.fraction = 0.2", "Checkpointing.every = 10", "Monitoring.log_every = 10"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -420,8 +461,18 @@ def test_a_run_resumes_exactly_and_is_evaluated(
     assert hpm("pretrain", tiny, *words, "--output", "run") == 0
     same_end(Path("run"))
     small = ["-b", "Agreement.images = 16", "-b", "Diagnostics.images = 16"]
-    assert hpm("evaluate", "run", "--protocol", "agreement,diagnostics,localization", *small,
-               "-b", "Localization.images = 16") == 0  # fmt: skip
+    assert (
+        hpm(
+            "evaluate",
+            "run",
+            "--protocol",
+            "agreement,diagnostics,localization",
+            *small,
+            "-b",
+            "Localization.images = 16",
+        )
+        == 0
+    )
     metrics = json.loads(Path("run/evaluation-agreement.json").read_text())[-1]["metrics"]
     assert -1 <= metrics["agreement/student"]["mean"] <= 1
     assert hpm("visualize", "run", "--count", "2") == 0
@@ -437,20 +488,22 @@ def test_an_exported_folder_with_weights_of_another_file(tiny: Path, hpm: Callab
         target = TimmFeatures(model="local-dir:exported", checkpoint=checkpoint)
         target.outputs(model(img_size=16, patch_size=4))
         answers.append(target.features(images, None))
-    subject = load(Path("run")).subject()
+    context = load(Path("run")).context()
     with torch.no_grad():
-        torch.testing.assert_close(answers[0], subject.model.features(images))
-        torch.testing.assert_close(answers[1], subject.teacher.model.features(images))
+        torch.testing.assert_close(answers[0], context.model.features(images))
+        torch.testing.assert_close(answers[1], context.teacher.model.features(images))
 
 
 def test_weights_of_another_target(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
     """All but the head are taken, also where the head would fit."""
     short = [word for text in SHORT for word in ("-b", text)]
     assert hpm("pretrain", tiny, *short, "--output", "pixels") == 0
-    newest = found(Path("pixels/checkpoints"))[0]
+    newest = list_checkpoints(Path("pixels/checkpoints"))[0]
     for name, told in (("teacher", True), ("weighted", True), ("absolute", False)):
-        bindings = [*RUNS.get(name, ["Pixels.error = 'absolute'", "Method.target = @Pixels()"]),
-                    "MaskedAutoencoder.embed_dim = 48"]  # fmt: skip
+        bindings = [
+            *RUNS.get(name, ["Pixels.error = 'absolute'", "Method.target = @Pixels()"]),
+            "MaskedAutoencoder.embed_dim = 48",
+        ]
         if name != "teacher":
             bindings = bindings[:-1]
         words = [word for text in bindings for word in ("-b", text)]
@@ -465,18 +518,32 @@ def test_weights_of_another_target(tiny: Path, hpm: Callable[..., int], capsys: 
 
 
 def test_what_a_network_beside_the_student_takes(tiny: Path) -> None:
-    bindings = [*RUNS["timm"], "Trainer.precision = 'fp32'"]
-    made = plan.make(configuration.parse([str(tiny)], bindings))
+    bindings = [*RUNS["timm"], "Runtime.precision = 'fp32'"]
+    made = plan.make(parse_config([str(tiny)], bindings))
     network = timm.create_model(TIMM, num_classes=0, img_size=32)
     assert made.memory["network of the target"] == 4 * sum(p.numel() for p in network.parameters())
     assert made.multiply_adds["target"] > 5 * 4 * 12 * 192**2 * 12 / 4
 
 
-def test_a_hub_that_cannot_be_reached(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_hub_that_cannot_be_reached(
+    tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert hpm("pretrain", tiny, "-b", "Method.target = @TimmFeatures()", "-b", "TimmFeatures.img_size = 32",
-               "-b", "TimmFeatures.model = 'vit_tiny_patch16_224.augreg_in21k'", "--output", "run") == 2  # fmt: skip
+    assert (
+        hpm(
+            "pretrain",
+            tiny,
+            "-b",
+            "Method.target = @TimmFeatures()",
+            "-b",
+            "TimmFeatures.img_size = 32",
+            "-b",
+            "TimmFeatures.model = 'vit_tiny_patch16_224.augreg_in21k'",
+            "--output",
+            "run",
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert "cannot be loaded" in error
     assert "TimmFeatures.checkpoint" in error
@@ -504,7 +571,9 @@ class Asking(NormalizedPixels):
 
 
 def test_where_a_target_is_computed_changes_no_bit() -> None:
-    inside, outside, asking = NormalizedPixels(), Outside(), Asking()
+    inside = NormalizedPixels()
+    outside = Outside()
+    asking = Asking()
     losses, gradients = [], []
     for target in (inside, outside, asking):
         trained = method(target)

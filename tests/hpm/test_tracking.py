@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hpm import checkpoint
-from hpm.tracking import MLflowTracker, without_password
+from hpm.runs import checkpoint
+from hpm.tracking.mlflow import MLflowTracker, without_password
 
 Hpm = Callable[..., int]
 
@@ -40,10 +40,10 @@ def history(client: MlflowClient, run_id: str, metric: str) -> list[tuple[int, f
 
 
 def test_every_metric_once_also_after_a_resume(tracked: Path, hpm: Hpm, tmp_path: Path) -> None:
-    probes = ["-b", "Trainer.probe_every = 1", "-b", "Trainer.probes = []"]
+    probes = ["-b", "Monitoring.probe_every = 1", "-b", "Monitoring.probes = []"]
     assert hpm("pretrain", tracked, *probes, "--output", "run") == 0
     # As if the newest checkpoint and all after it had been lost, with its metrics sent already.
-    shutil.rmtree(checkpoint.found(Path("run/checkpoints"))[0])
+    shutil.rmtree(checkpoint.list_checkpoints(Path("run/checkpoints"))[0])
     Path("run/summary.json").unlink()
     assert hpm("pretrain", "--resume", "--output", "run") == 0
 
@@ -51,7 +51,7 @@ def test_every_metric_once_also_after_a_resume(tracked: Path, hpm: Hpm, tmp_path
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["Ramp.end"] == "0.5"
-    assert run.data.params["Trainer.weight_decay"] == "0.05"
+    assert run.data.params["Optimization.weight_decay"] == "0.05"
     assert run.data.tags["curriculum"] == "Ramp / PredictedLoss / HardestFirst"
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     expected = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hpm.runfolder import Row
-from hpm.tracking import MLflowTracker, without_password
+from hpm.runs.run_folder import Row
+from hpm.tracking.mlflow import MLflowTracker, without_password
 
 
 class Eager(MLflowTracker):
@@ -103,7 +103,7 @@ def test_runs_that_start_together_make_one_database(tmp_path: Path) -> None:
     """Each would make the tables; MLflow by itself ends in half of them, or in an error."""
     uri, go = f"sqlite:///{tmp_path / 'new.db'}", tmp_path / "go"
     code = (
-        "import sys, threading, pathlib, mlflow; from hpm.tracking import MLflowTracker; print(1, flush=True)\n"
+        "import sys, threading, pathlib, mlflow; from hpm.tracking.mlflow import MLflowTracker; print(1, flush=True)\n"
         "while not pathlib.Path(sys.argv[2]).exists(): threading.Event().wait(0.001)\n"
         "MLflowTracker(uri=sys.argv[1]).client().create_experiment(sys.argv[3])"
     )
@@ -144,7 +144,7 @@ _CHILD = """
 import sys, threading
 from pathlib import Path
 from test_tracking_server import rows_of, sent, start, until
-from hpm.tracking import MLflowTracker
+from hpm.tracking.mlflow import MLflowTracker
 
 folder = Path(sys.argv[2])
 tracker = start(MLflowTracker(uri=sys.argv[1]), folder)
@@ -160,9 +160,11 @@ threading.Event().wait()
 def test_a_killed_run_goes_on(uri: str, folder: Path) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, uri, str(folder)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", _CHILD, uri, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
         env=os.environ | {"PYTHONPATH": path},
-    )  # fmt: skip
+    )
     assert child.stdout is not None
     assert child.stdout.readline() == "sent\n"
     child.send_signal(signal.SIGKILL)
@@ -247,9 +249,18 @@ def test_names_that_mlflow_refuses(uri: str, folder: Path) -> None:
 @contextmanager
 def server(store: Path, port: int) -> Iterator[int]:
     """A real one; its process group."""
-    arguments = ["--backend-store-uri", f"sqlite:///{store / 'tracking.db'}",
-                 "--artifacts-destination", str(store / "files"),
-                 "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]  # fmt: skip
+    arguments = [
+        "--backend-store-uri",
+        f"sqlite:///{store / 'tracking.db'}",
+        "--artifacts-destination",
+        str(store / "files"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     with (store / "server.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *arguments], stdout=log, stderr=log, start_new_session=True
@@ -272,9 +283,12 @@ def _answers(port: int) -> bool:
 
 @pytest.mark.usefixtures("uri")
 def test_a_server_that_comes_and_goes(
-    folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str],
+    folder: Path,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Absent at the start, there, away, there again; and its password is nowhere but in the address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -13,8 +13,8 @@ import pytest
 import torch
 from forks import Forks
 
-from hpm import checkpoint
-from hpm.devices import choose_precision, set_up
+from hpm.runs import checkpoint
+from hpm.runtime.devices import choose_precision, set_up
 
 Hpm = Callable[..., int]
 
@@ -24,29 +24,52 @@ def rows(folder: str = "run") -> list[dict[str, Any]]:
 
 
 def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluations = "Trainer.evaluations = [@final/KNN(), @LowShot(), @Agreement()]"
-    bindings = [evaluations, "final/KNN.baselines = True", "KNN.train_images = 100", "LowShot.labels = 20",
-                "LowShot.batch_size = 10", "LowShot.epochs = 1", "Trainer.probe_every = 2", "Trainer.probes = [@KNN()]",
-                "KNN.k = 5"]  # fmt: skip
+    evaluations = "Monitoring.evaluations = [@final/KNN(), @LowShot(), @Agreement()]"
+    bindings = [
+        evaluations,
+        "final/KNN.baselines = True",
+        "KNN.train_images = 100",
+        "LowShot.labels = 20",
+        "LowShot.batch_size = 10",
+        "LowShot.epochs = 1",
+        "Monitoring.probe_every = 2",
+        "Monitoring.probes = [@KNN()]",
+        "KNN.k = 5",
+    ]
     assert hpm("pretrain", tiny, *(word for b in bindings for word in ("-b", b)), "--output", "run") == 0
     train = [row for row in rows() if row["kind"] == "train"]
     assert [row["step"] for row in train] == list(range(4, 41, 4))
     # 10 steps an epoch, 4 epochs: alpha moves once an epoch, at (epoch + 1) / epochs.
     assert [row["alpha"] for row in train] == [0.5 * (((row["step"] - 1) // 10) + 1) / 4 for row in train]
     assert all(row["unscored"] == 0 for row in train)
-    assert {"loss", "reconstruction_loss", "prediction_loss", "prediction_accuracy", "learning_rate",
-            "teacher_decay", "images_per_second", "seconds"} <= train[0].keys()  # fmt: skip
+    assert {
+        "loss",
+        "reconstruction_loss",
+        "prediction_loss",
+        "prediction_accuracy",
+        "learning_rate",
+        "ema_decay",
+        "images_per_second",
+        "seconds",
+    } <= train[0].keys()
     assert [(row["step"], "knn/pretrained" in row) for row in rows() if row["kind"] == "probe"] == [(20, True)]
     assert {path.name for path in Path("run/pictures").iterdir()} == {"step-00000020.png", "step-00000040.png"}
-    assert [path.name for path in checkpoint.found(Path("run/checkpoints"))] == [
-        "checkpoint-00000040", "checkpoint-00000035",
-    ]  # fmt: skip
+    assert [path.name for path in checkpoint.list_checkpoints(Path("run/checkpoints"))] == [
+        "checkpoint-00000040",
+        "checkpoint-00000035",
+    ]
     assert Path("run/checkpoints/latest").resolve() == Path("run/checkpoints/checkpoint-00000040").resolve()
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["images"] == 640
     told = " ".join(capsys.readouterr().out.split())
-    for part in ("low-shot fine-tune", "k-NN on frozen features", "not pre-trained", "Spearman",
-                 "run/pictures/step-00000040.png", "pretrain run/config.gin curricula/random"):  # fmt: skip
+    for part in (
+        "low-shot fine-tune",
+        "k-NN on frozen features",
+        "not pre-trained",
+        "Spearman",
+        "run/pictures/step-00000040.png",
+        "pretrain run/config.gin curricula/random",
+    ):
         assert part in told
     # The command it suggests works.
     assert hpm("pretrain", "run/config.gin", "curricula/random", "-b", "LowShot.draws = 1", "--output", "next") == 0
@@ -59,7 +82,7 @@ def test_progress_per_step(hpm: Hpm, tiny: Path) -> None:
 
 
 def test_the_loss_falls(hpm: Hpm, tiny: Path) -> None:
-    bindings = ["-b", "Trainer.epochs = 12", "-b", "Trainer.blr = 3e-2"]
+    bindings = ["-b", "Schedule.epochs = 12", "-b", "Schedule.blr = 3e-2"]
     assert hpm("pretrain", tiny, "curricula/random", *bindings, "--output", "run") == 0
     losses = [row["reconstruction_loss"] for row in rows() if row["kind"] == "train"]
     assert losses[-1] < 0.95 * losses[0]
@@ -74,12 +97,12 @@ def test_dry_run_writes_nothing(hpm: Hpm, tiny: Path, tmp_path: Path, capsys: py
 
 def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path) -> None:
     assert hpm("pretrain", tiny, "--output", "first") == 0
-    (newest, _) = checkpoint.found(Path("first/checkpoints"))
-    frozen = ["-b", "Trainer.blr = 0.0", "-b", "Trainer.epochs = 2"]
+    (newest, _) = checkpoint.list_checkpoints(Path("first/checkpoints"))
+    frozen = ["-b", "Schedule.blr = 0.0", "-b", "Schedule.epochs = 2"]
     assert hpm("pretrain", tiny, "--init-from", newest, *frozen, "--output", "second") == 0
     one, other = (
         checkpoint.Checkpoint(path).state_dict("student")
-        for path in (newest, checkpoint.found(Path("second/checkpoints"))[0])
+        for path in (newest, checkpoint.list_checkpoints(Path("second/checkpoints"))[0])
     )
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     wider = ["-b", "MaskedAutoencoder.embed_dim = 32"]
@@ -125,7 +148,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(
 
 
 def test_too_many_skipped_steps_end_the_run(hpm: Hpm, exploding: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bindings = ["-b", "Exploding.last = 1000", "-b", "Trainer.max_skipped = 6"]
+    bindings = ["-b", "Exploding.last = 1000", "-b", "Optimization.max_skipped = 6"]
     assert hpm("pretrain", exploding, *bindings, "--output", "run") == 3
     told = " ".join(capsys.readouterr().err.split())
     assert "8 steps in a row were skipped, up to step 36" in told
@@ -137,7 +160,7 @@ def test_too_many_skipped_steps_end_the_run(hpm: Hpm, exploding: Path, capsys: p
 def test_warns_of_a_teacher_that_is_slower_than_the_run(
     hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert hpm("pretrain", tiny, "-b", "Method.teacher_decay = @RampDecay()", "--output", "slow") == 0
+    assert hpm("pretrain", tiny, "-b", "Method.ema_decay = @RampDecay()", "--output", "slow") == 0
     assert "the teacher averages over" in " ".join(capsys.readouterr().out.split())
     assert hpm("pretrain", tiny, "--output", "right") == 0
     assert "the teacher averages over" not in " ".join(capsys.readouterr().out.split())
@@ -148,8 +171,8 @@ def full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tiny.parent)
     tiny.write_text(
         f"import full_disk\n{tiny.read_text()}\nCurriculum.scheduler = @FullDisk()\nFullDisk.end = 0.5\n"
-        "Trainer.progress_per = 'step'\nTrainer.log_every = 1\nTrainer.checkpoint_every = 5\n"
-        "Trainer.keep_checkpoints = 9\n"
+        "Trainer.progress_per = 'step'\nMonitoring.log_every = 1\nCheckpointing.every = 5\n"
+        "Checkpointing.keep = 9\n"
     )
     return tiny
 
@@ -169,7 +192,7 @@ def test_a_full_disk_does_not_end_a_run(full_disk: Path, forks: Forks) -> None:
     assert "metrics wait in memory" in told
     assert "could not be written" in told
     assert [row["step"] for row in rows() if row["kind"] == "train"] == list(range(1, 41))
-    kept = [checkpoint.step_of(path) for path in checkpoint.found(Path("run/checkpoints"))]
+    kept = [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(Path("run/checkpoints"))]
     assert kept[0] == 40
     assert 0 < len(kept) < 8
 
@@ -179,7 +202,7 @@ def test_a_disk_that_stays_full_is_told_at_the_end(full_disk: Path, forks: Forks
     assert ran.returncode == 3, ran.stderr
     assert "make room and go on with --resume --output run" in " ".join(ran.stderr.split())
     assert not Path("run/summary.json").exists()
-    assert checkpoint.found(Path("run/checkpoints"))
+    assert checkpoint.list_checkpoints(Path("run/checkpoints"))
 
 
 def test_a_cpu_computes_in_fp32_unless_told_otherwise() -> None:
@@ -195,10 +218,10 @@ def test_evaluations_of_a_compiled_run_compile_nothing(hpm: Hpm, tiny: Path) -> 
     def graphs(*more: str) -> int:
         torch._dynamo.reset()
         counters.clear()
-        words = ["Trainer.compile = 'blocks'", "Trainer.epochs = 2", *more]
+        words = ["Runtime.compile = 'blocks'", "Schedule.epochs = 2", *more]
         bindings = [word for binding in words for word in ("-b", binding)]
         assert hpm("pretrain", tiny, "--output", f"run{len(more)}", *bindings) == 0
         return counters["stats"]["unique_graphs"]
 
-    evaluations = "Trainer.evaluations = [@KNN(), @Agreement()]"
-    assert 0 < graphs("Trainer.evaluations = []") == graphs(evaluations, "Trainer.probe_every = 1")
+    evaluations = "Monitoring.evaluations = [@KNN(), @Agreement()]"
+    assert 0 < graphs("Monitoring.evaluations = []") == graphs(evaluations, "Monitoring.probe_every = 1")

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from hpm.inference import load_model
-from hpm.loading import load
-from hpm.model import MaskedAutoencoder
-from hpm.patches import patchify
-from hpm.pictures import draw_timeline, look
-from hpm.pictures.command import _stages, visualize
-from hpm.pictures.timeline import _draw_shares
-from hpm.visualize import held_out, picture
+from hpm.commands.visualize import _stages, visualize
+from hpm.inference.images import load_model
+from hpm.inference.loading import load
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.patches import patchify
+from hpm.visualization import draw_timeline, look
+from hpm.visualization.picture import held_out, picture
+from hpm.visualization.timeline import _draw_shares
 
 Hpm = Callable[..., int]
 
@@ -29,16 +29,18 @@ Hpm = Callable[..., int]
 @pytest.fixture
 def run(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
     """40 steps; checkpoints of step 7, 14, ... are kept."""
-    return Path(shutil.copytree(pretrained("Trainer.keep_every = 7"), tmp_path / "run", symlinks=True))
+    return Path(shutil.copytree(pretrained("Checkpointing.keep_every = 7"), tmp_path / "run", symlinks=True))
 
 
 @pytest.fixture
 def plain(tiny: Path, tmp_path: Path, hpm: Hpm) -> Path:
     """MAE's: no loss predictor, no teacher, random masks; one checkpoint."""
     changes = (
-        "MaskedAutoencoder.loss_predictor_depth = None", "Method.teacher_decay = None", "Trainer.checkpoint_every = 40",
-        "Trainer.epochs = 2",
-    )  # fmt: skip
+        "MaskedAutoencoder.loss_predictor_depth = None",
+        "Method.ema_decay = None",
+        "Checkpointing.every = 40",
+        "Schedule.epochs = 2",
+    )
     options = [part for change in changes for part in ("-b", change)]
     assert hpm("pretrain", tiny, "curricula/random", "--output", tmp_path / "plain", *options) == 0
     return tmp_path / "plain"
@@ -48,9 +50,13 @@ def images(folder: Path) -> Path:
     """Files of several sizes, formats and modes, one of them broken, one hidden."""
     generator = np.random.default_rng(0)
     for number, (name, size, mode) in enumerate(
-        [("b/wide.jpg", (90, 30), "RGB"), ("a/gray.png", (16, 16), "L"), ("a/deep/clear.png", (20, 70), "RGBA"),
-         ("b/small.PNG", (5, 4), "RGB")]
-    ):  # fmt: skip
+        [
+            ("b/wide.jpg", (90, 30), "RGB"),
+            ("a/gray.png", (16, 16), "L"),
+            ("a/deep/clear.png", (20, 70), "RGBA"),
+            ("b/small.PNG", (5, 4), "RGB"),
+        ]
+    ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (size[1], size[0], {"L": 1, "RGB": 3, "RGBA": 4}[mode]), dtype=np.uint8)
@@ -70,10 +76,10 @@ def size_of(path: Path) -> tuple[int, int]:
 
 def test_what_a_sheet_shows(run: Path) -> None:
     loaded = load(run)
-    subject = loaded.subject()
-    shown = held_out(subject.source, 5)
-    panels = look(subject, shown)
-    pixels = subject.source.denormalize(shown)
+    context = loaded.context()
+    shown = held_out(context.source, 5)
+    panels = look(context, shown)
+    pixels = context.source.denormalize(shown)
     assert panels.pixels.shape == panels.seen.shape == panels.reconstruction.shape == (5, 3, 16, 16)
     assert list(panels.maps) == ["predicted loss", "true loss", "attention"]
     assert all(scores.shape == (5, 16) and scores.isfinite().all() for scores in panels.maps.values())
@@ -88,24 +94,24 @@ def test_what_a_sheet_shows(run: Path) -> None:
 
 def test_normalized_pixels_are_given_back_in_the_images_own_contrast(run: Path) -> None:
     """The reconstruction of a patch has the patch's own mean, up to clipping: those well inside [0, 1] tell."""
-    subject = load(run).subject()
-    shown = held_out(subject.source, 20)
+    context = load(run).context()
+    shown = held_out(context.source, 20)
     with torch.no_grad():
-        for parameter in subject.model.reconstructor.head.parameters():
+        for parameter in context.model.reconstructor.head.parameters():
             parameter.zero_()  # then every normalized pixel is 0: its patch's mean
-    panels = look(subject, shown)
+    panels = look(context, shown)
     original, restored = patchify(panels.pixels, 4), patchify(panels.reconstruction, 4)
     hidden = (patchify(panels.seen, 4) == 0.5).all(dim=-1)
     expected = original.reshape(*original.shape[:2], 16, 3)
     # One mean over all of a patch's normalized values, of every channel, as in MAE.
-    source = subject.source
+    source = context.source
     mean = patchify(shown, 4).mean(dim=-1)[..., None, None] * torch.tensor(source.std) + torch.tensor(source.mean)
     found = restored.reshape(expected.shape)
     torch.testing.assert_close(found[hidden], mean.clamp(0, 1).expand_as(expected)[hidden], rtol=1e-4, atol=1e-4)
 
 
 def test_the_picture_of_a_run_in_progress(run: Path, tmp_path: Path) -> None:
-    width, height = size_of(picture(load(run).subject(), tmp_path / "p.png", images=2))
+    width, height = size_of(picture(load(run).context(), tmp_path / "p.png", images=2))
     assert width > 1.5 * height  # six columns, two rows
     assert size_of(next((run / "pictures").glob("*.png")))[0] == width
 
@@ -132,7 +138,7 @@ def test_a_strip_shows_each_checkpoint_as_it_was(run: Path, tmp_path: Path) -> N
     assert [stage.title.partition("\n")[0] for stage in stages] == [f"step {n}" for n in (7, 14, 21, 28, 35, 40)]
     assert stages[-1].title.endswith("epoch 4")
     folder = run / "checkpoints/checkpoint-00000014"
-    expected = look(load(folder).subject(), shown)
+    expected = look(load(folder).context(), shown)
     torch.testing.assert_close(stages[1].panels.reconstruction, expected.reconstruction)
     torch.testing.assert_close(stages[1].panels.maps["true loss"], expected.maps["true loss"])
     assert not torch.allclose(stages[0].panels.reconstruction, expected.reconstruction)
@@ -146,7 +152,7 @@ def test_without_loss_predictor(hpm: Hpm, plain: Path, capsys: pytest.CaptureFix
     assert hpm("visualize", plain, "--strip") == 2
     told = capsys.readouterr().err
     assert "has 1 checkpoint" in told
-    assert "Trainer.keep_every" in told
+    assert "Checkpointing.keep_every" in told
     assert not (plain / "strip.png").exists()
 
 
@@ -165,12 +171,23 @@ def test_images_of_ones_own(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.
 
 def test_a_published_file_needs_no_data(hpm: Hpm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a config whose images are not on this machine."""
-    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2, "decoder_embed_dim": 16,
-             "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 1}  # fmt: skip
+    shape = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 1,
+        "num_heads": 2,
+        "decoder_embed_dim": 16,
+        "decoder_depth": 1,
+        "decoder_num_heads": 2,
+        "loss_predictor_depth": 1,
+    }
     config = tmp_path / "far.gin"
-    config.write_text("include 'base.gin'\ninclude 'data/image_folder.gin'\ninclude 'curricula/hpm_easy_to_hard.gin'\n"
-                      + "ImageFolder.img_size = 32\nTrainer.device = 'cpu'\n"
-                      + "".join(f"MaskedAutoencoder.{name} = {value}\n" for name, value in shape.items()))  # fmt: skip
+    config.write_text(
+        "include 'base.gin'\ninclude 'data/image_folder.gin'\ninclude 'curricula/hpm_easy_to_hard.gin'\n"
+        + "ImageFolder.img_size = 32\nRuntime.device = 'cpu'\n"
+        + "".join(f"MaskedAutoencoder.{name} = {value}\n" for name, value in shape.items())
+    )
     torch.manual_seed(0)
     state = MaskedAutoencoder(**shape).encoder.state_dict()
     torch.save({"model": state}, tmp_path / "mae.pth")
@@ -186,9 +203,11 @@ def test_a_published_file_needs_no_data(hpm: Hpm, tmp_path: Path, capsys: pytest
 
 def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, told in (
-        (["--strip", "--timeline"], "two pictures"), (["--count", 0], "--count 0"),
-        (["--out", "picture.jpg"], "end in .png"), (["--out", "nowhere/p.png"], "no folder nowhere"),
-    ):  # fmt: skip
+        (["--strip", "--timeline"], "two pictures"),
+        (["--count", 0], "--count 0"),
+        (["--out", "picture.jpg"], "end in .png"),
+        (["--out", "nowhere/p.png"], "no folder nowhere"),
+    ):
         assert hpm("visualize", run, *options) == 2
         assert told in capsys.readouterr().err
     (tmp_path / "other").mkdir()

@@ -13,11 +13,11 @@ import torch
 from safetensors import safe_open
 
 from curriculum import Mask
-from hpm.losses import AbsoluteLoss, RelativeLoss
-from hpm.model import MaskedAutoencoder
-from hpm.published import from_published, rename
+from hpm.methods.ema_teacher import EMATeacher
+from hpm.methods.loss_prediction import AbsoluteLoss, RelativeLoss
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.pretrained import from_published, rename
 from hpm.targets import NormalizedPixels, Pixels
-from hpm.teacher import MovingAverageTeacher
 
 FILES = sorted(Path(os.environ.get("HPM_VECTORS", Path(__file__).parent)).glob("*.safetensors"))
 
@@ -32,12 +32,18 @@ class Vectors:
         c = self.config
         self.weights = self.group("state_dict.")
         self.model = MaskedAutoencoder(
-            img_size=int(c["img_size"]), patch_size=int(c["patch_size"]), in_chans=int(c["in_chans"]),
-            embed_dim=int(c["embed_dim"]), depth=int(c["depth"]), num_heads=int(c["num_heads"]),
-            decoder_embed_dim=int(c["decoder_embed_dim"]), decoder_depth=int(c["decoder_depth"]),
-            decoder_num_heads=int(c["decoder_num_heads"]), loss_predictor_depth=int(c["decoder_depth"]),
+            img_size=int(c["img_size"]),
+            patch_size=int(c["patch_size"]),
+            in_chans=int(c["in_chans"]),
+            embed_dim=int(c["embed_dim"]),
+            depth=int(c["depth"]),
+            num_heads=int(c["num_heads"]),
+            decoder_embed_dim=int(c["decoder_embed_dim"]),
+            decoder_depth=int(c["decoder_depth"]),
+            decoder_num_heads=int(c["decoder_num_heads"]),
+            loss_predictor_depth=int(c["decoder_depth"]),
             mlp_ratio=float(c["mlp_ratio"]),
-        ).double()  # fmt: skip
+        ).double()
         self.model.load_state_dict(from_published({key: value.double() for key, value in self.weights.items()}))
         self.target = NormalizedPixels() if c["norm_pix_loss"] == "True" else Pixels()
         self.images = self.tensors["input.images"].double()
@@ -73,11 +79,15 @@ def test_there_are_vectors() -> None:
 def test_positions_are_the_published_ones(vectors: Vectors) -> None:
     """Ours are computed from the formula, not loaded."""
     fresh = MaskedAutoencoder(
-        img_size=vectors.model.img_size, patch_size=vectors.model.patch_size,
-        embed_dim=int(vectors.config["embed_dim"]), num_heads=int(vectors.config["num_heads"]), depth=1,
-        decoder_embed_dim=int(vectors.config["decoder_embed_dim"]), decoder_depth=1,
+        img_size=vectors.model.img_size,
+        patch_size=vectors.model.patch_size,
+        embed_dim=int(vectors.config["embed_dim"]),
+        num_heads=int(vectors.config["num_heads"]),
+        depth=1,
+        decoder_embed_dim=int(vectors.config["decoder_embed_dim"]),
+        decoder_depth=1,
         decoder_num_heads=int(vectors.config["decoder_num_heads"]),
-    )  # fmt: skip
+    )
     vectors.agrees(fresh.encoder.pos_embed.double(), "state_dict.pos_embed")
     vectors.agrees(fresh.decoder_pos_embed.double(), "state_dict.decoder_pos_embed")
 
@@ -99,7 +109,7 @@ def test_losses(vectors: Vectors) -> None:
 
 
 def test_teacher(vectors: Vectors) -> None:
-    teacher = MovingAverageTeacher(vectors.model, vectors.target)
+    teacher = EMATeacher(vectors.model, vectors.target)
     vectors.agrees(teacher.model.encoder(vectors.images), "teacher.latent")
     vectors.agrees(teacher.model.predict_loss(vectors.images), "teacher.loss_prediction")
     torch.testing.assert_close(

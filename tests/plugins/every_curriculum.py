@@ -8,31 +8,33 @@ import sys
 
 import torch
 
-from hpm import configuration
+from hpm.config import configs_folder, parse_config
 
 # Sixteen patches are few, and twenty steps short.
 SMALL = {
-    "amt": ["Cached.start = 1", "Cached.every = 2"], "beit": ["Blockwise.min_patches = 2"],
-    "hardest_blocks": ["Blockwise.min_patches = 2"], "semmae": ["Parts.parts = 3", "Quotas.parts = 3"],
-}  # fmt: skip
-SHORT = ["Trainer.epochs = 2", "Trainer.evaluations = []", "Trainer.log_every = 10", "Trainer.checkpoint_every = 10"]
+    "amt": ["Cached.start = 1", "Cached.every = 2"],
+    "beit": ["Blockwise.min_patches = 2"],
+    "hardest_blocks": ["Blockwise.min_patches = 2"],
+    "semmae": ["Parts.parts = 3", "Quotas.parts = 3"],
+}
+SHORT = ["Schedule.epochs = 2", "Monitoring.evaluations = []", "Monitoring.log_every = 10", "Checkpointing.every = 10"]
 
 
 def curricula() -> list[str]:
     """The names of the shipped ones."""
-    return sorted(path.stem for path in (configuration.configs_folder() / "curricula").glob("*.gin"))
+    return sorted(path.stem for path in (configs_folder() / "curricula").glob("*.gin"))
 
 
 def bindings(name: str) -> list[str]:
     """What makes a curriculum fit a tiny run."""
-    text = (configuration.configs_folder() / "curricula" / f"{name}.gin").read_text()
+    text = (configs_folder() / "curricula" / f"{name}.gin").read_text()
     unused = [] if "PARTS" not in text else ["PARTS = 3"]
     return [*SHORT, *unused, *([] if unused else SMALL.get(name, []))]
 
 
 def train(tiny: str, name: str, steps: int) -> tuple[list[float], list[int]]:
     """Losses of each step, and a number for the masks of each row of the global batch."""
-    trainer = configuration.parse([tiny, f"curricula/{name}"], bindings(name)).build()
+    trainer = parse_config([tiny, f"curricula/{name}"], bindings(name)).build()
     step, clock = trainer.prepare(), trainer.clock
     losses, drawn = [], []
     for number in range(steps):
@@ -51,8 +53,8 @@ def train(tiny: str, name: str, steps: int) -> tuple[list[float], list[int]]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     found = {name: train(sys.argv[1], name, int(sys.argv[2])) for name in curricula()}
-    from hpm.distributed import Processes
+    from hpm.runtime.distributed import DistributedContext
 
-    if Processes.from_environment().is_main:
+    if DistributedContext.from_environment().is_main:
         print(json.dumps(found))
-    Processes.from_environment().disconnect()
+    DistributedContext.from_environment().disconnect()

@@ -1,4 +1,4 @@
-"""Processes without the seconds that each takes to import torch: one that has imported everything forks them.
+"""DistributedContext without the seconds that each takes to import torch: one that has imported everything forks them.
 
 What is forked has a process id, memory and an end of its own, as what `python -m hpm` starts. With `processes` it is
 what `torchrun --standalone` is, torch's elastic agent with its rendezvous, restarts and environment, whose workers are
@@ -29,9 +29,16 @@ class Forks:
         self._server: subprocess.Popen[str] | None = None
 
     def run(
-        self, program: str, *arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None,
-        processes: int = 0, restarts: int = 0, start_new_session: bool = False, timeout: float = 1200,
-    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        self,
+        program: str,
+        *arguments: object,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        processes: int = 0,
+        restarts: int = 0,
+        start_new_session: bool = False,
+        timeout: float = 1200,
+    ) -> subprocess.CompletedProcess[str]:
         """Run a module, or a file whose name ends in .py, to its end, as `subprocess.run` would.
 
         Args:
@@ -46,14 +53,21 @@ class Forks:
         """
         if self._server is None:
             self._server = subprocess.Popen(
-                [sys.executable, str(Path(__file__))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                [sys.executable, str(Path(__file__))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
+            )
         request = {
-            "argv": [program, *map(str, arguments)], "env": dict(os.environ) if env is None else env,
-            "cwd": str(cwd or Path.cwd()), "processes": processes, "restarts": restarts,
-            "start_new_session": start_new_session, "timeout": timeout,
-        }  # fmt: skip
+            "argv": [program, *map(str, arguments)],
+            "env": dict(os.environ) if env is None else env,
+            "cwd": str(cwd or Path.cwd()),
+            "processes": processes,
+            "restarts": restarts,
+            "start_new_session": start_new_session,
+            "timeout": timeout,
+        }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -126,9 +140,15 @@ def become(request: dict[str, Any]) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=request["processes"], max_restarts=request["restarts"],
-        rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=str(uuid.uuid4()), start_method="fork",
-    )  # fmt: skip
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=request["processes"],
+        max_restarts=request["restarts"],
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(uuid.uuid4()),
+        start_method="fork",
+    )
     try:
         elastic_launch(config, work)(request["argv"])
     except ChildFailedError as error:
@@ -159,11 +179,11 @@ def run(argv: list[str]) -> None:
 if __name__ == "__main__":
     import torch
 
-    import hpm.configuration
+    import hpm.config
 
-    hpm.configuration.parts()  # imports everything
-    import hpm.evaluate
-    import hpm.run
+    hpm.config.configurables()  # imports everything
+    import hpm.commands.evaluate
+    import hpm.training.loop
 
     torch.set_num_threads(1)
     wanted = serve()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def small(tiny: Path) -> Path:
     """A run of 40 steps with a probe an epoch, for studies to vary."""
     tiny.write_text(
-        f"{tiny.read_text()}\nTrainer.probe_every = 2\nTrainer.probes = [@Ridge()]\nTrainer.evaluations = [@Ridge()]\n"
+        f"{tiny.read_text()}\nMonitoring.probe_every = 2\nMonitoring.probes = [@Ridge()]\nMonitoring.evaluations = [@Ridge()]\n"
     )
     return tiny
 
@@ -34,8 +34,13 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks) -> Stud
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         plugins = ROOT / "tests" / "plugins"
-        surroundings = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{plugins}", "OMP_NUM_THREADS": "1",
-                        "COLUMNS": "160", **environment}  # fmt: skip
+        surroundings = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{plugins}",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "160",
+            **environment,
+        }
         return forks.run("studies", *arguments, env=surroundings)
 
     return run
@@ -70,10 +75,14 @@ def postgresql_server() -> Iterator[str]:
 
     def call(program: str, *arguments: str) -> None:
         subprocess.run(
-            [str(programs / program), *arguments], check=True, stdout=subprocess.DEVNULL, timeout=120,
+            [str(programs / program), *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=120,
             **({"user": user.pw_uid, "group": user.pw_gid} if os.getuid() == 0 else {}),
-            cwd=folder, env={**os.environ, "LC_ALL": "C"},
-        )  # fmt: skip
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C"},
+        )
 
     data = str(folder / "data")
     call("initdb", "-D", data, "-U", "study", "-E", "UTF8", "--auth=trust", "--no-sync")

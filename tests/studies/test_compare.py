@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from hpm.errors import UserError
-from studies.compare import Comparison, compare, csv_text, markdown
-from studies.figures import draw
-from studies.report import write_report
-from studies.results import Result
+from studies.analysis.comparison import Comparison, compare, csv_text, markdown
+from studies.analysis.results import Result
+from studies.reporting.figures import draw
+from studies.reporting.report import write_report
 
 Make = Callable[..., list[Result]]
 
@@ -26,10 +26,16 @@ def results(
 ) -> list[Result]:
     defaults = {"data": "FashionMNIST", "device": "cpu", "commit": "abc"}
     return [
-        Result(source, variant, seed, {"low_shot/pretrained": value},
-               {"images": images, "training_seconds": 10.0, "flops": 1e12}, **{**defaults, **more})
+        Result(
+            source,
+            variant,
+            seed,
+            {"low_shot/pretrained": value},
+            {"images": images, "training_seconds": 10.0, "flops": 1e12},
+            **{**defaults, **more},
+        )
         for seed, value in enumerate(values)
-    ]  # fmt: skip
+    ]
 
 
 RANDOM, HARD = [0.70, 0.72, 0.71, 0.69, 0.73], [0.75, 0.77, 0.75, 0.74, 0.78]
@@ -66,8 +72,10 @@ def test_each_group_has_its_baseline() -> None:
     found = {row.variant: (row.baseline, row.difference) for row in made.rows}
     assert {name for name in GROUPS if found[name][1] is None} == {name for name in GROUPS if "random" in name}
     assert {name: found[name][0] for name in GROUPS if "hard" in name} == {
-        "hog_hard": "hog_random", "simmim_swin_hard": "simmim_swin_random", "simmim_hard": "simmim_random",
-    }  # fmt: skip
+        "hog_hard": "hog_random",
+        "simmim_swin_hard": "simmim_swin_random",
+        "simmim_hard": "simmim_random",
+    }
     assert found["simmim_hard"][1].estimate.mean == pytest.approx(3)
     assert markdown(made).count("| baseline |") == 3
     # Three comparisons are corrected for, not five.
@@ -147,7 +155,7 @@ def test_pictures_and_report(made: Comparison, tmp_path: Path) -> None:
         rows = [
             {"step": step, "kind": kind, "epoch": step / 10, "alpha": step / 40, "ridge/pretrained": 0.1 * step}
             for step, kind in ((10, "train"), (15, "probe"), (20, "train"), (25, "probe"))
-        ]  # fmt: skip
+        ]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         with_folders.append(Result(**{**vars(result), "folder": folder}))
     made = compare(with_folders, "low_shot/pretrained", against="random")

@@ -7,19 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from hpm import configuration
-from studies.launch import define
+from hpm.config import configs_folder, parse_config
+from studies.execution.launcher import define
 
-FOLDER = configuration.configs_folder()
+FOLDER = configs_folder()
 ABLATIONS = sorted(path for path in (FOLDER / "ablations").glob("*.gin") if path.stem != "fashion_mnist_small")
 SEARCHES = sorted((FOLDER / "studies").glob("*.gin"))
 
 
 def test_they_are_there() -> None:
     assert {path.stem for path in ABLATIONS} == {
-        "mask_strategy", "schedulers", "difficulty", "alpha_range", "prediction_loss", "prediction_loss_small",
-        "frameworks", "mask_ratio", "zoo", "zoo_small",
-    }  # fmt: skip
+        "mask_strategy",
+        "schedulers",
+        "difficulty",
+        "alpha_range",
+        "prediction_loss",
+        "prediction_loss_small",
+        "frameworks",
+        "mask_ratio",
+        "zoo",
+        "zoo_small",
+    }
     assert {path.stem for path in SEARCHES} == {"schedule", "conditional"}
 
 
@@ -40,12 +48,15 @@ def test_the_ablations_are_of_the_published_alphas() -> None:
     found = {}
     for name, items in definition.variants.items():
         configs, bindings = [i for i in items if "=" not in i], [i for i in items if "=" in i]
-        trainer = configuration.parse(["quickstart", *configs], bindings).build()
+        trainer = parse_config(["quickstart", *configs], bindings).build()
         curriculum = trainer.method.curriculum
         found[name] = (
-            curriculum.alpha(0.0), curriculum.alpha(1.0), type(curriculum.sampler).__name__, curriculum.polarity,
+            curriculum.alpha(0.0),
+            curriculum.alpha(1.0),
+            type(curriculum.sampler).__name__,
+            curriculum.polarity,
             trainer.method.student.loss_predictor is not None,
-        )  # fmt: skip
+        )
     assert found == {
         "random_without_prediction": (0.0, 0.0, "Random", "hardest", False),
         "random": (0.0, 0.0, "Random", "hardest", True),

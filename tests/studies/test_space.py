@@ -6,14 +6,14 @@ import optuna
 import pytest
 
 from hpm.errors import UserError
-from studies.space import Categorical, Float, Int, binding, example_settings, parse_space, suggest
+from studies.definition.space import Categorical, Float, Int, binding, example_settings, parse_space, suggest
 
 SPACE = {
     "Curriculum.scheduler": "Categorical(['@Ramp()', '@Cyclic()'])",
     "Ramp.end": "Float(0, 1, when={'Curriculum.scheduler': '@Ramp()'})",
     "Ramp.shape": "Categorical(['linear', 'cosine'], when={'Curriculum.scheduler': '@Ramp()'})",
     "Cyclic.cycles": "Int(1, 8, log=True, when={'Curriculum.scheduler': '@Cyclic()'})",
-    "Trainer.blr": "Float(1e-5, 1e-3, log=True)",
+    "Schedule.blr": "Float(1e-5, 1e-3, log=True)",
 }
 
 
@@ -39,7 +39,7 @@ def test_parses_every_kind() -> None:
         ("Float(0, 1", "was never closed"),
         ("Float(__import__('os').getpid(), 1)", "malformed node"),
         ("(lambda: Float(0, 1))()", "must be one of"),
-        ("Float(0, 1, when={'Trainer.blr': 1})", "must stand before it"),
+        ("Float(0, 1, when={'Schedule.blr': 1})", "must stand before it"),
         ("Float(0, 1, when={'Curriculum.scheduler': '@Constant()'})", "which it never is"),
     ],
 )
@@ -51,15 +51,22 @@ def test_names_the_entry_at_fault(text: str, told: str) -> None:
 
 def test_suggests_what_applies() -> None:
     space = parse_space(SPACE)
-    fixed = {"Curriculum.scheduler": "@Cyclic()", "Cyclic.cycles": 3, "Trainer.blr": 1e-4}
+    fixed = {"Curriculum.scheduler": "@Cyclic()", "Cyclic.cycles": 3, "Schedule.blr": 1e-4}
     assert suggest(optuna.trial.FixedTrial(fixed), space) == fixed
 
 
 def test_examples_show_every_choice_and_bound_once() -> None:
     settings = list(example_settings(parse_space(SPACE)))
     seen = {(name, value) for setting in settings for name, value in setting.items()}
-    assert {("Ramp.shape", "cosine"), ("Ramp.end", 0.0), ("Ramp.end", 1.0), ("Cyclic.cycles", 1), ("Cyclic.cycles", 8),
-            ("Trainer.blr", 1e-5), ("Trainer.blr", 1e-3)} <= seen  # fmt: skip
+    assert {
+        ("Ramp.shape", "cosine"),
+        ("Ramp.end", 0.0),
+        ("Ramp.end", 1.0),
+        ("Cyclic.cycles", 1),
+        ("Cyclic.cycles", 8),
+        ("Schedule.blr", 1e-5),
+        ("Schedule.blr", 1e-3),
+    } <= seen
     for setting in settings:
         assert ("Cyclic.cycles" in setting) == (setting["Curriculum.scheduler"] == "@Cyclic()")
         assert ("Ramp.end" in setting) == (setting["Curriculum.scheduler"] == "@Ramp()")
@@ -70,4 +77,4 @@ def test_values_become_bindings() -> None:
     assert binding("Ramp.shape", "linear") == "Ramp.shape = 'linear'"
     assert binding("Curriculum.scheduler", "@Ramp()") == "Curriculum.scheduler = @Ramp()"
     assert binding("Ramp.end", 0.1) == "Ramp.end = 0.1"
-    assert binding("Method.teacher_decay", None) == "Method.teacher_decay = None"
+    assert binding("Method.ema_decay", None) == "Method.ema_decay = None"

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.statistics import Difference, estimate, holm, paired
+from studies.analysis.statistics import Difference, estimate, holm, paired
 
 DRAWS, SEEDS = 1000, 5
 
@@ -73,8 +73,12 @@ def test_holm_by_hand() -> None:
 
     corrected = holm({"a": found(0.01), "b": found(0.04), "c": found(0.03), "d": found(None), "e": None})
     assert [None if d is None else d.corrected for d in corrected.values()] == [
-        pytest.approx(0.03), pytest.approx(0.06), pytest.approx(0.06), None, None,
-    ]  # fmt: skip
+        pytest.approx(0.03),
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+        None,
+        None,
+    ]
     assert [d.significant for d in corrected.values() if d is not None] == [True, False, False, False]
 
 

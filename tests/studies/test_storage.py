@@ -13,8 +13,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from hpm.errors import UserError
-from studies.definition import Ablation, Search
-from studies.storage import (
+from studies.definition.base import Ablation, Search
+from studies.execution.storage import (
     cell_of,
     enqueue,
     fail_dead_trials,
@@ -49,8 +49,13 @@ def test_an_ablation_is_a_grid_that_grows_by_seeds(storage: RDBStorage) -> None:
     assert enqueue(study, ablation()) == 0
     assert enqueue(study, ablation((0, 1, 2))) == 2
     assert [cell_of(trial) for trial in study.get_trials()] == [
-        ("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2),
-    ]  # fmt: skip
+        ("a", 0),
+        ("b", 0),
+        ("a", 1),
+        ("b", 1),
+        ("a", 2),
+        ("b", 2),
+    ]
 
 
 def test_seeds_that_are_no_longer_asked_for_wait(storage: RDBStorage) -> None:

@@ -19,9 +19,9 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from hpm.tracking import MLflowTracker
-from studies.results import of_experiment, of_study
-from studies.storage import open_storage
+from hpm.tracking.mlflow import MLflowTracker
+from studies.analysis.results import of_experiment, of_study
+from studies.execution.storage import open_storage
 
 Hpm = Callable[..., int]
 Study = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,11 +35,11 @@ Ablation.seeds = [0]
 Ablation.metric = 'ridge/pretrained'
 """
 SEARCH = """
-import murder
+import kill_worker
 Search.base = ['tiny.gin']
-Search.bindings = ['MLflowTracker.enabled = False', 'Curriculum.scheduler = @Murder()']
-Search.space = {'Murder.shape': "Categorical(['linear', 'root'])", 'Murder.end': 'Float(0, 1)'}
-Search.first = [{'Murder.shape': 'linear', 'Murder.end': 0.5}]
+Search.bindings = ['MLflowTracker.enabled = False', 'Curriculum.scheduler = @KillWorker()']
+Search.space = {'KillWorker.shape': "Categorical(['linear', 'root'])", 'KillWorker.end': 'Float(0, 1)'}
+Search.first = [{'KillWorker.shape': 'linear', 'KillWorker.end': 0.5}]
 Search.metric = 'ridge/pretrained'
 Search.sampler = @TPESampler
 TPESampler.n_startup_trials = 3
@@ -67,8 +67,19 @@ def test_a_killed_workers_trial_goes_on(
     """Two workers search; a run kills its own worker, and the other takes its trial too: none is lost or doubled."""
     url = "sqlite:///studies.db" if server == "sqlite" else request.getfixturevalue("postgresql")
     (tmp_path / "search.gin").write_text(SEARCH)
-    ran = study("search", "search.gin", "--trials", 2, "--workers", 2, "--storage", url, "--poll", 0.2,
-                MURDERED=str(tmp_path / "murdered"))  # fmt: skip
+    ran = study(
+        "search",
+        "search.gin",
+        "--trials",
+        2,
+        "--workers",
+        2,
+        "--storage",
+        url,
+        "--poll",
+        0.2,
+        KILLED=str(tmp_path / "killed"),
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = trials(url, "search")
     counts = Counter(trial.state for trial in found)
@@ -81,7 +92,7 @@ def test_a_killed_workers_trial_goes_on(
     log = Path(f"runs/search/logs/trial-{dead.number:04d}.txt").read_text()
     assert re.search(r"resuming after step \d+ of 40", log)
     assert len(list(Path("runs/search").glob("trial-*"))) == 2
-    assert found[0].params == {"Murder.shape": "linear", "Murder.end": 0.5}
+    assert found[0].params == {"KillWorker.shape": "linear", "KillWorker.end": 0.5}
     for trial in found:
         if trial.state == TrialState.COMPLETE:
             (result,) = trial.user_attrs["results"]
@@ -92,14 +103,18 @@ def test_a_killed_workers_trial_goes_on(
             )
     best = max((trial for trial in found if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value)
     text = Path("runs/search/best.gin").read_text()
-    assert f"Murder.shape = '{best.params['Murder.shape']}'" in text
+    assert f"KillWorker.shape = '{best.params['KillWorker.shape']}'" in text
     assert Path("runs/search/report.html").is_file()
 
 
 def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, small: Path, tmp_path: Path) -> None:
     (tmp_path / "abl.gin").write_text(ABLATION)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
-                   "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+    }
     command = [sys.executable, "-m", "studies", "ablate", "abl.gin", "--poll", "0.2"]
     first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = Path("runs/abl/random-seed0/metrics.jsonl")
@@ -126,8 +141,10 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     assert compared.returncode == 0, compared.stderr
     assert "ridge/pretrained, %, against random" in compared.stdout
     # Whatever was interrupted, a trial is what hpm pretrain makes of the same configuration.
-    assert hpm("pretrain", "tiny.gin", "curricula/random", "--output", "direct",
-               "-b", "MLflowTracker.enabled = False") == 0  # fmt: skip
+    assert (
+        hpm("pretrain", "tiny.gin", "curricula/random", "--output", "direct", "-b", "MLflowTracker.enabled = False")
+        == 0
+    )
     (random,) = (trial for trial in found if trial.params["variant"] == "random")
     assert random.value == summary("direct")["metrics"]["ridge/pretrained"]
     for name in ("loss", "gradient_norm"):
@@ -148,7 +165,7 @@ def shows_nested_runs(uri: str) -> None:
         assert parent.data.tags["mlflow.parentRunId"] == runs["abl"].info.run_id
         assert {leaf.data.tags[name] for name in ("study", "variant", "seed")} == {"abl", variant, "0"}
         assert {"curriculum", "data", "commit", "device"} <= leaf.data.tags.keys()
-        assert leaf.data.params["Trainer.epochs"] == "4"
+        assert leaf.data.params["Schedule.epochs"] == "4"
         steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "loss")]
         assert steps == list(range(4, 41, 4))
         assert parent.data.metrics["mean/ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]

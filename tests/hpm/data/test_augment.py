@@ -9,7 +9,7 @@ from torchvision.transforms import RandomResizedCrop as Reference
 from torchvision.transforms import functional as F
 
 from curriculum.noise import Noise
-from hpm.data.augment import RandomResizedCrop, central_boxes, resample, whole_boxes
+from hpm.data.crops import RandomResizedCrop, central_boxes, resample, whole_boxes
 
 
 def rows(count: int, seed: int = 3) -> Noise:

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from curriculum.noise import Noise
 from hpm.data import digit_scenes
-from hpm.data.augment import RandomResizedCrop, whole_boxes
-from hpm.data.digit_scenes import DigitScenes
+from hpm.data.crops import RandomResizedCrop, whole_boxes
 from hpm.data.loader import Loader
+from hpm.data.sources.digit_scenes import DigitScenes
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hpm.data import fashion_mnist as module
-from hpm.data.fashion_mnist import FashionMNIST, read_idx
+from hpm.data.sources.fashion_mnist import FashionMNIST, read_idx
 from hpm.errors import UserError
 
 

@@ -8,22 +8,30 @@ import torch
 from PIL import Image
 
 from curriculum.noise import Noise
-from hpm import configuration
+from hpm.config import register_configurables, resume_changes
 from hpm.data import DigitScenes, TimmDataset
-from hpm.data.augment import RandomResizedCrop
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.gpu_decode import _PIXELS_AT_ONCE, Decoder, JpegSplit, _together
-from hpm.data.image_folder import FolderSplit, ImageFolder
 from hpm.data.loader import Loader
+from hpm.data.sources.image_folder import FolderSplit, ImageFolder
 from hpm.errors import TrainingError
-from hpm.trainer import Trainer
+from hpm.training.trainer import Trainer
 
 SIZE = 24
 PICTURES = {
-    "0.jpg": {}, "1.jpg": {"width": 60, "height": 90}, "2.png": {}, "3.jpg": {"mode": "L"}, "4.jpg": {"mode": "CMYK"},
-    "5.jpg": {"progressive": True}, "6.jpg": {"keep_rgb": True}, "7.jpg": {"subsampling": 0, "width": 41},
-    "8.jpg": {"exif": True}, "9.jpg": {"trailing": b"\0\0"}, "10.jpg": {"width": 130, "height": 30},
+    "0.jpg": {},
+    "1.jpg": {"width": 60, "height": 90},
+    "2.png": {},
+    "3.jpg": {"mode": "L"},
+    "4.jpg": {"mode": "CMYK"},
+    "5.jpg": {"progressive": True},
+    "6.jpg": {"keep_rgb": True},
+    "7.jpg": {"subsampling": 0, "width": 41},
+    "8.jpg": {"exif": True},
+    "9.jpg": {"trailing": b"\0\0"},
+    "10.jpg": {"width": 130, "height": 30},
     "11.jpg": {"mode": "L", "width": 77},
-}  # fmt: skip
+}
 JPEGS = {"0.jpg", "1.jpg", "3.jpg", "5.jpg", "7.jpg", "8.jpg", "10.jpg", "11.jpg"}  # left to the device
 
 
@@ -92,7 +100,10 @@ def test_boxes_between_pixels(paths):
 
 
 def test_many_and_large_images_are_decoded_in_parts():
-    small, large, gray, done = (9, 512, 512, 0), (9, 6000, 4000, 0), (9, 512, 512, 1), (0, 0, 0, 0)
+    small = (9, 512, 512, 0)
+    large = (9, 6000, 4000, 0)
+    gray = (9, 512, 512, 1)
+    done = (0, 0, 0, 0)
     layout = [small] * 40 + [done] + [large] * 2 + [gray] * 3 + [small]
     parts = list(_together(layout))
     assert parts == [list(range(32)), list(range(32, 40)), [41], [42], [46], [43, 44, 45]]
@@ -176,7 +187,9 @@ def test_too_many_unreadable_images_end_the_run(damaged):
 
 def test_an_epoch_repeats(damaged):
     loader = make(damaged, gpu_decode=True, num_workers=2)
-    first, again, fresh = rows(loader, 1), rows(loader, 1), rows(make(damaged, gpu_decode=True, num_workers=1), 1)
+    first = rows(loader, 1)
+    again = rows(loader, 1)
+    fresh = rows(make(damaged, gpu_decode=True, num_workers=1), 1)
     for other in (again, fresh):
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -198,17 +211,17 @@ def test_it_needs_loader_processes_and_files(damaged):
         make(DigitScenes(train_size=20, test_size=10), gpu_decode=True, num_workers=1)
 
 
-@pytest.mark.parametrize("saved", ["Trainer.num_workers = 2\n", "Trainer.gpu_decode = False\n"])
+@pytest.mark.parametrize("saved", ["Loading.num_workers = 2\n", "Loading.gpu_decode = False\n"])
 def test_a_resumed_run_keeps_it(saved):
-    configuration.register([Trainer])
-    refused, rounding = configuration.changes(saved, "Trainer.num_workers = 1\nTrainer.gpu_decode = True\n")
-    assert [line.split(":")[0] for line in refused] == ["Trainer.gpu_decode"]
+    register_configurables([Trainer])
+    refused, rounding = resume_changes(saved, "Loading.num_workers = 1\nLoading.gpu_decode = True\n")
+    assert [line.split(":")[0] for line in refused] == ["Loading.gpu_decode"]
     assert rounding == []
 
 
 def test_a_run_without_a_gpu_is_refused_in_a_sentence(hpm, tiny, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "500")
-    bindings = ["-b", "Trainer.device = 'cpu'", "-b", "Trainer.num_workers = 1", "-b", "Trainer.gpu_decode = True"]
+    bindings = ["-b", "Runtime.device = 'cpu'", "-b", "Loading.num_workers = 1", "-b", "Loading.gpu_decode = True"]
     assert hpm("pretrain", tiny, *bindings) == 2
     told = capsys.readouterr()
-    assert "Trainer.gpu_decode = True needs a CUDA device, this is cpu; set it to False" in told.out + told.err
+    assert "Loading.gpu_decode = True needs a CUDA device, this is cpu; set it to False" in told.out + told.err

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from hpm.data.image_folder import ImageFolder
+from hpm.data.sources.image_folder import ImageFolder
 from hpm.errors import UserError
 
 
@@ -66,7 +66,11 @@ def test_plain_images_are_unlabeled(tmp_path):
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_is_torchvisions_of_the_same_picture(tmp_path, flip):
     picture = torch.from_numpy(save(tmp_path / "a.png", width=60, height=50)).permute(2, 0, 1)
-    left, top, width, height, size = 7, 11, 40, 30, 24
+    left = 7
+    top = 11
+    width = 40
+    height = 30
+    size = 24
     ours = (
         ImageFolder(root=tmp_path)
         .train()

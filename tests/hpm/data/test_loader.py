@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hpm.data.augment import RandomResizedCrop
-from hpm.data.digit_scenes import DigitScenes
-from hpm.data.image_folder import ImageFolder
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
+from hpm.data.sources.digit_scenes import DigitScenes
+from hpm.data.sources.image_folder import ImageFolder
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,10 @@ def test_order_and_crops_change_with_epoch_and_seed(scenes):
             int(i): box.tolist() for b in batches_of(loader, epoch) for i, box in zip(b.indices, b.boxes, strict=True)
         }
 
-    first, again, second, seeded = crops(loader, 0), crops(loader, 0), crops(loader, 1), crops(other, 0)
+    first = crops(loader, 0)
+    again = crops(loader, 0)
+    second = crops(loader, 1)
+    seeded = crops(other, 0)
     assert first == again
     for different in (second, seeded):
         shared = first.keys() & different.keys()
@@ -153,13 +156,13 @@ def test_an_epoch_can_be_left_early(scenes):
 @pytest.mark.parametrize(
     ("argument", "value"),
     [
-        ("Trainer.batch_size", 0),
-        ("Trainer.batch_size", 131),
+        ("Schedule.batch_size", 0),
+        ("Schedule.batch_size", 131),
         ("Loader.patch_size", 5),
         ("Loader.patch_size", 0),
-        ("Trainer.num_workers", -1),
-        ("Trainer.max_unreadable", 1.0),
-        ("Trainer.max_unreadable", -0.1),
+        ("Loading.num_workers", -1),
+        ("Loading.max_unreadable", 1.0),
+        ("Loading.max_unreadable", -0.1),
         ("Loader.rank", 1),
     ],
 )

@@ -8,7 +8,9 @@ class Source:
     """Counts, and tells how far it has come; raises where it is told to."""
 
     def __init__(self, count, error=None):
-        self.taken, self.count, self.error = 0, count, error
+        self.taken = 0
+        self.count = count
+        self.error = error
 
     def __iter__(self):
         return self

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpm.data.source import ImageSource, TensorSplit
+from hpm.data.sources.base import ImageSource, TensorSplit
 
 
 class Squares(ImageSource):

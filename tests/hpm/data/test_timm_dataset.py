@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, FakeData
 
 from hpm.data import FolderSplit, ImageFolder, Loader, RandomResizedCrop, TensorSplit, TimmDataset
-from hpm.data.timm_dataset import ItemSplit, from_torchvision
+from hpm.data.sources.timm_dataset import ItemSplit, from_torchvision
 from hpm.errors import UserError
 
 CLASSES = ("ant", "bee")
@@ -259,7 +259,7 @@ def test_other_refusals(root, tmp_path):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("hpm.data.timm_dataset.find_spec", lambda name: None)
+    monkeypatch.setattr("hpm.data.sources.timm_dataset.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package datasets: pip install datasets"):
         TimmDataset(name="hfds/food101")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hpm.data.augment import RandomResizedCrop
-from hpm.data.image_folder import ImageFolder
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
-from hpm.data.source import Unreadable
+from hpm.data.sources.base import Unreadable
+from hpm.data.sources.image_folder import ImageFolder
 from hpm.errors import TrainingError, UserError
 
 IMAGES = 240

@@ -7,11 +7,11 @@ import torch
 
 from curriculum import Constant, Curriculum, HardestFirst, PredictedLoss
 from hpm.data import DigitScenes
-from hpm.evaluation import Subject
-from hpm.method import Method
-from hpm.model import MaskedAutoencoder
+from hpm.evaluation import EvaluationContext
+from hpm.methods.ema_teacher import HorizonDecay
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.targets import NormalizedPixels
-from hpm.teacher import HorizonDecay
 
 
 @pytest.fixture(scope="session")
@@ -20,15 +20,28 @@ def source() -> DigitScenes:
 
 
 @pytest.fixture
-def subject(source: DigitScenes) -> Subject:
+def context(source: DigitScenes) -> EvaluationContext:
     model = MaskedAutoencoder(
-        img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
-        decoder_num_heads=2, loss_predictor_depth=1,
-    )  # fmt: skip
+        img_size=16,
+        patch_size=4,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=1,
+    )
     curriculum = Curriculum(scheduler=Constant(), difficulty=PredictedLoss(), sampler=HardestFirst())
-    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), teacher_decay=HorizonDecay())
+    method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), ema_decay=HorizonDecay())
     method.prepare(torch.device("cpu"), autocast=None, seed=0)
-    return Subject(
-        model=method.student, initial=lambda: method.initial_copy(1), teacher=method.teacher, curriculum=curriculum,
-        target=method.target, source=source, device=torch.device("cpu"), seed=0,
-    )  # fmt: skip
+    return EvaluationContext(
+        model=method.student,
+        initial=lambda: method.initial_copy(1),
+        teacher=method.teacher,
+        curriculum=curriculum,
+        target=method.target,
+        source=source,
+        device=torch.device("cpu"),
+        seed=0,
+    )

@@ -25,32 +25,42 @@ from curriculum import (
     Uniform,
 )
 from hpm.data import ImageFolder
-from hpm.evaluation import Diagnostics, Subject
+from hpm.evaluation import Diagnostics, EvaluationContext
+from hpm.methods.ema_teacher import EMATeacher
 from hpm.targets import Pixels
-from hpm.teacher import MovingAverageTeacher
 
 ALWAYS = {
-    "curriculum/alpha", "curriculum/coverage_max", "curriculum/coverage_min", "curriculum/hardness_gap",
-    "curriculum/hardness_gap_relative", "curriculum/mask_entropy",
-}  # fmt: skip
+    "curriculum/alpha",
+    "curriculum/coverage_max",
+    "curriculum/coverage_min",
+    "curriculum/hardness_gap",
+    "curriculum/hardness_gap_relative",
+    "curriculum/mask_entropy",
+}
 OBJECT = {"curriculum/object_overlap", "curriculum/object_overlap_to_chance"}
 
 
 def under(
-    subject: Subject, *, scheduler: Scheduler, difficulty: DifficultyEstimator | None = None,
-    sampler: Sampler | None = None, polarity: str = "hardest",
-) -> Subject:  # fmt: skip
+    context: EvaluationContext,
+    *,
+    scheduler: Scheduler,
+    difficulty: DifficultyEstimator | None = None,
+    sampler: Sampler | None = None,
+    polarity: str = "hardest",
+) -> EvaluationContext:
     """The same model under another curriculum, reconstructing raw pixels, whose losses differ from patch to patch."""
     curriculum = Curriculum(
-        scheduler=scheduler, difficulty=difficulty or EdgeDensity(), sampler=sampler or HardestFirst(),
+        scheduler=scheduler,
+        difficulty=difficulty or EdgeDensity(),
+        sampler=sampler or HardestFirst(),
         polarity=polarity,
-    )  # fmt: skip
-    teacher = MovingAverageTeacher(subject.model, Pixels())
-    return replace(subject, curriculum=curriculum, target=Pixels(), teacher=teacher)
+    )
+    teacher = EMATeacher(context.model, Pixels())
+    return replace(context, curriculum=curriculum, target=Pixels(), teacher=teacher)
 
 
-def test_at_alpha_0_masks_are_uniform(subject: Subject) -> None:
-    metrics = Diagnostics(images=120)(under(subject, scheduler=Constant(value=0.0)))
+def test_at_alpha_0_masks_are_uniform(context: EvaluationContext) -> None:
+    metrics = Diagnostics(images=120)(under(context, scheduler=Constant(value=0.0)))
     assert metrics.keys() == ALWAYS | OBJECT
     assert metrics["curriculum/alpha"] == metrics["curriculum/hardness_gap"] == 0
     assert metrics["curriculum/hardness_gap_relative"] == 0
@@ -59,10 +69,10 @@ def test_at_alpha_0_masks_are_uniform(subject: Subject) -> None:
     assert metrics["curriculum/object_overlap_to_chance"] == pytest.approx(1, abs=0.02)
 
 
-def test_the_hardest_patches_cost_more_and_the_easiest_less(subject: Subject) -> None:
+def test_the_hardest_patches_cost_more_and_the_easiest_less(context: EvaluationContext) -> None:
     hardest, easiest = (
         Diagnostics(images=120)(
-            under(subject, scheduler=Constant(value=1.0), difficulty=TrueLoss.covering(16, 12), polarity=polarity)
+            under(context, scheduler=Constant(value=1.0), difficulty=TrueLoss.covering(16, 12), polarity=polarity)
         )
         for polarity in ("hardest", "easiest")
     )
@@ -73,51 +83,51 @@ def test_the_hardest_patches_cost_more_and_the_easiest_less(subject: Subject) ->
     assert easiest["curriculum/hard_share"] == pytest.approx(8 / 12)  # 4 of the 12 hardest are all that is left visible
 
 
-def test_edges_lead_to_the_digit(subject: Subject) -> None:
-    metrics = Diagnostics(images=120)(under(subject, scheduler=Constant(value=1.0)))
+def test_edges_lead_to_the_digit(context: EvaluationContext) -> None:
+    metrics = Diagnostics(images=120)(under(context, scheduler=Constant(value=1.0)))
     assert metrics["curriculum/object_overlap_to_chance"] > 1.15
     assert metrics["curriculum/object_overlap_to_chance"] <= 16 / 12
 
 
-def test_no_opinion_is_as_good_as_uniform(subject: Subject) -> None:
-    metrics = Diagnostics(images=120)(under(subject, scheduler=Constant(value=1.0), difficulty=Uniform()))
+def test_no_opinion_is_as_good_as_uniform(context: EvaluationContext) -> None:
+    metrics = Diagnostics(images=120)(under(context, scheduler=Constant(value=1.0), difficulty=Uniform()))
     assert metrics["curriculum/hard_share"] == pytest.approx(12 / 16)
     assert metrics["curriculum/mask_entropy"] > 0.98
 
 
 @pytest.mark.parametrize(("progress", "alpha"), [(0.0, 0.0), (0.5, 0.25), (1.0, 0.5)])
-def test_masks_are_drawn_at_the_progress_asked_for(subject: Subject, progress: float, alpha: float) -> None:
+def test_masks_are_drawn_at_the_progress_asked_for(context: EvaluationContext, progress: float, alpha: float) -> None:
     evaluation = Diagnostics(images=60, progress=progress)
-    metrics = evaluation(under(subject, scheduler=Ramp(start=0.0, end=0.5)))
+    metrics = evaluation(under(context, scheduler=Ramp(start=0.0, end=0.5)))
     assert metrics["curriculum/alpha"] == pytest.approx(alpha)
     assert ("curriculum/hard_share" in metrics) == (alpha > 0)
-    fixed = Diagnostics(images=60)(under(subject, scheduler=Constant(value=alpha)))
+    fixed = Diagnostics(images=60)(under(context, scheduler=Constant(value=alpha)))
     assert metrics == pytest.approx(fixed)
 
 
-def test_coverage_is_that_of_the_masks_drawn(subject: Subject) -> None:
-    subject = under(subject, scheduler=Constant(value=0.5))
-    metrics = Diagnostics(images=120)(subject)
+def test_coverage_is_that_of_the_masks_drawn(context: EvaluationContext) -> None:
+    context = under(context, scheduler=Constant(value=0.5))
+    metrics = Diagnostics(images=120)(context)
     indices = torch.arange(120)
-    batch = Batch(subject.source.load(subject.source.test(), indices), 4)
-    mask = subject.curriculum.draw(batch, subject.teacher, 1.0, Noise(subject.seed, 0, indices))
+    batch = Batch(context.source.load(context.source.test(), indices), 4)
+    mask = context.curriculum.draw(batch, context.teacher, 1.0, Noise(context.seed, 0, indices))
     coverage_L = mask.to_bool().float().mean(dim=0)
     assert metrics["curriculum/coverage_min"] == pytest.approx(coverage_L.min().item())
     assert metrics["curriculum/coverage_max"] == pytest.approx(coverage_L.max().item())
 
 
-def test_repeats_and_leaves_everything_as_it_was(subject: Subject) -> None:
-    subject.curriculum.scores = before = torch.zeros(2, 16)
-    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in subject.model.state_dict().items()}
+def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext) -> None:
+    context.curriculum.scores = before = torch.zeros(2, 16)
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
     evaluation = Diagnostics(images=40)
-    evaluation.check(subject.source)
-    assert evaluation(subject) == evaluation(subject)
+    evaluation.check(context.source)
+    assert evaluation(context) == evaluation(context)
     assert torch.equal(torch.get_rng_state(), state)
-    assert subject.curriculum.scores is before
-    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
+    assert context.curriculum.scores is before
+    assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
 
 
-def test_data_that_do_not_know_the_object(subject: Subject, tmp_path: Path) -> None:
+def test_data_that_do_not_know_the_object(context: EvaluationContext, tmp_path: Path) -> None:
     for split in ("train", "val"):
         folder = tmp_path / split / "a"
         folder.mkdir(parents=True)
@@ -126,12 +136,12 @@ def test_data_that_do_not_know_the_object(subject: Subject, tmp_path: Path) -> N
     source = ImageFolder(root=str(tmp_path), img_size=16)
     evaluation = Diagnostics()
     evaluation.check(source)
-    metrics = evaluation(replace(subject, source=source))
+    metrics = evaluation(replace(context, source=source))
     assert metrics.keys() - {"curriculum/hard_share"} == ALWAYS
 
 
-def test_random_masks_need_no_teacher(subject: Subject) -> None:
-    metrics = Diagnostics(images=40)(under(subject, scheduler=Constant(value=1.0), sampler=Random()))
+def test_random_masks_need_no_teacher(context: EvaluationContext) -> None:
+    metrics = Diagnostics(images=40)(under(context, scheduler=Constant(value=1.0), sampler=Random()))
     assert metrics.keys() == ALWAYS | OBJECT
     assert metrics["curriculum/hardness_gap"] == 0
 
@@ -139,7 +149,14 @@ def test_random_masks_need_no_teacher(subject: Subject) -> None:
 def test_as_a_probe_it_changes_nothing(hpm: Callable[..., int], tiny: Path, tmp_path: Path) -> None:
     rows = {}
     for name, probes in (("with", "[@Diagnostics()]"), ("without", "[]")):
-        bindings = ("-b", "Trainer.epochs = 2", "-b", "Trainer.probe_every = 1", "-b", f"Trainer.probes = {probes}")
+        bindings = (
+            "-b",
+            "Schedule.epochs = 2",
+            "-b",
+            "Monitoring.probe_every = 1",
+            "-b",
+            f"Monitoring.probes = {probes}",
+        )
         assert hpm("pretrain", tiny, *bindings, "--output", tmp_path / name) == 0
         rows[name] = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
     losses = {name: [row["loss"] for row in own if row["kind"] == "train"] for name, own in rows.items()}

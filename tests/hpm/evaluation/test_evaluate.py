@@ -18,15 +18,23 @@ from forks import Forks
 from PIL import Image
 from rich.console import Console
 
-from hpm.evaluate import evaluate, summarize
+from hpm.commands.evaluate import evaluate, summarize
 from hpm.evaluation.base import half_interval
 
 ADDITIONS = [
-    "Trainer.probe_every = 2", "Trainer.probes = [@KNN()]",
-    "Trainer.evaluations = [@final/KNN(), @LowShot(), @Agreement()]", "KNN.k = 5", "KNN.train_images = 100",
-    "KNN.test_images = 40", "final/KNN.baselines = True", "LowShot.labels = 50", "LowShot.epochs = 1",
-    "LowShot.draws = 1", "LowShot.batch_size = 10", "Agreement.images = 16",
-]  # fmt: skip
+    "Monitoring.probe_every = 2",
+    "Monitoring.probes = [@KNN()]",
+    "Monitoring.evaluations = [@final/KNN(), @LowShot(), @Agreement()]",
+    "KNN.k = 5",
+    "KNN.train_images = 100",
+    "KNN.test_images = 40",
+    "final/KNN.baselines = True",
+    "LowShot.labels = 50",
+    "LowShot.epochs = 1",
+    "LowShot.draws = 1",
+    "LowShot.batch_size = 10",
+    "Agreement.images = 16",
+]
 Hpm = Callable[..., int]
 
 
@@ -77,8 +85,10 @@ def test_the_teacher_and_a_checkpoint(hpm: Hpm, run: Path) -> None:
         assert hpm("evaluate", target, "--protocol", "linear", "--weights", weights) == 0
     entries = results(run, "linear")
     assert [(entry["step"], entry["weights"]) for entry in entries] == [
-        (40, "student"), (40, "teacher"), (35, "student"),
-    ]  # fmt: skip
+        (40, "student"),
+        (40, "teacher"),
+        (35, "student"),
+    ]
 
 
 def test_nothing_is_overwritten_silently(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +129,7 @@ def test_a_folder_that_cannot_be_written_prints_the_results(run: Path) -> None:
 
 
 def test_a_published_file(hpm: Hpm, run: Path, tiny: Path, tmp_path: Path) -> None:
-    from hpm.checkpoint import Checkpoint
+    from hpm.runs.checkpoint import Checkpoint
 
     weights = Checkpoint(run / "checkpoints" / "checkpoint-00000040").state_dict("student")
     folder = tmp_path / "published"
@@ -155,7 +165,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
         (["--protocol", "finetune"], "FineTune.batch_size = 1024 is more than the 160 training images"),
         (["--protocol", "low-shot", "-b", "LowShot.fraction = 0.1"], "set one to None"),
     ],
-)  # fmt: skip
+)
 def test_refuses(hpm: Hpm, trained: Path, arguments: list[str], message: str, capsys: Any) -> None:
     assert hpm("evaluate", trained, *arguments) == 2
     assert message in capsys.readouterr().err
@@ -201,8 +211,11 @@ def test_other_data_than_it_was_trained_on(hpm: Hpm, run: Path, tmp_path: Path) 
 
 
 FINE_TUNE = [
-    "FineTune.epochs = 6", "FineTune.batch_size = 16", "FineTune.warmup_epochs = 1", "FineTune.precision = 'fp32'",
-]  # fmt: skip
+    "FineTune.epochs = 6",
+    "FineTune.batch_size = 16",
+    "FineTune.warmup_epochs = 1",
+    "FineTune.precision = 'fp32'",
+]
 
 
 def test_a_killed_fine_tuning_goes_on(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,11 +13,11 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop, TensorSplit
-from hpm.evaluation import KNN, Agreement, Evaluation, LowShot, Subject, classifier, extract, knn_predict
+from hpm.evaluation import KNN, Agreement, Evaluation, EvaluationContext, LowShot, classifier, extract, knn_predict
 from hpm.evaluation.agreement import spearman
 from hpm.evaluation.low_shot import draw_labels, layer_groups
-from hpm.model import MaskedAutoencoder
-from hpm.visualize import picture
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.visualization.picture import picture
 
 EVALUATIONS = [
     KNN(k=5, train_images=200, test_images=60, baselines=True),
@@ -59,12 +59,12 @@ def test_spearman_against_scipy() -> None:
 
 
 @pytest.mark.parametrize("pool", ["mean", "token"])
-def test_the_classifier_is_timms_and_has_our_features(subject: Subject, pool: str) -> None:
-    vit = classifier(subject.model, 10, pool=pool).eval()
-    images = subject.source.load(subject.source.test(), torch.arange(8))
+def test_the_classifier_is_timms_and_has_our_features(context: EvaluationContext, pool: str) -> None:
+    vit = classifier(context.model, 10, pool=pool).eval()
+    images = context.source.load(context.source.test(), torch.arange(8))
     with torch.no_grad():
         tokens = vit.forward_features(images)
-        latent = subject.model.encoder(images)
+        latent = context.model.encoder(images)
         if pool == "token":
             torch.testing.assert_close(tokens, latent, rtol=1e-5, atol=1e-5)
         else:
@@ -72,12 +72,12 @@ def test_the_classifier_is_timms_and_has_our_features(subject: Subject, pool: st
         assert not vit(images).any()  # a head of zeros
 
 
-def test_extract(subject: Subject) -> None:
-    split, indices = subject.source.test(), torch.tensor([5, 3, 8])
-    latent = subject.model.encoder(subject.source.load(split, indices)).detach()
-    arguments = {"device": subject.device, "batch_size": 2}
-    mean = extract(subject.model.encoder, subject.source, split, indices, pool="mean", **arguments)  # type: ignore[arg-type]
-    token = extract(subject.model.encoder, subject.source, split, indices, pool="token", **arguments)  # type: ignore[arg-type]
+def test_extract(context: EvaluationContext) -> None:
+    split, indices = context.source.test(), torch.tensor([5, 3, 8])
+    latent = context.model.encoder(context.source.load(split, indices)).detach()
+    arguments = {"device": context.device, "batch_size": 2}
+    mean = extract(context.model.encoder, context.source, split, indices, pool="mean", **arguments)  # type: ignore[arg-type]
+    token = extract(context.model.encoder, context.source, split, indices, pool="token", **arguments)  # type: ignore[arg-type]
     torch.testing.assert_close(mean, latent[:, 1:].mean(dim=1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(token, latent[:, 0], rtol=1e-4, atol=1e-5)
 
@@ -91,8 +91,8 @@ def test_labels_are_drawn_evenly_and_repeatably() -> None:
     assert not torch.equal(drawn, draw_labels(labels, 7, 3, seed=5))
 
 
-def test_layer_decay(subject: Subject) -> None:
-    vit = classifier(subject.model, 10, pool="mean")
+def test_layer_decay(context: EvaluationContext) -> None:
+    vit = classifier(context.model, 10, pool="mean")
     groups = layer_groups(vit, lr=1.0, layer_decay=0.5, weight_decay=0.05)
     peaks = {id(p): group["peak"] for group in groups for p in group["params"]}
     assert len(peaks) == sum(1 for _ in vit.parameters())
@@ -103,20 +103,20 @@ def test_layer_decay(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda e: type(e).__name__)
-def test_repeats_and_leaves_everything_as_it_was(subject: Subject, evaluation: Evaluation) -> None:
-    evaluation.check(subject.source)
-    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in subject.model.state_dict().items()}
-    first = evaluation(subject)
-    assert evaluation(subject) == first
+def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext, evaluation: Evaluation) -> None:
+    evaluation.check(context.source)
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
+    first = evaluation(context)
+    assert evaluation(context) == first
     assert torch.equal(torch.get_rng_state(), state)
-    assert subject.model.training
-    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in subject.model.parameters())
+    assert context.model.training
+    assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in context.model.parameters())
     assert all(np.isfinite(value) for value in first.values())
 
 
-def test_metrics_have_their_names(subject: Subject) -> None:
-    metrics = {name: value for evaluation in EVALUATIONS for name, value in evaluation(subject).items()}
+def test_metrics_have_their_names(context: EvaluationContext) -> None:
+    metrics = {name: value for evaluation in EVALUATIONS for name, value in evaluation(context).items()}
     names = "knn/pretrained knn/initialization knn/raw_pixels low_shot/pretrained low_shot/scratch low_shot/raw_pixels"
     assert set(f"{names} low_shot/gain agreement/teacher agreement/student".split()) <= metrics.keys()
     assert metrics["low_shot/pretrained"] == pytest.approx(
@@ -124,12 +124,12 @@ def test_metrics_have_their_names(subject: Subject) -> None:
     )
 
 
-def test_low_shot_from_the_same_weights_is_the_same(subject: Subject) -> None:
+def test_low_shot_from_the_same_weights_is_the_same(context: EvaluationContext) -> None:
     """Pre-trained and from scratch differ in nothing but the weights (and the rates they are given)."""
     evaluation = LowShot(
         labels=20, draws=1, epochs=3, batch_size=10, test_images=60, lr=1e-3, scratch_lr=1e-3, layer_decay=1.0
     )
-    metrics = evaluation(dataclasses.replace(subject, initial=lambda: subject.model))
+    metrics = evaluation(dataclasses.replace(context, initial=lambda: context.model))
     assert metrics["low_shot/gain"] == 0
 
 
@@ -153,22 +153,39 @@ def test_low_shot_learns() -> None:
         def test(self) -> TensorSplit:  # type: ignore[override]
             return self._splits[1]
 
-    model = MaskedAutoencoder(img_size=16, patch_size=4, embed_dim=32, depth=1, num_heads=2, decoder_embed_dim=16,
-                              decoder_depth=1, decoder_num_heads=2, loss_predictor_depth=None)  # fmt: skip
+    model = MaskedAutoencoder(
+        img_size=16,
+        patch_size=4,
+        embed_dim=32,
+        depth=1,
+        num_heads=2,
+        decoder_embed_dim=16,
+        decoder_depth=1,
+        decoder_num_heads=2,
+        loss_predictor_depth=None,
+    )
     model.init_weights(torch.Generator().manual_seed(0))
-    subject = Subject(model=model, initial=lambda: model, teacher=None, curriculum=None, target=None, source=Colors(),  # type: ignore[arg-type]
-                      device=torch.device("cpu"), seed=0)  # fmt: skip
-    metrics = LowShot(labels=100, draws=1, epochs=15, batch_size=20)(subject)
+    context = EvaluationContext(
+        model=model,
+        initial=lambda: model,
+        teacher=None,
+        curriculum=None,
+        target=None,
+        source=Colors(),  # type: ignore[arg-type]
+        device=torch.device("cpu"),
+        seed=0,
+    )
+    metrics = LowShot(labels=100, draws=1, epochs=15, batch_size=20)(context)
     assert metrics["low_shot/pretrained"] > 0.9
     assert metrics["low_shot/raw_pixels"] > 0.9
 
 
-def test_agreement_of_an_oracle(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreement_of_an_oracle(context: EvaluationContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """A predictor that says minus the true loss agrees at -1."""
     from curriculum import TrueLoss
 
     monkeypatch.setattr(TrueLoss, "__call__", lambda self, batch, teacher, **_: -teacher.predicted_loss(batch.images))
-    assert Agreement(images=20)(subject)["agreement/teacher"] == pytest.approx(-1)
+    assert Agreement(images=20)(context)["agreement/teacher"] == pytest.approx(-1)
 
 
 @pytest.mark.parametrize(
@@ -204,27 +221,27 @@ def test_refuses_data_that_cannot_serve(source: DigitScenes, tmp_path: Path) -> 
         KNN(k=1).check(ImageFolder(root=str(tmp_path), img_size=8))
 
 
-def test_unknown_pools_are_refused(subject: Subject) -> None:
+def test_unknown_pools_are_refused(context: EvaluationContext) -> None:
     with pytest.raises(ValueError, match=r"classifier.pool = 'max'"):
-        classifier(subject.model, 10, pool="max")
-    split = subject.source.test()
+        classifier(context.model, 10, pool="max")
+    split = context.source.test()
     with pytest.raises(ValueError, match=r"extract.pool = 'max'"):
-        extract(subject.model.encoder, subject.source, split, torch.arange(2), pool="max", device=subject.device)
+        extract(context.model.encoder, context.source, split, torch.arange(2), pool="max", device=context.device)
 
 
 @pytest.mark.parametrize("predictor", [True, False])
-def test_picture(subject: Subject, tmp_path: Path, predictor: bool) -> None:
+def test_picture(context: EvaluationContext, tmp_path: Path, predictor: bool) -> None:
     if not predictor:
-        subject.model.loss_predictor = subject.teacher.model.loss_predictor = None
+        context.model.loss_predictor = context.teacher.model.loss_predictor = None
     state = torch.get_rng_state()
-    path = picture(subject, tmp_path / "picture.png", images=3)
+    path = picture(context, tmp_path / "picture.png", images=3)
     assert torch.equal(torch.get_rng_state(), state)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] >= 120 * 1.5 * (5 if predictor else 4)
     assert pixels.std() > 20
     before = path.read_bytes()
-    assert picture(subject, path, images=3).read_bytes() == before
+    assert picture(context, path, images=3).read_bytes() == before
 
 
 def test_evaluation_crops_are_light() -> None:

@@ -12,39 +12,48 @@ import torch
 from PIL import Image
 
 from curriculum import Noise
-from hpm import configuration
+from hpm.config import find_config, parse_config
 from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop
-from hpm.distributed import Processes
 from hpm.errors import Notice, TrainingError, UserError
-from hpm.evaluation import FineTune, Subject, classifier
-from hpm.evaluation.augmentation import AugmentingLoader, RandAugmented, lent_generators, rand_augment
+from hpm.evaluation import EvaluationContext, FineTune, classifier
+from hpm.evaluation.augmentation import AugmentingLoader, RandAugmented, isolated_rng, rand_augment
 from hpm.evaluation.supervised import accuracies
+from hpm.runtime.distributed import DistributedContext
 
 QUICK = {"epochs": 3, "batch_size": 40, "warmup_epochs": 1, "precision": "fp32", "test_images": 60}
 
 
-def test_it_has_its_metrics_repeats_and_touches_nothing(subject: Subject) -> None:
+def test_it_has_its_metrics_repeats_and_touches_nothing(context: EvaluationContext) -> None:
     evaluation = FineTune(baselines=True, **QUICK)
-    evaluation.check(subject.source)
-    weights = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    evaluation.check(context.source)
+    weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    metrics = evaluation(subject)
+    metrics = evaluation(context)
     assert set(metrics) == {f"finetune/{name}{top}" for name in ("pretrained", "scratch") for top in ("", "_top5")}
-    assert evaluation(subject) == metrics
+    assert evaluation(context) == metrics
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
     assert (np.random.get_state()[1] == numpy_state[1]).all()  # noqa: NPY002
-    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in subject.model.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in context.model.parameters())
 
 
-def test_it_learns(subject: Subject) -> None:
+def test_it_learns(context: EvaluationContext) -> None:
     told: list[str] = []
     settings = QUICK | {
-        "epochs": 20, "blr": 0.01, "layer_decay": 1.0, "mixup": 0, "cutmix": 0, "erasing": 0, "rand_augment": None,
-        "scale": (0.9, 1.0), "flip": 0.0, "drop_path": 0.0, "smoothing": 0.0,
-    }  # fmt: skip
-    FineTune(**settings)(dataclasses.replace(subject, say=told.append))
+        "epochs": 20,
+        "blr": 0.01,
+        "layer_decay": 1.0,
+        "mixup": 0,
+        "cutmix": 0,
+        "erasing": 0,
+        "rand_augment": None,
+        "scale": (0.9, 1.0),
+        "flip": 0.0,
+        "drop_path": 0.0,
+        "smoothing": 0.0,
+    }
+    FineTune(**settings)(dataclasses.replace(context, report=told.append))
     losses = [float(line.split("loss ")[1].split()[0]) for line in told]
     assert losses[-1] < losses[0] - 0.3
 
@@ -53,9 +62,9 @@ def kept(folder: Path) -> dict:
     return torch.load(folder / "finetune-pretrained.pt", weights_only=True)
 
 
-def test_a_killed_one_goes_on_to_the_same_bits(subject: Subject, tmp_path: Path) -> None:
+def test_a_killed_one_goes_on_to_the_same_bits(context: EvaluationContext, tmp_path: Path) -> None:
     evaluation = FineTune(**QUICK)
-    expected = evaluation(dataclasses.replace(subject, folder=tmp_path / "whole"))
+    expected = evaluation(dataclasses.replace(context, folder=tmp_path / "whole"))
 
     class Killed(Exception): ...
 
@@ -64,55 +73,55 @@ def test_a_killed_one_goes_on_to_the_same_bits(subject: Subject, tmp_path: Path)
             raise Killed
 
     with pytest.raises(Killed):
-        evaluation(dataclasses.replace(subject, folder=tmp_path / "parts", say=kill))
+        evaluation(dataclasses.replace(context, folder=tmp_path / "parts", report=kill))
     assert kept(tmp_path / "parts")["epoch"] == 1
-    assert evaluation(dataclasses.replace(subject, folder=tmp_path / "parts")) == expected
+    assert evaluation(dataclasses.replace(context, folder=tmp_path / "parts")) == expected
     whole, parts = kept(tmp_path / "whole"), kept(tmp_path / "parts")
     assert whole["epoch"] == parts["epoch"] == 3
     assert all(torch.equal(value, parts["trained"][name]) for name, value in whole["trained"].items())
 
 
-def test_damaged_progress_is_told_and_left(subject: Subject, tmp_path: Path) -> None:
+def test_damaged_progress_is_told_and_left(context: EvaluationContext, tmp_path: Path) -> None:
     (tmp_path / "finetune-pretrained.pt").write_bytes(b"not a checkpoint")
     evaluation = FineTune(**QUICK | {"epochs": 1, "warmup_epochs": 0})
     with pytest.warns(Notice, match="is damaged"):
-        metrics = evaluation(dataclasses.replace(subject, folder=tmp_path))
-    assert metrics == evaluation(subject)
+        metrics = evaluation(dataclasses.replace(context, folder=tmp_path))
+    assert metrics == evaluation(context)
 
 
-def test_workers_and_seeds(subject: Subject) -> None:
+def test_workers_and_seeds(context: EvaluationContext) -> None:
     """Workers change nothing, seeds do."""
     settings = QUICK | {"epochs": 1, "warmup_epochs": 0, "test_images": 20, "blr": 0.01}
 
     def loss(seed: int, workers: int) -> str:
         told: list[str] = []
-        FineTune(num_workers=workers, **settings)(dataclasses.replace(subject, seed=seed, say=told.append))
+        FineTune(num_workers=workers, **settings)(dataclasses.replace(context, seed=seed, report=told.append))
         return told[0].split("loss ")[1].split()[0]
 
     assert loss(0, 0) == loss(0, 2)
     assert loss(0, 0) != loss(1, 0)
 
 
-def test_accumulation_keeps_the_batch(subject: Subject) -> None:
+def test_accumulation_keeps_the_batch(context: EvaluationContext) -> None:
     """Without what mixes a batch, two halves are the whole."""
     settings = QUICK | {"epochs": 1, "warmup_epochs": 0, "mixup": 0, "cutmix": 0, "erasing": 0, "drop_path": 0.0}
 
     def loss(accumulate: int) -> float:
         told: list[str] = []
-        FineTune(accumulate=accumulate, **settings)(dataclasses.replace(subject, say=told.append))
+        FineTune(accumulate=accumulate, **settings)(dataclasses.replace(context, report=told.append))
         return float(told[0].split("loss ")[1].split()[0])
 
     assert loss(2) == pytest.approx(loss(1), abs=2e-4)
 
 
-def test_drop_path_is_timms(subject: Subject) -> None:
-    vit = classifier(subject.model, 10, pool="mean", drop_path=0.2)
+def test_drop_path_is_timms(context: EvaluationContext) -> None:
+    vit = classifier(context.model, 10, pool="mean", drop_path=0.2)
     assert [getattr(block.drop_path1, "drop_prob", 0.0) for block in vit.blocks] == pytest.approx([0.0, 0.2])
 
 
-def test_a_loss_that_is_not_finite_ends_it(subject: Subject) -> None:
+def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
     with pytest.raises(TrainingError, match=r"FineTune: the loss is not finite in epoch [12]; lower FineTune.blr"):
-        FineTune(**QUICK | {"blr": 1e20, "warmup_epochs": 0, "epochs": 2})(subject)
+        FineTune(**QUICK | {"blr": 1e20, "warmup_epochs": 0, "epochs": 2})(context)
 
 
 @pytest.mark.parametrize("chans", [1, 3])
@@ -143,14 +152,14 @@ def test_the_strongest_posterization_is_black() -> None:
     transform = rand_augment("FineTune", "rand-m10-inc1-p1.0", size=16, mean=(0.5, 0.5, 0.5))
     (operation,) = [operation for operation in transform.ops if operation.name == "PosterizeIncreasing"]
     image = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
-    with lent_generators(0):
+    with isolated_rng(0):
         assert not np.asarray(operation(image)).any()
         operation.magnitude = 9
         assert set(np.unique(np.asarray(operation(image)))) == {0, 128}
 
 
 def test_the_loader_without_rand_augment_is_the_plain_one(source: DigitScenes) -> None:
-    settings = {"batch_size": 8, "patch_size": 4, "crop": RandomResizedCrop(), "processes": Processes()}
+    settings = {"batch_size": 8, "patch_size": 4, "crop": RandomResizedCrop(), "processes": DistributedContext()}
     (plain,) = next(iter(AugmentingLoader(source=source, transform=None, seed=3, **settings).epoch(2)))
     transform = rand_augment("FineTune", "rand-m9-n0", size=16, mean=source.mean)  # n0: no operation
     (rounded,) = next(iter(AugmentingLoader(source=source, transform=transform, seed=3, **settings).epoch(2)))
@@ -161,9 +170,9 @@ def test_the_loader_without_rand_augment_is_the_plain_one(source: DigitScenes) -
 
 def test_lent_generators_come_back() -> None:
     before = torch.get_rng_state(), random.getstate()
-    with lent_generators(5):
+    with isolated_rng(5):
         first = torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
-    with lent_generators(5):
+    with isolated_rng(5):
         second = torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
     assert torch.equal(first[0], second[0])
     assert first[1:] == second[1:]
@@ -171,9 +180,9 @@ def test_lent_generators_come_back() -> None:
     assert random.getstate() == before[1]
 
 
-def test_accuracies_count(subject: Subject) -> None:
+def test_accuracies_count(context: EvaluationContext) -> None:
     """An oracle that puts the right class third."""
-    labels = subject.source.test().labels
+    labels = context.source.test().labels
     assert labels is not None
     seen = iter(labels.split(256))
 
@@ -184,7 +193,7 @@ def test_accuracies_count(subject: Subject) -> None:
             for shift, score in ((1, 5.0), (2, 4.0), (0, 3.0))
         )
 
-    assert accuracies(third, subject, torch.arange(len(labels))) == {"": 0.0, "_top5": 1.0}
+    assert accuracies(third, context, torch.arange(len(labels))) == {"": 0.0, "_top5": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -209,11 +218,11 @@ def test_refuses(arguments: dict, message: str) -> None:
         FineTune(**arguments)
 
 
-def test_refuses_data_that_cannot_serve(subject: Subject, tmp_path: Path) -> None:
+def test_refuses_data_that_cannot_serve(context: EvaluationContext, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"FineTune.batch_size = 1024 is more than the 400 training images"):
-        FineTune().check(subject.source)
+        FineTune().check(context.source)
     with pytest.raises(ValueError, match=r"FineTune.rand_augment = 'm9' is no RandAugment"):
-        FineTune(rand_augment="m9", batch_size=40).check(subject.source)
+        FineTune(rand_augment="m9", batch_size=40).check(context.source)
     for split in ("train", "val"):
         (tmp_path / split / "one").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / split / "one" / "a.png")
@@ -221,7 +230,7 @@ def test_refuses_data_that_cannot_serve(subject: Subject, tmp_path: Path) -> Non
         FineTune(batch_size=2).check(ImageFolder(root=tmp_path, img_size=8))
 
 
-def test_an_unreadable_image_is_left_out(subject: Subject, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_left_out(context: EvaluationContext, tmp_path: Path) -> None:
     for split, count in (("train", 150), ("val", 4)):
         for label in ("a", "b"):
             (tmp_path / split / label).mkdir(parents=True)
@@ -230,20 +239,20 @@ def test_an_unreadable_image_is_left_out(subject: Subject, tmp_path: Path) -> No
     (tmp_path / "train" / "a" / "3.png").write_text("no image")
     images = ImageFolder(root=tmp_path, img_size=16)
     settings = {"epochs": 1, "batch_size": 30, "warmup_epochs": 0, "precision": "fp32"}
-    metrics = FineTune(**settings)(dataclasses.replace(subject, source=images))
+    metrics = FineTune(**settings)(dataclasses.replace(context, source=images))
     assert set(metrics) == {"finetune/pretrained"}
     (tmp_path / "val" / "a" / "3.png").write_text("no image")
     with pytest.raises(UserError, match=r"3.png cannot be read"):
-        FineTune(num_workers=1, **settings)(dataclasses.replace(subject, source=images))
+        FineTune(num_workers=1, **settings)(dataclasses.replace(context, source=images))
 
 
 @pytest.mark.parametrize("name", ["finetune_vit_base", "finetune_vit_large", "linear_vit_base"])
 def test_published_configs_bind_what_there_is(name: str, tiny: Path) -> None:
     protocol = "LinearMAE" if name.startswith("linear") else "FineTune"
-    config = configuration.find_config(f"evaluation/{name}")
-    small = [f"{protocol}.batch_size = 32", f"Trainer.evaluations = [@{protocol}()]"]
+    config = find_config(f"evaluation/{name}")
+    small = [f"{protocol}.batch_size = 32", f"Monitoring.evaluations = [@{protocol}()]"]
     small += ["LinearMAE.accumulate = 1"] if protocol == "LinearMAE" else []
-    trainer = configuration.parse([str(tiny), str(config)], small).build()
+    trainer = parse_config([str(tiny), str(config)], small).build()
     (evaluation,) = trainer.evaluations
     assert evaluation.num_workers == 8
     if name == "finetune_vit_large":

@@ -13,7 +13,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from hpm.evaluation import KNN, Subject, knn_predict
+from hpm.evaluation import KNN, EvaluationContext, knn_predict
 from hpm.evaluation.knn import nearest, vote
 
 CPU = torch.device("cpu")
@@ -41,20 +41,20 @@ def test_any_blocks_agree_with_scikit_learn(train_block: int, test_block: int) -
         assert torch.equal(ours, knn_predict(train_ND, labels_N, test_MD, k=k, temperature=0.07, num_classes=4))
 
 
-def test_several_k_are_each_k(subject: Subject) -> None:
+def test_several_k_are_each_k(context: EvaluationContext) -> None:
     sizes = {"train_images": 200, "test_images": 60}
-    several = KNN(k=[1, 7, 30], **sizes)(subject)
-    assert several == {f"knn/pretrained/k{k}": KNN(k=k, **sizes)(subject)["knn/pretrained"] for k in (1, 7, 30)}
+    several = KNN(k=[1, 7, 30], **sizes)(context)
+    assert several == {f"knn/pretrained/k{k}": KNN(k=k, **sizes)(context)["knn/pretrained"] for k in (1, 7, 30)}
 
 
-def test_none_is_all(subject: Subject) -> None:
-    assert KNN(k=5, train_images=None, test_images=None)(subject) == KNN(k=5, train_images=400, test_images=120)(
-        subject
+def test_none_is_all(context: EvaluationContext) -> None:
+    assert KNN(k=5, train_images=None, test_images=None)(context) == KNN(k=5, train_images=400, test_images=120)(
+        context
     )
 
 
-def test_workers_change_nothing(subject: Subject) -> None:
-    assert KNN(k=5, num_workers=2, test_images=40)(subject) == KNN(k=5, test_images=40)(subject)
+def test_workers_change_nothing(context: EvaluationContext) -> None:
+    assert KNN(k=5, num_workers=2, test_images=40)(context) == KNN(k=5, test_images=40)(context)
 
 
 def test_memory_does_not_grow_with_the_product() -> None:
@@ -81,6 +81,6 @@ def test_refuses(arguments: dict, message: str) -> None:
         KNN(**arguments)
 
 
-def test_refuses_more_neighbors_than_images(subject: Subject) -> None:
+def test_refuses_more_neighbors_than_images(context: EvaluationContext) -> None:
     with pytest.raises(ValueError, match=r"KNN.k = 401 is more than the 400 training images"):
-        KNN(k=[5, 401], train_images=None).check(subject.source)
+        KNN(k=[5, 401], train_images=None).check(context.source)

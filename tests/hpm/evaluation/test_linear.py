@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from hpm.evaluation import Linear, LinearMAE, Subject
+from hpm.evaluation import EvaluationContext, Linear, LinearMAE
 from hpm.evaluation.linear import classify, logistic_regression, probe
 from hpm.evaluation.linear_mae import build_head, build_optimizer
 
@@ -49,7 +49,9 @@ def test_a_start_changes_the_way_not_the_end() -> None:
 
 def test_the_probe_is_scikit_learns_at_the_strength_it_chooses() -> None:
     x_ND, y_N = features(1200)
-    train_ND, labels_N, test_MD = x_ND[:900], y_N[:900], x_ND[900:]
+    train_ND = x_ND[:900]
+    labels_N = y_N[:900]
+    test_MD = x_ND[900:]
     scaler = StandardScaler().fit(train_ND.numpy())
     train, held_out = scaler.transform(train_ND[:720].numpy()), scaler.transform(train_ND[720:].numpy())
     strengths = (0.1, 10.0, 1000.0, 100000.0)
@@ -78,10 +80,10 @@ def test_constant_features_and_absent_classes_are_no_trouble() -> None:
     assert (predicted == y_N[700:]).double().mean() > 0.5
 
 
-def test_linear_repeats_and_none_is_all(subject: Subject) -> None:
-    metrics = Linear(train_images=None, test_images=None, baselines=True)(subject)
+def test_linear_repeats_and_none_is_all(context: EvaluationContext) -> None:
+    metrics = Linear(train_images=None, test_images=None, baselines=True)(context)
     assert set(metrics) == {"linear/pretrained", "linear/initialization", "linear/raw_pixels"}
-    assert metrics == Linear(train_images=400, test_images=120, baselines=True)(subject)
+    assert metrics == Linear(train_images=400, test_images=120, baselines=True)(context)
 
 
 def test_lars_is_mae_s() -> None:
@@ -116,37 +118,43 @@ def test_the_head_standardizes_and_starts_small() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
-def test_linear_mae_touches_nothing_and_repeats(subject: Subject, optimizer: str) -> None:
+def test_linear_mae_touches_nothing_and_repeats(context: EvaluationContext, optimizer: str) -> None:
     evaluation = LinearMAE(optimizer=optimizer, baselines=True, **QUICK)
-    evaluation.check(subject.source)
-    weights = {name: value.clone() for name, value in subject.model.state_dict().items()}
+    evaluation.check(context.source)
+    weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
-    metrics = evaluation(subject)
-    assert set(metrics) == {
-        f"linear_mae/{n}{top}" for n in ("pretrained", "initialization") for top in ("", "_top5")
-    }  # fmt: skip
+    metrics = evaluation(context)
+    assert set(metrics) == {f"linear_mae/{n}{top}" for n in ("pretrained", "initialization") for top in ("", "_top5")}
     assert metrics["linear_mae/pretrained"] <= metrics["linear_mae/pretrained_top5"]
-    assert evaluation(subject) == metrics
+    assert evaluation(context) == metrics
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state[1]).all()  # noqa: NPY002
-    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in subject.model.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in context.model.parameters())
 
 
-def test_linear_mae_learns(subject: Subject) -> None:
+def test_linear_mae_learns(context: EvaluationContext) -> None:
     """Better than chance on features of random projections, and better with more training."""
-    settings = QUICK | {"batch_size": 40, "accumulate": 1, "blr": 1.0, "optimizer": "sgd", "scale": (0.8, 1.0),
-                        "flip": 0.0, "pool": "mean", "test_images": None}  # fmt: skip
+    settings = QUICK | {
+        "batch_size": 40,
+        "accumulate": 1,
+        "blr": 1.0,
+        "optimizer": "sgd",
+        "scale": (0.8, 1.0),
+        "flip": 0.0,
+        "pool": "mean",
+        "test_images": None,
+    }
     told: list[str] = []
-    LinearMAE(**settings | {"epochs": 12})(dataclasses.replace(subject, say=told.append))
+    LinearMAE(**settings | {"epochs": 12})(dataclasses.replace(context, report=told.append))
     losses = [float(line.split("loss ")[1].split()[0]) for line in told]
     assert len(losses) == 12
     assert losses[-1] < losses[0] - 0.05
 
 
-def test_linear_mae_goes_on(subject: Subject, tmp_path: Path) -> None:
+def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
     whole = LinearMAE(**QUICK)
-    expected = whole(dataclasses.replace(subject, folder=tmp_path / "whole"))
+    expected = whole(dataclasses.replace(context, folder=tmp_path / "whole"))
     folder, told = tmp_path / "parts", []
 
     class Killed(Exception): ...
@@ -156,8 +164,8 @@ def test_linear_mae_goes_on(subject: Subject, tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        whole(dataclasses.replace(subject, folder=folder, say=kill))
-    assert whole(dataclasses.replace(subject, folder=folder, say=told.append)) == expected
+        whole(dataclasses.replace(context, folder=folder, report=kill))
+    assert whole(dataclasses.replace(context, folder=folder, report=told.append)) == expected
     assert "going on after epoch 2 of 3" in told[0]
     one, other = (
         torch.load(tmp_path / name / "linear-mae-pretrained.pt", weights_only=True) for name in ("whole", "parts")
@@ -187,6 +195,6 @@ def test_refuses(make: object, message: str) -> None:
         make()  # type: ignore[operator]
 
 
-def test_refuses_data_of_less_than_a_batch(subject: Subject) -> None:
+def test_refuses_data_of_less_than_a_batch(context: EvaluationContext) -> None:
     with pytest.raises(ValueError, match=r"LinearMAE.batch_size = 16384 is more than the 400 training images"):
-        LinearMAE().check(subject.source)
+        LinearMAE().check(context.source)

@@ -11,9 +11,9 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hpm.data import DigitScenes, ImageFolder
-from hpm.evaluation import Localization, Subject
+from hpm.evaluation import EvaluationContext, Localization
 from hpm.evaluation.objects import knows_objects, object_map
-from hpm.teacher import MovingAverageTeacher
+from hpm.methods.ema_teacher import EMATeacher
 
 METRICS = ("auroc", "average_precision", "pointing_game")
 OF_A_MODEL = ("predicted_loss", "true_loss", "attention")
@@ -41,16 +41,16 @@ def test_the_object_map_is_where_the_strokes_are(source: DigitScenes) -> None:
             assert bool(object_NL[image, patch]) == (covered >= 0.1)
 
 
-def test_each_image_by_scikit_learn(subject: Subject, source: DigitScenes) -> None:
-    metrics = Localization(images=120)(subject)
+def test_each_image_by_scikit_learn(context: EvaluationContext, source: DigitScenes) -> None:
+    metrics = Localization(images=120)(context)
     indices = torch.arange(120)
     object_NL = object_map(source, indices, patch_size=4)
     assert object_NL is not None
     telling = [i for i in range(120) if 0 < object_NL[i].sum() < 16]
     images = source.load(source.test(), indices)
     for name, scores_NL in (
-        ("teacher/predicted_loss", subject.teacher.predicted_loss(images)),
-        ("student/attention", subject.model.attention(images).detach()),
+        ("teacher/predicted_loss", context.teacher.predicted_loss(images)),
+        ("student/attention", context.model.attention(images).detach()),
     ):
         pairs = [(object_NL[i].numpy(), scores_NL[i].numpy()) for i in telling]
         area = sum(roc_auc_score(*pair) for pair in pairs) / len(pairs)
@@ -63,12 +63,14 @@ def test_each_image_by_scikit_learn(subject: Subject, source: DigitScenes) -> No
     assert metrics["localization/object_share"] == pytest.approx(share, abs=1e-6)
 
 
-def test_edges_find_a_digit_on_black_and_chance_does_not(subject: Subject, empty_source: DigitScenes) -> None:
-    metrics = Localization(images=120)(replace(subject, source=empty_source))
+def test_edges_find_a_digit_on_black_and_chance_does_not(context: EvaluationContext, empty_source: DigitScenes) -> None:
+    metrics = Localization(images=120)(replace(context, source=empty_source))
     assert metrics.keys() == names(
         *(f"{whose}/{name}" for whose in ("teacher", "student") for name in OF_A_MODEL),
-        "edge_density", "center", "random",
-    )  # fmt: skip
+        "edge_density",
+        "center",
+        "random",
+    )
     assert metrics["localization/edge_density/auroc"] > 0.95
     assert metrics["localization/edge_density/pointing_game"] > 0.98
     assert metrics["localization/random/auroc"] == pytest.approx(0.5, abs=0.04)
@@ -77,39 +79,39 @@ def test_edges_find_a_digit_on_black_and_chance_does_not(subject: Subject, empty
     assert 0.5 < metrics["localization/center/auroc"] < metrics["localization/edge_density/auroc"]
 
 
-def test_student_and_teacher_are_measured_apart(subject: Subject) -> None:
+def test_student_and_teacher_are_measured_apart(context: EvaluationContext) -> None:
     """The average is a copy of the student until it moves."""
-    metrics = Localization(images=40)(subject)
+    metrics = Localization(images=40)(context)
     for name in OF_A_MODEL:
         assert metrics[f"localization/student/{name}/auroc"] == metrics[f"localization/teacher/{name}/auroc"]
-    subject.model.init_weights(torch.Generator().manual_seed(5))
-    changed = Localization(images=40)(subject)
+    context.model.init_weights(torch.Generator().manual_seed(5))
+    changed = Localization(images=40)(context)
     for name in OF_A_MODEL:
         assert changed[f"localization/teacher/{name}/auroc"] == metrics[f"localization/teacher/{name}/auroc"]
         assert changed[f"localization/student/{name}/auroc"] != metrics[f"localization/student/{name}/auroc"]
 
 
-def test_what_a_model_does_not_have_is_not_measured(subject: Subject) -> None:
-    teacher = MovingAverageTeacher(subject.model, subject.target, average=False)
-    subject = replace(subject, teacher=teacher)
-    assert Localization(images=10)(subject).keys() == names(
+def test_what_a_model_does_not_have_is_not_measured(context: EvaluationContext) -> None:
+    teacher = EMATeacher(context.model, context.target, average=False)
+    context = replace(context, teacher=teacher)
+    assert Localization(images=10)(context).keys() == names(
         *(f"student/{name}" for name in OF_A_MODEL), "edge_density", "center", "random"
     )
-    subject.model.loss_predictor = None
-    assert Localization(images=10)(subject).keys() == names(
+    context.model.loss_predictor = None
+    assert Localization(images=10)(context).keys() == names(
         "student/true_loss", "student/attention", "edge_density", "center", "random"
     )
 
 
-def test_repeats_and_leaves_everything_as_it_was(subject: Subject) -> None:
-    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in subject.model.state_dict().items()}
+def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext) -> None:
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
     evaluation = Localization(images=30)
-    evaluation.check(subject.source)
-    assert evaluation(subject) == evaluation(subject)
+    evaluation.check(context.source)
+    assert evaluation(context) == evaluation(context)
     assert torch.equal(torch.get_rng_state(), state)
-    assert subject.model.training
-    assert all(parameter.requires_grad for parameter in subject.model.encoder.parameters())
-    assert all(torch.equal(value, weights[name]) for name, value in subject.model.state_dict().items())
+    assert context.model.training
+    assert all(parameter.requires_grad for parameter in context.model.encoder.parameters())
+    assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
 
 
 def test_data_that_do_not_know_the_object_are_refused(tmp_path: Path) -> None:
@@ -127,9 +129,11 @@ def test_a_run_is_measured_at_its_end_with_edges_as_its_curriculum(
     hpm: Callable[..., int], tiny: Path, tmp_path: Path
 ) -> None:
     arguments = [
-        "Trainer.evaluations = [@Localization(), @Diagnostics()]", "Curriculum.difficulty = @EdgeDensity()",
-        "Trainer.epochs = 2", "Localization.images = 40",
-    ]  # fmt: skip
+        "Monitoring.evaluations = [@Localization(), @Diagnostics()]",
+        "Curriculum.difficulty = @EdgeDensity()",
+        "Schedule.epochs = 2",
+        "Localization.images = 40",
+    ]
     bindings = [word for binding in arguments for word in ("-b", binding)]
     assert hpm("pretrain", tiny, *bindings, "--output", tmp_path / "run") == 0
     metrics = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 
 from hpm.data import DigitScenes, TensorSplit
-from hpm.evaluation import LowShot, Subject
+from hpm.evaluation import EvaluationContext, LowShot
 from hpm.evaluation.base import half_interval
 from hpm.evaluation.low_shot import draw_labels
 
@@ -26,20 +26,20 @@ def test_a_fraction_is_each_class_s_share(source: DigitScenes) -> None:
     assert LowShot(fraction=0.001, **QUICK)._per_class(source) == [1] * 10
 
 
-def test_as_labels_where_classes_are_equal(subject: Subject) -> None:
+def test_as_labels_where_classes_are_equal(context: EvaluationContext) -> None:
     images = torch.randint(0, 256, (200, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
     class Even(DigitScenes):
         def train(self) -> TensorSplit:  # type: ignore[override]
             return TensorSplit(images, torch.arange(10).repeat(20))
 
-    even = dataclasses.replace(subject, source=Even(img_size=16, train_size=200, test_size=120))
+    even = dataclasses.replace(context, source=Even(img_size=16, train_size=200, test_size=120))
     settings = QUICK | {"draws": 1, "baselines": False}
     assert LowShot(fraction=0.1, **settings)(even) == LowShot(labels=20, **settings)(even)
 
 
-def test_the_interval_is_students(subject: Subject) -> None:
-    metrics = LowShot(labels=20, draws=3, **QUICK)(subject)
+def test_the_interval_is_students(context: EvaluationContext) -> None:
+    metrics = LowShot(labels=20, draws=3, **QUICK)(context)
     for name in ("pretrained", "scratch", "raw_pixels", "gain"):
         draws = [metrics[f"low_shot/{name}/draw{number}"] for number in range(3)]
         assert metrics[f"low_shot/{name}"] == pytest.approx(sum(draws) / 3)
@@ -50,7 +50,7 @@ def test_the_interval_is_students(subject: Subject) -> None:
     assert half_interval([0.5]) == 0.0
 
 
-def test_no_more_than_a_step_is_augmented_at_once(subject: Subject) -> None:
+def test_no_more_than_a_step_is_augmented_at_once(context: EvaluationContext) -> None:
     largest = 0
 
     class Watched(TensorSplit):
@@ -66,7 +66,7 @@ def test_no_more_than_a_step_is_augmented_at_once(subject: Subject) -> None:
         def train(self) -> TensorSplit:  # type: ignore[override]
             return split
 
-    watching = dataclasses.replace(subject, source=Watching(img_size=16, train_size=100, test_size=120))
+    watching = dataclasses.replace(context, source=Watching(img_size=16, train_size=100, test_size=120))
     LowShot(labels=100, draws=1, baselines=False, **QUICK)(watching)
     assert largest == QUICK["batch_size"]
 

@@ -10,19 +10,34 @@ import pytest
 import torch
 from forks import Forks
 
-from hpm.distributed import Processes
+from hpm.runtime.distributed import DistributedContext
 
 Hpm = Callable[..., int]
 PROTOCOLS = ("knn", "linear", "finetune", "linear-mae", "low-shot", "agreement")
 # Nothing that each process draws for itself; the same micro-batches of 25 in one process as in two.
 BINDINGS = [
-    "KNN.test_images = 81", "KNN.baselines = True", "FineTune.epochs = 2", "FineTune.warmup_epochs = 0",
-    "FineTune.mixup = 0.0", "FineTune.cutmix = 0.0", "FineTune.erasing = 0.0", "FineTune.drop_path = 0.0",
-    "FineTune.blr = 5e-3", "FineTune.precision = 'fp32'", "FineTune.batch_size = 50", "LinearMAE.epochs = 2",
-    "LinearMAE.warmup_epochs = 0", "LinearMAE.batch_size = 50", "LinearMAE.optimizer = 'sgd'",
-    "LinearMAE.precision = 'fp32'", "LowShot.labels = 50", "LowShot.batch_size = 25", "LowShot.epochs = 2",
-    "LowShot.draws = 3", "Agreement.images = 20",
-]  # fmt: skip
+    "KNN.test_images = 81",
+    "KNN.baselines = True",
+    "FineTune.epochs = 2",
+    "FineTune.warmup_epochs = 0",
+    "FineTune.mixup = 0.0",
+    "FineTune.cutmix = 0.0",
+    "FineTune.erasing = 0.0",
+    "FineTune.drop_path = 0.0",
+    "FineTune.blr = 5e-3",
+    "FineTune.precision = 'fp32'",
+    "FineTune.batch_size = 50",
+    "LinearMAE.epochs = 2",
+    "LinearMAE.warmup_epochs = 0",
+    "LinearMAE.batch_size = 50",
+    "LinearMAE.optimizer = 'sgd'",
+    "LinearMAE.precision = 'fp32'",
+    "LowShot.labels = 50",
+    "LowShot.batch_size = 25",
+    "LowShot.epochs = 2",
+    "LowShot.draws = 3",
+    "Agreement.images = 20",
+]
 
 
 @pytest.fixture
@@ -30,13 +45,18 @@ def run(tiny: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tiny.parent)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-    assert hpm("pretrain", tiny, "--output", "run", "-b", "Trainer.epochs = 2") == 0
+    assert hpm("pretrain", tiny, "--output", "run", "-b", "Schedule.epochs = 2") == 0
     return Path("run")
 
 
 def words(run: Path, *bindings: str) -> list[str]:
-    return ["evaluate", str(run), "--protocol", ",".join(PROTOCOLS),
-            *(word for text in (*BINDINGS, *bindings) for word in ("-b", text))]  # fmt: skip
+    return [
+        "evaluate",
+        str(run),
+        "--protocol",
+        ",".join(PROTOCOLS),
+        *(word for text in (*BINDINGS, *bindings) for word in ("-b", text)),
+    ]
 
 
 def metrics(run: Path) -> dict[str, list[float]]:
@@ -64,9 +84,24 @@ def test_the_results_are_those_of_one_process(run: Path, hpm: Hpm, forks: Forks)
 
 
 def test_a_batch_that_cannot_be_shared_is_named(run: Path, forks: Forks) -> None:
-    ran = forks.run("hpm", "evaluate", run, "--protocol", "finetune", "-b", "FineTune.batch_size = 25", "-b",
-                    "FineTune.epochs = 2", "-b", "FineTune.warmup_epochs = 0", "-b", "FineTune.mixup = 0.0", "-b",
-                    "FineTune.cutmix = 0.0", processes=2)  # fmt: skip
+    ran = forks.run(
+        "hpm",
+        "evaluate",
+        run,
+        "--protocol",
+        "finetune",
+        "-b",
+        "FineTune.batch_size = 25",
+        "-b",
+        "FineTune.epochs = 2",
+        "-b",
+        "FineTune.warmup_epochs = 0",
+        "-b",
+        "FineTune.mixup = 0.0",
+        "-b",
+        "FineTune.cutmix = 0.0",
+        processes=2,
+    )
     assert ran.returncode != 0
     assert "FineTune.batch_size = 25 must be divisible by FineTune.accumulate = 1 times the number of" in ran.stderr
 
@@ -74,4 +109,4 @@ def test_a_batch_that_cannot_be_shared_is_named(run: Path, forks: Forks) -> None
 @pytest.mark.parametrize(("count", "world"), [(10, 3), (2, 4), (6, 2), (1, 1)])
 def test_every_row_has_one_owner(count: int, world: int) -> None:
     rows = torch.arange(count)
-    assert torch.cat([Processes(rank, world).share(rows) for rank in range(world)]).tolist() == rows.tolist()
+    assert torch.cat([DistributedContext(rank, world).share(rows) for rank in range(world)]).tolist() == rows.tolist()

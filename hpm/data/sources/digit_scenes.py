@@ -1,0 +1,217 @@
+"""Digit scenes: a data set with real ingredients that needs no download.
+
+Handwritten digits (scikit-learn's copy of the UCI "Optical recognition of handwritten digits") are drawn at a random
+place and size over random pieces of two photographs (scikit-learn's `china` and `flower`), among fragments of other
+digits, after MNIST-M (Ganin et al. 2016) and cluttered MNIST (Mnih et al. 2014). A digit stands in front: fragments
+keep clear of its strokes. The patches that tell the class are known exactly, so a difficulty estimator can be held
+against them.
+
+Shape suffixes: N images, K images or digits of a split, G grid cells, S side in pixels, L patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from curriculum.noise import hash_words
+from hpm.data.crops import resample
+from hpm.data.sources.base import ImageSource, Split, TensorSplit
+from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
+
+# Larger splits are rendered batch by batch.
+MEMORY_LIMIT = 1 << 30
+
+_PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
+_MIN_SHARE = 0.1  # of a patch's pixels that must be strokes
+_TRAIN_STREAM, _TEST_STREAM = 1, 2
+_TEST_EVERY = 4  # one of so many digits of each class goes to the test split
+_TRAIN_SPAN, _TEST_SPAN = (1 / 3, 1.0), (0.0, 1 / 3)  # of the photographs' width
+
+
+class SceneSplit(Split):
+    """Scenes of one split, held in memory up to `MEMORY_LIMIT` bytes, else rendered when asked for.
+
+    Args:
+        renderer: draws the scenes.
+        classes_K: int64 [K], the class of each of the renderer's digits.
+        size: how many scenes.
+    """
+
+    def __init__(self, *, renderer: SceneRenderer, classes_K: Tensor, size: int) -> None:
+        self.renderer = renderer
+        self.side = renderer.photographs.size
+        chunks = torch.arange(size).split(max(1, _PIXELS_AT_ONCE // self.side**2))
+        self.labels: Tensor = torch.cat([classes_K[renderer.digits(chunk)] for chunk in chunks])
+        fits = size * 3 * self.side**2 <= MEMORY_LIMIT
+        self._images_KCSS = self._render(chunks, size) if fits else None
+
+    def _render(self, chunks: Sequence[Tensor], size: int) -> Tensor:
+        images_KCSS = torch.empty(size, 3, self.side, self.side, dtype=torch.uint8)
+        threads = torch.get_num_threads()
+        # Many small operations: where the cores are shared, threads that wait for each other make it ten times slower.
+        torch.set_num_threads(1)
+        try:
+            for chunk in chunks:
+                images_KCSS[chunk[0] : chunk[-1] + 1] = self.renderer.render(chunk)
+        finally:
+            torch.set_num_threads(threads)
+        return images_KCSS
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sizes(self, indices_N: Tensor) -> Tensor:
+        """Int64 [N, 2], all the same."""
+        return torch.tensor([self.side, self.side]).expand(len(indices_N), 2)
+
+    def images(self, indices_N: Tensor) -> Tensor:
+        """Whole scenes, uint8 [N, 3, S, S]."""
+        return self.renderer.render(indices_N) if self._images_KCSS is None else self._images_KCSS[indices_N]
+
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+        """Float32 [N, 3, size, size] in [0, 255]."""
+        return resample(self.images(indices_N), boxes_N4, flips_N, size)
+
+    def to(self, device: torch.device) -> Split:
+        """The scenes on another device where they are held in memory; else the split itself."""
+        if device == self.device or self._images_KCSS is None:
+            return self
+        return TensorSplit(self._images_KCSS.to(device), self.labels)
+
+
+class DigitScenes(ImageSource):
+    """Digits over photographs, among fragments of other digits. The label is the digit.
+
+    The splits share no digit and no part of the photographs.
+
+    Args:
+        img_size: S, side of a scene in pixels. Default 32.
+        train_size: scenes of the training split. Default 20000.
+        test_size: scenes of the test split. Default 4000.
+        clutter: fragments of other digits in each scene. Default 1.
+        min_scale: smallest side of a digit relative to the scene's. Default 0.7.
+        max_scale: largest. Default 0.95.
+        background: strength of the photograph, from 0 (white digits on black) to 1 (no digits). Default 0.3.
+        seed: of the scenes. Default 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 32,
+        train_size: int = 20_000,
+        test_size: int = 4_000,
+        clutter: int = 1,
+        min_scale: float = 0.7,
+        max_scale: float = 0.95,
+        background: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        if img_size < 8:
+            raise ValueError(f"DigitScenes.img_size = {img_size} must be at least 8 pixels")
+        if train_size < 1:
+            raise ValueError(f"DigitScenes.train_size = {train_size} must be positive")
+        if test_size < 1:
+            raise ValueError(f"DigitScenes.test_size = {test_size} must be positive")
+        if clutter < 0:
+            raise ValueError(f"DigitScenes.clutter = {clutter} must be a number of fragments, 0 or more")
+        if not 0.0 < min_scale <= 1.0:
+            raise ValueError(f"DigitScenes.min_scale = {min_scale} must lie above 0 and at most at 1")
+        if not min_scale <= max_scale <= 1.0:
+            raise ValueError(f"DigitScenes.max_scale = {max_scale} must lie between min_scale = {min_scale} and 1")
+        if not 0.0 <= background <= 1.0:
+            raise ValueError(f"DigitScenes.background = {background} must lie between 0 and 1")
+        super().__init__(
+            img_size=img_size,
+            in_chans=3,
+            # Of the default training split; constants, so that other settings are normalized alike.
+            mean=(0.293, 0.291, 0.275),
+            std=(0.280, 0.271, 0.275),
+            class_names=[str(digit) for digit in range(10)],
+        )
+        self.train_size = train_size
+        self.test_size = test_size
+        self.clutter = clutter
+        self.scales = (float(min_scale), float(max_scale))
+        self.background = float(background)
+        self.seed = seed
+
+    def train(self) -> SceneSplit:
+        """The training split."""
+        return self._train
+
+    def test(self) -> SceneSplit:
+        """The test split."""
+        return self._test
+
+    def digit_mask(self, split: SceneSplit, indices_N: Tensor) -> Tensor:
+        """Which pixels of the whole scene the digit's strokes cover, bool [N, S, S]."""
+        return split.renderer.strokes(indices_N)
+
+    def digit_patches(
+        self,
+        split: SceneSplit,
+        indices_N: Tensor,
+        *,
+        patch_size: int,
+        boxes_N4: Tensor,
+        flips_N: Tensor,
+    ) -> Tensor:
+        """Which patches of a crop hold the digit: those where its strokes cover a tenth of the pixels or more.
+
+        Args:
+            split: `train()` or `test()`.
+            indices_N: int64 [N], the scenes.
+            patch_size: side of a patch in pixels; divides `img_size`.
+            boxes_N4: float32 [N, 4], the crops, as in a batch.
+            flips_N: bool [N], whether they are mirrored.
+
+        Returns:
+            Bool [N, L], patches in raster order.
+        """
+        if patch_size < 1 or self.img_size % patch_size:
+            raise ValueError(f"patch_size = {patch_size} does not divide DigitScenes.img_size = {self.img_size}")
+        mask_N1SS = self.digit_mask(split, indices_N).unsqueeze(1).to(torch.uint8) * 255
+        stroke_N1SS = (resample(mask_N1SS, boxes_N4, flips_N, self.img_size) >= 127.5).float()
+        return torch.nn.functional.avg_pool2d(stroke_N1SS, patch_size).flatten(1) >= _MIN_SHARE
+
+    @cached_property
+    def _train(self) -> SceneSplit:
+        return self._split(_TRAIN_STREAM, self.train_size)
+
+    @cached_property
+    def _test(self) -> SceneSplit:
+        return self._split(_TEST_STREAM, self.test_size)
+
+    def _split(self, stream: int, size: int) -> SceneSplit:
+        from sklearn.datasets import load_digits, load_sample_images
+
+        digits = load_digits()
+        classes_K = torch.from_numpy(digits.target).long()
+        digits_KGG = torch.from_numpy(digits.images).double() / 16.0
+        chosen_K = in_test(classes_K) if stream == _TEST_STREAM else ~in_test(classes_K)
+        renderer = SceneRenderer(
+            digits_KGG=digits_KGG[chosen_K],
+            photographs=Photographs(
+                load_sample_images().images,
+                size=self.img_size,
+                span=_TEST_SPAN if stream == _TEST_STREAM else _TRAIN_SPAN,
+            ),
+            clutter=self.clutter,
+            scales=self.scales,
+            background=self.background,
+            seed=hash_words(self.seed, stream),
+        )
+        return SceneSplit(renderer=renderer, classes_K=classes_K[chosen_K], size=size)
+
+
+def in_test(classes_K: Tensor) -> Tensor:
+    """Every fourth digit of each class, bool [K]."""
+    chosen_K = torch.zeros(len(classes_K), dtype=torch.bool)
+    for label in range(10):
+        chosen_K[(classes_K == label).nonzero().flatten()[::_TEST_EVERY]] = True
+    return chosen_K

@@ -1,0 +1,1 @@
+"""Trained models, loaded for use rather than for training."""

@@ -1,0 +1,1 @@
+"""Masked image modelling methods: student, EMA teacher, curriculum, target and losses put together."""

@@ -1,0 +1,1 @@
+"""Students: encoders, what reconstructs, and what predicts the reconstruction's loss."""

@@ -1,0 +1,197 @@
+"""What all models of masked images have in common.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D encoder's width, P values of a patch's
+target.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from curriculum import Mask
+from hpm.models.encoder import Blocks, Encoder, LayerNorm, ViT
+from hpm.runtime.precision import full_precision
+
+
+class Output(NamedTuple):
+    """What the student says about the masked patches, in raster order."""
+
+    reconstruction_NMP: Tensor
+    predicted_loss_NM: Tensor | None
+
+
+class MaskedModel(nn.Module, ABC):
+    """A student: an encoder, something that reconstructs what was masked, and perhaps a loss predictor.
+
+    Attributes:
+        encoder: what is kept after pre-training.
+        mask_token: [1, 1, width], stands for a masked patch.
+        loss_predictor: None for a model without one.
+        mlp_ratio: of every block.
+    """
+
+    mlp_ratio: float
+    encoder: Encoder
+    mask_token: nn.Parameter
+    loss_predictor: nn.Module | None
+
+    @property
+    def img_size(self) -> int:
+        """Side of the square image in pixels."""
+        return self.encoder.img_size
+
+    @property
+    def patch_size(self) -> int:
+        """Side of the patches that are masked, in pixels."""
+        return self.encoder.patch_size
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the image."""
+        return self.encoder.in_chans
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.encoder.grid
+
+    @property
+    def num_patches(self) -> int:
+        """L."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_pixels(self) -> int:
+        """Pixels of a patch, patch_size^2 * in_chans."""
+        return self.patch_size**2 * self.in_chans
+
+    @property
+    def outputs(self) -> int:
+        """P, what is reconstructed of each patch; its pixels, until `set_outputs`."""
+        return self.reconstruction_head.out_features
+
+    @property
+    @abstractmethod
+    def reconstruction_head(self) -> nn.Linear:
+        """What gives the reconstruction's values."""
+
+    @abstractmethod
+    def set_outputs(self, outputs: int) -> None:
+        """Make the reconstruction's head give another number of values. Before the weights are initialized."""
+
+    @abstractmethod
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Initialize every parameter from the generator."""
+
+    @abstractmethod
+    def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
+        """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
+
+    @abstractmethod
+    def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        """[N, M, P]: the masked patches' reconstruction alone."""
+
+    @abstractmethod
+    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L]: the predicted loss of every patch of the full, unmasked image. Reconstructs nothing."""
+
+    @abstractmethod
+    def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
+        """(tokens, width) of every block that the student's pass runs; what it costs follows from them."""
+
+    @property
+    @abstractmethod
+    def head_widths(self) -> list[int]:
+        """What each head on the masked patches reads: the reconstruction's, and the loss predictor's."""
+
+    def unsupported_reason(self, capability: str) -> str | None:
+        """Why this model cannot be asked for a method of `curriculum.Teacher`, or None where it can."""
+        if capability == "predicted_loss" and self.loss_predictor is None:
+            return (
+                f"the model has no loss predictor: {type(self).__name__}.loss_predictor_depth is None; set it to a "
+                "number of blocks, or choose a difficulty that needs none"
+            )
+        if capability == "attention" and not hasattr(self.encoder, "attention"):
+            return (
+                f"{type(self.encoder).__name__} has no class token whose attention could be looked at; choose another "
+                "difficulty, or ViT as the encoder"
+            )
+        return None
+
+    def attention(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L]: the last block's attention from the class token to each patch; see `ViT.attention`."""
+        assert isinstance(self.encoder, ViT)
+        return self.encoder.attention(images_NCHW)
+
+    def features(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, D]: the encoder's patch tokens of the full image."""
+        return self.encoder(images_NCHW)[:, self.encoder.num_prefix_tokens :]
+
+    def blocks(self) -> list[nn.Module]:
+        """Every transformer block: the parts that are sharded one by one."""
+        others = (
+            module
+            for name, module in self.named_modules()
+            if isinstance(module, Blocks) and not name.startswith("encoder.")
+        )
+        return self.encoder.blocks_in_order() + [block for module in others for block in module]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: a third more computation, activations of one block at a time."""
+        self.encoder.set_grad_checkpointing(enable)
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.grad_checkpointing = enable
+
+    def set_residual_dtype(self, dtype: torch.dtype | None) -> None:
+        """What the tokens between the blocks are kept in, under autocast; None for float32, autocast's own choice."""
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.residual_dtype = dtype
+
+
+class Decoder(nn.Module):
+    """Transformer blocks, a norm and one linear head.
+
+    Args:
+        width: of the tokens.
+        depth: blocks.
+        num_heads: their heads.
+        mlp_ratio: hidden width of their feed-forward layers, relative to the width.
+        outputs: of the head.
+        full_precision_head: compute norm and head in float32 or better whatever the autocast. A predicted loss is
+            there to be compared with others, and bf16 ties many of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        outputs: int,
+        full_precision_head: bool = False,
+    ) -> None:
+        super().__init__()
+        self.full_precision_head = full_precision_head
+        self.blocks = Blocks(depth, width, num_heads, mlp_ratio)
+        self.norm = LayerNorm(width)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, tokens: Tensor, first: int) -> Tensor:
+        """Predictions for the tokens from position `first` on; of the others nothing is computed that none asks."""
+        return self.predict(self.blocks(tokens, first=first), 0)
+
+    def predict(self, hidden: Tensor, first: int) -> Tensor:
+        """The same, from what the blocks gave."""
+        if not self.full_precision_head:
+            return self.head(self.norm(hidden[:, first:]))
+        # The meta device, on which operations are counted, has no autocast.
+        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
+            return self.head(self.norm(full_precision(hidden[:, first:])))

@@ -1,0 +1,194 @@
+"""MaskedAutoencoder: MAE with a loss predictor beside the reconstructor, as HPM has it.
+
+The encoder sees the visible patches and a class token. Its output, projected to the decoders' width, is the shared
+input of two transformers: the reconstructor predicts the target of the masked patches, the loss predictor one scalar
+for each, how large the reconstruction's loss will be (HPM, arXiv 2304.05919). Without the loss predictor this is MAE
+(arXiv 2111.06377).
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, M masked, D encoder's width,
+W decoders' width, P values of a patch's target.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from curriculum import Mask
+from hpm.models.base import Decoder, MaskedModel, Output
+from hpm.models.encoder import ViT, require_patches, require_sizes, require_width
+from hpm.models.patches import sincos_positions
+
+
+class MaskedAutoencoder(MaskedModel):
+    """A masked autoencoder with a loss predictor beside the reconstructor. Defaults: HPM's ViT-B/16.
+
+    Args:
+        img_size: side of the square image in pixels.
+        patch_size: side of a square patch in pixels; divides `img_size`.
+        in_chans: channels of the image.
+        embed_dim: the encoder's width, a multiple of 4 and of `num_heads`.
+        depth: the encoder's blocks.
+        num_heads: its heads.
+        decoder_embed_dim: width of reconstructor and loss predictor, a multiple of 4 and of `decoder_num_heads`.
+        decoder_depth: the reconstructor's blocks.
+        decoder_num_heads: heads of both decoders.
+        loss_predictor_depth: the loss predictor's blocks; 0 for a head on the reconstructor's last block instead of a
+            second decoder; None for no loss predictor, which is plain MAE.
+        mlp_ratio: hidden width of the feed-forward layers, relative to the width.
+        blank_token: have a learned token that the encoder sees in the place of visible patches which
+            `Curriculum.blank_ratio` hides. It belongs to pre-training: an exported encoder is without it.
+    """
+
+    decoder_pos_embed: Tensor
+    encoder: ViT
+    loss_predictor: Decoder | None
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        decoder_embed_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_num_heads: int = 16,
+        loss_predictor_depth: int | None = 8,
+        mlp_ratio: float = 4.0,
+        blank_token: bool = False,
+    ) -> None:
+        super().__init__()
+        require_sizes(
+            "MaskedAutoencoder",
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            depth=depth,
+            num_heads=num_heads,
+            decoder_depth=decoder_depth,
+            decoder_num_heads=decoder_num_heads,
+        )
+        if loss_predictor_depth is not None and loss_predictor_depth < 0:
+            raise ValueError(
+                f"MaskedAutoencoder.loss_predictor_depth = {loss_predictor_depth} must be at least 1, or 0 for a head "
+                "on the reconstructor; None for no loss predictor"
+            )
+        require_patches("MaskedAutoencoder", img_size, patch_size)
+        require_width("MaskedAutoencoder", "embed_dim", embed_dim, num_heads)
+        require_width("MaskedAutoencoder", "decoder_embed_dim", decoder_embed_dim, decoder_num_heads)
+        self.mlp_ratio = mlp_ratio
+        self.encoder = ViT(
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+        )
+        self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if blank_token else None
+        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        self.register_buffer("decoder_pos_embed", sincos_positions(decoder_embed_dim, self.grid).unsqueeze(0))
+        decoder = partial(Decoder, width=decoder_embed_dim, num_heads=decoder_num_heads, mlp_ratio=mlp_ratio)
+        self.reconstructor = decoder(depth=decoder_depth, outputs=self.patch_pixels)
+        self.loss_predictor = None
+        if loss_predictor_depth is not None:
+            self.loss_predictor = decoder(depth=loss_predictor_depth, outputs=1, full_precision_head=True)
+        self.init_weights()
+
+    @property
+    def shares_decoder(self) -> bool:
+        """Whether the loss predictor is a head on the reconstructor's last block."""
+        return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
+
+    @property
+    def reconstruction_head(self) -> nn.Linear:
+        return self.reconstructor.head
+
+    def set_outputs(self, outputs: int) -> None:
+        if outputs != self.outputs:
+            self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
+
+    def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
+        tokens, width = 1 + self.num_patches - thrown, self.mask_token.shape[-1]
+        decoders = [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
+        return self.encoder.block_sizes(tokens - 1 - masked) + [
+            (tokens, width) for decoder in decoders for _ in decoder.blocks
+        ]
+
+    @property
+    def head_widths(self) -> list[int]:
+        return [self.mask_token.shape[-1]] * (1 if self.loss_predictor is None else 2)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """MAE's initialization: Xavier-uniform linears with zero bias, tokens N(0, 0.02^2), norms at identity.
+
+        The patch projection is initialized as a linear layer. HPM's published loss head has P outputs that are
+        averaged; ours is that average, one output, so its weights start as the row mean of a Xavier-uniform
+        [P, W] matrix: a Xavier-uniform head of one output would start some 44 times larger.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+        proj = self.encoder.patch_embed.proj
+        nn.init.xavier_uniform_(proj.weight.view(proj.weight.shape[0], -1), generator=generator)
+        nn.init.zeros_(proj.bias)
+        for token in (self.encoder.cls_token, self.mask_token):
+            nn.init.normal_(token, std=0.02, generator=generator)
+        if self.loss_predictor is not None:
+            weight = self.loss_predictor.head.weight
+            bound = math.sqrt(6 / (self.patch_pixels + weight.shape[1]))
+            rows = weight.new_empty(self.patch_pixels, weight.shape[1]).uniform_(-bound, bound, generator=generator)
+            weight.copy_(rows.mean(dim=0, keepdim=True))
+        if self.encoder_mask_token is not None:  # last, so that all others start as they would without it
+            nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
+
+    def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
+        tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
+        first = 1 + mask.num_visible
+        hidden = self.reconstructor.blocks(tokens, first=first)
+        reconstruction_NMP = self.reconstructor.predict(hidden, 0)
+        if self.loss_predictor is None:
+            return Output(reconstruction_NMP, None)
+        predicted_NM1 = self.loss_predictor(hidden, 0) if self.shares_decoder else self.loss_predictor(tokens, first)
+        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
+
+    def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        return self.reconstructor(
+            self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask), 1 + mask.num_visible
+        )
+
+    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
+        if self.loss_predictor is None:
+            raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
+        tokens = self._decoder_input(self.encoder(images_NCHW), None)
+        if self.shares_decoder:
+            return self.loss_predictor(self.reconstructor.blocks(tokens, first=1), 0).squeeze(-1)
+        return self.loss_predictor(tokens, 1).squeeze(-1)
+
+    def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:
+        """[N, 1 + L, W]: class token, visible patches, mask tokens, each with its position.
+
+        Attention does not care for order, so the tokens are not put back into raster order: the masked patches,
+        which alone are predicted, stay together at the end.
+        """
+        tokens = self.decoder_embed(latent)
+        if mask is None:
+            return tokens + self.decoder_pos_embed
+        pos_LW = self.decoder_pos_embed[0, 1:]
+        cls_token = tokens[:, :1] + self.decoder_pos_embed[:, :1]
+        visible_NVW = tokens[:, 1:] + pos_LW[mask.visible]
+        masked_NMW = self.mask_token + pos_LW[mask.masked]
+        return torch.cat([cls_token, visible_NVW, masked_NMW], dim=1)

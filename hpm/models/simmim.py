@@ -1,0 +1,113 @@
+"""SimMIM: masked patches stay in the image as mask tokens, and one linear head reconstructs them.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D encoder's width, P values of a patch's
+target.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from curriculum import Mask
+from hpm.models.base import Decoder, MaskedModel, Output
+from hpm.models.encoder import Encoder
+
+
+class LossPredictor(Decoder):
+    """Blocks, norm and head on the encoder's tokens."""
+
+    def forward(self, tokens: Tensor, first: int, mask: Mask | None = None) -> Tensor:
+        """Of the patches' tokens, which start at `first`: all, or those that `mask` masks."""
+        patches = self.blocks(tokens)[:, first:]
+        return self.predict(patches if mask is None else mask.gather_masked(patches), 0)
+
+
+class SimMIM(MaskedModel):
+    """Masked image modelling without a decoder (Xie et al. 2022, arXiv 2111.09886), with a loss predictor for HPM.
+
+    The encoder sees every patch, a mask token in the place of each that is hidden; a linear head on its tokens
+    reconstructs. The loss predictor is another head on the same tokens, or transformer blocks and a head. Patches
+    that a curriculum throws away, or blanks, are hidden, and not reconstructed. As published it masks 0.6 of cells of
+    32 pixels (`Cells`, or the cells of a `Swin`) and minimizes absolute errors (`Pixels.error = 'absolute'`).
+
+    Args:
+        encoder: a `ViT` or a `Swin`.
+        loss_predictor_depth: blocks of the loss predictor, of the encoder's width; 0 for a linear head alone; None
+            for no loss predictor.
+    """
+
+    def __init__(self, *, encoder: Encoder, loss_predictor_depth: int | None = 0) -> None:
+        super().__init__()
+        if not isinstance(encoder, Encoder):
+            raise ValueError(f"SimMIM.encoder must be an Encoder, @ViT() or @Swin(), got {encoder!r}")
+        if loss_predictor_depth is not None and loss_predictor_depth < 0:
+            raise ValueError(
+                f"SimMIM.loss_predictor_depth = {loss_predictor_depth} must be at least 0; None for no loss predictor"
+            )
+        self.encoder = encoder
+        self.mlp_ratio = encoder.mlp_ratio
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
+        self.head = nn.Linear(encoder.num_features, self.patch_pixels)
+        self.loss_predictor: LossPredictor | None = None
+        if loss_predictor_depth is not None:
+            self.loss_predictor = LossPredictor(
+                width=encoder.num_features,
+                depth=loss_predictor_depth,
+                num_heads=encoder.num_heads,
+                mlp_ratio=encoder.mlp_ratio,
+                outputs=1,
+                full_precision_head=True,
+            )
+        self.init_weights()
+
+    @property
+    def reconstruction_head(self) -> nn.Linear:
+        return self.head
+
+    def set_outputs(self, outputs: int) -> None:
+        if outputs != self.outputs:
+            self.head = nn.Linear(self.head.in_features, outputs)
+
+    def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
+        depth = 0 if self.loss_predictor is None else len(self.loss_predictor.blocks)
+        tokens = self.encoder.num_prefix_tokens + self.num_patches
+        return self.encoder.block_sizes(self.num_patches) + [(tokens, self.encoder.num_features)] * depth
+
+    @property
+    def head_widths(self) -> list[int]:
+        return [self.encoder.num_features] * (1 if self.loss_predictor is None else 2)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """SimMIM's initialization: a normal distribution of deviation 0.02, cut at two of them; biases 0, norms at
+        identity, layer scale at its own start.
+        """
+        for name, parameter in self.named_parameters():
+            kind = name.rpartition(".")[2]
+            if kind == "gamma":  # layer scale, timm's name
+                nn.init.constant_(parameter, getattr(self.encoder, "init_values", None) or 1.0)
+            elif parameter.ndim >= 2:
+                nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04, generator=generator)
+            else:
+                nn.init.constant_(parameter, 1.0 if kind == "weight" else 0.0)
+
+    def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
+        tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+        reconstruction_NMP = self.head(self._masked(tokens, mask))
+        if self.loss_predictor is None:
+            return Output(reconstruction_NMP, None)
+        return Output(reconstruction_NMP, self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1))
+
+    def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+        return self.head(self._masked(tokens, mask))
+
+    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
+        if self.loss_predictor is None:
+            raise ValueError("this model has no loss predictor; set SimMIM.loss_predictor_depth")
+        return self.loss_predictor(self.encoder(images_NCHW), self.encoder.num_prefix_tokens).squeeze(-1)
+
+    def _masked(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """[N, M, D]: the masked patches' tokens."""
+        return mask.gather_masked(tokens[:, self.encoder.num_prefix_tokens :])

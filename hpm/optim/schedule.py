@@ -1,0 +1,99 @@
+"""Schedule: how long and how fast something is trained, as MAE and HPM train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from curriculum.validation import require_at_least, require_positive
+from hpm.optim.clock import Clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Epochs, batches and the learning rate. The names of MAE's options mean what they mean there.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images of a step, over all processes and micro-batches; an incomplete last batch is dropped.
+        accumulate: micro-batches into which each process cuts its share of a batch, one after the other.
+        blr: base learning rate; the learning rate is `blr * batch_size / 256`.
+        min_lr: learning rate at the end of the cosine.
+        warmup_epochs: epochs of linear warm-up, fractions allowed.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    owner: ClassVar[str] = "Schedule"  # whose settings these are, for errors
+
+    epochs: int = 200
+    batch_size: int = 256
+    accumulate: int = 1
+    blr: float = 1.5e-4
+    min_lr: float = 0.0
+    warmup_epochs: float = 40
+
+    def __post_init__(self) -> None:
+        owner = self.owner
+        require_at_least(owner, 1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
+        require_positive(owner, blr=self.blr)
+        require_at_least(owner, 0, min_lr=self.min_lr)
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"{owner}.warmup_epochs = {self.warmup_epochs} must lie in [0, {owner}.epochs = {self.epochs})"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"{owner}.batch_size = {self.batch_size} must be divisible by {owner}.accumulate = {self.accumulate}"
+            )
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate, by the effective batch: `blr * batch_size / 256`."""
+        return self.blr * self.batch_size / 256
+
+    def learning_rate(self, clock: Clock) -> float:
+        """Linear warm-up, then half a cosine to `min_lr`, at every iteration.
+
+        With e the fractional epoch, W the warm-up and T the run: `lr * e / W` for e < W, else
+        `min_lr + (lr - min_lr) * (1 + cos(pi * (e - W) / (T - W))) / 2`.
+        """
+        e = clock.fractional_epoch
+        if e < self.warmup_epochs:
+            return self.lr * e / self.warmup_epochs
+        angle = math.pi * (e - self.warmup_epochs) / (clock.epochs - self.warmup_epochs)
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(angle))
+
+    def clock(self, images: int) -> Clock:
+        """The run's clock at its start.
+
+        Args:
+            images: of the training set.
+
+        Raises:
+            ValueError: if these are fewer than a batch.
+        """
+        if self.batch_size > images:
+            raise ValueError(
+                f"{self.owner}.batch_size = {self.batch_size} must be 1 to {images}, the number of training images"
+            )
+        return Clock(0, images // self.batch_size, self.epochs)
+
+    def micro_batch_size(self, world_size: int) -> int:
+        """Images that a process computes at a time.
+
+        Args:
+            world_size: processes that share a batch.
+
+        Raises:
+            ValueError: where they cannot share it evenly.
+        """
+        size, rest = divmod(self.batch_size, self.accumulate * world_size)
+        if rest:
+            raise ValueError(
+                f"{self.owner}.batch_size = {self.batch_size} must be divisible by {self.owner}.accumulate = "
+                f"{self.accumulate} times the number of processes, {world_size}"
+            )
+        return size

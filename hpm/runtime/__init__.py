@@ -1,0 +1,1 @@
+"""What lies below training: devices, precision, processes, signals and files."""

@@ -1,0 +1,114 @@
+"""Passes recorded once as CUDA graphs and replayed in every step, so that the host launches one graph for hundreds of
+kernels.
+
+A host that is slow, a model that is small or a batch that is small leaves a GPU waiting for launches; a graph does
+not. It replays the kernels of the passes it recorded, on the same memory, which it keeps; all graphs of a process
+share theirs: their steps take turns. Recording comes before training, since no other thread may ask CUDA for memory
+meanwhile, as a loader's does.
+
+Shape suffixes: N images, L patches, V visible, M masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_WARM_UP = 3  # passes before recording, which compile, choose kernels and fill caches
+_pools: dict[torch.device, Any] = {}
+
+
+def _pool(device: torch.device) -> Any:
+    """The memory that all graphs of a device share."""
+    if device not in _pools:
+        _pools[device] = torch.cuda.graph_pool_handle()
+    return _pools[device]
+
+
+class GraphedStudent:
+    """The student's pass and its backward pass, recorded when this is made; every batch must be of the samples' shape.
+
+    Takes what `StudentPass` takes, of which neither a target nor blanked patches may be given.
+
+    Args:
+        student_pass: a `StudentPass`; its blocks may be compiled.
+        samples: images, visible and masked patches of a batch.
+    """
+
+    def __init__(self, student_pass: nn.Module, samples: tuple[Tensor, Tensor, Tensor]) -> None:
+        recorded: Any = torch.cuda.make_graphed_callables(
+            _Outputs(student_pass),
+            samples,
+            num_warmup_iters=_WARM_UP,
+            allow_unused_input=True,
+            pool=_pool(samples[0].device),
+        )
+        self._replay: Callable[..., tuple[Tensor, ...]] = recorded
+
+    def __call__(
+        self,
+        images_NCHW: Tensor,
+        visible_NV: Tensor,
+        masked_NM: Tensor,
+        target_NMP: Tensor | None = None,
+        blanked_NV: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        if target_NMP is not None or blanked_NV is not None:
+            raise ValueError("a recorded pass takes images and masks alone, neither a target nor blanked patches")
+        # Copies, since the next step writes over what a graph gives; and to autograd, whatever it gives has a gradient.
+        outputs = [x.clone() for x in self._replay(images_NCHW, visible_NV, masked_NM)]
+        if len(outputs) == 2:
+            return outputs[0], None, None, None, outputs[1].detach()
+        reconstruction, total, count, predicted_NM, true_NM = outputs
+        return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach()
+
+
+class _Outputs(nn.Module):
+    """The tensors that a pass gives, without the places where a student without loss predictor has none."""
+
+    def __init__(self, student_pass: nn.Module) -> None:
+        super().__init__()
+        self.student_pass = student_pass
+
+    def forward(self, images_NCHW: Tensor, visible_NV: Tensor, masked_NM: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.student_pass(images_NCHW, visible_NV, masked_NM, None)
+        return tuple(x for x in outputs if x is not None)
+
+
+class GraphedScores:
+    """A function of images that needs no gradient, recorded when this is made.
+
+    Images of another shape than the sample, and those of evaluations, which compute without TF32, are given to the
+    function itself.
+
+    Args:
+        score: images [N, C, H, W] to scores [N, L].
+        sample: images of a training step.
+    """
+
+    @torch.no_grad()
+    def __init__(self, score: Callable[[Tensor], Tensor], sample_NCHW: Tensor) -> None:
+        self.score = score
+        self._images_NCHW = sample_NCHW.clone()
+        self._precision = torch.get_float32_matmul_precision()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                score(self._images_NCHW)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=_pool(sample_NCHW.device)):
+            self._scores_NL = score(self._images_NCHW)
+
+    @torch.no_grad()
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
+        same = torch.get_float32_matmul_precision() == self._precision
+        if not same or images_NCHW.shape != self._images_NCHW.shape:
+            return self.score(images_NCHW)
+        self._images_NCHW.copy_(images_NCHW)
+        self._graph.replay()
+        return self._scores_NL.clone()  # the next step writes over it

@@ -1,0 +1,1 @@
+"""The training of a method: settings, trainer, loop, optimizer step."""

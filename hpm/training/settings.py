@@ -1,0 +1,119 @@
+"""What a `Trainer` is put together from: small groups of settings that check themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from curriculum.validation import require_at_least, require_in, require_instance
+from hpm.evaluation import Evaluation
+from hpm.tracking.mlflow import MLflowTracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """AdamW, and what happens to gradients that are large or not finite.
+
+    Args:
+        weight_decay: AdamW's, on parameters of two or more dimensions.
+        betas: AdamW's.
+        clip_grad: largest norm of the gradient; None for no limit.
+        max_skipped: steps in a row that may be skipped because their gradient is not finite.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_grad: float | None = None
+    max_skipped: int = 20
+
+    def __post_init__(self) -> None:
+        require_at_least("Optimization", 0, weight_decay=self.weight_decay)
+        require_in("Optimization", "[0, 1)", **{f"betas[{place}]": beta for place, beta in enumerate(self.betas)})
+        if self.clip_grad is not None and not self.clip_grad > 0:
+            raise ValueError(f"Optimization.clip_grad = {self.clip_grad} must be positive; None for no limit")
+        require_at_least("Optimization", 1, max_skipped=self.max_skipped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How training images are read. Changes nothing but speed.
+
+    Args:
+        num_workers: loader processes beside each training process.
+        gpu_decode: loader processes only read JPEGs, and the CUDA device decodes them (nvJPEG): for data whose decoding
+            cannot keep up with training. Pixels differ slightly from those that loader processes decode.
+        max_unreadable: share of the training images that may be unreadable; others stand in for them.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    num_workers: int = 0
+    gpu_decode: bool = False
+    max_unreadable: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_at_least("Loading", 0, num_workers=self.num_workers)
+        require_in("Loading", "[0, 1)", max_unreadable=self.max_unreadable)
+        if self.gpu_decode and self.num_workers == 0:
+            raise ValueError(
+                "Loading.gpu_decode = True needs processes that read the files: set Loading.num_workers to 1 or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpointing:
+    """When checkpoints are written, and which are kept.
+
+    Args:
+        every: steps between checkpoints; one is written at the end as well.
+        keep: how many of the newest are kept.
+        keep_every: steps between checkpoints that are kept for good, a multiple of `every`; 0 for none.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    every: int = 500
+    keep: int = 2
+    keep_every: int = 0
+
+    def __post_init__(self) -> None:
+        require_at_least("Checkpointing", 1, every=self.every, keep=self.keep)
+        require_at_least("Checkpointing", 0, keep_every=self.keep_every)
+        if self.keep_every % self.every:
+            raise ValueError(
+                f"Checkpointing.keep_every = {self.keep_every} must be a multiple of Checkpointing.every = {self.every}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitoring:
+    """What is measured of a run, when, and where it is copied to.
+
+    Args:
+        log_every: steps between rows of metrics.
+        probe_every: epochs between probes, each with a picture; 0 for none.
+        probes: cheap evaluations during training.
+        evaluations: evaluations at the end.
+        tracker: where metrics are copied to; None for nowhere.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    log_every: int = 20
+    probe_every: int = 0
+    probes: Sequence[Evaluation] = ()
+    evaluations: Sequence[Evaluation] = ()
+    tracker: MLflowTracker | None = None
+
+    def __post_init__(self) -> None:
+        require_at_least("Monitoring", 1, log_every=self.log_every)
+        require_at_least("Monitoring", 0, probe_every=self.probe_every)
+        for name in ("probes", "evaluations"):
+            for evaluation in getattr(self, name):
+                require_instance("Monitoring", Evaluation, **{name: evaluation})

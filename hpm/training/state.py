@@ -1,0 +1,81 @@
+"""What a checkpoint holds of a run: everything that a step changes, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpm.errors import UserError
+from hpm.runs.checkpoint import Checkpoint
+from hpm.runtime.distributed import copy_into
+from hpm.training.step import TrainingStep
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
+    """The tensors themselves: student, teacher, optimizers' moments by parameter, what the curriculum keeps, tally."""
+    method, optimizer = step.method, step.optimizer
+    tensors = {f"student.{name}": tensor for name, tensor in method.student.state_dict().items()}
+    if method.teacher.average:
+        tensors |= {f"teacher.{name}": tensor for name, tensor in method.teacher.model.state_dict().items()}
+    for name, parameter in method.student.named_parameters():
+        for key, tensor in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = tensor
+    difficulty = step.method.curriculum.difficulty
+    if difficulty.module is not None:
+        tensors |= {f"curriculum.{name}": tensor for name, tensor in difficulty.module.state_dict().items()}
+    if step.masker is not None:
+        for name, parameter in step.masker.module.named_parameters():
+            for key, tensor in step.masker.optimizer.state.get(parameter, {}).items():
+                tensors[f"masker.{name}.{key}"] = tensor
+    return tensors | {"tally": step.tally.sums}
+
+
+def values_of(step: TrainingStep) -> dict[str, Any]:
+    """The numbers: what the curriculum observed, and the gradient scaler's state."""
+    return {
+        "curriculum": step.method.curriculum.state_dict(),
+        "scaler": None if step.scaler is None else step.scaler.state_dict(),
+    }
+
+
+@torch.no_grad()
+def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
+    """Put everything back, whatever the number of processes that saved it.
+
+    Raises:
+        UserError: if it is the checkpoint of another model.
+    """
+    _start_moments(step, checkpoint)
+    saved, wanted = set(checkpoint.names()), tensors_of(step)
+    if saved != wanted.keys():
+        odd = sorted(saved ^ wanted.keys())[0]
+        raise UserError(f"{checkpoint.path} is of another model: {odd} is only {'there' if odd in saved else 'here'}")
+    for name, tensor in wanted.items():
+        value = checkpoint.tensor(name)
+        if value.shape != tensor.shape:
+            raise UserError(
+                f"{checkpoint.path} is of another model: {name} is {list(value.shape)}, not {list(tensor.shape)}"
+            )
+        copy_into(tensor, value)
+    step.method.curriculum.load_state_dict(checkpoint.values["curriculum"])
+    if step.scaler is not None:
+        step.scaler.load_state_dict(checkpoint.values["scaler"])
+
+
+def _start_moments(step: TrainingStep, checkpoint: Checkpoint) -> None:
+    """AdamW makes its moments at its first step; a checkpoint from before that has none."""
+    saved = set(checkpoint.names())
+    of: list[tuple[str, nn.Module, torch.optim.Optimizer]] = [("optimizer", step.method.student, step.optimizer)]
+    if step.masker is not None:
+        of.append(("masker", step.masker.module, step.masker.optimizer))
+    for prefix, module, optimizer in of:
+        for name, parameter in module.named_parameters():
+            if f"{prefix}.{name}.step" in saved:
+                optimizer.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    **{moment: torch.zeros_like(parameter) for moment in _MOMENTS},
+                }

@@ -1,0 +1,90 @@
+"""How all pictures look: sizes, colors that the color-blind tell apart and that survive a gray print, and writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
+
+from hpm.errors import UserError
+
+MAP = "viridis"
+DARK, BLUE, ORANGE, GREEN, LIGHT = "#222222", "#0072B2", "#D55E00", "#009E73", "#D9D9D9"  # Okabe and Ito's, and grays
+TITLE = 12
+TEXT = 10
+SMALL = 9
+_DPI = 150
+
+Place = tuple[float, float, float, float]  # left, right, bottom, top
+
+
+def side_by_side() -> ConstrainedLayoutEngine:
+    """The layout of images in rows and columns: little space between them."""
+    return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+
+
+def show_pixels(axis: Axes, pixels_CSS: Tensor, place: Place | None = None) -> None:
+    """An image in [0, 1]; of fewer than three channels the first, in gray. At a place of an axis that it shares."""
+    pixels = pixels_CSS.detach().cpu().float()
+    shown: np.ndarray = pixels[0].numpy() if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).numpy()
+    axis.imshow(shown, vmin=0, vmax=1, cmap="gray", interpolation="nearest", extent=place)
+
+
+def show_map(axis: Axes, scores_L: Tensor, grid: tuple[int, int], place: Place | None = None) -> None:
+    """Scores of an image's patches, from its lowest (dark) to its highest (bright); unscored ones stay white."""
+    scores = scores_L.detach().cpu().float().reshape(grid).numpy()
+    axis.imshow(scores, cmap=MAP, interpolation="nearest", extent=place)
+
+
+def add_scale(figure: Figure, place: SubplotSpec, *, wide: bool) -> None:
+    """The maps' color scale, lying in a row of its own; `wide` where there is room for three labels."""
+    bar = figure.colorbar(ScalarMappable(cmap=MAP), cax=figure.add_subplot(place), orientation="horizontal")
+    bar.outline.set_visible(False)
+    labels = ["lowest patch", "in each map", "highest patch"] if wide else ["lowest patch", "highest patch"]
+    bar.set_ticks([0, 0.5, 1] if wide else [0, 1], labels=labels)
+    bar.ax.tick_params(length=0, labelsize=SMALL, labelcolor=DARK)
+    first, *_, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
+
+
+def frameless(axis: Axes) -> None:
+    """No ticks and no frame; labels stay."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def check_name(path: Path) -> None:
+    """Find out before the work whether a picture can have this name.
+
+    Raises:
+        UserError: if it is not a PNG's, or its folder is missing.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path} is no name of a PNG picture; let it end in .png")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all.
+
+    Raises:
+        UserError: see `check_name`.
+        OSError: if the disk refuses it.
+    """
+    check_name(path)
+    FigureCanvasAgg(figure)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=_DPI, format="png", facecolor="white")
+    partial.replace(path)
+    return path

@@ -1,0 +1,117 @@
+"""The picture of a curriculum: what was masked when, and how losses and prediction fared meanwhile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from hpm.visualization import style
+
+_WIDTH, _PANEL = 7.0, 1.45  # inches
+_SETTLED = 0.03  # of the run: before that losses fall from far above, and would flatten all that follows
+
+
+def draw_timeline(rows: Sequence[Mapping[str, Any]], following: str | None, path: Path) -> Path:
+    """Panels over epochs: the mask's shares, the losses, and how often the loss predictor orders patches rightly.
+
+    Args:
+        rows: of metrics.jsonl, those of training.
+        following: "hard" or "easy", the patches of which alpha is the share; None where it is no share.
+        path: of the PNG.
+    """
+    epochs = _values(rows, "epoch")
+    curves = {
+        name: values
+        for name in ("reconstruction_loss", "prediction_loss", "prediction_accuracy")
+        if np.isfinite(values := _values(rows, name)).any()
+    }
+    count = 1 + len(curves)
+    figure = Figure(figsize=(_WIDTH, _PANEL * count + 0.5), layout="constrained")
+    axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_shares(axes[0], epochs, _values(rows, "alpha"), following)
+    for axis, (name, values) in zip(axes[1:], curves.items(), strict=True):
+        _draw_curve(axis, name, epochs, values)
+    axes[-1].set_xlabel("epoch", fontsize=style.TEXT, color=style.DARK)
+    axes[-1].set_xlim(0, epochs[-1])
+    figure.align_ylabels(axes)
+    return style.save(figure, path)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """NaN where a row does not have it: an interval of skipped steps."""
+    return np.array([float(value) if (value := row.get(name)) is not None else math.nan for row in rows])
+
+
+def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:
+    """The mask as a band of patches by difficulty, below alpha, under one of random patches."""
+    _prepare(axis, "share of the mask")
+    # A row tells of the interval before it; where that began in another epoch, of the part in this one.
+    epochs, alpha = np.concatenate([[0.0], epochs]), np.concatenate([alpha[:1], alpha])
+    epochs = np.append(np.maximum(epochs[:-1], np.ceil(epochs[1:]) - 1), epochs[-1])
+    share = alpha if following else np.zeros_like(alpha)
+    axis.fill_between(epochs, share, 1, step="pre", color=style.LIGHT, linewidth=0)
+    axis.fill_between(epochs, 0, share, step="pre", color=style.BLUE, linewidth=0)
+    if following:
+        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
+    axis.set_ylim(0, 1)
+    axis.set_yticks([0, 0.5, 1])
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _name_bands(axis, epochs, share, following)
+
+
+def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: str | None) -> None:
+    """Names where the bands are thickest, away from the frame."""
+    inner = slice(len(epochs) // 8, max(len(epochs) // 8 + 1, len(epochs) * 7 // 8))
+    for band, name, color in (
+        (share, f"{following} patches: alpha", "white"),
+        (1 - share, "random patches: 1 \N{MINUS SIGN} alpha", style.DARK),
+    ):
+        place = inner.start + int(np.argmax(band[inner]))
+        if band[place] > 0.12:  # room for a line of text
+            middle = share[place] / 2 if band is share else (1 + share[place]) / 2
+            side = "left" if place < len(epochs) / 3 else "right" if place > len(epochs) * 2 / 3 else "center"
+            name = name if following else "random patches"
+            axis.text(epochs[place], middle, name, ha=side, va="center", fontsize=style.TEXT, color=color)
+
+
+def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -> None:
+    settled = values[epochs >= epochs[0] + _SETTLED * (epochs[-1] - epochs[0])]
+    settled = settled[np.isfinite(settled)]
+    if name == "prediction_accuracy":
+        _prepare(axis, "prediction's\naccuracy")
+        axis.axhline(0.5, color=style.DARK, linewidth=1, linestyle=(0, (4, 3)))
+        axis.annotate(
+            "chance",
+            (1, 0.5),
+            (-4, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=style.SMALL,
+            color=style.DARK,
+        )
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_ylim(min(0.45, float(np.nanmin(values)) - 0.02), max(0.8, float(np.nanmax(values)) + 0.03))
+        color = style.GREEN
+    else:
+        _prepare(axis, name.replace("_", "\n"))
+        low, high = float(settled.min()), float(settled.max())
+        room = 0.08 * (high - low or 1)
+        axis.set_ylim(low - room, high + room)
+        color = style.ORANGE if name.startswith("prediction") else style.BLUE
+    axis.plot(epochs, values, color=color, linewidth=1.8)
+
+
+def _prepare(axis: Axes, label: str) -> None:
+    axis.set_ylabel(label, fontsize=style.TEXT, color=style.DARK)
+    axis.tick_params(labelsize=style.SMALL, colors=style.DARK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color=style.LIGHT, linewidth=0.6)
+    axis.set_axisbelow(True)

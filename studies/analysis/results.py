@@ -1,0 +1,136 @@
+"""What runs brought: read from Optuna's storage, where studies keep it, or from an experiment of MLflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from hpm.errors import UserError
+from hpm.tracking.mlflow import MLflowTracker
+
+Row = dict[str, Any]
+_NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One complete run.
+
+    Args:
+        source: the study or experiment it belongs to.
+        variant: what is compared.
+        seed: of the run.
+        metrics: final figures.
+        cost: "images", "training_seconds" and, where counted, "flops".
+        data: the data set.
+        device: what it was trained on.
+        commit: the source it was trained with.
+        folder: of the run, if it is on this machine.
+        setting: a search's parameters.
+        config: tells one configuration from another, seeds apart; "" where that is not known.
+    """
+
+    source: str
+    variant: str
+    seed: int
+    metrics: Mapping[str, float]
+    cost: Mapping[str, float]
+    data: str
+    device: str
+    commit: str
+    folder: Path | None = None
+    setting: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ""
+
+    def rows(self) -> list[Row]:
+        """What was measured during training; empty where the run's folder is elsewhere."""
+        path = None if self.folder is None else self.folder / "metrics.jsonl"
+        if path is None or not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def of_study(study: optuna.Study) -> list[Result]:
+    """The complete runs of a study, each once."""
+    found: dict[tuple[str, int], Result] = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        for kept in trial.user_attrs.get("results", []):
+            result = Result(
+                source=study.study_name,
+                variant=kept["variant"],
+                seed=kept["seed"],
+                metrics=kept["metrics"],
+                cost=kept["cost"],
+                data=kept["data"],
+                device=kept["device"],
+                commit=kept["commit"],
+                folder=Path(kept["folder"]),
+                setting=trial.params if "variant" not in trial.params else {},
+                config=kept.get("config", ""),
+            )
+            found.setdefault((result.variant, result.seed), result)
+    return list(found.values())
+
+
+def of_experiment(name: str, tracker: MLflowTracker) -> list[Result]:
+    """The complete runs of an MLflow experiment; a run's variant is its tag `variant`, else its curriculum.
+
+    Raises:
+        UserError: if the server has no such experiment, or cannot be reached.
+    """
+    try:
+        client = tracker.client()
+        experiment = client.get_experiment_by_name(name)
+        runs = _all_runs(client, experiment.experiment_id) if experiment is not None else []
+    except Exception as error:  # whatever a server says
+        raise UserError(f"MLflow at {tracker.where} cannot be read: {tracker.reason(error)}") from error
+    if experiment is None:
+        raise UserError(f"there is no study and, at {tracker.where}, no MLflow experiment {name!r}")
+    return [_of_run(name, run) for run in runs if "seed" in run.data.tags and run.info.status == "FINISHED"]
+
+
+def _all_runs(client: Any, experiment_id: str) -> list[Any]:
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def _of_run(experiment: str, run: Any) -> Result:
+    tags = run.data.tags
+    parameters = run.data.params
+    metrics = run.data.metrics
+    cost = {"training_seconds": metrics["seconds"]} if "seconds" in metrics else {}
+    steps = max((metric.step for metric in run.data._metric_objs if metric.key == "loss"), default=None)
+    if steps is not None and parameters.get("Schedule.batch_size", "").isdigit():
+        cost["images"] = steps * int(parameters["Schedule.batch_size"])
+    folder = Path(tags["folder"]) if "folder" in tags else None
+    return Result(
+        source=experiment,
+        variant=tags.get("variant") or tags.get("curriculum", "unknown"),
+        seed=int(tags["seed"]),
+        metrics={
+            name: value
+            for name, value in metrics.items()
+            if "/" in name and not name.startswith(_NOT_RESULTS)  # evaluations', not training's
+        },
+        cost=cost,
+        data=tags.get("data", "unknown"),
+        device=tags.get("device", "unknown"),
+        commit=tags.get("commit", "unknown"),
+        folder=folder if folder is not None and folder.is_dir() else None,
+    )
+
+
+def metrics_of(results: Sequence[Result]) -> list[str]:
+    """Every metric that some run has."""
+    return sorted({name for result in results for name in result.metrics})

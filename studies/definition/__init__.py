@@ -1,0 +1,1 @@
+"""What a study is: an ablation or a search, its space and baselines."""

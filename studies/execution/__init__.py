@@ -1,0 +1,1 @@
+"""How a study runs: launcher, workers, processes, storage."""
