@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, TrainingContext, Uniform
-from hpm.methods.ema_teacher import HorizonDecay
+from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
-from hpm.optim.schedule import build_adamw
+from hpm.optim.schedule import Schedule
 from hpm.planning import cost
-from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
+from hpm.runtime.settings import Runtime
 from hpm.targets import NormalizedPixels
-from hpm.training.compute import Compute
+from hpm.training.settings import Optimization
+from hpm.training.setup import build_training_step
 from hpm.training.step import TrainingStep
 
 _SMALL_DECODER: dict[str, Any] = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
@@ -107,8 +108,7 @@ def build_step(
 ) -> TrainingStep:
     """A contestant's optimizer step, put together as the trainer does it, from the weights of seed 0."""
     processes = processes or DistributedContext()
-    Compute(
-        device_type=device.type,
+    runtime = Runtime(
         precision=contestant.precision,
         compile=contestant.compile,
         compile_mode=contestant.mode,
@@ -116,31 +116,29 @@ def build_step(
         residual_precision=contestant.residual,
         teacher_precision=contestant.teacher,
         grad_checkpointing=grad_checkpointing,
-        processes=processes.world_size,
+        deterministic=deterministic,
     )
-    set_up(device, contestant.precision, deterministic=deterministic)
-    processes.connect(device)
+    runtime.check(
+        device_type=device.type, precision=contestant.precision, world_size=processes.world_size, accumulate=1
+    )
     method = build_method(contestant, model, **curriculum)
     student = method.student
-    student.set_residual_dtype(torch.bfloat16 if contestant.residual == "bf16" else None)
-    method.prepare(device, autocast=autocast_dtype(contestant.precision), seed=0, teacher_precision=contestant.teacher)
-    student.set_grad_checkpointing(grad_checkpointing)
-    setting: dict[str, Any] = {"num_images": 64 * batch_size, "steps_per_epoch": 64, "in_chans": 3, "seed": 0}
-    method.curriculum.prepare(
-        TrainingContext(**setting, patch_size=student.patch_size, grid=student.grid, device=device)
-    )
-    method.distribute(processes, sharding="none")
-    if contestant.compile:
-        method.compile(blocks=contestant.compile == "blocks", mode=contestant.mode)
-    if contestant.graphs:
-        method.record(batch_size)
-    return TrainingStep(
+    return build_training_step(
         method,
-        build_adamw(student, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95)),
+        schedule=Schedule(batch_size=batch_size),
+        optimization=Optimization(),
+        runtime=runtime,
+        context=TrainingContext(
+            num_images=64 * batch_size,
+            steps_per_epoch=64,
+            in_chans=3,
+            patch_size=student.patch_size,
+            grid=student.grid,
+            device=device,
+            seed=0,
+        ),
+        precision=contestant.precision,
         processes=processes,
-        seed=0,
-        batch_size=batch_size,
-        scaler=torch.amp.GradScaler(device.type) if contestant.precision == "fp16" else None,
     )
 
 

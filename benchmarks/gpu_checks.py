@@ -13,7 +13,8 @@ from machine import synchronize
 
 import curriculum
 from curriculum import Batch, Noise
-from hpm.runs.checkpoint import CheckpointWriter, load_newest
+from hpm.runs.checkpoint import load_newest
+from hpm.runs.checkpoint_writer import CheckpointWriter
 from hpm.runtime.distributed import DistributedContext
 from hpm.training import state
 from hpm.training.step import TrainingStep

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from hpm.evaluation import Localization
 from hpm.evaluation.base import half_interval
 from hpm.evaluation.localization import METRICS
-from hpm.inference.loading import load
+from hpm.inference.loading import load_model
 
 SETTINGS = [
     "Monitoring.evaluations = []",
@@ -50,7 +50,7 @@ def train(seed: int, folder: Path) -> Path:
 
 def evaluate(folder: Path, images: int) -> dict[str, float]:
     """A run's metrics: `object_share`, and `SCORES/METRIC` for all scores."""
-    metrics = Localization(images=images)(load(folder).context())
+    metrics = Localization(images=images)(load_model(folder).context())
     return {name.removeprefix("localization/"): value for name, value in metrics.items()}
 
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=Path("docs/images/localization.png"))
     options = parser.parse_args()
     runs = options.runs or [train(seed, options.output / f"seed-{seed}") for seed in range(options.seeds)]
-    images = min(options.images, len(load(runs[0]).trainer.source.test()))
+    images = min(options.images, len(load_model(runs[0]).source.test()))
     rows = [evaluate(folder, images) for folder in runs]
     scores = summarize(rows)
     draw(scores, options.plot, runs=len(runs), images=images)

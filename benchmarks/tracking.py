@@ -88,7 +88,7 @@ def main() -> None:
         trainer = config.build()
         tracker = trainer.tracker = TimedTracker(uri=uri, system_metrics=True)
         folder = RunFolder(Path(name, "run"))
-        folder.create(config.text(), config.operative_text())
+        folder.create(config.text(), config.operative_text(), trainer.manifest("tracking", {}))
         started = time.process_time()
         summary = trainer.fit(folder, Console(file=sys.stderr), name="tracking", parameters=config.parameters())
         processor = time.process_time() - started

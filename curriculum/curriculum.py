@@ -122,10 +122,17 @@ class Curriculum(Scheduled):
             raise ValueError(f"{name} gives alpha = {alpha} at progress {progress}; it must stay in [0, 1]")
         return alpha
 
-    def parts(self) -> list[str]:
+    def component_names(self) -> list[str]:
         """What it is made of, for people: the names of scheduler, difficulty and sampler, and "easiest"."""
         names = [type(part).__name__ for part in (self.scheduler, self.difficulty, self.sampler)]
         return names if self.polarity == "hardest" else [*names, self.polarity]
+
+    @property
+    def alpha_share_of(self) -> str | None:
+        """Which patches alpha is the mask's share of: "hard" or "easy"; None where it is no share of the mask."""
+        if not self.sampler.alpha_is_share:
+            return None
+        return "hard" if self.polarity == "hardest" else "easy"
 
     def mask_ratios(self) -> list[float]:
         """Every mask ratio that time or chance brings, as far as they alone decide."""

@@ -1,6 +1,6 @@
 """What a difficulty estimator may ask of a teacher.
 
-A protocol: `hpm.methods.ema_teacher.EMATeacher` implements it, and so may anything else. Each method is one forward
+A protocol: `hpm.methods.teacher.EMATeacher` implements it, and so may anything else. Each method is one forward
 pass of just the parts it needs, without gradients, so that a teacher computes only what somebody asks for.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.

@@ -37,6 +37,7 @@ def require_in(owner: str, interval: str, **settings: float | None) -> None:
     Args:
         owner: the part that the settings belong to.
         interval: as mathematics writes it, "[0, 1)".
+        **settings: the numbers, by name.
 
     Raises:
         ValueError: naming the setting.

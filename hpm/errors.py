@@ -1,20 +1,35 @@
-"""Errors that are told in a sentence, and the exit code of each."""
+"""Errors that end in one sentence for the user, and the exit code of each.
+
+`retryable` says whether the same command may succeed later, which a study's worker asks.
+"""
 
 
 class UserError(Exception):
     """Bad input: a binding, file or value. The command line prints the message alone and exits with code 2."""
 
+    retryable = False
+
+
+class RunInUseError(UserError):
+    """Another process is writing to the run's folder."""
+
+    retryable = True
+
 
 class MainProcessError(UserError):
-    """The main process found a mistake, and tells it."""
+    """The main process found a mistake, and reports it."""
 
 
 class TrainingError(Exception):
     """A run that cannot go on, e.g. because losses are no longer finite. Exits with code 3; checkpoints are kept."""
 
+    retryable = False
+
 
 class Interrupted(Exception):
     """A run that was told to stop by SIGTERM or SIGUSR1, and saved. Exits with code 75, "try again later"."""
+
+    retryable = True
 
 
 class Notice(UserWarning):

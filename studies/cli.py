@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpm.cli import notices_to, run_cli
+from hpm.cli import run_cli
 from hpm.errors import Interrupted, UserError
+from hpm.runtime.notices import notices_to
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -24,9 +24,11 @@ class Sampler(Scheduled, ABC):
 
     Attributes:
         reversible: whether negated scores mean what they should, for `Curriculum.polarity`.
+        alpha_is_share: whether alpha is the share of the mask that the hardest patches make up.
     """
 
     reversible: bool = True
+    alpha_is_share: bool = False
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         """Whether the keys depend on the difficulty at this alpha; where not, the teacher is not run."""

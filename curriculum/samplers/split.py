@@ -23,6 +23,8 @@ class Random(Sampler):
 class HardestFirst(Sampler):
     """HPM's split: the `int(M * alpha)` hardest patches, and the rest of the mask uniform over all others."""
 
+    alpha_is_share = True
+
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return count_hard(alpha, num_masked) > 0
 

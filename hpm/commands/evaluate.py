@@ -1,322 +1,51 @@
-"""`hpm evaluate`: protocols on a trained model, and where their results go.
-
-evaluation-PROTOCOL.json   beside checkpoints/ in the run's folder, or beside a published file: a list of entries, one
-                           for each (model, weights, configs, bindings, seeds)
-evaluation/                what long protocols need to go on after a kill; gone once they are done
-"""
+"""`hpm evaluate`: protocols on a trained model."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-import shutil
-import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from hpm import __version__
-from hpm.errors import UserError
-from hpm.evaluation import Evaluation
-from hpm.evaluation.base import half_interval
-from hpm.inference.loading import Loaded, check_weights, inference_bindings, load
-from hpm.runs.run_folder import RunFolder
-from hpm.runtime.distributed import DistributedContext
-from hpm.tracking.mlflow import MLflowTracker
-from hpm.tracking.outbox import TrackingState
-
-PROTOCOLS = {
-    "knn": "KNN",
-    "linear": "Linear",
-    "linear-mae": "LinearMAE",
-    "ridge": "Ridge",
-    "finetune": "FineTune",
-    "low-shot": "LowShot",
-    "agreement": "Agreement",
-    "diagnostics": "Diagnostics",
-    "localization": "Localization",
-}
-_SHARES = ("knn/", "linear/", "linear_mae/", "ridge/", "finetune/", "low_shot/")  # metrics that are accuracies
-_OF_A_DRAW = re.compile(r"/(draw\d+|interval)$")
-_WITHOUT_NUMBERS = (".num_workers",)  # bindings that change nothing but speed
-
-Entry = dict[str, Any]
+from hpm.commands._options import Bindings, ModelPath, Weights
 
 
-def evaluate(
-    path: Path,
-    console: Console,
-    *,
-    protocols: Sequence[str],
-    configs: Sequence[str] = (),
-    bindings: Sequence[str] = (),
-    weights: str = "student",
-    seeds: int | None = None,
-    processes: DistributedContext | None = None,
-) -> list[Entry]:
-    """Run protocols on a trained model, print a table, and keep the results.
+def command(
+    model: ModelPath,
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG...", help="For a published file its config; for any model the protocols'."),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="Of knn, linear, linear-mae, ridge, finetune, low-shot, agreement, diagnostics and localization."
+        ),
+    ] = "knn,linear",
+    weights: Weights = "student",
+    seeds: Annotated[int | None, typer.Option(help="Seeds to repeat with; for low-shot, draws of the labels.")] = None,
+    binding: Bindings = None,
+) -> None:
+    """Evaluate a trained model; results go to evaluation-PROTOCOL.json beside it, and to the run's entry in MLflow.
 
-    Args:
-        path: a run's folder, a checkpoint, or a published file.
-        console: where a person reads.
-        protocols: names, of `PROTOCOLS`.
-        configs: for a published file, its config and any of the protocols'; for a run, the protocols' alone.
-        bindings: gin bindings over all.
-        weights: "student" or "teacher".
-        seeds: how many seeds a protocol is repeated with; how many draws low-shot fine-tuning makes. None for what
-            the configuration says.
-        processes: all that were started. Default this one alone.
-
-    Returns:
-        The results' entries, one for each protocol, as written; none in all processes but the main one.
-
-    Raises:
-        UserError: for an unknown protocol, a model that cannot be loaded, or data that cannot serve.
+    A long protocol that was killed goes on with the same command. Under torchrun all processes share the work.
     """
-    _check(protocols, weights, seeds)
-    processes = DistributedContext() if processes is None else processes
-    loaded = _load(path, configs, _neutral(protocols, seeds, processes.world_size), bindings)
-    processes.connect(loaded.trainer.device)
-    for line in loaded.lines:
-        console.print(line, markup=False, highlight=False)
-    folder = _results_folder(loaded)
-    for protocol in protocols:
-        _read(folder / f"evaluation-{protocol}.json")  # a damaged file is found before the work, not after it
-    entries = []
-    for protocol, evaluation in zip(protocols, loaded.trainer.evaluations, strict=True):
-        entry = _entry(loaded, protocol, configs, bindings, weights, seeds)
-        console.print(f"{protocol}: {entry['model']}, {weights}'s weights, on {loaded.trainer.device}", highlight=False)
-        kept = folder / "evaluation" / f"{protocol}-{_fingerprint(loaded, entry, processes.world_size)}"
-        started = time.monotonic()
-        values = _measure(console, loaded, evaluation, processes, weights=weights, seeds=seeds or 1, kept=kept)
-        if not processes.is_main:
-            continue
-        entry |= {"seconds": time.monotonic() - started, "metrics": summarize(values)}
-        console.print(table(protocol, entry["metrics"]))
-        _write(console, folder / f"evaluation-{protocol}.json", entry)
-        shutil.rmtree(kept, ignore_errors=True)
-        _report_to_mlflow(console, loaded, entry)
-        entries.append(entry)
-    return entries
+    from rich.console import Console
 
+    from hpm.inference.evaluate import evaluate
+    from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.notices import notices_to
 
-def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:
-    unknown = [name for name in protocols if name not in PROTOCOLS]
-    if unknown or not protocols:
-        raise UserError(
-            f"--protocol {','.join(unknown) or 'of no name'} is unknown; choose from {', '.join(PROTOCOLS)}"
+    processes = DistributedContext.from_environment()
+    console = Console(quiet=not processes.is_main)
+    with notices_to(console):
+        evaluate(
+            model,
+            console,
+            protocols=[name.strip() for name in protocol.split(",")],
+            configs=configs or [],
+            bindings=binding or [],
+            weights=weights,
+            seeds=seeds,
+            processes=processes,
         )
-    if len(set(protocols)) < len(protocols):
-        raise UserError(f"--protocol {','.join(protocols)} names one twice")
-    check_weights(weights)
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds {seeds} must be at least 1")
-
-
-def _neutral(protocols: Sequence[str], seeds: int | None, world: int) -> list[str]:
-    """Bindings that put the protocols in the place of the run's evaluations, without what only training needs.
-
-    All protocols come first, and then those asked for in their place: so a config may bind what others need.
-    """
-    every, asked = (", ".join(f"@{PROTOCOLS[name]}()" for name in names) for names in (PROTOCOLS, protocols))
-    draws = [f"LowShot.draws = {seeds}"] if seeds is not None and "low-shot" in protocols else []
-    chosen = [f"Monitoring.evaluations = [{every}]", f"Monitoring.evaluations = [{asked}]"]
-    return [*inference_bindings(world), *chosen, *draws]
-
-
-def _load(path: Path, configs: Sequence[str], neutral: Sequence[str], bindings: Sequence[str]) -> Loaded:
-    """A published file needs its config; over that, and over what a run knows of itself, go those of protocols."""
-    return load(path, bindings=[*neutral, *bindings], over=configs)
-
-
-def _results_folder(loaded: Loaded) -> Path:
-    """The run's folder; for a checkpoint or a file without a run, the folder that it lies in."""
-    return loaded.path.parent if loaded.run is None else loaded.run.path
-
-
-def _entry(
-    loaded: Loaded, protocol: str, configs: Sequence[str], bindings: Sequence[str], weights: str, seeds: int | None
-) -> Entry:
-    own = f"{PROTOCOLS[protocol]}."
-    return {
-        "protocol": protocol,
-        "model": loaded.path.name,
-        "step": loaded.step,
-        "weights": weights,
-        "configs": list(configs),
-        "bindings": list(bindings),
-        "seeds": seeds,
-        "data": type(loaded.trainer.source).__name__,
-        "parameters": {name: value for name, value in loaded.config.parameters().items() if name.startswith(own)},
-        "seed": loaded.trainer.seed,
-        "device": str(loaded.trainer.device),
-        "version": __version__,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _key(entry: Entry) -> str:
-    """What makes two entries the same evaluation."""
-    return json.dumps([entry.get(name) for name in ("model", "step", "weights", "configs", "bindings", "seeds")])
-
-
-def _fingerprint(loaded: Loaded, entry: Entry, world_size: int) -> str:
-    """Of everything that the progress of a long protocol depends on."""
-    parameters = {
-        name: value
-        for name, value in loaded.config.parameters().items()
-        if not name.startswith("Trainer.") and not name.endswith(_WITHOUT_NUMBERS)
-    }
-    told = loaded.path.stat()
-    content = [_key(entry), entry["seed"], told.st_size, told.st_mtime_ns, parameters, world_size]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-
-
-def _measure(
-    console: Console,
-    loaded: Loaded,
-    evaluation: Evaluation,
-    processes: DistributedContext,
-    *,
-    weights: str,
-    seeds: int,
-    kept: Path,
-) -> dict[str, list[float]]:
-    """Each metric's values, one for each seed."""
-    name = type(evaluation).__name__
-    if seeds > 1 and not evaluation.seeded:
-        if name != "LowShot":  # whose draws the seeds have become
-            console.print(f"{name} draws nothing: it is measured once", style="yellow")
-        seeds = 1
-    context = replace(loaded.context(weights), processes=processes)
-    values: dict[str, list[float]] = {}
-    for number in range(seeds):
-        seed = context.seed + number
-        if seeds > 1:
-            console.print(f"seed {seed}", highlight=False)
-        report = _line(console)
-        if not evaluation.shared and not processes.is_main:
-            continue
-        metrics = evaluation.measure(replace(context, seed=seed, folder=kept / f"seed-{seed}", report=report))
-        for metric, value in metrics.items():
-            values.setdefault(metric, []).append(value)
-    return values
-
-
-def _line(console: Console) -> Any:
-    return lambda text: console.print(text, markup=False, highlight=False)
-
-
-def summarize(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
-    """Mean, half the width of the 95 % interval (Student's t) and values of each metric.
-
-    An evaluation that draws by itself, as `LowShot` does, gives each draw as `NAME/draw0`; these are NAME's values.
-    """
-    summary = {}
-    for name, found in values.items():
-        if _OF_A_DRAW.search(name):
-            continue
-        draws = [value[0] for other, value in values.items() if re.fullmatch(re.escape(name) + r"/draw\d+", other)]
-        found = draws if len(found) == 1 and draws else found
-        summary[name] = {"mean": statistics.fmean(found), "interval": half_interval(found), "values": found}
-        if len(found) < 2:
-            del summary[name]["interval"]
-    return summary
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is an accuracy in [0, 1], which people read in percent."""
-    return metric.startswith(_SHARES)
-
-
-def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
-    """For a terminal."""
-    several = any("interval" in metric for metric in metrics.values())
-    shown = Table(title=protocol, title_justify="left", title_style="bold")
-    for column in ("metric", "mean", *(["95 % interval", "values"] if several else [])):
-        shown.add_column(column, justify="left" if column == "metric" else "right")
-    for name, metric in metrics.items():
-        scale, unit = (100.0, " %") if is_share(name) else (1.0, "")
-        digits = 2 if unit else 4
-        row = [name, f"{scale * metric['mean']:.{digits}f}{unit}"]
-        if "interval" in metric:
-            row += [f"± {scale * metric['interval']:.{digits}f}", str(len(metric["values"]))]
-        shown.add_row(*row)
-    return shown
-
-
-def _read(file: Path) -> list[Entry]:
-    if not file.is_file():
-        return []
-    try:
-        entries = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}; move it away, new results go there") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{file} does not hold results of hpm evaluate; move it away, new results go there")
-    return entries
-
-
-def _write(console: Console, file: Path, entry: Entry) -> None:
-    """Add an entry, in the place of an older one of the same evaluation. What cannot be written is printed."""
-    try:
-        others = _read(file)
-        replaced = [other for other in others if _key(other) == _key(entry)]
-        entries = [other for other in others if _key(other) != _key(entry)] + [entry]
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(entries, indent=2) + "\n")
-        partial.replace(file)
-    except (OSError, UserError) as error:
-        console.print(f"{file} could not be written: {error}; these are the results", style="yellow", markup=False)
-        console.print_json(json.dumps(entry))
-        return
-    for other in replaced:
-        console.print(f"replaces the result of {other.get('time')}", highlight=False)
-    console.print(f"results: {file}", highlight=False, soft_wrap=True)
-
-
-def _report_to_mlflow(console: Console, loaded: Loaded, entry: Entry) -> None:
-    """Add the results to the run's entry in MLflow, where it has one. Failing loses nothing."""
-    if loaded.run is None:
-        return
-    try:
-        where = send_to_mlflow(loaded.run, loaded.trainer.tracker, entry)
-    except Exception as error:  # whatever goes wrong in tracking, the results are on disk
-        console.print(
-            f"MLflow does not have these results: {loaded.trainer.tracker.reason(error)}", style="yellow", markup=False
-        )
-        return
-    if where:
-        console.print(f"MLflow: {where}", highlight=False, soft_wrap=True)
-
-
-def send_to_mlflow(run: RunFolder, tracker: MLflowTracker, entry: Entry) -> str | None:
-    """Log an entry's metrics to the run that `mlflow.json` names, as `evaluate/WEIGHTS/METRIC` at the model's step.
-
-    Returns:
-        Where they went, without password; None where the run has no entry.
-    """
-    try:
-        known = TrackingState.read(run.path)
-    except FileNotFoundError:
-        return None
-    if known.run_id is None:
-        return None
-    # The file has no passwords; where it means the address that is configured, that one has.
-    client = (tracker if known.uri == tracker.where else MLflowTracker(uri=known.uri)).client()
-    from mlflow.entities import Metric
-
-    now, metrics = int(time.time() * 1000), []
-    for name, metric in entry["metrics"].items():
-        metrics.append(Metric(f"evaluate/{entry['weights']}/{name}", metric["mean"], now, entry["step"]))
-        if "interval" in metric:
-            name = f"evaluate/{entry['weights']}/{name}/interval"
-            metrics.append(Metric(name, metric["interval"], now, entry["step"]))
-    client.log_batch(known.run_id, metrics=metrics)
-    return known.uri
+    processes.disconnect()

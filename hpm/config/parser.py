@@ -10,13 +10,14 @@ What is bound must be used. The one exception is a part that a later binding rep
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import inspect
 import json
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,38 @@ _Key = tuple[str, str, str]  # scope, selector, parameter
 
 def configs_folder() -> Path:
     """The shipped configs: beside the package in a wheel, beside the source in a clone."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
 
 
 def configurables() -> dict[str, list[type]]:
     """Every part that a config can name, by what it is."""
     import curriculum
-    from hpm import data, evaluation, targets
-    from hpm.methods import ema_teacher as teacher
-    from hpm.methods import loss_prediction as losses
-    from hpm.methods import method as method_module
-    from hpm.models import encoder, simmim, swin
-    from hpm.models import masked_autoencoder as model
-    from hpm.tracking import mlflow as tracking
-    from hpm.training import trainer as trainer_module
+    from hpm.data import DigitScenes, FashionMNIST, ImageFolder, RandomResizedCrop, TimmDataset
+    from hpm.evaluation import (
+        KNN,
+        Agreement,
+        Diagnostics,
+        FineTune,
+        Linear,
+        LinearMAE,
+        Localization,
+        LowShot,
+        Ridge,
+    )
+    from hpm.methods.decay import HorizonDecay, RampDecay
+    from hpm.methods.loss_prediction import AbsoluteLoss, ContrastiveLoss, ListwiseLoss, RelativeLoss
+    from hpm.methods.method import Method
+    from hpm.models.encoder import ViT
+    from hpm.models.masked_autoencoder import MaskedAutoencoder
+    from hpm.models.simmim import SimMIM
+    from hpm.models.swin import Swin
+    from hpm.optim.schedule import Schedule
+    from hpm.runtime.settings import Runtime
+    from hpm.targets import HOG, NormalizedPixels, Pixels, TeacherFeatures, TimmFeatures, WeightedTargets
+    from hpm.tracking.mlflow import MLflowTracker
+    from hpm.training.settings import Checkpointing, Loading, Monitoring, Optimization
+    from hpm.training.trainer import Trainer
 
     return {
         "schedulers": [
@@ -104,36 +122,22 @@ def configurables() -> dict[str, list[type]]:
             curriculum.Weighted,
         ],
         "curriculum": [curriculum.Curriculum, curriculum.UniformRatio],
-        "targets": [
-            targets.HOG,
-            targets.NormalizedPixels,
-            targets.Pixels,
-            targets.TeacherFeatures,
-            targets.TimmFeatures,
-            targets.WeightedTargets,
-        ],
-        "prediction losses": [losses.RelativeLoss, losses.AbsoluteLoss, losses.ListwiseLoss, losses.ContrastiveLoss],
-        "teacher decays": [teacher.HorizonDecay, teacher.RampDecay],
-        "data": [data.DigitScenes, data.FashionMNIST, data.ImageFolder, data.TimmDataset, data.RandomResizedCrop],
-        "evaluations": [
-            evaluation.KNN,
-            evaluation.Linear,
-            evaluation.LinearMAE,
-            evaluation.Ridge,
-            evaluation.FineTune,
-            evaluation.LowShot,
-            evaluation.Agreement,
-            evaluation.Diagnostics,
-            evaluation.Localization,
-        ],
+        "targets": [HOG, NormalizedPixels, Pixels, TeacherFeatures, TimmFeatures, WeightedTargets],
+        "prediction losses": [RelativeLoss, AbsoluteLoss, ListwiseLoss, ContrastiveLoss],
+        "teacher decays": [HorizonDecay, RampDecay],
+        "data": [DigitScenes, FashionMNIST, ImageFolder, TimmDataset, RandomResizedCrop],
+        "evaluations": [KNN, Linear, LinearMAE, Ridge, FineTune, LowShot, Agreement, Diagnostics, Localization],
+        "models": [MaskedAutoencoder, SimMIM, ViT, Swin],
         "training": [
-            model.MaskedAutoencoder,
-            simmim.SimMIM,
-            encoder.ViT,
-            swin.Swin,
-            method_module.Method,
-            trainer_module.Trainer,
-            tracking.MLflowTracker,
+            Trainer,
+            Method,
+            Schedule,
+            Optimization,
+            Runtime,
+            Loading,
+            Checkpointing,
+            Monitoring,
+            MLflowTracker,
         ],
     }
 
@@ -157,10 +161,10 @@ def register_configurables(classes: Iterable[type]) -> None:
 # What may change when a run is resumed: these touch no number, the others in brackets only how numbers are rounded.
 _FREE = {
     "Loading.num_workers",
+    "Loading.max_unreadable",
+    "Checkpointing.every",
     "Checkpointing.keep",
     "Checkpointing.keep_every",
-    "Checkpointing.every",
-    "Loading.max_unreadable",
     "Optimization.max_skipped",
     "Monitoring.tracker",
     "ImageFolder.root",
@@ -174,9 +178,9 @@ _ROUNDING = {
     "Runtime.compile_mode",
     "Runtime.cuda_graphs",
     "Runtime.sharding",
-    "Schedule.accumulate",
     "Runtime.grad_checkpointing",
     "Runtime.deterministic",
+    "Schedule.accumulate",
 }
 
 
@@ -239,17 +243,57 @@ class Config:
         Raises:
             UserError: for any value that a part refuses.
         """
-        try:
-            trainer = gin.get_configurable(part)()
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(_first_line(error)) from error
+        built = self.build_part(part)
         self._check_consumed()
-        return trainer
+        return built
+
+    def build_part(self, part: str) -> Any:
+        """Build a part and everything under it, whatever else is bound; see `check_bindings`.
+
+        Args:
+            part: its name, "KNN".
+
+        Raises:
+            UserError: for any value that a part refuses.
+        """
+        with _as_user_error():
+            return gin.get_configurable(part)()
+
+    def parameter(self, part: str, name: str) -> Any:
+        """Build what one parameter of a part is bound to, and nothing else of that part.
+
+        Args:
+            part: "Trainer".
+            name: "source".
+
+        Returns:
+            That, or the parameter's default where nothing is bound.
+
+        Raises:
+            UserError: for any value that a part refuses, or where there is neither a binding nor a default.
+        """
+        bound = gin.get_bindings(part, resolve_references=False)
+        if name not in bound:
+            default = inspect.signature(gin.get_configurable(part)).parameters[name].default
+            if default is inspect.Parameter.empty:
+                raise UserError(f"{part}.{name} is not bound; include 'base.gin', or bind it")
+            return default
+        with _as_user_error():
+            return copy.deepcopy(bound[name])  # how gin follows references and macros
+
+    def check_bindings(self) -> None:
+        """Refuse bindings of the command line that nothing consumed; call it once the parts in question are built.
+
+        Raises:
+            UserError: naming the binding.
+        """
+        for key in [key for key in _bound() if not _consumed(key)]:
+            statement = self.statements[self._last_places()[key]]
+            if statement.on_command_line:
+                raise UserError(f"{_spell(key)} ({statement.where}) is bound, but nothing here uses {_hint(key)}")
 
     def _check_consumed(self) -> None:
-        last = {statement.key: place for place, statement in enumerate(self.statements)}
+        last = self._last_places()
         replaced = _replaced(self.statements)
         for scope, selector, parameter in [key for key in _bound() if not _consumed(key)]:
             key = (scope, selector, parameter)
@@ -261,6 +305,20 @@ class Config:
             del gin_config._CONFIG[scope, selector][parameter]
             if not gin_config._CONFIG[scope, selector]:
                 del gin_config._CONFIG[scope, selector]
+
+    def _last_places(self) -> dict[_Key, int]:
+        """Where each key was bound last."""
+        return {statement.key: place for place, statement in enumerate(self.statements)}
+
+    def plugins(self) -> dict[str, str]:
+        """Folders of the modules that the files import and that are not installed, by module."""
+        folders: dict[str, str] = {}
+        for statement in gin_config._IMPORTS:
+            file = getattr(sys.modules.get(statement.module), "__file__", None)
+            if file is not None and "site-packages" not in Path(file).parts:
+                depth = len(statement.module.split(".")) + (Path(file).name == "__init__.py")
+                folders[statement.module] = str(Path(file).resolve().parents[depth - 1])
+        return folders
 
     def fingerprint(self) -> str:
         """Tells this configuration from others: of what is bound, whatever the order and the file."""
@@ -282,6 +340,17 @@ class Config:
             if selector != _MACRO:
                 flat |= {_spell((scope, selector, name)): str(value) for name, value in values.items()}
         return dict(sorted(flat.items()))
+
+
+def make_importable(plugins: Mapping[str, str]) -> None:
+    """Let a configuration import its own modules from where they lay when its run was started.
+
+    Args:
+        plugins: folders of modules, by module, as `Config.plugins` gives them.
+    """
+    for folder in dict.fromkeys(plugins.values()):
+        if folder not in sys.path and Path(folder).is_dir():
+            sys.path.append(folder)
 
 
 def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config:

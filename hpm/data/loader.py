@@ -235,7 +235,7 @@ class Loader:
                 else ""
             )
             raise TrainingError(
-                f"{len(self._unreadable_by_index)} of {len(self._split)} training images cannot be read, where Loading.max_unreadable "
-                f"= {self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Mend or remove them, or "
+                f"{len(self._unreadable_by_index)} of {len(self._split)} training images cannot be read, where "
+                f"Loading.max_unreadable = {self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Mend or remove them, or "
                 "raise Loading.max_unreadable"
             )

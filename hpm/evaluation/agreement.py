@@ -12,6 +12,7 @@ from curriculum import Batch, Noise, Random, TrueLoss
 from curriculum.diagnostics import spearman, top_k_agreement
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
+from hpm.models.base import MaskedModel
 
 
 class Agreement(Evaluation):
@@ -37,7 +38,7 @@ class Agreement(Evaluation):
         self.images = images
         self.top = float(top)
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         source.test()
 
     @torch.no_grad()

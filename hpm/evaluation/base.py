@@ -15,8 +15,8 @@ from torch import Tensor
 
 from curriculum import Batch, Curriculum, Noise
 from hpm.data import ImageSource, Split
-from hpm.methods.ema_teacher import EMATeacher
-from hpm.models.masked_autoencoder import MaskedModel
+from hpm.methods.teacher import ModelTeacher
+from hpm.models.base import MaskedModel
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.precision import full_float32
 from hpm.targets import Target
@@ -31,7 +31,7 @@ class EvaluationContext:
     Args:
         model: the student.
         initial: makes the same architecture at its random initialization, as it was before training.
-        teacher: the student's moving average.
+        teacher: what the curriculum asks: the student's moving average, or the student itself.
         curriculum: what it was trained under; gives the mask ratio.
         target: what it reconstructs.
         source: images and labels.
@@ -44,7 +44,7 @@ class EvaluationContext:
 
     model: MaskedModel
     initial: Callable[[], MaskedModel]
-    teacher: EMATeacher
+    teacher: ModelTeacher
     curriculum: Curriculum
     target: Target
     source: ImageSource
@@ -80,8 +80,8 @@ class Evaluation(ABC):
             return self(context)
 
     @abstractmethod
-    def check(self, source: ImageSource) -> None:
-        """Find out before training whether the data can serve.
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
+        """Find out before training whether data and model can serve.
 
         Raises:
             ValueError: where they cannot.

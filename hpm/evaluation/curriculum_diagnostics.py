@@ -16,6 +16,7 @@ from curriculum import diagnostics as measure
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
 from hpm.evaluation.objects import object_map
+from hpm.models.base import MaskedModel
 
 
 class Diagnostics(Evaluation):
@@ -46,7 +47,7 @@ class Diagnostics(Evaluation):
         self.images = images
         self.progress = float(progress)
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         source.test()
 
     @torch.no_grad()

@@ -28,10 +28,17 @@ from hpm.evaluation.base import (
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.features import check_pool
 from hpm.evaluation.low_shot import layer_groups
-from hpm.evaluation.supervised import Schedule, accuracies, autocast, check_precision, train
+from hpm.evaluation.supervised import accuracies, autocast, check_precision, train
 from hpm.models.base import MaskedModel
+from hpm.optim.schedule import Schedule
 from hpm.runtime.devices import choose_precision
 from hpm.runtime.distributed import DistributedContext
+
+
+class FineTuneSchedule(Schedule):
+    """The schedule of `FineTune`, in whose name its errors speak."""
+
+    owner = "FineTune"
 
 
 class FineTune(Evaluation):
@@ -96,7 +103,14 @@ class FineTune(Evaluation):
         test_images: int | None = None,
         baselines: bool = False,
     ) -> None:
-        self.schedule = Schedule("FineTune", epochs, batch_size, accumulate, blr, min_lr, warmup_epochs)
+        self.schedule = FineTuneSchedule(
+            epochs=epochs,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            blr=blr,
+            min_lr=min_lr,
+            warmup_epochs=warmup_epochs,
+        )
         for name, value in (("weight_decay", weight_decay), ("mixup", mixup), ("cutmix", cutmix)):
             if value < 0:
                 raise ValueError(f"FineTune.{name} = {value} must be at least 0")
@@ -130,7 +144,7 @@ class FineTune(Evaluation):
         self._require_pairs(DistributedContext())
 
     def _require_pairs(self, processes: DistributedContext) -> None:
-        size = self.schedule.micro_batch_size(processes)
+        size = self.schedule.micro_batch_size(processes.world_size)
         if (self.mixup or self.cutmix) and size % 2:
             among = f" of {processes.world_size} processes" if processes.world_size > 1 else ""
             raise ValueError(
@@ -139,9 +153,9 @@ class FineTune(Evaluation):
                 "another, or set both to 0"
             )
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_labels(self, source)
-        self.schedule.check(source)
+        self.schedule.clock(len(source.train()))
         self._transform(source)
 
     def _transform(self, source: ImageSource) -> Callable | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
 from hpm.evaluation.features import check_pool, frozen_features
+from hpm.models.base import MaskedModel
 
 _TRAIN_BLOCK, _TEST_BLOCK = 16384, 1024  # 64 MiB of similarities at a time
 
@@ -128,7 +129,7 @@ class KNN(Evaluation):
         self.train_images = train_images
         self.test_images = test_images
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_labels(self, source)
         if max(self.ks) > len(source.train()):
             raise ValueError(f"KNN.k = {max(self.ks)} is more than the {len(source.train())} training images")

@@ -14,6 +14,7 @@ from torch import Tensor
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
 from hpm.evaluation.features import check_pool, frozen_features
+from hpm.models.base import MaskedModel
 
 _VALIDATION = 0.2  # share of the training images that chooses the strength
 _ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
@@ -162,7 +163,7 @@ class Linear(Evaluation):
         self.pool = pool
         self.baselines = baselines
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_labels(self, source)
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:

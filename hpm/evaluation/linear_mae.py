@@ -24,8 +24,9 @@ from hpm.evaluation.base import (
 )
 from hpm.evaluation.features import check_pool, pooled
 from hpm.evaluation.finetune import named_crop
-from hpm.evaluation.supervised import Schedule, accuracies, autocast, check_precision, train
+from hpm.evaluation.supervised import accuracies, autocast, check_precision, train
 from hpm.models.base import MaskedModel
+from hpm.optim.schedule import Schedule
 from hpm.runtime.devices import choose_precision
 
 OPTIMIZERS = ("lars", "sgd")
@@ -49,6 +50,12 @@ def build_optimizer(name: str, linear: nn.Linear, *, momentum: float, weight_dec
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     return Lars([groups[0] | {"always_adapt": True}, groups[1]], lr=0.0, momentum=momentum, trust_coeff=0.001)
+
+
+class LinearMAESchedule(Schedule):
+    """The schedule of `LinearMAE`, in whose name its errors speak."""
+
+    owner = "LinearMAE"
 
 
 class LinearMAE(Evaluation):
@@ -102,7 +109,14 @@ class LinearMAE(Evaluation):
         test_images: int | None = None,
         baselines: bool = False,
     ) -> None:
-        self.schedule = Schedule("LinearMAE", epochs, batch_size, accumulate, blr, min_lr, warmup_epochs)
+        self.schedule = LinearMAESchedule(
+            epochs=epochs,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            blr=blr,
+            min_lr=min_lr,
+            warmup_epochs=warmup_epochs,
+        )
         if batch_size // accumulate < 2:
             raise ValueError(
                 f"LinearMAE.batch_size = {batch_size} in LinearMAE.accumulate = {accumulate} parts is one image in "
@@ -128,12 +142,12 @@ class LinearMAE(Evaluation):
         self.baselines = baselines
         self.crop = named_crop("LinearMAE", scale=scale, flip=flip)
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_labels(self, source)
-        self.schedule.check(source)
+        self.schedule.clock(len(source.train()))
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        if self.schedule.micro_batch_size(context.processes) < 2:
+        if self.schedule.micro_batch_size(context.processes.world_size) < 2:
             raise UserError(
                 f"LinearMAE.batch_size = {self.schedule.batch_size} gives {context.processes.world_size} processes one "
                 "image each, which cannot be standardized; lower LinearMAE.accumulate or start fewer processes"

@@ -15,7 +15,8 @@ from curriculum.diagnostics import auroc, average_precision, pointing_game
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
 from hpm.evaluation.objects import knows_objects, object_map
-from hpm.methods.ema_teacher import EMATeacher
+from hpm.methods.teacher import ModelTeacher, StudentTeacher
+from hpm.models.base import MaskedModel
 
 METRICS = {"auroc": auroc, "average_precision": average_precision, "pointing_game": pointing_game}
 """What is measured for every image: scores and object map [N, L] -> [N]."""
@@ -45,7 +46,7 @@ class Localization(Evaluation):
             raise ValueError(f"Localization.images = {images} must be at least 1")
         self.images = images
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         if not knows_objects(source):
             name = type(source).__name__
             raise ValueError(
@@ -56,7 +57,7 @@ class Localization(Evaluation):
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        self.check(context.source)
+        self.check(context.source, context.model)
         values: dict[str, list[Tensor]] = {}
         for indices, batch, noise in held_out_batches(context, self.images):
             object_NL = object_map(context.source, indices, patch_size=batch.patch_size)
@@ -78,10 +79,10 @@ def _scores(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
         "attention": Attention(),
     }
-    student = EMATeacher(
-        context.model, context.target, autocast=context.teacher.autocast, average=False, reference=context.teacher
+    student = StudentTeacher(
+        context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
     )
-    models = {"student": student}
+    models: dict[str, ModelTeacher] = {"student": student}
     if context.teacher.model is not context.model:
         models["teacher"] = context.teacher
     for whose, model in models.items():

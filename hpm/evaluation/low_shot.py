@@ -172,7 +172,7 @@ class LowShot(Evaluation):
         except ValueError as error:  # a run has another RandomResizedCrop: name the argument that was given
             raise ValueError(str(error).replace("RandomResizedCrop", "LowShot")) from None
 
-    def check(self, source: ImageSource) -> None:
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_labels(self, source)
         counts_Y = torch.bincount(labels_of(source.train()), minlength=source.num_classes)
         scarcest = int(counts_Y.min())

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,91 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from curriculum.noise import hash_words
-from hpm.data import ImageSource, Loader
+from hpm.data import Loader
 from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation.augmentation import isolated_rng
 from hpm.evaluation.base import EvaluationContext, labels_of
 from hpm.evaluation.features import batches
 from hpm.optim.clock import Clock
-from hpm.optim.schedule import learning_rate, scaled_learning_rate
-from hpm.runtime.distributed import DistributedContext
+from hpm.optim.schedule import Schedule
 
 _STEP_STREAM = 3
 _TOP = 5  # a second accuracy where there are more classes: the right one among so many
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast; the names of MAE's options mean what they mean there.
-
-    Args:
-        owner: whose settings these are, for errors.
-        epochs: passes over the training images.
-        batch_size: images of a step, of all processes together; an incomplete last batch is dropped.
-        accumulate: micro-batches into which a process's share of a batch is cut.
-        blr: base learning rate; the learning rate is `blr * batch_size / 256`.
-        min_lr: learning rate at the end of the cosine.
-        warmup_epochs: epochs of linear warm-up.
-
-    Raises:
-        ValueError: naming the owner's setting at fault.
-    """
-
-    owner: str
-    epochs: int
-    batch_size: int
-    accumulate: int
-    blr: float
-    min_lr: float
-    warmup_epochs: float
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{self.owner}.{name} = {getattr(self, name)} must be at least 1")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"{self.owner}.batch_size = {self.batch_size} must be divisible by {self.owner}.accumulate = "
-                f"{self.accumulate}"
-            )
-        if self.blr <= 0 or self.min_lr < 0:
-            raise ValueError(f"{self.owner}.blr = {self.blr} must be positive and min_lr = {self.min_lr} at least 0")
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise ValueError(
-                f"{self.owner}.warmup_epochs = {self.warmup_epochs} must lie in [0, {self.owner}.epochs = "
-                f"{self.epochs})"
-            )
-
-    def check(self, source: ImageSource) -> None:
-        """Refuse data of less than one batch.
-
-        Raises:
-            ValueError: where there are fewer training images.
-        """
-        if self.batch_size > len(source.train()):
-            raise ValueError(
-                f"{self.owner}.batch_size = {self.batch_size} is more than the {len(source.train())} training images "
-                f"of {type(source).__name__}; choose at most as many"
-            )
-
-    def micro_batch_size(self, processes: DistributedContext) -> int:
-        """Images of a micro-batch.
-
-        Raises:
-            UserError: where the processes cannot share a batch evenly.
-        """
-        size, rest = divmod(self.batch_size, self.accumulate * processes.world_size)
-        if rest:
-            raise UserError(
-                f"{self.owner}.batch_size = {self.batch_size} must be divisible by {self.owner}.accumulate = "
-                f"{self.accumulate} times the number of processes, {processes.world_size}"
-            )
-        return size
-
-    def rate(self, clock: Clock) -> float:
-        """The learning rate of a step, before a group's own `scale`."""
-        lr = scaled_learning_rate(self.blr, self.batch_size)
-        return learning_rate(clock, lr=lr, min_lr=self.min_lr, warmup_epochs=self.warmup_epochs)
 
 
 def train(
@@ -153,7 +77,7 @@ def train(
         for place, micro_batches in enumerate(loader.epoch(epoch)):
             clock = Clock(epoch * steps + place, steps, schedule.epochs)
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(clock) * group.get("scale", 1.0)
+                group["lr"] = schedule.learning_rate(clock) * group.get("scale", 1.0)
             drawn = hash_words(context.seed, _STEP_STREAM, clock.step, processes.rank)
             with isolated_rng(drawn, context.device):
                 for batch in micro_batches:

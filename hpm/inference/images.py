@@ -1,89 +1,23 @@
-"""A trained model for images that are not its run's: loaded without the run's data, and fed from any folder.
+"""Images of any folder, as a trained model sees them.
 
 Shape suffixes: K readable images, C channels, S side.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import gin
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from hpm.config import parse_config
 from hpm.data import FolderSplit, ImageSource, Unreadable
 from hpm.errors import UserError
-from hpm.inference.loading import Loaded, check_weights, inference_bindings, load
 
 _MODES = {1: "L", 3: "RGB"}
-
-
-def load_model(
-    path: Path,
-    configs: Sequence[str] = (),
-    bindings: Sequence[str] = (),
-    *,
-    weights: str = "student",
-    data: bool = False,
-) -> Loaded:
-    """Load a model for use, not for training.
-
-    Args:
-        path: a run's folder, a checkpoint-* folder, or a published file.
-        configs: for a published file.
-        bindings: gin bindings over the configuration.
-        weights: which weights will be asked for, "student" or "teacher".
-        data: whether the run's images are needed. Without them, image folders that the configuration names need not
-            be there; what it says of their size, crop and normalization holds all the same.
-
-    Raises:
-        UserError: where there is no model, it does not fit its configuration, or has no such weights.
-    """
-    check_weights(weights)
-    if weights == "teacher" and path.is_file():
-        raise UserError(f"--weights teacher: of {path}, a published file, the student alone is read; choose student")
-    if data:
-        return load(path, configs, [*inference_bindings(), *bindings])
-    with tempfile.TemporaryDirectory() as folder:
-        Image.new("RGB", (8, 8)).save(Path(folder, "stand-in.png"))
-        stand_in = _stand_in(_source_name(path, configs, bindings), folder)
-        return load(path, configs, [*inference_bindings(), *stand_in, *bindings])
-
-
-def _stand_in(source: str, folder: str) -> list[str]:
-    """Bindings that put a folder of one image in the place of the run's."""
-    if source == "ImageFolder":
-        return [f"ImageFolder.root = {folder!r}"]
-    if source == "TimmDataset":
-        return [f"TimmDataset.root = {folder!r}", "TimmDataset.name = ''", "TimmDataset.train_split = 'train'"]
-    return []
-
-
-def _source_name(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> str:
-    """The class that the configuration reads images with; "" where it cannot be told, which `load` then explains."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            names = list(configs) or [str(_config_file(path, Path(folder)))]
-            parse_config(names, bindings)
-            return gin.query_parameter("Trainer.source").config_key[1].rpartition(".")[2]
-        except (UserError, OSError, ValueError, KeyError, AttributeError):
-            return ""
-
-
-def _config_file(path: Path, folder: Path) -> Path:
-    if (path / "config.gin").is_file():
-        return path / "config.gin"
-    file = folder / "config.gin"
-    file.write_text(json.loads((path / "state.json").read_text())["values"]["config"])
-    return file
 
 
 class Read(NamedTuple):

@@ -1,48 +1,30 @@
-"""A trained model from wherever it is: a run's folder, a checkpoint, or a published file."""
+"""A trained model from wherever it is: a run's folder, a checkpoint, or a published file. No trainer is built for it,
+and none of its run's images are read.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from hpm.config import Config, parse_config
+from curriculum import TrainingContext
+from hpm.config import Config, make_importable, parse_config
+from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext
-from hpm.models import pretrained as published
-from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.methods.method import Method
 from hpm.runs.checkpoint import Checkpoint, load_newest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
-from hpm.training.trainer import Trainer
+from hpm.runtime.distributed import DistributedContext
+from hpm.runtime.settings import Runtime
 
 WEIGHTS = ("student", "teacher")
-
-
-def inference_bindings(batch_size: int = 1) -> list[str]:
-    """Bindings that ask for nothing which only training needs.
-
-    Args:
-        batch_size: as small as it may be, for a data set smaller than the run's batch would be refused.
-    """
-    return [
-        "Monitoring.evaluations = []",
-        "Monitoring.probes = []",
-        "Monitoring.probe_every = 0",
-        f"Schedule.batch_size = {batch_size}",
-        "Schedule.accumulate = 1",
-        "Runtime.compile = False",
-        "Runtime.sharding = 'none'",
-        "Runtime.residual_precision = 'fp32'",
-        "Runtime.teacher_precision = 'same'",
-        "Loading.gpu_decode = False",
-        "Runtime.cuda_graphs = False",
-        "Runtime.compile_mode = 'default'",
-    ]
 
 
 def check_weights(weights: str) -> None:
@@ -56,7 +38,7 @@ def check_weights(weights: str) -> None:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A trained model, and everything that its configuration says.
 
     Args:
@@ -64,7 +46,10 @@ class Loaded:
         run: the folder of the run it belongs to, None for a file without one.
         step: steps taken, 0 where the file does not say.
         config: the configuration.
-        trainer: built from it, with the weights in place.
+        method: with the weights in place, on the device.
+        source: the images it was trained on; not read before they are asked for.
+        device: where the model is.
+        seed: of its run.
         lines: what to tell the user.
     """
 
@@ -72,7 +57,10 @@ class Loaded:
     run: RunFolder | None
     step: int
     config: Config
-    trainer: Trainer
+    method: Method
+    source: ImageSource
+    device: torch.device
+    seed: int
     lines: tuple[str, ...] = ()
 
     def context(self, weights: str = "student") -> EvaluationContext:
@@ -80,23 +68,44 @@ class Loaded:
 
         Args:
             weights: "student", or "teacher" for the moving average's in its place.
+
+        Raises:
+            UserError: if there is no moving average.
         """
-        trainer, method = self.trainer, self.trainer.method
-        if weights == "teacher" and not method.teacher.average:
-            raise UserError(f"{self.path} holds no teacher, so its weights cannot be evaluated; choose the student's")
+        averaged = self.method.teacher.averaged_model
+        if weights == "teacher" and averaged is None:
+            raise UserError(f"{self.path} holds no teacher, so its weights cannot be used; choose the student's")
         return EvaluationContext(
-            model=method.student if weights == "student" else method.teacher.model,
-            initial=partial(method.initial_copy, trainer.seed),
-            teacher=method.teacher,
-            curriculum=method.curriculum,
-            target=method.target,
-            source=trainer.source,
-            device=trainer.device,
-            seed=trainer.seed,
+            model=averaged if weights == "teacher" and averaged is not None else self.method.student,
+            initial=partial(self.method.initial_copy, self.seed),
+            teacher=self.method.teacher,
+            curriculum=self.method.curriculum,
+            target=self.method.target,
+            source=self.source,
+            device=self.device,
+            seed=self.seed,
         )
 
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        """Put the weights of a checkpoint of the same run in the place of the present ones.
 
-def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = (), *, over: Sequence[str] = ()) -> Loaded:
+        Raises:
+            UserError: if they are another model's.
+        """
+        method = self.method
+        checkpoint.load_into(method.student, "student")
+        if method.teacher.averaged_model is not None:
+            checkpoint.load_into(method.teacher.averaged_model, "teacher")
+
+
+def load_model(
+    path: Path,
+    configs: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    *,
+    over: Sequence[str] = (),
+    weights: str = "student",
+) -> LoadedModel:
     """Load a model with the configuration that it was trained under.
 
     Args:
@@ -104,74 +113,90 @@ def load(path: Path, configs: Sequence[str] = (), bindings: Sequence[str] = (), 
         configs: for a published file, which says nothing of its configuration.
         bindings: gin bindings over the configuration.
         over: configs over the configuration, and under the bindings.
+        weights: which weights will be asked for, "student" or "teacher".
 
     Raises:
-        UserError: where there is no model, or it does not fit its configuration.
+        UserError: where there is no model, it does not fit its configuration, or has no such weights.
     """
+    check_weights(weights)
     if path.is_file():
+        if weights == "teacher":
+            raise UserError(
+                f"--weights teacher: {path} is a published file, whose student alone is read; choose student"
+            )
         return _load_file(path, [*configs, *over], bindings)
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
+    checkpoint, run, damaged = _find_checkpoint(path)
+    make_importable(checkpoint.manifest.plugins)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{checkpoint.path.name}.gin")
+        file.write_text(checkpoint.values["config"])
+        config = parse_config([str(file), *over], bindings)
+    loaded = _build(config, checkpoint.path, run, step=checkpoint.values["step"], lines=damaged)
+    loaded.load_weights(checkpoint)
+    trained = loaded.method.curriculum.trained
+    if trained is not None:
+        loaded.method.curriculum.prepare(_context_of(loaded, checkpoint))
+        assert trained.module is not None
+        checkpoint.load_into(trained.module, "curriculum")
+    return loaded
+
+
+def _find_checkpoint(path: Path) -> tuple[Checkpoint, RunFolder | None, tuple[str, ...]]:
+    """A checkpoint, its run, and a line about each newer checkpoint that is damaged."""
     if (path / "config.gin").is_file():
-        run: RunFolder | None = RunFolder(path)
-        checkpoint, damaged = load_newest(RunFolder(path).checkpoints)
+        run = RunFolder(path)
+        checkpoint, damaged = load_newest(run.checkpoints)
         if checkpoint is None:
             raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
-    else:
-        checkpoint = Checkpoint(path)
-        above = path.resolve().parents[1]
-        run, damaged = RunFolder(above) if (above / "config.gin").is_file() else None, []
-    config, trainer = _build_from_text(checkpoint.values["config"], checkpoint.path, over, bindings)
-    method = trainer.method
-    checkpoint.load_into(method.student, "student")
-    method.start_teacher()
-    if method.teacher.average:
-        checkpoint.load_into(method.teacher.model, "teacher")
-    if method.curriculum.trained is not None:
-        trainer.prepare_curriculum()
-        assert method.curriculum.trained.module is not None
-        checkpoint.load_into(method.curriculum.trained.module, "curriculum")
-    return Loaded(checkpoint.path, run, checkpoint.values["step"], config, trainer, tuple(damaged))
+        return checkpoint, run, tuple(damaged)
+    above = path.resolve().parents[1]
+    return Checkpoint(path), RunFolder(above) if (above / "config.gin").is_file() else None, ()
 
 
-def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> Loaded:
+def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:
     if not configs:
         raise UserError(f"{path} does not say which model it is of; name its config, e.g. recipes/hpm_vit_base_200")
-    config = parse_config(configs, bindings)
-    trainer = _prepared(config.build())
-    method = trainer.method
+    loaded = _build(parse_config(configs, bindings), path, None, step=0)
+    method = loaded.method
     if method.curriculum.trained is not None:
         name = type(method.curriculum.trained).__name__
         raise UserError(
             f"{path} holds no network of {name}, which is trained beside a model; choose another curriculum"
         )
-    if not isinstance(method.student, MaskedAutoencoder):
-        raise UserError(
-            f"{path} is a published file, and they are read into a MaskedAutoencoder; Method.model is a "
-            f"{type(method.student).__name__}"
-        )
-    lines = published.load_published_into(method.student, path)
+    lines = method.student.load_pretrained(path)
     method.start_teacher()
-    return Loaded(path, None, 0, config, trainer, tuple(lines))
+    return replace(loaded, lines=tuple(lines))
 
 
-def _build_from_text(text: str, path: Path, over: Sequence[str], bindings: Sequence[str]) -> tuple[Config, Trainer]:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, f"{path.name}.gin")
-        file.write_text(text)
-        config = parse_config([str(file), *over], bindings)
-        return config, _prepared(config.build())
-
-
-def _prepared(trainer: Trainer) -> Trainer:
-    """Weights initialized, on their device."""
-    set_up(trainer.device, trainer.precision, deterministic=trainer.deterministic)
+def _build(config: Config, path: Path, run: RunFolder | None, *, step: int, lines: Sequence[str] = ()) -> LoadedModel:
+    """The parts that use needs, the weights initialized and on their device."""
+    method: Method = config.parameter("Trainer", "method")
+    source: ImageSource = config.parameter("Trainer", "source")
+    runtime: Runtime = config.parameter("Trainer", "runtime") or Runtime()
+    seed: int = config.parameter("Trainer", "seed")
+    try:
+        device = runtime.choose_device(DistributedContext.from_environment())
+        precision = runtime.choose_precision(device)
+        method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    set_up(device, precision, deterministic=runtime.deterministic)
     with torch.no_grad():
-        trainer.method.prepare(
-            trainer.device,
-            autocast=autocast_dtype(trainer.precision),
-            seed=trainer.seed,
-            mean=trainer.source.mean,
-            std=trainer.source.std,
-        )
-    return trainer
+        method.initialize(device, autocast=autocast_dtype(precision), seed=seed, mean=source.mean, std=source.std)
+    return LoadedModel(path, run, step, config, method, source, device, seed, tuple(lines))
+
+
+def _context_of(loaded: LoadedModel, checkpoint: Checkpoint) -> TrainingContext:
+    """What a network that is trained beside the model needs to be built again."""
+    model = loaded.method.student
+    return TrainingContext(
+        num_images=checkpoint.manifest.data.images,
+        steps_per_epoch=1,
+        in_chans=model.in_chans,
+        patch_size=model.patch_size,
+        grid=model.grid,
+        device=loaded.device,
+        seed=loaded.seed,
+    )

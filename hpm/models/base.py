@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from curriculum import Mask
+from curriculum import Curriculum, Mask
+from hpm.errors import UserError
 from hpm.models.encoder import Blocks, Encoder, LayerNorm, ViT
 from hpm.runtime.precision import full_precision
 
@@ -109,6 +111,62 @@ class MaskedModel(nn.Module, ABC):
     def head_widths(self) -> list[int]:
         """What each head on the masked patches reads: the reconstruction's, and the loss predictor's."""
 
+    def check_images(self, img_size: int, in_chans: int, source: str) -> None:
+        """Refuse images of another size or number of channels.
+
+        Args:
+            img_size: side of the images in pixels.
+            in_chans: their channels.
+            source: where they come from, for errors.
+
+        Raises:
+            ValueError: naming the settings at fault.
+        """
+        if (self.img_size, self.in_chans) != (img_size, in_chans):
+            raise ValueError(
+                f"{self.image_settings}.img_size = {self.img_size} and in_chans = {self.in_chans} do not fit the "
+                f"images of {source}: {img_size} pixels and {in_chans} channels"
+            )
+
+    @property
+    def image_settings(self) -> str:
+        """The part whose settings say what images this model takes."""
+        return type(self.encoder).__name__
+
+    def load_pretrained(self, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
+        """Load the weights of a published file, in place.
+
+        Args:
+            path: the file.
+            exclude_prefix: parameters whose names start so stay as they are.
+
+        Returns:
+            What to tell the user.
+
+        Raises:
+            UserError: if the file does not fit this model, or no published file does.
+        """
+        raise UserError(
+            f"{path} is a file: published weights are read into a MaskedAutoencoder, and Method.model = "
+            f"{type(self).__name__}. Pass a checkpoint-* folder of a run"
+        )
+
+    def check_curriculum(self, curriculum: Curriculum) -> None:
+        """Refuse a curriculum that this model cannot be trained under.
+
+        Raises:
+            ValueError: naming the setting at fault.
+        """
+
+    def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
+        """Multiply-adds of one image's forward pass that published code spends on this model and ours does not.
+
+        Args:
+            masked: number of masked patches.
+            thrown: number of patches that are thrown away.
+        """
+        return 0
+
     def unsupported_reason(self, capability: str) -> str | None:
         """Why this model cannot be asked for a method of `curriculum.Teacher`, or None where it can."""
         if capability == "predicted_loss" and self.loss_predictor is None:
@@ -147,6 +205,11 @@ class MaskedModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Blocks):
                 module.grad_checkpointing = enable
+
+    @property
+    def has_residual_dtype(self) -> bool:
+        """Whether `set_residual_dtype` changes anything: the encoder is made of our blocks."""
+        return any(isinstance(module, Blocks) for module in self.encoder.modules())
 
     def set_residual_dtype(self, dtype: torch.dtype | None) -> None:
         """What the tokens between the blocks are kept in, under autocast; None for float32, autocast's own choice."""

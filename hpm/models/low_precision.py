@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curriculum.validation import require_choice
 from hpm.models.base import MaskedModel
 
-TEACHER_PRECISIONS = ("same", "bf16", "fp8")
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max  # 448
 
 
@@ -37,8 +37,7 @@ class LowPrecisionCopy:
     """
 
     def __init__(self, source: MaskedModel, precision: str, *, epilogue: bool = False) -> None:
-        if precision not in TEACHER_PRECISIONS[1:]:
-            raise ValueError(f"LowPrecisionCopy.precision = {precision!r} is unknown; choose bf16 or fp8")
+        require_choice("LowPrecisionCopy", ("bf16", "fp8"), precision=precision)
         self._source = source
         self.model = copy.deepcopy(source).to(torch.bfloat16)
         predictor: Any = self.model.loss_predictor

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from curriculum import Mask
+from curriculum import Curriculum, Mask
 from hpm.models.base import Decoder, MaskedModel, Output
 from hpm.models.encoder import ViT, require_patches, require_sizes, require_width
 from hpm.models.patches import sincos_positions
@@ -122,6 +123,36 @@ class MaskedAutoencoder(MaskedModel):
         return self.encoder.block_sizes(tokens - 1 - masked) + [
             (tokens, width) for decoder in decoders for _ in decoder.blocks
         ]
+
+    @property
+    def image_settings(self) -> str:
+        return type(self).__name__
+
+    def load_pretrained(self, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
+        from hpm.models.pretrained import load_published_into
+
+        return load_published_into(self, path, exclude_prefix=exclude_prefix)
+
+    def check_curriculum(self, curriculum: Curriculum) -> None:
+        if (curriculum.blank_ratio > 0) != (self.encoder_mask_token is not None):
+            needed = curriculum.blank_ratio > 0
+            raise ValueError(
+                f"Curriculum.blank_ratio = {curriculum.blank_ratio} {'needs' if needed else 'never uses'} a mask token "
+                f"in the encoder; set MaskedAutoencoder.blank_token = {needed}"
+            )
+
+    def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
+        """Published code embeds every patch, also those that are then masked, and computes the reconstructor's head
+        and the decoders' last blocks for every token, also those that are visible.
+        """
+        width = self.mask_token.shape[-1]
+        others = 1 + self.num_patches - masked
+        tokens = 1 + self.num_patches - thrown
+        # Of a last block: the projection, two layers, and both products of the attention that these tokens' queries
+        # make.
+        last = (tokens - masked) * (width**2 + 2 * width * int(width * self.mlp_ratio) + 2 * tokens * width)
+        decoders = 1 if self.loss_predictor is None or self.shares_decoder else 2
+        return self.patch_pixels * masked * self.encoder.embed_dim + self.outputs * others * width + decoders * last
 
     @property
     def head_widths(self) -> list[int]:

@@ -11,15 +11,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from hpm.errors import UserError
-from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import sincos_positions
+
+if TYPE_CHECKING:
+    from hpm.models.masked_autoencoder import MaskedAutoencoder
 
 _RENAMED = (
     (r"^decoder_blocks_losspred\.", "loss_predictor.blocks."),

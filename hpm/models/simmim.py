@@ -74,6 +74,10 @@ class SimMIM(MaskedModel):
         tokens = self.encoder.num_prefix_tokens + self.num_patches
         return self.encoder.block_sizes(self.num_patches) + [(tokens, self.encoder.num_features)] * depth
 
+    def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
+        """Published code reconstructs every patch."""
+        return self.outputs * self.encoder.num_features * (self.num_patches - masked)
+
     @property
     def head_widths(self) -> list[int]:
         return [self.encoder.num_features] * (1 if self.loss_predictor is None else 2)

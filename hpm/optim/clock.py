@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Clock:
     def fractional_epoch(self) -> float:
         """Epochs gone by, with their fraction: what per-iteration learning rates are a function of."""
         return self.step / self.steps_per_epoch
+
+    def at(self, step: int) -> Clock:
+        """The same run's clock at another step."""
+        return replace(self, step=step)
 
     def progress(self, per: str) -> float:
         """Progress in (0, 1]: `(epoch + 1) / epochs` as HPM publishes it, or `(step + 1) / total_steps`."""

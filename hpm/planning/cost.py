@@ -16,10 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from curriculum import Batch, Mask, Noise, TrainingContext
 from curriculum.mask import count_masked
-from hpm.methods.ema_teacher import EMATeacher
 from hpm.methods.method import Method
+from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
-from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.optim.clock import Clock
 
 _SAMPLED_STEPS = 20_000  # of the schedule
@@ -39,7 +38,7 @@ def parameters(method: Method) -> dict[str, int]:
     }
 
 
-class _MetaTeacher(EMATeacher):
+class _MetaTeacher(StudentTeacher):
     """A teacher whose passes are counted: autocast knows no meta device, and changes no count."""
 
     def _inference(self) -> AbstractContextManager[Any]:  # type: ignore[override]
@@ -47,21 +46,11 @@ class _MetaTeacher(EMATeacher):
 
 
 def macs_saved(method: Method) -> int:
-    """Multiply-adds of the student's forward pass of one image that published code spends and ours does not.
-
-    Published code embeds every patch, also those that are then masked, and computes the reconstructor's head and the
-    decoders' last blocks for every token, also those that are visible.
-    """
-    model = method.student
-    masked = method.curriculum.count_masked(model.num_patches)
-    if not isinstance(model, MaskedAutoencoder):  # published SimMIM reconstructs every patch
-        return model.outputs * model.encoder.num_features * (model.num_patches - masked)
-    others, width = 1 + model.num_patches - masked, model.mask_token.shape[-1]
-    tokens = 1 + model.num_patches - method.curriculum.count_thrown(model.num_patches)
-    # Of a last block: the projection, two layers, and both products of the attention that these tokens' queries make.
-    last = (tokens - masked) * (width**2 + 2 * width * int(width * model.mlp_ratio) + 2 * tokens * width)
-    decoders = 1 if model.loss_predictor is None or model.shares_decoder else 2
-    return model.patch_pixels * masked * model.encoder.embed_dim + model.outputs * others * width + decoders * last
+    """Multiply-adds of the student's forward pass of one image that published code spends and ours does not."""
+    patches = method.student.num_patches
+    return method.student.macs_published_code_adds(
+        masked=method.curriculum.count_masked(patches), thrown=method.curriculum.count_thrown(patches)
+    )
 
 
 def multiply_adds(method: Method) -> dict[str, float]:
@@ -85,9 +74,9 @@ def multiply_adds(method: Method) -> dict[str, float]:
         mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
         if method.curriculum.trained is not None:
             method.curriculum.prepare(_setting(model))
-        batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target, average=False)
+        batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target)
         student = _count(lambda: model(images, mask))
-        asked = _MetaTeacher(model, method.target, average=False)  # one that does not remember what it was asked
+        asked = _MetaTeacher(model, method.target)  # one that does not remember what it was asked
         target = _total(lambda: method.target(images, mask, model.patch_size, asked))
         teacher_total = _total(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))
     name = type(model).__name__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from hpm.errors import MainProcessError
 
@@ -170,6 +172,16 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], *, methods: Iterable[st
         sharded.set_force_sum_reduction_for_comms(device.type == "cpu")
     for method in methods:
         register_fsdp_forward_method(model, method)
+
+
+def without_reduction(module: Any) -> AbstractContextManager[Any]:
+    """For all micro-batches of a step but the last: gradients stay in this process.
+
+    Args:
+        module: what computes, perhaps compiled, perhaps wrapped by DistributedDataParallel.
+    """
+    wrapped = getattr(module, "_orig_mod", module)
+    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 
 def local_tensor(tensor: Tensor) -> Tensor:

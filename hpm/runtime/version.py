@@ -12,7 +12,7 @@ from hpm import __version__
 @cache
 def source_version() -> str:
     """The commit of a clone, with `-dirty` where its files differ from it; of an installed package, its version."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__
     try:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from curriculum import Mask, Teacher
-from hpm.methods.loss_prediction import full_precision
+from hpm.runtime.precision import full_precision
 
 if TYPE_CHECKING:
-    from hpm.models.masked_autoencoder import MaskedModel
+    from hpm.models.base import MaskedModel
 
 
 class Target(ABC):
@@ -38,6 +38,11 @@ class Target(ABC):
         super().__init_subclass__(**named)
         if "in_pass" not in cls.__dict__ and {"__call__", "advance"} & cls.__dict__.keys():
             cls.in_pass = False
+
+    @property
+    def kind(self) -> str:
+        """What kind of values the model's head gives: targets of one kind can go on from each other's heads."""
+        return type(self).__name__
 
     @abstractmethod
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:

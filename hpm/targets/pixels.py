@@ -13,6 +13,8 @@ from hpm.runtime.precision import full_precision
 from hpm.targets.base import Target
 
 ERRORS = ("squared", "absolute")
+PIXELS = "pixels"
+"""The kind of all targets that are pixels, as `Target.kind` says it, published weights' among them."""
 
 
 class Pixels(Target):
@@ -29,6 +31,10 @@ class Pixels(Target):
         if error not in ERRORS:
             raise ValueError(f"{type(self).__name__}.error = {error!r} is unknown; choose {' or '.join(ERRORS)}")
         self.error = error
+
+    @property
+    def kind(self) -> str:
+        return PIXELS
 
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
         return _masked_pixels(images_NCHW, mask, patch_size)

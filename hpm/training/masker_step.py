@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from curriculum import Batch, Curriculum, Noise
-from hpm.methods.method import Losses
+from hpm.methods.student_pass import Losses
 from hpm.runtime.distributed import DistributedContext
 
 
@@ -36,10 +36,10 @@ class MaskerStep:
             self.module.parameters(), lr=trained.lr, weight_decay=trained.weight_decay, fused=True
         )
 
-    def accumulate(self, batch: Batch, losses: Losses, *, progress: float, noise: Noise, parts: int) -> None:
-        """Add a micro-batch's gradient, one of `parts`."""
+    def accumulate(self, batch: Batch, losses: Losses, *, progress: float, noise: Noise, micro_batches: int) -> None:
+        """Add a micro-batch's gradient, one of `micro_batches`."""
         loss = self.curriculum.masker_loss(batch, losses.mask, losses.true_NM, progress, noise)
-        (loss / parts).backward()
+        (loss / micro_batches).backward()
 
     def update(self) -> None:
         """Take the step."""

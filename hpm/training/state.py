@@ -19,8 +19,9 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     """The tensors themselves: student, teacher, optimizers' moments by parameter, what the curriculum keeps, tally."""
     method, optimizer = step.method, step.optimizer
     tensors = {f"student.{name}": tensor for name, tensor in method.student.state_dict().items()}
-    if method.teacher.average:
-        tensors |= {f"teacher.{name}": tensor for name, tensor in method.teacher.model.state_dict().items()}
+    averaged = method.teacher.averaged_model
+    if averaged is not None:
+        tensors |= {f"teacher.{name}": tensor for name, tensor in averaged.state_dict().items()}
     for name, parameter in method.student.named_parameters():
         for key, tensor in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{key}"] = tensor

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch, Noise
-from hpm.methods.method import Losses, Method
-from hpm.optim.schedule import set_learning_rate
-from hpm.runtime.distributed import DistributedContext, full_tensor
+from hpm.methods.method import Method
+from hpm.methods.student_pass import Losses
+from hpm.optim.param_groups import set_learning_rate
+from hpm.runtime.distributed import DistributedContext, full_tensor, without_reduction
 from hpm.training.masker_step import MaskerStep
 
 
@@ -110,12 +111,12 @@ class TrainingStep:
             )
             row += len(batch)
             last = place == len(batches) - 1
-            with nullcontext() if last else self.method.without_reduction():
+            with nullcontext() if last else without_reduction(self.method.forward):
                 losses = self.method.losses(batch, progress, noise)
                 loss = losses.total / len(batches)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             if self.masker is not None:
-                self.masker.accumulate(batch, losses, progress=progress, noise=noise, parts=len(batches))
+                self.masker.accumulate(batch, losses, progress=progress, noise=noise, micro_batches=len(batches))
             terms = torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
             terms_3 = terms_3 + terms / len(batches)
             measured.append(losses.detach())

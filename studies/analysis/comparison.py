@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from hpm.commands.evaluate import is_share
 from hpm.errors import UserError
+from hpm.inference.evaluate import is_share
 from studies.analysis.results import Result, metrics_of
 from studies.analysis.statistics import Difference, Estimate, estimate, holm, paired
 from studies.definition.baselines import baselines

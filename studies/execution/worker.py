@@ -18,7 +18,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from hpm.config import parse_config
 from hpm.errors import UserError
-from hpm.planning import plan as planning
+from hpm.planning.plan import make_plan
 from hpm.tracking.mlflow import without_password
 from studies.definition.base import Definition, PlannedRun, Search
 from studies.execution.run_process import Placement, RunProcess
@@ -261,7 +261,7 @@ class Worker:
     def _count(self, run: PlannedRun) -> tuple[float, str]:
         """FLOPs of the training for an image, counted from the configuration; and what tells that from others."""
         config = parse_config(run.configs, run.bindings)
-        plan = planning.make(config)
+        plan = make_plan(config)
         return plan.step_flops / plan.batch_size, config.fingerprint()
 
     def _result(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from optuna.trial import TrialState
 
-from hpm.commands.evaluate import is_share
+from hpm.inference.evaluate import is_share
 from hpm.visualization import style
 from studies.analysis.comparison import Comparison
 from studies.analysis.results import Row
@@ -164,8 +164,8 @@ def _curves(
         most = max(map(len, by_epoch.values()), default=0)
         points = sorted((epoch, estimate(values)) for epoch, values in by_epoch.items() if len(values) == most)
         epochs = [epoch for epoch, _ in points]
-        style = "steps-pre" if name == "alpha" else "default"  # a row tells of the steps before it
-        axis.plot(epochs, [found.mean for _, found in points], label=variant, drawstyle=style, **_look(number))
+        drawstyle = "steps-pre" if name == "alpha" else "default"  # a row tells of the steps before it
+        axis.plot(epochs, [found.mean for _, found in points], label=variant, drawstyle=drawstyle, **_look(number))
         if most > 1 and len(shown) <= _BANDS:
             low, high = ([getattr(found, end) for _, found in points] for end in ("low", "high"))
             axis.fill_between(epochs, low, high, color=_color(number), alpha=0.13, linewidth=0)

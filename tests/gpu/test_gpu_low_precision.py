@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hpm.methods.ema_teacher import EMATeacher
+from hpm.methods.teacher import EMATeacher
 from hpm.models.low_precision import Fp8Linear, LowPrecisionCopy
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.targets import Pixels

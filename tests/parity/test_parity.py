@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 
 from curriculum import Mask
-from hpm.methods.ema_teacher import EMATeacher
 from hpm.methods.loss_prediction import AbsoluteLoss, RelativeLoss
+from hpm.methods.teacher import EMATeacher
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.pretrained import from_published, rename
 from hpm.targets import NormalizedPixels, Pixels

@@ -182,7 +182,7 @@ if __name__ == "__main__":
     import hpm.config
 
     hpm.config.configurables()  # imports everything
-    import hpm.commands.evaluate
+    import hpm.inference.evaluate
     import hpm.training.loop
 
     torch.set_num_threads(1)

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 def small(tiny: Path) -> Path:
     """A run of 40 steps with a probe an epoch, for studies to vary."""
     tiny.write_text(
-        f"{tiny.read_text()}\nMonitoring.probe_every = 2\nMonitoring.probes = [@Ridge()]\nMonitoring.evaluations = [@Ridge()]\n"
+        f"{tiny.read_text()}\nMonitoring.probe_every = 2\nMonitoring.probes = [@Ridge()]\n"
+        "Monitoring.evaluations = [@Ridge()]\n"
     )
     return tiny
 

@@ -5,9 +5,10 @@ Shape suffixes: N images of a batch, K images of the split, C channels, H W stor
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -114,6 +115,19 @@ class Split(ABC):
         """The same split on another device, where its images lie in memory; else the split itself."""
         return self
 
+    def fingerprint(self) -> str:
+        """Tells these images and labels from others, wherever they lie; of image files, their names are looked at."""
+        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
+        digest = hashlib.sha256(f"{len(self)}".encode())
+        digest.update(labels)
+        for chunk in self.content():
+            digest.update(chunk)
+        return digest.hexdigest()[:16]
+
+    def content(self) -> Iterable[bytes]:
+        """What tells the images from others, for `fingerprint`; nothing by default."""
+        return ()
+
 
 class TensorSplit(Split):
     """Images of one size, held in memory.
@@ -154,9 +168,16 @@ class TensorSplit(Split):
         """The same images on another device; labels stay where they are."""
         return self if device == self.device else TensorSplit(self.images_KCHW.to(device), self.labels)
 
+    def content(self) -> Iterable[bytes]:
+        """Every byte."""
+        return (images.numpy().tobytes() for images in self.images_KCHW.cpu().split(4096))
+
 
 class ImageSource(ABC):
     """A data set: a training split, a test split and how its pixels are normalized.
+
+    Making one reads nothing: images are looked for when a split or the classes are asked for, so that a trained model
+    can be used where its images are not.
 
     Args:
         img_size: S, side in pixels of the square images that the model sees.
@@ -188,7 +209,7 @@ class ImageSource(ABC):
         self.in_chans = in_chans
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
-        self.class_names = tuple(class_names)
+        self._class_names = tuple(class_names)
         self._moments_on: dict[torch.device, Tensor] = {}
 
     @abstractmethod
@@ -202,6 +223,16 @@ class ImageSource(ABC):
         Raises:
             UserError: if the data set has none.
         """
+
+    @property
+    def known_train_size(self) -> int | None:
+        """How many training images there are, where the settings say so; None where that takes a look at the data."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in label order; none for unlabeled images."""
+        return self._class_names
 
     @property
     def num_classes(self) -> int:

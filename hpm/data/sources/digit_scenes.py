@@ -11,7 +11,7 @@ Shape suffixes: N images, K images or digits of a split, G grid cells, S side in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
@@ -76,6 +76,10 @@ class SceneSplit(Split):
         """Float32 [N, 3, size, size] in [0, 255]."""
         return resample(self.images(indices_N), boxes_N4, flips_N, size)
 
+    def content(self) -> Iterable[bytes]:
+        """How the scenes are drawn, rather than the pixels, which another processor may round otherwise."""
+        return (repr((self.side, self.renderer.settings)).encode(),)
+
     def to(self, device: torch.device) -> Split:
         """The scenes on another device where they are held in memory; else the split itself."""
         if device == self.device or self._images_KCSS is None:
@@ -139,6 +143,10 @@ class DigitScenes(ImageSource):
         self.scales = (float(min_scale), float(max_scale))
         self.background = float(background)
         self.seed = seed
+
+    @property
+    def known_train_size(self) -> int:
+        return self.train_size
 
     def train(self) -> SceneSplit:
         """The training split."""

@@ -49,6 +49,10 @@ class FashionMNIST(ImageSource):
         self.root = Path(root)
         self.train_size = _TRAIN_SIZE if train_size is None else train_size
 
+    @property
+    def known_train_size(self) -> int:
+        return self.train_size
+
     def train(self) -> TensorSplit:
         """The training split, uint8 [train_size, 1, 28, 28] in memory."""
         return self._train

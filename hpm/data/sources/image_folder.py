@@ -5,8 +5,10 @@ Shape suffixes: N images, K images of the split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -50,6 +52,18 @@ class FolderSplit(EncodedSplit):
         """The file, not decoded yet."""
         return Image.open(self.paths[index])
 
+    def content(self) -> Iterable[bytes]:
+        """Each file's name and its folder's; not where that folder lies."""
+        return ("/".join(Path(path).parts[-2:]).encode() + b"\0" for path in self.paths)
+
+
+class _Scanned(NamedTuple):
+    """What the folders of a data set hold."""
+
+    train: FolderSplit
+    test: FolderSplit | None
+    class_names: tuple[str, ...]
+
 
 class ImageFolder(ImageSource):
     """Image files in folders.
@@ -59,52 +73,68 @@ class ImageFolder(ImageSource):
     are then unlabeled. Classes are in alphabetical order.
 
     Args:
-        root: the folder.
+        root: the folder; None where a model is used or planned without its images.
         img_size: S, side of the images in pixels. Default 224.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
-
-    Raises:
-        UserError: if a folder is missing or holds no image, or if the splits' classes differ.
     """
 
     def __init__(
         self,
         *,
-        root: str | Path,
+        root: str | Path | None = None,
         img_size: int = 224,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise UserError(f"{self.root} is not a folder")
-        train = self.root / "train"
-        self._train, class_names = scan(train if train.is_dir() else self.root)
-        self._test: FolderSplit | None = None
-        tests = [self.root / name for name in ("val", "test") if (self.root / name).is_dir()]
-        if train.is_dir() and tests:
-            self._test, test_names = scan(tests[0])
-            if test_names != class_names:
-                differing = sorted(set(test_names) ^ set(class_names))
-                raise UserError(f"{train} and {tests[0]} must hold the same classes; only one has {_some(differing)}")
-        super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std, class_names=class_names)
+        self.root = None if root is None else Path(root)
+        super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._scanned.class_names
 
     def train(self) -> FolderSplit:
-        """The training split."""
-        return self._train
+        """The training split.
+
+        Raises:
+            UserError: if a folder is missing or holds no image, or if the splits' classes differ.
+        """
+        return self._scanned.train
 
     def test(self) -> FolderSplit:
         """The test split: `root/val`, else `root/test`.
 
         Raises:
-            UserError: if there is neither.
+            UserError: if there is neither, or for the reasons of `train`.
         """
-        if self._test is None:
+        test = self._scanned.test
+        if test is None:
             raise UserError(
                 f"{self.root} has no val or test folder beside a train folder, so there is nothing to evaluate on"
             )
-        return self._test
+        return test
+
+    @cached_property
+    def _scanned(self) -> _Scanned:
+        """What the folders hold."""
+        if self.root is None:
+            raise UserError("ImageFolder.root is not bound; bind it to the folder that holds the images")
+        if not self.root.is_dir():
+            raise UserError(f"ImageFolder.root = {self.root} is not a folder")
+        folder = self.root / "train"
+        if not folder.is_dir():
+            train, class_names = scan(self.root)
+            return _Scanned(train, None, tuple(class_names))
+        train, class_names = scan(folder)
+        tests = [self.root / name for name in ("val", "test") if (self.root / name).is_dir()]
+        if not tests:
+            return _Scanned(train, None, tuple(class_names))
+        test, test_names = scan(tests[0])
+        if test_names != class_names:
+            differing = sorted(set(test_names) ^ set(class_names))
+            raise UserError(f"{folder} and {tests[0]} must hold the same classes; only one has {_some(differing)}")
+        return _Scanned(train, test, tuple(class_names))
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The central squares of 0.875 of the shorter side, float32 [N, 4]."""

@@ -93,6 +93,11 @@ class SceneRenderer:
         self.background = background
         self.seed = seed
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """All that decides what the scenes look like, beside digits and photographs."""
+        return len(self.digits_KGG), self.clutter, self.scales, self.background, self.seed
+
     def digits(self, indices_N: Tensor) -> Tensor:
         """Which digit each scene shows, int64 [N] in [0, K)."""
         return (self._uniform(indices_N)[:, 0] * len(self.digits_KGG)).long()

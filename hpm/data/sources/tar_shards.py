@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -74,6 +74,11 @@ class TarSplit(EncodedSplit):
         with open(self.tars[self._tar_K[index]], "rb") as file:  # noqa: PTH123 (a path object for each image is slow)
             file.seek(self._offset_K[index])
             return Image.open(io.BytesIO(file.read(self._length_K[index])))
+
+    def content(self) -> Iterable[bytes]:
+        """Each member's name, and the lengths of all."""
+        yield from (name.encode() + b"\0" for name in self.names)
+        yield self._length_K.tobytes()
 
 
 def read_tars(path: Path, mode: str = "RGB") -> tuple[TarSplit, list[str]]:

@@ -60,7 +60,7 @@ class TimmDataset(ImageSource):
         target_key: Hugging Face's column of labels. Default "label".
 
     Raises:
-        UserError: if the data are missing, cannot be addressed by index, or need a package that is not installed.
+        UserError: if the name is none of these, or the data cannot be addressed by index.
     """
 
     def __init__(
@@ -91,13 +91,21 @@ class TimmDataset(ImageSource):
         self.download = download
         self.keys = (input_key, target_key)
         self._mode = "RGB" if in_chans == 3 else "L"
+        self.train_split = train_split
         self._check_name()
-        self._train, class_names = self._read(train_split, training=True)
-        super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, class_names=class_names)
+        super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self._train[1])
 
     def train(self) -> Split:
-        """The training split."""
-        return self._train
+        """The training split.
+
+        Raises:
+            UserError: if the data are missing, cannot be addressed by index, or need a package that is not installed.
+        """
+        return self._train[0]
 
     def test(self) -> Split:
         """The test split.
@@ -112,9 +120,16 @@ class TimmDataset(ImageSource):
         return central_boxes(sizes_N2, self.crop_pct)
 
     @cached_property
+    def _train(self) -> tuple[Split, list[str]]:
+        """The training split, and the names of its classes."""
+        self._check_there()
+        return self._read(self.train_split, training=True)
+
+    @cached_property
     def _test(self) -> Split:
         if self.test_split is None:
             raise UserError("TimmDataset.test_split is None, so there is nothing to evaluate on")
+        self._check_there()
         split, class_names = self._read(self.test_split, training=False)
         if tuple(class_names) != self.class_names:
             differing = sorted(set(class_names) ^ set(self.class_names))[:5]
@@ -138,10 +153,12 @@ class TimmDataset(ImageSource):
             )
         if self.name and (kind not in ("torch", "hfds") or not rest):
             raise UserError(f"TimmDataset.name = {self.name!r} is unknown; choose {_READERS}")
-        if kind == "hfds" and find_spec("datasets") is None:
-            raise UserError(f"TimmDataset.name = {self.name!r} needs the package datasets: pip install datasets")
         if kind != "hfds" and self.root is None:
             raise UserError(f"TimmDataset.root must be the folder of the data for TimmDataset.name = {self.name!r}")
+
+    def _check_there(self) -> None:
+        if self.name.startswith("hfds/") and find_spec("datasets") is None:
+            raise UserError(f"TimmDataset.name = {self.name!r} needs the package datasets: pip install datasets")
         if not self.name and self.root is not None and not self.root.exists():
             raise UserError(f"TimmDataset.root = {self.root} does not exist")
 

@@ -8,7 +8,7 @@ import torch
 from curriculum import Constant, Curriculum, HardestFirst, PredictedLoss
 from hpm.data import DigitScenes
 from hpm.evaluation import EvaluationContext
-from hpm.methods.ema_teacher import HorizonDecay
+from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.targets import NormalizedPixels

@@ -26,7 +26,7 @@ from curriculum import (
 )
 from hpm.data import ImageFolder
 from hpm.evaluation import Diagnostics, EvaluationContext
-from hpm.methods.ema_teacher import EMATeacher
+from hpm.methods.teacher import EMATeacher
 from hpm.targets import Pixels
 
 ALWAYS = {

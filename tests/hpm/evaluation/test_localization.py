@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hpm.data import DigitScenes, ImageFolder
 from hpm.evaluation import EvaluationContext, Localization
 from hpm.evaluation.objects import knows_objects, object_map
-from hpm.methods.ema_teacher import EMATeacher
+from hpm.methods.teacher import EMATeacher
 
 METRICS = ("auroc", "average_precision", "pointing_game")
 OF_A_MODEL = ("predicted_loss", "true_loss", "attention")

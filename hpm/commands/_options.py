@@ -1,0 +1,20 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+]
+PublishedConfigs = Annotated[
+    list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
+]
+Bindings = Annotated[
+    list[str] | None,
+    typer.Option("--binding", "-b", help="A gin binding over the configuration, e.g. 'Ramp.end = 0.7'."),
+]
+Weights = Annotated[str, typer.Option(help="student or teacher.")]

@@ -1,0 +1,164 @@
+"""`hpm pretrain`: train a model, or go on with a run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpm.commands._options import Bindings
+from hpm.errors import Interrupted, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpm.config import Config
+    from hpm.runs.run_folder import RunFolder
+    from hpm.training.trainer import Trainer
+
+
+def command(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones; later ones override."),
+    ] = None,
+    binding: Bindings = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output; start it where there is none yet.")
+    ] = False,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Start from a checkpoint's weights: one of ours, or HPM's or MAE's."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run two steps, write nothing.")] = False,
+) -> None:
+    """Pre-train a model; on several devices or machines with `torchrun ... -m hpm pretrain ...`.
+
+    SIGTERM and SIGUSR1 save a checkpoint and stop.
+
+    Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
+    signal, --resume goes on.
+    """
+    from rich.console import Console
+
+    from hpm.runs.checkpoint import list_checkpoints
+    from hpm.runs.manifest import Manifest
+    from hpm.runs.run_folder import RunFolder
+    from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.notices import notices_to
+
+    processes = DistributedContext.from_environment()
+    if processes.restarts and output is None:
+        raise UserError("torchrun starts processes again that fail; give the run an --output to go on with")
+    resume = resume or processes.restarts > 0
+    if resume and (output is None or dry_run):
+        raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
+    plugins: dict[str, str] = {}
+    if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
+        folder = RunFolder(output)
+        folder.saved_config()  # a clear error where there is no run
+        configs = configs or [str(folder.config)]
+        manifest = Manifest.read(folder.manifest)
+        plugins = dict(manifest.plugins)
+        if list_checkpoints(folder.checkpoints):
+            init_from = None
+        elif init_from is None and manifest.init_from is not None:
+            init_from = Path(manifest.init_from)
+    else:
+        resume = False
+    console = Console(quiet=not processes.is_main)
+    with notices_to(console):
+        config, trainer = _build(console, configs or [], binding or [], plugins, init_from)
+        if dry_run:
+            _dry_run(console, trainer)
+        else:
+            _pretrain(console, config, trainer, output, resume=resume)
+    processes.disconnect()
+
+
+def _build(
+    console: Console, configs: list[str], bindings: list[str], plugins: dict[str, str], init_from: Path | None
+) -> tuple[Config, Trainer]:
+    from hpm.config import make_importable, parse_config
+
+    with console.status("starting ..."):
+        make_importable(plugins)
+        config = parse_config(configs, bindings)
+        trainer: Trainer = config.build()
+        trainer.method.target.load()
+        lines = [] if init_from is None else trainer.start_from(init_from)
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+    return config, trainer
+
+
+def _dry_run(console: Console, trainer: Trainer) -> None:
+    from hpm.training.summary import describe
+
+    trainer.dry_run(console)
+    console.print(describe(trainer), highlight=False)
+    console.print("dry run: everything builds and runs; nothing was written")
+
+
+def _pretrain(console: Console, config: Config, trainer: Trainer, output: Path | None, *, resume: bool) -> None:
+    from hpm.runs.run_folder import RunFolder
+
+    trainer.processes.connect(trainer.device)
+    (name, path) = trainer.processes.gather(_name_and_folder(config, output))[0]
+    folder = RunFolder(path)
+    if resume:
+        trainer.processes.main_only(lambda: _reopen(console, folder, config))
+    else:
+        manifest = trainer.manifest(name, config.plugins())
+        trainer.processes.main_only(lambda: folder.create(config.text(), config.operative_text(), manifest))
+    _run(console, config, trainer, folder, name=name, resume=resume)
+
+
+def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
+    """A run is called what its folder is called, else what its first config is."""
+    if output is not None:
+        return output.resolve().name, output
+    return config.name, Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
+    """A resumed run repeats the uninterrupted one: what would make it another is refused."""
+    from hpm.config import resume_changes
+
+    refused, rounding = resume_changes(folder.saved_config(), config.text())
+    if refused:
+        raise UserError(
+            f"--resume repeats the run exactly, but its configuration differs from {folder.config}:\n"
+            + "\n".join(f"  {line}" for line in refused[:5])
+            + "\nresume without naming a config to use the saved one, or start a new run with --init-from"
+        )
+    for line in rounding:
+        console.print(f"resuming with {line}: the same run up to rounding", style="yellow", markup=False)
+    folder.next_config = config.text()
+
+
+def _run(console: Console, config: Config, trainer: Trainer, folder: RunFolder, *, name: str, resume: bool) -> None:
+    import json
+
+    from hpm.training.summary import describe, show_summary
+
+    if resume and folder.summary.is_file():
+        console.print(f"the run in {folder.path} is complete")
+        if not trainer.tracker.has_all_of(folder.path):
+            trainer.replay(folder, name=name, parameters=config.parameters())
+        show_summary(console, folder, json.loads(folder.summary.read_text()))
+        return
+    console.print(describe(trainer), highlight=False)
+    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
+    try:
+        summary = trainer.fit(folder, console, name=name, parameters=config.parameters(), resume=resume)
+    except Interrupted as error:
+        trainer.processes.disconnect()
+        raise Interrupted(f"{error}; go on with hpm pretrain --resume --output {folder.path}") from error
+    if trainer.processes.is_main:
+        show_summary(console, folder, summary)

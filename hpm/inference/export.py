@@ -1,0 +1,224 @@
+"""`hpm export`: the encoder for other programs.
+
+timm          a folder, config.json and model.safetensors, for `timm.create_model("local-dir:FOLDER", pretrained=True)`
+safetensors   a file of weights under timm's names, or of the whole model under ours
+onnx          a file that turns images into features
+
+Shape suffixes: N images, C channels, S side, D width.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hpm import __version__
+from hpm.data import ImageSource
+from hpm.errors import UserError
+from hpm.inference.loading import LoadedModel, load_model
+from hpm.models.base import MaskedModel
+
+FORMATS = ("timm", "safetensors", "onnx")
+POOLS = ("token", "avg")
+_LARGEST_ONNX = 1_800_000_000  # bytes of weights in one file, whose format ends at 2 GB
+
+
+def export(
+    path: Path,
+    out: Path,
+    console: Console,
+    *,
+    to: str = "timm",
+    configs: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    pool: str = "token",
+    weights: str = "student",
+    whole: bool = False,
+) -> Path:
+    """Write a trained encoder.
+
+    Args:
+        path: a run's folder, a checkpoint, or a published file.
+        out: the folder (timm) or file (others) to write; must not be there, or be empty.
+        console: where a person reads.
+        to: the format, one of `FORMATS`.
+        configs: for a published file.
+        bindings: gin bindings over the configuration.
+        pool: what features are, "token", the class token, or "avg", the mean of the patches' tokens; both after the
+            encoder's norm, as `hpm embed` computes them. Plain weights (safetensors) have no pooling.
+        weights: "student" or "teacher".
+        whole: for safetensors, reconstructor and loss predictor too.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: for unknown options, a target that holds something, no model, or a missing package.
+    """
+    _check(out, to, pool, whole)
+    loaded = load_model(path, configs, bindings, weights=weights)
+    for line in loaded.lines:
+        console.print(line, markup=False, highlight=False)
+    model, source = loaded.context(weights).model, loaded.source
+    if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
+        raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
+    notes = _metadata(loaded, model, weights)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if to == "timm":
+            _write_timm(model, source, pool, notes, partial)
+        elif to == "safetensors":
+            _write_safetensors(model if whole else model.encoder, notes, partial)
+        else:
+            difference = _write_onnx(timm_encoder(model, pool), source, notes, partial)
+            console.print(f"onnxruntime and torch agree to {difference:.1e}", highlight=False)
+        if out.is_dir():
+            out.rmdir()  # empty
+        partial.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
+    console.print(f"{weights}'s weights: {out}", markup=False, highlight=False, soft_wrap=True)
+    if to == "timm":
+        console.print(f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=N)", markup=False)
+    return out
+
+
+def _check(out: Path, to: str, pool: str, whole: bool) -> None:
+    if to not in FORMATS:
+        raise UserError(f"--format {to} is unknown; choose one of {', '.join(FORMATS)}")
+    if pool not in POOLS:
+        raise UserError(f"--pool {pool} is unknown; choose {' or '.join(POOLS)}")
+    if whole and to != "safetensors":
+        raise UserError(f"--whole goes with --format safetensors; {to} takes the encoder alone")
+    if out.is_dir() and (to != "timm" or any(out.iterdir())):
+        raise UserError(f"--out {out} is a folder{' that is not empty' if to == 'timm' else ''}; give a new name")
+    if out.is_file():
+        raise UserError(f"--out {out} is there already; give a new name, or remove it")
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if to == "onnx" and missing:
+        raise UserError(
+            f"--format onnx needs the package {missing[0]}: pip install 'curriculum-masking[export]', or pip install "
+            f"{' '.join(missing)}"
+        )
+
+
+def timm_arguments(model: MaskedModel, pool: str) -> dict[str, Any]:
+    """Arguments of timm's model that make it the model's encoder.
+
+    The norm stands before the pooling, where the encoder has it: timm's ViT would put it behind an average.
+    """
+    _, arguments = model.encoder.timm_architecture()
+    return arguments | {"global_pool": pool} | ({"fc_norm": False} if model.encoder.num_prefix_tokens else {})
+
+
+def timm_encoder(model: MaskedModel, pool: str) -> nn.Module:
+    """The encoder as timm's model without head, on the CPU, for evaluation: [N, C, S, S] -> [N, D]."""
+    return model.encoder.timm_model(pool=pool).eval()
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Copies, positions among them, on the CPU."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
+
+
+def _metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str, str]:
+    """What the weights are and how images reach them; strings, as safetensors and ONNX want."""
+    source = loaded.source
+    return {
+        "format": "pt",
+        "made_by": f"curriculum-masking {__version__}",
+        "from": loaded.path.name,
+        "step": str(loaded.step),
+        "weights": weights,
+        "input_size": json.dumps([source.in_chans, source.img_size, source.img_size]),
+        "mean": json.dumps(source.mean),
+        "std": json.dumps(source.std),
+        "encoder": json.dumps(model.encoder.timm_architecture()[1]),
+    }
+
+
+def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[str, str], folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)  # of an export that was killed
+    folder.mkdir()
+    _write_safetensors(model.encoder, notes, folder / "model.safetensors")
+    name, _ = model.encoder.timm_architecture()
+    head = "head" if model.encoder.num_prefix_tokens else "head.fc"
+    config = {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": model.encoder.num_features,
+        "global_pool": pool,
+        "model_args": timm_arguments(model, pool),
+        "pretrained_cfg": {
+            "input_size": [source.in_chans, source.img_size, source.img_size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            **_crop(source),
+            "mean": list(source.mean),
+            "std": list(source.std),
+            "num_classes": 0,
+            "first_conv": "patch_embed.proj",
+            "classifier": head,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _crop(source: ImageSource) -> dict[str, Any]:
+    """The evaluation crop in timm's words: the central part of the shorter side, or all of the image, squashed."""
+    (_, _, width, height), (_, _, square, _) = source.evaluation_boxes(torch.tensor([[1000, 2000], [1000, 1000]]))
+    return {"crop_pct": float(square) / 1000, "crop_mode": "center" if width == height else "squash"}
+
+
+def _write_safetensors(module: torch.nn.Module, notes: dict[str, str], file: Path) -> None:
+    save_file(_tensors(module), file, metadata=notes)
+    file.chmod(0o644)  # safetensors lets nobody else read it
+
+
+def _write_onnx(vit: nn.Module, source: ImageSource, notes: dict[str, str], file: Path) -> float:
+    """Write images [N, C, S, S] -> features [N, D], for any N.
+
+    Returns:
+        The largest difference between onnxruntime's features of some noise and torch's.
+    """
+    import onnx
+    import onnxruntime
+
+    size = sum(value.numel() * value.element_size() for value in vit.state_dict().values())
+    if size > _LARGEST_ONNX:
+        raise UserError(f"--format onnx: {size / 1e9:.1f} GB of weights do not fit in one ONNX file; export to timm")
+    images = torch.randn(2, source.in_chans, source.img_size, source.img_size, generator=torch.Generator())
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # about the exporter's own insides
+        torch.onnx.export(
+            vit,
+            (images,),
+            str(file),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        )
+    content = onnx.load(file)
+    onnx.helper.set_model_props(content, {name: text for name, text in notes.items() if name != "format"})
+    onnx.save(content, file)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    more = images.repeat(2, 1, 1, 1)[:3]  # another batch than the one that was traced
+    (features,) = session.run(None, {"images": more.numpy()})
+    with torch.no_grad():
+        return float((torch.from_numpy(features) - vit(more)).abs().max())

@@ -1,0 +1,159 @@
+"""`hpm visualize`: what a model makes of images, now or through training, and its curriculum's timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from hpm.data import ImageSource
+from hpm.errors import UserError
+from hpm.inference.images import image_files, read
+from hpm.inference.loading import LoadedModel, load_model
+from hpm.runs import checkpoint
+from hpm.runs.manifest import Manifest
+from hpm.runs.run_folder import RunFolder
+from hpm.visualization import Stage, draw_sheet, draw_strip, draw_timeline, look
+from hpm.visualization.picture import held_out
+from hpm.visualization.style import check_name
+
+MOST_IMAGES, MOST_STAGES = 64, 8
+
+
+def visualize(
+    path: Path,
+    console: Console,
+    *,
+    kind: str = "sheet",
+    configs: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    images: Path | None = None,
+    count: int = 6,
+    out: Path | None = None,
+) -> Path:
+    """Draw a picture of a trained model or of its training.
+
+    Args:
+        path: a run's folder, a checkpoint, or a published file.
+        console: where a person reads.
+        kind: "sheet", what the model makes of images; "strip", the same through the run's kept checkpoints;
+            "timeline", the curriculum and the losses over the run.
+        configs: for a published file.
+        bindings: gin bindings over the configuration.
+        images: a folder of image files, seen through the run's evaluation crop, `count` of them evenly from the
+            first to the last; None for the first test images.
+        count: how many images.
+        out: of the PNG; None for sheet.png, strip.png or timeline.png in the run's folder, or in this one for a file
+            without a run.
+
+    Raises:
+        UserError: where there is no model, no image, or not enough of the run left for the picture.
+    """
+    if not 1 <= count <= MOST_IMAGES:
+        raise UserError(f"--count {count} must be 1 to {MOST_IMAGES} images")
+    if out is not None:
+        check_name(out)
+    try:
+        if kind == "timeline":
+            run = _run_of(path)
+            drawn = _timeline(run, out or run.path / "timeline.png")
+        else:
+            drawn = _draw(path, console, kind, configs, bindings, images, count, out)
+    except OSError as error:
+        raise UserError(f"the picture could not be written: {error}; choose another --out") from error
+    console.print(f"picture: {drawn}", markup=False, highlight=False, soft_wrap=True)
+    return drawn
+
+
+def _draw(
+    path: Path,
+    console: Console,
+    kind: str,
+    configs: Sequence[str],
+    bindings: Sequence[str],
+    images: Path | None,
+    count: int,
+    out: Path | None,
+) -> Path:
+    """A sheet or a strip."""
+    loaded = _load(path, configs, bindings, images)
+    for line in loaded.lines:
+        console.print(line, markup=False, highlight=False)
+    source = loaded.source
+    shown = held_out(source, count) if images is None else _from_folder(console, source, images, count)
+    out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
+    if kind == "sheet":
+        return draw_sheet(look(loaded.context(), shown), out)
+    return draw_strip(_stages(console, loaded, shown), out)
+
+
+def _load(path: Path, configs: Sequence[str], bindings: Sequence[str], images: Path | None) -> LoadedModel:
+    try:
+        return load_model(path, configs, bindings)
+    except UserError as error:
+        if images is None and path.is_file() and configs:
+            raise UserError(f"{error}; images of your own can be shown with --images FOLDER") from error
+        raise
+
+
+def _from_folder(console: Console, source: ImageSource, folder: Path, count: int) -> Tensor:
+    """Readable images of a folder, evenly from the first to the last; for an unreadable one the next."""
+    files = list(image_files(folder))
+    shown: list[Tensor] = []
+    for number in range(min(count, len(files))):
+        first, last = (len(files) * place // min(count, len(files)) for place in (number, number + 1))
+        for file in files[first:last]:
+            images, _, problems = read(source, [file])
+            for problem in problems:
+                console.print(
+                    f"skipped, unreadable: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
+            if len(images):
+                shown.append(images)
+                break
+    if not shown:
+        raise UserError(f"{folder} holds no readable image" if files else f"{folder} holds no images")
+    return torch.cat(shown)
+
+
+def _stages(console: Console, loaded: LoadedModel, images_NCSS: Tensor) -> list[Stage]:
+    """The model at the run's checkpoints, the oldest first; at most `MOST_STAGES`, evenly chosen."""
+    if loaded.run is None:
+        raise UserError(f"{loaded.path} belongs to no run; --strip needs a run's folder and the checkpoints in it")
+    folders = checkpoint.list_checkpoints(loaded.run.checkpoints)[::-1]
+    if len(folders) < 2:
+        raise UserError(
+            f"{loaded.run.path} has {len(folders)} checkpoint; --strip needs at least two. A run keeps more with "
+            "-b 'Checkpointing.keep_every = N', a multiple of Checkpointing.every"
+        )
+    if len(folders) > MOST_STAGES:
+        console.print(f"{len(folders)} checkpoints: {MOST_STAGES} of them are shown", highlight=False)
+        folders = [folders[place * (len(folders) - 1) // (MOST_STAGES - 1)] for place in range(MOST_STAGES)]
+    epochs = {row["step"]: row["epoch"] for row in loaded.run.metrics.rows() if row.get("epoch")}
+    per_epoch = next((step / epoch for step, epoch in epochs.items()), None)
+    stages = []
+    for folder in folders:
+        saved = checkpoint.Checkpoint(folder)
+        loaded.load_weights(saved)
+        step = saved.values["step"]
+        title = f"step {step:,}" + (f"\nepoch {step / per_epoch:.3g}" if per_epoch else "")
+        stages.append(Stage(title, look(loaded.context(), images_NCSS)))
+    return stages
+
+
+def _run_of(path: Path) -> RunFolder:
+    """The run that a path is, or that a checkpoint's path lies in."""
+    for folder in (path, *path.resolve().parents[1:2]):
+        if (folder / "metrics.jsonl").is_file():
+            return RunFolder(folder)
+    raise UserError(f"{path} has no metrics.jsonl; --timeline needs the folder of a run that has logged some steps")
+
+
+def _timeline(run: RunFolder, out: Path) -> Path:
+    rows = [row for row in run.metrics.rows() if row.get("kind") == "train"]
+    if len(rows) < 2:
+        raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
+    return draw_timeline(rows, Manifest.read(run.manifest).alpha_share_of, out)

@@ -1,0 +1,99 @@
+"""The student's forward pass with its losses: what is compiled, and what distributed training wraps.
+
+Shape suffixes: N images, C channels, H and W pixels, V visible, M masked patches, P values of a patch's target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from curriculum import Mask
+from hpm.methods.loss_prediction import PredictionLoss, ranking_accuracy
+from hpm.models.base import MaskedModel
+from hpm.targets import Target
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A step's losses, on the device.
+
+    Args:
+        total: what is minimized; carries the gradient.
+        reconstruction: mean loss of the masked patches.
+        prediction: loss of the loss predictor, 0 where there is none.
+        predicted_NM: predicted losses, or None.
+        true_NM: the reconstruction's loss of each masked patch.
+        mask: what was masked.
+    """
+
+    total: Tensor
+    reconstruction: Tensor
+    prediction: Tensor
+    predicted_NM: Tensor | None
+    true_NM: Tensor
+    mask: Mask
+
+    def detach(self) -> Losses:
+        """The same without the graph behind them."""
+        return replace(
+            self,
+            total=self.total.detach(),
+            reconstruction=self.reconstruction.detach(),
+            prediction=self.prediction.detach(),
+        )
+
+    def ranking_accuracy(self) -> Tensor:
+        """Share of pairs of masked patches that the student's prediction orders rightly; NaN without predictor."""
+        if self.predicted_NM is None:
+            return self.true_NM.new_full((), float("nan"))
+        return ranking_accuracy(self.predicted_NM, self.true_NM)
+
+
+class StudentPass(nn.Module):
+    """The student's forward pass and its losses.
+
+    Args:
+        student: the model.
+        target: what it reconstructs.
+        prediction_loss: how its loss predictor learns.
+        autocast: dtype of low-precision passes, None for float32.
+    """
+
+    def __init__(
+        self,
+        student: MaskedModel,
+        target: Target,
+        prediction_loss: PredictionLoss,
+        autocast: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.target = target
+        self.prediction_loss = prediction_loss
+        self.autocast = autocast
+
+    def forward(
+        self,
+        images_NCHW: Tensor,
+        visible_NV: Tensor,
+        masked_NM: Tensor,
+        target_NMP: Tensor | None,
+        blanked_NV: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M].
+
+        The target is computed here where none is given: what `Target.in_pass` allows.
+        """
+        mask = Mask(visible_NV, masked_NM, blanked=blanked_NV)
+        with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            output = self.student(images_NCHW, mask)
+        if target_NMP is None:
+            target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
+        true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
+        if output.predicted_loss_NM is None:
+            return true_NM.mean(), None, None, None, true_NM.detach()
+        total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
+        return true_NM.mean(), total, count, output.predicted_loss_NM.detach(), true_NM.detach()

@@ -1,0 +1,101 @@
+"""A plan as a person reads it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from hpm.planning.gpus import GPUS, Gpu
+from hpm.planning.plan import USABLE_MEMORY, Plan
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Print a plan."""
+    gpu = GPUS[plan.device]
+    console.print(_parts_table(plan))
+    console.print(_memory_table(plan, gpu))
+    lines = [
+        f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images in batches of "
+        f"{plan.batch_size:,}; {_units(plan.step_flops)}FLOP a step",
+        f"time:     [bold]{_duration(plan.hours)}[/] on {plan.gpus} {gpu.name}, {plan.gpus * plan.hours:,.3g} GPU "
+        f"hours, with {plan.images_per_second:,.0f} images/s from the data, if {plan.mfu:.0%} of "
+        f"{_units(plan.peak)}FLOP/s in {plan.precision} are reached: an assumption, see --mfu",
+    ]
+    if plan.precision in gpu.measured:
+        lines.append(
+            f"peak:     measured on {gpu.name}: {gpu.measured[plan.precision]:.0f} TFLOP/s in {plan.precision}, of "
+            "large matrix products alone"
+        )
+    if plan.relative_cost > 1:
+        lines.insert(
+            1,
+            f"teacher:  asked in {plan.teacher_share:.0%} of the steps; the average step costs "
+            f"{plan.relative_cost:.2f} times one without loss predictor and teacher",
+        )
+    for line in lines:
+        console.print(line, highlight=False)
+    if not plan.fits:
+        console.print(f"memory:   too much for the {gpu.name}; {_advice(plan)}", style="red", highlight=False)
+    for note in plan.notes:
+        console.print(f"note:     {note}", style="dim", highlight=False)
+
+
+def _parts_table(plan: Plan) -> Table:
+    table = Table(title=plan.config, title_justify="left", title_style="bold")
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("multiply-adds of an image, forward", justify="right")
+    for part in ("encoder", "reconstructor", "loss predictor"):
+        table.add_row(part, *_cells(plan, part))
+    table.add_section()
+    table.add_row("student", *_cells(plan, "encoder", "reconstructor", "loss predictor"))
+    table.add_row("  as published code computes it", "", _units(plan.published_multiply_adds), style="dim")
+    table.add_row("teacher", *_cells(plan, "teacher"))
+    if plan.multiply_adds["target"]:
+        table.add_row("network of the target", "", _cells(plan, "target")[1])
+    return table
+
+
+def _cells(plan: Plan, *parts: str) -> tuple[str, ...]:
+    sums = (sum(values.get(part, 0) for part in parts) for values in (plan.parameters, plan.multiply_adds))
+    return tuple(_units(value) if value else "-" for value in sums)
+
+
+def _memory_table(plan: Plan, gpu: Gpu) -> Table:
+    table = Table(show_header=True)
+    table.add_column(f"memory of a GPU, estimated, {plan.micro_batch:,} images at a time")
+    table.add_column("", justify="right")
+    for purpose, used in plan.memory.items():
+        if used:
+            table.add_row(purpose, f"{_units(used)}B")
+    table.add_section()
+    table.add_row(f"of {gpu.memory:g} GB", f"{_units(plan.total_memory)}B", style="green" if plan.fits else "red")
+    return table
+
+
+def _advice(plan: Plan) -> str:
+    """The fewest micro-batches that fit, where any do."""
+    fixed = plan.total_memory - plan.memory["activations"]
+    now = plan.batch_size // (plan.gpus * plan.micro_batch)
+    for parts in range(2, plan.micro_batch + 1):
+        fits = fixed + plan.memory["activations"] / parts <= USABLE_MEMORY * plan.device_memory
+        if fits and plan.micro_batch % parts == 0:
+            return f"-b 'Schedule.accumulate = {now * parts}' or -b 'Runtime.grad_checkpointing = True' needs less"
+    return "more GPUs and -b \"Runtime.sharding = 'fsdp'\" need less"
+
+
+def _units(value: float) -> str:
+    """Three digits or so, and the prefix of a unit: 14.95 G."""
+    for prefix in ("", "k", "M", "G", "T", "P"):
+        if value < 1000 or prefix == "P":
+            break
+        value /= 1000
+    return f"{value:.4g} {prefix}"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.2g} seconds"
+    if hours < 1:
+        return f"{hours * 60:.2g} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,113 @@
+"""Prober: measures and draws a model while it is trained, and at the end."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hpm.errors import Notice
+from hpm.evaluation import Evaluation, EvaluationContext
+from hpm.training.recorder import RunRecorder
+from hpm.visualization.picture import picture
+
+if TYPE_CHECKING:
+    from hpm.training.trainer import Trainer
+
+
+class Prober:
+    """Runs evaluations of the model as it is now, in the main process; the others wait.
+
+    Args:
+        trainer: whose model is measured.
+        recorder: takes metrics and pictures.
+    """
+
+    def __init__(self, trainer: Trainer, recorder: RunRecorder) -> None:
+        self._trainer = trainer
+        self._recorder = recorder
+
+    def context(self) -> EvaluationContext:
+        """What evaluations look at. Every process must call this."""
+        trainer, method = self._trainer, self._trainer.method
+        student, teacher = method.gathered()
+        return EvaluationContext(
+            model=student,
+            initial=partial(method.initial_copy, trainer.seed),
+            teacher=teacher,
+            curriculum=method.curriculum,
+            target=method.target,
+            source=trainer.source,
+            device=trainer.device,
+            seed=trainer.seed,
+        )
+
+    def probe(self, step: int) -> dict[str, float]:
+        """Measure and draw in the middle of training.
+
+        Args:
+            step: taken so far.
+
+        Returns:
+            The metrics; empty in all processes but the main one.
+        """
+        context = self.context()
+        metrics: dict[str, float] = {}
+        if self._trainer.processes.is_main:
+            with self._uncompiled():
+                metrics = _measure(self._trainer.monitoring.probes, context)
+                self._draw(context, step)
+            self._record(step, "probe", metrics)
+        self._trainer.processes.barrier()
+        return metrics
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """Measure and draw at the end of training.
+
+        Args:
+            step: taken in all.
+
+        Returns:
+            "metrics", "seconds" that they took, and the "picture" drawn; empty in all processes but the main one.
+        """
+        context = self.context()
+        measured: dict[str, Any] = {}
+        if self._trainer.processes.is_main:
+            started = time.perf_counter()
+            with self._uncompiled():
+                metrics = _measure(self._trainer.monitoring.evaluations, context)
+                drawn = self._draw(context, step)
+            self._record(step, "final", metrics)
+            measured = {"metrics": metrics, "seconds": time.perf_counter() - started, "picture": drawn}
+        self._trainer.processes.barrier()
+        return measured
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """Evaluations ask for other shapes than training does, and would compile every one of them."""
+        return torch.compiler.set_stance("force_eager") if self._trainer.runtime.compile else nullcontext()
+
+    def _record(self, step: int, kind: str, metrics: dict[str, float]) -> None:
+        self._recorder.folder.metrics.append({"step": step, "time": time.time(), "kind": kind, **metrics})
+
+    def _draw(self, context: EvaluationContext, step: int) -> Path:
+        folder = self._recorder.folder.pictures
+        path = folder / f"step-{step:08d}.png"
+        try:
+            folder.mkdir(exist_ok=True)
+            self._recorder.add_picture(step, picture(context, path))
+        except OSError as error:
+            warnings.warn(f"the picture {path} could not be written: {error}", Notice, stacklevel=2)
+        return path
+
+
+def _measure(evaluations: Sequence[Evaluation], context: EvaluationContext) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for evaluation in evaluations:
+        metrics |= evaluation.measure(context)
+    return metrics

@@ -1,0 +1,95 @@
+"""RunRecorder: what a run writes into its folder, and hands over to its tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hpm.errors import TrainingError
+from hpm.runs.run_folder import RunFolder
+from hpm.runtime.distributed import DistributedContext
+from hpm.tracking.mlflow import MLflowTracker
+
+
+class RunRecorder:
+    """Keeps the records of a run: metrics, pictures, unreadable images, summary.
+
+    The tracker gets what the newest checkpoint on disk covers, and so never sees a step that a resumed run takes again.
+
+    Args:
+        folder: the run's.
+        tracker: gets a copy.
+        processes: that train together; the main one writes.
+    """
+
+    def __init__(self, folder: RunFolder, tracker: MLflowTracker, processes: DistributedContext) -> None:
+        self.folder = folder
+        self.tracker = tracker
+        self._processes = processes
+        self._pictures: list[tuple[int, Path]] = []
+        self._published = -1
+        self._unreadable = 0
+
+    def start(self) -> None:
+        """Hand over the configuration, and the metrics of a run that goes on."""
+        if self._processes.is_main:
+            self.tracker.send(self.folder.metrics.rows(), [self.folder.config, self.folder.operative])
+
+    def resume(self, step: int) -> None:
+        """Drop the metrics of steps that will be taken again; in the main process.
+
+        Args:
+            step: taken at the checkpoint that the run goes on from.
+        """
+        self.folder.prepare_resume(lambda row: row["step"] <= step and row["kind"] != "final")
+        self._pictures = [(0, path) for path in sorted(self.folder.pictures.glob("*.png"))]
+
+    def add_picture(self, step: int, path: Path) -> None:
+        """A picture was drawn after so many steps."""
+        self._pictures.append((step, path))
+
+    def publish(self, written: int) -> None:
+        """Hand over what a checkpoint covers.
+
+        Args:
+            written: steps taken at the newest checkpoint that is on disk, -1 before there is one.
+        """
+        if not self._processes.is_main or written <= self._published:
+            return
+        self._published = written
+        files = [path for step, path in self._pictures if step <= written]
+        self._pictures = [(step, path) for step, path in self._pictures if step > written]
+        self.tracker.send([row for row in self.folder.metrics.rows() if row["step"] <= written], files)
+
+    def new_unreadable(self, count: int, unreadable: dict[str, str]) -> list[str]:
+        """Note images that could not be read since the last call, those of all processes.
+
+        Args:
+            count: of all processes together; the same in every process, which all must call.
+            unreadable: this process's, by name, and why.
+
+        Returns:
+            The new ones, a line each; none in all processes but the main one.
+        """
+        if count <= self._unreadable:
+            return []
+        self._unreadable = count
+        found = {name: reason for theirs in self._processes.gather(unreadable) for name, reason in theirs.items()}
+        return self.folder.add_unreadable(found) if self._processes.is_main else []
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the final figures, which make the run complete, and hand over everything; in the main process.
+
+        Raises:
+            TrainingError: if the disk refuses it.
+        """
+        try:
+            self.folder.metrics.flush()
+            self.folder.write_summary(summary)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder.summary} could not be written: {error}; make room and evaluate again with --resume "
+                f"--output {self.folder.path}"
+            ) from error
+        self.publish(summary["steps"])
+        self.tracker.send(self.folder.metrics.rows(), [self.folder.summary])

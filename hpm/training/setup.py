@@ -1,0 +1,210 @@
+"""From a method and its settings to the step that trains it: initialized, sharded, compiled, recorded."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from curriculum import TrainingContext
+from hpm.methods.gathering import ShardedModels
+from hpm.methods.method import Method
+from hpm.optim.param_groups import build_adamw
+from hpm.optim.schedule import Schedule
+from hpm.runtime.cuda_graphs import GraphedStudent
+from hpm.runtime.devices import autocast_dtype, device_name, set_up
+from hpm.runtime.distributed import DistributedContext, shard
+from hpm.runtime.settings import Runtime
+from hpm.training.settings import Optimization
+from hpm.training.step import TrainingStep
+
+_BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
+_QUESTIONS = ("reconstruct", "predict_loss", "attention", "features")  # forward passes beside `forward`
+
+
+def build_training_step(
+    method: Method,
+    *,
+    schedule: Schedule,
+    optimization: Optimization,
+    runtime: Runtime,
+    context: TrainingContext,
+    precision: str,
+    processes: DistributedContext,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    start: dict[str, torch.Tensor] | None = None,
+) -> TrainingStep:
+    """Meet the other processes, initialize the weights, spread and compile the model.
+
+    Args:
+        method: what is trained; changed in place.
+        schedule: batches and learning rate.
+        optimization: AdamW.
+        runtime: how steps are computed.
+        context: the run that the curriculum is part of; says the device and the seed.
+        precision: what `runtime.precision` means on the device.
+        processes: that train together.
+        mean: of the data's normalization, None where it is not known.
+        std: likewise.
+        start: the student's weights to start from; None for those that the seed gives.
+
+    Raises:
+        ValueError: where the method cannot be computed as `runtime` says.
+    """
+    device = context.device
+    check_method(method, runtime, device)
+    set_up(device, precision, deterministic=runtime.deterministic)
+    processes.connect(device)
+    student = method.student
+    student.set_residual_dtype(torch.bfloat16 if runtime.residual_precision == "bf16" else None)
+    method.initialize(
+        device,
+        autocast=autocast_dtype(precision),
+        seed=context.seed,
+        mean=mean,
+        std=std,
+        teacher_precision=runtime.teacher_precision,
+    )
+    if start is not None:
+        student.load_state_dict(start)
+        method.start_teacher(runtime.teacher_precision)
+    student.set_grad_checkpointing(runtime.grad_checkpointing)
+    method.curriculum.prepare(context)
+    method.processes = processes
+    if runtime.sharding == "fsdp":
+        _shard(method, processes)
+    elif processes.world_size > 1:
+        _replicate(method)
+    if runtime.compile:
+        _compile(method, blocks=runtime.compile == "blocks", mode=runtime.compile_mode)
+    if runtime.cuda_graphs:
+        _record(method, schedule.micro_batch_size(processes.world_size))
+    return TrainingStep(
+        method,
+        build_adamw(student, lr=schedule.lr, weight_decay=optimization.weight_decay, betas=optimization.betas),
+        processes=processes,
+        seed=context.seed,
+        batch_size=schedule.batch_size,
+        clip_grad=optimization.clip_grad,
+        scaler=torch.amp.GradScaler(device.type) if precision == "fp16" else None,
+    )
+
+
+def check_method(method: Method, runtime: Runtime, device: torch.device | None) -> None:
+    """Refuse a method that cannot be computed as the settings say.
+
+    Args:
+        method: what is to be trained.
+        runtime: how.
+        device: where; None where that is not known yet, as when a run is planned.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+    if runtime.residual_precision != "fp32" and not method.student.has_residual_dtype:
+        raise ValueError(
+            f"Runtime.residual_precision = {runtime.residual_precision!r} is not for a "
+            f"{type(method.student.encoder).__name__}; set it to 'fp32'"
+        )
+    if runtime.cuda_graphs:
+        _check_recordable(method)
+    if runtime.teacher_precision != "same":
+        _check_low_precision(method, runtime, device)
+
+
+def _check_recordable(method: Method) -> None:
+    """What a method must be for CUDA graphs to replay its steps."""
+    curriculum, target = method.curriculum, method.target
+    for needed, lacks in (
+        ("Curriculum.mask_ratio to be one number", len(set(curriculum.mask_ratios())) > 1),
+        ("Curriculum.blank_ratio = 0", curriculum.blank_ratio != 0),
+        (f"another Method.target: {type(target).__name__} is not computed in the student's pass", not target.in_pass),
+    ):
+        if lacks:
+            raise ValueError(f"Runtime.cuda_graphs = True needs {needed}")
+
+
+def _check_low_precision(method: Method, runtime: Runtime, device: torch.device | None) -> None:
+    """What a teacher of a precision of its own needs."""
+    name = f"Runtime.teacher_precision = {runtime.teacher_precision!r}"
+    if "predicted_loss" not in method.curriculum.difficulty.needs or method.ema_decay is None:
+        raise ValueError(
+            f"{name} is of a moving average that predicts losses, and this curriculum asks none: set it to 'same'"
+        )
+    if runtime.teacher_precision != "fp8":
+        return
+    if device is not None and torch.cuda.get_device_capability(device) < (8, 9):
+        raise ValueError(f"{name} needs an H100, an RTX 4090 or newer, and this is {device_name(device)}")
+    student = method.student
+    widths = {width for _, width in student.block_sizes(1, 0)}
+    widths |= {int(width * student.mlp_ratio) for width in widths}
+    if any(width % 16 for width in widths):
+        raise ValueError(f"{name} needs widths that are multiples of 16, and these are {sorted(widths)}")
+
+
+def _shard(method: Method, processes: DistributedContext) -> None:
+    """Give every process a part of the student and of the teacher's average (FSDP2)."""
+    method.sharded = ShardedModels(method.student, processes)
+    averaged = method.teacher.averaged_model
+    for model in (method.student, *([] if averaged is None else [averaged])):
+        shard(model, model.blocks(), methods=_QUESTIONS, device=method.student.mask_token.device)
+
+
+def _replicate(method: Method) -> None:
+    """Give every process the whole student, and average its gradients (DistributedDataParallel)."""
+    device = method.student.mask_token.device
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the argument's new name, which older versions do not know
+        method.forward = DistributedDataParallel(
+            method.student_pass(),
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+
+
+def _compile(method: Method, *, blocks: bool, backend: str = "inductor", mode: str = "default") -> None:
+    """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs.
+
+    Args:
+        method: initialized, and distributed.
+        blocks: compile the transformer blocks rather than whole passes. Blocks of the same width and number of tokens
+            share one graph, so that this takes seconds where a whole pass takes a minute and more, and what lies
+            between the blocks stays as it was.
+        backend: torch.compile's.
+        mode: torch.compile's: "default", or "max-autotune-no-cudagraphs" to try more kernels.
+    """
+    if not blocks:
+        method.forward = torch.compile(method.forward, dynamic=False, backend=backend, mode=mode)
+        method.teacher.compile(backend=backend, mode=mode)
+        return
+    import torch._dynamo.config as dynamo  # seconds of imports that other runs are spared
+
+    # All blocks are one function to torch, which by default compiles a function for eight shapes and no more.
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _BLOCK_SHAPES)
+    for block in method.student.blocks():
+        block.compile(dynamic=False, backend=backend, mode=mode)
+    method.teacher.compile_blocks(backend=backend, mode=mode)
+
+
+def _record(method: Method, batch_size: int) -> None:
+    """Record the student's pass and the teacher's as CUDA graphs.
+
+    Before training; in one process, with one mask ratio, without blanked patches, and with a target that is computed
+    in the pass. A step's gradients lie where the next step's will: no accumulation.
+
+    Args:
+        method: initialized, perhaps compiled.
+        batch_size: images of every step, on this device.
+    """
+    student = method.student
+    device = student.mask_token.device
+    patches = torch.arange(student.num_patches, device=device).expand(batch_size, -1)
+    masked = method.curriculum.count_masked(student.num_patches)
+    visible = student.num_patches - masked - method.curriculum.count_thrown(student.num_patches)
+    images = torch.randn(batch_size, student.in_chans, student.img_size, student.img_size, device=device)
+    samples = (images, patches[:, :visible].contiguous(), patches[:, visible : visible + masked].contiguous())
+    method.forward = GraphedStudent(method.student_pass(), samples)
+    method.teacher.record(images.clone())

@@ -1,0 +1,97 @@
+"""What a run says of itself: a few lines before it starts, a table when it is done."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from curriculum import UniformRatio
+from hpm.runs.run_folder import RunFolder
+from hpm.training.trainer import Trainer
+
+
+def describe(trainer: Trainer) -> str:
+    """What is about to be trained."""
+    curriculum = trainer.method.curriculum
+    model = trainer.method.student
+    clock = trainer.clock
+    first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
+    ratios = curriculum.mask_ratios()
+    between = "to" if isinstance(curriculum.mask_ratio, UniformRatio) else "->"
+    ratio = f"{ratios[0]:.2f} {between} {ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]}"
+    size = sum(parameter.numel() for parameter in model.parameters())
+    many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
+    return (
+        f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}, "
+        f"mask ratio {ratio}\n"
+        f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
+        f"{model.patch_size} px; data: {type(trainer.source).__name__}\n"
+        f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.schedule.batch_size} images, "
+        f"on {many}{trainer.device} in {trainer.precision}"
+    )
+
+
+_ROWS = (
+    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "raw_pixels")),
+    ("k-NN on frozen features", "knn", ("pretrained", "initialization", "raw_pixels")),
+)
+
+
+def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Print the final figures, where things are, and what to try next."""
+    metrics = summary["metrics"]
+    table = Table(title="test accuracy", title_justify="left", title_style="bold")
+    for column in ("", "pre-trained", "not pre-trained", "raw pixels"):
+        table.add_column(column, justify="left" if not column else "right")
+    for label, protocol, columns in _ROWS:
+        values = [metrics.get(f"{protocol}/{column}") for column in columns]
+        if values[0] is not None:
+            table.add_row(label, *("" if value is None else f"{value:.1%}" for value in values))
+    console.print()
+    if table.row_count:
+        console.print(table)
+    if "low_shot/gain" in metrics:
+        console.print(f"pre-training changes low-shot accuracy by {100 * metrics['low_shot/gain']:+.1f} points")
+    if "agreement/teacher" in metrics:
+        console.print(
+            f"predicted against true loss (Spearman, held-out images): teacher {metrics['agreement/teacher']:.2f}, "
+            f"student {metrics['agreement/student']:.2f}",
+            highlight=False,
+        )
+    seconds = summary["training_seconds"]
+    console.print(
+        f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
+        f"evaluated in {summary['evaluation_seconds']:,.0f} s",
+        highlight=False,
+    )
+    console.print(f"picture:  {summary['picture']}", highlight=False, soft_wrap=True)
+    console.print(f"metrics:  {folder.metrics.path} and {folder.summary}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow:   {_mlflow_hint(summary['tracking'])}", highlight=False, soft_wrap=True)
+    again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
+    console.print(f"next:     {again}   [dim]# the same with MAE's random masks", highlight=False, soft_wrap=True)
+
+
+def _command(name: str) -> str:
+    """How a person calls a command of this environment: by its name, or by its path where it is not activated."""
+    beside = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not beside.exists() or (found and Path(found) == beside):
+        return name
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
+
+
+def _mlflow_hint(tracking: str) -> str:
+    if tracking == "off":
+        return "off"
+    if tracking.startswith("MLflow"):
+        return tracking
+    if tracking.startswith(("http://", "https://")):
+        return f"open {tracking}"
+    return f"{_command('mlflow')} ui --backend-store-uri {shlex.quote(tracking)}   then open http://127.0.0.1:5000"

@@ -1,0 +1,269 @@
+"""`hpm evaluate` on real runs: what is printed, kept and sent, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forks import Forks
+from PIL import Image
+from rich.console import Console
+
+from hpm.evaluation.base import half_interval
+from hpm.inference.evaluate import evaluate, summarize
+
+ADDITIONS = [
+    "Monitoring.probe_every = 2",
+    "Monitoring.probes = [@KNN()]",
+    "Monitoring.evaluations = [@final/KNN(), @LowShot(), @Agreement()]",
+    "KNN.k = 5",
+    "KNN.train_images = 100",
+    "KNN.test_images = 40",
+    "final/KNN.baselines = True",
+    "LowShot.labels = 50",
+    "LowShot.epochs = 1",
+    "LowShot.draws = 1",
+    "LowShot.batch_size = 10",
+    "Agreement.images = 16",
+]
+Hpm = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def trained(pretrained: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
+    """A run with a teacher, tracked, whose configuration binds other evaluations, some of them in a scope."""
+    uri = f"sqlite:///{shutil.copy(empty_mlflow, tmp_path_factory.mktemp('tracked') / 'mlflow.db')}"
+    return pretrained(*ADDITIONS, "MLflowTracker.enabled = True", f"MLflowTracker.uri = '{uri}'")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy that a test may write to."""
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+
+
+def results(folder: Path, protocol: str) -> list[dict[str, Any]]:
+    return json.loads((folder / f"evaluation-{protocol}.json").read_text())
+
+
+def test_protocols_of_a_run(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("evaluate", run, "--protocol", "knn,linear,low-shot", "--seeds", 3, "-b", "KNN.k = [3, 5]") == 0
+    shown = capsys.readouterr().out
+    for told in ("knn/pretrained/k3", "linear/pretrained", "low_shot/gain", "95 % interval", "Linear draws nothing"):
+        assert told in shown
+    (knn,) = results(run, "knn")
+    assert (knn["weights"], knn["step"], knn["bindings"]) == ("student", 40, ["KNN.k = [3, 5]"])
+    assert knn["parameters"]["KNN.k"] == "[3, 5]"
+    assert set(knn["metrics"]) == {"knn/pretrained/k3", "knn/pretrained/k5"}
+    assert "interval" not in knn["metrics"]["knn/pretrained/k3"]
+    (low_shot,) = results(run, "low-shot")
+    pretrained = low_shot["metrics"]["low_shot/pretrained"]
+    assert len(pretrained["values"]) == 3
+    assert pretrained["interval"] == half_interval(pretrained["values"])
+
+
+def test_the_same_figures_as_at_the_end_of_training(hpm: Hpm, run: Path) -> None:
+    assert hpm("evaluate", run, "--protocol", "knn,agreement", "-b", "KNN.baselines = True") == 0
+    final = json.loads((run / "summary.json").read_text())["metrics"]
+    for protocol in ("knn", "agreement"):
+        for name, metric in results(run, protocol)[0]["metrics"].items():
+            assert metric["mean"] == final[name], name
+
+
+def test_the_teacher_and_a_checkpoint(hpm: Hpm, run: Path) -> None:
+    checkpoint = run / "checkpoints" / "checkpoint-00000035"
+    for target, weights in ((run, "student"), (run, "teacher"), (checkpoint, "student")):
+        assert hpm("evaluate", target, "--protocol", "linear", "--weights", weights) == 0
+    entries = results(run, "linear")
+    assert [(entry["step"], entry["weights"]) for entry in entries] == [
+        (40, "student"),
+        (40, "teacher"),
+        (35, "student"),
+    ]
+
+
+def test_nothing_is_overwritten_silently(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for bindings in ([], ["-b", "KNN.k = 3"], []):
+        assert hpm("evaluate", run, "--protocol", "knn", *bindings) == 0
+    assert [entry["bindings"] for entry in results(run, "knn")] == [["KNN.k = 3"], []]
+    assert capsys.readouterr().out.count("replaces the result of") == 1
+    (run / "evaluation-knn.json").write_text("{ cut off")
+    assert hpm("evaluate", run, "--protocol", "knn") == 2
+    assert "evaluation-knn.json cannot be read" in capsys.readouterr().err
+    assert (run / "evaluation-knn.json").read_text() == "{ cut off"
+
+
+def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mlflow import MlflowClient
+
+    assert hpm("evaluate", run, "--protocol", "agreement", "--seeds", 2) == 0
+    known = json.loads((run / "mlflow.json").read_text())
+    sent = MlflowClient(tracking_uri=known["uri"]).get_run(known["run_id"]).data.metrics
+    metric = results(run, "agreement")[0]["metrics"]["agreement/student"]
+    assert sent["evaluate/student/agreement/student"] == metric["mean"]
+    assert sent["evaluate/student/agreement/student/interval"] == metric["interval"]
+
+    (run / "mlflow.json").write_text(json.dumps(known | {"run_id": "0" * 32}))
+    capsys.readouterr()
+    assert hpm("evaluate", run, "--protocol", "knn") == 0  # the results are on disk all the same
+    assert "MLflow does not have these results" in capsys.readouterr().out
+    assert results(run, "knn")
+
+
+def test_a_folder_that_cannot_be_written_prints_the_results(run: Path) -> None:
+    (run / "evaluation-knn.partial").mkdir()  # what the results are first written to
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    evaluate(run, console, protocols=["knn"])
+    shown = console.export_text()
+    assert "could not be written" in shown
+    assert '"knn/pretrained"' in shown
+
+
+def test_a_published_file(hpm: Hpm, run: Path, tiny: Path, tmp_path: Path) -> None:
+    from hpm.runs.checkpoint import Checkpoint
+
+    weights = Checkpoint(run / "checkpoints" / "checkpoint-00000040").state_dict("student")
+    folder = tmp_path / "published"
+    folder.mkdir()
+    torch.save(weights, folder / "weights.pth")
+    sizes = ["-b", "KNN.k = 5", "-b", "KNN.train_images = 100", "-b", "KNN.test_images = 40"]
+    assert hpm("evaluate", folder / "weights.pth", "--protocol", "knn") == 2  # it does not say which model it is of
+    assert hpm("evaluate", folder / "weights.pth", tiny, "--protocol", "knn", *sizes) == 0
+    (entry,) = results(folder, "knn")
+    assert (entry["model"], entry["configs"]) == ("weights.pth", [str(tiny)])
+    assert hpm("evaluate", run, "--protocol", "knn", *sizes) == 0
+    assert entry["metrics"] == results(run, "knn")[0]["metrics"]
+
+
+def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Path) -> None:
+    config = tmp_path / "protocol.gin"
+    config.write_text("# figures\nKNN.k = 7\nKNN.baselines = True\n")
+    assert hpm("evaluate", run, config, "--protocol", "knn", "-b", "KNN.k = 9") == 0
+    parameters = results(run, "knn")[0]["parameters"]
+    assert (parameters["KNN.k"], parameters["KNN.baselines"]) == ("9", "True")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "knn,svm"], "--protocol svm is unknown; choose from knn, linear, linear-mae, ridge, finetune"),
+        (["--protocol", "knn,knn"], "names one twice"),
+        (["--weights", "both"], "--weights both is unknown; choose student or teacher"),
+        (["--seeds", "0"], "--seeds 0 must be at least 1"),
+        (["--protocol", "knn", "-b", "KNN.k = 200", "-b", "KNN.train_images = None"], "KNN.k = 200 is more than the"),
+        (["--protocol", "knn", "-b", "LowShot.labels = 20"], "LowShot.labels (-b) is bound, but nothing in this run"),
+        (["-b", "MaskedAutoencoder.depth = 2"], "does not fit this model"),
+        (["--protocol", "finetune"], "FineTune.batch_size = 1024 is more than the 160 training images"),
+        (["--protocol", "low-shot", "-b", "LowShot.fraction = 0.1"], "set one to None"),
+    ],
+)
+def test_refuses(hpm: Hpm, trained: Path, arguments: list[str], message: str, capsys: Any) -> None:
+    assert hpm("evaluate", trained, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def images(root: Path, **classes: tuple[int, int]) -> Path:
+    """Folders of training and test images, so many of each class."""
+    for name, counts in classes.items():
+        for split, count in zip(("train", "val"), counts, strict=True):
+            for number in range(count):
+                (root / split / name).mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (16, 16), (10 * number, 0, 0)).save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["unlabeled", "one class", "other classes"])
+def test_refuses_data_that_cannot_serve(hpm: Hpm, trained: Path, tmp_path: Path, kind: str, capsys: Any) -> None:
+    root = tmp_path / "images"
+    if kind == "unlabeled":
+        for split in ("train", "val"):
+            (root / split).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(root / split / "0.png")
+        message = "KNN needs labels, and the images of ImageFolder have none"
+    elif kind == "one class":
+        images(root, cats=(4, 2))
+        message = "KNN needs at least two classes, ImageFolder has 1"
+    else:
+        images(root, cats=(4, 2), dogs=(4, 0), birds=(0, 2))
+        message = "must hold the same classes"
+    folder = [f"ImageFolder.root = '{root}'", "ImageFolder.img_size = 16", "Trainer.source = @ImageFolder()"]
+    bindings = [word for binding in folder for word in ("-b", binding)]
+    assert hpm("evaluate", trained, "--protocol", "knn", "-b", "KNN.k = 1", *bindings) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_data_than_it_was_trained_on(hpm: Hpm, run: Path, tmp_path: Path) -> None:
+    """Fewer images than a batch of the run."""
+    root = images(tmp_path / "images", cats=(4, 2), dogs=(4, 2))
+    folder = [f"ImageFolder.root = '{root}'", "ImageFolder.img_size = 16", "Trainer.source = @ImageFolder()"]
+    bindings = [word for binding in folder for word in ("-b", binding)]
+    assert hpm("evaluate", run, "--protocol", "knn", "-b", "KNN.k = 1", *bindings) == 0
+    assert results(run, "knn")[0]["data"] == "ImageFolder"
+
+
+FINE_TUNE = [
+    "FineTune.epochs = 6",
+    "FineTune.batch_size = 16",
+    "FineTune.warmup_epochs = 1",
+    "FineTune.precision = 'fp32'",
+]
+
+
+def test_a_killed_fine_tuning_goes_on(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGKILL after some epoch; the same command ends with the same figures, and leaves no progress behind."""
+    arguments = ["evaluate", str(run), "--protocol", "finetune"]
+    arguments += [word for binding in FINE_TUNE for word in ("-b", binding)]
+    command = [sys.executable, "-u", "-m", "hpm", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch 2/6" in line:
+                break
+        process.send_signal(signal.SIGKILL)
+    assert not (run / "evaluation-finetune.json").exists()
+    assert hpm(*arguments) == 0
+    assert "going on after epoch" in capsys.readouterr().out.replace("\n", " ")
+    assert not list((run / "evaluation").glob("*"))
+    (broken,) = results(run, "finetune")
+    assert hpm(*arguments) == 0
+    assert "going on" not in capsys.readouterr().out
+    (whole,) = results(run, "finetune")
+    assert broken["metrics"] == whole["metrics"]
+
+
+def test_two_processes_write_one_result(run: Path, forks: Forks) -> None:
+    process = forks.run("hpm", "evaluate", run, "--protocol", "knn", processes=2)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("knn/pretrained") == 1
+    assert len(results(run, "knn")) == 1
+
+
+def test_summaries() -> None:
+    values = {"a": [0.5, 0.7], "b": [0.6], "b/draw0": [0.5], "b/draw1": [0.7], "b/interval": [0.3], "c": [1.0]}
+    summary = summarize(values)
+    assert set(summary) == {"a", "b", "c"}
+    assert summary["a"] == summary["b"]
+    assert summary["a"]["interval"] == pytest.approx(0.1 * 12.7062, rel=1e-4)
+    assert summary["c"] == {"mean": 1.0, "values": [1.0]}
+
+
+def test_a_config_may_bind_protocols_that_are_not_asked_for(
+    hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "several.gin").write_text("KNN.k = 3\nLinear.train_images = 60\nFineTune.epochs = 2\n")
+    assert hpm("evaluate", run, "several.gin", "--protocol", "knn") == 0
+    assert results(run, "knn")[-1]["parameters"]["KNN.k"] == "3"
+    assert hpm("evaluate", run, "several.gin", "--protocol", "knn", "-b", "Linear.train_images = 70") == 2
+    assert "Linear.train_images (-b) is bound, but nothing in this run uses Linear" in capsys.readouterr().err
+    (tmp_path / "wrong.gin").write_text("KNN.kk = 3\n")
+    assert hpm("evaluate", run, "wrong.gin", "--protocol", "knn") == 2
+    assert "kk" in capsys.readouterr().err

@@ -1,0 +1,227 @@
+"""Runs from the command line: what they write, say and refuse to go on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forks import Forks
+
+from hpm.runs import checkpoint
+from hpm.runtime.devices import choose_precision, set_up
+
+Hpm = Callable[..., int]
+
+
+def rows(folder: str = "run") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluations = "Monitoring.evaluations = [@final/KNN(), @LowShot(), @Agreement()]"
+    bindings = [
+        evaluations,
+        "final/KNN.baselines = True",
+        "KNN.train_images = 100",
+        "LowShot.labels = 20",
+        "LowShot.batch_size = 10",
+        "LowShot.epochs = 1",
+        "Monitoring.probe_every = 2",
+        "Monitoring.probes = [@KNN()]",
+        "KNN.k = 5",
+    ]
+    assert hpm("pretrain", tiny, *(word for b in bindings for word in ("-b", b)), "--output", "run") == 0
+    train = [row for row in rows() if row["kind"] == "train"]
+    assert [row["step"] for row in train] == list(range(4, 41, 4))
+    # 10 steps an epoch, 4 epochs: alpha moves once an epoch, at (epoch + 1) / epochs.
+    assert [row["alpha"] for row in train] == [0.5 * (((row["step"] - 1) // 10) + 1) / 4 for row in train]
+    assert all(row["unscored"] == 0 for row in train)
+    assert {
+        "loss",
+        "reconstruction_loss",
+        "prediction_loss",
+        "prediction_accuracy",
+        "learning_rate",
+        "ema_decay",
+        "images_per_second",
+        "seconds",
+    } <= train[0].keys()
+    assert [(row["step"], "knn/pretrained" in row) for row in rows() if row["kind"] == "probe"] == [(20, True)]
+    assert {path.name for path in Path("run/pictures").iterdir()} == {"step-00000020.png", "step-00000040.png"}
+    assert [path.name for path in checkpoint.list_checkpoints(Path("run/checkpoints"))] == [
+        "checkpoint-00000040",
+        "checkpoint-00000035",
+    ]
+    assert Path("run/checkpoints/latest").resolve() == Path("run/checkpoints/checkpoint-00000040").resolve()
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert summary["images"] == 640
+    told = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "low-shot fine-tune",
+        "k-NN on frozen features",
+        "not pre-trained",
+        "Spearman",
+        "run/pictures/step-00000040.png",
+        "pretrain run/config.gin curricula/random",
+    ):
+        assert part in told
+    # The command it suggests works.
+    assert hpm("pretrain", "run/config.gin", "curricula/random", "-b", "LowShot.draws = 1", "--output", "next") == 0
+
+
+def test_progress_per_step(hpm: Hpm, tiny: Path) -> None:
+    assert hpm("pretrain", tiny, "-b", "Trainer.progress_per = 'step'", "--output", "run") == 0
+    train = [row for row in rows() if row["kind"] == "train"]
+    assert [row["alpha"] for row in train] == pytest.approx([0.5 * row["step"] / 40 for row in train])
+
+
+def test_the_loss_falls(hpm: Hpm, tiny: Path) -> None:
+    bindings = ["-b", "Schedule.epochs = 12", "-b", "Schedule.blr = 3e-2"]
+    assert hpm("pretrain", tiny, "curricula/random", *bindings, "--output", "run") == 0
+    losses = [row["reconstruction_loss"] for row in rows() if row["kind"] == "train"]
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_dry_run_writes_nothing(hpm: Hpm, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert hpm("pretrain", tiny, "--dry-run") == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "step 2: loss" in capsys.readouterr().out
+
+
+def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path) -> None:
+    assert hpm("pretrain", tiny, "--output", "first") == 0
+    (newest, _) = checkpoint.list_checkpoints(Path("first/checkpoints"))
+    frozen = ["-b", "Schedule.blr = 0.0", "-b", "Schedule.epochs = 2"]
+    assert hpm("pretrain", tiny, "--init-from", newest, *frozen, "--output", "second") == 0
+    one, other = (
+        checkpoint.Checkpoint(path).state_dict("student")
+        for path in (newest, checkpoint.list_checkpoints(Path("second/checkpoints"))[0])
+    )
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    wider = ["-b", "MaskedAutoencoder.embed_dim = 32"]
+    assert hpm("pretrain", tiny, "--init-from", newest, *wider, "--output", "third") == 2
+
+
+EXPLODING = """
+import gin
+from hpm.targets import Pixels
+
+
+@gin.register
+class Exploding(Pixels):  # the loss is not a number in the calls from `first` to `last`
+    def __init__(self, *, first: int, last: int) -> None:
+        self.bad, self.calls = range(first, last + 1), 0
+
+    def loss(self, prediction_NMP, target_NMP):
+        self.calls += 1
+        return super().loss(prediction_NMP, target_NMP) * (float("nan") if self.calls in self.bad else 1)
+"""
+
+
+@pytest.fixture
+def exploding(tiny: Path) -> Path:
+    Path(tiny.parent, "exploding.py").write_text(EXPLODING)
+    tiny.write_text("import exploding\n" + tiny.read_text() + "Method.target = @Exploding()\nExploding.first = 29\n")
+    return tiny
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(
+    hpm: Hpm, exploding: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", exploding, "-b", "Exploding.last = 31", "--output", "run") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "step 32: 3 of the last steps skipped, gradient not finite" in told
+    skipped = {row["step"]: row["skipped_steps"] for row in rows() if row["kind"] == "train"}
+    assert skipped == {step: 3 if step == 32 else 0 for step in range(4, 41, 4)}
+    assert all(row["loss"] == row["loss"] for row in rows() if row["kind"] == "train")
+    newest = checkpoint.Checkpoint(Path("run/checkpoints/latest"))
+    assert all(tensor.isfinite().all() for tensor in newest.state_dict("student").values())
+    # AdamW's own count leaves the skipped steps out: they changed nothing.
+    assert newest.tensor("optimizer.mask_token.step") == 37
+
+
+def test_too_many_skipped_steps_end_the_run(hpm: Hpm, exploding: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bindings = ["-b", "Exploding.last = 1000", "-b", "Optimization.max_skipped = 6"]
+    assert hpm("pretrain", exploding, *bindings, "--output", "run") == 3
+    told = " ".join(capsys.readouterr().err.split())
+    assert "8 steps in a row were skipped, up to step 36" in told
+    assert "checkpoint-00000035" in told
+    newest = checkpoint.Checkpoint(Path("run/checkpoints/checkpoint-00000035"))
+    assert all(tensor.isfinite().all() for tensor in newest.state_dict("student").values())
+
+
+def test_warns_of_a_teacher_that_is_slower_than_the_run(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, "-b", "Method.ema_decay = @RampDecay()", "--output", "slow") == 0
+    assert "the teacher averages over" in " ".join(capsys.readouterr().out.split())
+    assert hpm("pretrain", tiny, "--output", "right") == 0
+    assert "the teacher averages over" not in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def full_disk(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny.parent)
+    tiny.write_text(
+        f"import full_disk\n{tiny.read_text()}\nCurriculum.scheduler = @FullDisk()\nFullDisk.end = 0.5\n"
+        "Trainer.progress_per = 'step'\nMonitoring.log_every = 1\nCheckpointing.every = 5\n"
+        "Checkpointing.keep = 9\n"
+    )
+    return tiny
+
+
+def with_full_disk(forks: Forks, config: Path, until: float) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own: no file of that process may grow, whatever the tests' output is written to."""
+    plugins = Path(__file__).parents[2] / "plugins"
+    environment = {**os.environ, "PYTHONPATH": str(plugins), "FULL_UNTIL": str(until)}
+    return forks.run("hpm", "pretrain", config, "--output", "run", env=environment)
+
+
+def test_a_full_disk_does_not_end_a_run(full_disk: Path, forks: Forks) -> None:
+    """Metrics and checkpoints that cannot be written are warned of, and written when there is room again."""
+    ran = with_full_disk(forks, full_disk, until=0.7)
+    assert ran.returncode == 0, ran.stderr
+    told = " ".join(ran.stdout.split())
+    assert "metrics wait in memory" in told
+    assert "could not be written" in told
+    assert [row["step"] for row in rows() if row["kind"] == "train"] == list(range(1, 41))
+    kept = [checkpoint.step_of(path) for path in checkpoint.list_checkpoints(Path("run/checkpoints"))]
+    assert kept[0] == 40
+    assert 0 < len(kept) < 8
+
+
+def test_a_disk_that_stays_full_is_told_at_the_end(full_disk: Path, forks: Forks) -> None:
+    ran = with_full_disk(forks, full_disk, until=2)
+    assert ran.returncode == 3, ran.stderr
+    assert "make room and go on with --resume --output run" in " ".join(ran.stderr.split())
+    assert not Path("run/summary.json").exists()
+    assert checkpoint.list_checkpoints(Path("run/checkpoints"))
+
+
+def test_a_cpu_computes_in_fp32_unless_told_otherwise() -> None:
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    set_up(torch.device("cpu"), "bf16", deterministic=False)
+    assert torch.get_float32_matmul_precision() == "highest"  # what is left in float32 stays exact, and fast
+
+
+def test_evaluations_of_a_compiled_run_compile_nothing(hpm: Hpm, tiny: Path) -> None:
+    """Their batches have other shapes than training's: compiling each would take longer than it saves."""
+    from torch._dynamo.utils import counters
+
+    def graphs(*more: str) -> int:
+        torch._dynamo.reset()
+        counters.clear()
+        words = ["Runtime.compile = 'blocks'", "Schedule.epochs = 2", *more]
+        bindings = [word for binding in words for word in ("-b", binding)]
+        assert hpm("pretrain", tiny, "--output", f"run{len(more)}", *bindings) == 0
+        return counters["stats"]["unique_graphs"]
+
+    evaluations = "Monitoring.evaluations = [@KNN(), @Agreement()]"
+    assert 0 < graphs("Monitoring.evaluations = []") == graphs(evaluations, "Monitoring.probe_every = 1")
