@@ -73,12 +73,12 @@ def child(config: str, bindings: list[str], threads: int) -> None:
 
     torch.set_num_threads(threads)
     trainer = build(config, bindings)
-    step, clock = trainer.prepare(), trainer.clock
+    step, clock = trainer.build_step(), trainer.clock
     batches, number = next(trainer.loader.epoch(0)), clock.total_steps // 2
     for line in sys.stdin:
         wall, processor = time.perf_counter(), time.process_time()
         for _ in range(int(line)):
-            losses = step(batches, **trainer.schedule(Clock(number, clock.steps_per_epoch, clock.epochs)))
+            losses = step(batches, **trainer.step_arguments(Clock(number, clock.steps_per_epoch, clock.epochs)))
             number += 1
         took = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
         print(json.dumps(took | {"loss": losses[-1].total.item()}), flush=True)
@@ -93,7 +93,7 @@ def flops(config: str, bindings: list[str]) -> float:
     with torch.device("meta"):
         trainer = build(config, bindings)
     parts = cost.multiply_adds(trainer.method)
-    return (6 * (sum(parts.values()) - parts["teacher"]) + 2 * parts["teacher"]) * trainer.batch_size
+    return (6 * (sum(parts.values()) - parts["teacher"]) + 2 * parts["teacher"]) * trainer.schedule.batch_size
 
 
 class Contestant:

@@ -41,14 +41,14 @@ class Contestant:
     def __init__(self, base: str, name: str, bindings: list[str]) -> None:
         trainer = parse_config([base, f"curricula/{name}"], [*QUIET, *bindings]).build()
         self.trainer = trainer
-        self.step = trainer.prepare()
+        self.step = trainer.build_step()
         self.batches = next(trainer.loader.epoch(0))
         self.number = trainer.clock.total_steps // 2
 
     def take_step(self) -> None:
         """One optimizer step."""
         clock = self.trainer.clock
-        settings = self.trainer.schedule(Clock(self.number, clock.steps_per_epoch, clock.epochs))
+        settings = self.trainer.step_arguments(Clock(self.number, clock.steps_per_epoch, clock.epochs))
         self.step(self.batches, **settings)
         self.number += 1
 
@@ -88,7 +88,7 @@ def main() -> None:
         "base": options.base,
         "bindings": bindings,
         "rounds": options.rounds,
-        "batch": contestants[BASELINE].trainer.batch_size,
+        "batch": contestants[BASELINE].trainer.schedule.batch_size,
         "patches": contestants[BASELINE].step.method.student.num_patches,
         "policies": {
             name: {

@@ -45,7 +45,7 @@ def snapshots(name: str, steps: int) -> list[Tensor]:
     epochs = 4
     fitted = [*FITTED.get(name, []), f"Schedule.epochs = {epochs}", f"DigitScenes.train_size = {64 * steps // epochs}"]
     trainer = parse_config(["quickstart", f"curricula/{name}"], [*SETTINGS, *fitted]).build()
-    step = trainer.prepare()
+    step = trainer.build_step()
     total = trainer.clock.total_steps
     seen = []
     for number in range(total):
@@ -54,7 +54,7 @@ def snapshots(name: str, steps: int) -> list[Tensor]:
         epoch, place = divmod(number, trainer.clock.steps_per_epoch)
         if place == 0:
             batches = trainer.loader.epoch(epoch)
-        step(next(batches), **trainer.schedule(Clock(number, trainer.clock.steps_per_epoch, epochs)))
+        step(next(batches), **trainer.step_arguments(Clock(number, trainer.clock.steps_per_epoch, epochs)))
     return seen
 
 

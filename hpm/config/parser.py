@@ -274,7 +274,7 @@ class Config:
         """
         bound = gin.get_bindings(part, resolve_references=False)
         if name not in bound:
-            default = inspect.signature(gin.get_configurable(part)).parameters[name].default
+            default = inspect.signature(gin_config._REGISTRY.get_match(part).wrapped).parameters[name].default
             if default is inspect.Parameter.empty:
                 raise UserError(f"{part}.{name} is not bound; include 'base.gin', or bind it")
             return default

@@ -79,24 +79,24 @@ def _draw(
     out: Path | None,
 ) -> Path:
     """A sheet or a strip."""
-    loaded = _load(path, configs, bindings, images)
+    loaded = load_model(path, configs, bindings)
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
-    source = loaded.source
-    shown = held_out(source, count) if images is None else _from_folder(console, source, images, count)
+    shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded.source, images, count)
     out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
     if kind == "sheet":
         return draw_sheet(look(loaded.context(), shown), out)
     return draw_strip(_stages(console, loaded, shown), out)
 
 
-def _load(path: Path, configs: Sequence[str], bindings: Sequence[str], images: Path | None) -> LoadedModel:
+def _held_out(loaded: LoadedModel, count: int) -> Tensor:
+    """The first test images of the model's own data."""
     try:
-        return load_model(path, configs, bindings)
+        return held_out(loaded.source, count)
     except UserError as error:
-        if images is None and path.is_file() and configs:
-            raise UserError(f"{error}; images of your own can be shown with --images FOLDER") from error
-        raise
+        if loaded.run is not None:
+            raise
+        raise UserError(f"{error}; images of your own can be shown with --images FOLDER") from error
 
 
 def _from_folder(console: Console, source: ImageSource, folder: Path, count: int) -> Tensor:

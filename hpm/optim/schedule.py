@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from curriculum.validation import require_at_least, require_positive
+from curriculum.validation import require_at_least
 from hpm.optim.clock import Clock
 
 
@@ -38,8 +38,7 @@ class Schedule:
     def __post_init__(self) -> None:
         owner = self.owner
         require_at_least(owner, 1, epochs=self.epochs, batch_size=self.batch_size, accumulate=self.accumulate)
-        require_positive(owner, blr=self.blr)
-        require_at_least(owner, 0, min_lr=self.min_lr)
+        require_at_least(owner, 0, blr=self.blr, min_lr=self.min_lr)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(
                 f"{owner}.warmup_epochs = {self.warmup_epochs} must lie in [0, {owner}.epochs = {self.epochs})"

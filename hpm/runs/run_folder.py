@@ -139,7 +139,7 @@ class RunFolder:
     def saved_config(self) -> str:
         """The configuration that the run was started from."""
         if not self.config.is_file():
-            raise UserError(f"{self.path} is not a run: {self.config.name} is missing")
+            raise UserError(f"{self.path} is not a run: {self.config.name} is missing. Pass the folder of a run")
         return self.config.read_text()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

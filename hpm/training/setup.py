@@ -78,7 +78,7 @@ def build_training_step(
     elif processes.world_size > 1:
         _replicate(method)
     if runtime.compile:
-        _compile(method, blocks=runtime.compile == "blocks", mode=runtime.compile_mode)
+        compile_method(method, blocks=runtime.compile == "blocks", mode=runtime.compile_mode)
     if runtime.cuda_graphs:
         _record(method, schedule.micro_batch_size(processes.world_size))
     return TrainingStep(
@@ -165,7 +165,7 @@ def _replicate(method: Method) -> None:
         )
 
 
-def _compile(method: Method, *, blocks: bool, backend: str = "inductor", mode: str = "default") -> None:
+def compile_method(method: Method, *, blocks: bool, backend: str = "inductor", mode: str = "default") -> None:
     """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs.
 
     Args:

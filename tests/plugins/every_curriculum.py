@@ -35,14 +35,14 @@ def bindings(name: str) -> list[str]:
 def train(tiny: str, name: str, steps: int) -> tuple[list[float], list[int]]:
     """Losses of each step, and a number for the masks of each row of the global batch."""
     trainer = parse_config([tiny, f"curricula/{name}"], bindings(name)).build()
-    step, clock = trainer.prepare(), trainer.clock
+    step, clock = trainer.build_step(), trainer.clock
     losses, drawn = [], []
     for number in range(steps):
         epoch, place = divmod(number, clock.steps_per_epoch)
         if place == 0:
             batches = trainer.loader.epoch(epoch)
         here = type(clock)(number, clock.steps_per_epoch, clock.epochs)
-        measured = step(next(batches), **trainer.schedule(here))[-1]
+        measured = step(next(batches), **trainer.step_arguments(here))[-1]
         masks = (measured.mask.masked * torch.arange(1, measured.mask.num_masked + 1)).sum(dim=1).tolist()
         processes = trainer.processes
         drawn += [mask for theirs in processes.gather(masks) for mask in theirs]

@@ -56,7 +56,7 @@ def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) ->
         (["Runtime.device = 'cuda:77'"], ["Runtime.device", "cuda:77"]),
         (["Runtime.precision = 'fp8'"], ["Runtime.precision = 'fp8'", "bf16"]),
         (["Trainer.progress_per = 'batch'"], ["Trainer.progress_per = 'batch'", "epoch"]),
-        (["Trainer.source = @Uniform()"], ["Trainer.source must be a ImageSource"]),
+        (["Trainer.source = @Uniform()"], ["Trainer.source must be an ImageSource"]),
         (["Method.target = @Uniform()"], ["Method.target must be a Target"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
@@ -113,7 +113,7 @@ def test_resume_refuses_another_config(hpm: Hpm, tiny: Path, capsys: pytest.Capt
 
 
 def test_resume_where_there_is_no_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no run to resume" in refused(hpm, capsys, "--resume", "--output", "nowhere")
+    assert "nowhere is not a run" in refused(hpm, capsys, "--resume", "--output", "nowhere")
     assert "--resume needs --output" in refused(hpm, capsys, "--resume")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from hpm.evaluation.features import pooled
 from hpm.inference import embed as embedding
 from hpm.inference.images import image_files
-from hpm.inference.loading import load
+from hpm.inference.loading import load_model
 
 Hpm = Callable[..., int]
 
@@ -39,7 +39,7 @@ def images(folder: Path, classes: int = 3, each: int = 5) -> list[str]:
 
 
 def expected_features(run: Path, folder: Path, paths: list[str], pool: str) -> torch.Tensor:
-    context = load(run).context()
+    context = load_model(run).context()
     pixels = [torch.from_numpy(np.array(Image.open(folder / path))).permute(2, 0, 1) for path in paths]
     with torch.no_grad():
         return pooled(context.model.encoder, context.source.normalize(torch.stack(pixels)), pool)

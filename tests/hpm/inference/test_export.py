@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from hpm.evaluation.features import pooled
 from hpm.inference.export import timm_encoder
-from hpm.inference.loading import load
+from hpm.inference.loading import load_model
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.pretrained import load_published_into
 
@@ -30,7 +30,7 @@ def run(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
 
 def features(run: Path, pool: str, weights: str = "student", count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     """Images of the run's and what its own encoder makes of them."""
-    context = load(run).context(weights)
+    context = load_model(run).context(weights)
     images = context.source.load(context.source.test(), torch.arange(count))
     with torch.no_grad():
         return images, pooled(context.model.encoder, images, OURS[pool])
@@ -56,7 +56,7 @@ def test_timm_computes_our_features(hpm: Hpm, run: Path, tmp_path: Path, pool: s
 def test_every_weight_arrives(hpm: Hpm, run: Path, tmp_path: Path) -> None:
     assert hpm("export", run, "--out", tmp_path / "exported") == 0
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True, num_classes=7)
-    ours, theirs = load(run).context().model.encoder.state_dict(), model.state_dict()
+    ours, theirs = load_model(run).context().model.encoder.state_dict(), model.state_dict()
     assert set(theirs) - set(ours) == {"head.weight", "head.bias"}
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert theirs["head.weight"].shape == (7, 16)
@@ -68,7 +68,7 @@ def test_every_weight_arrives(hpm: Hpm, run: Path, tmp_path: Path) -> None:
 def test_timm_knows_how_images_reach_it(hpm: Hpm, run: Path, tmp_path: Path) -> None:
     assert hpm("export", run, "--out", tmp_path / "exported") == 0
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True, num_classes=3)
-    source = load(run).trainer.source
+    source = load_model(run).source
     found = timm.data.resolve_model_data_config(model)
     assert found["input_size"] == (3, 16, 16)
     assert tuple(found["mean"]) == pytest.approx(source.mean)
@@ -82,7 +82,7 @@ def test_timm_fine_tunes_it(hpm: Hpm, run: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(f"local-dir:{tmp_path / 'exported'}", pretrained=True, num_classes=10).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    context = load(run).context()
+    context = load_model(run).context()
     split = context.source.train()
     images, labels = context.source.load(split, torch.arange(32)), split.labels[:32]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -103,7 +103,7 @@ def test_timm_fine_tunes_it(hpm: Hpm, run: Path, tmp_path: Path) -> None:
 def test_plain_weights_are_read_back(hpm: Hpm, run: Path, tmp_path: Path, whole: bool) -> None:
     out = tmp_path / "weights.safetensors"
     assert hpm("export", run, "--format", "safetensors", "--out", out, *(["--whole"] if whole else [])) == 0
-    trained = load(run).context().model
+    trained = load_model(run).context().model
     with safe_open(out, "pt") as file:
         notes = file.metadata()
         assert set(file.keys()) == set((trained if whole else trained.encoder).state_dict())
@@ -143,7 +143,7 @@ def test_onnx_computes_our_features(hpm: Hpm, run: Path, tmp_path: Path, pool: s
 
 
 def test_a_copy_leaves_the_global_generator_alone(run: Path) -> None:
-    model = load(run).context().model
+    model = load_model(run).context().model
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -176,7 +176,7 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
         assert hpm("export", run, "--out", tmp_path / "new", *options) == 2
         assert told in capsys.readouterr().err
     assert hpm("export", tmp_path / "nothing", "--out", tmp_path / "new") == 2
-    assert "nothing is no checkpoint" in capsys.readouterr().err
+    assert "nothing is not a checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -186,7 +186,7 @@ def test_a_published_file_needs_no_data(hpm: Hpm, run: Path, tiny: Path, tmp_pat
     config.write_text(
         f"include '{tiny}'\ninclude 'data/image_folder.gin'\nImageFolder.img_size = 16\nImageFolder.root = '/nowhere'\n"
     )
-    encoder = load(run).context().model.encoder.state_dict()
+    encoder = load_model(run).context().model.encoder.state_dict()
     torch.save({"model": encoder, "epoch": 3}, tmp_path / "mae.pth")
     assert hpm("export", "mae.pth", config, "--out", "exported") == 0
     model = timm.create_model("local-dir:exported", pretrained=True).eval()

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from hpm.inference.images import load_model
-from hpm.inference.loading import load
+from hpm.inference.loading import load_model
+from hpm.inference.loading import load_model
 from hpm.inference.visualize import _stages, visualize
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify
@@ -75,7 +75,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_what_a_sheet_shows(run: Path) -> None:
-    loaded = load(run)
+    loaded = load_model(run)
     context = loaded.context()
     shown = held_out(context.source, 5)
     panels = look(context, shown)
@@ -94,7 +94,7 @@ def test_what_a_sheet_shows(run: Path) -> None:
 
 def test_normalized_pixels_are_given_back_in_the_images_own_contrast(run: Path) -> None:
     """The reconstruction of a patch has the patch's own mean, up to clipping: those well inside [0, 1] tell."""
-    context = load(run).context()
+    context = load_model(run).context()
     shown = held_out(context.source, 20)
     with torch.no_grad():
         for parameter in context.model.reconstructor.head.parameters():
@@ -111,7 +111,7 @@ def test_normalized_pixels_are_given_back_in_the_images_own_contrast(run: Path) 
 
 
 def test_the_picture_of_a_run_in_progress(run: Path, tmp_path: Path) -> None:
-    width, height = size_of(picture(load(run).context(), tmp_path / "p.png", images=2))
+    width, height = size_of(picture(load_model(run).context(), tmp_path / "p.png", images=2))
     assert width > 1.5 * height  # six columns, two rows
     assert size_of(next((run / "pictures").glob("*.png")))[0] == width
 
@@ -133,12 +133,12 @@ def test_a_strip_shows_each_checkpoint_as_it_was(run: Path, tmp_path: Path) -> N
     width, height = size_of(out)
     assert width > height  # 1 + 6 columns, two rows
     loaded = load_model(run)
-    shown = held_out(loaded.trainer.source, 2)
+    shown = held_out(loaded.source, 2)
     stages = _stages(console, loaded, shown)
     assert [stage.title.partition("\n")[0] for stage in stages] == [f"step {n}" for n in (7, 14, 21, 28, 35, 40)]
     assert stages[-1].title.endswith("epoch 4")
     folder = run / "checkpoints/checkpoint-00000014"
-    expected = look(load(folder).context(), shown)
+    expected = look(load_model(folder).context(), shown)
     torch.testing.assert_close(stages[1].panels.reconstruction, expected.reconstruction)
     torch.testing.assert_close(stages[1].panels.maps["true loss"], expected.maps["true loss"])
     assert not torch.allclose(stages[0].panels.reconstruction, expected.reconstruction)

@@ -49,7 +49,7 @@ def method(alpha: float = 0.5, *, predictor: int | None = 1, difficulty: object 
     )  # type: ignore[arg-type]
     arguments.setdefault("ema_decay", HorizonDecay())
     built = Method(model=model(predictor), curriculum=curriculum, target=NormalizedPixels(), **arguments)  # type: ignore[arg-type]
-    built.prepare(torch.device("cpu"), autocast=None, seed=0)
+    built.initialize(torch.device("cpu"), autocast=None, seed=0)
     return built
 
 
@@ -156,7 +156,7 @@ def test_every_difficulty_trains(difficulty: object) -> None:
 
 def test_bf16_autocast_stays_close_and_scores_in_float32() -> None:
     exact, low = method(1.0), method(1.0)
-    low.prepare(torch.device("cpu"), autocast=torch.bfloat16, seed=0)
+    low.initialize(torch.device("cpu"), autocast=torch.bfloat16, seed=0)
     assert low.teacher.predicted_loss(batch().images).dtype == torch.float32
     one, other = exact.losses(batch(), 0.0, noise()), low.losses(batch(), 0.0, noise())
     assert other.true_NM.dtype == torch.float32

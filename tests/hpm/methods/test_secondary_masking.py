@@ -13,11 +13,12 @@ from safetensors import safe_open
 
 from curriculum import Batch, Constant, Curriculum, Mask, Noise, Stratified, Uniform
 from curriculum.testing import refuse_host_sync
-from hpm.inference.loading import load
+from hpm.inference.loading import load_model
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify, unpatchify
 from hpm.models.pretrained import load_published_into
+from hpm.training.setup import compile_method
 from hpm.targets import Pixels
 
 Hpm = Callable[..., int]
@@ -126,7 +127,7 @@ def test_ratio_and_token_go_together(blank_ratio: float, blank_token: bool, mess
 
 def test_a_step_learns_the_token_and_reconstructs_masked_patches_alone() -> None:
     method = Method(model=model(), curriculum=curriculum(), target=Pixels())
-    method.prepare(torch.device("cpu"), autocast=None, seed=0)
+    method.initialize(torch.device("cpu"), autocast=None, seed=0)
     noise = Noise.for_batch(seed=0, step=0, batch_size=3)
     with refuse_host_sync():
         losses = method.losses(batch(), 0.5, noise)
@@ -145,9 +146,9 @@ def test_a_step_learns_the_token_and_reconstructs_masked_patches_alone() -> None
 def test_compiled_and_in_bf16() -> None:
     plain = Method(model=model(), curriculum=curriculum(), target=Pixels())
     low = Method(model=model(), curriculum=curriculum(), target=Pixels())
-    plain.prepare(torch.device("cpu"), autocast=None, seed=0)
-    low.prepare(torch.device("cpu"), autocast=torch.bfloat16, seed=0)
-    low.compile(backend="aot_eager")
+    plain.initialize(torch.device("cpu"), autocast=None, seed=0)
+    low.initialize(torch.device("cpu"), autocast=torch.bfloat16, seed=0)
+    compile_method(low, blocks=False, backend="aot_eager")
     noise = Noise.for_batch(seed=0, step=0, batch_size=3)
     one, other = (method.losses(batch(), 0.5, noise).reconstruction.item() for method in (plain, low))
     assert other == pytest.approx(one, rel=0.02)
@@ -157,7 +158,7 @@ def test_an_export_is_without_the_token(tiny: Path, hpm: Hpm, tmp_path: Path) ->
     changes = ("-b", "Schedule.epochs = 1", "-b", "Schedule.warmup_epochs = 0", "-b", "Monitoring.evaluations = []")
     assert hpm("pretrain", tiny, "curricula/um_mae", *changes, "--output", "run") == 0
     assert hpm("export", "run", "--out", "exported") == 0
-    context = load(Path("run")).context("student")
+    context = load_model(Path("run")).context("student")
     images = context.source.load(context.source.test(), torch.arange(4))
     vit = timm.create_model("local-dir:exported", pretrained=True).eval()
     with torch.no_grad():

@@ -104,7 +104,7 @@ def test_a_part_must_lie_inside(tmp_path: Path) -> None:
 
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint.*checkpoint-\* folder"):
+    with pytest.raises(UserError, match=r"not a checkpoint.*checkpoint-\* folder"):
         Checkpoint(tmp_path)
 
 

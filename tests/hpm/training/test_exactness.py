@@ -206,7 +206,7 @@ def test_what_touches_no_number_may_change(
     assert hpm("pretrain", recorded, *bindings, "--resume", "--output", "moved") == 0
     assert "up to rounding" not in capsys.readouterr().out
     assert_same_run(whole, tmp_path / "moved")
-    assert "checkpoint_every = 3" in Path("moved/config.gin").read_text()
+    assert "Checkpointing.every = 3" in Path("moved/config.gin").read_text()
 
     shutil.rmtree("moved/checkpoints/checkpoint-00000040")
     Path("moved/summary.json").unlink()

@@ -10,9 +10,10 @@ from curriculum.testing import refuse_host_sync
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
-from hpm.optim.schedule import build_adamw
+from hpm.optim.param_groups import build_adamw
 from hpm.runtime.distributed import DistributedContext
 from hpm.targets import NormalizedPixels
+from hpm.training.setup import compile_method
 from hpm.training.step import TrainingStep
 
 STEPS = 200
@@ -40,7 +41,7 @@ def training_step(
         scheduler=Ramp(start=0.0, end=1.0), difficulty=PredictedLoss(), sampler=HardestFirst(), mask_ratio=mask_ratio
     )
     method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), ema_decay=HorizonDecay())
-    method.prepare(torch.device("cpu"), autocast=None, seed=0)
+    method.initialize(torch.device("cpu"), autocast=None, seed=0)
     model.set_grad_checkpointing(checkpointing)
     optimizer = build_adamw(model, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
     return TrainingStep(method, optimizer, processes=DistributedContext(), seed=0, batch_size=8, clip_grad=clip_grad)
@@ -107,7 +108,7 @@ def test_no_step_of_a_schedule_recompiles(blocks: bool) -> None:
     torch._dynamo.reset()
     compiled, plain = training_step(), training_step()
     # Captures and guards as the default does, and spares the C++ compiler.
-    compiled.method.compile(blocks=blocks, backend="aot_eager")
+    compile_method(compiled.method, blocks=blocks, backend="aot_eager")
     counters.clear()
     teacher_asked = 2 * STEPS // 12 + 1  # int(12 * alpha) > 0 from here on
     for number in (0, teacher_asked):
@@ -133,7 +134,7 @@ def test_blocks_of_one_shape_share_a_graph() -> None:
         torch._dynamo.reset()
         counters.clear()
         step = training_step(depth=depth)
-        step.method.compile(blocks=True, backend="eager")
+        compile_method(step.method, blocks=True, backend="eager")
         for number in (0, STEPS - 1):
             take(step, number)
         graphs.append(counters["stats"]["unique_graphs"])
@@ -146,7 +147,7 @@ def test_a_ratio_drawn_in_each_step_compiles_once_for_each_level() -> None:
     torch._dynamo.reset()
     ratio = UniformRatio(low=0.1, high=0.6)  # 3, 4, ..., 10 of 16 patches
     compiled, plain = training_step(mask_ratio=ratio), training_step(mask_ratio=ratio)
-    compiled.method.compile(backend="eager")  # captures and guards, and is done in seconds
+    compile_method(compiled.method, blocks=False, backend="eager")  # captures and guards, and is done in seconds
 
     def train(numbers: range) -> set[int]:
         """And say how many patches were masked."""
