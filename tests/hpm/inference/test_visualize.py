@@ -15,7 +15,6 @@ from PIL import Image
 from rich.console import Console
 
 from hpm.inference.loading import load_model
-from hpm.inference.loading import load_model
 from hpm.inference.visualize import _stages, visualize
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify

@@ -18,8 +18,8 @@ from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify, unpatchify
 from hpm.models.pretrained import load_published_into
-from hpm.training.setup import compile_method
 from hpm.targets import Pixels
+from hpm.training.setup import compile_method
 
 Hpm = Callable[..., int]
 
