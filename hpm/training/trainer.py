@@ -382,7 +382,7 @@ class Trainer:
 
     def _tags(self, name: str, folder: RunFolder) -> dict[str, str]:
         return {
-            "curriculum": " / ".join(self.method.curriculum.parts()),
+            "curriculum": " / ".join(self.method.curriculum.component_names()),
             "seed": str(self.seed),
             "data": type(self.source).__name__,
             "device": str(self.device),

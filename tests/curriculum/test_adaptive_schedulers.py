@@ -213,7 +213,7 @@ def test_what_follows_feedback_is_heard_within() -> None:
         (lambda: Bandit(eta=0.0), "Bandit.eta = 0.0"),
         (lambda: Bandit(beta=-1.0), "Bandit.beta = -1.0"),
         (lambda: Bandit(epsilon=0.0), "Bandit.epsilon = 0.0"),
-        (lambda: Reversed(scheduler=0.5), "Reversed.scheduler must be made of schedulers"),
+        (lambda: Reversed(scheduler=0.5), "Reversed.scheduler must be a Scheduler, got 0.5"),
         (lambda: Held(scheduler=Ramp(), begin=0.5, until=0.5), "Held.begin = 0.5"),
         (lambda: Chained(schedulers=[]), "at least one"),
         (lambda: Chained(schedulers=[Ramp(), Ramp()], boundaries=[0.2, 0.4]), "must be 1 for 2 schedulers"),

@@ -40,6 +40,7 @@ from curriculum import (
     Sampler,
     Smoothed,
     Stepped,
+    Stream,
     Switched,
     TrainingContext,
     TrueLoss,
@@ -118,7 +119,7 @@ def score(estimator: DifficultyEstimator, batch: Batch, *, step: int = 0, num_ma
     return estimator(batch, TinyTeacher(), num_masked=num_masked, noise=noise)
 
 
-def setting(**changes: object) -> TrainingContext:
+def training_context(**changes: object) -> TrainingContext:
     given = TrainingContext(
         num_images=200, steps_per_epoch=5, in_chans=3, patch_size=4, grid=(4, 4), device=CPU, seed=0
     )
@@ -153,7 +154,7 @@ def test_the_spread_of_losses_is_their_standard_deviation() -> None:
     found = LossSpread(probes=6)(batch, teacher, num_masked=12, noise=noise)
     losses = torch.full((6, 4, 16), math.nan)
     for probe in range(6):
-        mask = Mask.from_keys(noise.fold(probe).bits(16), 12)
+        mask = Mask.from_keys(noise.fold(Stream.LOSS_SPREAD_PROBE, probe).bits(16), 12)
         losses[probe].scatter_(1, mask.masked, teacher.reconstruction_loss(batch.images, mask))
     expected = np.nanstd(losses.double().numpy(), axis=0, ddof=1)
     assert np.allclose(found.numpy(), expected, rtol=1e-3, atol=1e-5, equal_nan=True)
@@ -285,7 +286,7 @@ def crop(batch: Batch, indices: list[int], box: list[float], *, flip: bool = Fal
 
 def cached(**changes: object) -> Cached:
     estimator = Cached(estimator=EdgeDensity(), **{"every": 2, "period": "epoch", **changes})  # type: ignore[arg-type]
-    estimator.prepare(setting())
+    estimator.prepare(training_context())
     return estimator
 
 
@@ -309,7 +310,7 @@ def test_the_same_crop_has_the_same_scores_later() -> None:
 def test_scores_move_with_crop_and_flip() -> None:
     """A ramp from left to right over an image of 40 x 40 pixels."""
     estimator = Cached(estimator=Given([(patch % 4) / 4 + 0.25 for patch in range(16)]), every=2)
-    estimator.prepare(setting())
+    estimator.prepare(training_context())
     batch = tiny_batch(num_images=2)
     score(estimator, crop(batch, [0, 1], [0.0, 0.0, 40.0, 40.0]), step=0)
     right_half = score(estimator, crop(batch, [0, 1], [20.0, 0.0, 20.0, 40.0]), step=5)[0].view(4, 4)
@@ -340,7 +341,7 @@ def learn(difficulty: AdaMAE | ADIOS | CLMAE, *, polarity: str, progress: float 
     """Mean score [L] of each position after training where the right half of every image is lost badly."""
     sampler = Weighted(draw="visible" if polarity == "easiest" else "masked")
     curriculum = Curriculum(scheduler=Constant(value=1.0), difficulty=difficulty, sampler=sampler, polarity=polarity)
-    curriculum.prepare(setting())
+    curriculum.prepare(training_context())
     assert difficulty.module is not None
     optimizer = torch.optim.AdamW(difficulty.module.parameters(), lr=3e-3)
     bad_L = torch.arange(16).remainder(4).ge(2).float() * 2 + 0.5
@@ -365,7 +366,7 @@ def test_adios_hides_what_is_reconstructed_badly() -> None:
     scores = learn(ADIOS(width=32, masks=2), polarity="hardest")
     assert float(scores[:, 2:].mean()) > 0
     network = ADIOS(width=32, masks=3)
-    network.prepare(setting())
+    network.prepare(training_context())
     batch = tiny_batch()
     soft = network.soft(network.outputs_of(batch))
     assert torch.allclose(soft.sum(dim=2), torch.ones(4, 16))
@@ -373,7 +374,7 @@ def test_adios_hides_what_is_reconstructed_badly() -> None:
 
 def test_adios_penalizes_empty_masks() -> None:
     network = ADIOS(width=32, masks=2, penalty=1.0)
-    network.prepare(setting())
+    network.prepare(training_context())
     assert network.module is not None
     batch, noise = tiny_batch(), Noise.for_batch(seed=1, step=0, batch_size=4)
     mask = Mask.from_keys(noise.bits(16), 12)
@@ -396,7 +397,7 @@ def test_clmae_turns_from_partner_to_adversary() -> None:
 @pytest.mark.parametrize("difficulty", [AdaMAE(width=32), ADIOS(width=32), CLMAE(width=32)])
 def test_a_masker_loss_reaches_its_network_alone(difficulty: AdaMAE | ADIOS | CLMAE) -> None:
     curriculum = Curriculum(scheduler=Constant(value=1.0), difficulty=difficulty, sampler=Weighted())
-    curriculum.prepare(setting())
+    curriculum.prepare(training_context())
     assert difficulty.module is not None
     batch, noise = tiny_batch(), Noise.for_batch(seed=1, step=0, batch_size=4)
     true_NM = torch.rand(4, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -411,7 +412,7 @@ def test_a_network_starts_from_the_seed() -> None:
     for seed in (0, 0, 1):
         difficulty = AdaMAE(width=32)
         state = torch.random.get_rng_state()
-        difficulty.prepare(setting(seed=seed))
+        difficulty.prepare(training_context(seed=seed))
         assert torch.equal(torch.random.get_rng_state(), state)
         assert difficulty.module is not None
         weights.append(difficulty.module.head.weight.detach())
@@ -492,7 +493,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_a_cache_keeps_scale_and_small_numbers() -> None:
     estimator = Cached(estimator=Given([0.0, 1.0, 2.0, 3.0, 4.0, 5.0] + [-7.5] * 10), every=2)
-    estimator.prepare(setting())
+    estimator.prepare(training_context())
     batch = crop(tiny_batch(num_images=3), [7, 150, 20], [3.0, 5.0, 40.0, 30.0])
     assert torch.equal(score(estimator, batch, step=0), score(estimator, batch, step=5))
 

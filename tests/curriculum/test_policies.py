@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from curriculum.keys import ranks
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import (
@@ -28,10 +29,10 @@ from curriculum.samplers import (
     Weighted,
     hardest,
 )
-from curriculum.samplers.base import ranks
 from curriculum.samplers.blocks import place, rectangles, window_sums
 from curriculum.samplers.filtered_noise import blur
 from curriculum.schedulers import Ramp
+from curriculum.streams import Stream
 from curriculum.testing import SamplerConformance
 
 NAN = math.nan
@@ -150,7 +151,7 @@ def test_ranks_are_places_among_the_scored() -> None:
 
 @pytest.mark.parametrize(("alpha", "pool"), [(0.0, 196), (0.5, 172), (0.99, 148), (1.0, 147)])
 def test_a_pool_masks_the_hardest_alone(alpha: float, pool: int) -> None:
-    scores_NL = noise_of(50).fold(9).uniform(196)
+    scores_NL = noise_of(50).fold(Stream.CUSTOM).uniform(196)
     mask_NL = masks(Pool(), scores_NL, alpha=alpha, num_masked=147, grid=GRID, count=50)
     easy_NL = ~hardest(scores_NL, pool, noise_of(50))
     assert not bool((mask_NL & easy_NL).any())
@@ -210,7 +211,7 @@ def test_a_temperature_may_be_scheduled() -> None:
 
 def test_a_hint_is_revealed_from_the_very_hardest() -> None:
     """AttMask's setting: L = 196, 10 % the hardest, of which s = 5 % of L stay visible."""
-    scores_NL = noise_of(400).fold(9).uniform(196)
+    scores_NL = noise_of(400).fold(Stream.CUSTOM).uniform(196)
     mask_NL = masks(Hint(), scores_NL, alpha=1.0, num_masked=98, grid=GRID, count=400)
     top_NL = hardest(scores_NL, 19, noise_of(400))
     assert (top_NL & ~mask_NL).sum(dim=1).tolist() == [9] * 400  # int(196 * 0.05)
@@ -233,7 +234,7 @@ def test_simmim_masks_30_of_49_cells() -> None:
 
 
 def test_the_hardest_cells() -> None:
-    scores_NL = noise_of(50).fold(9).uniform(196)
+    scores_NL = noise_of(50).fold(Stream.CUSTOM).uniform(196)
     mask_NL = masks(Cells(size=2), scores_NL, alpha=1.0, num_masked=120, grid=GRID, count=50)
     cells_NC = scores_NL.view(-1, 7, 2, 7, 2).mean(dim=(2, 4)).flatten(1)
     expected_NC = cells_NC >= cells_NC.sort(dim=1, descending=True).values[:, 29:30]
@@ -255,7 +256,7 @@ def test_um_mae_leaves_one_of_each_cell() -> None:
 
 
 def test_um_mae_leaves_the_easiest_of_each_cell() -> None:
-    scores_NL = noise_of(50).fold(9).uniform(196)
+    scores_NL = noise_of(50).fold(Stream.CUSTOM).uniform(196)
     mask_NL = masks(Stratified(), scores_NL, alpha=1.0, num_masked=147, grid=GRID, count=50)
     scores = scores_NL.view(-1, 7, 2, 7, 2).permute(0, 1, 3, 2, 4).flatten(3)
     visible = (~mask_NL).view(-1, 7, 2, 7, 2).permute(0, 1, 3, 2, 4).flatten(3)
@@ -531,7 +532,7 @@ def test_a_cell_may_be_drawn_by_any_sampler() -> None:
 
 
 def test_unscored_patches_stay_in_the_pool() -> None:
-    scores_NL = noise_of(4000).fold(9).uniform(16).masked_fill(torch.arange(16) < 8, NAN)
+    scores_NL = noise_of(4000).fold(Stream.CUSTOM).uniform(16).masked_fill(torch.arange(16) < 8, NAN)
     mask_NL = masks(Pool(), scores_NL, alpha=1.0, num_masked=12, grid=(4, 4), count=4000)
     assert bool(mask_NL[:, :8].all(dim=0).logical_not().any()) or bool(mask_NL[:, :8].all())
     # The pool is what is left of the 16 without the 4 easiest scored ones: all of it is masked.

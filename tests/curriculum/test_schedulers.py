@@ -292,7 +292,7 @@ def test_a_scheduler_without_state_refuses_one() -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        (Ramp, {"shape": "cubic"}, r"Ramp.shape = 'cubic' is unknown; choose one of linear, cosine"),
+        (Ramp, {"shape": "cubic"}, r"Ramp.shape = 'cubic' is unknown; choose 'linear', 'cosine'"),
         (Ramp, {"begin": 0.5, "until": 0.5}, r"Ramp.begin = 0.5 and Ramp.until = 0.5"),
         (Ramp, {"begin": -0.1}, r"Ramp.begin = -0.1"),
         (Ramp, {"until": 1.1}, r"Ramp.until = 1.1"),
