@@ -108,7 +108,7 @@ def require_instance(owner: str, kind: Any, **settings: Any) -> None:
     for name, value in settings.items():
         if not isinstance(value, kind):
             expected = " or ".join(one.__name__ for one in getattr(kind, "__args__", (kind,)))
-            article = "an" if expected[0] in "AEIOU" else "a"
+            article = "an" if expected[0] in "AEIOUaeiou" else "a"
             raise ValueError(f"{owner}.{name} must be {article} {expected}, got {_describe(value)}")
 
 

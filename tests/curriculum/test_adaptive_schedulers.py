@@ -20,6 +20,7 @@ from curriculum.schedulers import (
     Scaled,
     Scheduler,
     SelfPaced,
+    Stepped,
     WarmRestarts,
 )
 from curriculum.testing import SchedulerConformance
@@ -223,3 +224,9 @@ def test_what_follows_feedback_is_heard_within() -> None:
 def test_refuses(build: object, told: str) -> None:
     with pytest.raises(ValueError, match=told.replace("(", r"\(")):
         build()
+
+
+def test_a_stepped_scheduler_uses_every_value() -> None:
+    stepped = Stepped(scheduler=Ramp(start=0.0, end=1.0), steps=4)
+    assert [stepped((epoch + 1) / 4) for epoch in range(4)] == [0.125, 0.375, 0.625, 0.875]
+    assert stepped(0.0) == 0.125
