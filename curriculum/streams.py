@@ -10,9 +10,10 @@ is the hash of (seed, step, row, patch). Nothing else may draw from it.
 The values of the streams are part of what a seed means. Never change or reuse one: runs could not be repeated. Those of
 `DIGIT_SCENES_TRAIN` and `DIGIT_SCENES_TEST` define a data set; with other values its images would be others.
 
-Two kinds of choices are no streams, because they do not come from hashes but from PyTorch's own generator: a model's
-initial weights, which the run's seed decides, and choices that are the same for every run, such as which test images
-an evaluation looks at, whose generator is seeded with 0 or with the number of the draw.
+Some choices are not streams because they do not come from hashes but from the generators of PyTorch or another library:
+a model's initial weights, which the run's seed decides; the labels of a low-shot draw, which the number of the draw
+decides; choices that are the same for every run, such as which test images an evaluation looks at, whose seed is 0; and
+the proposals of a search.
 """
 
 from __future__ import annotations
