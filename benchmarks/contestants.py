@@ -12,12 +12,12 @@ from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss,
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.planning import cost
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.settings import Runtime
 from hpm.targets import NormalizedPixels
-from hpm.training.settings import Optimization
 from hpm.training.setup import build_training_step
 from hpm.training.step import TrainingStep
 

@@ -2,9 +2,9 @@
 
 A step is everything that the trainer does for a batch that lies in memory: masks, student, losses, backward, AdamW,
 moving average. The configs are the shipped ones on random images, in the middle of their run, where the teacher is
-asked. Both checkouts run their own copy of this program in processes that take turns; what counts is their processor time, which others
-on the machine disturb less than the time that passes. `--reference FOLDER` is the other checkout; without it this one
-is measured alone.
+asked. Both checkouts run their own copy of this program, in processes that take turns; what counts is their processor
+time, which others on the machine disturb less than the time that passes. `--reference FOLDER` is the other checkout;
+without it this one is measured alone.
 
     python benchmarks/cpu_step.py [--reference FOLDER] [--rounds 20] [--steps 10] [-b BINDING]
 """
@@ -108,7 +108,15 @@ class Contestant:
     def __init__(self, folder: Path, config: str, options: argparse.Namespace) -> None:
         bindings = [word for binding in options.binding for word in ("-b", binding)]
         self.process = subprocess.Popen(
-            [sys.executable, str(folder / "benchmarks" / Path(__file__).name), "--child", config, "--threads", str(options.threads), *bindings],
+            [
+                sys.executable,
+                str(folder / "benchmarks" / Path(__file__).name),
+                "--child",
+                config,
+                "--threads",
+                str(options.threads),
+                *bindings,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,6 @@
 """What to mask: schedulers, difficulty estimators and samplers, and the `Curriculum` that joins them.
 
-Depends on torch and numpy alone; works in any training loop.
+The package depends on torch and numpy alone and works in any training loop.
 """
 
 from curriculum.batch import Batch
@@ -29,7 +29,7 @@ from curriculum.difficulty import (
     Uniform,
 )
 from curriculum.mask import Mask, count_masked
-from curriculum.mask_ratio import UniformRatio
+from curriculum.mask_ratio import MaskRatio, UniformRatio
 from curriculum.noise import Noise
 from curriculum.samplers import (
     Blockwise,
@@ -66,6 +66,7 @@ from curriculum.schedulers import (
     Stepped,
     WarmRestarts,
 )
+from curriculum.streams import Stream
 from curriculum.teacher import Teacher
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "Hint",
     "LossSpread",
     "Mask",
+    "MaskRatio",
     "Mixture",
     "MultiBlock",
     "Noise",
@@ -116,6 +118,7 @@ __all__ = [
     "Smoothed",
     "Stepped",
     "Stratified",
+    "Stream",
     "Switched",
     "Teacher",
     "TrainedDifficulty",

@@ -1,4 +1,4 @@
-"""What a curriculum may look at when it draws a mask."""
+"""Batch: what a curriculum may look at when it draws a mask."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Batch:
     Args:
         images: float [N, C, H, W], as the model sees them.
         patch_size: side of a square patch, in pixels; divides H and W.
-        indices: int64 [N], each image's index in its data set.
-        boxes: float32 [N, 4], the crop as (left, top, width, height) in pixels of the stored image.
-        flips: bool [N], whether the crop was mirrored left to right.
+        indices: int64 [N], each image's index in its data set. Default None, for images of no data set.
+        boxes: float32 [N, 4], the crop as (left, top, width, height) in pixels of the stored image. Default None.
+        flips: bool [N], whether the crop was mirrored left to right. Default None.
     """
 
     images: Tensor
@@ -38,19 +38,19 @@ class Batch:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """The rows and columns of patches."""
         return self.images.shape[-2] // self.patch_size, self.images.shape[-1] // self.patch_size
 
     @property
     def num_patches(self) -> int:
-        """L, patches of an image."""
+        """L, the number of patches of an image."""
         return self.grid[0] * self.grid[1]
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+        """Return the same batch on another device."""
 
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device, non_blocking=non_blocking)

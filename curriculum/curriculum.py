@@ -4,45 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.difficulty.trained import TrainedDifficulty
+from curriculum.keys import largest, random_keys
 from curriculum.mask import Mask, count_masked
-from curriculum.mask_ratio import UniformRatio
+from curriculum.mask_ratio import MaskRatio, as_mask_ratio
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
-from curriculum.samplers.base import largest, random_keys
-from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler, values_of
+from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler
+from curriculum.streams import Stream
 from curriculum.teacher import Teacher
+from curriculum.validation import require_at_least, require_choice, require_in, require_instance
 
-_DIFFICULTY_STREAM = 1  # an estimator's noise is independent of the sampler's
-_BLANK_STREAM = 1001  # samplers have streams of their own, of small numbers
 POLARITIES = ("hardest", "easiest")
 
 
-def _require(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        got = f"the class {value.__name__}; call it" if isinstance(value, type) else type(value).__name__
-        raise ValueError(f"Curriculum.{name} must be a {kind.__name__}, got {got}")
-
-
 class Curriculum(Scheduled):
-    """What to mask, how much of that advice to follow now, and how to turn both into a mask.
+    """Decides what is masked: a difficulty, how much of it to follow now, and a sampler that turns both into a mask.
 
     Args:
-        scheduler: progress -> alpha, the share of the mask that follows the difficulty, in [0, 1].
+        scheduler: progress -> alpha, how much of the mask follows the difficulty, in [0, 1].
         difficulty: images and teacher -> scores, higher = harder.
         sampler: scores and alpha -> mask.
-        mask_ratio: masked share of the patches, in (0, 1), a scheduler of it, or a `UniformRatio`, which is drawn anew
-            in each step; `L - int(L * (1 - mask_ratio))` patches are masked. Each number of patches is another shape
-            to a compiled model: let it move in few steps (`Stepped`).
-        polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest.
+        mask_ratio: masked share of the patches, in (0, 1), a scheduler of it, or a `MaskRatio` such as `UniformRatio`,
+            which is drawn anew in each step; `L - int(L * (1 - mask_ratio))` patches are masked. Each number of
+            patches is another shape to a compiled model: let it move in few steps (`Stepped`). Default 0.75.
+        polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest. Default
+            "hardest".
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
-            (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask.
+            (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask. Default 0.
         blank_ratio: share of the visible patches, drawn at random, whose content is hidden from the encoder by a mask
             token, `int(V * blank_ratio)`: UM-MAE's secondary masking (arXiv 2205.10063). Published: 0.25, 16 of its 64
             visible patches. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
@@ -50,7 +45,8 @@ class Curriculum(Scheduled):
             are random: cheaper, and less of a curriculum. Default 1, every step.
 
     Attributes:
-        scores: the difficulty of the last batch drawn, [N, L], or None where it was not asked for.
+        mask_ratio: the mask ratio as a `MaskRatio`.
+        scores: the difficulty of the last batch drawn, [N, L], or None where it was not estimated.
     """
 
     def __init__(
@@ -59,22 +55,21 @@ class Curriculum(Scheduled):
         scheduler: Scheduler,
         difficulty: DifficultyEstimator,
         sampler: Sampler,
-        mask_ratio: Scalar | UniformRatio = 0.75,
+        mask_ratio: Scalar | MaskRatio = 0.75,
         polarity: str = "hardest",
         throw_ratio: float = 0.0,
         blank_ratio: float = 0.0,
         score_every: int = 1,
     ) -> None:
-        _require("scheduler", scheduler, Scheduler)
-        _require("difficulty", difficulty, DifficultyEstimator)
-        _require("sampler", sampler, Sampler)
-        self.mask_ratio = mask_ratio
+        require_instance("Curriculum", Scheduler, scheduler=scheduler)
+        require_instance("Curriculum", DifficultyEstimator, difficulty=difficulty)
+        require_instance("Curriculum", Sampler, sampler=sampler)
+        self.mask_ratio = as_mask_ratio(mask_ratio)
         ratios = self.mask_ratios()
         for ratio in ratios:
             if not 0.0 < ratio < 1.0:
                 raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
-        if polarity not in POLARITIES:
-            raise ValueError(f"Curriculum.polarity = {polarity!r} is unknown; choose {' or '.join(POLARITIES)}")
+        require_choice("Curriculum", POLARITIES, polarity=polarity)
         for name, part in (("sampler", sampler), ("difficulty", difficulty)):
             if polarity == "easiest" and not part.reversible:
                 raise ValueError(
@@ -86,12 +81,8 @@ class Curriculum(Scheduled):
                 f"Curriculum.throw_ratio = {throw_ratio} must be at least 0 and leave something visible beside "
                 f"Curriculum.mask_ratio = {max(ratios)}"
             )
-        if not 0.0 <= blank_ratio < 1.0:
-            raise ValueError(
-                f"Curriculum.blank_ratio = {blank_ratio} must be at least 0 and below 1, or nothing is left to see"
-            )
-        if score_every < 1:
-            raise ValueError(f"Curriculum.score_every = {score_every} must be at least 1, which is every step")
+        require_in("Curriculum", "[0, 1)", blank_ratio=blank_ratio)
+        require_at_least("Curriculum", 1, score_every=score_every)
         if score_every > 1 and difficulty.stateful:
             name = type(difficulty).__name__
             raise ValueError(f"Curriculum.score_every = {score_every}, but {name} has to follow every step; set 1")
@@ -106,15 +97,15 @@ class Curriculum(Scheduled):
         self.throw_ratio = float(throw_ratio)
         self.blank_ratio = float(blank_ratio)
         self.scores: Tensor | None = None
-        # Bounds that time alone can break are found now, not in the middle of a run.
+        # A schedule that leaves its bounds in time is found now, not in the middle of a run.
         for percent in range(101):
             self.alpha(percent / 100)
 
     def alpha(self, progress: float) -> float:
-        """The scheduler's value, checked.
+        """Return the scheduler's value at `progress`.
 
         Raises:
-            ValueError: outside [0, 1].
+            ValueError: if it is outside [0, 1].
         """
         alpha = self.scheduler(progress)
         if not 0.0 <= alpha <= 1.0:
@@ -123,53 +114,58 @@ class Curriculum(Scheduled):
         return alpha
 
     def component_names(self) -> list[str]:
-        """What it is made of, for people: the names of scheduler, difficulty and sampler, and "easiest"."""
+        """Return the class names of scheduler, difficulty and sampler, and "easiest" where that is the polarity."""
         names = [type(part).__name__ for part in (self.scheduler, self.difficulty, self.sampler)]
         return names if self.polarity == "hardest" else [*names, self.polarity]
 
     @property
-    def alpha_share_of(self) -> str | None:
-        """Which patches alpha is the mask's share of: "hard" or "easy"; None where it is no share of the mask."""
+    def alpha_share(self) -> Literal["hard", "easy"] | None:
+        """The patches that alpha is the share of: the masked patches that are "hard", or "easy" by polarity.
+
+        None where alpha is not a share of the mask but controls the sampler otherwise.
+        """
         if not self.sampler.alpha_is_share:
             return None
         return "hard" if self.polarity == "hardest" else "easy"
 
     def mask_ratios(self) -> list[float]:
-        """Every mask ratio that time or chance brings, as far as they alone decide."""
-        return list(self.mask_ratio.values) if isinstance(self.mask_ratio, UniformRatio) else values_of(self.mask_ratio)
+        """Return every mask ratio that time or chance brings, as far as they alone decide."""
+        return list(self.mask_ratio.values)
 
     def count_masked(self, num_patches: int, progress: float = 1.0, noise: Noise | None = None) -> int:
-        """M at `progress`, of L patches. Default: at the end.
+        """Return M, the number of masked patches.
 
-        Where chance decides it, M of the noise's step. Without noise that of the mean ratio, which is what a step costs
-        on average: single steps mask fewer or more.
+        Args:
+            num_patches: L.
+            progress: how far training has come, in [0, 1]. Default 1, the end.
+            noise: the randomness of the step, which decides where chance does. Default None, for the mean ratio, which
+                is what a step costs on average: single steps mask fewer or more.
         """
         ratio = self.mask_ratio
-        if isinstance(ratio, UniformRatio):
-            return count_masked(num_patches, ratio.mean if noise is None else ratio.draw(noise))
-        return count_masked(num_patches, ratio(progress) if isinstance(ratio, Scheduler) else ratio)
+        return count_masked(num_patches, ratio.mean(progress) if noise is None else ratio.draw(noise, progress))
 
     def count_thrown(self, num_patches: int) -> int:
-        """T, of L patches."""
+        """Return T, how many of L patches are thrown away."""
         return int(num_patches * self.throw_ratio)
 
     def count_blanked(self, num_visible: int) -> int:
-        """How many of V visible patches are hidden by a mask token."""
+        """Return how many of V visible patches are hidden by a mask token."""
         return int(num_visible * self.blank_ratio)
 
     def needs_scores_at(self, progress: float, num_patches: int) -> bool:
-        """Whether drawing at this progress runs the difficulty estimator; at the mean ratio where chance decides it."""
+        """Say whether drawing at this progress runs the difficulty estimator, at the mean mask ratio."""
         return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
 
     def check(self, teacher: Teacher | None, num_patches: int) -> None:
         """Find out before training whether this curriculum can run.
 
         Raises:
-            ValueError: where the ratios leave no patch visible or masked, or the difficulty needs what the teacher
-                does not have.
+            ValueError: if the ratios leave no patch visible or masked, the sampler cannot use the difficulty, or the
+                difficulty needs what the teacher does not have.
         """
         for ratio in self.mask_ratios():
-            self.difficulty.check(num_patches, masked := count_masked(num_patches, ratio))
+            masked = count_masked(num_patches, ratio)
+            self.difficulty.check(num_patches, masked)
             visible = num_patches - masked - self.count_thrown(num_patches)
             if visible < 1:
                 raise ValueError(
@@ -181,22 +177,20 @@ class Curriculum(Scheduled):
                     f"Curriculum.blank_ratio = {self.blank_ratio} hides none of the {visible} patches that are visible "
                     f"at Curriculum.mask_ratio = {ratio}; raise it, or set 0"
                 )
-        parts, most = (getattr(part, "parts", None) for part in (self.difficulty, self.sampler))
-        if parts is not None and most is not None and parts > most:
-            raise ValueError(f"Quotas.parts = {most} must be at least Parts.parts = {parts}")
+        self.sampler.check_difficulty(self.difficulty)
         name = type(self.difficulty).__name__
         for capability in self.difficulty.needs:
             reason = "there is no teacher" if teacher is None else teacher.unsupported_reason(capability)
             if reason:
                 raise ValueError(f"Curriculum.difficulty = {name} needs the teacher's {capability}, but {reason}")
 
-    def prepare(self, setting: TrainingContext) -> None:
-        """Tell the difficulty what it will be asked about. Once, before the first draw of a training run."""
-        self.difficulty.prepare(setting)
+    def prepare(self, context: TrainingContext) -> None:
+        """Prepare the difficulty for a training run; called once, before the first draw."""
+        self.difficulty.prepare(context)
 
     @property
     def trained(self) -> TrainedDifficulty | None:
-        """The difficulty, where it is trained beside the model."""
+        """The difficulty where it is trained beside the model, else None."""
         return self.difficulty if isinstance(self.difficulty, TrainedDifficulty) else None
 
     def draw(self, batch: Batch, teacher: Teacher | None, progress: float, noise: Noise) -> Mask:
@@ -206,7 +200,7 @@ class Curriculum(Scheduled):
 
         Args:
             batch: N images.
-            teacher: what the difficulty estimator asks; None where it asks nothing.
+            teacher: the teacher that the difficulty estimator asks; None where it asks nothing.
             progress: how far training has come, in [0, 1].
             noise: this batch's randomness, one row for each image, on the images' device.
         """
@@ -216,7 +210,7 @@ class Curriculum(Scheduled):
         difficulty, sampler = self.difficulty.at(progress), self.sampler.at(progress)
         self.scores, priority_NL = None, None
         if sampler.needs_scores(alpha, num_masked):
-            self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(_DIFFICULTY_STREAM))
+            self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(Stream.DIFFICULTY))
             priority_NL = self.scores if self.polarity == "hardest" else -self.scores
         mask = sampler(
             priority_NL,
@@ -228,29 +222,29 @@ class Curriculum(Scheduled):
         )
         if not self.blank_ratio:
             return mask
-        chance_NV = random_keys(noise.fold(_BLANK_STREAM).bits(mask.num_visible))
+        chance_NV = random_keys(noise.fold(Stream.BLANKS).bits(mask.num_visible))
         return replace(mask, blanked=largest(chance_NV, self.count_blanked(mask.num_visible)))
 
     def masker_loss(self, batch: Batch, mask: Mask, true_NM: Tensor, progress: float, noise: Noise) -> Tensor:
-        """What a trained difficulty minimizes, after `draw` with the same arguments.
+        """Compute what a trained difficulty minimizes, after `draw` with the same arguments.
 
         Args:
             batch: the images.
-            mask: what was drawn for them.
-            true_NM: the reconstruction's loss of each masked patch.
-            progress: as it was for `draw`.
-            noise: as it was for `draw`.
+            mask: the mask that was drawn for them.
+            true_NM: the reconstruction loss of each masked patch.
+            progress: the progress that `draw` was given.
+            noise: the noise that `draw` was given.
         """
         assert self.trained is not None
-        return self.trained.at(progress).loss(batch, mask, true_NM.detach(), noise.fold(_DIFFICULTY_STREAM))
+        return self.trained.at(progress).loss(batch, mask, true_NM.detach(), noise.fold(Stream.DIFFICULTY))
 
     def observe(self, feedback: Feedback) -> None:
-        """Tell the schedulers what the last interval achieved; at fixed global steps, with reduced metrics."""
-        for scheduler in {id(found): found for found in self.schedulers().values()}.values():
+        """Give the schedulers the metrics of the last interval, reduced over processes; at fixed global steps."""
+        for scheduler in {id(scheduler): scheduler for scheduler in self.schedulers().values()}.values():
             scheduler.observe(feedback)
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to survive a restart of the schedulers; numbers, strings and lists."""
+        """Return the state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
         return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""What a curriculum does: how well rankings agree, where masks fall, and whether difficulty finds an object.
+"""Measures of what a curriculum does: how well rankings agree, where masks fall, whether difficulty finds an object.
 
-Pure functions of tensors, for the whole batch at once; nothing here waits for the device. A result for each image is
-left to the caller to average, e.g. by `nanmean`.
+They are pure functions of tensors, for a whole batch at once, and do not wait for the device. Where there is a result
+for each image, the caller averages it, e.g. by `nanmean`.
 
 Shape suffixes: N images, K values of an image, L patches, M masked.
 """
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 def spearman(one_NK: Tensor, other_NK: Tensor) -> Tensor:
-    """Spearman's rank correlation of each row; ties take their mean rank.
+    """Compute Spearman's rank correlation of each row; ties take their mean rank.
 
     Args:
-        one_NK: [N, K], of any type that sorts.
-        other_NK: [N, K].
+        one_NK: [N, K], values of any type that sorts.
+        other_NK: [N, K], the values that they are compared with.
 
     Returns:
         Float64 [N] in [-1, 1]. NaN for a row that is constant or holds NaN in either.
@@ -30,15 +30,15 @@ def spearman(one_NK: Tensor, other_NK: Tensor) -> Tensor:
 
 
 def top_k_agreement(one_NK: Tensor, other_NK: Tensor, k: int) -> Tensor:
-    """Share of the k highest values of one that are among the k highest of the other.
+    """Compute the share of the k highest values of one that are among the k highest of the other.
 
     Unrelated rankings reach k / K on average, and so does a constant one. Where the k-th highest value is tied, the
     result is its expectation over ties that are broken at random, in the two independently.
 
     Args:
-        one_NK: [N, K]. NaN is never among the highest.
-        other_NK: [N, K], likewise.
-        k: in [1, K].
+        one_NK: [N, K], values of any type that sorts. NaN is never among the highest.
+        other_NK: [N, K], the values that they are compared with, likewise.
+        k: how many values are compared, in [1, K].
 
     Returns:
         Float64 [N] in [0, 1].
@@ -50,19 +50,19 @@ def top_k_agreement(one_NK: Tensor, other_NK: Tensor, k: int) -> Tensor:
 
 
 def _mean_ranks(values_NK: Tensor) -> Tensor:
-    """Float64 [N, K]: each value's rank in its row, from 0; ties take their mean rank, a row that holds NaN is NaN."""
+    """Return each value's rank in its row from 0, float64 [N, K]; ties take their mean, a row with NaN is all NaN."""
     below_NK, above_NK = _count_below(values_NK), _count_below(values_NK, or_equal=True)
     ranks_NK = (below_NK + above_NK - 1).double() / 2
     return ranks_NK.masked_fill(values_NK.isnan().any(dim=1, keepdim=True), float("nan"))
 
 
 def _count_below(values_NK: Tensor, *, or_equal: bool = False) -> Tensor:
-    """Int64 [N, K]: how many values of its row lie below each value (or equal it, itself included)."""
+    """Count the values of its row that lie below each value (or equal it, itself included), int64 [N, K]."""
     return torch.searchsorted(values_NK.sort(dim=1).values, values_NK.contiguous(), right=or_equal)
 
 
 def _top_k(values_NK: Tensor, k: int) -> Tensor:
-    """Float64 [N, K]: the probability that each value is among its row's k highest, ties broken at random."""
+    """Return the probability that each value is among its row's k highest, ties broken at random, float64 [N, K]."""
     if not 1 <= k <= values_NK.shape[1]:
         raise ValueError(f"k = {k} must lie between 1 and the {values_NK.shape[1]} values of a row")
     unscored_NK = values_NK.isnan()
@@ -78,31 +78,31 @@ def _top_k(values_NK: Tensor, k: int) -> Tensor:
 
 
 def hardness_gap(drawn_NM: Tensor, uniform_NM: Tensor) -> Tensor:
-    """How much more a curriculum's masks cost to reconstruct than uniform ones, in units of the loss.
+    """Compute how much harder a curriculum's masks are to reconstruct than uniform ones, in units of the loss.
 
-    Two things make a mask hard: which patches it asks for, and how little it leaves to infer them from. The gap holds
+    Two things make a mask hard: which patches it masks, and how little it leaves to infer them from. The gap includes
     both.
 
     Args:
-        drawn_NM: [N, M], the reconstruction's loss of each masked patch under the masks drawn.
-        uniform_NM: the same images and model under uniformly random masks; as many patches.
+        drawn_NM: [N, M], the reconstruction loss of each masked patch under the masks drawn.
+        uniform_NM: [N, M], that of the same images and model under uniformly random masks.
 
     Returns:
-        [N]: the difference of the images' mean losses; 0 for uniform masks, negative where the masks are easier.
+        [N], the difference of the images' mean losses; 0 for uniform masks, negative where the masks are easier.
     """
     return drawn_NM.mean(dim=1) - uniform_NM.mean(dim=1)
 
 
 def hard_share(scores_NL: Tensor, masked_NL: Tensor, k: int) -> Tensor:
-    """Share of the k hardest patches that are masked; ties in expectation.
+    """Compute the share of the k hardest patches that are masked; ties count by expectation.
 
     With k = M, the number of masked patches, it is also the share of the masked patches that are among the M hardest:
     1 for a mask of the hardest, M / L on average for a uniform one.
 
     Args:
         scores_NL: [N, L], higher = harder. NaN, not scored, is never among the hardest.
-        masked_NL: bool [N, L].
-        k: in [1, L].
+        masked_NL: bool [N, L], True where masked.
+        k: how many patches count as the hardest, in [1, L].
 
     Returns:
         Float64 [N] in [0, 1].
@@ -114,17 +114,18 @@ def hard_share(scores_NL: Tensor, masked_NL: Tensor, k: int) -> Tensor:
 
 
 def coverage(masked_NL: Tensor) -> Tensor:
-    """Float64 [L]: the share of the images in which each patch position is masked, for masks bool [N, L]."""
+    """Return the share of the images in which each position is masked, float64 [L], of masks bool [N, L]."""
     return masked_NL.double().mean(dim=0)
 
 
 def mask_entropy(masked_NL: Tensor) -> Tensor:
-    """How little a patch's position says about whether it is masked, relative to the maximum.
+    """Compute how little a patch's position says about whether it is masked, relative to the maximum.
 
-    The entropy of "masked or not" at each position, averaged over the positions, divided by its largest value at this
-    mask ratio, which is reached where every position is masked equally often: 1 for uniform masks, 0 where all images
-    have the same mask. Content is no part of it: masks that follow objects which may be anywhere reach 1 too. Chance
-    alone costs about 1 / (2 N h), h being that largest value in nats: 0.003 for 256 images at a mask ratio of 0.75.
+    It is the entropy of "masked or not" at each position, averaged over the positions and divided by its largest value
+    at this mask ratio, which is reached where every position is masked equally often: 1 for uniform masks, 0 where all
+    images have the same mask. Content is not part of it: masks that follow objects which may be anywhere reach 1 too.
+    Chance alone costs about 1 / (2 N h), h being that largest value in nats: 0.003 for 256 images at a mask ratio of
+    0.75.
 
     Args:
         masked_NL: bool [N, L], masks of N images.
@@ -141,10 +142,10 @@ def _binary_entropy(probability: Tensor) -> Tensor:
 
 
 def overlap(chosen_NL: Tensor, object_NL: Tensor) -> Tensor:
-    """Share of the chosen patches that lie on the object.
+    """Compute the share of the chosen patches that lie on the object.
 
     Args:
-        chosen_NL: bool [N, L], masked patches, or hard ones.
+        chosen_NL: bool [N, L], the masked patches, or the hard ones.
         object_NL: bool [N, L], the patches that hold the object. A random choice reaches their share of the L patches.
 
     Returns:
@@ -154,11 +155,11 @@ def overlap(chosen_NL: Tensor, object_NL: Tensor) -> Tensor:
 
 
 def overlap_to_chance(chosen_NL: Tensor, object_NL: Tensor) -> Tensor:
-    """`overlap` relative to what chance gives: 1 for a random choice, above 1 where the object is preferred.
+    """Compute `overlap` relative to chance: 1 for a random choice, above 1 where the object is preferred.
 
     Args:
-        chosen_NL: bool [N, L].
-        object_NL: bool [N, L].
+        chosen_NL: bool [N, L], the masked patches, or the hard ones.
+        object_NL: bool [N, L], the patches that hold the object.
 
     Returns:
         Float64 [N]; at most L / max(chosen, patches of the object). NaN without an object or a choice.
@@ -166,18 +167,18 @@ def overlap_to_chance(chosen_NL: Tensor, object_NL: Tensor) -> Tensor:
     return overlap(chosen_NL, object_NL) / object_NL.double().mean(dim=1)
 
 
-# Localization: an image that is all object, or has none, tells nothing and is NaN, and so is one with a score of NaN.
+# Localization. The result is NaN for an image that is all object or has none, and for one with a score of NaN.
 
 
 def auroc(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
-    """Area under the ROC curve: how often a patch of the object scores higher than another one, ties counting half.
+    """Compute the area under the ROC curve: how often a patch of the object scores higher than another, ties half.
 
     Args:
-        scores_NL: [N, L].
+        scores_NL: [N, L], higher = harder.
         object_NL: bool [N, L], the patches that hold the object.
 
     Returns:
-        Float64 [N] in [0, 1]; 0.5 is chance. NaN as said above.
+        Float64 [N] in [0, 1]; 0.5 is chance. NaN where all patches hold the object or none does, or a score is NaN.
     """
     on_N = object_NL.sum(dim=1)
     rank_sum_N = (_mean_ranks(scores_NL) * object_NL).sum(dim=1)
@@ -185,15 +186,15 @@ def auroc(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
 
 
 def average_precision(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
-    """Average precision: the area under precision as a function of recall, as a step function.
+    """Compute the average precision: the area under precision as a step function of recall.
 
     Args:
-        scores_NL: [N, L].
+        scores_NL: [N, L], higher = harder.
         object_NL: bool [N, L], the patches that hold the object.
 
     Returns:
         Float64 [N] in (0, 1]; a constant score reaches the object's share of the patches, random ones a little more.
-        NaN as said above.
+        NaN where all patches hold the object or none does, or a score is NaN.
     """
     # Mean over the object's patches of the precision at that patch's own score, equal scores included.
     on_N1 = object_NL.sum(dim=1, keepdim=True)
@@ -203,25 +204,25 @@ def average_precision(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
     on_below_NL = torch.nn.functional.pad(on_up_to_NL, (1, 0)).gather(1, below_NL)
     precision_NL = (on_N1 - on_below_NL).double() / (scores_NL.shape[1] - below_NL)
     mean_N = (precision_NL * object_NL).sum(dim=1) / on_N1.squeeze(1)
-    return mean_N.masked_fill(_tells_nothing(scores_NL, object_NL), float("nan"))
+    return mean_N.masked_fill(_is_undefined(scores_NL, object_NL), float("nan"))
 
 
 def pointing_game(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
-    """Whether the highest patch lies on the object (Zhang et al. 2018, "Top-down neural attention").
+    """Find out whether the highest patch lies on the object (Zhang et al. 2018, "Top-down neural attention").
 
     Args:
-        scores_NL: [N, L].
+        scores_NL: [N, L], higher = harder.
         object_NL: bool [N, L], the patches that hold the object. A random choice hits as often as its share of them.
 
     Returns:
-        Float64 [N]: 0 or 1; where several patches are highest, the share of them that lie on the object. NaN as said
-        above.
+        Float64 [N]: 0 or 1; where several patches are highest, the share of them that lie on the object. NaN where all
+        patches hold the object or none does, or a score is NaN.
     """
     highest_NL = scores_NL == scores_NL.amax(dim=1, keepdim=True)
-    return overlap(highest_NL, object_NL).masked_fill(_tells_nothing(scores_NL, object_NL), float("nan"))
+    return overlap(highest_NL, object_NL).masked_fill(_is_undefined(scores_NL, object_NL), float("nan"))
 
 
-def _tells_nothing(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
-    """Bool [N]."""
+def _is_undefined(scores_NL: Tensor, object_NL: Tensor) -> Tensor:
+    """Return bool [N], True where an image is all object or has none, or has a score of NaN."""
     uniform_N = object_NL.all(dim=1) | ~object_NL.any(dim=1)
     return uniform_N | scores_NL.isnan().any(dim=1)

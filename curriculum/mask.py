@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def count_masked(num_patches: int, mask_ratio: float) -> int:
-    """M, the masked patches of an image: `L - int(L * (1 - mask_ratio))`, rounded as MAE and HPM do.
+    """Return M, the number of masked patches: `L - int(L * (1 - mask_ratio))`, rounded as MAE and HPM do.
 
-    In floating point: `int(100 * (1 - 0.9))` keeps 9, so that 91 of 100 are masked.
+    It is computed in floating point: `int(100 * (1 - 0.9))` is 9, so that 91 of 100 patches are masked.
 
     Raises:
         ValueError: if the ratio is outside (0, 1), or leaves no patch visible or none masked.
@@ -35,10 +35,10 @@ class Mask:
     """Visible and masked patch indices, in ascending order, of equal count in every image.
 
     Args:
-        visible: int64 [N, V].
-        masked: int64 [N, M].
-        thrown: int64 [N, T], neither seen nor reconstructed; None for none. Every index in [0, L) is in one of the
-            three exactly once.
+        visible: int64 [N, V], the patches that the encoder sees.
+        masked: int64 [N, M], the patches that are reconstructed.
+        thrown: int64 [N, T], the patches that are neither seen nor reconstructed; None for none. Every index in [0, L)
+            is in one of the three exactly once.
         blanked: bool [N, V], True where a visible patch is a mask token to the encoder, which knows its place but not
             its content (UM-MAE's secondary masking, arXiv 2205.10063); not reconstructed. None for none.
     """
@@ -50,7 +50,7 @@ class Mask:
 
     @classmethod
     def from_keys(cls, keys_NL: Tensor, num_masked: int, num_thrown: int = 0) -> Mask:
-        """Mask the `num_masked` patches of each image with the largest keys. No host synchronization.
+        """Mask the `num_masked` patches of each image with the largest keys, without waiting for the device.
 
         The `num_thrown` patches with the next largest keys are thrown away (AMT, arXiv 2211.15362).
         """
@@ -63,10 +63,10 @@ class Mask:
 
     @classmethod
     def from_bool(cls, mask_NL: Tensor) -> Mask:
-        """From a boolean view, True where masked.
+        """Make a mask of bool [N, L], True where masked; checking it waits for the device.
 
         Raises:
-            ValueError: if images mask different numbers of patches (checking waits for the device).
+            ValueError: if images mask different numbers of patches.
         """
         counts = mask_NL.sum(dim=1)
         num_masked = int(counts[0])
@@ -88,43 +88,43 @@ class Mask:
 
     @property
     def num_visible(self) -> int:
-        """V."""
+        """V, the number of visible patches of an image."""
         return self.visible.shape[1]
 
     @property
     def num_masked(self) -> int:
-        """M."""
+        """M, the number of masked patches of an image."""
         return self.masked.shape[1]
 
     @property
     def num_patches(self) -> int:
-        """L = V + M + T."""
+        """L = V + M + T, the number of patches of an image."""
         return self.num_visible + self.num_masked + (0 if self.thrown is None else self.thrown.shape[1])
 
     def to_bool(self) -> Tensor:
-        """Boolean [N, L], True where masked."""
+        """Return bool [N, L], True where masked."""
         shape = (self.masked.shape[0], self.num_patches)
         return torch.zeros(shape, dtype=torch.bool, device=self.masked.device).scatter_(1, self.masked, True)
 
     def gather_visible(self, x: Tensor) -> Tensor:
-        """[N, L] or [N, L, D] -> the visible patches, [N, V] or [N, V, D]."""
+        """Return the visible patches of [N, L] or [N, L, D], as [N, V] or [N, V, D]."""
         return _gather(x, self.visible)
 
     def gather_masked(self, x: Tensor) -> Tensor:
-        """[N, L] or [N, L, D] -> the masked patches, [N, M] or [N, M, D]."""
+        """Return the masked patches of [N, L] or [N, L, D], as [N, M] or [N, M, D]."""
         return _gather(x, self.masked)
 
     def scatter(self, visible: Tensor, masked: Tensor) -> Tensor:
-        """The inverse of the two gathers: [N, V, ...] and [N, M, ...] -> [N, L, ...] in raster order.
+        """Invert the two gathers: join [N, V, ...] and [N, M, ...] to [N, L, ...] in raster order.
 
-        Only for masks that throw nothing away.
+        It is only for masks that throw no patch away.
         """
         order_NL = torch.cat([self.visible, self.masked], dim=1)
         values = torch.cat([visible, masked], dim=1)
         return torch.empty_like(values).scatter(1, _expand(order_NL, values), values)
 
     def to(self, device: torch.device | str) -> Mask:
-        """The same mask on another device."""
+        """Return the same mask on another device."""
         moved = (None if x is None else x.to(device) for x in (self.thrown, self.blanked))
         return Mask(self.visible.to(device), self.masked.to(device), *moved)
 

@@ -1,43 +1,108 @@
-"""UniformRatio: a mask ratio that chance decides."""
+"""Mask ratios: which share of the patches is masked, decided by time or by chance."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from curriculum.noise import Noise, hash_words
+from curriculum.schedulers import Scalar, Scheduled, Scheduler, values_of
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_instance
 
-_STREAM = 1002  # samplers have streams of their own, of small numbers
+
+class MaskRatio(Scheduled, ABC):
+    """The masked share of the patches, in (0, 1), in every step of training."""
+
+    @property
+    @abstractmethod
+    def values(self) -> tuple[float, ...]:
+        """Every ratio that time or chance brings, as far as they alone decide: in order of time, or ascending."""
+
+    @abstractmethod
+    def mean(self, progress: float = 1.0) -> float:
+        """Return the mean ratio of the steps at `progress`, in [0, 1]. Default: at the end of training."""
+
+    def draw(self, noise: Noise, progress: float = 1.0) -> float:
+        """Return the ratio of a step, which is the mean ratio unless chance decides it.
+
+        Args:
+            noise: the step's randomness; its rows do not matter.
+            progress: how far training has come, in [0, 1]. Default 1, the end.
+        """
+        return self.mean(progress)
+
+    def without_chance(self) -> MaskRatio:
+        """Return a mask ratio that is the mean one in every step, for measurements that one draw must not decide."""
+        return self
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Describe the ratio in a few characters, e.g. "0.50 -> 0.90"."""
 
 
-class UniformRatio:
-    """A mask ratio that is drawn anew in each step, uniformly between two bounds: AttMask's (arXiv 2203.12719).
-
-    It is the same for all images of a step, in every process, and addressed by (seed, step): a resumed run draws the
-    same. Each number of patches is another shape to a compiled model, of which PyTorch compiles 8 and then no more: so
-    the ratio is the middle of one of `levels` equal parts of the range, all as likely. AttMask draws any.
+class ScheduledRatio(MaskRatio):
+    """A mask ratio that time decides.
 
     Args:
-        low: the least ratio, above 0. Published: 0.1.
-        high: the greatest, below 1. Published: 0.5.
-        levels: how many ratios there are, at least 2. Default 8: 0.125, 0.175, ..., 0.475 of 0.1 to 0.5.
+        ratio: a number in (0, 1), or a scheduler of it.
+    """
 
-    Attributes:
-        values: the ratios, ascending.
+    def __init__(self, ratio: Scalar) -> None:
+        require_instance("Curriculum", float | int | Scheduler, mask_ratio=ratio)
+        self.ratio = ratio
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        return tuple(values_of(self.ratio))
+
+    def mean(self, progress: float = 1.0) -> float:
+        return self.ratio(progress) if isinstance(self.ratio, Scheduler) else self.ratio
+
+    def describe(self) -> str:
+        if not isinstance(self.ratio, Scheduler):
+            return f"{self.ratio}"
+        return f"{self.values[0]:.2f} -> {self.values[-1]:.2f}"
+
+
+class UniformRatio(MaskRatio):
+    """A mask ratio that is drawn anew in each step, uniformly between two bounds: AttMask's (arXiv 2203.12719).
+
+    It is the same for all images of a step, in every process, and a hash of (seed, step): a resumed run draws the same.
+    Each number of patches is another shape to a compiled model, of which PyTorch compiles 8 and then no more: so the
+    ratio is the middle of one of `levels` equal parts of the range, all equally likely. AttMask draws any ratio.
+
+    Args:
+        low: the lower bound, above 0. Default 0.1, as published.
+        high: the upper bound, below 1. Default 0.5, as published.
+        levels: the number of ratios, at least 2. Default 8: 0.125, 0.175, ..., 0.475 of 0.1 to 0.5.
     """
 
     def __init__(self, *, low: float = 0.1, high: float = 0.5, levels: int = 8) -> None:
         if not 0.0 < low < high < 1.0:
             raise ValueError(f"UniformRatio.low = {low} and UniformRatio.high = {high} must satisfy 0 < low < high < 1")
-        if levels < 2:
-            raise ValueError(f"UniformRatio.levels = {levels} must be at least 2; a number stays where it is")
+        require_at_least("UniformRatio", 2, levels=levels)
         self.low = float(low)
         self.high = float(high)
         self.levels = levels
-        self.values = tuple(low + (high - low) * (level + 0.5) / levels for level in range(levels))
+        self._values = tuple(low + (high - low) * (level + 0.5) / levels for level in range(levels))
 
     @property
-    def mean(self) -> float:
-        """What is drawn on average."""
+    def values(self) -> tuple[float, ...]:
+        return self._values
+
+    def mean(self, progress: float = 1.0) -> float:
         return (self.low + self.high) / 2
 
-    def draw(self, noise: Noise) -> float:
-        """The ratio of the noise's step; its rows do not matter."""
-        return self.values[hash_words(noise.seed, noise.step, _STREAM) % self.levels]
+    def draw(self, noise: Noise, progress: float = 1.0) -> float:
+        return self._values[hash_words(noise.seed, noise.step, Stream.MASK_RATIO) % self.levels]
+
+    def without_chance(self) -> MaskRatio:
+        return ScheduledRatio(self.mean())
+
+    def describe(self) -> str:
+        return f"{self.values[0]:.2f} to {self.values[-1]:.2f}"
+
+
+def as_mask_ratio(ratio: Scalar | MaskRatio) -> MaskRatio:
+    """Make a mask ratio of a number or a scheduler; a mask ratio stays itself."""
+    return ratio if isinstance(ratio, MaskRatio) else ScheduledRatio(ratio)

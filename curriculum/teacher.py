@@ -1,7 +1,7 @@
-"""What a difficulty estimator may ask of a teacher.
+"""Teacher: what a difficulty estimator may ask of a model.
 
-A protocol: `hpm.methods.teacher.EMATeacher` implements it, and so may anything else. Each method is one forward
-pass of just the parts it needs, without gradients, so that a teacher computes only what somebody asks for.
+It is a protocol, which `hpm.methods.ema_teacher.EMATeacher` implements and any other class may. Each method is one
+forward pass of the parts it needs, without gradients, so that a teacher computes only what an estimator asks for.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.
 """
@@ -20,19 +20,19 @@ class Teacher(Protocol):
     """A frozen model that looks at images for the curriculum."""
 
     def unsupported_reason(self, capability: str) -> str | None:
-        """Why this teacher has no `capability` (the name of a method below), or None where it has it."""
+        """Say why this teacher lacks `capability`, the name of a method below; None where it has it."""
 
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L] the loss predictor's score of every patch of the full, unmasked image."""
+        """Return the loss predictor's score of every patch of the full, unmasked image, [N, L]."""
 
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        """[N, M] the reconstruction loss of the masked patches."""
+        """Return the reconstruction loss of the masked patches, [N, M]."""
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L] the last block's attention from the class token to each patch, mean over heads."""
+        """Return the last block's attention from the class token to each patch, mean over heads, [N, L]."""
 
     def features(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, D] the encoder's patch tokens of the full image."""
+        """Return the encoder's patch tokens of the full image, [N, L, D]."""
 
     def student_features(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, D] the same of the student that this teacher follows."""
+        """Return the patch tokens of the student that this teacher follows, of the full image, [N, L, D]."""

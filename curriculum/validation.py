@@ -12,8 +12,13 @@ from typing import Any
 def require_at_least(owner: str, minimum: float, **settings: float | None) -> None:
     """Refuse numbers below a minimum; None passes, where a signature allows it.
 
+    Args:
+        owner: the part that the settings belong to.
+        minimum: the smallest number that passes.
+        **settings: the numbers, by the names of the settings.
+
     Raises:
-        ValueError: naming the setting.
+        ValueError: if a number is too small; it names the setting.
     """
     for name, value in settings.items():
         if value is not None and not value >= minimum:
@@ -23,8 +28,12 @@ def require_at_least(owner: str, minimum: float, **settings: float | None) -> No
 def require_positive(owner: str, **settings: float | None) -> None:
     """Refuse numbers that are not above 0; None passes, where a signature allows it.
 
+    Args:
+        owner: the part that the settings belong to.
+        **settings: the numbers, by the names of the settings.
+
     Raises:
-        ValueError: naming the setting.
+        ValueError: if a number is not positive; it names the setting.
     """
     for name, value in settings.items():
         if value is not None and not value > 0:
@@ -36,11 +45,11 @@ def require_in(owner: str, interval: str, **settings: float | None) -> None:
 
     Args:
         owner: the part that the settings belong to.
-        interval: as mathematics writes it, "[0, 1)".
-        **settings: the numbers, by name.
+        interval: the interval as mathematics writes it, "[0, 1)".
+        **settings: the numbers, by the names of the settings.
 
     Raises:
-        ValueError: naming the setting.
+        ValueError: if a number lies outside; it names the setting.
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
     for name, value in settings.items():
@@ -52,11 +61,31 @@ def require_in(owner: str, interval: str, **settings: float | None) -> None:
             raise ValueError(f"{owner}.{name} = {value} must lie in {interval}")
 
 
-def require_choice(owner: str, choices: Iterable[Any], **settings: Any) -> None:
-    """Refuse what is none of the choices.
+def require_span(owner: str, *, begin: float, until: float) -> None:
+    """Refuse a span of training that does not lie within [0, 1] or is empty.
+
+    Args:
+        owner: the part that the settings belong to.
+        begin: progress at which the span begins.
+        until: progress at which the span ends.
 
     Raises:
-        ValueError: naming the setting and every choice.
+        ValueError: if not 0 <= begin < until <= 1.
+    """
+    if not 0 <= begin < until <= 1:
+        raise ValueError(f"{owner}.begin = {begin} and {owner}.until = {until} must satisfy 0 <= begin < until <= 1")
+
+
+def require_choice(owner: str, choices: Iterable[Any], **settings: Any) -> None:
+    """Refuse values that are not among the choices.
+
+    Args:
+        owner: the part that the settings belong to.
+        choices: the values that pass; 1 is not True, and 0 not False.
+        **settings: the values, by the names of the settings.
+
+    Raises:
+        ValueError: if a value is not among the choices; it names the setting and every choice.
     """
     known = tuple(choices)
     for name, value in settings.items():
@@ -68,11 +97,23 @@ def require_choice(owner: str, choices: Iterable[Any], **settings: Any) -> None:
 def require_instance(owner: str, kind: Any, **settings: Any) -> None:
     """Refuse objects of another class.
 
+    Args:
+        owner: the part that the settings belong to.
+        kind: the class, or a union of classes.
+        **settings: the objects, by the names of the settings.
+
     Raises:
-        ValueError: naming the setting and the class.
+        ValueError: if an object is of another class; it names the setting, the class and what was given.
     """
     for name, value in settings.items():
         if not isinstance(value, kind):
-            expected = getattr(kind, "__name__", str(kind))
-            article = "an" if expected[0] in "AEIOU" else "a"
-            raise ValueError(f"{owner}.{name} must be {article} {expected}, got {value!r}")
+            expected = " or ".join(one.__name__ for one in getattr(kind, "__args__", (kind,)))
+            article = "an" if expected[0] in "AEIOUaeiou" else "a"
+            raise ValueError(f"{owner}.{name} must be {article} {expected}, got {_describe(value)}")
+
+
+def _describe(value: Any) -> str:
+    """Say what was given instead: a class that is not called, a plain value, or an object of some class."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}; call it"
+    return repr(value) if value is None or isinstance(value, bool | int | float | str) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Attention: what the teacher looks at."""
+"""Attention: a difficulty that follows what the teacher attends to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curriculum.teacher import Teacher
 
 
 class Attention(DifficultyEstimator):
-    """The teacher's last-block class-token attention, mean over heads (AttMask, Kakogeorgiou et al. 2022)."""
+    """Scores patches by the teacher's last-block class-token attention, mean over heads (AttMask, arXiv 2203.12719)."""
 
     needs = ("attention",)
 

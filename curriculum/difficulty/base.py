@@ -19,13 +19,13 @@ class TrainingContext:
     """The training run that an estimator is part of.
 
     Args:
-        num_images: of the training split; `Batch.indices` are below.
+        num_images: size of the training split; `Batch.indices` are below it.
         steps_per_epoch: optimizer steps in which every image comes once.
         in_chans: channels of the images.
         patch_size: side of a patch in pixels.
         grid: rows and columns of patches.
-        device: where the images are.
-        seed: of the run.
+        device: the device of the images.
+        seed: the run's seed.
     """
 
     num_images: int
@@ -43,13 +43,16 @@ class DifficultyEstimator(Scheduled, ABC):
     Attributes:
         needs: the methods of `Teacher` it calls, so that an estimator that asks for what the teacher does not have is
             refused before training starts.
-        reversible: whether negated scores mean what they should, for `Curriculum.polarity`.
+        reversible: whether negated scores mean the opposite difficulty, as `Curriculum.polarity` needs.
+        num_parts: how many parts of the image the scores number, where they are not difficulties but the numbers of
+            parts that patches belong to; else None.
         stateful: whether it keeps tensors from one batch to the next.
         module: these tensors, as parameters and buffers, from `prepare` on: what a checkpoint has to hold.
     """
 
     needs: tuple[str, ...] = ()
     reversible: bool = True
+    num_parts: int | None = None
     stateful: bool = False
     module: nn.Module | None = None
 
@@ -61,7 +64,8 @@ class DifficultyEstimator(Scheduled, ABC):
             batch: N images with L patches each, and where they come from.
             teacher: what may be asked about them; None only where `needs` is empty.
             num_masked: M, how many patches of each image will be masked.
-            noise: this batch's randomness; an estimator's own stream of it.
+            noise: this batch's randomness, independent of the sampler's. An estimator that draws for several
+                purposes folds a `Stream` for each into it.
 
         Returns:
             Float [N, L]. NaN means not scored: the patch is counted neither hard nor easy.
@@ -74,5 +78,5 @@ class DifficultyEstimator(Scheduled, ABC):
             ValueError: where they cannot.
         """
 
-    def prepare(self, setting: TrainingContext) -> None:
-        """Make what is kept between batches; called once, before training starts or goes on."""
+    def prepare(self, context: TrainingContext) -> None:
+        """Make what is kept between batches; called once, before training starts or is resumed."""

@@ -1,4 +1,4 @@
-"""Cached: what another estimator said about an image before.
+"""Cached: the scores that another estimator gave an image before.
 
 Shape suffixes: N images of a batch, I images of the data set, L patches, R rows and K columns of patches.
 """
@@ -16,6 +16,7 @@ from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.difficulty.combined import Combination
 from curriculum.noise import Noise
 from curriculum.teacher import Teacher
+from curriculum.validation import require_at_least, require_choice
 
 PERIODS = ("epoch", "step")
 _KEPT = ("scores", "scale", "boxes", "flips")
@@ -25,10 +26,10 @@ class _Known(NamedTuple):
     """What is kept of the images of a batch.
 
     Args:
-        scores_NL: float16, of the crop as it was seen, relative to the scale.
-        scale_N: a power of two, more than the image's largest score: small whole numbers stay exact.
-        boxes_N4: that crop, as (left, top, width, height) in pixels of the stored image.
-        flips_N: whether it was mirrored.
+        scores_NL: float16, the scores of the crop as it was seen, relative to the scale.
+        scale_N: float32, a power of two that exceeds the image's largest score: small whole numbers stay exact.
+        boxes_N4: float32, that crop as (left, top, width, height) in pixels of the stored image.
+        flips_N: bool, whether that crop was mirrored.
     """
 
     scores_NL: Tensor
@@ -38,21 +39,21 @@ class _Known(NamedTuple):
 
 
 class Cached(Combination):
-    """Another estimator, asked now and then; between, each image has the scores it had, moved to its present crop.
+    """Runs another estimator now and then; between, each image keeps its last scores, moved to its present crop.
 
-    Scores are kept for every image of the training split with the crop that they were of. Another crop takes them
-    from the patches that lie under its patches' centers; what the old crop did not show is not scored, as are images
-    that have never been asked about. AMT (arXiv 2211.15362) asks in one epoch of 40: `every = 40, start = 40`.
-    It is asked only where alpha makes the sampler want scores: let `start` be no earlier.
+    Scores are kept for every image of the training split, with the crop that they belong to. Another crop takes them
+    from the patches that lie under its patches' centers. What the old crop did not show is not scored, nor are images
+    that the estimator has never seen. AMT (arXiv 2211.15362) runs it in one epoch of 40: `every = 40, start = 40`.
+    It runs only where alpha makes the sampler need scores: `start` should not be earlier than that.
 
-    Memory: I * L half-precision numbers on the device, in the checkpoint too. Processes tell each other their scores,
-    so that masks do not depend on their number.
+    It takes I * L half-precision numbers of memory on the device, and in the checkpoint. Processes exchange their
+    scores, so that masks do not depend on the number of processes.
 
     Args:
-        estimator: which.
-        every: it is asked in every `every`-th epoch, or step.
-        period: "epoch", in which every image is asked about, or "step", in which one batch is.
-        start: the first epoch or step in which it may be asked; nothing is scored before.
+        estimator: the estimator whose scores are kept.
+        every: how many epochs or steps lie between two in which the estimator runs. Default 40.
+        period: "epoch", in which every image is scored, or "step", in which one batch is. Default "epoch".
+        start: the first epoch or step in which it may run; nothing is scored before. Default 0.
     """
 
     stateful = True
@@ -61,22 +62,19 @@ class Cached(Combination):
         self, *, estimator: DifficultyEstimator, every: int = 40, period: str = "epoch", start: int = 0
     ) -> None:
         super().__init__(estimators=[estimator])
-        if every < 1:
-            raise ValueError(f"Cached.every = {every} must be at least 1")
-        if period not in PERIODS:
-            raise ValueError(f"Cached.period = {period!r} is unknown; choose {' or '.join(PERIODS)}")
-        if start < 0:
-            raise ValueError(f"Cached.start = {start} must be at least 0")
+        require_at_least("Cached", 1, every=every)
+        require_choice("Cached", PERIODS, period=period)
+        require_at_least("Cached", 0, start=start)
         self.every = every
         self.period = period
         self.start = start
         self._steps_per_epoch = 1
 
-    def prepare(self, setting: TrainingContext) -> None:
-        """Make room for every image of the training split."""
-        super().prepare(setting)
-        self._steps_per_epoch = setting.steps_per_epoch
-        count, num_patches = setting.num_images, setting.grid[0] * setting.grid[1]
+    def prepare(self, context: TrainingContext) -> None:
+        """Make room for the scores of every image of the training split."""
+        super().prepare(context)
+        self._steps_per_epoch = context.steps_per_epoch
+        count, num_patches = context.num_images, context.grid[0] * context.grid[1]
         self.module = nn.Module()
         for name, kept in (
             ("scores", torch.full((count, num_patches), float("nan"), dtype=torch.float16)),
@@ -84,33 +82,35 @@ class Cached(Combination):
             ("boxes", torch.ones(count, 4)),
             ("flips", torch.zeros(count, dtype=torch.bool)),
         ):
-            self.module.register_buffer(name, kept.to(setting.device))
+            self.module.register_buffer(name, kept.to(context.device))
 
     def asks(self, step: int) -> bool:
-        """Whether the estimator is asked in a step."""
+        """Say whether the estimator runs in a step."""
         now = step // self._steps_per_epoch if self.period == "epoch" else step
         return now >= self.start and (now - self.start) % self.every == 0
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
-        if self.module is None or batch.indices is None:  # images of no training run: there is nothing to keep
+        # Images outside a training run have nothing kept for them.
+        if self.module is None or batch.indices is None:
             return self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
         if self.asks(noise.step):
             scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
-            self._keep(batch.indices, self._told(batch, scores_NL))
+            self._keep(batch.indices, self._known_from(batch, scores_NL))
             return scores_NL
         return self._moved(self._known(batch.indices), batch)
 
-    def _told(self, batch: Batch, scores_NL: Tensor) -> _Known:
+    def _known_from(self, batch: Batch, scores_NL: Tensor) -> _Known:
+        """Pack the scores of a batch as they are kept."""
         scores_NL = scores_NL.float()
         _, exponent_N = torch.frexp(scores_NL.abs().nan_to_num(0.0).amax(dim=1))
         scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
         return _Known((scores_NL / scale_N.unsqueeze(1)).half(), scale_N, _boxes(batch), _flips(batch))
 
-    def _keep(self, indices_N: Tensor, told: _Known) -> None:
-        """The scores of all processes."""
+    def _keep(self, indices_N: Tensor, known: _Known) -> None:
+        """Keep the scores that all processes have found."""
         assert self.module is not None
         indices_N = _of_all(indices_N)
-        for name, values in zip(_KEPT, told, strict=True):
+        for name, values in zip(_KEPT, known, strict=True):
             self.module.get_buffer(name).index_copy_(0, indices_N, _of_all(values))
 
     def _known(self, indices_N: Tensor) -> _Known:
@@ -119,7 +119,7 @@ class Cached(Combination):
 
     @staticmethod
     def _moved(known: _Known, batch: Batch) -> Tensor:
-        """[N, L]: what was known of the places where the patches of the present crops lie."""
+        """Return the kept scores of the places where the patches of the present crops lie, [N, L]."""
         boxes_N4, flips_N = _boxes(batch), _flips(batch)
         rows, columns = batch.grid
         device = known.scores_NL.device
@@ -140,19 +140,19 @@ class Cached(Combination):
 
 
 def _boxes(batch: Batch) -> Tensor:
-    """Float32 [N, 4]; any box, always the same, where there are no crops."""
+    """Return the crops, float32 [N, 4]; where there are none, a box that is always the same."""
     return batch.images.new_ones(len(batch), 4) if batch.boxes is None else batch.boxes.float()
 
 
 def _flips(batch: Batch) -> Tensor:
-    """Boolean [N]."""
+    """Return whether each crop is mirrored, bool [N]."""
     if batch.flips is not None:
         return batch.flips
     return torch.zeros(len(batch), dtype=torch.bool, device=batch.images.device)
 
 
 def _of_all(values: Tensor) -> Tensor:
-    """[N, ...] of every process, by rank; of this one where it is alone."""
+    """Concatenate the values [N, ...] of every process in the order of their ranks."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
     gathered = values.new_empty(len(values) * dist.get_world_size(), *values.shape[1:])

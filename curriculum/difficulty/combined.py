@@ -13,20 +13,22 @@ from torch import Tensor
 
 from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
+from curriculum.keys import ranks
 from curriculum.noise import Noise
-from curriculum.samplers.base import ranks
 from curriculum.schedulers import Scheduler, values_of
+from curriculum.streams import Stream
 from curriculum.teacher import Teacher
+from curriculum.validation import require_instance, require_positive
 
 
 class Combination(DifficultyEstimator):
-    """Holds other estimators, which are prepared with it.
+    """Base of the estimators that hold other estimators, which are checked and prepared with it.
 
     Args:
         estimators: at least one.
 
     Raises:
-        ValueError: for what is no estimator, or keeps tensors of its own, for which there is room at the top alone.
+        ValueError: if one is not an estimator, or keeps tensors of its own, which only `Curriculum.difficulty` may.
     """
 
     def __init__(self, *, estimators: Sequence[DifficultyEstimator]) -> None:
@@ -45,25 +47,25 @@ class Combination(DifficultyEstimator):
         self.needs = tuple(dict.fromkeys(name for estimator in estimators for name in estimator.needs))
 
     def check(self, num_patches: int, num_masked: int) -> None:
-        """Each must be able to score."""
+        """Find out whether each estimator can score."""
         for estimator in self.estimators:
             estimator.check(num_patches, num_masked)
 
-    def prepare(self, setting: TrainingContext) -> None:
-        """Prepare each."""
+    def prepare(self, context: TrainingContext) -> None:
+        """Prepare each estimator."""
         for estimator in self.estimators:
-            estimator.prepare(setting)
+            estimator.prepare(context)
 
 
 class Mixture(Combination):
-    """A weighted mean of the ranks that several estimators give the patches of an image, each from 0 to 1.
+    """Scores patches by a weighted mean of the ranks that several estimators give them, each from 0 to 1.
 
-    Ranks, for scores of different estimators have different units. A patch that one of them does not score has the
-    mean of the others.
+    It takes ranks because scores of different estimators have different units. A patch that some of them do not
+    score has the mean of the others.
 
     Args:
         estimators: at least one.
-        weights: one for each, positive; None for equal ones.
+        weights: a positive number for each estimator; None for equal weights. Default None.
     """
 
     def __init__(self, *, estimators: Sequence[DifficultyEstimator], weights: Sequence[float] | None = None) -> None:
@@ -76,28 +78,27 @@ class Mixture(Combination):
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         total_NL = weight_NL = torch.zeros(len(batch), batch.num_patches, device=batch.images.device)
         for place, (estimator, weight) in enumerate(zip(self.estimators, self.weights, strict=True)):
-            own = noise.fold(place)
+            own = noise.fold(Stream.MIXTURE_ESTIMATOR, place)
             scores_NL = estimator(batch, teacher, num_masked=num_masked, noise=own)
-            rank_NL = ranks(scores_NL, own.fold(1).bits(batch.num_patches))
+            rank_NL = ranks(scores_NL, noise.fold(Stream.MIXTURE_TIES, place).bits(batch.num_patches))
             total_NL = total_NL + weight * rank_NL.nan_to_num(0.0)
             weight_NL = weight_NL + weight * (~rank_NL.isnan()).float()
         return total_NL / weight_NL  # 0 / 0 is NaN: nobody scored it
 
 
 class Smoothed(Combination):
-    """Another estimator's scores, averaged over neighboring patches by a Gaussian: hard regions, not hard patches.
+    """Averages another estimator's scores over neighboring patches by a Gaussian: hard regions, not hard patches.
 
-    Patches that are not scored count for nothing, and get their neighbors' mean.
+    A patch that is not scored has no weight in the average, and its own score is the mean of its neighbors.
 
     Args:
-        estimator: which.
-        sigma: standard deviation in patches.
+        estimator: the estimator whose scores are averaged.
+        sigma: standard deviation in patches, positive. Default 1.
     """
 
     def __init__(self, *, estimator: DifficultyEstimator, sigma: float = 1.0) -> None:
         super().__init__(estimators=[estimator])
-        if sigma <= 0:
-            raise ValueError(f"Smoothed.sigma = {sigma} must be positive")
+        require_positive("Smoothed", sigma=sigma)
         self.sigma = float(sigma)
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
@@ -119,17 +120,17 @@ class Smoothed(Combination):
 
 
 class Switched(Combination):
-    """One of several estimators at a time.
+    """Uses one of several estimators at a time.
 
     Args:
-        estimators: to choose from.
-        scheduler: gives the place of the one to use, e.g. a `Bandit` over the values 0, 1 and 2; rounded.
+        estimators: the estimators to choose from.
+        scheduler: gives the place of the estimator to use, counted from 0 and rounded, e.g. a `Bandit` over the
+            values 0, 1 and 2.
     """
 
     def __init__(self, *, estimators: Sequence[DifficultyEstimator], scheduler: Scheduler) -> None:
         super().__init__(estimators=estimators)
-        if not isinstance(scheduler, Scheduler):
-            raise ValueError(f"Switched.scheduler must be a Scheduler, got {scheduler!r}")
+        require_instance("Switched", Scheduler, scheduler=scheduler)
         for value in values_of(scheduler):
             if not 0 <= round(value) < len(estimators):
                 raise ValueError(
@@ -141,4 +142,5 @@ class Switched(Combination):
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         assert not isinstance(self.scheduler, Scheduler)  # `at` has put its value here
         place = round(self.scheduler)
-        return self.estimators[place](batch, teacher, num_masked=num_masked, noise=noise.fold(place))
+        own = noise.fold(Stream.SWITCHED_ESTIMATOR, place)
+        return self.estimators[place](batch, teacher, num_masked=num_masked, noise=own)

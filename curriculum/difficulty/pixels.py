@@ -1,4 +1,4 @@
-"""What a difficulty can know without any network.
+"""Difficulties that are computed from the pixels, without a network.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, K pixels of a patch, B bins.
 """
@@ -15,10 +15,11 @@ from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.noise import Noise
 from curriculum.teacher import Teacher
+from curriculum.validation import require_at_least
 
 
 def sobel_magnitude(brightness_NHW: Tensor) -> Tensor:
-    """[N, H, W]: the gradient's length at each pixel, per pixel, by Sobel's 3 x 3 filters; borders are repeated."""
+    """Return the gradient's length at each pixel, [N, H, W], by Sobel's 3 x 3 filters; borders are repeated."""
     padded = functional.pad(brightness_NHW.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
     down = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
     across = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
@@ -26,20 +27,20 @@ def sobel_magnitude(brightness_NHW: Tensor) -> Tensor:
 
 
 def luminance(batch: Batch) -> Tensor:
-    """[N, H, W]: the mean over the channels of the images as the model sees them."""
+    """Return the mean over the channels of the images as the model sees them, [N, H, W]."""
     return batch.images.float().mean(dim=1)
 
 
 def _patches(values_NHW: Tensor, patch_size: int) -> Tensor:
-    """[N, L, K]."""
+    """Cut into patches, [N, L, K]."""
     return functional.unfold(values_NHW.unsqueeze(1), patch_size, stride=patch_size).transpose(1, 2)
 
 
 class EdgeDensity(DifficultyEstimator):
-    """Edges: the mean Sobel magnitude of a patch's luminance. Needs no teacher; what a learned difficulty should beat.
+    """Scores patches by their edges: the mean Sobel magnitude of the luminance.
 
     Luminance is the mean over the channels of the image as the model sees it. The filter looks one pixel over a
-    patch's border.
+    patch's border. It needs no teacher: a baseline that a learned difficulty should beat.
     """
 
     @torch.no_grad()
@@ -49,7 +50,7 @@ class EdgeDensity(DifficultyEstimator):
 
 
 class PixelVariance(DifficultyEstimator):
-    """The variance of a patch's luminance over its pixels."""
+    """Scores patches by the variance of their luminance over the pixels."""
 
     @torch.no_grad()
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
@@ -57,15 +58,16 @@ class PixelVariance(DifficultyEstimator):
 
 
 class PixelEntropy(DifficultyEstimator):
-    """The entropy of the histogram of a patch's luminance, in bits; bins divide the range of the whole image evenly.
+    """Scores patches by the entropy of the histogram of their luminance, in bits.
+
+    The bins divide the range of the whole image evenly.
 
     Args:
-        bins: of the histogram.
+        bins: number of bins of the histogram, at least 2. Default 16.
     """
 
     def __init__(self, *, bins: int = 16) -> None:
-        if bins < 2:
-            raise ValueError(f"PixelEntropy.bins = {bins} must be at least 2")
+        require_at_least("PixelEntropy", 2, bins=bins)
         self.bins = bins
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from curriculum.teacher import Teacher
 
 
 class PredictedLoss(DifficultyEstimator):
-    """The teacher's loss predictor on the full, unmasked image (HPM, arXiv 2304.05919, section 3.3)."""
+    """Scores patches by the teacher's loss predictor on the full, unmasked image (HPM, arXiv 2304.05919, sec. 3.3)."""
 
     needs = ("predicted_loss",)
 

@@ -1,9 +1,10 @@
-"""Difficulties that are learnt: a small network beside the model, with a loss of its own.
+"""Difficulties that are trained: a small network beside the model, with a loss of its own.
 
-The one seam for trained maskers: a `TrainedDifficulty` has a network and says what its loss is, once the model has
-reconstructed; the trainer gives it an optimizer, a place in the checkpoint, and averages its gradients over processes.
+Trained maskers connect to a trainer here alone: a `TrainedDifficulty` has a network and computes its loss once the
+model has reconstructed; the trainer gives it an optimizer and a place in the checkpoint, and averages its gradients
+over processes.
 
-Shape suffixes: N images, L patches, M masked, W the network's width, G masks that a network proposes.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, G masks that a network proposes.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from torch import Tensor, nn
 from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.mask import Mask
-from curriculum.noise import Noise
+from curriculum.noise import Noise, hash_words
 from curriculum.schedulers import Scalar, values_of
+from curriculum.streams import Stream
 from curriculum.teacher import Teacher
+from curriculum.validation import require_at_least, require_in, require_positive
 
 
 class PatchNetwork(nn.Module):
-    """A shallow transformer over an image's patches, with a few numbers for each.
+    """A shallow transformer over an image's patches, with a few outputs for each.
 
     Args:
         in_chans: channels of the images.
         patch_size: side of a patch in pixels.
         num_patches: L.
-        width: of the tokens.
-        depth: transformer layers.
-        outputs: numbers for each patch.
-        seed: of the initial weights.
+        width: width of the tokens.
+        depth: number of transformer layers.
+        outputs: number of outputs for each patch.
+        seed: the run's seed, which decides the initial weights.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class PatchNetwork(nn.Module):
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed % 2**63)
+            torch.default_generator.manual_seed(hash_words(seed, Stream.MASKER_WEIGHTS) % 2**63)
             self.embed = nn.Conv2d(in_chans, width, patch_size, stride=patch_size)
             self.positions = nn.Parameter(torch.randn(1, num_patches, width) * 0.02)
             self.layers = nn.ModuleList(
@@ -61,7 +64,7 @@ class PatchNetwork(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, outputs]."""
+        """Return the outputs for each patch, [N, L, outputs]."""
         tokens = self.embed(images_NCHW).flatten(2).transpose(1, 2) + self.positions
         for layer in self.layers:
             tokens = layer(tokens)
@@ -72,11 +75,11 @@ class TrainedDifficulty(DifficultyEstimator):
     """Base of the trained maskers.
 
     Args:
-        width: of the network, a multiple of 32.
-        depth: its transformer layers.
-        lr: learning rate of its AdamW; follows no schedule.
-        weight_decay: AdamW's.
-        outputs: numbers that the network gives for each patch.
+        width: width of the network, a multiple of 32. Default 96.
+        depth: number of its transformer layers. Default 1.
+        lr: learning rate of its AdamW, constant over training. Default 1e-4.
+        weight_decay: weight decay of its AdamW. Default 0.
+        outputs: number of outputs that the network has for each patch. Default 1.
     """
 
     stateful = True
@@ -87,31 +90,30 @@ class TrainedDifficulty(DifficultyEstimator):
         owner = type(self).__name__
         if width < 32 or width % 32:
             raise ValueError(f"{owner}.width = {width} must be a multiple of 32")
-        if depth < 1:
-            raise ValueError(f"{owner}.depth = {depth} must be at least 1")
-        if lr <= 0 or weight_decay < 0:
-            raise ValueError(f"{owner}.lr = {lr} must be positive and {owner}.weight_decay = {weight_decay} at least 0")
+        require_at_least(owner, 1, depth=depth)
+        require_positive(owner, lr=lr)
+        require_at_least(owner, 0, weight_decay=weight_decay)
         self.width = width
         self.depth = depth
         self.outputs = outputs
         self.lr = float(lr)
         self.weight_decay = float(weight_decay)
 
-    def prepare(self, setting: TrainingContext) -> None:
+    def prepare(self, context: TrainingContext) -> None:
         """Make the network."""
         network = PatchNetwork(
-            in_chans=setting.in_chans,
-            patch_size=setting.patch_size,
-            num_patches=setting.grid[0] * setting.grid[1],
+            in_chans=context.in_chans,
+            patch_size=context.patch_size,
+            num_patches=context.grid[0] * context.grid[1],
             width=self.width,
             depth=self.depth,
             outputs=self.outputs,
-            seed=setting.seed,
+            seed=context.seed,
         )
-        self.module = network.to(setting.device)
+        self.module = network.to(context.device)
 
     def outputs_of(self, batch: Batch) -> Tensor:
-        """Float32 [N, L, outputs] of the network, with a graph."""
+        """Return what the network gives for each patch, float32 [N, L, outputs], with a graph."""
         if self.module is None:
             raise ValueError(f"{type(self).__name__} has no network yet; call Curriculum.prepare first")
         return self.module(batch.images.float()).float()
@@ -122,32 +124,32 @@ class TrainedDifficulty(DifficultyEstimator):
 
     @abstractmethod
     def scores(self, outputs_NLG: Tensor, noise: Noise) -> Tensor:
-        """[N, L]: the difficulty that the network's outputs mean."""
+        """Return the difficulty of each patch, [N, L], that the network's outputs stand for."""
 
     @abstractmethod
     def loss(self, batch: Batch, mask: Mask, true_NM: Tensor, noise: Noise) -> Tensor:
-        """What the network minimizes, a mean over the images; with a graph to its parameters and to nothing else.
+        """Compute what the network minimizes, a mean over the images; its graph reaches the network alone.
 
         Args:
             batch: the images.
-            mask: what was masked of them.
-            true_NM: the reconstruction's loss of each masked patch, without a graph.
-            noise: the estimator's stream, as when it was asked.
+            mask: the mask that was drawn for them.
+            true_NM: the reconstruction loss of each masked patch, without a graph.
+            noise: the same noise that the batch was scored with.
         """
 
 
 class AdaMAE(TrainedDifficulty):
-    """Policy gradient on the reconstruction's loss (AdaMAE, arXiv 2211.09120).
+    """Trains a network by policy gradient on the reconstruction loss (AdaMAE, arXiv 2211.09120).
 
     The network's softmax is the weight with which patches are drawn to be *seen*, so use it with
     `Weighted(draw='visible')` and `Curriculum.polarity = 'easiest'`. Its loss is minus the mean over the masked
     patches of log-probability times loss: what is reconstructed badly is seen more often.
 
     Args:
-        width: of the network, a multiple of 32.
-        depth: its transformer layers.
-        lr: learning rate of its AdamW.
-        weight_decay: AdamW's.
+        width: width of the network, a multiple of 32. Default 96.
+        depth: number of its transformer layers. Default 1.
+        lr: learning rate of its AdamW, constant over training. Default 1e-4.
+        weight_decay: weight decay of its AdamW. Default 0.
     """
 
     def __init__(self, *, width: int = 96, depth: int = 1, lr: float = 1e-4, weight_decay: float = 0.0) -> None:
@@ -162,27 +164,27 @@ class AdaMAE(TrainedDifficulty):
 
 
 class _SoftMasks(TrainedDifficulty):
-    """Networks that propose soft masks, and whose gradient passes straight through the sampler's choice."""
+    """Base of the networks that propose soft masks, and whose gradient passes straight through the sampler's choice."""
 
-    reversible = False  # the loss takes it that the highest values are masked
+    reversible = False  # the loss assumes that the highest values are masked
 
     def soft(self, outputs_NLG: Tensor) -> Tensor:
-        """[N, L, G] in (0, 1)."""
+        """Turn outputs into G soft masks, [N, L, G] in (0, 1)."""
         return outputs_NLG.softmax(dim=2) if self.outputs > 1 else outputs_NLG.sigmoid()
 
     def chosen(self, outputs_NLG: Tensor, noise: Noise) -> Tensor:
-        """[N, L]: of each image one of its G soft masks, drawn uniformly."""
+        """Choose one of the G soft masks of each image uniformly, [N, L]."""
         soft_NLG = self.soft(outputs_NLG)
-        choice_N = (noise.uniform(1).squeeze(1) * self.outputs).long()
+        choice_N = (noise.fold(Stream.SOFT_MASK_CHOICE).uniform(1).squeeze(1) * self.outputs).long()
         return soft_NLG.gather(2, choice_N.view(-1, 1, 1).expand(-1, soft_NLG.shape[1], 1)).squeeze(2)
 
     def scores(self, outputs_NLG: Tensor, noise: Noise) -> Tensor:
         return self.chosen(outputs_NLG, noise)
 
     def caused(self, soft_NL: Tensor, mask: Mask, true_NM: Tensor) -> Tensor:
-        """The mean loss of the masked patches as if the mask were soft: each patch counts by its value.
+        """Compute the mean loss of the masked patches, each weighted by its value in the soft mask.
 
-        Relative to the image's mean loss, so that its scale does not depend on the target.
+        It is relative to the image's mean loss, so that its scale does not depend on the target.
         """
         weight_NM = mask.gather_masked(soft_NL)
         soft_N = (weight_NM * true_NM).sum(dim=1) / weight_NM.sum(dim=1)
@@ -190,7 +192,7 @@ class _SoftMasks(TrainedDifficulty):
 
 
 class ADIOS(_SoftMasks):
-    """An adversary that proposes several masks and is trained to raise the reconstruction's loss.
+    """Trains an adversary that proposes several masks to raise the reconstruction loss.
 
     ADIOS (arXiv 2201.13100) multiplies images with soft masks and trains through them. Here tokens are dropped, which
     has no gradient: the sampler hides the highest values of one of the proposed masks, and the gradient goes straight
@@ -198,12 +200,12 @@ class ADIOS(_SoftMasks):
     keeps every mask from becoming empty or full.
 
     Args:
-        masks: how many the network proposes; a patch belongs to one of them, softly.
-        penalty: weight of the penalty.
-        width: of the network, a multiple of 32.
-        depth: its transformer layers.
-        lr: learning rate of its AdamW.
-        weight_decay: AdamW's.
+        masks: how many masks the network proposes; a softmax over them divides each patch among them. Default 4.
+        penalty: weight of the penalty. Default 0.1.
+        width: width of the network, a multiple of 32. Default 96.
+        depth: number of its transformer layers. Default 1.
+        lr: learning rate of its AdamW, constant over training. Default 1e-4.
+        weight_decay: weight decay of its AdamW. Default 0.
     """
 
     def __init__(
@@ -216,10 +218,8 @@ class ADIOS(_SoftMasks):
         lr: float = 1e-4,
         weight_decay: float = 0.0,
     ) -> None:
-        if masks < 2:
-            raise ValueError(f"ADIOS.masks = {masks} must be at least 2")
-        if penalty < 0:
-            raise ValueError(f"ADIOS.penalty = {penalty} must not be negative")
+        require_at_least("ADIOS", 2, masks=masks)
+        require_at_least("ADIOS", 0, penalty=penalty)
         super().__init__(width=width, depth=depth, lr=lr, weight_decay=weight_decay, outputs=masks)
         self.penalty = float(penalty)
 
@@ -230,19 +230,19 @@ class ADIOS(_SoftMasks):
 
 
 class CLMAE(_SoftMasks):
-    """A mask network that turns from partner to adversary: CL-MAE (arXiv 2308.16572).
+    """Trains a mask network that turns from partner to adversary: CL-MAE (arXiv 2308.16572).
 
-    It is trained to lower the reconstruction's loss while `factor` is positive and to raise it once it is negative.
+    It is trained to lower the reconstruction loss while `factor` is positive and to raise it once it is negative.
     The penalty holds the mean of its soft mask at the mask ratio. As in `ADIOS` the gradient goes straight through
     the sampler. The paper's network is larger, and has further terms for diversity.
 
     Args:
-        factor: a number or a scheduler; published: from 1 to -1 over training.
-        penalty: weight of the squared distance between the soft mask's mean and the mask ratio.
-        width: of the network, a multiple of 32.
-        depth: its transformer layers.
-        lr: learning rate of its AdamW.
-        weight_decay: AdamW's.
+        factor: a number in [-1, 1], or a scheduler of it; published: from 1 to -1 over training. Default -1.
+        penalty: weight of the squared distance between the soft mask's mean and the mask ratio. Default 1.
+        width: width of the network, a multiple of 32. Default 96.
+        depth: number of its transformer layers. Default 1.
+        lr: learning rate of its AdamW, constant over training. Default 1e-4.
+        weight_decay: weight decay of its AdamW. Default 0.
     """
 
     def __init__(
@@ -255,10 +255,9 @@ class CLMAE(_SoftMasks):
         lr: float = 1e-4,
         weight_decay: float = 0.0,
     ) -> None:
-        if any(not -1 <= value <= 1 for value in values_of(factor)):
-            raise ValueError(f"CLMAE.factor = {factor} must stay in [-1, 1]: 1 is a partner, -1 an adversary")
-        if penalty < 0:
-            raise ValueError(f"CLMAE.penalty = {penalty} must not be negative")
+        for value in values_of(factor):
+            require_in("CLMAE", "[-1, 1]", factor=value)
+        require_at_least("CLMAE", 0, penalty=penalty)
         super().__init__(width=width, depth=depth, lr=lr, weight_decay=weight_decay)
         self.factor = factor
         self.penalty = float(penalty)

@@ -1,4 +1,7 @@
-"""TrueLoss: the loss itself instead of a prediction of it."""
+"""Difficulties that measure the reconstruction loss itself instead of a prediction of it.
+
+Shape suffixes: N images, L patches, M masked, V visible.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,34 @@ from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.mask import Mask
 from curriculum.noise import Noise
+from curriculum.streams import Stream
 from curriculum.teacher import Teacher
+from curriculum.validation import require_at_least
 
 
 class TrueLoss(DifficultyEstimator):
-    """The teacher's reconstruction loss, measured by probe passes at the training mask ratio.
+    """Scores patches by the teacher's reconstruction loss, measured by probe passes at the training mask ratio.
 
     A visible patch has no loss, so one probe scores only what it masks. With two or more probes, their visible sets
     are evenly spaced stretches of one random order of the patches: at a ratio of 0.5 or more two are disjoint,
     every patch is masked in some probe, and its score is the mean over the probes that masked it. With one probe
     (the cheap variant; AnatoMask, arXiv 2407.06468) the visible patches score NaN.
 
-    Cost: `probes` masked forward passes of encoder and reconstructor.
+    It costs `probes` masked forward passes of encoder and reconstructor.
 
     Args:
-        probes: passes for each batch, at least 1.
+        probes: passes for each batch, at least 1. Default 2.
     """
 
     needs = ("reconstruction_loss",)
 
     def __init__(self, *, probes: int = 2) -> None:
-        if probes < 1:
-            raise ValueError(f"TrueLoss.probes = {probes} must be at least 1")
+        require_at_least("TrueLoss", 1, probes=probes)
         self.probes = probes
 
     @classmethod
     def covering(cls, num_patches: int, num_masked: int) -> TrueLoss:
-        """With the fewest probes, but at least two, that mask every patch in some probe."""
+        """Build one with the fewest probes, but at least two, that together mask every patch."""
         return cls(probes=max(2, -(-num_patches // num_masked)))
 
     def check(self, num_patches: int, num_masked: int) -> None:
@@ -52,7 +56,7 @@ class TrueLoss(DifficultyEstimator):
         num_patches = batch.num_patches
         self.check(num_patches, num_masked)
         # A patch's place in a random order; probe k sees the V places from k L / probes on, cyclically.
-        place_NL = noise.bits(num_patches).argsort(dim=1).argsort(dim=1)
+        place_NL = noise.fold(Stream.TRUE_LOSS_PROBES).bits(num_patches).argsort(dim=1).argsort(dim=1)
         total_NL = torch.zeros(place_NL.shape, dtype=torch.float32, device=place_NL.device)
         count_NL = torch.zeros_like(total_NL)
         for probe in range(self.probes):
@@ -65,22 +69,21 @@ class TrueLoss(DifficultyEstimator):
 
 
 class LossSpread(DifficultyEstimator):
-    """How much the teacher's reconstruction loss of a patch varies with what else is visible.
+    """Scores patches by how much the teacher's reconstruction loss varies with what else is visible.
 
-    The standard deviation over probe passes with independent random masks at the training ratio, over those that
-    masked the patch; NaN where fewer than two did.
+    The score is the standard deviation of the loss over those probe passes that masked the patch. Their masks are
+    independent, random and of the training ratio. It is NaN where fewer than two passes masked the patch.
 
-    Cost: `probes` masked forward passes of encoder and reconstructor.
+    It costs `probes` masked forward passes of encoder and reconstructor.
 
     Args:
-        probes: passes for each batch, at least 2.
+        probes: passes for each batch, at least 2. Default 4.
     """
 
     needs = ("reconstruction_loss",)
 
     def __init__(self, *, probes: int = 4) -> None:
-        if probes < 2:
-            raise ValueError(f"LossSpread.probes = {probes} must be at least 2, for a spread")
+        require_at_least("LossSpread", 2, probes=probes)
         self.probes = probes
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
@@ -88,7 +91,7 @@ class LossSpread(DifficultyEstimator):
         shape, device = (len(batch), batch.num_patches), batch.images.device
         count_NL, mean_NL, squares_NL = (torch.zeros(shape, device=device) for _ in range(3))
         for probe in range(self.probes):
-            mask = Mask.from_keys(noise.fold(probe).bits(batch.num_patches), num_masked)
+            mask = Mask.from_keys(noise.fold(Stream.LOSS_SPREAD_PROBE, probe).bits(batch.num_patches), num_masked)
             loss_NL = torch.zeros(shape, device=device).scatter_(
                 1, mask.masked, teacher.reconstruction_loss(batch.images, mask).float()
             )

@@ -1,4 +1,4 @@
-"""Uniform: no opinion."""
+"""Uniform: a difficulty that is the same for every patch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curriculum.teacher import Teacher
 
 
 class Uniform(DifficultyEstimator):
-    """No opinion: every patch is equally hard, ties are broken at random, and every mask is MAE's."""
+    """Scores every patch alike: ties are broken at random, and every mask is uniform as MAE's."""
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         return batch.images.new_zeros(len(batch), batch.num_patches)

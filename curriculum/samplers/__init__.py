@@ -1,8 +1,8 @@
 """Samplers: scores and alpha -> Mask.
 
-Every policy is "give each patch a key, mask the M patches with the largest keys": uniform noise is MAE; noise plus
-a bonus on the hardest patches is HPM. So a sampler is one batched expression: no loop over images, and since alpha
-enters as a number that keys are compared with, it moves without changing a shape.
+Every sampler gives each patch a key, and the M patches with the largest keys are masked: uniform noise is MAE; noise
+plus a bonus on the hardest patches is HPM. So a sampler is one batched expression without a loop over images, and
+since alpha enters as a number that keys are compared with, it moves without changing a shape.
 
     split           Random, HardestFirst (HPM)
     ordered         Pool (SMA), Bonus (StructMAE), Weighted (AMT, AdaMAE), Hint (AttMask-Hint)
@@ -12,7 +12,8 @@ enters as a number that keys are compared with, it moves without changing a shap
     quotas          Quotas (SemMAE)
 """
 
-from curriculum.samplers.base import Sampler, count_hard, hardest
+from curriculum.keys import hardest
+from curriculum.samplers.base import Sampler, count_hard
 from curriculum.samplers.blocks import Blockwise, MultiBlock
 from curriculum.samplers.filtered_noise import FilteredNoise
 from curriculum.samplers.grids import Cells, Stratified

@@ -1,4 +1,4 @@
-"""Policies that mask rectangles.
+"""Samplers that mask rectangles of patches.
 
 All images go through the same fixed number of attempts, as tensors; nothing loops over images or waits for the device.
 
@@ -12,17 +12,20 @@ import math
 import torch
 from torch import Tensor
 
+from curriculum.keys import random_keys, ranks
 from curriculum.noise import Noise, hash_words
-from curriculum.samplers.base import Sampler, random_keys, ranks
+from curriculum.samplers.base import Sampler
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_in
 
-_STREAM, _UNSCORED = 1, 2
 _TRIES = 10  # of one block, before BEiT gives up
 
 
 def window_sums(values_NRK: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
-    """[N, R, K]: the sum over the window of each image's height and width whose upper left patch each is.
+    """Return, for each patch, the sum over the window that has it as its upper left corner, [N, R, K].
 
-    -inf where the window does not fit, of integers the smallest one.
+    Each image has a window of its own height and width, int64 [N] in patches. Where the window does not fit, the sum
+    is -inf, or the smallest integer.
     """
     n, rows, columns = values_NRK.shape
     integral = values_NRK.new_zeros(n, rows + 1, columns + 1)
@@ -43,7 +46,7 @@ def window_sums(values_NRK: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor
 
 
 def rectangles(grid: tuple[int, int], top_N: Tensor, left_N: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
-    """Boolean [N, R, K]: inside each image's rectangle."""
+    """Return bool [N, R, K], True inside each image's rectangle."""
     row_R = torch.arange(grid[0], device=top_N.device).view(1, -1, 1)
     column_K = torch.arange(grid[1], device=top_N.device).view(1, 1, -1)
     top, left, height, width = (x.view(-1, 1, 1) for x in (top_N, left_N, height_N, width_N))
@@ -58,7 +61,7 @@ def place(
     uniform_N3: Tensor,
     alpha: float,
 ) -> tuple[Tensor, Tensor]:
-    """Where each image's window goes: with probability alpha over the hardest patches, else anywhere that it fits.
+    """Place each image's window: with probability alpha over the hardest patches, else anywhere that it fits.
 
     Args:
         scores_NRK: at least 0; None for no difficulty.
@@ -81,19 +84,19 @@ def place(
 
 
 def _scores(scores_NL: Tensor | None, grid: tuple[int, int], noise: Noise) -> Tensor | None:
-    """Int64 [N, R, K]: as ranks from 0 to 2^24, a random one where not scored.
+    """Return the scores as ranks from 0 to 2^24, int64 [N, R, K]; a patch that is not scored has a random rank.
 
     Integers add up exactly, so that sums of windows are the same on every device, and deterministic on CUDA.
     """
     if scores_NL is None:
         return None
     rank_NL = ranks(scores_NL, noise.bits(scores_NL.shape[1]))
-    rank_NL = torch.where(rank_NL.isnan(), noise.fold(_UNSCORED).uniform(rank_NL.shape[1]), rank_NL)
+    rank_NL = torch.where(rank_NL.isnan(), noise.fold(Stream.BLOCKS_UNSCORED).uniform(rank_NL.shape[1]), rank_NL)
     return (rank_NL * 2**24).long().view(-1, *grid)
 
 
 class Blockwise(Sampler):
-    """Blocks until enough is masked: BEiT (arXiv 2106.08254).
+    """Masks blocks until enough patches are masked: BEiT (arXiv 2106.08254).
 
     A block's area is uniform between `min_patches` and what is left to mask, its aspect ratio log-uniform; one that
     would not fit, mask nothing new or too much is drawn again, up to ten times. BEiT may then stop short of the
@@ -101,18 +104,14 @@ class Blockwise(Sampler):
     the patches that are not masked yet are hardest (the sum of their ranks), the others anywhere.
 
     Args:
-        min_patches: the smallest area of a block, in patches. Published: 16 of 196.
-        min_aspect: the smallest aspect ratio; the largest is its inverse.
-        attempts: how many blocks are drawn at most, refused ones included; the same for every image.
+        min_patches: the smallest area of a block, in patches. Default 16, published for 196 patches.
+        min_aspect: the smallest aspect ratio; the largest is its inverse. Default 0.3.
+        attempts: how many blocks are drawn, refused ones included; the same for every image. Default 60.
     """
 
     def __init__(self, *, min_patches: int = 16, min_aspect: float = 0.3, attempts: int = 60) -> None:
-        if min_patches < 1:
-            raise ValueError(f"Blockwise.min_patches = {min_patches} must be at least 1")
-        if not 0 < min_aspect <= 1:
-            raise ValueError(f"Blockwise.min_aspect = {min_aspect} must lie in (0, 1]")
-        if attempts < 1:
-            raise ValueError(f"Blockwise.attempts = {attempts} must be at least 1")
+        require_at_least("Blockwise", 1, min_patches=min_patches, attempts=attempts)
+        require_in("Blockwise", "(0, 1]", min_aspect=min_aspect)
         self.min_patches = min_patches
         self.min_aspect = float(min_aspect)
         self.attempts = attempts
@@ -129,9 +128,10 @@ class Blockwise(Sampler):
     def blocks(
         self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
     ) -> Tensor:
-        """Boolean [N, R, K]: what BEiT's rule masks, at most M patches."""
+        """Return bool [N, R, K], True at the at most M patches that BEiT's rule masks."""
         scores_NRK = _scores(scores_NL, grid, noise)
-        uniform_NA5 = noise.fold(_STREAM).uniform(self.attempts * 5).view(-1, self.attempts, 5)
+        chance = noise.fold(Stream.BLOCKWISE_ATTEMPTS)
+        uniform_NA5 = chance.uniform(self.attempts * 5).view(-1, self.attempts, 5)
         n, device = len(noise.rows_N), noise.rows_N.device
         masked_NRK = torch.zeros(n, *grid, dtype=torch.bool, device=device)
         count_N = torch.zeros(n, dtype=torch.int64, device=device)
@@ -154,7 +154,7 @@ class Blockwise(Sampler):
         return masked_NRK
 
     def _shapes(self, left_over_N: Tensor, uniform_N2: Tensor) -> tuple[Tensor, Tensor]:
-        """Height and width in patches, as BEiT rounds them."""
+        """Return height and width in patches, int64 [N] each, as BEiT rounds them."""
         # In float64, so that no device's rounding of a root or an exponential moves a block by a patch.
         uniform_N2 = uniform_N2.double()
         area_N = self.min_patches + uniform_N2[:, 0] * (left_over_N - self.min_patches)
@@ -165,7 +165,7 @@ class Blockwise(Sampler):
 
 
 class MultiBlock(Sampler):
-    """A few large blocks to predict, from one context block without them: I-JEPA (arXiv 2301.08243).
+    """Masks a few large target blocks and what lies outside one context block: I-JEPA (arXiv 2301.08243).
 
     Patches of the target blocks are masked first, then those outside the context block, then those of the context at
     random, so that every image masks M; of too many target patches random ones stay visible. Sizes are drawn for a
@@ -173,10 +173,10 @@ class MultiBlock(Sampler):
     hardest.
 
     Args:
-        targets: how many target blocks.
-        scale: their area, relative to the image.
-        aspect: their aspect ratio.
-        context_scale: area of the square context block, relative to the image.
+        targets: how many target blocks. Default 4.
+        scale: smallest and largest area of a target block, relative to the image. Default (0.15, 0.2).
+        aspect: smallest and largest aspect ratio of a target block. Default (0.75, 1.5).
+        context_scale: smallest and largest area of the square context block, relative to the image. Default (0.85, 1).
     """
 
     def __init__(
@@ -187,8 +187,7 @@ class MultiBlock(Sampler):
         aspect: tuple[float, float] = (0.75, 1.5),
         context_scale: tuple[float, float] = (0.85, 1.0),
     ) -> None:
-        if targets < 1:
-            raise ValueError(f"MultiBlock.targets = {targets} must be at least 1")
+        require_at_least("MultiBlock", 1, targets=targets)
         for name, (low, high), top in (
             ("scale", scale, 1.0),
             ("aspect", aspect, math.inf),
@@ -214,10 +213,11 @@ class MultiBlock(Sampler):
     def blocks(
         self, scores_NL: Tensor | None, *, alpha: float, grid: tuple[int, int], noise: Noise
     ) -> tuple[Tensor, Tensor]:
-        """Boolean [N, R, K], twice: the union of the target blocks, and the context block, targets included."""
+        """Return two tensors, bool [N, R, K]: the union of the target blocks, and the context block with them in it."""
         scores_NRK = _scores(scores_NL, grid, noise)
-        uniform_NA3 = noise.fold(_STREAM).uniform((self.targets + 1) * 3).view(-1, self.targets + 1, 3)
-        size = [hash_words(noise.seed, noise.step, draw) / 2**64 for draw in range(3)]
+        places = noise.fold(Stream.MULTI_BLOCK_PLACES)
+        uniform_NA3 = places.uniform((self.targets + 1) * 3).view(-1, self.targets + 1, 3)
+        size = [hash_words(noise.seed, Stream.MULTI_BLOCK_SIZES, noise.step, draw) / 2**64 for draw in range(3)]
         height_N, width_N = self._shape(grid, self.scale, self.aspect, size[:2], noise)
         target_NRK = torch.zeros(len(noise.rows_N), *grid, dtype=torch.bool, device=noise.rows_N.device)
         for block in range(self.targets):
@@ -236,7 +236,10 @@ class MultiBlock(Sampler):
         size: list[float],
         noise: Noise,
     ) -> tuple[Tensor, Tensor]:
-        """Height and width in patches, the same for every image; less than the grid's, as published."""
+        """Return height and width in patches, int64 [N] each, the same for every image.
+
+        Both are less than the grid's, as published.
+        """
         area = grid[0] * grid[1] * (scale[0] + size[0] * (scale[1] - scale[0]))
         ratio = aspect[0] + size[1] * (aspect[1] - aspect[0])
         sides = (round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio)))

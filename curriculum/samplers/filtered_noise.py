@@ -1,4 +1,4 @@
-"""FilteredNoise: masks of a structure that no image decides.
+"""FilteredNoise: masks whose structure does not depend on the image.
 
 Shape suffixes: N images, B maps of a bank, R rows and K columns of patches, L = R K patches.
 """
@@ -11,17 +11,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from curriculum.keys import BONUS, hardest_by_bits, order_keys
 from curriculum.noise import Noise
-from curriculum.samplers.base import BONUS, Sampler, count_hard, hardest_by_bits, order_keys
+from curriculum.samplers.base import Sampler, count_hard
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_choice
 
 COLORS = ("red", "green", "blue", "purple")
-_BANK_STREAM, _CHOICE_STREAM = 1, 2
 
 
 def blur(values_NRK: Tensor, sigma: float) -> Tensor:
-    """Gaussian, with a standard deviation in patches; the borders are joined, so that no position is preferred.
+    """Blur maps [N, R, K] by a Gaussian with a standard deviation in patches.
 
-    In double precision: a mask must not depend on how a device multiplies matrices.
+    Opposite borders are joined, so that no position is preferred. It is computed in double precision: a mask must not
+    depend on how a device multiplies matrices.
     """
 
     def kernel(length: int) -> Tensor:
@@ -37,7 +40,7 @@ def blur(values_NRK: Tensor, sigma: float) -> Tensor:
 
 
 class FilteredNoise(Sampler):
-    """The peaks of colored noise: ColorMAE (arXiv 2407.13036). Green, a band of frequencies, is its best.
+    """Masks the peaks of colored noise: ColorMAE (arXiv 2407.13036). Its best color is green, a band of frequencies.
 
     White noise is drawn for each image and filtered by Gaussians: red keeps low frequencies (large spots), blue high
     ones (scattered patches), green those between two, purple all but these. ColorMAE leaves the peaks visible; the
@@ -49,19 +52,18 @@ class FilteredNoise(Sampler):
     mirrored. There are then `4 bank L` masks at most. The bank is no part of a checkpoint: it is made again.
 
     Args:
-        color: "red", "green", "blue" or "purple".
+        color: "red", "green", "blue" or "purple". Default "green".
         sigma: standard deviations of the narrow and the wide Gaussian, in patches; red and blue use the narrow one.
-        bank: how many maps; 0, the default, draws noise anew for each image. Published: 3072, each larger
-            than the grid.
+            Default (1, 2).
+        bank: B, the number of maps; 0 draws noise anew for each image. Published: 3072, each larger than the grid.
+            Default 0.
     """
 
     def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0), bank: int = 0) -> None:
-        if color not in COLORS:
-            raise ValueError(f"FilteredNoise.color = {color!r} is unknown; choose {', '.join(COLORS)}")
+        require_choice("FilteredNoise", COLORS, color=color)
+        require_at_least("FilteredNoise", 0, bank=bank)
         if not 0 < sigma[0] < sigma[1]:
             raise ValueError(f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending")
-        if bank < 0:
-            raise ValueError(f"FilteredNoise.bank = {bank} must be at least 0, which is no bank")
         self.color = color
         self.sigma = sigma
         self.bank = bank
@@ -72,7 +74,7 @@ class FilteredNoise(Sampler):
         return count_hard(alpha, num_masked) > 0
 
     def field(self, grid: tuple[int, int], noise: Noise) -> Tensor:
-        """Float32 [N, R, K]: the noise."""
+        """Draw the filtered noise of each image, float32 [N, R, K]."""
         uniform_NL = noise.uniform(grid[0] * grid[1])
         white = torch.special.ndtri((uniform_NL + 2.0**-25).double()).float().view(-1, *grid)
         narrow = blur(white, self.sigma[0])
@@ -82,19 +84,19 @@ class FilteredNoise(Sampler):
         return green if self.color == "green" else white - green
 
     def maps(self, grid: tuple[int, int], noise: Noise) -> Tensor:
-        """Float32 [B, R, K]: the bank, which the noise's seed decides alone."""
+        """Return the bank, float32 [B, R, K], which is made once; the noise's seed alone decides it."""
         device = noise.rows_N.device
         key = (noise.seed, grid, device)
         if key not in self._banks:
             rows_B = torch.arange(self.bank, device=device)
-            made = self.field(grid, replace(noise.fold(_BANK_STREAM), step=0, rows_N=rows_B))
+            made = self.field(grid, replace(noise.fold(Stream.FILTERED_NOISE_BANK), step=0, rows_N=rows_B))
             self._banks.clear()
             self._banks[key] = made
         return self._banks[key]
 
     def crops(self, grid: tuple[int, int], noise: Noise) -> Tensor:
-        """Float32 [N, R, K]: for each image a map of the bank, shifted and mirrored at random."""
-        uniform_N5 = noise.fold(_CHOICE_STREAM).uniform(5)
+        """Draw a map of the bank for each image, shifted and mirrored at random; float32 [N, R, K]."""
+        uniform_N5 = noise.fold(Stream.FILTERED_NOISE_CHOICE).uniform(5)
         map_N = (uniform_N5[:, 0] * self.bank).long()
 
         def places(length: int, shift_N: Tensor, mirror_N: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Policies that mask squares of patches instead of single ones.
+"""Samplers that work on square cells of patches instead of single ones.
 
 Shape suffixes: N images, L patches, C cells.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from curriculum.keys import order_keys, ranks
 from curriculum.noise import Noise
-from curriculum.samplers.base import Sampler, order_keys, ranks
+from curriculum.samplers.base import Sampler
 from curriculum.samplers.split import HardestFirst
-
-_STREAM = 1
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least
 
 
 def cell_of(grid: tuple[int, int], size: int, device: torch.device) -> tuple[Tensor, tuple[int, int]]:
-    """Int64 [L], the number of the square cell that each patch lies in; and rows and columns of cells.
+    """Return the number of the square cell that each patch lies in, int64 [L], and the rows and columns of cells.
 
     Cells at the right and the lower border are cut off where `size` does not divide the grid.
     """
@@ -27,19 +28,18 @@ def cell_of(grid: tuple[int, int], size: int, device: torch.device) -> tuple[Ten
 
 
 class Cells(Sampler):
-    """Square cells of patches, masked whole by another sampler: SimMIM's 32-px cells (arXiv 2111.09886).
+    """Masks square cells of patches, which another sampler draws: SimMIM's 32-px cells (arXiv 2111.09886).
 
-    The difficulty of a cell is the mean of its scored patches. Where M is no multiple of a cell, one cell is masked in
-    part. SimMIM rounds the masked cells up, 30 of 49 at 0.6; `Curriculum.mask_ratio = 0.612` masks as many here.
+    The difficulty of a cell is the mean of its scored patches. Where M is not a multiple of a cell, one cell is masked
+    in part. SimMIM rounds the masked cells up, 30 of 49 at 0.6; `Curriculum.mask_ratio = 0.612` masks as many here.
 
     Args:
-        size: side of a cell, in patches.
+        size: side of a cell, in patches. Default 2.
         sampler: draws the cells. Default `HardestFirst`, which is random at alpha 0.
     """
 
     def __init__(self, *, size: int = 2, sampler: Sampler | None = None) -> None:
-        if size < 1:
-            raise ValueError(f"Cells.size = {size} must be at least 1 patch")
+        require_at_least("Cells", 1, size=size)
         self.size = size
         self.sampler = HardestFirst() if sampler is None else sampler
 
@@ -61,14 +61,15 @@ class Cells(Sampler):
             )
             scores_NC = sums_NC / count_NC  # 0 / 0 is NaN: no patch of the cell is scored
         masked = min(num_cells, -(-num_masked * num_cells // num_patches))
-        keys_NC = self.sampler.keys(scores_NC, alpha=alpha, num_masked=masked, grid=cells, noise=noise)
+        cell_noise = noise.fold(Stream.CELLS_SAMPLER)
+        keys_NC = self.sampler.keys(scores_NC, alpha=alpha, num_masked=masked, grid=cells, noise=cell_noise)
         # The cells' order, then the patches' own within a cell.
         place_NL = keys_NC.argsort(dim=1).argsort(dim=1)[:, cell_L]
-        return place_NL.mul_(2**40).add_(noise.fold(_STREAM).bits(num_patches).bitwise_and_(2**40 - 1))
+        return place_NL.mul_(2**40).add_(noise.fold(Stream.CELLS_WITHIN).bits(num_patches).bitwise_and_(2**40 - 1))
 
 
 class Stratified(Sampler):
-    """As many visible patches in every 2 x 2 cell: UM-MAE's uniform masking (arXiv 2205.10063).
+    """Leaves equally many patches of every 2 x 2 cell visible: UM-MAE's uniform masking (arXiv 2205.10063).
 
     At a mask ratio of 0.75 and on a grid of even sides exactly one of each cell is visible. Otherwise the visible
     patches are spread as evenly: no cell has its second one before each has its first. In a share alpha of the cells
@@ -84,10 +85,10 @@ class Stratified(Sampler):
         cell_L, cells = cell_of(grid, 2, noise.rows_N.device)
         num_patches, num_cells = len(cell_L), cells[0] * cells[1]
         bits_NL = noise.bits(num_patches)
-        chance_NL = noise.fold(_STREAM).uniform(num_patches)
+        chance_NL = noise.fold(Stream.STRATIFIED_ORDER).uniform(num_patches)
         order_NL = chance_NL
         if scores_NL is not None:
-            follows_NL = noise.fold(_STREAM + 1).uniform(num_cells)[:, cell_L] < alpha
+            follows_NL = noise.fold(Stream.STRATIFIED_FOLLOWS).uniform(num_cells)[:, cell_L] < alpha
             known_NL = follows_NL & ~scores_NL.isnan()
             order_NL = torch.where(known_NL, ranks(scores_NL, bits_NL), chance_NL)
         # Patches sorted by cell, in each by their order; a patch's place in its cell is its distance to the first.

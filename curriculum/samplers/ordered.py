@@ -1,4 +1,4 @@
-"""Policies that follow the order of the difficulty otherwise than by HPM's split.
+"""Samplers that follow the order of the difficulty otherwise than by HPM's split.
 
 Shape suffixes: N images, L patches.
 """
@@ -8,25 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from curriculum.keys import BONUS, hardest_by_bits, largest, order_keys, random_keys
 from curriculum.noise import Noise
-from curriculum.samplers.base import (
-    BONUS,
-    Sampler,
-    count_hard,
-    hardest_by_bits,
-    largest,
-    order_keys,
-    random_keys,
-)
+from curriculum.samplers.base import Sampler, count_hard
 from curriculum.schedulers import Scalar, values_of
+from curriculum.streams import Stream
+from curriculum.validation import require_choice, require_positive
 
 WEIGHTS = ("softmax", "proportional")
 DRAWS = ("masked", "visible")
-_STREAM = 1
 
 
 class Pool(Sampler):
-    """Shrinking pool: the mask is drawn uniformly from the hardest patches, of which alpha leaves ever fewer.
+    """Draws the mask uniformly from a pool of the hardest patches, which shrinks as alpha rises.
 
     The pool holds all L patches at alpha 0 and the M hardest at alpha 1: `L - int((L - M) * alpha)`. After SMA
     (Xie et al. 2024, arXiv 2402.14789), whose pool shrinks by a cosine: use it with `Ramp(shape='cosine', end=1.0)`.
@@ -50,10 +44,10 @@ class Pool(Sampler):
 
 
 class Bonus(Sampler):
-    """Noise plus a bonus on the M hardest patches; the highest sums are masked.
+    """Adds a bonus to the noise of the M hardest patches and masks the highest sums.
 
     The noise is uniform in [0, 1) and the bonus is alpha: at 0 the mask is random, at 1 it is the M hardest patches,
-    in between a hard patch is masked rather than not, without a fixed number. After StructMAE (arXiv 2404.15806).
+    in between hard patches are masked more often, without a fixed number. After StructMAE (arXiv 2404.15806).
     """
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
@@ -70,27 +64,27 @@ class Bonus(Sampler):
 
 
 class Weighted(Sampler):
-    """Without replacement, by weights that the difficulty gives: AMT (arXiv 2211.15362), AdaMAE (arXiv 2211.09120).
+    """Draws patches without replacement, by weights that the difficulty gives.
 
-    Patches are masked one after the other, each with a probability proportional to its weight among those that are
-    left; drawn at once by Gumbel noise on the logarithms (Kool et al. 2019, arXiv 1903.06059). Patches that are not
-    scored have their image's mean logarithm.
+    As in AMT (arXiv 2211.15362) and AdaMAE (arXiv 2211.09120), patches are masked one after the other, each with a
+    probability proportional to its weight among those that are left. They are drawn at once, by Gumbel noise on the
+    logarithms (Kool et al. 2019, arXiv 1903.06059). Patches that are not scored have their image's mean logarithm.
 
     Args:
-        weights: "softmax" of the scores, or "proportional" to them, which must not be negative: attention, say.
-        temperature: a number or a scheduler; divides the logarithms of the weights. Alpha multiplies them: at 0 the
-            mask is random.
+        weights: "softmax" of the scores, or "proportional" to scores that are never negative, such as attention.
+            Default "softmax".
+        temperature: a positive number, or a scheduler of it, that divides the logarithms of the weights. Alpha
+            multiplies them: at 0 the mask is random. Default 1.
         draw: "masked" draws the patches that are masked, one after the other; "visible" those that stay visible, with
             the inverse weights, so that with `Curriculum.polarity = 'easiest'` the weights are the scores' own.
+            Default "masked".
     """
 
     def __init__(self, *, weights: str = "softmax", temperature: Scalar = 1.0, draw: str = "masked") -> None:
-        if weights not in WEIGHTS:
-            raise ValueError(f"Weighted.weights = {weights!r} is unknown; choose {' or '.join(WEIGHTS)}")
-        if any(value <= 0 for value in values_of(temperature)):
-            raise ValueError(f"Weighted.temperature = {temperature} must be positive")
-        if draw not in DRAWS:
-            raise ValueError(f"Weighted.draw = {draw!r} is unknown; choose {' or '.join(DRAWS)}")
+        require_choice("Weighted", WEIGHTS, weights=weights)
+        require_choice("Weighted", DRAWS, draw=draw)
+        for value in values_of(temperature):
+            require_positive("Weighted", temperature=value)
         self.weights = weights
         self.temperature = temperature
         self.draw = draw
@@ -100,7 +94,7 @@ class Weighted(Sampler):
         return alpha > 0
 
     def logarithms(self, scores_NL: Tensor) -> Tensor:
-        """[N, L], of the weights; finite."""
+        """Return the logarithms of the weights, [N, L] and finite."""
         tiny = torch.finfo(torch.float32).tiny
         scores_NL = scores_NL.float()
         logs_NL = scores_NL if self.weights == "softmax" else scores_NL.clamp(min=tiny).log()
@@ -124,15 +118,16 @@ class Weighted(Sampler):
 
 
 class Hint(Sampler):
-    """The hardest patches, but for a few of the very hardest, which stay visible: AttMask-Hint (arXiv 2203.12719).
+    """Masks the hardest patches but a few of the very hardest, which stay visible: AttMask-Hint (arXiv 2203.12719).
 
     `int(L * hint)` patches, drawn from the `int(L * among)` hardest, are revealed; of the others the
     `int(M * alpha)` hardest are masked, and the rest of the mask is uniform. AttMask masks fewer patches by what it
     reveals; here the next hardest take their place, so that every image masks M.
 
     Args:
-        hint: share of the patches that is revealed.
-        among: share of the patches, the hardest, from which it is drawn; at least `hint`.
+        hint: share of all patches that is revealed. Default 0.05.
+        among: share of all patches that counts as the very hardest, from which the revealed ones are drawn; at least
+            `hint`. Default 0.1.
     """
 
     def __init__(self, *, hint: float = 0.05, among: float = 0.1) -> None:
@@ -159,9 +154,9 @@ class Hint(Sampler):
         return keys_NL.add_(hard_NL, alpha=BONUS).sub_(revealed_NL.long(), alpha=BONUS)
 
     def revealed(self, scores_NL: Tensor, noise: Noise, bits_NL: Tensor) -> Tensor:
-        """Boolean [N, L]."""
+        """Return bool [N, L], True at the patches that are revealed."""
         num_patches = scores_NL.shape[1]
         count, among = int(num_patches * self.hint), int(num_patches * self.among)
         top_NL = hardest_by_bits(scores_NL, among, bits_NL)
-        chance_NL = random_keys(noise.fold(_STREAM).bits(num_patches)).add_(top_NL, alpha=BONUS)
+        chance_NL = random_keys(noise.fold(Stream.HINT_REVEALED).bits(num_patches)).add_(top_NL, alpha=BONUS)
         return largest(chance_NL, count) & top_NL

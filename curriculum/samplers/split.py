@@ -1,15 +1,19 @@
-"""Random masks, and HPM's split of a mask into hard patches and random ones."""
+"""Random masks, and HPM's split of a mask into hard patches and random ones.
+
+Shape suffixes: N images, L patches.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from curriculum.keys import BONUS, hardest_by_bits, random_keys
 from curriculum.noise import Noise
-from curriculum.samplers.base import BONUS, Sampler, count_hard, hardest_by_bits, random_keys
+from curriculum.samplers.base import Sampler, count_hard
 
 
 class Random(Sampler):
-    """Uniformly random masks: MAE (He et al. 2022). Ignores alpha and the difficulty."""
+    """Draws uniformly random masks: MAE (He et al. 2022). Ignores alpha and the difficulty."""
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return False
@@ -21,7 +25,9 @@ class Random(Sampler):
 
 
 class HardestFirst(Sampler):
-    """HPM's split: the `int(M * alpha)` hardest patches, and the rest of the mask uniform over all others."""
+    """Splits the mask as HPM does: the `int(M * alpha)` hardest patches, and the rest uniform over all others."""
+
+    alpha_is_share = True
 
     alpha_is_share = True
 

@@ -1,7 +1,7 @@
-"""Schedulers: training progress in [0, 1], or what the learner achieved, -> a scalar such as alpha.
+"""Schedulers: training progress in [0, 1], or what the learner has achieved, -> a scalar such as alpha.
 
 A scheduler is a function of progress. One that is driven by feedback also implements `observe`, and keeps what it
-saw in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] are checked by who uses it.
+has observed in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] are checked where it is used.
 """
 
 from curriculum.schedulers.adaptive import Plateau, SelfPaced

@@ -1,4 +1,4 @@
-"""Schedules that follow what the learner achieves instead of time."""
+"""Schedulers that follow what the learner achieves instead of time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from curriculum.schedulers.base import Feedback, Scheduler
+from curriculum.validation import require_at_least, require_in, require_positive
 
 
 class SelfPaced(Scheduler):
-    """Driven by what the learner achieves instead of by time: the value rises as a metric improves.
+    """Goes from `start` to `end` as a metric improves, whatever the time.
 
     The metric is smoothed exponentially. Its first value is the reference; at `goal` times the reference the value
-    reaches `end`. It never returns: a harder mask raises the loss, which must not be mistaken for forgetting.
+    reaches `end`. The value never goes back: a harder mask raises the loss, which must not be mistaken for forgetting.
     After Kumar et al. 2010, "Self-Paced Learning for Latent Variable Models", where the learner's own loss decides
     what it is shown next.
 
     Args:
-        start: value at first.
-        end: value once the goal is reached.
-        metric: name of the metric in the feedback; "reconstruction_loss" falls as the learner improves.
-        goal: the metric's share of its first value at which `end` is reached; above 1 for a metric that rises.
-        smoothing: weight of the past in the exponential average, in [0, 1).
+        start: value at first. Default 0.
+        end: value once the goal is reached. Default 0.5.
+        metric: name of the metric in the feedback. Default "reconstruction_loss", which falls as the learner improves.
+        goal: the metric's share of its first value at which `end` is reached, at least 0; above 1 for a metric that
+            rises. Default 0.5.
+        smoothing: weight of the past in the exponential average, in [0, 1). Default 0.9.
     """
 
     def __init__(
@@ -36,8 +38,7 @@ class SelfPaced(Scheduler):
     ) -> None:
         if goal < 0 or goal == 1:
             raise ValueError(f"SelfPaced.goal = {goal} must be at least 0 and not 1: the metric has to move")
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"SelfPaced.smoothing = {smoothing} must lie in [0, 1)")
+        require_in("SelfPaced", "[0, 1)", smoothing=smoothing)
         self.start = float(start)
         self.end = float(end)
         self.metric = metric
@@ -75,16 +76,16 @@ class SelfPaced(Scheduler):
 
 
 class Plateau(Scheduler):
-    """Rises by a step whenever a metric has stopped improving: what is easy has been learnt.
+    """Moves from `start` towards `end` by a step whenever a metric has stopped improving.
 
     Args:
-        start: value at first.
-        end: value that is never exceeded.
-        step: by how much the value rises.
-        metric: name of the metric in the feedback.
-        rises: whether the metric improves by rising, as an accuracy does.
-        patience: intervals without improvement after which the value rises.
-        threshold: improvement that counts, relative to the best so far.
+        start: value at first. Default 0.
+        end: value beyond which it never goes. Default 0.5.
+        step: how far the value moves at a time, positive. Default 0.1.
+        metric: name of the metric in the feedback. Default "reconstruction_loss".
+        rises: whether the metric improves by rising, as an accuracy does. Default False.
+        patience: intervals without improvement after which the value moves, at least 1. Default 5.
+        threshold: the smallest change of the metric that is an improvement, relative to the best so far. Default 0.01.
     """
 
     def __init__(
@@ -98,12 +99,9 @@ class Plateau(Scheduler):
         patience: int = 5,
         threshold: float = 0.01,
     ) -> None:
-        if step <= 0:
-            raise ValueError(f"Plateau.step = {step} must be positive; it leads from start to end")
-        if patience < 1:
-            raise ValueError(f"Plateau.patience = {patience} must be at least 1")
-        if threshold < 0:
-            raise ValueError(f"Plateau.threshold = {threshold} must not be negative")
+        require_positive("Plateau", step=step)
+        require_at_least("Plateau", 1, patience=patience)
+        require_at_least("Plateau", 0, threshold=threshold)
         self.start = float(start)
         self.end = float(end)
         self.step = float(step)

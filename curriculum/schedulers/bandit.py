@@ -1,4 +1,4 @@
-"""A bandit that finds out which value the learner learns most from."""
+"""Bandit: a scheduler that finds out under which value the learner makes most progress."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import Any
 
 from curriculum.noise import hash_words
 from curriculum.schedulers.base import Feedback, Scheduler
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_in, require_positive
 
 _LOW, _HIGH = 0.2, 0.8  # quantiles of the progress so far that are worth -1 and 1
-_REMEMBERED = 1000  # intervals
+_REMEMBERED = 1000  # intervals whose progress decides the quantiles
 
 
 class Bandit(Scheduler):
-    """Exp3.S over a set of values: each interval plays one, and its reward is how far the metric fell meanwhile.
+    """Plays one of several values in each interval by Exp3.S, whose reward is how far a metric fell meanwhile.
 
     After Graves et al. 2017 (arXiv 1704.03003), whose learning progress is measured on one task before and after a
     step. Here it is the metric's fall from one interval to the next, so a change of the value itself enters it too:
-    harder masks raise the loss. The drawn value is addressed by (seed, interval): a resumed run plays the same.
+    harder masks raise the loss. The value is a hash of (seed, interval): a resumed run plays the same.
 
     Args:
-        values: to choose from, at least two.
-        metric: name of the metric in the feedback, which falls as the learner improves.
-        eta: step size of the weights.
-        beta: added to every reward before it is divided by its probability.
-        epsilon: share of uniform exploration, in (0, 1].
-        seed: of the draws.
+        values: the values to choose from, at least two. Default (0, 0.25, 0.5).
+        metric: name of the metric in the feedback, which falls as the learner improves. Default "reconstruction_loss".
+        eta: step size of the weights, positive. Default 1e-3.
+        beta: what is added to every reward before it is divided by its probability, at least 0. Default 0.
+        epsilon: share of uniform exploration, in (0, 1]. Default 0.05.
+        seed: the seed of the choices. Default 0.
     """
 
     def __init__(
@@ -41,12 +43,9 @@ class Bandit(Scheduler):
     ) -> None:
         if len(values) < 2:
             raise ValueError(f"Bandit.values = {values!r} must hold at least two values to choose from")
-        if eta <= 0:
-            raise ValueError(f"Bandit.eta = {eta} must be positive")
-        if beta < 0:
-            raise ValueError(f"Bandit.beta = {beta} must not be negative")
-        if not 0 < epsilon <= 1:
-            raise ValueError(f"Bandit.epsilon = {epsilon} must lie in (0, 1]")
+        require_positive("Bandit", eta=eta)
+        require_at_least("Bandit", 0, beta=beta)
+        require_in("Bandit", "(0, 1]", epsilon=epsilon)
         self.values = tuple(map(float, values))
         self.metric = metric
         self.watches = (metric,)
@@ -63,13 +62,14 @@ class Bandit(Scheduler):
         return self.values[self._arm()]
 
     def probabilities(self) -> list[float]:
-        """Of each value in the current interval: `(1 - epsilon) softmax(w) + epsilon / K`."""
+        """Return each value's probability in this interval: `(1 - epsilon) softmax(weights) + epsilon / number`."""
         top, count = max(self._weights), len(self._weights)
         powers = [math.exp(weight - top) for weight in self._weights]
         return [(1 - self.epsilon) * power / sum(powers) + self.epsilon / count for power in powers]
 
     def _arm(self) -> int:
-        place, summed = hash_words(self.seed, self._interval) / 2**64, 0.0
+        place = hash_words(self.seed, Stream.BANDIT, self._interval) / 2**64
+        summed = 0.0
         for arm, probability in enumerate(self.probabilities()):
             summed += probability
             if place < summed:
@@ -88,7 +88,7 @@ class Bandit(Scheduler):
         self._interval += 1
 
     def _learn(self, progress: float) -> None:
-        """Exp3.S's update of the weights by the current interval's reward."""
+        """Update the weights by the current interval's reward, as Exp3.S does."""
         self._progress = [*self._progress[1 - _REMEMBERED :], progress]
         reward = self._scaled(progress)
         arm = self._arm()
@@ -105,7 +105,7 @@ class Bandit(Scheduler):
         ]
 
     def _scaled(self, progress: float) -> float:
-        """Into [-1, 1], by the 20 and 80 % quantiles of the progress so far."""
+        """Scale progress into [-1, 1] by the 20 and 80 % quantiles of the progress so far."""
         known = sorted(self._progress)
         low, high = (_quantile(known, share) for share in (_LOW, _HIGH))
         if high <= low:
@@ -128,7 +128,7 @@ class Bandit(Scheduler):
 
 
 def _quantile(ascending: Sequence[float], share: float) -> float:
-    """Between neighbors in proportion."""
+    """Return a quantile, interpolated linearly between neighbors."""
     place = share * (len(ascending) - 1)
     below = int(place)
     above = min(below + 1, len(ascending) - 1)

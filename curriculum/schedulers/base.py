@@ -1,4 +1,4 @@
-"""Scheduler: training progress in [0, 1], or what the learner achieved, -> a scalar such as alpha."""
+"""The interface of a scheduler."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ Feedback = Mapping[str, float]
 
 
 class Scheduler(ABC):
-    """Maps progress to a scalar.
+    """Maps training progress to a scalar.
 
-    `watches` names the metrics that `observe` needs, so that one nobody measures is found before training.
+    Attributes:
+        watches: the metrics that `observe` needs, so that one that a run does not measure is found before training.
     """
 
     watches: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
-        """The value at `progress` in [0, 1]. Calling has no side effect: the same state gives the same value."""
+        """Return the value at `progress` in [0, 1], without a side effect: the same state gives the same value."""
 
     def observe(self, feedback: Feedback) -> None:  # noqa: B027 - optional
         """Learn from an interval's metrics; called at fixed global steps. Most schedulers ignore them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What `observe` has accumulated; numbers, strings and lists only."""
+        """Return what `observe` has accumulated, as numbers, strings and lists only."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -8,15 +8,20 @@ from itertools import pairwise
 from typing import Any
 
 from curriculum.schedulers.base import Feedback, Scheduler
+from curriculum.validation import require_at_least, require_instance, require_span
 
 
 class _Wrapper(Scheduler):
-    """Passes feedback and state on to the schedulers within."""
+    """Base of the schedulers that hold other schedulers, to which it passes feedback and state.
 
-    def __init__(self, owner: str, inner: Sequence[Scheduler]) -> None:
+    Args:
+        inner: the schedulers within.
+        setting: the setting that they are given by, for messages.
+    """
+
+    def __init__(self, inner: Sequence[Scheduler], *, setting: str = "scheduler") -> None:
         for scheduler in inner:
-            if not isinstance(scheduler, Scheduler):
-                raise ValueError(f"{owner} must be made of schedulers, got {scheduler!r}")
+            require_instance(type(self).__name__, Scheduler, **{setting: scheduler})
         self.inner = tuple(inner)
         self.watches = tuple(dict.fromkeys(name for scheduler in inner for name in scheduler.watches))
 
@@ -35,30 +40,30 @@ class _Wrapper(Scheduler):
 
 
 class Reversed(_Wrapper):
-    """Another scheduler run backwards in time: hard to easy where that one is easy to hard.
+    """Runs another scheduler backwards in time: hard to easy where that one is easy to hard.
 
     Args:
-        scheduler: which; what follows feedback alone stays as it is.
+        scheduler: the scheduler to reverse; one that follows feedback alone stays as it is.
     """
 
     def __init__(self, *, scheduler: Scheduler) -> None:
-        super().__init__("Reversed.scheduler", [scheduler])
+        super().__init__([scheduler])
 
     def __call__(self, progress: float) -> float:
         return self.inner[0](1.0 - progress)
 
 
 class Scaled(_Wrapper):
-    """`offset + factor` times another scheduler.
+    """Scales another scheduler linearly: its value times `factor`, plus `offset`.
 
     Args:
-        scheduler: which.
-        factor: of its value.
-        offset: added to it.
+        scheduler: the scheduler to scale.
+        factor: what its value is multiplied by. Default 1.
+        offset: what is added to the product. Default 0.
     """
 
     def __init__(self, *, scheduler: Scheduler, factor: float = 1.0, offset: float = 0.0) -> None:
-        super().__init__("Scaled.scheduler", [scheduler])
+        super().__init__([scheduler])
         self.factor = float(factor)
         self.offset = float(offset)
 
@@ -67,18 +72,17 @@ class Scaled(_Wrapper):
 
 
 class Held(_Wrapper):
-    """Another scheduler between two points of progress, its ends held before and after.
+    """Runs another scheduler between two points of progress and holds its ends before and after.
 
     Args:
-        scheduler: which; it runs from its start to its end between the two points.
-        begin: progress at which it starts, in [0, 1).
-        until: progress at which it ends, in (begin, 1].
+        scheduler: the scheduler that runs from its start to its end between the two points.
+        begin: progress at which it starts, in [0, 1). Default 0.
+        until: progress at which it ends, in (begin, 1]. Default 1.
     """
 
     def __init__(self, *, scheduler: Scheduler, begin: float = 0.0, until: float = 1.0) -> None:
-        super().__init__("Held.scheduler", [scheduler])
-        if not 0 <= begin < until <= 1:
-            raise ValueError(f"Held.begin = {begin} and Held.until = {until} must satisfy 0 <= begin < until <= 1")
+        super().__init__([scheduler])
+        require_span("Held", begin=begin, until=until)
         self.begin = float(begin)
         self.until = float(until)
 
@@ -88,15 +92,16 @@ class Held(_Wrapper):
 
 
 class Chained(_Wrapper):
-    """Schedulers one after the other, each from its start to its end within its share of the run.
+    """Runs schedulers one after the other, each from its start to its end within its share of the run.
 
     Args:
-        schedulers: in order, at least one.
-        boundaries: progress at which each but the first begins, ascending in (0, 1); None for equal shares.
+        schedulers: the schedulers in order, at least one.
+        boundaries: progress at which each but the first begins, ascending in (0, 1); None for equal shares. Default
+            None.
     """
 
     def __init__(self, *, schedulers: Sequence[Scheduler], boundaries: Sequence[float] | None = None) -> None:
-        super().__init__("Chained.schedulers", schedulers)
+        super().__init__(schedulers, setting="schedulers")
         count = len(self.inner)
         if count < 1:
             raise ValueError("Chained.schedulers must hold at least one scheduler")
@@ -114,19 +119,19 @@ class Chained(_Wrapper):
 
 
 class Stepped(_Wrapper):
-    """Another scheduler in steps: its value at the middle of each of so many equal stretches of the run.
+    """Moves another scheduler in steps: the run is cut into equal stretches, each with the value of its middle.
 
-    For what must not move all the time, as a mask ratio, each value of which is another shape to a compiled model.
+    It serves scalars that must not move all the time, such as a mask ratio, each value of which is another shape to a
+    compiled model.
 
     Args:
-        scheduler: which.
-        steps: how many values it takes.
+        scheduler: the scheduler to move in steps.
+        steps: how many values it takes, at least 1. Default 5.
     """
 
     def __init__(self, *, scheduler: Scheduler, steps: int = 5) -> None:
-        super().__init__("Stepped.scheduler", [scheduler])
-        if steps < 1:
-            raise ValueError(f"Stepped.steps = {steps} must be at least 1")
+        super().__init__([scheduler])
+        require_at_least("Stepped", 1, steps=steps)
         self.steps = steps
 
     def __call__(self, progress: float) -> float:

@@ -1,6 +1,6 @@
-"""Schedules in time: fixed courses of a scalar over training.
+"""Schedules in time: values that depend on training progress alone.
 
-Progress is a number in [0, 1]; bounds such as alpha's [0, 1] are checked by who uses the value.
+Progress is a number in [0, 1]; bounds such as alpha's [0, 1] are checked where the value is used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from curriculum.schedulers.base import Scheduler
+from curriculum.validation import require_at_least, require_choice, require_in, require_positive, require_span
 
 
 def _exponential(x: float) -> float:
@@ -38,17 +39,14 @@ SHAPES: dict[str, Callable[[float], float]] = {
 """Monotone maps of [0, 1] onto itself. Linear, quadratic, root, step, exponential and logarithmic are the pacing
 functions of Wu et al. 2021, "When Do Curricula Work?"; sigmoid is the logistic function of 10 (x - 1/2), rescaled."""
 
-
-def _check_shape(owner: str, shape: str) -> None:
-    if shape not in SHAPES:
-        raise ValueError(f"{owner}.shape = {shape!r} is unknown; choose one of {', '.join(SHAPES)}")
+INTERPOLATIONS = ("linear", "hold")
 
 
 class Constant(Scheduler):
-    """The same value throughout.
+    """Keeps the same value throughout training.
 
     Args:
-        value: that value; 0 is random masking, 1 follows the difficulty alone.
+        value: the value; as alpha, 0 is random masking and 1 follows the difficulty alone. Default 0.
     """
 
     def __init__(self, *, value: float = 0.0) -> None:
@@ -59,26 +57,25 @@ class Constant(Scheduler):
 
 
 class Ramp(Scheduler):
-    """From `start` to `end`, between the progress `begin` and `until`; constant before and after.
+    """Goes from `start` to `end` between the progress `begin` and `until`; constant before and after.
 
     The default is HPM's easy-to-hard schedule (Wang et al. 2023, arXiv 2304.05919, eq. 7): alpha from 0 to 0.5.
     `start > end` decreases; `begin > 0` delays; `until < 1` holds the end. As a pacing function of Wu et al. 2021,
     `start` is their b and `until` their a.
 
     Args:
-        start: value up to `begin`.
-        end: value from `until` on.
-        shape: linear, cosine, quadratic, root, exponential, logarithmic, step or sigmoid.
-        begin: progress at which the ramp starts, in [0, 1).
-        until: progress at which it ends, in (begin, 1].
+        start: value up to `begin`. Default 0.
+        end: value from `until` on. Default 0.5.
+        shape: linear, cosine, quadratic, root, exponential, logarithmic, step or sigmoid. Default linear.
+        begin: progress at which the ramp starts, in [0, 1). Default 0.
+        until: progress at which it ends, in (begin, 1]. Default 1.
     """
 
     def __init__(
         self, *, start: float = 0.0, end: float = 0.5, shape: str = "linear", begin: float = 0.0, until: float = 1.0
     ) -> None:
-        _check_shape("Ramp", shape)
-        if not 0 <= begin < until <= 1:
-            raise ValueError(f"Ramp.begin = {begin} and Ramp.until = {until} must satisfy 0 <= begin < until <= 1")
+        require_choice("Ramp", SHAPES, shape=shape)
+        require_span("Ramp", begin=begin, until=until)
         self.start = float(start)
         self.end = float(end)
         self.shape = shape
@@ -96,18 +93,19 @@ class Ramp(Scheduler):
 
 
 class Piecewise(Scheduler):
-    """Through given points, straight lines between them or each value held until the next.
+    """Goes through given points.
 
     Args:
-        points: (progress, value) pairs in ascending progress; constant before the first and after the last.
-        interpolation: "linear" or "hold".
+        points: (progress, value) pairs in ascending progress; the value is constant before the first and after the
+            last. Default ((0, 0), (1, 0.5)).
+        interpolation: "linear" draws straight lines between the points, "hold" keeps each value until the next point.
+            Default "linear".
     """
 
     def __init__(
         self, *, points: Sequence[tuple[float, float]] = ((0.0, 0.0), (1.0, 0.5)), interpolation: str = "linear"
     ) -> None:
-        if interpolation not in ("linear", "hold"):
-            raise ValueError(f"Piecewise.interpolation = {interpolation!r} is unknown; choose linear or hold")
+        require_choice("Piecewise", INTERPOLATIONS, interpolation=interpolation)
         if not points or any(len(point) != 2 for point in points):
             raise ValueError(f"Piecewise.points = {points!r} must be a list of (progress, value) pairs")
         places = [place for place, _ in points]
@@ -134,21 +132,20 @@ class Cyclic(Scheduler):
     """Rises from `low` to `high` and returns, `cycles` times.
 
     Args:
-        low: value at the start of a cycle.
-        high: value at its peak.
-        cycles: how many cycles the whole run holds, at least 1.
-        rise: fraction of a cycle spent rising, in (0, 1]; 0.5 is a triangle, 1 a sawtooth (warm restarts).
-        shape: shape of the rise and, mirrored, of the fall; see `Ramp`.
+        low: value at the start of a cycle. Default 0.
+        high: value at its peak. Default 0.5.
+        cycles: how many cycles the whole run holds, at least 1. Default 4.
+        rise: fraction of a cycle spent rising, in (0, 1]; 0.5 is a triangle, 1 a sawtooth (warm restarts). Default
+            0.5.
+        shape: shape of the rise and, mirrored, of the fall; see `Ramp`. Default linear.
     """
 
     def __init__(
         self, *, low: float = 0.0, high: float = 0.5, cycles: int = 4, rise: float = 0.5, shape: str = "linear"
     ) -> None:
-        _check_shape("Cyclic", shape)
-        if cycles < 1:
-            raise ValueError(f"Cyclic.cycles = {cycles} must be at least 1")
-        if not 0 < rise <= 1:
-            raise ValueError(f"Cyclic.rise = {rise} must lie in (0, 1]")
+        require_choice("Cyclic", SHAPES, shape=shape)
+        require_at_least("Cyclic", 1, cycles=cycles)
+        require_in("Cyclic", "(0, 1]", rise=rise)
         self.low = float(low)
         self.high = float(high)
         self.cycles = int(cycles)
@@ -166,24 +163,23 @@ class Cyclic(Scheduler):
 class WarmRestarts(Scheduler):
     """Rises from `low` to `high` again and again, each time over a stretch `growth` times as long.
 
-    The restarts of SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983), upwards: a restart lets the learner rest.
+    These are the restarts of SGDR (Loshchilov and Hutter 2017, arXiv 1608.03983) with a rising value instead of a
+    falling one: after a restart the masks are easy again.
 
     Args:
-        low: value at the start of a cycle.
-        high: value at its end.
-        cycles: how many cycles the whole run holds, at least 1.
-        growth: length of a cycle relative to the one before, positive.
-        shape: of the rise; see `Ramp`.
+        low: value at the start of a cycle. Default 0.
+        high: value at its end. Default 0.5.
+        cycles: how many cycles the whole run holds, at least 1. Default 3.
+        growth: length of a cycle relative to the one before, positive. Default 2.
+        shape: shape of the rise; see `Ramp`. Default linear.
     """
 
     def __init__(
         self, *, low: float = 0.0, high: float = 0.5, cycles: int = 3, growth: float = 2.0, shape: str = "linear"
     ) -> None:
-        _check_shape("WarmRestarts", shape)
-        if cycles < 1:
-            raise ValueError(f"WarmRestarts.cycles = {cycles} must be at least 1")
-        if growth <= 0:
-            raise ValueError(f"WarmRestarts.growth = {growth} must be positive")
+        require_choice("WarmRestarts", SHAPES, shape=shape)
+        require_at_least("WarmRestarts", 1, cycles=cycles)
+        require_positive("WarmRestarts", growth=growth)
         self.low = float(low)
         self.high = float(high)
         self.shape = shape
@@ -198,24 +194,21 @@ class WarmRestarts(Scheduler):
 
 
 class Competence(Scheduler):
-    """The learner's competence as a root of time: fast at first, then slower (Platanios et al. 2019, eq. 8).
+    """Follows the learner's competence, a root of time: fast at first, then slower (Platanios et al. 2019, eq. 8).
 
-    `high * min(1, (x (1 - initial^p) + initial^p)^(1/p))`, x being the progress relative to `until`.
+    The value is `high * min(1, (x (1 - initial^p) + initial^p)^(1/p))`, where x is the progress relative
+    to `until`.
 
     Args:
-        high: value at full competence.
-        initial: competence at the start, c0, in (0, 1].
-        power: p, at least 1; 1 is linear, 2 the published root.
-        until: progress at which competence is full, in (0, 1].
+        high: value at full competence. Default 0.5.
+        initial: competence at the start, c0, in (0, 1]. Default 0.01.
+        power: p, at least 1; 1 is linear, 2 the published root. Default 2.
+        until: progress at which competence is full, in (0, 1]. Default 1.
     """
 
     def __init__(self, *, high: float = 0.5, initial: float = 0.01, power: float = 2.0, until: float = 1.0) -> None:
-        if not 0 < initial <= 1:
-            raise ValueError(f"Competence.initial = {initial} must lie in (0, 1]")
-        if power < 1:
-            raise ValueError(f"Competence.power = {power} must be at least 1")
-        if not 0 < until <= 1:
-            raise ValueError(f"Competence.until = {until} must lie in (0, 1]")
+        require_in("Competence", "(0, 1]", initial=initial, until=until)
+        require_at_least("Competence", 1, power=power)
         self.high = float(high)
         self.initial = float(initial)
         self.power = float(power)

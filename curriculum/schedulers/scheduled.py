@@ -1,4 +1,4 @@
-"""Scheduled: parts whose scalars may move, each by a scheduler of its own."""
+"""Scheduled: parts of a curriculum whose scalars may be scheduled."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ Scalar = float | Scheduler
 
 
 class Scheduled:
-    """A part of a curriculum. Any number that it was given may be a scheduler instead; so may those of parts within."""
+    """Base of the parts of a curriculum.
+
+    A number that such a part was given may be a scheduler instead, and so may those of the parts within it.
+    """
 
     def at(self, progress: float) -> Self:
-        """This part as it is at `progress`: with numbers in the place of schedulers. Itself where it has none."""
+        """Return this part as it is at `progress`: a copy with numbers for schedulers, or itself where it has none."""
         moved = {name: _at(value, progress) for name, value in vars(self).items()}
         if all(value is vars(self)[name] for name, value in moved.items()):
             return self
@@ -24,12 +27,12 @@ class Scheduled:
         return part
 
     def schedulers(self) -> dict[str, Scheduler]:
-        """The schedulers of this part and of those within, by name: `{"temperature": ...}`."""
+        """Return the schedulers of this part and of those within, by name: `{"temperature": ...}`."""
         return dict(_found(vars(self)))
 
 
 def values_of(scalar: Scalar) -> list[float]:
-    """The number itself; of a scheduler its values over time, as far as time alone decides them."""
+    """Return a number in a list, or a scheduler's values at every percent of progress, before it observes anything."""
     return [scalar(percent / 100) for percent in range(101)] if isinstance(scalar, Scheduler) else [scalar]
 
 

@@ -1,14 +1,14 @@
-"""Conformance suites: what every scheduler, difficulty estimator and sampler promises, as tests to inherit.
+"""Conformance suites: what every scheduler, difficulty estimator and sampler must do, as tests to inherit.
 
-The author of a plugin subclasses a suite, says how to build the plugin, and lets pytest collect the class:
+The author of a part subclasses a suite, defines how to build the part, and lets pytest collect the class:
 
     from curriculum.testing import SamplerConformance
 
     class TestBlockwise(SamplerConformance):
         def build(self) -> Blockwise:
-            return Blockwise(block=2)
+            return Blockwise(min_patches=4)
 
-Each test runs on real images, noise and a real (if tiny) teacher. The suites need no test runner themselves: a
+Each test runs on real images, real noise and a real, if tiny, teacher. The suites need no test runner themselves: a
 failure is an `AssertionError` that names the case.
 """
 

@@ -1,4 +1,4 @@
-"""What every difficulty estimator promises.
+"""The conformance tests of difficulty estimators.
 
 Shape suffixes: N images, L patches.
 """
@@ -20,7 +20,7 @@ from curriculum.noise import Noise
 from curriculum.testing.teacher import TinyTeacher, tiny_batch
 
 CAPABILITIES = ("predicted_loss", "reconstruction_loss", "attention", "features", "student_features")
-"""What `DifficultyEstimator.needs` may name."""
+"""The names that `DifficultyEstimator.needs` may hold."""
 
 _PATCH_SIZE = 4
 _NUM_IMAGES = 200  # more than any index of a tiny batch
@@ -36,7 +36,7 @@ class _Case:
     noise: Noise
 
     def rows(self, start: int, stop: int) -> _Case:
-        """The same call on some of the images."""
+        """Return the same call on some of the images."""
         batch = self.batch
 
         def cut(x: Tensor | None) -> Tensor | None:
@@ -58,14 +58,14 @@ class _Case:
 
 
 class DifficultyConformance(ABC):
-    """Subclass as `Test...` and say how to `build` the estimator.
+    """The tests that every estimator must pass: subclass it as `Test...` and define how to `build` the estimator.
 
     Attributes:
-        grids: rows and columns of patches of the images it is tried on.
-        channels: their numbers of channels.
+        grids: rows and columns of patches of the images that it is tested on.
+        channels: the numbers of channels of these images.
         mask_ratios: the training mask ratios.
-        device: where the images are.
-        tolerance: how far the score of an image may differ between one batch and another, relatively.
+        device: the device of the images.
+        tolerance: the largest relative difference of an image's score between one batch and another.
     """
 
     grids: ClassVar[tuple[tuple[int, int], ...]] = ((4, 4), (2, 5), (7, 3))
@@ -76,10 +76,10 @@ class DifficultyConformance(ABC):
 
     @abstractmethod
     def build(self) -> DifficultyEstimator:
-        """A new estimator, configured the same each time."""
+        """Build a new estimator, configured the same each time."""
 
     def cases(self) -> Iterator[_Case]:
-        """Batches of every grid, each with every number of channels and with every ratio."""
+        """Yield batches of every grid, each with every number of channels and with every ratio."""
         for turn, grid in enumerate(self.grids):
             for place in range(max(len(self.channels), len(self.mask_ratios))):
                 channels = self.channels[place % len(self.channels)]
@@ -90,9 +90,9 @@ class DifficultyConformance(ABC):
                 yield _Case(name, batch, count_masked(batch.num_patches, ratio), noise)
 
     def score(self, estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
-        """Scores of one call, with a teacher only where the estimator says that it needs one.
+        """Compute the scores of one call, with a teacher only where `needs` names one of its methods.
 
-        One that keeps tensors is prepared anew each time.
+        An estimator that keeps tensors is prepared anew each time.
         """
         if estimator.stateful:
             channels, grid = case.batch.images.shape[1], case.batch.grid
@@ -144,7 +144,7 @@ class DifficultyConformance(ABC):
             assert not scores_NL.requires_grad, f"scores on {case.name} keep a graph: compute them under no_grad"
 
     def test_the_same_noise_gives_the_same_scores(self) -> None:
-        """In the same instance and in a new one: a resumed run must draw the masks it would have drawn."""
+        """Whether the instance is the same or new: a resumed run must draw the masks it would have drawn."""
         estimator = self.build()
         for case in self.cases():
             scores_NL = self.score(estimator, case).clone()

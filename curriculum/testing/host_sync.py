@@ -1,4 +1,4 @@
-"""Find waits for the device without a device."""
+"""A context in which waits for an accelerator are found on the CPU."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class _RefuseMethods(TorchFunctionMode):
 
 @contextmanager
 def refuse_host_sync() -> Iterator[None]:
-    """Within this context, what would make the host wait for an accelerator raises, on the CPU too.
+    """Make every operation within this context raise that would have the host wait for an accelerator, on the CPU too.
 
     A hidden wait for every batch is a bug that no result shows: the masks are right and the training is slow.
 
     Raises:
-        AssertionError: naming the operation.
+        AssertionError: if an operation waits; it names the operation.
     """
     with _RefuseMethods(), _RefuseOperations():
         yield

@@ -1,4 +1,4 @@
-"""What every sampler promises.
+"""The conformance tests of samplers.
 
 Shape suffixes: N images, L patches, M masked.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
+from curriculum.streams import Stream
 from curriculum.testing.host_sync import refuse_host_sync
 
 _NUM_IMAGES = 6
@@ -33,15 +34,15 @@ class _Case:
     noise: Noise
 
     def rows(self, start: int, stop: int) -> _Case:
-        """The same call for some of the images."""
+        """Return the same call for some of the images."""
         noise = replace(self.noise, rows_N=self.noise.rows_N[start:stop])
         return replace(self, scores_NL=self.scores_NL[start:stop], noise=noise)
 
 
 def _score_kinds(noise: Noise, num_patches: int) -> dict[str, Tensor]:
-    """Scores of every kind that a sampler may be given."""
-    distinct_NL = noise.fold(1).uniform(num_patches) - 0.5
-    chance_NL = noise.fold(2).uniform(num_patches)
+    """Return scores of every kind that a sampler may be given."""
+    distinct_NL = noise.fold(Stream.TESTING_SCORES).uniform(num_patches) - 0.5
+    chance_NL = noise.fold(Stream.TESTING_UNSCORED).uniform(num_patches)
     infinity = float("inf")
     return {
         "distinct": distinct_NL,
@@ -54,13 +55,13 @@ def _score_kinds(noise: Noise, num_patches: int) -> dict[str, Tensor]:
 
 
 class SamplerConformance(ABC):
-    """Subclass as `Test...` and say how to `build` the sampler.
+    """The tests that every sampler must pass: subclass it as `Test...` and define how to `build` the sampler.
 
     Attributes:
-        grids: rows and columns of patches it is tried on.
-        mask_ratios: masked shares of the patches.
+        grids: rows and columns of patches that it is tested on.
+        mask_ratios: the masked shares of the patches.
         alphas: how much of the mask follows the difficulty.
-        device: where the scores and the noise are.
+        device: the device of the scores and the noise.
     """
 
     grids: ClassVar[tuple[tuple[int, int], ...]] = ((4, 4), (3, 7), (12, 1), (14, 14))
@@ -70,13 +71,13 @@ class SamplerConformance(ABC):
 
     @abstractmethod
     def build(self) -> Sampler:
-        """A new sampler, configured the same each time."""
+        """Build a new sampler, configured the same each time."""
 
     def cases(self, alphas: tuple[float, ...] | None = None) -> Iterator[_Case]:
-        """Scores of every kind on every grid, each with every ratio and with every alpha.
+        """Yield scores of every kind on every grid, each with every ratio and with every alpha.
 
-        Of the ratios and alphas each pair meets somewhere, not with all scores on all grids: that would take several
-        times as long.
+        Every pair of a ratio and an alpha is tested somewhere, but not with all scores on all grids, which would take
+        several times as long.
         """
         noise = Noise.for_batch(seed=7, step=11, batch_size=_NUM_IMAGES, first=4, device=self.device)
         ratios, alphas = self.mask_ratios, self.alphas if alphas is None else alphas

@@ -1,4 +1,4 @@
-"""What every scheduler promises."""
+"""The conformance tests of schedulers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PROGRESS = tuple(step / 200 for step in range(201))
 
 
 def typical_feedback(intervals: int = 40) -> list[Feedback]:
-    """Metrics under the names that a trainer gives: falling losses with jitter and one bad interval.
+    """Return metrics under the names that a trainer gives: falling losses with jitter and one bad interval.
 
-    Read-only: a scheduler that writes into its feedback raises.
+    They are read-only: a scheduler that writes into its feedback raises.
     """
     stream: list[Feedback] = []
     for interval in range(intervals):
@@ -42,7 +42,7 @@ def _values(scheduler: Scheduler) -> list[float]:
 
 
 def _through_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Save and load as a checkpoint does: `weights_only` refuses everything but plain data and tensors."""
+    """Save and load a state as a checkpoint does: `weights_only` refuses everything but plain data and tensors."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
@@ -50,7 +50,7 @@ def _through_checkpoint(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_plain(value: Any, where: str) -> None:
-    """Numbers, strings and lists, in a dictionary of them."""
+    """Assert that a value holds only numbers, strings, lists and dictionaries of these."""
     if type(value) is dict:
         for key, item in value.items():
             assert type(key) is str, f"{where} has the key {key!r}: keys must be strings"
@@ -64,12 +64,12 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 class SchedulerConformance(ABC):
-    """Subclass as `Test...`, say how to `build` the scheduler, and declare its bounds where it has any.
+    """The tests that every scheduler must pass: subclass it as `Test...` and define how to `build` the scheduler.
 
     Attributes:
-        low: no value lies below; None where it is not bounded.
-        high: no value lies above; None where it is not bounded.
-        feedback: what it observes; override where it needs metrics of its own.
+        low: the lower bound of the values; None where they have none.
+        high: the upper bound of the values; None where they have none.
+        feedback: the metrics that it observes; override them where it needs metrics of its own.
     """
 
     low: ClassVar[float | None] = None
@@ -78,7 +78,7 @@ class SchedulerConformance(ABC):
 
     @abstractmethod
     def build(self) -> Scheduler:
-        """A new scheduler, configured the same each time."""
+        """Build a new scheduler, configured the same each time."""
 
     def test_values_are_finite_numbers_within_the_bounds(self) -> None:
         low = -math.inf if self.low is None else self.low
@@ -106,7 +106,7 @@ class SchedulerConformance(ABC):
             assert scheduler.state_dict() == before, "calling changes the state"
 
     def test_observations_alone_decide_the_state(self) -> None:
-        """Nothing outside `observe` counts: neither how often it is called nor what other instances see."""
+        """Nothing but `observe` changes the state: neither calls nor what other instances observe."""
         asked, silent = self.build(), self.build()
         for feedback in self.feedback:
             asked.observe(feedback)
@@ -126,7 +126,7 @@ class SchedulerConformance(ABC):
         _check_plain(scheduler.state_dict(), "state_dict()")
 
     def test_state_is_a_snapshot(self) -> None:
-        """What happens after `state_dict` does not reach what it returned."""
+        """Observations after `state_dict` do not change what it returned."""
         scheduler = self.build()
         half = len(self.feedback) // 2
         for feedback in self.feedback[:half]:

@@ -1,4 +1,4 @@
-"""A teacher without a network, and images for it.
+"""TinyTeacher: a teacher without a network, and images for it.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, K pixel values of a patch, D width.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional
 from curriculum.batch import Batch
 from curriculum.mask import Mask
 from curriculum.noise import Noise
+from curriculum.streams import Stream
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -28,12 +29,12 @@ def tiny_batch(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Images of noise whose contrast differs from patch to patch, with the provenance that a data set would give."""
+    """Make images of noise whose contrast differs from patch to patch, with indices and crops as of a data set."""
     rows, columns = grid
     height, width = rows * patch_size, columns * patch_size
     noise = Noise.for_batch(seed=seed, step=0, batch_size=num_images, device=device)
     images = noise.uniform(channels * height * width).view(num_images, channels, height, width) - 0.5
-    contrast = noise.fold(1).uniform(rows * columns).view(num_images, 1, rows, columns) * 4
+    contrast = noise.fold(Stream.TESTING_CONTRAST).uniform(rows * columns).view(num_images, 1, rows, columns) * 4
     boxes = torch.tensor([0.0, 0.0, width, height], device=device).repeat(num_images, 1)
     return Batch(
         images * functional.interpolate(contrast, scale_factor=patch_size, mode="nearest"),
@@ -45,16 +46,16 @@ def tiny_batch(
 
 
 class TinyTeacher:
-    """A fixed random projection of the patches, that answers whatever a `Teacher` may be asked.
+    """A teacher with every capability, which computes its answers from a fixed random projection of the patches.
 
-    Deterministic on every device, for images of any number of channels. What it says about an image depends on that
-    image alone.
+    It is deterministic on every device, for images of any number of channels. What it returns for an image depends on
+    that image alone.
 
     Args:
-        patch_size: side of a patch, in pixels.
-        width: D, the width of its features.
-        seed: of the projection.
-        lacks: capability -> why this teacher does not have it.
+        patch_size: side of a patch, in pixels. Default 4.
+        width: D, the width of its features. Default 8.
+        seed: the seed of the projection. Default 0.
+        lacks: why this teacher does not have a capability, by the name of the capability. Default none.
 
     Attributes:
         calls: the names of the methods called so far.
@@ -70,33 +71,33 @@ class TinyTeacher:
         self.calls: list[str] = []
 
     def unsupported_reason(self, capability: str) -> str | None:
-        """Why this teacher has no `capability`, or None where it has it."""
+        """Say why this teacher lacks `capability`; None where it has it."""
         return self.lacks.get(capability)
 
     def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L] the energy of each patch's projection."""
+        """Return the energy of each patch's projection, [N, L]."""
         self._note("predicted_loss")
         return self._tokens(images_NCHW).square().mean(dim=-1)
 
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        """[N, M] how far each masked patch lies from the mean of the visible ones."""
+        """Return how far each masked patch lies from the mean of the visible ones, [N, M]."""
         self._note("reconstruction_loss")
         tokens_NLD = self._tokens(images_NCHW)
         guess_N1D = mask.gather_visible(tokens_NLD).mean(dim=1, keepdim=True)
         return (mask.gather_masked(tokens_NLD) - guess_N1D).square().mean(dim=-1)
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L] the softmax over the patches of a fixed query's product with each."""
+        """Return the softmax over the patches of a fixed query's product with each, [N, L]."""
         self._note("attention")
         return self._tokens(images_NCHW).sum(dim=-1).softmax(dim=1)
 
     def features(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, D] the projections."""
+        """Return the projections, [N, L, D]."""
         self._note("features")
         return self._tokens(images_NCHW)
 
     def student_features(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L, D] the projections, in part those of the mirrored image."""
+        """Return the projections, in part those of the mirrored image, [N, L, D]."""
         self._note("student_features")
         return self._tokens(images_NCHW) + 0.5 * self._tokens(images_NCHW.flip(-1))
 

@@ -63,11 +63,12 @@ def configurables() -> dict[str, list[type]]:
     from hpm.models.masked_autoencoder import MaskedAutoencoder
     from hpm.models.simmim import SimMIM
     from hpm.models.swin import Swin
+    from hpm.optim.optimization import Optimization
     from hpm.optim.schedule import Schedule
     from hpm.runtime.settings import Runtime
     from hpm.targets import HOG, NormalizedPixels, Pixels, TeacherFeatures, TimmFeatures, WeightedTargets
     from hpm.tracking.mlflow import MLflowTracker
-    from hpm.training.settings import Checkpointing, Loading, Monitoring, Optimization
+    from hpm.training.settings import Checkpointing, Loading, Monitoring
     from hpm.training.trainer import Trainer
 
     return {

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
+from curriculum.streams import Stream
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.fetch import Fetched, Fetcher, as_fetched
 from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
@@ -23,7 +24,6 @@ from hpm.data.sources.base import ImageSource, Split
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.errors import TrainingError, UserError
 
-_ORDER_STREAM, _CROP_STREAM = 1, 2
 _CPU = torch.device("cpu")
 _NAMED = 3  # unreadable images that an error message lists
 
@@ -125,7 +125,7 @@ class Loader:
     def order(self, epoch: int) -> Tensor:
         """The samples of an epoch in the order in which they come, int64 [K]."""
         samples_K = torch.arange(len(self._split))
-        keys_K = Noise(hash_words(self.seed, _ORDER_STREAM), epoch, samples_K).bits(1).squeeze(1)
+        keys_K = Noise(hash_words(self.seed, Stream.LOADER_ORDER), epoch, samples_K).bits(1).squeeze(1)
         return keys_K.argsort(stable=True)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
@@ -169,7 +169,7 @@ class Loader:
         return Fetcher(
             split,
             self.crop,
-            seed=hash_words(self.seed, _CROP_STREAM),
+            seed=hash_words(self.seed, Stream.LOADER_CROPS),
             epoch=epoch,
             size=self.source.img_size,
             known_unreadable=known_unreadable,

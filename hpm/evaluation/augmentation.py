@@ -21,6 +21,7 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
 from curriculum.noise import hash_words
+from curriculum.streams import Stream
 from hpm.data import Crops, ImageSource, Loader, Split, Unreadable
 from hpm.data.sources.base import Choose
 from hpm.runtime.distributed import DistributedContext
@@ -127,7 +128,7 @@ class RandAugmented(Split):
         if images_NCSS.is_floating_point():
             images_NCSS = images_NCSS.round().clamp(0, 255).to(torch.uint8)
         augmented = [
-            self._augment(image_CSS, hash_words(self.seed, self.epoch, index))
+            self._augment(image_CSS, hash_words(self.seed, Stream.RAND_AUGMENT, self.epoch, index))
             for image_CSS, index in zip(images_NCSS, indices_N.tolist(), strict=True)
         ]
         return crops._replace(images_NCSS=torch.stack(augmented))

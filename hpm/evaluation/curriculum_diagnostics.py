@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Mask, Noise, Random, UniformRatio
+from curriculum import Batch, Curriculum, Mask, Noise, Random
 from curriculum import diagnostics as measure
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
@@ -54,8 +54,7 @@ class Diagnostics(Evaluation):
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         # A copy, for drawing leaves the last batch's scores in the curriculum.
         curriculum = copy.copy(context.curriculum)
-        if isinstance(curriculum.mask_ratio, UniformRatio):  # else one draw of many would decide
-            curriculum.mask_ratio = curriculum.mask_ratio.mean
+        curriculum.mask_ratio = curriculum.mask_ratio.without_chance()
         masks: list[Tensor] = []
         values: dict[str, list[Tensor]] = {}
         for indices, batch, noise in held_out_batches(context, self.images):

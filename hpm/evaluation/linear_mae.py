@@ -11,6 +11,7 @@ from timm.optim import Lars
 from torch import Tensor, nn
 
 from curriculum.noise import hash_words
+from curriculum.streams import Stream
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation.augmentation import AugmentingLoader
@@ -30,7 +31,6 @@ from hpm.optim.schedule import Schedule
 from hpm.runtime.devices import choose_precision
 
 OPTIMIZERS = ("lars", "sgd")
-_HEAD_STREAM = 4
 
 
 def build_head(width: int, num_classes: int, seed: int) -> nn.Sequential:
@@ -166,7 +166,7 @@ class LinearMAE(Evaluation):
         device = context.device
         precision = choose_precision(self.precision, device)
         head = (
-            build_head(model.encoder.num_features, source.num_classes, hash_words(context.seed, _HEAD_STREAM))
+            build_head(model.encoder.num_features, source.num_classes, hash_words(context.seed, Stream.LINEAR_HEAD))
             .to(device)
             .train()
         )

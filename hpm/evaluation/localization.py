@@ -12,6 +12,7 @@ from torch import Tensor
 
 from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss
 from curriculum.diagnostics import auroc, average_precision, pointing_game
+from curriculum.streams import Stream
 from hpm.data import ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
 from hpm.evaluation.objects import knows_objects, object_map
@@ -20,8 +21,6 @@ from hpm.models.base import MaskedModel
 
 METRICS = {"auroc": auroc, "average_precision": average_precision, "pointing_game": pointing_game}
 """What is measured for every image: scores and object map [N, L] -> [N]."""
-
-_RANDOM_STREAM = 2  # independent of the true loss's probes
 
 
 class Localization(Evaluation):
@@ -91,7 +90,7 @@ def _scores(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[
                 yield f"{whose}/{name}", estimator(batch, model, num_masked=num_masked, noise=noise)
     yield "edge_density", EdgeDensity()(batch, None, num_masked=num_masked, noise=noise)
     yield "center", _closeness_to_center(batch)
-    yield "random", noise.fold(_RANDOM_STREAM).uniform(batch.num_patches)
+    yield "random", noise.fold(Stream.LOCALIZATION_RANDOM).uniform(batch.num_patches)
 
 
 def _closeness_to_center(batch: Batch) -> Tensor:

@@ -21,7 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from curriculum import Noise
+from curriculum.noise import Noise, hash_words
+from curriculum.streams import Stream
 from hpm.data import ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.base import (
     Evaluation,
@@ -246,7 +247,8 @@ class LowShot(Evaluation):
         optimizer = torch.optim.AdamW(
             layer_groups(vit, lr=lr, layer_decay=layer_decay, weight_decay=self.weight_decay), fused=True
         )
-        generator = torch.Generator().manual_seed(draw)
+        generator = torch.Generator().manual_seed(hash_words(draw, Stream.LOW_SHOT_ORDER) % 2**63)
+        crop_seed = hash_words(draw, Stream.LOW_SHOT_CROPS)
         steps_per_epoch = len(train_N) // self.batch_size
         total, step = self.epochs * steps_per_epoch, 0
         for epoch in range(self.epochs):
@@ -257,7 +259,8 @@ class LowShot(Evaluation):
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * factor
                 labels_B = labels_of(split)[train_N[place_B]].to(context.device)
-                logits = vit(self._augmented(source, split, Noise(draw, epoch, train_N[place_B])).to(context.device))
+                noise = Noise(crop_seed, epoch, train_N[place_B])
+                logits = vit(self._augmented(source, split, noise).to(context.device))
                 F.cross_entropy(logits, labels_B, label_smoothing=self.smoothing).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

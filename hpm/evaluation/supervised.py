@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum.noise import hash_words
+from curriculum.streams import Stream
 from hpm.data import Loader
 from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation.augmentation import isolated_rng
@@ -29,7 +30,6 @@ from hpm.evaluation.features import batches
 from hpm.optim.clock import Clock
 from hpm.optim.schedule import Schedule
 
-_STEP_STREAM = 3
 _TOP = 5  # a second accuracy where there are more classes: the right one among so many
 
 
@@ -78,7 +78,7 @@ def train(
             clock = Clock(epoch * steps + place, steps, schedule.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate(clock) * group.get("scale", 1.0)
-            drawn = hash_words(context.seed, _STEP_STREAM, clock.step, processes.rank)
+            drawn = hash_words(context.seed, Stream.SUPERVISED_STEP, clock.step, processes.rank)
             with isolated_rng(drawn, context.device):
                 for batch in micro_batches:
                     loss = loss_of(batch.images, labels_K[batch.indices]) / len(micro_batches)

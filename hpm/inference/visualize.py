@@ -156,4 +156,4 @@ def _timeline(run: RunFolder, out: Path) -> Path:
     rows = [row for row in run.metrics.rows() if row.get("kind") == "train"]
     if len(rows) < 2:
         raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
-    return draw_timeline(rows, Manifest.read(run.manifest).alpha_share_of, out)
+    return draw_timeline(rows, Manifest.read(run.manifest).alpha_share, out)

@@ -45,7 +45,7 @@ class Manifest:
     Args:
         name: the run's name.
         target: the kind of target whose values the model's head gives, `Target.kind`.
-        alpha_share_of: "hard" or "easy", the patches that alpha is a share of; None where alpha is no share.
+        alpha_share: "hard" or "easy", the patches that alpha is a share of; None where alpha is no share.
         precision: what training computes in.
         data: the training images.
         init_from: the checkpoint or file whose weights it started from, or None.
@@ -56,7 +56,7 @@ class Manifest:
 
     name: str
     target: str
-    alpha_share_of: str | None
+    alpha_share: str | None
     precision: str
     data: DataRecord
     init_from: str | None = None

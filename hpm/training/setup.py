@@ -10,13 +10,13 @@ from torch.nn.parallel import DistributedDataParallel
 from curriculum import TrainingContext
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.method import Method
+from hpm.optim.optimization import Optimization
 from hpm.optim.param_groups import build_adamw
 from hpm.optim.schedule import Schedule
 from hpm.runtime.cuda_graphs import GraphedStudent
 from hpm.runtime.devices import autocast_dtype, device_name, set_up
 from hpm.runtime.distributed import DistributedContext, shard
 from hpm.runtime.settings import Runtime
-from hpm.training.settings import Optimization
 from hpm.training.step import TrainingStep
 
 _BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients

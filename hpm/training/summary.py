@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from curriculum import UniformRatio
 from hpm.runs.run_folder import RunFolder
 from hpm.training.trainer import Trainer
 
@@ -23,14 +22,11 @@ def describe(trainer: Trainer) -> str:
     model = trainer.method.student
     clock = trainer.clock
     first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
-    ratios = curriculum.mask_ratios()
-    between = "to" if isinstance(curriculum.mask_ratio, UniformRatio) else "->"
-    ratio = f"{ratios[0]:.2f} {between} {ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]}"
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}, "
-        f"mask ratio {ratio}\n"
+        f"mask ratio {curriculum.mask_ratio.describe()}\n"
         f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
         f"{model.patch_size} px; data: {type(trainer.source).__name__}\n"
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.schedule.batch_size} images, "

@@ -14,6 +14,7 @@ from curriculum.validation import require_choice, require_instance
 from hpm.data import ImageSource, Loader, RandomResizedCrop
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
+from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.runs.manifest import DataRecord, Manifest
 from hpm.runs.run_folder import RunFolder
@@ -24,7 +25,7 @@ from hpm.runtime.version import source_version
 from hpm.tracking.mlflow import MLflowTracker
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
-from hpm.training.settings import Checkpointing, Loading, Monitoring, Optimization
+from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import build_training_step, check_method
 from hpm.training.step import TrainingStep
 
@@ -234,7 +235,7 @@ class Trainer:
         return Manifest(
             name=name,
             target=self.method.target.kind,
-            alpha_share_of=self.method.curriculum.alpha_share_of,
+            alpha_share=self.method.curriculum.alpha_share,
             precision=self.precision,
             data=self.data_record(),
             init_from=None if self.init_from is None else str(self.init_from),

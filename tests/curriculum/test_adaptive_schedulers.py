@@ -20,6 +20,7 @@ from curriculum.schedulers import (
     Scaled,
     Scheduler,
     SelfPaced,
+    Stepped,
     WarmRestarts,
 )
 from curriculum.testing import SchedulerConformance
@@ -213,7 +214,7 @@ def test_what_follows_feedback_is_heard_within() -> None:
         (lambda: Bandit(eta=0.0), "Bandit.eta = 0.0"),
         (lambda: Bandit(beta=-1.0), "Bandit.beta = -1.0"),
         (lambda: Bandit(epsilon=0.0), "Bandit.epsilon = 0.0"),
-        (lambda: Reversed(scheduler=0.5), "Reversed.scheduler must be made of schedulers"),
+        (lambda: Reversed(scheduler=0.5), "Reversed.scheduler must be a Scheduler, got 0.5"),
         (lambda: Held(scheduler=Ramp(), begin=0.5, until=0.5), "Held.begin = 0.5"),
         (lambda: Chained(schedulers=[]), "at least one"),
         (lambda: Chained(schedulers=[Ramp(), Ramp()], boundaries=[0.2, 0.4]), "must be 1 for 2 schedulers"),
@@ -223,3 +224,9 @@ def test_what_follows_feedback_is_heard_within() -> None:
 def test_refuses(build: object, told: str) -> None:
     with pytest.raises(ValueError, match=told.replace("(", r"\(")):
         build()
+
+
+def test_a_stepped_scheduler_uses_every_value() -> None:
+    stepped = Stepped(scheduler=Ramp(start=0.0, end=1.0), steps=4)
+    assert [stepped((epoch + 1) / 4) for epoch in range(4)] == [0.125, 0.375, 0.625, 0.875]
+    assert stepped(0.0) == 0.125

@@ -1,55 +1,34 @@
-from __future__ import annotations
+"""How a curriculum draws masks, and what of it survives a restart."""
 
-from typing import Any
+from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
+from curricula import build, noise_for
 
 import curriculum as curriculum_package
 from curriculum import (
     Attention,
+    Bandit,
     Batch,
+    Bonus,
     Constant,
     Curriculum,
-    Cyclic,
     DifficultyEstimator,
+    EdgeDensity,
     HardestFirst,
     Noise,
-    Piecewise,
+    Pool,
     PredictedLoss,
     Ramp,
     Random,
     Sampler,
-    Scheduler,
     SelfPaced,
-    Stratified,
     TrueLoss,
     Uniform,
     hardest,
 )
-from curriculum.samplers.base import random_keys
 from curriculum.testing import TinyTeacher, tiny_batch, typical_feedback
-
-
-def build(
-    scheduler: Scheduler | None = None,
-    difficulty: DifficultyEstimator | None = None,
-    sampler: Sampler | None = None,
-    mask_ratio: float = 0.75,
-) -> Curriculum:
-    return Curriculum(
-        scheduler=scheduler or Constant(value=0.5),
-        difficulty=difficulty or PredictedLoss(),
-        sampler=sampler or HardestFirst(),
-        mask_ratio=mask_ratio,
-    )
-
-
-def noise_for(batch: Batch, *, seed: int = 0, step: int = 0, first: int = 0) -> Noise:
-    return Noise.for_batch(seed=seed, step=step, batch_size=len(batch), first=first)
 
 
 def test_a_drawn_mask_holds_the_hardest_patches() -> None:
@@ -137,66 +116,6 @@ def test_the_noise_of_the_difficulty_is_not_the_noise_of_the_sampler() -> None:
     assert abs(float(torch.corrcoef(both)[0, 1])) < 0.05  # 8000 pairs: a standard deviation is 0.011
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "message"),
-    [
-        (Ramp(end=1.5), r"Ramp gives alpha = 1\.\d+ at progress 0\.\d+; it must stay in \[0, 1\]"),
-        (Ramp(start=-0.1), r"Ramp gives alpha = -0\.1 at progress 0\.0"),
-        (Constant(value=float("nan")), r"Constant gives alpha = nan"),
-        (Cyclic(high=2.0), r"Cyclic gives alpha = "),
-        (Piecewise(points=[(0.0, 0.0), (1.0, 1.01)]), r"Piecewise gives alpha = 1\.01 at progress 1\.0"),
-    ],
-)
-def test_a_schedule_that_leaves_its_bounds_is_refused_at_once(scheduler: Scheduler, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build(scheduler)
-
-
-def test_bounds_that_feedback_breaks_are_found_when_drawing() -> None:
-    curriculum = build(SelfPaced(end=1.5, smoothing=0.0))
-    for loss in (2.0, 1.0):
-        curriculum.observe({"reconstruction_loss": loss})
-    with pytest.raises(ValueError, match=r"SelfPaced gives alpha = 1\.5 at progress 0\.5"):
-        curriculum.draw(tiny_batch(), TinyTeacher(), 0.5, noise_for(tiny_batch()))
-
-
-@pytest.mark.parametrize(
-    ("part", "value", "message"),
-    [
-        ("scheduler", Ramp, r"Curriculum.scheduler must be a Scheduler, got the class Ramp; call it"),
-        ("scheduler", HardestFirst(), r"Curriculum.scheduler must be a Scheduler, got HardestFirst"),
-        ("scheduler", 0.5, r"Curriculum.scheduler must be a Scheduler, got float"),
-        ("difficulty", PredictedLoss, r"Curriculum.difficulty must be a DifficultyEstimator, got the class"),
-        ("difficulty", None, r"Curriculum.difficulty must be a DifficultyEstimator, got NoneType"),
-        ("sampler", Random, r"Curriculum.sampler must be a Sampler, got the class Random; call it"),
-        ("sampler", Ramp(), r"Curriculum.sampler must be a Sampler, got Ramp"),
-        ("mask_ratio", 0.0, r"Curriculum.mask_ratio = 0.0 must lie strictly between 0 and 1"),
-        ("mask_ratio", 1.0, r"Curriculum.mask_ratio = 1.0"),
-        ("mask_ratio", 75, r"Curriculum.mask_ratio = 75"),
-    ],
-)
-def test_wrong_parts_are_named(part: str, value: Any, message: str) -> None:
-    parts: dict[str, Any] = {"scheduler": Ramp(), "difficulty": Uniform(), "sampler": Random(), part: value}
-    with pytest.raises(ValueError, match=message):
-        Curriculum(**parts)
-
-
-def test_check_passes_where_the_teacher_can() -> None:
-    build().check(TinyTeacher(), 196)
-    build(difficulty=Uniform()).check(None, 196)
-    build().check(TinyTeacher(lacks={"attention": "there is no class token"}), 196)
-
-
-def test_check_says_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="difficulty = PredictedLoss needs the teacher's predicted_loss, but there is"):
-        build().check(None, 196)
-    teacher = TinyTeacher(lacks={"attention": "there is no class token"})
-    with pytest.raises(ValueError, match=r"Attention needs the teacher's attention, but there is no class token"):
-        build(difficulty=Attention()).check(teacher, 196)
-    with pytest.raises(ValueError, match=r"mask_ratio = 0.9 of 4 patches leaves 0 visible"):
-        build(mask_ratio=0.9).check(TinyTeacher(), 4)
-
-
 def test_state_survives_a_restart() -> None:
     stream = typical_feedback()
     original = build(SelfPaced())
@@ -217,122 +136,88 @@ def test_curricula_differ_in_state_by_their_scheduler_alone() -> None:
     assert build(difficulty=TrueLoss(), sampler=Random()).state_dict() == {"scheduler": {}}
 
 
-def blanking(blank_ratio: float, sampler: Sampler | None = None, **arguments: Any) -> Curriculum:
-    return Curriculum(
-        scheduler=Constant(value=0.0),
-        difficulty=Uniform(),
-        sampler=sampler or Random(),
-        blank_ratio=blank_ratio,
-        **arguments,
+def test_polarity_masks_the_easiest() -> None:
+    batch, noise = tiny_batch(), Noise.for_batch(seed=1, step=0, batch_size=4)
+    hard, easy = (
+        Curriculum(
+            scheduler=Constant(value=1.0),
+            difficulty=EdgeDensity(),
+            sampler=HardestFirst(),
+            mask_ratio=0.5,
+            polarity=polarity,
+        )
+        .draw(batch, None, 0.0, noise)
+        .to_bool()
+        for polarity in ("hardest", "easiest")
     )
+    assert torch.equal(hard, ~easy)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(
-    rows=st.integers(2, 9),
-    columns=st.integers(2, 9),
-    mask_ratio=st.floats(0.05, 0.95),
-    blank_ratio=st.floats(0, 0.99),
-    throw=st.booleans(),
-    split=st.integers(1, 4),
-)
-def test_as_many_visible_patches_are_blanked_in_every_image(
-    rows: int, columns: int, mask_ratio: float, blank_ratio: float, throw: bool, split: int
-) -> None:
-    arguments = {"mask_ratio": mask_ratio, "throw_ratio": (1 - mask_ratio) / 2 if throw else 0.0}
-    curriculum, plain = blanking(blank_ratio, **arguments), blanking(0.0, **arguments)
-    try:
-        curriculum.check(None, rows * columns)
-    except ValueError:
-        return
-    batch = tiny_batch(num_images=5, grid=(rows, columns))
-    mask = curriculum.draw(batch, None, 0.5, noise_for(batch, step=3))
-    without = plain.draw(batch, None, 0.5, noise_for(batch, step=3))
-    assert torch.equal(mask.visible, without.visible)
-    assert torch.equal(mask.masked, without.masked)
-    assert without.blanked is None
-    if blank_ratio == 0:
-        assert mask.blanked is None
-        return
-    assert mask.blanked is not None
-    assert mask.blanked.dtype == torch.bool
-    expected = int(mask.num_visible * blank_ratio)
-    assert 0 < expected < mask.num_visible
-    assert mask.blanked.sum(dim=1).tolist() == [expected] * 5
-    part = Batch(batch.images[split:], batch.patch_size)
-    parted = curriculum.draw(part, None, 0.5, noise_for(part, step=3, first=split))
-    assert torch.equal(parted.blanked, mask.blanked[split:])
+def test_the_mask_ratio_may_move() -> None:
+    curriculum = Curriculum(
+        scheduler=Constant(), difficulty=Uniform(), sampler=Random(), mask_ratio=Ramp(start=0.5, end=0.9)
+    )
+    batch, noise = tiny_batch(), Noise.for_batch(seed=1, step=0, batch_size=4)
+    assert [curriculum.draw(batch, None, progress, noise).num_masked for progress in (0.0, 0.5, 1.0)] == [8, 12, 15]
+    assert curriculum.count_masked(16) == 15
+    with pytest.raises(ValueError, match=r"Curriculum\.mask_ratio = 0.0 must lie strictly between"):
+        Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random(), mask_ratio=Ramp(start=0.0, end=0.9))
 
 
-def test_any_visible_patch_is_blanked_whichever_are_visible() -> None:
-    """UM-MAE on a grid of 4 x 4: 256 ways to choose one patch of each cell, and 4 ways to blank one of these."""
-    batch = Batch(torch.zeros(40_960, 1, 4, 4), 1)
-    mask = blanking(0.25, Stratified()).draw(batch, None, 0.5, noise_for(batch))
-    assert mask.blanked is not None
-    visible_N = (1 << mask.visible).sum(dim=1)
-    counts = (visible_N * 4 + mask.blanked.long().argmax(dim=1)).unique(return_counts=True)[1]
-    assert len(counts) == 1024
-    assert stats.chisquare(counts.numpy()).pvalue > 1e-3
+def test_some_patches_may_be_thrown_away() -> None:
+    def build(ratio: float) -> Curriculum:
+        return Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random(), throw_ratio=ratio)
+
+    batch, noise = tiny_batch(), Noise.for_batch(seed=1, step=0, batch_size=4)
+    mask = build(0.125).draw(batch, None, 0.0, noise)
+    assert mask.thrown is not None
+    assert (mask.num_visible, mask.num_masked, mask.thrown.shape[1]) == (2, 12, 2)
+    assert torch.equal(mask.masked, build(0.0).draw(batch, None, 0.0, noise).masked)
+    with pytest.raises(ValueError, match=r"Curriculum\.throw_ratio = 0.25 must be at least 0 and leave something"):
+        build(0.25)
+    with pytest.raises(ValueError, match="leaves none of 5 patches visible"):
+        build(0.24).check(None, 5)
+    with pytest.raises(ValueError, match=r"Curriculum\.polarity = 'hard' is unknown"):
+        Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random(), polarity="hard")
 
 
-def test_what_is_blanked_does_not_follow_the_samplers_noise() -> None:
-    """Each sampler has streams of its own; none may be that of the blanks."""
-    batch = Batch(torch.zeros(4000, 1, 4, 4), 1)
-    noise = noise_for(batch)
-    mask = blanking(0.25, Stratified()).draw(batch, None, 0.5, noise)
-    assert mask.blanked is not None
-    for stream in range(10):
-        most_N = random_keys((noise.fold(stream) if stream else noise).bits(4)).argmax(dim=1)
-        assert float((mask.blanked.long().argmax(dim=1) == most_N).float().mean()) == pytest.approx(0.25, abs=0.04)
-
-
-def test_other_steps_blank_other_patches() -> None:
-    batch, curriculum = tiny_batch(num_images=50), blanking(0.25, mask_ratio=0.5)
-    one, other = (curriculum.draw(batch, None, 0.5, noise_for(batch, step=step)).blanked for step in (1, 2))
-    assert one is not None
-    assert not torch.equal(one, other)
-    assert bool((one != one[:1]).any())
+def test_a_scheduler_in_two_places_observes_once() -> None:
+    bandit = Bandit(values=[0.5, 0.7])
+    shared = Curriculum(scheduler=bandit, difficulty=Uniform(), sampler=HardestFirst(), mask_ratio=bandit)
+    alone = Bandit(values=[0.5, 0.7])
+    for loss in (1.0, 0.5, 0.4):
+        shared.observe({"reconstruction_loss": loss})
+        alone.observe({"reconstruction_loss": loss})
+    assert bandit.state_dict() == alone.state_dict()
 
 
 @pytest.mark.parametrize(
-    ("blank_ratio", "num_patches", "message"),
+    ("sampler", "polarity", "share", "names"),
     [
-        (-0.1, 16, r"Curriculum\.blank_ratio = -0\.1 must be at least 0 and below 1"),
-        (1.0, 16, r"Curriculum\.blank_ratio = 1\.0 must be at least 0 and below 1"),
-        (0.2, 16, r"blank_ratio = 0\.2 hides none of the 4 patches that are visible at Curriculum\.mask_ratio = 0\.75"),
+        (HardestFirst(), "hardest", "hard", ["Constant", "EdgeDensity", "HardestFirst"]),
+        (HardestFirst(), "easiest", "easy", ["Constant", "EdgeDensity", "HardestFirst", "easiest"]),
+        (Random(), "hardest", None, ["Constant", "EdgeDensity", "Random"]),
+        (Bonus(), "easiest", None, ["Constant", "EdgeDensity", "Bonus", "easiest"]),
+        (Pool(), "hardest", None, ["Constant", "EdgeDensity", "Pool"]),
     ],
 )
-def test_a_ratio_that_blanks_all_or_none_is_refused(blank_ratio: float, num_patches: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        blanking(blank_ratio).check(None, num_patches)
+def test_what_alpha_is_the_share_of(sampler: Sampler, polarity: str, share: str | None, names: list[str]) -> None:
+    curriculum = Curriculum(scheduler=Constant(), difficulty=EdgeDensity(), sampler=sampler, polarity=polarity)
+    assert curriculum.alpha_share == share
+    assert curriculum.component_names() == names
 
 
-def test_batch_describes_its_patches() -> None:
-    batch = Batch(torch.zeros(2, 3, 8, 12), 4)
-    assert (batch.grid, batch.num_patches, len(batch)) == ((2, 3), 6, 2)
-
-
-@pytest.mark.parametrize(
-    ("shape", "patch_size", "message"),
-    [
-        ((3, 8, 8), 4, r"images must be \[N, C, H, W\], got shape \(3, 8, 8\)"),
-        ((1, 3, 8, 9), 4, r"patch_size = 4 does not divide the image of 8 x 9 pixels"),
-        ((1, 3, 9, 8), 4, r"patch_size = 4 does not divide the image of 9 x 8 pixels"),
-        ((1, 3, 8, 8), 0, r"patch_size = 0"),
-    ],
-)
-def test_batch_refuses_what_cannot_be_cut_into_patches(shape: tuple[int, ...], patch_size: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Batch(torch.zeros(shape), patch_size)
-
-
-def test_batch_moves_as_a_whole() -> None:
+def test_alpha_is_the_share_that_it_is_said_to_be() -> None:
+    """Of 12 masked patches a half is the hardest, or the easiest."""
     batch = tiny_batch()
-    moved = batch.to("meta")
-    for name in ("images", "indices", "boxes", "flips"):
-        assert getattr(batch, name).device.type == "cpu"
-        assert getattr(moved, name).device.type == "meta"
-    assert Batch(batch.images, 4).to("meta").indices is None
+    for polarity in ("hardest", "easiest"):
+        curriculum = Curriculum(
+            scheduler=Constant(value=0.5), difficulty=EdgeDensity(), sampler=HardestFirst(), polarity=polarity
+        )
+        mask_NL = curriculum.draw(batch, None, 0.0, noise_for(batch)).to_bool()
+        assert curriculum.scores is not None
+        order_NL = curriculum.scores.argsort(dim=1, descending=curriculum.alpha_share == "hard")
+        assert bool(mask_NL.gather(1, order_NL[:, :6]).all())
 
 
 def test_everything_public_is_exported() -> None:

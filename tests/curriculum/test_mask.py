@@ -138,3 +138,16 @@ def test_to_moves_what_is_thrown_and_blanked() -> None:
     assert moved.blanked is not None
     assert moved.thrown.device.type == moved.blanked.device.type == "meta"
     assert mask.to("cpu").blanked is not None
+
+
+def test_thrown_patches_are_neither_seen_nor_reconstructed() -> None:
+    keys = Noise.for_batch(seed=12, step=34, batch_size=40).bits(36)
+    mask = Mask.from_keys(keys, 18, 9)
+    assert mask.thrown is not None
+    assert (mask.num_visible, mask.num_masked, mask.thrown.shape[1], mask.num_patches) == (9, 18, 9, 36)
+    every = torch.cat([mask.visible, mask.masked, mask.thrown], dim=1).sort(dim=1).values
+    assert torch.equal(every, torch.arange(36).expand(40, 36))
+    for index in (mask.visible, mask.masked, mask.thrown):
+        assert bool((index.diff(dim=1) > 0).all())
+    assert torch.equal(mask.masked, Mask.from_keys(keys, 18).masked)
+    assert float(keys.gather(1, mask.thrown).amin(dim=1).sub(keys.gather(1, mask.visible).amax(dim=1)).min()) > 0

@@ -18,7 +18,9 @@ from curriculum import (
     Curriculum,
     HardestFirst,
     Hint,
+    MaskRatio,
     Noise,
+    Ramp,
     Random,
     Sampler,
     Uniform,
@@ -37,7 +39,7 @@ def drawn(ratio: UniformRatio, steps: int = 8000) -> list[float]:
     return [ratio.draw(noise_at(step, batch_size=1)) for step in range(steps)]
 
 
-def random_masks(ratio: UniformRatio, **arguments: Any) -> Curriculum:
+def random_masks(ratio: float | Ramp | UniformRatio, **arguments: Any) -> Curriculum:
     return Curriculum(
         scheduler=Constant(value=0.0), difficulty=Uniform(), sampler=Random(), mask_ratio=ratio, **arguments
     )
@@ -46,7 +48,7 @@ def random_masks(ratio: UniformRatio, **arguments: Any) -> Curriculum:
 def test_the_published_setting() -> None:
     ratio = UniformRatio()
     assert ratio.values == pytest.approx([0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475])
-    assert ratio.mean == pytest.approx(0.3)
+    assert ratio.mean() == pytest.approx(0.3)
     assert [count_masked(196, value) for value in ratio.values] == [25, 35, 45, 54, 64, 74, 84, 94]
 
 
@@ -87,7 +89,7 @@ def test_values_lie_evenly_within_the_bounds(bounds: tuple[float, float], levels
     assert bounds[0] < min(ratio.values) < max(ratio.values) < bounds[1]
     steps = torch.tensor(ratio.values, dtype=torch.float64).diff()
     torch.testing.assert_close(steps, torch.full_like(steps, (bounds[1] - bounds[0]) / levels))
-    assert sum(ratio.values) / levels == pytest.approx(ratio.mean)
+    assert sum(ratio.values) / levels == pytest.approx(ratio.mean())
     # Whatever the rows, and in another process: (seed, step) alone decide.
     one, other = noise_at(step, seed=seed), noise_at(step, seed=seed, first=64, batch_size=1)
     assert ratio.draw(one) == UniformRatio(low=bounds[0], high=bounds[1], levels=levels).draw(other)
@@ -146,6 +148,36 @@ def test_attmask_masks_what_is_attended_to_most(sampler: Sampler) -> None:
 def test_bad_bounds_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         UniformRatio(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "description", "first_and_last", "means"),
+    [
+        (0.75, "0.75", (0.75, 0.75), (0.75, 0.75)),
+        (Ramp(start=0.5, end=0.9), "0.50 -> 0.90", (0.5, 0.9), (0.5, 0.9)),
+        (UniformRatio(low=0.2, high=0.6, levels=4), "0.25 to 0.55", (0.25, 0.55), (0.4, 0.4)),
+    ],
+)
+def test_a_mask_ratio_answers_for_itself(
+    ratio: float | Ramp | UniformRatio,
+    description: str,
+    first_and_last: tuple[float, float],
+    means: tuple[float, float],
+) -> None:
+    curriculum = random_masks(ratio)
+    assert isinstance(curriculum.mask_ratio, MaskRatio)
+    assert curriculum.mask_ratio.describe() == description
+    ratios = curriculum.mask_ratios()
+    assert (ratios[0], ratios[-1]) == pytest.approx(first_and_last)
+    assert [curriculum.mask_ratio.mean(progress) for progress in (0.0, 1.0)] == pytest.approx(list(means))
+
+
+def test_without_chance_every_step_masks_as_many() -> None:
+    settled = UniformRatio().without_chance()
+    assert {settled.draw(noise_at(step)) for step in range(20)} == {UniformRatio().mean()}
+    curriculum = random_masks(Ramp(start=0.5, end=0.9))
+    assert curriculum.mask_ratio.without_chance() is curriculum.mask_ratio
+    assert curriculum.count_masked(16, 0.0, noise_at(3)) == 8
 
 
 def test_every_level_is_checked_before_training() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from curriculum.noise import Noise, hash_words
+from curriculum.streams import Stream
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -89,7 +90,7 @@ def test_golden_numbers() -> None:
         [0.4004061818122864, 0.7810332775115967, 0.9926871657371521],
         [0.16063380241394043, 0.3419538736343384, 0.5109282732009888],
     ]
-    assert noise.fold(1).bits(1).tolist() == [[8757593133405128485], [5517517193848225870]]
+    assert noise.fold(Stream.DIGIT_SCENES_TRAIN).bits(1).tolist() == [[8757593133405128485], [5517517193848225870]]
 
 
 def test_uniform_is_the_upper_24_bits() -> None:
@@ -133,7 +134,7 @@ def test_neighbors_are_independent(other: str) -> None:
         "next column": noise.uniform(201)[:, 1:],
         "next step": Noise.for_batch(seed=1, step=3, batch_size=200).uniform(200),
         "next seed": Noise.for_batch(seed=2, step=2, batch_size=200).uniform(200),
-        "fold": noise.fold(1).uniform(200),
+        "fold": noise.fold(Stream.CUSTOM).uniform(200),
     }[other]
     cell = (noise.uniform(200) * 10).long() * 10 + (neighbor * 10).long()
     assert stats.chisquare(torch.bincount(cell.flatten(), minlength=100).numpy()).pvalue > 1e-3
@@ -149,7 +150,8 @@ def test_rows_do_not_depend_on_the_batch_they_stand_in(size: int, cut: int, firs
         Noise.for_batch(seed=4, step=9, batch_size=size - cut, first=first + cut),
     ]
     assert torch.equal(torch.cat([part.bits(columns) for part in parts]), whole.bits(columns))
-    assert torch.equal(torch.cat([part.fold(2).bits(columns) for part in parts]), whole.fold(2).bits(columns))
+    folded = [part.fold(Stream.CUSTOM).bits(columns) for part in parts]
+    assert torch.equal(torch.cat(folded), whole.fold(Stream.CUSTOM).bits(columns))
 
 
 def test_columns_do_not_depend_on_how_many_are_drawn() -> None:
@@ -170,10 +172,19 @@ def test_drawing_has_no_state() -> None:
 
 def test_fold_gives_one_stream_for_each_purpose() -> None:
     noise = Noise.for_batch(seed=1, step=1, batch_size=2)
-    streams = [noise, *(noise.fold(stream) for stream in range(20)), noise.fold(1).fold(2), noise.fold(2).fold(1)]
+    one, other = Stream.HINT_REVEALED, Stream.TRUE_LOSS_PROBES
+    streams = [noise, *(noise.fold(stream) for stream in Stream)]
+    streams += [noise.fold(one).fold(other), noise.fold(other).fold(one)]
+    streams += [noise.fold(one, number) for number in range(20)]
     assert len({tuple(stream.bits(4).flatten().tolist()) for stream in streams}) == len(streams)
-    assert torch.equal(noise.fold(3).bits(4), noise.fold(3).bits(4))
-    assert torch.equal(noise.fold(3).rows_N, noise.rows_N)
+    assert torch.equal(noise.fold(one).bits(4), noise.fold(one).bits(4))
+    assert torch.equal(noise.fold(one).rows_N, noise.rows_N)
+
+
+def test_fold_refuses_a_bare_number() -> None:
+    noise = Noise.for_batch(seed=1, step=1, batch_size=2)
+    with pytest.raises(ValueError, match=r"takes a member of Stream, got 3; your own parts use Stream\.CUSTOM"):
+        noise.fold(3)  # type: ignore[arg-type]
 
 
 def test_int32_rows_give_the_same_noise() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from curriculum.mask import count_masked
 from curriculum.noise import Noise
 from curriculum.samplers import HardestFirst, Random, Sampler, count_hard, hardest
+from curriculum.streams import Stream
 from curriculum.testing import SamplerConformance
 
 NAN, INF = math.nan, math.inf
@@ -58,10 +59,10 @@ def large_draws(draw: st.DrawFn) -> Draw:
     assume(1 <= int(num_patches * (1 - ratio)) < num_patches)
     noise = Noise.for_batch(seed=draw(st.integers(0, 2**32)), step=draw(st.integers(0, 10**6)), batch_size=3)
     levels = draw(st.sampled_from([1, 2, 5, 50, 2**20]))
-    scores_NL = (noise.fold(1).uniform(num_patches) - 0.5).mul(levels).round()
-    for stream, value in ((2, NAN), (3, INF), (4, -INF)):
+    scores_NL = (noise.fold(Stream.CUSTOM).uniform(num_patches) - 0.5).mul(levels).round()
+    for number, value in ((2, NAN), (3, INF), (4, -INF)):
         share = draw(st.sampled_from([0.0, 0.0, 0.3, 0.9, 1.0]))
-        scores_NL = scores_NL.masked_fill(noise.fold(stream).uniform(num_patches) < share, value)
+        scores_NL = scores_NL.masked_fill(noise.fold(Stream.CUSTOM, number).uniform(num_patches) < share, value)
     return Draw(scores_NL, draw(st.floats(0, 1)), count_masked(num_patches, ratio), noise)
 
 
@@ -144,7 +145,7 @@ def test_zeros_of_both_signs_are_a_tie() -> None:
 
 def test_at_alpha_one_every_masked_patch_is_a_hardest_one() -> None:
     noise = Noise.for_batch(seed=0, step=0, batch_size=5)
-    scores_NL = noise.fold(1).uniform(16)
+    scores_NL = noise.fold(Stream.CUSTOM).uniform(16)
     mask_NL = Draw(scores_NL, 1.0, 12, noise).mask(HardestFirst())
     assert torch.equal(mask_NL, scores_NL >= scores_NL.sort(dim=1).values[:, 4:5])
 

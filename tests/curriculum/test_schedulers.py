@@ -1,3 +1,5 @@
+"""Schedules in time: ramps, points and cycles."""
+
 from __future__ import annotations
 
 import itertools
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from curriculum.samplers import count_hard
 from curriculum.schedulers import SHAPES, Constant, Cyclic, Piecewise, Ramp, Scheduler, SelfPaced
-from curriculum.testing import SchedulerConformance, typical_feedback
+from curriculum.testing import SchedulerConformance
 
 
 class TestConstant(SchedulerConformance):
@@ -60,20 +62,6 @@ class TestSawtooth(SchedulerConformance):
 
     def build(self) -> Scheduler:
         return Cyclic(low=0.1, high=0.7, cycles=3, rise=1.0, shape="logarithmic")
-
-
-class TestSelfPaced(SchedulerConformance):
-    low, high = 0.0, 0.5
-
-    def build(self) -> Scheduler:
-        return SelfPaced()
-
-
-class TestSelfPacedOnARisingMetric(SchedulerConformance):
-    low, high = 0.2, 0.9
-
-    def build(self) -> Scheduler:
-        return SelfPaced(start=0.9, end=0.2, metric="prediction_accuracy", goal=1.5, smoothing=0.0)
 
 
 def num_hard(epoch: int, epochs: int) -> int:
@@ -225,64 +213,6 @@ def test_every_cycle_is_alike(cycles: int, rise: float, shape: str, place: float
     assert 0 <= min(values) <= max(values) <= 0.5
 
 
-def achieve(scheduler: SelfPaced, *losses: float) -> float:
-    for loss in losses:
-        scheduler.observe({"reconstruction_loss": loss})
-    return scheduler(0.0)
-
-
-def test_self_paced_follows_the_metric() -> None:
-    scheduler = SelfPaced(start=0.1, end=0.5, goal=0.5, smoothing=0.0)
-    assert scheduler(0.0) == scheduler(1.0) == 0.1
-    assert achieve(scheduler, 2.0) == 0.1
-    assert achieve(scheduler, 1.5) == pytest.approx(0.3)
-    assert achieve(scheduler, 1.0) == pytest.approx(0.5)
-    assert achieve(scheduler, 0.1) == pytest.approx(0.5)
-    assert scheduler(0.0) == scheduler(1.0)
-
-
-def test_self_paced_never_returns() -> None:
-    scheduler = SelfPaced(goal=0.5, smoothing=0.0)
-    reached = achieve(scheduler, 2.0, 1.5)
-    assert achieve(scheduler, 2.5, 1.6) == reached
-    assert achieve(scheduler, 1.25) > reached
-
-
-def test_self_paced_smooths() -> None:
-    scheduler = SelfPaced(end=1.0, goal=0.5, smoothing=0.9)
-    # The average is 2, 1.9 and 1.81; the goal is 1.
-    assert achieve(scheduler, 2.0, 1.0) == pytest.approx(0.1)
-    assert achieve(scheduler, 1.0) == pytest.approx(0.19)
-
-
-def test_self_paced_on_a_metric_that_rises() -> None:
-    scheduler = SelfPaced(end=1.0, metric="prediction_accuracy", goal=1.5, smoothing=0.0)
-    for accuracy, expected in ((0.6, 0.0), (0.5, 0.0), (0.75, 0.5), (0.9, 1.0)):
-        scheduler.observe({"prediction_accuracy": accuracy})
-        assert scheduler(0.5) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_self_paced_passes_over_what_is_not_finite(bad: float) -> None:
-    scheduler = SelfPaced(end=1.0, goal=0.5, smoothing=0.0)
-    assert achieve(scheduler, bad, 2.0, bad, 1.5, bad) == pytest.approx(0.5)
-
-
-def test_self_paced_names_the_metrics_there_are() -> None:
-    message = r"SelfPaced.metric = 'accuracy' is not measured; choose one of \['loss', 'prediction_accuracy', .*\]"
-    with pytest.raises(ValueError, match=message):
-        SelfPaced(metric="accuracy").observe(typical_feedback()[0])
-
-
-def test_self_paced_state_is_restored() -> None:
-    scheduler = SelfPaced()
-    achieve(scheduler, 2.0, 1.5, 1.0)
-    restored = SelfPaced()
-    restored.load_state_dict(scheduler.state_dict())
-    assert 0 < restored(0.0) == scheduler(0.0)
-    assert achieve(restored, 1.0) == achieve(scheduler, 1.0)
-
-
 def test_a_scheduler_without_state_refuses_one() -> None:
     with pytest.raises(ValueError, match=r"Ramp keeps no state, got \['achieved'\]"):
         Ramp().load_state_dict({"achieved": 1.0})
@@ -292,7 +222,7 @@ def test_a_scheduler_without_state_refuses_one() -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        (Ramp, {"shape": "cubic"}, r"Ramp.shape = 'cubic' is unknown; choose one of linear, cosine"),
+        (Ramp, {"shape": "cubic"}, r"Ramp.shape = 'cubic' is unknown; choose 'linear', 'cosine'"),
         (Ramp, {"begin": 0.5, "until": 0.5}, r"Ramp.begin = 0.5 and Ramp.until = 0.5"),
         (Ramp, {"begin": -0.1}, r"Ramp.begin = -0.1"),
         (Ramp, {"until": 1.1}, r"Ramp.until = 1.1"),

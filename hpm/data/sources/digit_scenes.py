@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from curriculum.noise import hash_words
+from curriculum.streams import Stream
 from hpm.data.crops import resample
 from hpm.data.sources.base import ImageSource, Split, TensorSplit
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
@@ -27,7 +28,6 @@ MEMORY_LIMIT = 1 << 30
 
 _PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
 _MIN_SHARE = 0.1  # of a patch's pixels that must be strokes
-_TRAIN_STREAM, _TEST_STREAM = 1, 2
 _TEST_EVERY = 4  # one of so many digits of each class goes to the test split
 _TRAIN_SPAN, _TEST_SPAN = (1 / 3, 1.0), (0.0, 1 / 3)  # of the photographs' width
 
@@ -189,25 +189,25 @@ class DigitScenes(ImageSource):
 
     @cached_property
     def _train(self) -> SceneSplit:
-        return self._split(_TRAIN_STREAM, self.train_size)
+        return self._split(Stream.DIGIT_SCENES_TRAIN, self.train_size)
 
     @cached_property
     def _test(self) -> SceneSplit:
-        return self._split(_TEST_STREAM, self.test_size)
+        return self._split(Stream.DIGIT_SCENES_TEST, self.test_size)
 
-    def _split(self, stream: int, size: int) -> SceneSplit:
+    def _split(self, stream: Stream, size: int) -> SceneSplit:
         from sklearn.datasets import load_digits, load_sample_images
 
         digits = load_digits()
         classes_K = torch.from_numpy(digits.target).long()
         digits_KGG = torch.from_numpy(digits.images).double() / 16.0
-        chosen_K = in_test(classes_K) if stream == _TEST_STREAM else ~in_test(classes_K)
+        chosen_K = in_test(classes_K) if stream == Stream.DIGIT_SCENES_TEST else ~in_test(classes_K)
         renderer = SceneRenderer(
             digits_KGG=digits_KGG[chosen_K],
             photographs=Photographs(
                 load_sample_images().images,
                 size=self.img_size,
-                span=_TEST_SPAN if stream == _TEST_STREAM else _TRAIN_SPAN,
+                span=_TEST_SPAN if stream == Stream.DIGIT_SCENES_TEST else _TRAIN_SPAN,
             ),
             clutter=self.clutter,
             scales=self.scales,

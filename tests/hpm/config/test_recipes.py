@@ -137,7 +137,7 @@ def test_every_binding_is_used_and_published(method: str, tmp_path: Path) -> Non
     assert trainer.lr == pytest.approx(1.5e-4 * 8 / 256)
     assert (trainer.weight_decay, trainer.betas, trainer.warmup_epochs) == (0.05, (0.9, 0.95), 40)
     curriculum, learner = trainer.method.curriculum, trainer.method
-    assert curriculum.mask_ratio == 0.75
+    assert curriculum.mask_ratios() == [0.75]
     assert type(learner.target).__name__ == ("NormalizedPixels" if method == "mae" else "Pixels")
     if method == "hpm":
         assert (curriculum.alpha(1 / 200), curriculum.alpha(1.0)) == (0.0025, 0.5)

@@ -47,7 +47,7 @@ def make_images(folder: Path, count: int) -> None:
 def test_a_run_and_its_checkpoints_say_what_they_are(hpm: Hpm, tiny: Path) -> None:
     assert hpm("pretrain", tiny, *SHORT, "-b", "Curriculum.polarity = 'easiest'", "--output", "run") == 0
     manifest = Manifest.read(Path("run/run.json"))
-    assert (manifest.name, manifest.target, manifest.alpha_share_of) == ("run", "pixels", "easy")
+    assert (manifest.name, manifest.target, manifest.alpha_share) == ("run", "pixels", "easy")
     assert (manifest.precision, manifest.init_from, manifest.data.images) == ("fp32", None, 160)
     (newest, *_) = list_checkpoints(Path("run/checkpoints"))
     assert Checkpoint(newest).manifest == manifest

@@ -1,0 +1,132 @@
+"""BEiT's and I-JEPA's blocks, against a direct reading of their rules."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from draws import GRID, NAN, Conformance, masks, noise_of
+from scipy import stats
+
+from curriculum.samplers import (
+    Blockwise,
+    MultiBlock,
+    Sampler,
+)
+from curriculum.samplers.blocks import place, rectangles, window_sums
+
+
+class TestBlockwise(Conformance):
+    def build(self) -> Sampler:
+        return Blockwise(min_patches=4, attempts=12)
+
+
+class TestMultiBlock(Conformance):
+    def build(self) -> Sampler:
+        return MultiBlock()
+
+
+def test_window_sums_are_sums_over_windows() -> None:
+    values = noise_of(3).uniform(5 * 7).view(3, 5, 7)
+    height, width = torch.tensor([2, 5, 1]), torch.tensor([3, 1, 7])
+    sums = window_sums(values, height, width)
+    for n in range(3):
+        for row in range(5):
+            for column in range(7):
+                bottom, right = row + int(height[n]), column + int(width[n])
+                fits = bottom <= 5 and right <= 7
+                expected = float(values[n, row:bottom, column:right].sum()) if fits else -math.inf
+                assert float(sums[n, row, column]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_window_that_follows_lies_over_the_hardest() -> None:
+    scores = torch.zeros(2, 6, 6)
+    scores[0, 2:4, 3:5], scores[1, 0, 0] = 1.0, 1.0
+    size = torch.full((2,), 2)
+    top, left = place(scores, (6, 6), size, size, torch.full((2, 3), 0.4), 1.0)
+    assert (top.tolist(), left.tolist()) == ([2, 0], [3, 0])
+    assert rectangles((6, 6), top, left, size, size)[0, 2:4, 3:5].all()
+    top, left = place(scores, (6, 6), size, size, torch.full((2, 3), 0.4), 0.4)  # 0.4 is not less than alpha
+    assert (top.tolist(), left.tolist()) == ([2, 2], [2, 2])
+
+
+def beit(grid: tuple[int, int], target: int, least: int, generator: random.Random) -> set[int]:
+    """BEiT's rule, one image and one block after the other."""
+    masked: set[int] = set()
+    while len(masked) < target:
+        for _ in range(10):
+            area = generator.uniform(least, target - len(masked))
+            aspect = math.exp(generator.uniform(math.log(0.3), math.log(1 / 0.3)))
+            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if not (0 < height < grid[0] and 0 < width < grid[1]):
+                continue
+            top, left = generator.randint(0, grid[0] - height), generator.randint(0, grid[1] - width)
+            block = {row * grid[1] + column for row in range(top, top + height) for column in range(left, left + width)}
+            if 0 < len(block - masked) <= target - len(masked):
+                masked |= block
+                break
+        else:
+            break
+    return masked
+
+
+def test_blocks_follow_beits_rule() -> None:
+    """How many patches the rule masks by itself, and how large the borders of its masks are."""
+    generator = random.Random(3)
+    read = [beit(GRID, 75, 16, generator) for _ in range(1500)]
+    blocks = Blockwise(attempts=100).blocks(None, alpha=0.0, num_masked=75, grid=GRID, noise=noise_of(1500))
+    ours = [set(mask.flatten().nonzero().flatten().tolist()) for mask in blocks]
+    for measure in (len, lambda mask: sum((patch + 1) % 14 != 0 and patch + 1 in mask for patch in mask)):
+        assert stats.ks_2samp([measure(mask) for mask in ours], [measure(mask) for mask in read]).pvalue > 1e-3
+    count_L = [sum(patch in mask for mask in ours) for patch in range(196)]
+    expected_L = [sum(patch in mask for mask in read) for patch in range(196)]
+    assert stats.chi2_contingency([count_L, expected_L]).pvalue > 1e-3
+
+
+def test_sixty_attempts_are_enough_for_almost_every_image() -> None:
+    few, many = (
+        Blockwise(attempts=attempts).blocks(None, alpha=0.0, num_masked=147, grid=GRID, noise=noise_of(500))
+        for attempts in (60, 150)
+    )
+    done = [mask.sum(dim=(1, 2)).float().mean() / 147 for mask in (few, many)]
+    assert done[1] - done[0] < 0.01
+
+
+def test_blocks_seek_the_hardest() -> None:
+    scores = torch.zeros(1, 14, 14)
+    scores[0, 3:9, 3:9] = 1.0
+    scores_NL = scores.flatten(1).expand(200, 196)
+    follow, ignore = (
+        masks(Blockwise(), scores_NL, alpha=alpha, num_masked=75, grid=GRID, count=200)[:, scores_NL[0] > 0]
+        for alpha in (1.0, 0.0)
+    )
+    assert float(follow.float().mean()) > 0.9
+    assert float(ignore.float().mean()) < 0.7  # the middle of an image is masked more often anyway
+
+
+def test_i_jepa_predicts_four_blocks_from_a_context() -> None:
+    sampler = MultiBlock()
+    target, context = sampler.blocks(None, alpha=0.0, grid=GRID, noise=noise_of(300))
+    assert int(target.sum(dim=(1, 2)).min()) >= 29  # one block of 15 % is 29.4 patches
+    assert int(target.sum(dim=(1, 2)).max()) <= 4 * 0.21 * 196
+    assert int(context.sum(dim=(1, 2)).min()) >= 0.8 * 196
+    mask_NL = masks(sampler, None, alpha=0.0, num_masked=147, grid=GRID, count=300).view(-1, 14, 14)
+    again, around = sampler.blocks(None, alpha=0.0, grid=GRID, noise=noise_of(300))
+    for n in range(300):
+        assert mask_NL[n][again[n]].all() or not mask_NL[n][~again[n]].any()
+        if int((again[n] | ~around[n]).sum()) <= 147:
+            assert mask_NL[n][~around[n]].all()
+
+
+@pytest.mark.parametrize("sampler", [Blockwise(min_patches=4, attempts=20), MultiBlock()])
+def test_blocks_of_an_unscored_image_prefer_no_corner(sampler: Sampler) -> None:
+    unscored, random_ = (
+        masks(sampler, scores, alpha=alpha, num_masked=98, grid=GRID, count=600).view(-1, 14, 14).float().mean(dim=0)
+        for scores, alpha in ((torch.full((600, 196), NAN), 1.0), (None, 0.0))
+    )
+    corners = [unscored[:4, :4], unscored[:4, 10:], unscored[10:, :4], unscored[10:, 10:]]
+    means = [float(corner.mean()) for corner in corners]
+    assert max(means) - min(means) < 0.15
+    assert float(random_.mean()) == pytest.approx(0.5)

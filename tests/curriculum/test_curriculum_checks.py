@@ -1,0 +1,121 @@
+"""Curricula that are refused, before training wherever possible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from curricula import build, noise_for
+from estimators import score
+
+from curriculum import (
+    ADIOS,
+    CLMAE,
+    AdaMAE,
+    Attention,
+    Cached,
+    Constant,
+    Curriculum,
+    Cyclic,
+    DifficultyEstimator,
+    EdgeDensity,
+    HardestFirst,
+    Parts,
+    Piecewise,
+    PredictedLoss,
+    Quotas,
+    Ramp,
+    Random,
+    Sampler,
+    Scheduler,
+    SelfPaced,
+    Uniform,
+    UniformRatio,
+    Weighted,
+)
+from curriculum.testing import TinyTeacher, tiny_batch
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (Ramp(end=1.5), r"Ramp gives alpha = 1\.\d+ at progress 0\.\d+; it must stay in \[0, 1\]"),
+        (Ramp(start=-0.1), r"Ramp gives alpha = -0\.1 at progress 0\.0"),
+        (Constant(value=float("nan")), r"Constant gives alpha = nan"),
+        (Cyclic(high=2.0), r"Cyclic gives alpha = "),
+        (Piecewise(points=[(0.0, 0.0), (1.0, 1.01)]), r"Piecewise gives alpha = 1\.01 at progress 1\.0"),
+    ],
+)
+def test_a_schedule_that_leaves_its_bounds_is_refused_at_once(scheduler: Scheduler, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(scheduler)
+
+
+def test_bounds_that_feedback_breaks_are_found_when_drawing() -> None:
+    curriculum = build(SelfPaced(end=1.5, smoothing=0.0))
+    for loss in (2.0, 1.0):
+        curriculum.observe({"reconstruction_loss": loss})
+    with pytest.raises(ValueError, match=r"SelfPaced gives alpha = 1\.5 at progress 0\.5"):
+        curriculum.draw(tiny_batch(), TinyTeacher(), 0.5, noise_for(tiny_batch()))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("scheduler", Ramp, r"Curriculum.scheduler must be a Scheduler, got the class Ramp; call it"),
+        ("scheduler", HardestFirst(), r"Curriculum.scheduler must be a Scheduler, got HardestFirst"),
+        ("scheduler", 0.5, r"Curriculum.scheduler must be a Scheduler, got 0.5"),
+        ("difficulty", PredictedLoss, r"Curriculum.difficulty must be a DifficultyEstimator, got the class"),
+        ("difficulty", None, r"Curriculum.difficulty must be a DifficultyEstimator, got None"),
+        ("sampler", Random, r"Curriculum.sampler must be a Sampler, got the class Random; call it"),
+        ("sampler", Ramp(), r"Curriculum.sampler must be a Sampler, got Ramp"),
+        ("mask_ratio", 0.0, r"Curriculum.mask_ratio = 0.0 must lie strictly between 0 and 1"),
+        ("mask_ratio", 1.0, r"Curriculum.mask_ratio = 1.0"),
+        ("mask_ratio", 75, r"Curriculum.mask_ratio = 75"),
+        ("mask_ratio", "0.75", r"Curriculum.mask_ratio must be a float or int or Scheduler, got '0.75'"),
+        ("mask_ratio", UniformRatio, r"Curriculum.mask_ratio must be .*, got the class UniformRatio; call it"),
+    ],
+)
+def test_wrong_parts_are_named(part: str, value: Any, message: str) -> None:
+    parts: dict[str, Any] = {"scheduler": Ramp(), "difficulty": Uniform(), "sampler": Random(), part: value}
+    with pytest.raises(ValueError, match=message):
+        Curriculum(**parts)
+
+
+def test_check_passes_where_the_teacher_can() -> None:
+    build().check(TinyTeacher(), 196)
+    build(difficulty=Uniform()).check(None, 196)
+    build().check(TinyTeacher(lacks={"attention": "there is no class token"}), 196)
+
+
+def test_check_says_what_is_missing() -> None:
+    with pytest.raises(ValueError, match="difficulty = PredictedLoss needs the teacher's predicted_loss, but there is"):
+        build().check(None, 196)
+    teacher = TinyTeacher(lacks={"attention": "there is no class token"})
+    with pytest.raises(ValueError, match=r"Attention needs the teacher's attention, but there is no class token"):
+        build(difficulty=Attention()).check(teacher, 196)
+    with pytest.raises(ValueError, match=r"mask_ratio = 0.9 of 4 patches leaves 0 visible"):
+        build(mask_ratio=0.9).check(TinyTeacher(), 4)
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "sampler"),
+    [
+        (Parts(), Quotas()),
+        (EdgeDensity(), Weighted(weights="proportional")),
+        (ADIOS(), HardestFirst()),
+        (CLMAE(), HardestFirst()),
+    ],
+)
+def test_what_cannot_be_turned_round_is_refused(difficulty: DifficultyEstimator, sampler: Sampler) -> None:
+    with pytest.raises(ValueError, match=r"Curriculum\.polarity = 'easiest' turns the scores round, and"):
+        Curriculum(scheduler=Constant(value=1.0), difficulty=difficulty, sampler=sampler, polarity="easiest")
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Quotas\.parts = 3 must be at least Parts\.parts = 6"):
+        Curriculum(scheduler=Constant(), difficulty=Parts(), sampler=Quotas(parts=3)).check(TinyTeacher(), 16)
+    with pytest.raises(ValueError, match=r"score_every = 2, but Cached has to follow every step"):
+        Curriculum(scheduler=Constant(), difficulty=Cached(estimator=Uniform()), sampler=HardestFirst(), score_every=2)
+    with pytest.raises(ValueError, match="AdaMAE has no network yet"):
+        score(AdaMAE(), tiny_batch())

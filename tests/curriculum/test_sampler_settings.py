@@ -1,0 +1,38 @@
+"""Settings of samplers that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from curriculum.samplers import (
+    Blockwise,
+    Cells,
+    FilteredNoise,
+    Hint,
+    MultiBlock,
+    Quotas,
+    Weighted,
+)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Weighted(weights="inverse"),
+        lambda: Weighted(temperature=0),
+        lambda: Hint(hint=0.2, among=0.1),
+        lambda: Cells(size=0),
+        lambda: Blockwise(min_patches=0),
+        lambda: Blockwise(min_aspect=2),
+        lambda: Blockwise(attempts=0),
+        lambda: MultiBlock(targets=0),
+        lambda: MultiBlock(scale=(0.3, 0.2)),
+        lambda: FilteredNoise(color="pink"),
+        lambda: FilteredNoise(sigma=(2.0, 1.0)),
+        lambda: FilteredNoise(bank=-1),
+        lambda: Quotas(parts=0),
+    ],
+)
+def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=r"\w+\.\w+ = "):
+        build()
