@@ -86,7 +86,7 @@ class TrainingLoop:
             tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt | Interrupted) else "FAILED")
             raise
         tracker.finish("FINISHED")
-        return summary if tracker.problem is None else {**summary, "tracking": tracker.problem}
+        return summary if tracker.problem is None else {**summary, "tracking_problem": tracker.problem}
 
     def _train(self) -> None:
         clock = self.clock

@@ -69,7 +69,8 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     )
     console.print(f"picture:  {summary['picture']}", highlight=False, soft_wrap=True)
     console.print(f"metrics:  {folder.metrics.path} and {folder.summary}", highlight=False, soft_wrap=True)
-    console.print(f"MLflow:   {_mlflow_hint(summary['tracking'])}", highlight=False, soft_wrap=True)
+    hint = summary.get("tracking_problem") or _mlflow_hint(summary["tracking"])
+    console.print(f"MLflow:   {hint}", highlight=False, soft_wrap=True)
     again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
     console.print(f"next:     {again}   [dim]# the same with MAE's random masks", highlight=False, soft_wrap=True)
 
@@ -84,10 +85,9 @@ def _command(name: str) -> str:
 
 
 def _mlflow_hint(tracking: str) -> str:
+    """How a person looks at the run in MLflow."""
     if tracking == "off":
         return "off"
-    if tracking.startswith("MLflow"):
-        return tracking
     if tracking.startswith(("http://", "https://")):
         return f"open {tracking}"
     return f"{_command('mlflow')} ui --backend-store-uri {shlex.quote(tracking)}   then open http://127.0.0.1:5000"
