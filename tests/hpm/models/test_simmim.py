@@ -24,10 +24,11 @@ from hpm.inference.loading import load
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.base import MaskedModel
-from hpm.models.encoder import Encoder, ViT
+from hpm.models.encoder import Encoder
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.simmim import SimMIM
 from hpm.models.swin import Swin
+from hpm.models.vit import ViT
 from hpm.planning import plan
 from hpm.targets import Pixels
 

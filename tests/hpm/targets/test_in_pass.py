@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hpm.models.encoder import ViT
+from hpm.models.vit import ViT
 from hpm.targets import NormalizedPixels, Pixels
 
 
