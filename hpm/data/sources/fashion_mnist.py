@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curriculum.validation import require_in
 from hpm.data.sources.base import ImageSource, TensorSplit
 from hpm.errors import UserError
 
@@ -43,8 +44,7 @@ class FashionMNIST(ImageSource):
     """
 
     def __init__(self, *, root: str | Path = "data", train_size: int | None = None) -> None:
-        if train_size is not None and not 1 <= train_size <= _TRAIN_SIZE:
-            raise ValueError(f"FashionMNIST.train_size = {train_size} must be 1 to {_TRAIN_SIZE}, or None for all")
+        require_in("FashionMNIST", f"[1, {_TRAIN_SIZE}]", train_size=train_size)
         super().__init__(img_size=28, in_chans=1, mean=(0.2860,), std=(0.3530,), class_names=_CLASS_NAMES)
         self.root = Path(root)
         self.train_size = _TRAIN_SIZE if train_size is None else train_size

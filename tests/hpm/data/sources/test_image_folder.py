@@ -114,26 +114,26 @@ def test_evaluation_sees_the_central_square(tmp_path):
 
 
 def test_missing_and_empty_folders_are_named(tmp_path, root):
-    with pytest.raises(UserError, match="nowhere is not a folder"):
-        ImageFolder(root=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"ImageFolder\.root = .*nowhere is not a folder"):
+        ImageFolder(root=tmp_path / "nowhere").train()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no images"):
-        ImageFolder(root=tmp_path / "empty")
+        ImageFolder(root=tmp_path / "empty").train()
     (root / "train" / "bee").mkdir()
     with pytest.raises(UserError, match="bee holds no images"):
-        ImageFolder(root=root)
+        ImageFolder(root=root).train()
 
 
 def test_different_classes_are_named(root):
     save(root / "train" / "bee" / "0.png", width=20, height=20)
     with pytest.raises(UserError, match="must hold the same classes; only one has bee"):
-        ImageFolder(root=root)
+        ImageFolder(root=root).train()
 
 
 def test_images_beside_class_folders_are_refused(root):
     save(root / "train" / "stray.png", width=20, height=20)
     with pytest.raises(UserError, match=r"images beside class folders, e\.g\. stray\.png"):
-        ImageFolder(root=root)
+        ImageFolder(root=root).train()
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
