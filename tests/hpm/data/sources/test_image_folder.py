@@ -145,6 +145,29 @@ def test_an_unreadable_image_is_named(root, content):
         source.load(source.train(), torch.tensor([0, 1]))
 
 
+def test_nothing_is_read_before_images_are_asked_for(tmp_path):
+    """A trained model is used where its images are not."""
+    nowhere = tmp_path / "nowhere"
+    source = ImageFolder(root=nowhere, img_size=16)
+    assert source.known_train_size is None
+    assert source.normalize(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+    for ask in (source.train, source.test, lambda: source.class_names, lambda: source.num_classes):
+        with pytest.raises(UserError, match=rf"ImageFolder\.root = {nowhere} is not a folder"):
+            ask()
+    save(nowhere / "a.png", width=20, height=20)
+    assert len(source.train()) == 1
+    assert source.train() is source.train()
+    with pytest.raises(UserError, match=rf"ImageFolder\.root = {nowhere} has no val or test folder"):
+        source.test()
+
+
+def test_a_folder_need_not_be_bound_before_images_are_asked_for():
+    source = ImageFolder(img_size=16)
+    for ask in (source.train, source.test, lambda: source.num_classes):
+        with pytest.raises(UserError, match=r"ImageFolder\.root is not bound; bind it to the folder"):
+            ask()
+
+
 def test_bad_arguments_are_named(root):
     with pytest.raises(ValueError, match=r"ImageFolder\.img_size = 0"):
         ImageFolder(root=root, img_size=0)

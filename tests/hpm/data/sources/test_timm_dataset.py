@@ -258,6 +258,21 @@ def test_other_refusals(root, tmp_path):
         TimmDataset(root=tmp_path / "empty").train()
 
 
+def test_nothing_is_read_before_images_are_asked_for(tmp_path):
+    """A trained model is used where its images are not."""
+    for options in ({}, {"root": tmp_path / "nowhere"}, {"name": "torch/cifar10", "root": tmp_path}):
+        source = TimmDataset(**options, img_size=16)
+        assert source.known_train_size is None
+        assert source.normalize(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+        for ask in (source.train, source.test, lambda source=source: source.class_names):
+            with pytest.raises(UserError, match=r"TimmDataset"):
+                ask()
+    later = TimmDataset(root=tmp_path / "nowhere", test_split=None)
+    fill(tmp_path / "nowhere" / "train")
+    assert later.class_names == CLASSES
+    assert later.train() is later.train()
+
+
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("hpm.data.sources.timm_dataset.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package datasets: pip install datasets"):
