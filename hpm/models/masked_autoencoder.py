@@ -116,7 +116,8 @@ class MaskedAutoencoder(MaskedModel):
             self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
 
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
-        tokens, width = 1 + self.num_patches - thrown, self.mask_token.shape[-1]
+        tokens = 1 + self.num_patches - thrown
+        width = self.mask_token.shape[-1]
         decoders = [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
         return self.encoder.block_sizes(tokens - 1 - masked) + [
             (tokens, width) for decoder in decoders for _ in decoder.blocks

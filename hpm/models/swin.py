@@ -91,7 +91,7 @@ class Swin(Encoder):
         tokens_NHWD = self.patch_embed(images_NCHW)
         if mask is not None:
             if mask_token is None or not in_place:
-                raise ValueError("a Swin leaves no patch out: give it a mask token that stands in its place")
+                raise ValueError("a Swin leaves no patch out: pass a mask token that stands in its place")
             side = tokens_NHWD.shape[1] // self.grid[0]
             hidden = self.hidden(mask).view(-1, *self.grid).repeat_interleave(side, 1).repeat_interleave(side, 2)
             token = mask_token.to(tokens_NHWD.dtype).view(1, 1, 1, -1)

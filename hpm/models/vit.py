@@ -94,14 +94,16 @@ class ViT(Encoder):
         self, images_NCHW: Tensor, mask: Mask | None, mask_token: Tensor | None = None, *, in_place: bool = False
     ) -> Tensor:
         """[N, 1 + V, D], or [N, 1 + L, D] where nothing is left out."""
-        patches, proj = patchify(images_NCHW, self.patch_size), self.patch_embed.proj
+        patches = patchify(images_NCHW, self.patch_size)
+        proj = self.patch_embed.proj
         cls_token: Tensor = self.cls_token
-        absolute = self.shared_rel_pos is None
-        positions, hidden = self.pos_embed[0, 1:] if absolute else None, None
+        positions = self.pos_embed[0, 1:] if self.shared_rel_pos is None else None
+        hidden = None
         if mask is not None and not in_place:
             # Only what is seen is embedded: a convolution would embed what is then thrown away.
-            patches, hidden = mask.gather_visible(patches), mask.blanked
-            positions = positions[mask.visible] if positions is not None else None
+            patches = mask.gather_visible(patches)
+            hidden = mask.blanked
+            positions = None if positions is None else positions[mask.visible]
         elif mask is not None:
             hidden = self.hidden(mask)
         tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
@@ -110,7 +112,8 @@ class ViT(Encoder):
                 raise ValueError("the mask blanks visible patches; set MaskedAutoencoder.blank_token = True")
             tokens = torch.where(hidden.unsqueeze(2), mask_token.to(tokens.dtype), tokens)
         if positions is not None:
-            tokens, cls_token = tokens + positions, cls_token + self.pos_embed[:, :1]
+            tokens = tokens + positions
+            cls_token = cls_token + self.pos_embed[:, :1]
         return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
 
     def _bias(self) -> Tensor | None:

@@ -93,17 +93,20 @@ class FrozenNetwork:
         """
         if self._loaded:
             return
-        binding, file = f"TimmFeatures.model = {self.model!r}", self.checkpoint
+        binding = f"TimmFeatures.model = {self.model!r}"
+        file = self.checkpoint
         if file is not None and not Path(file).is_file():
-            raise UserError(f"TimmFeatures.checkpoint = {file!r} is not a file; give one of the weights of {binding}")
+            raise UserError(
+                f"TimmFeatures.checkpoint = {file!r} is not a file. Bind it to a file of the weights of {binding}"
+            )
         try:
             with _missing_weights(type(self.network)) as missing:
                 network = self._build_seeded()
         except Exception as error:
             if file is None:
                 raise UserError(
-                    f"{binding} cannot be loaded: {reason_of(error)}; check the name and the connection, or give a "
-                    "file of the weights by TimmFeatures.checkpoint"
+                    f"{binding} cannot be loaded: {reason_of(error)}; check the name and the connection, or bind "
+                    "TimmFeatures.checkpoint to a file of the weights"
                 ) from error
             raise UserError(f"TimmFeatures.checkpoint = {file!r} does not fit {binding}: {reason_of(error)}") from error
         if missing:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision.datasets
 from torch import Tensor
 
 from curriculum.validation import require_in
@@ -97,10 +98,8 @@ def download(root: Path) -> Path:
     Raises:
         UserError: if they cannot be had.
     """
-    from torchvision.datasets import FashionMNIST as Download
-
     try:
-        return Path(Download(str(root), download=True).raw_folder)
+        return Path(torchvision.datasets.FashionMNIST(str(root), download=True).raw_folder)
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().rpartition("\n")[2]
         raise UserError(

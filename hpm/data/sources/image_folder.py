@@ -166,13 +166,14 @@ def scan(folder: Path) -> tuple[FolderSplit, list[str]]:
         return FolderSplit(images, None), []
     if images:
         raise UserError(f"{folder} holds images beside class folders, e.g. {images[0].name}: move one or the other")
-    paths, labels = [], []
+    paths: list[Path] = []
+    labels: list[int] = []
     for label, folder_of_class in enumerate(classes):
-        found = sorted(path for path in folder_of_class.rglob("*") if _is_image(path))
-        if not found:
+        of_class = sorted(path for path in folder_of_class.rglob("*") if _is_image(path))
+        if not of_class:
             raise UserError(f"{folder_of_class} holds no images")
-        paths += found
-        labels += [label] * len(found)
+        paths += of_class
+        labels += [label] * len(of_class)
     return FolderSplit(paths, torch.tensor(labels)), [path.name for path in classes]
 
 

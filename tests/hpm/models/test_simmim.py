@@ -187,6 +187,9 @@ def test_checkpointing_changes_nothing(name: str) -> None:
         (lambda: Swin(embed_dim=10), "the width of stage 0, 10 .* must be a multiple of its 4 heads"),
         (lambda: Swin(depths=(2, 0, 2, 2)), r"Swin\.depths\[1\] = 0 must be at least 1"),
         (lambda: ViT(img_size=20), r"ViT\.patch_size = 16 does not divide ViT\.img_size = 20"),
+        (lambda: ViT(mlp_ratio=0.0), r"ViT\.mlp_ratio = 0\.0 must be positive"),
+        (lambda: ViT(depth=0), r"ViT\.depth = 0 must be at least 1"),
+        (lambda: Swin(window_size=0), r"Swin\.window_size = 0 must be at least 1"),
         (lambda: ViT(embed_dim=20), r"ViT\.embed_dim = 20 must be a multiple of 4 and of its 12 heads"),
     ],
 )
@@ -204,6 +207,10 @@ def test_a_curriculum_that_needs_a_class_token() -> None:
     method(build("vit"), Attention())
     with pytest.raises(ValueError, match="Swin has no class token whose attention could be looked at"):
         method(build("swin"), Attention())
+    with pytest.raises(ValueError, match="Swin has no class token whose attention could be looked at"):
+        build("swin").attention(some())
+    assert build("vit").unsupported_reason("attention") is None
+    assert "Swin has no class token" in str(build("swin").unsupported_reason("attention"))
 
 
 def test_models_of_two_frameworks_have_one_interface() -> None:
