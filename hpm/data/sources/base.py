@@ -16,11 +16,10 @@ from torch import Tensor
 
 from curriculum.validation import require_at_least
 from hpm.data.crops import resample, whole_boxes
-from hpm.data.sources.fingerprint import fingerprint_of
+from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
 from hpm.errors import UserError
 
 _CPU = torch.device("cpu")
-_IMAGES_AT_ONCE = 4096  # of which a fingerprint takes a copy
 _VALUES_AT_ONCE = 1 << 18  # few enough for the processor's cache, which makes normalization five times faster
 
 # Boxes [N, 4] and flips [N] for some rows of a batch, given the sizes [N, 2] of their images.
@@ -171,8 +170,7 @@ class TensorSplit(Split):
 
     def content(self) -> Iterable[bytes]:
         """The images' size, and every pixel."""
-        yield repr(tuple(self.images_KCHW.shape)).encode()
-        yield from (images.cpu().numpy().tobytes() for images in self.images_KCHW.split(_IMAGES_AT_ONCE))
+        return tensor_content(self.images_KCHW)
 
 
 class ImageSource(ABC):
@@ -186,8 +184,7 @@ class ImageSource(ABC):
         in_chans: C, their channels.
         mean: of each channel, for pixel values scaled to [0, 1].
         std: of each channel, likewise.
-        class_names: names of the classes, in label order. Default none, for unlabeled images, and for a source that
-            finds them in its data: it has a `functools.cached_property` of this name.
+        class_names: names of the classes, in label order. Default none, or what the class says: see `class_names`.
     """
 
     def __init__(
@@ -209,7 +206,7 @@ class ImageSource(ABC):
         self.in_chans = in_chans
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
-        if class_names:  # else they are what the class says, which may have to read them
+        if class_names:
             self.class_names = tuple(class_names)
         self._moments_on: dict[torch.device, Tensor] = {}
 
@@ -232,7 +229,7 @@ class ImageSource(ABC):
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in label order; none for unlabeled images."""
+        """Names of the classes, in label order; none for unlabeled images. A source may read them here, when asked."""
         return ()
 
     @property

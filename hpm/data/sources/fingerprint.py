@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
 _DIGITS = 16
+_IMAGES_AT_ONCE = 4096  # that are copied
 
 
 def fingerprint_of(count: int, labels_K: Tensor | None, content: Iterable[bytes]) -> str:
@@ -28,6 +29,13 @@ def fingerprint_of(count: int, labels_K: Tensor | None, content: Iterable[bytes]
     for piece in content:
         digest.update(piece)
     return digest.hexdigest()[:_DIGITS]
+
+
+def tensor_content(images_KCHW: Tensor) -> Iterator[bytes]:
+    """The images' shape, and every value, by row, whatever their layout in memory."""
+    yield repr(tuple(images_KCHW.shape)).encode()
+    for images in images_KCHW.split(_IMAGES_AT_ONCE):
+        yield images.cpu().numpy().tobytes()
 
 
 def joined_names(paths: Sequence[str]) -> bytes:
