@@ -59,10 +59,10 @@ def configurables() -> dict[str, list[type]]:
     from hpm.methods.decay import HorizonDecay, RampDecay
     from hpm.methods.loss_prediction import AbsoluteLoss, ContrastiveLoss, ListwiseLoss, RelativeLoss
     from hpm.methods.method import Method
-    from hpm.models.encoder import ViT
     from hpm.models.masked_autoencoder import MaskedAutoencoder
     from hpm.models.simmim import SimMIM
     from hpm.models.swin import Swin
+    from hpm.models.vit import ViT
     from hpm.optim.optimization import Optimization
     from hpm.optim.schedule import Schedule
     from hpm.runtime.settings import Runtime

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curriculum.noise import Noise
+from curriculum.validation import require_in
 from hpm.runtime.precision import full_float32
 
 _TRIES = 10
@@ -35,8 +36,7 @@ class RandomResizedCrop:
             raise ValueError(f"RandomResizedCrop.scale = {scale} must be (smallest, largest) with 0 < both <= 1")
         if len(ratio) != 2 or not 0.0 < ratio[0] <= ratio[1] < math.inf:
             raise ValueError(f"RandomResizedCrop.ratio = {ratio} must be (smallest, largest), both positive")
-        if not 0.0 <= flip <= 1.0:
-            raise ValueError(f"RandomResizedCrop.flip = {flip} must be a probability, 0 to 1")
+        require_in("RandomResizedCrop", "[0, 1]", flip=flip)
         self.scale = (float(scale[0]), float(scale[1]))
         self.ratio = (float(ratio[0]), float(ratio[1]))
         self.flip = float(flip)

@@ -1,7 +1,7 @@
 """JPEGs that are read by loader processes and decoded in batches by the device: nvJPEG on a CUDA device.
 
-A loader process reads a file and its header, and draws the crop. It decodes by Pillow what is no plain JPEG, and a file
-that ends early, of which a decoder may make an image nevertheless.
+A loader process reads a file and its header, and draws the crop. It decodes by Pillow what is not a plain JPEG, and a
+file that ends early, of which a decoder may make an image nevertheless.
 
 Shape suffixes: N images of a micro-batch, B bytes, J JPEGs decoded together, M images decoded by Pillow, C channels,
 H W pixels of an image or of a crop, S output side.

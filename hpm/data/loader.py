@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
 from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_in
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.fetch import Fetched, Fetcher, as_fetched
 from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
@@ -23,9 +24,10 @@ from hpm.data.prefetch import move, prefetch
 from hpm.data.sources.base import ImageSource, Split
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.errors import TrainingError, UserError
+from hpm.optim.schedule import Schedule
 
 _CPU = torch.device("cpu")
-_NAMED = 3  # unreadable images that an error message lists
+_NAMED = 3  # unreadable images that an error message names
 
 
 class Loader:
@@ -51,7 +53,12 @@ class Loader:
             it is a CUDA device. Needs workers and encoded images. Default False.
 
     Attributes:
+        steps_per_epoch: complete batches of an epoch.
+        micro_batch_size: images of a micro-batch.
         unreadable: the unreadable images that this process has met so far, and why each cannot be read.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
     def __init__(
@@ -70,36 +77,17 @@ class Loader:
         max_unreadable: float = 0.01,
         gpu_decode: bool = False,
     ) -> None:
+        split = source.train()
+        schedule = Schedule(batch_size=batch_size, accumulate=accumulate)  # which knows what batches may be
+        self.steps_per_epoch = schedule.clock(len(split)).steps_per_epoch
+        self.micro_batch_size = schedule.micro_batch_size(world_size)
+        require_at_least("Loading", 0, num_workers=num_workers)
+        require_in("Loading", "[0, 1)", max_unreadable=max_unreadable)
+        require_in("Loader", f"[0, {world_size})", rank=rank)
         if patch_size < 1 or source.img_size % patch_size:
             raise ValueError(f"Loader.patch_size = {patch_size} must divide the image size, {source.img_size} pixels")
-        if num_workers < 0:
-            raise ValueError(f"Loading.num_workers = {num_workers} must be 0 or more")
-        if not 0.0 <= max_unreadable < 1.0:
-            raise ValueError(f"Loading.max_unreadable = {max_unreadable} must be a share, at least 0 and less than 1")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"Loader.rank = {rank} must be 0 or more and less than Loader.world_size = {world_size}")
-        split = source.train()
-        if gpu_decode and num_workers == 0:
-            raise ValueError(
-                "Loading.gpu_decode = True needs processes that read the files: set Loading.num_workers to 1 or more"
-            )
-        if gpu_decode and not isinstance(split, EncodedSplit):
-            raise ValueError(
-                f"Loading.gpu_decode = True decodes files, and the training images of {type(source).__name__} lie in "
-                "memory: set it to False"
-            )
-        if not 1 <= batch_size <= len(split):
-            raise ValueError(
-                f"Schedule.batch_size = {batch_size} must be 1 to {len(split)}, the images of the training split"
-            )
-        if accumulate < 1 or batch_size % (world_size * accumulate):
-            raise ValueError(
-                f"Schedule.batch_size = {batch_size} must be divisible by Schedule.accumulate = {accumulate} times the "
-                f"number of processes, {world_size}"
-            )
         self.source = source
         self.batch_size = batch_size
-        self.micro_batch_size = batch_size // (world_size * accumulate)
         self.patch_size = patch_size
         self.crop = crop
         self.seed = seed
@@ -113,14 +101,10 @@ class Loader:
         self._split = split if num_workers else split.to(device)
         self._unreadable_by_index: dict[int, str] = {}
         self._jpegs: JpegSplit | None = None
-        if gpu_decode and isinstance(split, EncodedSplit):
-            self._jpegs = JpegSplit(split)
-            self._decoder = Decoder(split.mode, source.img_size, device)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Complete batches of an epoch."""
-        return len(self._split) // self.batch_size
+        if gpu_decode:
+            encoded = _require_encoded(split, type(source).__name__, num_workers)
+            self._jpegs = JpegSplit(encoded)
+            self._decoder = Decoder(encoded.mode, source.img_size, device)
 
     def order(self, epoch: int) -> Tensor:
         """The samples of an epoch in the order in which they come, int64 [K]."""
@@ -141,22 +125,23 @@ class Loader:
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Batch, ...]]:
         self._require_readable()
-        fetched, bring = self._fetched(epoch, first_step), partial(self._bring, epoch)
+        fetched, bring = self._fetched(epoch, first_step), partial(self._to_device, epoch)
         ahead = self.num_workers > 0 and self.device.type == "cuda"
-        brought = prefetch(fetched, bring, self._stream) if ahead else map(bring, fetched)
-        batches = map(self._batch, brought)
+        batches = map(self._batch, prefetch(fetched, bring, self._stream) if ahead else map(bring, fetched))
         while micro_batches := tuple(islice(batches, self.accumulate)):
             yield micro_batches
 
     def _fetched(self, epoch: int, first_step: int) -> Iterator[Fetched | UserError]:
-        order = self.order(epoch)[first_step * self.batch_size : self.steps_per_epoch * self.batch_size]
+        """This process's micro-batches, on the CPU; where loading failed, why."""
+        order_K = self.order(epoch)[first_step * self.batch_size : self.steps_per_epoch * self.batch_size]
         shape = (-1, self.world_size, self.accumulate, self.micro_batch_size)
-        indices_XN = order.view(shape)[:, self.rank].flatten(0, 1)
+        indices_XN = order_K.view(shape)[:, self.rank].flatten(0, 1)
         if self.num_workers == 0:
             return map(self._fetcher(epoch, self._split, self._unreadable_by_index), indices_XN.to(self._split.device))
+        split = self._split if self._jpegs is None else self._jpegs
         return iter(
             DataLoader(
-                self._fetcher(epoch, self._split if self._jpegs is None else self._jpegs, self._unreadable_by_index),
+                self._fetcher(epoch, split, self._unreadable_by_index),
                 batch_sampler=indices_XN.tolist(),
                 collate_fn=as_fetched,
                 num_workers=self.num_workers,
@@ -176,8 +161,8 @@ class Loader:
             limit=self._limit,
         )
 
-    def _bring(self, epoch: int, fetched: Fetched | UserError) -> Fetched | UserError:
-        """To the device, decoded and normalized."""
+    def _to_device(self, epoch: int, fetched: Fetched | UserError) -> Fetched | UserError:
+        """A micro-batch on the device, decoded and normalized."""
         if isinstance(fetched, Fetched) and fetched.encoded is not None:
             fetched = self._decode(epoch, fetched, fetched.encoded)
         if isinstance(fetched, UserError):
@@ -189,23 +174,21 @@ class Loader:
         """Decode on the device; by Pillow what it refuses, and in the place of what Pillow refuses too, the next."""
         images_NCSS, rows = self._decoder(encoded, fetched.boxes_N4, fetched.flips_N)
         fetched = fetched._replace(images_NCSS=images_NCSS, encoded=None)
-        if not rows or not isinstance(self._split, EncodedSplit):
+        if not rows or self._jpegs is None:
             return fetched
         indices_M = fetched.indices_N[rows]
         # What is unreadable is known to other batches once this one's turn has come.
-        fetcher = self._fetcher(
-            epoch, JpegSplit(self._split, set(indices_M.tolist())), self._unreadable_by_index | fetched.newly_unreadable
-        )
-        again = fetcher(indices_M)
+        known_unreadable = self._unreadable_by_index | fetched.newly_unreadable
+        refused = JpegSplit(self._jpegs.split, set(indices_M.tolist()))
+        again = self._fetcher(epoch, refused, known_unreadable)(indices_M)
         if isinstance(again, Fetched) and again.encoded is not None:
-            again = self._decode(
-                epoch, again._replace(newly_unreadable=fetched.newly_unreadable | again.newly_unreadable), again.encoded
-            )
+            newly_unreadable = fetched.newly_unreadable | again.newly_unreadable
+            again = self._decode(epoch, again._replace(newly_unreadable=newly_unreadable), again.encoded)
         if isinstance(again, UserError):
             return again
-        for whole, part in zip(fetched[:4], again[:4], strict=True):
-            for row, one in zip(rows, part, strict=True):
-                whole[row] = one
+        for values, replacements in zip(fetched[:4], again[:4], strict=True):
+            for row, replacement in zip(rows, replacements, strict=True):
+                values[row] = replacement
         return fetched._replace(newly_unreadable=again.newly_unreadable)
 
     def _batch(self, fetched: Fetched | UserError) -> Batch:
@@ -227,15 +210,36 @@ class Loader:
         return int(self.max_unreadable * len(self._split))
 
     def _require_readable(self) -> None:
-        if len(self._unreadable_by_index) > self._limit:
-            names = [f"{name} ({reason})" for name, reason in islice(self.unreadable.items(), _NAMED)]
-            more = (
-                f" and {len(self._unreadable_by_index) - len(names)} more"
-                if len(self._unreadable_by_index) > len(names)
-                else ""
-            )
-            raise TrainingError(
-                f"{len(self._unreadable_by_index)} of {len(self._split)} training images cannot be read, where "
-                f"Loading.max_unreadable = {self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Mend or remove them, or "
-                "raise Loading.max_unreadable"
-            )
+        """End training where too many images cannot be read.
+
+        Raises:
+            TrainingError: naming some of them.
+        """
+        count = len(self._unreadable_by_index)
+        if count <= self._limit:
+            return
+        names = [f"{name} ({reason})" for name, reason in islice(self.unreadable.items(), _NAMED)]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        raise TrainingError(
+            f"{count} of {len(self._split)} training images cannot be read, where Loading.max_unreadable = "
+            f"{self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Fix or remove them, or raise "
+            "Loading.max_unreadable"
+        )
+
+
+def _require_encoded(split: Split, source: str, num_workers: int) -> EncodedSplit:
+    """The split, whose images a device may decode.
+
+    Raises:
+        ValueError: naming the setting, where no process would read files, or there are none.
+    """
+    if num_workers == 0:
+        raise ValueError(
+            "Loading.gpu_decode = True needs processes that read the files: set Loading.num_workers to 1 or more"
+        )
+    if not isinstance(split, EncodedSplit):
+        raise ValueError(
+            f"Loading.gpu_decode = True decodes files, and the training images of {source} lie in memory: set it to "
+            "False"
+        )
+    return split

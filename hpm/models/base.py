@@ -7,7 +7,6 @@ target.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
 from hpm.errors import UserError
-from hpm.models.encoder import Blocks, Encoder, LayerNorm, ViT
-from hpm.runtime.precision import full_precision
+from hpm.models.blocks import Blocks
+from hpm.models.encoder import Encoder
 
 
 class Output(NamedTuple):
@@ -168,22 +167,20 @@ class MaskedModel(nn.Module, ABC):
         return 0
 
     def unsupported_reason(self, capability: str) -> str | None:
-        """Why this model cannot be asked for a method of `curriculum.Teacher`, or None where it can."""
+        """Why this model cannot answer a question of `curriculum.Teacher`, or None where it can.
+
+        Args:
+            capability: the name of the method that asks, such as "attention".
+        """
         if capability == "predicted_loss" and self.loss_predictor is None:
             return (
                 f"the model has no loss predictor: {type(self).__name__}.loss_predictor_depth is None; set it to a "
                 "number of blocks, or choose a difficulty that needs none"
             )
-        if capability == "attention" and not hasattr(self.encoder, "attention"):
-            return (
-                f"{type(self.encoder).__name__} has no class token whose attention could be looked at; choose another "
-                "difficulty, or ViT as the encoder"
-            )
-        return None
+        return self.encoder.unsupported_reason(capability)
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the last block's attention from the class token to each patch; see `ViT.attention`."""
-        assert isinstance(self.encoder, ViT)
+        """[N, L]: the last block's attention from the class token to each patch; see `Encoder.attention`."""
         return self.encoder.attention(images_NCHW)
 
     def features(self, images_NCHW: Tensor) -> Tensor:
@@ -216,45 +213,3 @@ class MaskedModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Blocks):
                 module.residual_dtype = dtype
-
-
-class Decoder(nn.Module):
-    """Transformer blocks, a norm and one linear head.
-
-    Args:
-        width: of the tokens.
-        depth: blocks.
-        num_heads: their heads.
-        mlp_ratio: hidden width of their feed-forward layers, relative to the width.
-        outputs: of the head.
-        full_precision_head: compute norm and head in float32 or better whatever the autocast. A predicted loss is
-            there to be compared with others, and bf16 ties many of them.
-    """
-
-    def __init__(
-        self,
-        *,
-        width: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        outputs: int,
-        full_precision_head: bool = False,
-    ) -> None:
-        super().__init__()
-        self.full_precision_head = full_precision_head
-        self.blocks = Blocks(depth, width, num_heads, mlp_ratio)
-        self.norm = LayerNorm(width)
-        self.head = nn.Linear(width, outputs)
-
-    def forward(self, tokens: Tensor, first: int) -> Tensor:
-        """Predictions for the tokens from position `first` on; of the others nothing is computed that none asks."""
-        return self.predict(self.blocks(tokens, first=first), 0)
-
-    def predict(self, hidden: Tensor, first: int) -> Tensor:
-        """The same, from what the blocks gave."""
-        if not self.full_precision_head:
-            return self.head(self.norm(hidden[:, first:]))
-        # The meta device, on which operations are counted, has no autocast.
-        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
-            return self.head(self.norm(full_precision(hidden[:, first:])))

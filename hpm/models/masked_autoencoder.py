@@ -19,9 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
-from hpm.models.base import Decoder, MaskedModel, Output
-from hpm.models.encoder import ViT, require_patches, require_sizes, require_width
+from curriculum.validation import require_positive
+from hpm.models.base import MaskedModel, Output
+from hpm.models.checks import require_loss_predictor_depth, require_patches, require_transformer
+from hpm.models.decoder import Decoder
 from hpm.models.patches import sincos_positions
+from hpm.models.pretrained import load_published_into
+from hpm.models.vit import ViT
 
 
 class MaskedAutoencoder(MaskedModel):
@@ -65,24 +69,18 @@ class MaskedAutoencoder(MaskedModel):
         blank_token: bool = False,
     ) -> None:
         super().__init__()
-        require_sizes(
-            "MaskedAutoencoder",
-            img_size=img_size,
-            patch_size=patch_size,
-            in_chans=in_chans,
-            depth=depth,
-            num_heads=num_heads,
-            decoder_depth=decoder_depth,
-            decoder_num_heads=decoder_num_heads,
+        owner = "MaskedAutoencoder"
+        require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+        require_transformer(
+            owner,
+            prefix="decoder_",
+            embed_dim=decoder_embed_dim,
+            depth=decoder_depth,
+            num_heads=decoder_num_heads,
         )
-        if loss_predictor_depth is not None and loss_predictor_depth < 0:
-            raise ValueError(
-                f"MaskedAutoencoder.loss_predictor_depth = {loss_predictor_depth} must be at least 1, or 0 for a head "
-                "on the reconstructor; None for no loss predictor"
-            )
-        require_patches("MaskedAutoencoder", img_size, patch_size)
-        require_width("MaskedAutoencoder", "embed_dim", embed_dim, num_heads)
-        require_width("MaskedAutoencoder", "decoder_embed_dim", decoder_embed_dim, decoder_num_heads)
+        require_loss_predictor_depth(owner, loss_predictor_depth)
+        require_positive(owner, mlp_ratio=mlp_ratio)
         self.mlp_ratio = mlp_ratio
         self.encoder = ViT(
             img_size=img_size,
@@ -118,7 +116,8 @@ class MaskedAutoencoder(MaskedModel):
             self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
 
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
-        tokens, width = 1 + self.num_patches - thrown, self.mask_token.shape[-1]
+        tokens = 1 + self.num_patches - thrown
+        width = self.mask_token.shape[-1]
         decoders = [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
         return self.encoder.block_sizes(tokens - 1 - masked) + [
             (tokens, width) for decoder in decoders for _ in decoder.blocks
@@ -129,8 +128,6 @@ class MaskedAutoencoder(MaskedModel):
         return type(self).__name__
 
     def load_pretrained(self, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
-        from hpm.models.pretrained import load_published_into
-
         return load_published_into(self, path, exclude_prefix=exclude_prefix)
 
     def check_curriculum(self, curriculum: Curriculum) -> None:

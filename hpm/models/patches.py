@@ -31,7 +31,7 @@ def sincos_positions(width: int, grid: tuple[int, int]) -> Tensor:
     come before the cosines, at frequencies 10000^(-4i / width).
 
     Raises:
-        ValueError: if the width is no multiple of 4.
+        ValueError: if the width is not a multiple of 4.
     """
     if width % 4:
         raise ValueError(f"sin-cos positions need a width that is a multiple of 4, got {width}")

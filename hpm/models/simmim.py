@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Mask
-from hpm.models.base import Decoder, MaskedModel, Output
+from hpm.models.base import MaskedModel, Output
+from hpm.models.checks import require_loss_predictor_depth
+from hpm.models.decoder import Decoder
 from hpm.models.encoder import Encoder
 
 
@@ -41,10 +43,7 @@ class SimMIM(MaskedModel):
         super().__init__()
         if not isinstance(encoder, Encoder):
             raise ValueError(f"SimMIM.encoder must be an Encoder, @ViT() or @Swin(), got {encoder!r}")
-        if loss_predictor_depth is not None and loss_predictor_depth < 0:
-            raise ValueError(
-                f"SimMIM.loss_predictor_depth = {loss_predictor_depth} must be at least 0; None for no loss predictor"
-            )
+        require_loss_predictor_depth("SimMIM", loss_predictor_depth)
         self.encoder = encoder
         self.mlp_ratio = encoder.mlp_ratio
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))

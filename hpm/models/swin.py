@@ -12,7 +12,8 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from curriculum import Mask
-from hpm.models.encoder import Encoder, require_sizes
+from curriculum.validation import require_at_least, require_positive
+from hpm.models.encoder import Encoder
 
 
 class Swin(Encoder):
@@ -47,24 +48,10 @@ class Swin(Encoder):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        require_sizes(
-            "Swin",
-            img_size=img_size,
-            patch_size=patch_size,
-            in_chans=in_chans,
-            embed_dim=embed_dim,
-            window_size=window_size,
-            **{f"depths[{place}]": depth for place, depth in enumerate(depths)},
-            **{f"num_heads[{place}]": heads for place, heads in enumerate(num_heads)},
-        )
-        if not depths or len(depths) != len(num_heads):
-            raise ValueError(f"Swin.depths = {depths} and Swin.num_heads = {num_heads} must be of as many stages")
-        for stage, heads in enumerate(num_heads):
-            if (width := embed_dim * 2**stage) % heads:
-                raise ValueError(
-                    f"Swin.num_heads = {num_heads}: the width of stage {stage}, {width} by Swin.embed_dim = "
-                    f"{embed_dim}, must be a multiple of its {heads} heads"
-                )
+        require_at_least("Swin", 1, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        require_at_least("Swin", 1, embed_dim=embed_dim, window_size=window_size)
+        require_positive("Swin", mlp_ratio=mlp_ratio)
+        _require_stages(depths, num_heads, embed_dim)
         cell = patch_size * 2 ** (len(depths) - 1)
         if img_size % cell:
             raise ValueError(
@@ -104,7 +91,7 @@ class Swin(Encoder):
         tokens_NHWD = self.patch_embed(images_NCHW)
         if mask is not None:
             if mask_token is None or not in_place:
-                raise ValueError("a Swin leaves no patch out: give it a mask token that stands in its place")
+                raise ValueError("a Swin leaves no patch out: pass a mask token that stands in its place")
             side = tokens_NHWD.shape[1] // self.grid[0]
             hidden = self.hidden(mask).view(-1, *self.grid).repeat_interleave(side, 1).repeat_interleave(side, 2)
             token = mask_token.to(tokens_NHWD.dtype).view(1, 1, 1, -1)
@@ -154,3 +141,21 @@ class Swin(Encoder):
                 **self._arguments,
             )
         return self._with_weights(swin, norm_last=False)
+
+
+def _require_stages(depths: tuple[int, ...], num_heads: tuple[int, ...], embed_dim: int) -> None:
+    """Refuse stages that cannot be built.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not depths or len(depths) != len(num_heads):
+        raise ValueError(f"Swin.depths = {depths} and Swin.num_heads = {num_heads} must be of as many stages")
+    for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=True)):
+        require_at_least("Swin", 1, **{f"depths[{stage}]": depth, f"num_heads[{stage}]": heads})
+        width = embed_dim * 2**stage
+        if width % heads:
+            raise ValueError(
+                f"Swin.num_heads = {num_heads}: the width of stage {stage}, {width} by Swin.embed_dim = {embed_dim}, "
+                f"must be a multiple of its {heads} heads"
+            )

@@ -3,14 +3,18 @@
 base              the interface
 pixels            pixels, as they are or standardized in each patch
 hog               histograms of oriented gradients (MaskFeat)
-features          features of the moving average, or of any timm model
+features          the base of those that are features
+teacher_features  features of the moving average
+timm_features     features of any timm model
 weighted          several at once
 """
 
 from hpm.targets.base import Target
-from hpm.targets.features import FeatureTarget, TeacherFeatures, TimmFeatures
+from hpm.targets.features import FeatureTarget
 from hpm.targets.hog import HOG
 from hpm.targets.pixels import NormalizedPixels, Pixels
+from hpm.targets.teacher_features import TeacherFeatures
+from hpm.targets.timm_features import TimmFeatures
 from hpm.targets.weighted import WeightedTargets
 
 __all__ = [

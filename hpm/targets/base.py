@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from hpm.models.base import MaskedModel
 from hpm.runtime.precision import full_precision
-
-if TYPE_CHECKING:
-    from hpm.models.base import MaskedModel
 
 
 class Target(ABC):

@@ -6,18 +6,16 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, P val
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from curriculum.validation import require_at_least
+from hpm.models.base import MaskedModel
 from hpm.models.patches import patchify
 from hpm.targets.base import Target
-
-if TYPE_CHECKING:
-    from hpm.models.base import MaskedModel
 
 _EPSILON = 1e-5  # of the norm, as scikit-image's
 
@@ -37,10 +35,7 @@ class HOG(Target):
     """
 
     def __init__(self, *, cell: int = 8, orientations: int = 9) -> None:
-        if cell < 2:
-            raise ValueError(f"HOG.cell = {cell} must be at least 2 pixels")
-        if orientations < 2:
-            raise ValueError(f"HOG.orientations = {orientations} must be at least 2")
+        require_at_least("HOG", 2, cell=cell, orientations=orientations)
         self.cell = cell
         self.orientations = orientations
 

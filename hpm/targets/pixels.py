@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from curriculum.validation import require_choice
 from hpm.models.patches import patchify
 from hpm.runtime.precision import full_precision
 from hpm.targets.base import Target
@@ -28,8 +29,7 @@ class Pixels(Target):
     error = "squared"  # also of a class of somebody's own, whose `__init__` does not call ours
 
     def __init__(self, *, error: str = "squared") -> None:
-        if error not in ERRORS:
-            raise ValueError(f"{type(self).__name__}.error = {error!r} is unknown; choose {' or '.join(ERRORS)}")
+        require_choice(type(self).__name__, ERRORS, error=error)
         self.error = error
 
     @property

@@ -6,17 +6,15 @@ Shape suffixes: N images, C channels, H and W pixels, M masked, P values of a pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from curriculum import Mask, Scheduler, Teacher
 from curriculum.schedulers import Scalar, values_of
+from curriculum.validation import require_instance
+from hpm.models.base import MaskedModel
 from hpm.targets.base import Target
-
-if TYPE_CHECKING:
-    from hpm.models.base import MaskedModel
 
 
 class WeightedTargets(Target):
@@ -35,10 +33,8 @@ class WeightedTargets(Target):
                 f"WeightedTargets.targets and WeightedTargets.weights must be two or more and as many: got "
                 f"{len(targets)} and {len(weights)}"
             )
-        for target in targets:
-            if not isinstance(target, Target):
-                raise ValueError(f"WeightedTargets.targets must hold Targets, got {target!r}")
-        for place, weight in enumerate(weights):
+        for place, (target, weight) in enumerate(zip(targets, weights, strict=True)):
+            require_instance("WeightedTargets", Target, **{f"targets[{place}]": target})
             if isinstance(weight, Scheduler) and weight.watches:
                 raise ValueError(
                     f"WeightedTargets.weights[{place}] = {type(weight).__name__} follows what is learned; a weight can "
@@ -58,19 +54,22 @@ class WeightedTargets(Target):
         return sum(self._sizes)
 
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
-        found = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
-        dtype = torch.promote_types(torch.float32, found[0].dtype)
-        return torch.cat([part.to(dtype) for part in found], dim=-1)
+        values = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
+        dtype = torch.promote_types(torch.float32, values[0].dtype)
+        return torch.cat([value.to(dtype) for value in values], dim=-1)
 
     def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
-        parts = zip(self.targets, prediction_NMP.split(self._sizes, -1), target_NMP.split(self._sizes, -1), strict=True)
-        losses = [target.loss(prediction, wanted) for target, prediction, wanted in parts]
+        predictions, values = prediction_NMP.split(self._sizes, -1), target_NMP.split(self._sizes, -1)
+        losses = [
+            target.loss(prediction, value)
+            for target, prediction, value in zip(self.targets, predictions, values, strict=True)
+        ]
         return (torch.stack(losses, dim=-1) * self._now.to(losses[0].dtype)).sum(dim=-1)
 
     def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor | None:
         """By the first target that shows anything."""
-        for target, part in zip(self.targets, prediction_NMP.split(self._sizes, -1), strict=True):
-            pixels = target.restore(part, images_NCHW, mask, patch_size)
+        for target, prediction in zip(self.targets, prediction_NMP.split(self._sizes, -1), strict=True):
+            pixels = target.restore(prediction, images_NCHW, mask, patch_size)
             if pixels is not None:
                 return pixels
         return None

@@ -16,7 +16,7 @@ from curriculum import Mask
 from hpm.methods.loss_prediction import AbsoluteLoss, RelativeLoss
 from hpm.methods.teacher import EMATeacher
 from hpm.models.masked_autoencoder import MaskedAutoencoder
-from hpm.models.pretrained import from_published, rename
+from hpm.models.published import from_published, rename
 from hpm.targets import NormalizedPixels, Pixels
 
 FILES = sorted(Path(os.environ.get("HPM_VECTORS", Path(__file__).parent)).glob("*.safetensors"))

@@ -5,16 +5,18 @@ Shape suffixes: N images of a batch, K images of the split, C channels, H W stor
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from curriculum.validation import require_at_least
 from hpm.data.crops import resample, whole_boxes
+from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
 from hpm.errors import UserError
 
 _CPU = torch.device("cpu")
@@ -116,16 +118,14 @@ class Split(ABC):
         return self
 
     def fingerprint(self) -> str:
-        """Tells these images and labels from others, wherever they lie; of image files, their names are looked at."""
-        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
-        digest = hashlib.sha256(f"{len(self)}".encode())
-        digest.update(labels)
-        for chunk in self.content():
-            digest.update(chunk)
-        return digest.hexdigest()[:16]
+        """16 hexadecimal digits that tell these images and labels, in their order, from others, wherever they lie.
+
+        Of images in memory every pixel counts; of image files their names and, where they are at hand, their sizes.
+        """
+        return fingerprint_of(len(self), self.labels, self.content())
 
     def content(self) -> Iterable[bytes]:
-        """What tells the images from others, for `fingerprint`; nothing by default."""
+        """What tells the images from others, for `fingerprint`; by default nothing but their number and labels."""
         return ()
 
 
@@ -169,8 +169,8 @@ class TensorSplit(Split):
         return self if device == self.device else TensorSplit(self.images_KCHW.to(device), self.labels)
 
     def content(self) -> Iterable[bytes]:
-        """Every byte."""
-        return (images.numpy().tobytes() for images in self.images_KCHW.cpu().split(4096))
+        """The images' size, and every pixel."""
+        return tensor_content(self.images_KCHW)
 
 
 class ImageSource(ABC):
@@ -184,7 +184,7 @@ class ImageSource(ABC):
         in_chans: C, their channels.
         mean: of each channel, for pixel values scaled to [0, 1].
         std: of each channel, likewise.
-        class_names: names of the classes, in label order. Default none, for unlabeled images.
+        class_names: names of the classes, in label order. Default none, or what the class says: see `class_names`.
     """
 
     def __init__(
@@ -197,10 +197,7 @@ class ImageSource(ABC):
         class_names: Sequence[str] = (),
     ) -> None:
         name = type(self).__name__
-        if img_size < 1:
-            raise ValueError(f"{name}.img_size = {img_size} must be a positive number of pixels")
-        if in_chans < 1:
-            raise ValueError(f"{name}.in_chans = {in_chans} must be positive")
+        require_at_least(name, 1, img_size=img_size, in_chans=in_chans)
         if len(mean) != in_chans:
             raise ValueError(f"{name}.mean = {mean} must have one value for each of the {in_chans} channels")
         if len(std) != in_chans or min(std) <= 0:
@@ -209,7 +206,8 @@ class ImageSource(ABC):
         self.in_chans = in_chans
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
-        self._class_names = tuple(class_names)
+        if class_names:
+            self.class_names = tuple(class_names)
         self._moments_on: dict[torch.device, Tensor] = {}
 
     @abstractmethod
@@ -229,10 +227,10 @@ class ImageSource(ABC):
         """How many training images there are, where the settings say so; None where that takes a look at the data."""
         return None
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in label order; none for unlabeled images."""
-        return self._class_names
+        """Names of the classes, in label order; none for unlabeled images. A source may read them here, when asked."""
+        return ()
 
     @property
     def num_classes(self) -> int:

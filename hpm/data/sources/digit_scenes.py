@@ -19,6 +19,7 @@ from torch import Tensor
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_in
 from hpm.data.crops import resample
 from hpm.data.sources.base import ImageSource, Split, TensorSplit
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
@@ -115,20 +116,12 @@ class DigitScenes(ImageSource):
         background: float = 0.3,
         seed: int = 0,
     ) -> None:
-        if img_size < 8:
-            raise ValueError(f"DigitScenes.img_size = {img_size} must be at least 8 pixels")
-        if train_size < 1:
-            raise ValueError(f"DigitScenes.train_size = {train_size} must be positive")
-        if test_size < 1:
-            raise ValueError(f"DigitScenes.test_size = {test_size} must be positive")
-        if clutter < 0:
-            raise ValueError(f"DigitScenes.clutter = {clutter} must be a number of fragments, 0 or more")
-        if not 0.0 < min_scale <= 1.0:
-            raise ValueError(f"DigitScenes.min_scale = {min_scale} must lie above 0 and at most at 1")
-        if not min_scale <= max_scale <= 1.0:
-            raise ValueError(f"DigitScenes.max_scale = {max_scale} must lie between min_scale = {min_scale} and 1")
-        if not 0.0 <= background <= 1.0:
-            raise ValueError(f"DigitScenes.background = {background} must lie between 0 and 1")
+        require_at_least("DigitScenes", 8, img_size=img_size)
+        require_at_least("DigitScenes", 1, train_size=train_size, test_size=test_size)
+        require_at_least("DigitScenes", 0, clutter=clutter)
+        require_in("DigitScenes", "(0, 1]", min_scale=min_scale)
+        require_in("DigitScenes", f"[{min_scale}, 1]", max_scale=max_scale)
+        require_in("DigitScenes", "[0, 1]", background=background)
         super().__init__(
             img_size=img_size,
             in_chans=3,

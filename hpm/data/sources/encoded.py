@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from curriculum.validation import require_choice
 from hpm.data.sources.base import Choose, Crops, Split, Unreadable
 
 _CHANNELS = {"RGB": 3, "L": 1}
@@ -37,8 +38,7 @@ class EncodedSplit(Split):
     """
 
     def __init__(self, mode: str = "RGB") -> None:
-        if mode not in _CHANNELS:
-            raise ValueError(f"{type(self).__name__}.mode = {mode!r} is unknown; choose RGB or L")
+        require_choice(type(self).__name__, _CHANNELS, mode=mode)
         self.mode = mode
         self.channels = _CHANNELS[mode]
 

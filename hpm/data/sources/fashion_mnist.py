@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision.datasets
 from torch import Tensor
 
+from curriculum.validation import require_in
 from hpm.data.sources.base import ImageSource, TensorSplit
 from hpm.errors import UserError
 
@@ -43,8 +45,7 @@ class FashionMNIST(ImageSource):
     """
 
     def __init__(self, *, root: str | Path = "data", train_size: int | None = None) -> None:
-        if train_size is not None and not 1 <= train_size <= _TRAIN_SIZE:
-            raise ValueError(f"FashionMNIST.train_size = {train_size} must be 1 to {_TRAIN_SIZE}, or None for all")
+        require_in("FashionMNIST", f"[1, {_TRAIN_SIZE}]", train_size=train_size)
         super().__init__(img_size=28, in_chans=1, mean=(0.2860,), std=(0.3530,), class_names=_CLASS_NAMES)
         self.root = Path(root)
         self.train_size = _TRAIN_SIZE if train_size is None else train_size
@@ -97,10 +98,8 @@ def download(root: Path) -> Path:
     Raises:
         UserError: if they cannot be had.
     """
-    from torchvision.datasets import FashionMNIST as Download
-
     try:
-        return Path(Download(str(root), download=True).raw_folder)
+        return Path(torchvision.datasets.FashionMNIST(str(root), download=True).raw_folder)
     except (RuntimeError, OSError) as error:
         reason = str(error).strip().rpartition("\n")[2]
         raise UserError(

@@ -18,6 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
+from hpm.data.sources.fingerprint import joined_names
 from hpm.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -53,8 +54,8 @@ class FolderSplit(EncodedSplit):
         return Image.open(self.paths[index])
 
     def content(self) -> Iterable[bytes]:
-        """Each file's name and its folder's; not where that folder lies."""
-        return ("/".join(Path(path).parts[-2:]).encode() + b"\0" for path in self.paths)
+        """Each file's name, from the folder on that holds all of them."""
+        return (joined_names(self.paths),)
 
 
 class _Scanned(NamedTuple):
@@ -90,8 +91,9 @@ class ImageFolder(ImageSource):
         self.root = None if root is None else Path(root)
         super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std)
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
+        """The names of the class folders; none for unlabeled images."""
         return self._scanned.class_names
 
     def train(self) -> FolderSplit:
@@ -111,7 +113,8 @@ class ImageFolder(ImageSource):
         test = self._scanned.test
         if test is None:
             raise UserError(
-                f"{self.root} has no val or test folder beside a train folder, so there is nothing to evaluate on"
+                f"ImageFolder.root = {self.root} has no val or test folder beside a train folder, so there is nothing "
+                "to evaluate on"
             )
         return test
 
@@ -122,23 +125,31 @@ class ImageFolder(ImageSource):
             raise UserError("ImageFolder.root is not bound; bind it to the folder that holds the images")
         if not self.root.is_dir():
             raise UserError(f"ImageFolder.root = {self.root} is not a folder")
-        folder = self.root / "train"
-        if not folder.is_dir():
-            train, class_names = scan(self.root)
-            return _Scanned(train, None, tuple(class_names))
-        train, class_names = scan(folder)
-        tests = [self.root / name for name in ("val", "test") if (self.root / name).is_dir()]
-        if not tests:
-            return _Scanned(train, None, tuple(class_names))
-        test, test_names = scan(tests[0])
-        if test_names != class_names:
-            differing = sorted(set(test_names) ^ set(class_names))
-            raise UserError(f"{folder} and {tests[0]} must hold the same classes; only one has {_some(differing)}")
-        return _Scanned(train, test, tuple(class_names))
+        try:
+            return _scan_splits(self.root)
+        except OSError as error:
+            raise UserError(f"ImageFolder.root = {self.root} cannot be read: {error}") from error
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The central squares of 0.875 of the shorter side, float32 [N, 4]."""
         return central_boxes(sizes_N2, _EVALUATION_FRACTION)
+
+
+def _scan_splits(root: Path) -> _Scanned:
+    """The training split, the test split where there is one, and the names of their classes."""
+    folder = root / "train"
+    if not folder.is_dir():
+        train, class_names = scan(root)
+        return _Scanned(train, None, tuple(class_names))
+    train, class_names = scan(folder)
+    tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
+    if not tests:
+        return _Scanned(train, None, tuple(class_names))
+    test, test_names = scan(tests[0])
+    if test_names != class_names:
+        differing = sorted(set(test_names) ^ set(class_names))
+        raise UserError(f"{folder} and {tests[0]} must hold the same classes; only one has {_some(differing)}")
+    return _Scanned(train, test, tuple(class_names))
 
 
 def scan(folder: Path) -> tuple[FolderSplit, list[str]]:
@@ -155,13 +166,14 @@ def scan(folder: Path) -> tuple[FolderSplit, list[str]]:
         return FolderSplit(images, None), []
     if images:
         raise UserError(f"{folder} holds images beside class folders, e.g. {images[0].name}: move one or the other")
-    paths, labels = [], []
+    paths: list[Path] = []
+    labels: list[int] = []
     for label, folder_of_class in enumerate(classes):
-        found = sorted(path for path in folder_of_class.rglob("*") if _is_image(path))
-        if not found:
+        of_class = sorted(path for path in folder_of_class.rglob("*") if _is_image(path))
+        if not of_class:
             raise UserError(f"{folder_of_class} holds no images")
-        paths += found
-        labels += [label] * len(found)
+        paths += of_class
+        labels += [label] * len(of_class)
     return FolderSplit(paths, torch.tensor(labels)), [path.name for path in classes]
 
 

@@ -6,6 +6,7 @@ Shape suffixes: K images of the split.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,8 +77,8 @@ class TarSplit(EncodedSplit):
             return Image.open(io.BytesIO(file.read(self._length_K[index])))
 
     def content(self) -> Iterable[bytes]:
-        """Each member's name, and the lengths of all."""
-        yield from (name.encode() + b"\0" for name in self.names)
+        """Each member's name and length; not those of the tar files."""
+        yield os.fsencode("\0".join(self.names))
         yield self._length_K.tobytes()
 
 

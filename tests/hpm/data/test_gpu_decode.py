@@ -15,7 +15,7 @@ from hpm.data.gpu_decode import _PIXELS_AT_ONCE, Decoder, JpegSplit, _together
 from hpm.data.loader import Loader
 from hpm.data.sources.image_folder import FolderSplit, ImageFolder
 from hpm.errors import TrainingError
-from hpm.training.trainer import Trainer
+from hpm.training.settings import Loading
 
 SIZE = 24
 PICTURES = {
@@ -153,6 +153,7 @@ def damaged(tmp_path_factory):
             data = b"" if damage == "empty" else b"text" * 99
         (root / f"{k:02}.{'jpg' if k % 5 or k == 40 else 'png'}").write_bytes(data)
     source = ImageFolder(root=root, img_size=16)
+    source.train()  # finds the files, one of which is then removed
     (root / "79.jpg").unlink()
     return source
 
@@ -181,7 +182,7 @@ def test_only_pixels_differ_and_those_by_little(damaged, options):
 
 
 def test_too_many_unreadable_images_end_the_run(damaged):
-    with pytest.raises(TrainingError, match=r"of 80 .* Trainer\.max_unreadable = 0\.02 allows 1"):
+    with pytest.raises(TrainingError, match=r"of 80 .* Loading\.max_unreadable = 0\.02 allows 1"):
         rows(make(damaged, gpu_decode=True, num_workers=1, max_unreadable=0.02), 0)
 
 
@@ -205,15 +206,15 @@ def test_gray_images_of_any_data_set(tmp_path):
 
 
 def test_it_needs_loader_processes_and_files(damaged):
-    with pytest.raises(ValueError, match=r"Trainer\.gpu_decode = True needs .* Trainer\.num_workers to 1 or more"):
+    with pytest.raises(ValueError, match=r"Loading\.gpu_decode = True needs .* Loading\.num_workers to 1 or more"):
         make(damaged, gpu_decode=True)
-    with pytest.raises(ValueError, match=r"Trainer\.gpu_decode = True decodes files, .* DigitScenes lie in memory"):
+    with pytest.raises(ValueError, match=r"Loading\.gpu_decode = True decodes files, .* DigitScenes lie in memory"):
         make(DigitScenes(train_size=20, test_size=10), gpu_decode=True, num_workers=1)
 
 
 @pytest.mark.parametrize("saved", ["Loading.num_workers = 2\n", "Loading.gpu_decode = False\n"])
 def test_a_resumed_run_keeps_it(saved):
-    register_configurables([Trainer])
+    register_configurables([Loading])
     refused, rounding = resume_changes(saved, "Loading.num_workers = 1\nLoading.gpu_decode = True\n")
     assert [line.split(":")[0] for line in refused] == ["Loading.gpu_decode"]
     assert rounding == []

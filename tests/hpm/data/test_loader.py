@@ -172,5 +172,7 @@ def test_bad_arguments_are_named(scenes, argument, value):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(scenes):
-    with pytest.raises(ValueError, match=r"Trainer\.batch_size = 32 .* Trainer\.accumulate = 3 .* processes, 2"):
+    with pytest.raises(ValueError, match=r"Schedule\.batch_size = 32 .* Schedule\.accumulate = 3$"):
         make(scenes, accumulate=3, world_size=2)
+    with pytest.raises(ValueError, match=r"Schedule\.batch_size = 32 .* Schedule\.accumulate = 2 .* processes, 3"):
+        make(scenes, accumulate=2, world_size=3)

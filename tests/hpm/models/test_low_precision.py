@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 
 from curriculum import Mask
 from hpm.methods.teacher import EMATeacher
-from hpm.models.encoder import ViT
 from hpm.models.low_precision import EpilogueMlp, LowPrecisionCopy, to_fp8
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.simmim import SimMIM
+from hpm.models.vit import ViT
 from hpm.targets import Pixels
 
 

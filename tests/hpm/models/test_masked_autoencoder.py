@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import Block
 
 from curriculum import Mask, count_masked
-from hpm.models.encoder import Blocks, LayerNorm, attend
+from hpm.models.blocks import Blocks, LayerNorm, attend
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify, sincos_positions, unpatchify
 

@@ -17,7 +17,8 @@ from curriculum import Mask
 from hpm.errors import UserError
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import sincos_positions
-from hpm.models.pretrained import load_published, load_published_into
+from hpm.models.pretrained import load_published_into
+from hpm.models.published import load_published
 
 VECTORS = Path(__file__).parents[2] / "parity" / "hpm_tiny.safetensors"
 PREDICTOR = "decoder_blocks_losspred", "decoder_norm_losspred", "decoder_pred_losspred"
@@ -114,14 +115,14 @@ def test_hpm_holds_a_teacher(weights: dict[str, Tensor], tmp_path: Path) -> None
     assert file.teacher is not None
     assert file.student.keys() == file.teacher.keys() == model().state_dict().keys()
     torch.testing.assert_close(file.teacher["mask_token"], file.student["mask_token"] + 1)
-    assert file.missing_parts == ()
+    assert file.missing_components == ()
     content["ema_state_dict"] = None
     assert load_published(save(content, tmp_path / "weights.pth")).teacher is None
 
 
 def test_an_mae_without_loss_predictor(weights: dict[str, Tensor], vectors: dict[str, Tensor], tmp_path: Path) -> None:
     path = save({"model": {k: v for k, v in weights.items() if not k.startswith(PREDICTOR)}}, tmp_path / "mae.pth")
-    assert load_published(path).missing_parts == ("loss predictor",)
+    assert load_published(path).missing_components == ("loss predictor",)
     plain = model(loss_predictor_depth=None)
     assert "starts from" not in " ".join(load_published_into(plain, path))
     check_predictions(plain, vectors)
@@ -139,7 +140,7 @@ def test_an_encoder_alone(weights: dict[str, Tensor], vectors: dict[str, Tensor]
     encoder = {key: value for key, value in weights.items() if "decoder" not in key and key != "mask_token"}
     encoder |= {"head.weight": torch.zeros(10, encoder["cls_token"].shape[2]), "head.bias": torch.zeros(10)}
     save_file(encoder, tmp_path / "encoder.safetensors")
-    assert load_published(tmp_path / "encoder.safetensors").missing_parts == ("reconstructor", "loss predictor")
+    assert load_published(tmp_path / "encoder.safetensors").missing_components == ("reconstructor", "loss predictor")
     loaded = model()
     lines = load_published_into(loaded, tmp_path / "encoder.safetensors")
     assert "its classifier's head is left out" in lines

@@ -1,15 +1,23 @@
-"""Learning rate, its scaling, and which parameters decay."""
+"""The learning rate at every step, its scaling, the clock of a run, and what a batch may be."""
 
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import FrozenInstanceError
+from itertools import pairwise
+from typing import ClassVar
 
 import pytest
-import torch
 
-from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.optim.clock import Clock
-from hpm.optim.schedule import build_adamw, learning_rate, scaled_learning_rate
+from hpm.optim.schedule import Schedule
+
+
+class OtherSchedule(Schedule):
+    """As evaluations have one, whose settings bear the evaluation's name."""
+
+    owner: ClassVar[str] = "Other"
 
 
 @pytest.mark.parametrize(
@@ -26,40 +34,84 @@ from hpm.optim.schedule import build_adamw, learning_rate, scaled_learning_rate
 )
 def test_published_schedule(epoch: float, expected: float) -> None:
     """Base rate 1.5e-4 at batch 2048, 40 of 200 epochs of warm-up, 10 steps an epoch."""
-    lr = scaled_learning_rate(1.5e-4, 2048)
-    assert lr == pytest.approx(1.2e-3)
+    schedule = Schedule(epochs=200, batch_size=2048, blr=1.5e-4, warmup_epochs=40)
+    assert schedule.lr == pytest.approx(1.2e-3)
     clock = Clock(round(epoch * 10), 10, 200)
-    assert learning_rate(clock, lr=lr, min_lr=0.0, warmup_epochs=40) == pytest.approx(expected, abs=1e-12)
+    assert schedule.learning_rate(clock) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(256, 1.0), (64, 0.25), (4096, 16.0)])
+def test_the_peak_is_scaled_by_the_batch(batch_size: int, expected: float) -> None:
+    """By all images of a step, into however many micro-batches it is cut."""
+    for accumulate in (1, 4):
+        schedule = Schedule(batch_size=batch_size, accumulate=accumulate, blr=1.0)
+        assert schedule.lr == expected
 
 
 def test_minimum() -> None:
-    assert learning_rate(Clock(100, 1, 100), lr=1.0, min_lr=0.1, warmup_epochs=0) == pytest.approx(0.1)
+    schedule = Schedule(epochs=100, batch_size=256, blr=1.0, min_lr=0.1, warmup_epochs=0)
+    assert schedule.learning_rate(Clock(0, 1, 100)) == pytest.approx(1.0)
+    assert schedule.learning_rate(Clock(50, 1, 100)) == pytest.approx(0.55)
+    assert schedule.learning_rate(Clock(100, 1, 100)) == pytest.approx(0.1)
 
 
-def test_decay_on_matrices_and_tokens_only() -> None:
-    model = MaskedAutoencoder(
-        img_size=16,
-        patch_size=8,
-        embed_dim=8,
-        depth=1,
-        num_heads=1,
-        decoder_embed_dim=8,
-        decoder_depth=1,
-        decoder_num_heads=1,
-        loss_predictor_depth=1,
-    )
-    optimizer = build_adamw(model, lr=1.0, weight_decay=0.05, betas=(0.9, 0.95))
-    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        plain = name.endswith(".bias") or ".norm" in name
-        assert decays[id(parameter)] == (0.0 if plain else 0.05), name
-    assert decays[id(model.mask_token)] == decays[id(model.encoder.cls_token)] == 0.05
-    assert all(group["betas"] == (0.9, 0.95) for group in optimizer.param_groups)
-    assert isinstance(optimizer, torch.optim.AdamW)
+def test_warm_up_of_a_part_of_an_epoch() -> None:
+    """Starts from 0 whatever the minimum, rises by equal steps, and falls from its end on."""
+    schedule = Schedule(epochs=3, batch_size=256, blr=1.0, min_lr=0.2, warmup_epochs=0.5)
+    rates = [schedule.learning_rate(Clock(step, 8, 3)) for step in range(24)]
+    assert rates[:5] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
+    assert all(before > after for before, after in pairwise(rates[4:]))
+    assert rates[-1] > 0.2
 
 
-def test_clock() -> None:
-    clock = Clock(25, 10, 4)
-    assert (clock.epoch, clock.fractional_epoch, clock.total_steps) == (2, 2.5, 40)
-    assert clock.progress("epoch") == 0.75
-    assert clock.progress("step") == 26 / 40
+def test_the_rate_follows_epochs_however_many_steps_they_have() -> None:
+    schedule = Schedule(epochs=10, batch_size=256, blr=1.0, warmup_epochs=2)
+    assert schedule.learning_rate(Clock(6, 1, 10)) == pytest.approx(0.5)
+    assert schedule.learning_rate(Clock(60, 10, 10)) == pytest.approx(0.5)
+
+
+def test_the_clock_of_a_run_drops_an_incomplete_last_batch() -> None:
+    clock = Schedule(epochs=50, batch_size=32).clock(130)
+    assert clock == Clock(step=0, steps_per_epoch=4, epochs=50)
+    assert clock.total_steps == 200
+    assert Schedule(batch_size=32).clock(32).steps_per_epoch == 1
+    with pytest.raises(ValueError, match=r"^Schedule\.batch_size = 32 must be 1 to 31, the number of training images$"):
+        Schedule(batch_size=32).clock(31)
+    with pytest.raises(ValueError, match=r"^Other\.batch_size = 32 must be 1 to 31, the number of training images$"):
+        OtherSchedule(batch_size=32).clock(31)
+
+
+def test_processes_and_micro_batches_share_a_batch_evenly() -> None:
+    assert Schedule(batch_size=48).micro_batch_size(1) == 48
+    assert Schedule(batch_size=48, accumulate=2).micro_batch_size(8) == 3
+    shared = "48 must be divisible by Schedule.accumulate = 2 times the number of processes, 5"
+    with pytest.raises(ValueError, match=re.escape(f"Schedule.batch_size = {shared}")):
+        Schedule(batch_size=48, accumulate=2).micro_batch_size(5)
+    with pytest.raises(ValueError, match=r"^Other\.batch_size = 48 must be divisible by Other\.accumulate = 2 times "):
+        OtherSchedule(batch_size=48, accumulate=2).micro_batch_size(16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs = 0 must be at least 1"),
+        ({"batch_size": 0}, "batch_size = 0 must be at least 1"),
+        ({"accumulate": 0}, "accumulate = 0 must be at least 1"),
+        ({"batch_size": 10, "accumulate": 3}, "batch_size = 10 must be divisible by {owner}.accumulate = 3"),
+        ({"blr": 0.0}, "blr = 0.0 must be positive"),
+        ({"blr": math.nan}, "blr = nan must be positive"),
+        ({"min_lr": -1e-6}, "min_lr = -1e-06 must be at least 0"),
+        ({"warmup_epochs": -1}, "warmup_epochs = -1 must lie in [0, {owner}.epochs = 200)"),
+        ({"warmup_epochs": 200}, "warmup_epochs = 200 must lie in [0, {owner}.epochs = 200)"),
+        ({"epochs": 5, "warmup_epochs": 5.5}, "warmup_epochs = 5.5 must lie in [0, {owner}.epochs = 5)"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Schedule, OtherSchedule])
+def test_settings_that_cannot_be_are_named(kind: type[Schedule], settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{kind.owner}.{message.format(owner=kind.owner)}')}$"):
+        kind(**settings)
+
+
+def test_a_schedule_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Schedule().epochs = 3  # type: ignore[misc]

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.noise import Noise
-from hpm.data import digit_scenes
 from hpm.data.crops import RandomResizedCrop, whole_boxes
 from hpm.data.loader import Loader
+from hpm.data.sources import digit_scenes
 from hpm.data.sources.digit_scenes import DigitScenes
 
 

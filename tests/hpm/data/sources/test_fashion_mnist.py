@@ -4,7 +4,7 @@ import struct
 import pytest
 import torch
 
-from hpm.data import fashion_mnist as module
+from hpm.data.sources import fashion_mnist as module
 from hpm.data.sources.fashion_mnist import FashionMNIST, read_idx
 from hpm.errors import UserError
 

@@ -114,26 +114,26 @@ def test_evaluation_sees_the_central_square(tmp_path):
 
 
 def test_missing_and_empty_folders_are_named(tmp_path, root):
-    with pytest.raises(UserError, match="nowhere is not a folder"):
-        ImageFolder(root=tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"ImageFolder\.root = .*nowhere is not a folder"):
+        ImageFolder(root=tmp_path / "nowhere").train()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no images"):
-        ImageFolder(root=tmp_path / "empty")
+        ImageFolder(root=tmp_path / "empty").train()
     (root / "train" / "bee").mkdir()
     with pytest.raises(UserError, match="bee holds no images"):
-        ImageFolder(root=root)
+        ImageFolder(root=root).train()
 
 
 def test_different_classes_are_named(root):
     save(root / "train" / "bee" / "0.png", width=20, height=20)
     with pytest.raises(UserError, match="must hold the same classes; only one has bee"):
-        ImageFolder(root=root)
+        ImageFolder(root=root).train()
 
 
 def test_images_beside_class_folders_are_refused(root):
     save(root / "train" / "stray.png", width=20, height=20)
     with pytest.raises(UserError, match=r"images beside class folders, e\.g\. stray\.png"):
-        ImageFolder(root=root)
+        ImageFolder(root=root).train()
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
@@ -143,6 +143,29 @@ def test_an_unreadable_image_is_named(root, content):
     source = ImageFolder(root=root, img_size=16)
     with pytest.raises(UserError, match=r"1\.png cannot be read as an image"):
         source.load(source.train(), torch.tensor([0, 1]))
+
+
+def test_nothing_is_read_before_images_are_asked_for(tmp_path):
+    """A trained model is used where its images are not."""
+    nowhere = tmp_path / "nowhere"
+    source = ImageFolder(root=nowhere, img_size=16)
+    assert source.known_train_size is None
+    assert source.normalize(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+    for ask in (source.train, source.test, lambda: source.class_names, lambda: source.num_classes):
+        with pytest.raises(UserError, match=rf"ImageFolder\.root = {nowhere} is not a folder"):
+            ask()
+    save(nowhere / "a.png", width=20, height=20)
+    assert len(source.train()) == 1
+    assert source.train() is source.train()
+    with pytest.raises(UserError, match=rf"ImageFolder\.root = {nowhere} has no val or test folder"):
+        source.test()
+
+
+def test_a_folder_need_not_be_bound_before_images_are_asked_for():
+    source = ImageFolder(img_size=16)
+    for ask in (source.train, source.test, lambda: source.num_classes):
+        with pytest.raises(UserError, match=r"ImageFolder\.root is not bound; bind it to the folder"):
+            ask()
 
 
 def test_bad_arguments_are_named(root):

@@ -1,3 +1,5 @@
+from functools import cached_property
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -75,6 +77,41 @@ def test_load_gives_whole_images_normalized():
 def test_classes():
     assert Squares().num_classes == 0
     assert Squares(class_names=("a", "b")).num_classes == 2
+    assert Squares(class_names=["a", "b"]).class_names == ("a", "b")
+    assert Squares().class_names == ()
+
+
+def test_a_source_may_name_its_classes_itself():
+    """Set before or after `ImageSource.__init__`, found when they are asked for, or computed."""
+
+    class Set(Squares):
+        def __init__(self, *, first):
+            if first:
+                self.class_names = ("a", "b")
+            super().__init__()
+            if not first:
+                self.class_names = ("a", "b")
+
+    class Found(Squares):
+        looked = 0
+
+        @cached_property
+        def class_names(self):
+            self.looked += 1
+            return ("a", "b")
+
+    class Computed(Squares):
+        @property
+        def class_names(self):
+            return ("a", "b")
+
+    for source in (Set(first=True), Set(first=False), Found(), Computed()):
+        assert source.class_names == ("a", "b")
+        assert source.num_classes == 2
+    found = Found()
+    assert found.looked == 0
+    assert found.num_classes == len(found.class_names) == 2
+    assert found.looked == 1
 
 
 @pytest.mark.parametrize(

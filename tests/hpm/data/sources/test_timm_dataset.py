@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, FakeData
 
 from hpm.data import FolderSplit, ImageFolder, Loader, RandomResizedCrop, TensorSplit, TimmDataset
-from hpm.data.sources.timm_dataset import ItemSplit, from_torchvision
+from hpm.data.sources.torchvision_data import ItemSplit, from_torchvision
 from hpm.errors import UserError
 
 CLASSES = ("ant", "bee")
@@ -133,15 +133,15 @@ def test_bad_tar_files_are_named(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.tar").write_bytes(b"not a tar file" * 100)
     with pytest.raises(UserError, match=r"0\.tar cannot be read as a tar file"):
-        TimmDataset(root=tmp_path / "a")
+        TimmDataset(root=tmp_path / "a").train()
     cut = pack(tmp_path / "b" / "0.tar", {"ant/0.jpg": encode(0), "ant/1.jpg": encode(1)})
     cut.write_bytes(cut.read_bytes()[:-11_000])
     with pytest.raises(UserError, match=r"0\.tar cannot be read as a tar file"):
-        TimmDataset(root=cut)
+        TimmDataset(root=cut).train()
     with pytest.raises(UserError, match="holds no images"):
-        TimmDataset(root=pack(tmp_path / "c.tar", {"notes.txt": b"x"}))
+        TimmDataset(root=pack(tmp_path / "c.tar", {"notes.txt": b"x"})).train()
     with pytest.raises(UserError, match=r"stray\.jpg lies in no class folder"):
-        TimmDataset(root=pack(tmp_path / "d.tar", {"stray.jpg": encode(0), "ant/1.jpg": encode(1)}))
+        TimmDataset(root=pack(tmp_path / "d.tar", {"stray.jpg": encode(0), "ant/1.jpg": encode(1)})).train()
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_torchvision_in_memory(cifar):
     loaded = source.load(source.test(), torch.tensor([2]))
     assert torch.equal(loaded, source.normalize(torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0)))
     with pytest.raises(UserError, match=r"set TimmDataset\.in_chans = 3"):
-        TimmDataset(name="torch/cifar10", root=cifar, img_size=32, in_chans=1, mean=(0.5,), std=(0.5,))
+        TimmDataset(name="torch/cifar10", root=cifar, img_size=32, in_chans=1, mean=(0.5,), std=(0.5,)).train()
 
 
 def test_torchvision_gray_in_color():
@@ -223,7 +223,7 @@ def test_hugging_face(root, tmp_path):
     assert source.train().name(1) == "1.jpg"
     assert len(source.test()) == 4
     with pytest.raises(UserError, match=r"input_key = 'img'; other columns are \['image', 'label'\]"):
-        TimmDataset(name=source.name, root=tmp_path / "cache", input_key="img")
+        TimmDataset(name=source.name, root=tmp_path / "cache", input_key="img").train()
     for workers in (0, 2):
         for ours, theirs in zip(batches_of(source, workers), batches_of(folder), strict=True):
             assert torch.equal(ours.images, theirs.images)
@@ -239,29 +239,44 @@ def test_other_refusals(root, tmp_path):
     with pytest.raises(UserError, match=r"name = 'jax/cifar10' is unknown; choose .* \"torch/NAME\""):
         TimmDataset(name="jax/cifar10", root=root)
     with pytest.raises(UserError, match=r"TimmDataset\.root must be the folder"):
-        TimmDataset()
+        TimmDataset().train()
     with pytest.raises(UserError, match=r"TimmDataset\.root = .*nowhere does not exist"):
-        TimmDataset(root=tmp_path / "nowhere")
+        TimmDataset(root=tmp_path / "nowhere").train()
     with pytest.raises(UserError, match=r"'torch/cifar10' in .*, split 'train', cannot be opened: .*download = True"):
-        TimmDataset(name="torch/cifar10", root=tmp_path)
+        TimmDataset(name="torch/cifar10", root=tmp_path).train()
     with pytest.raises(UserError, match=r"'torch/nonsense' in .* cannot be opened: Unknown torchvision dataset"):
-        TimmDataset(name="torch/nonsense", root=tmp_path)
+        TimmDataset(name="torch/nonsense", root=tmp_path).train()
     with pytest.raises(UserError, match="holds no split 'train_10'"):
-        TimmDataset(root=root, train_split="train_10")
+        TimmDataset(root=root, train_split="train_10").train()
     with pytest.raises(UserError, match="test_split is None"):
         TimmDataset(root=root, test_split=None).test()
     (root / "train").rename(root / "training_images")
     with pytest.raises(UserError, match="holds no split 'train'"):
-        TimmDataset(root=root)
+        TimmDataset(root=root).train()
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no images"):
-        TimmDataset(root=tmp_path / "empty")
+        TimmDataset(root=tmp_path / "empty").train()
+
+
+def test_nothing_is_read_before_images_are_asked_for(tmp_path):
+    """A trained model is used where its images are not."""
+    for options in ({}, {"root": tmp_path / "nowhere"}, {"name": "torch/cifar10", "root": tmp_path}):
+        source = TimmDataset(**options, img_size=16)
+        assert source.known_train_size is None
+        assert source.normalize(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+        for ask in (source.train, source.test, lambda source=source: source.class_names):
+            with pytest.raises(UserError, match=r"TimmDataset"):
+                ask()
+    later = TimmDataset(root=tmp_path / "nowhere", test_split=None)
+    fill(tmp_path / "nowhere" / "train")
+    assert later.class_names == CLASSES
+    assert later.train() is later.train()
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("hpm.data.sources.timm_dataset.find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs the package datasets: pip install datasets"):
-        TimmDataset(name="hfds/food101")
+        TimmDataset(name="hfds/food101").train()
 
 
 def test_different_classes_are_named(root):

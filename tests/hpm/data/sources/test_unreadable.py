@@ -25,6 +25,7 @@ def write(root: Path, damage: dict[int, str]) -> ImageFolder:
         picture = Image.fromarray(coarse).resize((100 + k % 7, 80), Image.Resampling.BICUBIC)
         picture.save(root / f"{k:03}.jpg")
     source = ImageFolder(root=root, img_size=32)
+    source.train()  # finds the files, which are damaged after that
     for k, kind in damage.items():
         path = root / f"{k:03}.jpg"
         data = path.read_bytes()
@@ -103,7 +104,7 @@ def test_known_ones_are_not_tried_again(tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_too_many_end_the_run(damaged, num_workers):
     loader = make(damaged, num_workers=num_workers, max_unreadable=0.01)
-    with pytest.raises(TrainingError, match=r"[345] of 240 .* Trainer\.max_unreadable = 0\.01 allows 2: .*\.jpg \("):
+    with pytest.raises(TrainingError, match=r"[345] of 240 .* Loading\.max_unreadable = 0\.01 allows 2: .*\.jpg \("):
         rows(loader, 0)
     with pytest.raises(TrainingError, match="cannot be read"):
         next(loader.epoch(1))
@@ -118,7 +119,7 @@ def test_none_may_be_unreadable(damaged, num_workers):
 
 def test_a_folder_of_nothing_but_rubbish_ends(tmp_path):
     source = write(tmp_path / "images", dict.fromkeys(range(IMAGES), "empty"))
-    with pytest.raises(TrainingError, match=r"of 240 .* and \d+ more\. Mend or remove them"):
+    with pytest.raises(TrainingError, match=r"of 240 .* and \d+ more\. Fix or remove them"):
         rows(make(source, max_unreadable=0.99, batch_size=240), 0)
 
 

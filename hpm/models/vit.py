@@ -1,0 +1,194 @@
+"""A vision transformer as an encoder of masked images.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed, RelPosBias
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from curriculum import Mask
+from curriculum.validation import require_positive
+from hpm.models.blocks import Blocks, LayerNorm
+from hpm.models.checks import require_patches, require_transformer
+from hpm.models.encoder import Encoder
+from hpm.models.patches import patchify, sincos_positions
+
+
+class ViT(Encoder):
+    """A vision transformer with a class token that can see a part of the image. Defaults: ViT-B/16.
+
+    Args:
+        img_size: side of the square image in pixels.
+        patch_size: side of a square patch in pixels; divides `img_size`.
+        in_chans: channels of the image.
+        embed_dim: width, a multiple of 4 and of `num_heads`.
+        depth: blocks.
+        num_heads: heads.
+        mlp_ratio: hidden width of the feed-forward layers, relative to the width.
+        relative_positions: positions as a bias of the attention, learned and shared by all blocks (SimMIM, BEiT),
+            rather than fixed sin-cos ones that are added to the patches (MAE).
+        init_values: layer scale at the start; None for no layer scale.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        relative_positions: bool = False,
+        init_values: float | None = None,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+        require_positive(owner, mlp_ratio=mlp_ratio, init_values=init_values)
+        self.img_size = img_size
+        self.patch_size = patch_size
+        self.in_chans = in_chans
+        self.embed_dim = self.num_features = embed_dim
+        self.num_heads = num_heads
+        self.num_prefix_tokens = 1
+        self.mlp_ratio = mlp_ratio
+        self.init_values = init_values
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.shared_rel_pos: RelPosBias | None = None
+        if relative_positions:
+            self.shared_rel_pos = RelPosBias(self.patch_embed.grid_size, num_heads, prefix_tokens=1)
+        else:
+            self.register_buffer("pos_embed", sincos_positions(embed_dim, self.patch_embed.grid_size).unsqueeze(0))
+        self.blocks = Blocks(
+            depth, embed_dim, num_heads, mlp_ratio, relative=relative_positions, init_values=init_values
+        )
+        self.norm = LayerNorm(embed_dim)
+
+    def forward(
+        self,
+        images_NCHW: Tensor,
+        mask: Mask | None = None,
+        mask_token: Tensor | None = None,
+        *,
+        in_place: bool = False,
+    ) -> Tensor:
+        tokens = self._embed(images_NCHW, mask, mask_token, in_place=in_place)
+        return self.norm(self.blocks(tokens, self._bias()))
+
+    def _embed(
+        self, images_NCHW: Tensor, mask: Mask | None, mask_token: Tensor | None = None, *, in_place: bool = False
+    ) -> Tensor:
+        """[N, 1 + V, D], or [N, 1 + L, D] where nothing is left out."""
+        patches = patchify(images_NCHW, self.patch_size)
+        proj = self.patch_embed.proj
+        cls_token: Tensor = self.cls_token
+        positions = self.pos_embed[0, 1:] if self.shared_rel_pos is None else None
+        hidden = None
+        if mask is not None and not in_place:
+            # Only what is seen is embedded: a convolution would embed what is then thrown away.
+            patches = mask.gather_visible(patches)
+            hidden = mask.blanked
+            positions = None if positions is None else positions[mask.visible]
+        elif mask is not None:
+            hidden = self.hidden(mask)
+        tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
+        if hidden is not None:
+            if mask_token is None:
+                raise ValueError("the mask blanks visible patches; set MaskedAutoencoder.blank_token = True")
+            tokens = torch.where(hidden.unsqueeze(2), mask_token.to(tokens.dtype), tokens)
+        if positions is not None:
+            tokens = tokens + positions
+            cls_token = cls_token + self.pos_embed[:, :1]
+        return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
+
+    def _bias(self) -> Tensor | None:
+        """[1, heads, T, T], or None where positions are not relative."""
+        return None if self.shared_rel_pos is None else self.shared_rel_pos.get_bias()
+
+    def unsupported_reason(self, capability: str) -> str | None:
+        return None
+
+    def attention(self, images_NCHW: Tensor) -> Tensor:
+        """See `Encoder.attention`: the mean over heads of the softmax.
+
+        The class token's own share is left out, so that a row sums to less than 1.
+        """
+        tokens, bias = self._embed(images_NCHW, None), self._bias()
+        for block in list(self.blocks)[:-1]:
+            tokens = block(tokens) if bias is None else block(tokens, bias)
+        last: Any = self.blocks[-1]
+        if isinstance(last, FSDPModule):  # gathers its parameters when it is called, and here it is not
+            last.unshard()
+        n, t, _ = tokens.shape
+        # The fused kernel hides the attention map, so this one product is computed here: one query, all keys.
+        qkv = last.attn.qkv(last.norm1(tokens)).reshape(n, t, 3, last.attn.num_heads, -1)
+        q_N1HD, k_NTHD = last.attn.q_norm(qkv[:, :1, 0]), last.attn.k_norm(qkv[:, :, 1])
+        logits_NHT = torch.einsum("nqhd,nthd->nht", q_N1HD, k_NTHD).float() * last.attn.scale
+        if bias is not None:
+            logits_NHT = logits_NHT + bias[:, :, 0]
+        if isinstance(last, FSDPModule):
+            last.reshard()
+        return logits_NHT.softmax(dim=-1).mean(dim=1)[:, 1:]
+
+    def blocks_in_order(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+    def block_sizes(self, tokens: int) -> list[tuple[int, int]]:
+        return [(1 + tokens, self.num_features)] * len(self.blocks)
+
+    def timm_architecture(self) -> tuple[str, dict[str, Any]]:
+        # timm's models of these widths; which one does not matter, as every argument is given.
+        name = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}.get(self.num_features, "tiny")
+        arguments: dict[str, Any] = {
+            "img_size": self.img_size,
+            "patch_size": self.patch_size,
+            "in_chans": self.in_chans,
+            "embed_dim": self.num_features,
+            "depth": len(self.blocks),
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+        }
+        if self.init_values is not None:
+            arguments["init_values"] = self.init_values
+        if self.shared_rel_pos is None:
+            return f"vit_{name}_patch{14 if name == 'huge' else 16}_224", arguments
+        # Of a layer scale timm takes 0 for none: None would give way to its default.
+        arguments |= {
+            "init_values": self.init_values or 0.0,
+            "qkv_bias": True,
+            "class_token": True,
+            "rel_pos_type": "bias",
+            "shared_rel_pos": True,
+        }
+        return "vit_relpos_base_patch16_224", arguments
+
+    def timm_model(
+        self, *, num_classes: int = 0, pool: str = "token", norm_last: bool = False, drop_path: float = 0.0
+    ) -> nn.Module:
+        kind = VisionTransformer if self.shared_rel_pos is None else VisionTransformerRelPos
+        with torch.random.fork_rng(devices=[]):  # its first weights are thrown away; the global generator stays
+            vit = kind(
+                num_classes=num_classes,
+                global_pool=pool,
+                fc_norm=norm_last,
+                norm_layer=LayerNorm,
+                weight_init="skip",
+                drop_path_rate=drop_path,
+                **self.timm_architecture()[1],
+            )
+        return self._with_weights(vit, norm_last=norm_last)

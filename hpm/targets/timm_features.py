@@ -1,0 +1,127 @@
+"""Features of any model that timm has as targets.
+
+Shape suffixes: N images, C channels, H and W pixels, L patches, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from curriculum import Teacher
+from curriculum.validation import require_at_least
+from hpm.models.base import MaskedModel
+from hpm.runtime.last_call_cache import LastCallCache
+from hpm.targets.features import FeatureTarget
+from hpm.targets.frozen_network import FrozenNetwork, reason_of
+
+
+class TimmFeatures(FeatureTarget):
+    """The features of a frozen model of timm's: DINO, DINOv2 and v3, CLIP's vision tower, supervised ones, and others.
+
+    The last layer's patch tokens, or the last map of a network without tokens, of the full image, once a step, in
+    inference mode and in the training's precision. Where the model's patches are not the student's, its map is
+    interpolated (bilinear). Images reach it normalized as it expects them. Its weights are in no checkpoint: a run
+    that goes on needs them again.
+
+    Args:
+        model: a name of timm's, e.g. "vit_base_patch16_224.dino", "vit_base_patch14_dinov2",
+            "vit_base_patch16_clip_224.openai", or "local-dir:FOLDER", which `hpm export` writes.
+        checkpoint: a file of the model's weights, safetensors or a state dict; None for timm's own.
+        img_size: side of the image that it sees, in pixels, resampled where the student's is another; None for the
+            student's, or, where the model's patches do not divide that, the size nearest above that they do divide.
+        pretrained: False leaves it at random weights, to compare with.
+    """
+
+    def __init__(
+        self, *, model: str, checkpoint: str | None = None, img_size: int | None = None, pretrained: bool = True
+    ) -> None:
+        self.model = model
+        self.checkpoint = checkpoint
+        self.img_size = img_size
+        self.pretrained = pretrained
+        require_at_least("TimmFeatures", 1, img_size=img_size)
+        if checkpoint is not None and not pretrained:
+            raise ValueError(
+                "TimmFeatures.pretrained = False asks for random weights, and TimmFeatures.checkpoint for a file's; "
+                "choose one"
+            )
+        _require_model(model)
+        self._frozen: FrozenNetwork | None = None
+        self._answer = LastCallCache()
+
+    def outputs(self, model: MaskedModel) -> int:
+        """The width of its features; refuses a grid that cannot be mapped to the student's."""
+        try:
+            self._frozen = FrozenNetwork(
+                self.model,
+                student=model,
+                img_size=self.img_size,
+                checkpoint=self.checkpoint,
+                pretrained=self.pretrained,
+            )
+        except Exception as error:
+            raise ValueError(
+                f"TimmFeatures.model = {self.model!r} does not fit images of {model.in_chans} channels and "
+                f"{self.img_size or model.img_size} pixels: {reason_of(error)}; set TimmFeatures.img_size to a size "
+                "that it takes, or choose another"
+            ) from error
+        rows, columns = self._frozen.grid
+        if min(rows, columns) < 2:
+            raise ValueError(
+                f"TimmFeatures.model = {self.model!r} gives a map of {rows} x {columns} at {self._frozen.seen} pixels, "
+                f"which cannot be mapped to the student's {model.grid[0]} x {model.grid[1]} patches; set a larger "
+                "TimmFeatures.img_size, or choose a model of smaller patches"
+            )
+        return self._frozen.width
+
+    @property
+    def network(self) -> FrozenNetwork:
+        """The frozen network; there is one once `outputs` was asked."""
+        assert self._frozen is not None
+        return self._frozen
+
+    @property
+    def num_parameters(self) -> int:
+        return self.network.num_parameters
+
+    def load(self) -> None:
+        self.network.load()
+
+    def prepare(
+        self,
+        device: torch.device,
+        *,
+        autocast: torch.dtype | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        self.network.prepare(autocast, mean, std)
+        self._answer.forget()
+
+    def features(self, images_NCHW: Tensor, teacher: Teacher | None) -> Tensor:
+        """Float32 [N, L, D] of the full image, on the student's grid."""
+        return self._answer(images_NCHW, self.network)
+
+
+def _require_model(model: str) -> None:
+    """Refuse what is neither a model of timm's nor a folder that holds one.
+
+    Raises:
+        ValueError: naming the setting, and models with similar names.
+    """
+    folder = model.removeprefix("local-dir:")
+    if folder != model:
+        if not Path(folder, "config.json").is_file():
+            raise ValueError(f"TimmFeatures.model = {model!r}: {folder} is not a folder with a config.json")
+        return
+    if not timm.is_model(model):
+        close = timm.list_models(f"{model.split('_')[0]}*")[:5]
+        such_as = f", such as {', '.join(close)}" if close else ""
+        raise ValueError(
+            f"TimmFeatures.model = {model!r} is not a model of timm's{such_as}; timm.list_models() has all"
+        )

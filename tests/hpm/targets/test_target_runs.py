@@ -1,0 +1,135 @@
+"""Whole runs with each target: resumed, evaluated, started from weights of another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from tiny_models import some_images, tiny_model
+
+from hpm.config import parse_config
+from hpm.inference.loading import load_model
+from hpm.planning.plan import make_plan
+from hpm.runs.checkpoint import list_checkpoints
+from hpm.targets import TimmFeatures
+
+TIMM = "vit_tiny_patch16_224"
+RUNS = {
+    "hog": ["Method.target = @HOG()", "HOG.cell = 2"],
+    "teacher": ["Method.target = @TeacherFeatures()"],
+    "timm": [
+        "Method.target = @TimmFeatures()",
+        f"TimmFeatures.model = '{TIMM}'",
+        "TimmFeatures.pretrained = False",
+        "TimmFeatures.img_size = 32",
+    ],
+    "weighted": [
+        "Method.target = @WeightedTargets()",
+        "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",
+        "WeightedTargets.weights = [1.0, @rise/Ramp()]",
+        "rise/Ramp.end = 1.0",
+    ],
+}
+SHORT = ["Schedule.epochs = 2", "HorizonDecay.fraction = 0.2", "Checkpointing.every = 10", "Monitoring.log_every = 10"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_resumes_exactly_and_is_evaluated(
+    name: str, tiny: Path, hpm: Callable[..., int], same_end: Callable[[Path], None]
+) -> None:
+    words = [word for text in (*SHORT, *RUNS[name]) for word in ("-b", text)]
+    assert hpm("pretrain", tiny, *words, "--output", "run") == 0
+    same_end(Path("run"))
+    small = ["-b", "Agreement.images = 16", "-b", "Diagnostics.images = 16"]
+    assert (
+        hpm(
+            "evaluate",
+            "run",
+            "--protocol",
+            "agreement,diagnostics,localization",
+            *small,
+            "-b",
+            "Localization.images = 16",
+        )
+        == 0
+    )
+    metrics = json.loads(Path("run/evaluation-agreement.json").read_text())[-1]["metrics"]
+    assert -1 <= metrics["agreement/student"]["mean"] <= 1
+    assert hpm("visualize", "run", "--count", "2") == 0
+    assert hpm("visualize", "run", "--count", "2", "--strip") == 0
+
+
+def test_an_exported_folder_with_weights_of_another_file(tiny: Path, hpm: Callable[..., int], tmp_path: Path) -> None:
+    assert hpm("pretrain", tiny, *(w for b in SHORT for w in ("-b", b)), "--output", "run") == 0
+    assert hpm("export", "run", "--out", "exported") == 0
+    assert hpm("export", "run", "--out", "teacher.safetensors", "--format", "safetensors", "--weights", "teacher") == 0
+    images, answers = some_images(size=16), []
+    for checkpoint in (None, "teacher.safetensors"):
+        target = TimmFeatures(model="local-dir:exported", checkpoint=checkpoint)
+        target.outputs(tiny_model(img_size=16, patch_size=4))
+        answers.append(target.features(images, None))
+    context = load_model(Path("run")).context()
+    with torch.no_grad():
+        torch.testing.assert_close(answers[0], context.model.features(images))
+        torch.testing.assert_close(answers[1], context.teacher.model.features(images))
+
+
+def test_weights_of_another_target(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
+    """All but the head are taken, also where the head would fit."""
+    short = [word for text in SHORT for word in ("-b", text)]
+    assert hpm("pretrain", tiny, *short, "--output", "pixels") == 0
+    newest = list_checkpoints(Path("pixels/checkpoints"))[0]
+    for name, told in (("teacher", True), ("weighted", True), ("absolute", False)):
+        bindings = [
+            *RUNS.get(name, ["Pixels.error = 'absolute'", "Method.target = @Pixels()"]),
+            "MaskedAutoencoder.embed_dim = 48",
+        ]
+        if name != "teacher":
+            bindings = bindings[:-1]
+        words = [word for text in bindings for word in ("-b", text)]
+        code = hpm("pretrain", tiny, *short, *words, "--init-from", newest, "--output", name)
+        text = " ".join("".join(capsys.readouterr()).split())
+        if name == "teacher":
+            assert code == 2  # another width
+            assert "does not fit this model" in text
+            continue
+        assert code == 0
+        assert ("the head starts from initialization: it reconstructs pixels in pixels/" in text) == told
+        assert ("the head starts from initialization" in text) == told
+
+
+def test_what_a_network_beside_the_student_takes(tiny: Path) -> None:
+    bindings = [*RUNS["timm"], "Runtime.precision = 'fp32'"]
+    made = make_plan(parse_config([str(tiny)], bindings))
+    network = timm.create_model(TIMM, num_classes=0, img_size=32)
+    assert made.memory["network of the target"] == 4 * sum(p.numel() for p in network.parameters())
+    assert made.multiply_adds["target"] > 5 * 4 * 12 * 192**2 * 12 / 4
+
+
+def test_a_hub_that_cannot_be_reached(
+    tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert (
+        hpm(
+            "pretrain",
+            tiny,
+            "-b",
+            "Method.target = @TimmFeatures()",
+            "-b",
+            "TimmFeatures.img_size = 32",
+            "-b",
+            "TimmFeatures.model = 'vit_tiny_patch16_224.augreg_in21k'",
+            "--output",
+            "run",
+        )
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert "cannot be loaded" in error
+    assert "TimmFeatures.checkpoint" in error
+    assert not Path("run").exists()
