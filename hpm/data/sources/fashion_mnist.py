@@ -8,6 +8,7 @@ import math
 import zlib
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ class FashionMNIST(ImageSource):
         root: folder to download to, unless the system has the files. Default "data".
         train_size: the first so many of the 60,000 training images. Default None, all of them.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(self, *, root: str | Path = "data", train_size: int | None = None) -> None:
         if train_size is not None and not 1 <= train_size <= _TRAIN_SIZE:

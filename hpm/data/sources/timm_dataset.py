@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class TimmDataset(ImageSource):
     Raises:
         UserError: if the name is none of these, or the data cannot be addressed by index.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(
         self,
