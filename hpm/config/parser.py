@@ -174,18 +174,21 @@ class Reader:
 
 
 def _bind(statement: Statement) -> None:
+    _, selector, name = statement.key
+    part = gin_compat.registered().get(selector)  # None for gin's own
+    if part is not None and not _takes(part, name):
+        known = ", ".join(inspect.signature(part).parameters) or "no parameters"
+        raise UserError(f"{spell(statement.key)} ({statement.where}) cannot be bound: {part.__name__} takes {known}")
     try:
         gin_compat.bind(statement.key, statement.value)
     except ValueError as error:
-        _, selector, name = statement.key
-        part = gin_compat.registered().get(selector)
-        if part is None:  # gin's own
-            raise UserError(f"{selector}.{name} ({statement.where}) cannot be bound") from error
-        known = [name for name in inspect.signature(part).parameters if name not in ("args", "kwargs")]
-        raise UserError(
-            f"{spell(statement.key)} ({statement.where}) cannot be bound: {part.__name__} takes "
-            f"{', '.join(known) or 'no parameters'}"
-        ) from error
+        raise UserError(f"{selector}.{name} ({statement.where}) cannot be bound") from error
+
+
+def _takes(part: Callable[..., Any], name: str) -> bool:
+    """Whether a part has a parameter of that name, or takes any."""
+    parameters = inspect.signature(part).parameters
+    return name in parameters or any(given.kind is given.VAR_KEYWORD for given in parameters.values())
 
 
 def _check_types(statements: Sequence[Statement]) -> None:

@@ -78,9 +78,9 @@ def check_circles(bound: Mapping[Key, Any]) -> None:
     Raises:
         UserError: naming all of the circle.
     """
-    by_part: dict[tuple[str, str], list[Any]] = {}
-    for (scope, selector, _), value in bound.items():
-        by_part.setdefault((scope, selector), []).append(value)
+    by_part: dict[tuple[str, str], dict[str, Any]] = {}
+    for (scope, selector, name), value in bound.items():
+        by_part.setdefault((scope, selector), {})[name] = value
     sound: set[tuple[str, str]] = set()
 
     def follow(part: tuple[str, str], path: tuple[tuple[str, str], ...]) -> None:
@@ -92,11 +92,12 @@ def check_circles(bound: Mapping[Key, Any]) -> None:
             return
         scope, selector = part
         inner = scope.split("/") if scope else []
-        # What is bound without a scope, or for an outer one, holds in the scopes within.
-        for length in range(len(inner) + 1):
-            for value in by_part.get(("/".join(inner[:length]), selector), []):
-                for wanted, name in gin_compat.references(value):
-                    follow((wanted or scope, name), (*path, part))
+        values: dict[str, Any] = {}
+        for length in range(len(inner) + 1):  # what is bound for outer scopes holds in the scopes within
+            values |= by_part.get(("/".join(inner[:length]), selector), {})
+        for value in values.values():
+            for wanted, name in gin_compat.references(value):
+                follow((wanted or scope, name), (*path, part))
         sound.add(part)
 
     for part in by_part:
@@ -138,7 +139,7 @@ def check_used(statements: Sequence[Statement], taken: Set[Key], *, in_files: bo
         UserError: naming the binding.
     """
     last, gone, consumed = last_places(statements), _replaced(statements), gin_compat.consumed()
-    for key in gin_compat.bound():
+    for key in sorted(gin_compat.bound(), key=last.__getitem__):
         if key in taken or _is_consumed(key, consumed):
             continue
         statement = statements[last[key]]
