@@ -29,10 +29,9 @@ include 'base.gin'
 include 'data/digit_scenes.gin'
 include 'curricula/hpm_easy_to_hard.gin'
 
-DigitScenes.img_size = 16
+IMG_SIZE = 16
 DigitScenes.train_size = 160
 DigitScenes.test_size = 48
-MaskedAutoencoder.img_size = 16
 MaskedAutoencoder.patch_size = 4
 MaskedAutoencoder.embed_dim = 16
 MaskedAutoencoder.depth = 1

@@ -1,16 +1,17 @@
-"""gin at the edge: how a config becomes objects. Nothing outside this package knows gin's own names."""
+"""gin at the edge: how a config becomes objects. Nothing outside this package knows gin.
 
-from hpm.config.parser import (
-    Config,
-    configs_folder,
-    configurables,
-    find_config,
-    imported_configurables,
-    make_importable,
-    parse_config,
-    register_configurables,
-    resume_changes,
-)
+registry       what can be configured
+parser         finding and reading files
+configuration  what was parsed, and building from it
+usage          what was consumed, replaced, or is made of itself
+resume_diff    what may change when a run is resumed
+gin_compat     gin itself, its private names among it
+"""
+
+from hpm.config.configuration import Config
+from hpm.config.parser import configs_folder, find_config, make_importable, parse_config
+from hpm.config.registry import configurables, imported_configurables, register_configurables
+from hpm.config.resume_diff import resume_changes
 
 __all__ = [
     "Config",

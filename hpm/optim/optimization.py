@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from curriculum.validation import require_at_least, require_in
 
@@ -20,6 +21,8 @@ class Optimization:
     Raises:
         ValueError: naming the setting at fault.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"max_skipped"})
 
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)

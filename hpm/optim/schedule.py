@@ -27,6 +27,7 @@ class Schedule:
     """
 
     owner: ClassVar[str] = "Schedule"  # whose settings these are, for errors
+    resume_rounding: ClassVar[frozenset[str]] = frozenset({"accumulate"})
 
     epochs: int = 200
     batch_size: int = 256

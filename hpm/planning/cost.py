@@ -73,7 +73,7 @@ def multiply_adds(method: Method) -> dict[str, float]:
         thrown = method.curriculum.count_thrown(model.num_patches)
         mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
         if method.curriculum.trained is not None:
-            method.curriculum.prepare(_setting(model))
+            method.curriculum.prepare(_no_run(model))
         batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target)
         student = _count(lambda: model(images, mask))
         asked = _MetaTeacher(model, method.target)  # one that does not remember what it was asked
@@ -90,8 +90,8 @@ def multiply_adds(method: Method) -> dict[str, float]:
     }
 
 
-def _setting(model: MaskedModel) -> TrainingContext:
-    """Of no run: what a network beside the model needs to be built, without memory."""
+def _no_run(model: MaskedModel) -> TrainingContext:
+    """What a network beside the model needs to be built, of no run and without memory."""
     return TrainingContext(
         num_images=1,
         steps_per_epoch=1,

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
-from curriculum.validation import require_choice
 from hpm.config import Config
 from hpm.errors import UserError
 from hpm.methods.method import Method
-from hpm.optim.schedule import Schedule
+from hpm.optim.clock import Clock
 from hpm.planning import cost
-from hpm.planning.gpus import GPUS, Gpu
-from hpm.runtime.settings import Runtime
-from hpm.training.setup import check_method
-from hpm.training.trainer import PROGRESS_PER
+from hpm.planning.gpus import GPUS, Machine
+from hpm.planning.settings import RunSettings, read_settings
 
 IMAGENET_IMAGES = 1_281_167
 USABLE_MEMORY = 0.9  # of a GPU's memory; what `cost.memory` does not count needs the rest
@@ -105,105 +101,112 @@ def make_plan(
             what a ViT-B reached on one H100 with CUDA graphs, 29 % (docs/gpu.md).
 
     Raises:
-        UserError: for a value that cannot be, in the arguments or the configuration.
+        UserError: for a value that cannot be, in the arguments or the configuration: all that a run of it would
+            refuse, but for what takes the images or the machine itself.
     """
-    gpu = GPUS.get(device)
-    if gpu is None:
-        raise UserError(f"--device {device} is unknown; choose one of {', '.join(GPUS)}")
-    if gpus < 1:
-        raise UserError(f"--gpus {gpus} must be at least 1")
+    machine = _machine(device, gpus)
     if not 0 < mfu <= 1:
         raise UserError(f"--mfu {mfu} must be a share of the peak, more than 0 and at most 1")
     if images is not None and images < 1:
         raise UserError(f"--images {images} must be at least 1")
-    schedule: Schedule = config.parameter("Trainer", "schedule") or Schedule()
-    runtime: Runtime = config.parameter("Trainer", "runtime") or Runtime()
-    progress_per: str = config.parameter("Trainer", "progress_per")
-    precision = _precision(runtime.precision, device, gpu)
-    method = _method(config)
-    notes = []
+    notes: list[str] = []
     try:
-        require_choice("Trainer", PROGRESS_PER, progress_per=progress_per)
-        runtime.check(device_type="cuda", precision=precision, world_size=gpus, accumulate=schedule.accumulate)
-        check_method(method, runtime, None)
-        known = _images(config) if images is None else images
-        if known is None:
-            known = IMAGENET_IMAGES
-            notes.append(f"{known:,} images are assumed, ImageNet-1K's training set; --images says another number")
-        clock = schedule.clock(known)
-        micro_batch = schedule.micro_batch_size(gpus)
+        settings = read_settings(config)
+        settings.check(machine)
+        images = settings.source.known_train_size if images is None else images
+        if images is None:
+            images = IMAGENET_IMAGES
+            notes.append(f"{images:,} images are assumed, ImageNet-1K's training set; --images says another number")
+        clock = settings.schedule.clock(images)
+        settings.schedule.micro_batch_size(gpus)
     except ValueError as error:
         raise UserError(str(error)) from error
-    work, share = cost.multiply_adds(method), cost.teacher_share(method, clock, progress_per)
-    if math.isnan(work["target"]):
-        work["target"] = 0.0
-        notes.append(f"what {type(method.target).__name__} computes cannot be counted without data, and is left out")
-    if math.isnan(work["teacher"]):
-        name = type(method.curriculum.difficulty).__name__
-        work["teacher"] = 0.0
-        notes.append(f"what {name} asks of the teacher cannot be counted without data, and is left out")
-    if method.curriculum.scheduler.watches and share:
-        name = type(method.curriculum.scheduler).__name__
-        notes.append(f"{name} follows what is learned, so the teacher is counted wherever it may be asked")
-    if mfu >= _NARROW_MFU and (width := method.student.encoder.num_features) < _NARROW:
-        notes.append(f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect less than {mfu:.0%}")
-    if runtime.residual_precision == "bf16" or runtime.teacher_precision != "same":
-        notes.append(
-            "what Runtime.residual_precision saves of memory and Runtime.teacher_precision adds is not counted"
-        )
+    return _plan(config.name, settings, clock, machine, images=images, mfu=mfu, notes=notes)
+
+
+def _machine(device: str, gpus: int) -> Machine:
+    if device not in GPUS:
+        raise UserError(f"--device {device} is unknown; choose one of {', '.join(GPUS)}")
+    if gpus < 1:
+        raise UserError(f"--gpus {gpus} must be at least 1")
+    return Machine(device, gpus)
+
+
+def _plan(
+    config: str, settings: RunSettings, clock: Clock, machine: Machine, *, images: int, mfu: float, notes: list[str]
+) -> Plan:
+    """The plan of settings that go together."""
+    method, schedule, runtime = settings.method, settings.schedule, settings.runtime
+    precision = settings.precision_on(machine)
+    micro_batch = schedule.micro_batch_size(machine.gpus)
+    peak = machine.gpu.peaks[precision]
+    work, left_out = _known_work(method)
+    share = cost.teacher_share(method, clock, settings.progress_per)
     plain = work["encoder"] + work["reconstructor"]
-    student, asked = plain + work["loss predictor"], share * work["teacher"]
-    unlearned = asked + work["target"]
-    step_flops = 2 * schedule.batch_size * ((4 if runtime.grad_checkpointing else 3) * student + unlearned)
+    step_flops = 2 * schedule.batch_size * _average_step(work, share, passes=4 if runtime.grad_checkpointing else 3)
     return Plan(
-        config=config.name,
-        device=device,
-        gpus=gpus,
+        config=config,
+        device=machine.device,
+        gpus=machine.gpus,
         precision=precision,
-        images=known,
+        images=images,
         epochs=schedule.epochs,
         batch_size=schedule.batch_size,
         micro_batch=micro_batch,
         steps=clock.total_steps,
         parameters=cost.parameters(method),
         multiply_adds=work,
-        published_multiply_adds=student + cost.macs_saved(method),
+        published_multiply_adds=plain + work["loss predictor"] + cost.macs_saved(method),
         teacher_share=share,
-        relative_cost=(3 * student + unlearned) / (3 * plain),
+        relative_cost=_average_step(work, share) / (3 * plain),
         step_flops=step_flops,
         memory=cost.memory(
             method,
             precision=precision,
             micro_batch=micro_batch,
-            shards=gpus if runtime.sharding == "fsdp" else 1,
+            shards=machine.gpus if runtime.sharding == "fsdp" else 1,
             grad_checkpointing=runtime.grad_checkpointing,
         ),
-        device_memory=gpu.memory * 1e9,
-        peak=gpu.peaks[precision] * 1e12,
+        device_memory=machine.gpu.memory * 1e9,
+        peak=peak * 1e12,
         mfu=mfu,
-        hours=clock.total_steps * step_flops / (gpus * gpu.peaks[precision] * 1e12 * mfu) / 3600,
-        notes=tuple(notes),
+        hours=clock.total_steps * step_flops / (machine.gpus * peak * 1e12 * mfu) / 3600,
+        notes=(*notes, *left_out, *_notes(settings, share, mfu)),
     )
 
 
-def _method(config: Config) -> Method:
-    """The method, its tensors without content."""
-    with torch.device("meta"):
-        method = config.parameter("Trainer", "method")
-    if not isinstance(method, Method):
-        raise UserError(f"Trainer.method must be a Method, got {method!r}; bind Trainer.method = @Method()")
-    return method
+def _known_work(method: Method) -> tuple[dict[str, float], list[str]]:
+    """Multiply-adds of each part, 0 for what cannot be counted without data; and a note of each of those."""
+    work, notes = cost.multiply_adds(method), []
+    for part, what in (
+        ("target", f"what {type(method.target).__name__} computes"),
+        ("teacher", f"what {type(method.curriculum.difficulty).__name__} asks of the teacher"),
+    ):
+        if math.isnan(work[part]):
+            work[part] = 0.0
+            notes.append(f"{what} cannot be counted without data, and is left out")
+    return work, notes
 
 
-def _images(config: Config) -> int | None:
-    """How many training images the configuration says there are; None where that takes a look at the data."""
-    return config.parameter("Trainer", "source").known_train_size
+def _average_step(work: dict[str, float], teacher_share: float, *, passes: int = 3) -> float:
+    """Multiply-adds of the average step for one image.
+
+    Args:
+        work: of each part, forward.
+        teacher_share: of the steps in which the teacher is asked.
+        passes: how many forward passes the student's costs are worth; the backward pass counts two.
+    """
+    student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
+    return passes * student + (teacher_share * work["teacher"] + work["target"])
 
 
-def _precision(name: str, device: str, gpu: Gpu) -> str:
-    """What the GPU will compute in."""
-    if name == "auto":
-        return "bf16" if "bf16" in gpu.peaks else "fp32"
-    if name not in gpu.peaks:
-        raise UserError(f"Runtime.precision = {name!r} is not what --device {device} has: {', '.join(gpu.peaks)}")
-    return name
+def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[str]:
+    """What else a reader should know."""
+    method, runtime = settings.method, settings.runtime
+    if method.curriculum.scheduler.watches and teacher_share:
+        name = type(method.curriculum.scheduler).__name__
+        yield f"{name} follows what is learned, so the teacher is counted wherever it may be asked"
+    if mfu >= _NARROW_MFU and (width := method.student.encoder.num_features) < _NARROW:
+        yield f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect less than {mfu:.0%}"
+    if runtime.residual_precision == "bf16" or runtime.teacher_precision != "same":
+        yield "what Runtime.residual_precision saves of memory and Runtime.teacher_precision adds is not counted"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -42,6 +43,19 @@ class Runtime:
     Raises:
         ValueError: naming the setting at fault.
     """
+
+    resume_rounding: ClassVar[frozenset[str]] = frozenset(
+        {
+            "device",
+            "precision",
+            "compile",
+            "compile_mode",
+            "cuda_graphs",
+            "grad_checkpointing",
+            "sharding",
+            "deterministic",
+        }
+    )
 
     device: str = "auto"
     precision: str = "auto"

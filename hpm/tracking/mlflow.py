@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import unquote
 
 from hpm.errors import Notice
@@ -62,6 +62,8 @@ class MLflowTracker:
     Attributes:
         problem: why the server does not have everything yet, or None.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"uri", "experiment", "tags", "system_metrics", "enabled"})
 
     SECONDS_BETWEEN_TRIES = 30.0
     PATIENCE = 60.0  # seconds, at the end of a run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from curriculum.validation import require_at_least, require_in, require_instance
 from hpm.evaluation import Evaluation
@@ -23,6 +24,8 @@ class Loading:
     Raises:
         ValueError: naming the setting at fault.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"num_workers", "max_unreadable"})
 
     num_workers: int = 0
     gpu_decode: bool = False
@@ -49,6 +52,8 @@ class Checkpointing:
     Raises:
         ValueError: naming the setting at fault.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"every", "keep", "keep_every"})
 
     every: int = 500
     keep: int = 2
@@ -77,6 +82,8 @@ class Monitoring:
     Raises:
         ValueError: naming the setting at fault.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"tracker"})
 
     log_every: int = 20
     probe_every: int = 0

@@ -8,6 +8,7 @@ import math
 import zlib
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ class FashionMNIST(ImageSource):
         root: folder to download to, unless the system has the files. Default "data".
         train_size: the first so many of the 60,000 training images. Default None, all of them.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(self, *, root: str | Path = "data", train_size: int | None = None) -> None:
         require_in("FashionMNIST", f"[1, {_TRAIN_SIZE}]", train_size=train_size)

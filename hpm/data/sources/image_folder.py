@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from PIL import Image
@@ -79,6 +79,8 @@ class ImageFolder(ImageSource):
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(
         self,

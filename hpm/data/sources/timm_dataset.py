@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from timm.data import create_dataset, create_reader
 from torch import Tensor
@@ -58,6 +59,8 @@ class TimmDataset(ImageSource):
     Raises:
         UserError: if the name is none of these, or of data that cannot be addressed by index.
     """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(
         self,

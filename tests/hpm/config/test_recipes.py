@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from hpm.config import configs_folder, parse_config, resume_changes
-from hpm.planning import plan
+from hpm.planning.plan import make_plan
+from hpm.planning.settings import read_settings
 
 FOLDER = configs_folder() / "recipes"
 RECIPES = sorted(path for path in FOLDER.glob("*_*.gin"))
@@ -40,7 +41,7 @@ def test_a_recipe_is_planned(path: Path) -> None:
     found = NAME.fullmatch(path.stem)
     assert found
     method, size, epochs = found.groups()
-    made = plan.make(parse_config([f"recipes/{path.stem}"]), gpus=8)
+    made = make_plan(parse_config([f"recipes/{path.stem}"]), gpus=8)
     assert made.epochs == int(epochs)
     small = size in ("tiny", "small")
     assert made.batch_size == (1024 if small else 4096 if method == "mae" else 2048)
@@ -81,11 +82,11 @@ OTHERS = {
 def test_a_recipe_of_another_framework_or_target_is_planned(name: str) -> None:
     encoder, head, batch_size, relative_cost = OTHERS[name]
     config = parse_config([f"recipes/{name}"])
-    made = plan.make(config, gpus=8)
+    made = make_plan(config, gpus=8)
     assert (made.epochs, made.batch_size) == (int(name.split("_")[-1]), batch_size)
     assert made.parameters["encoder"] == pytest.approx(encoder, rel=0.002)
     assert made.relative_cost == pytest.approx(relative_cost, rel=0.01)
-    student = plan._method().student
+    student = read_settings(config).method.student
     reconstruction = student.reconstructor.head if hasattr(student, "reconstructor") else student.head
     assert sum(p.numel() for p in reconstruction.parameters()) == head
 
@@ -134,8 +135,9 @@ def test_every_binding_is_used_and_published(method: str, tmp_path: Path) -> Non
         "MLflowTracker.enabled = False",
     ]
     trainer = parse_config([f"recipes/{method}_vit_tiny_200"], bindings).build()
-    assert trainer.lr == pytest.approx(1.5e-4 * 8 / 256)
-    assert (trainer.weight_decay, trainer.betas, trainer.warmup_epochs) == (0.05, (0.9, 0.95), 40)
+    assert trainer.schedule.lr == pytest.approx(1.5e-4 * 8 / 256)
+    assert trainer.schedule.warmup_epochs == 40
+    assert (trainer.optimization.weight_decay, trainer.optimization.betas) == (0.05, (0.9, 0.95))
     curriculum, learner = trainer.method.curriculum, trainer.method
     assert curriculum.mask_ratios() == [0.75]
     assert type(learner.target).__name__ == ("NormalizedPixels" if method == "mae" else "Pixels")

@@ -1,0 +1,186 @@
+"""What a method costs: counts against the published figures, arithmetic by hand, and what PyTorch really keeps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from curriculum import (
+    Attention,
+    Batch,
+    Constant,
+    Curriculum,
+    DifficultyEstimator,
+    HardestFirst,
+    Noise,
+    PredictedLoss,
+    Ramp,
+    Random,
+    SelfPaced,
+    TrueLoss,
+    Uniform,
+)
+from hpm.config import parse_config
+from hpm.methods.decay import RampDecay
+from hpm.methods.method import Method
+from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.clock import Clock
+from hpm.planning import cost
+from hpm.planning.plan import make_plan
+from hpm.targets import Pixels
+
+GIGA = 1e9
+SMALL = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 96,
+    "depth": 3,
+    "num_heads": 3,
+    "decoder_embed_dim": 64,
+    "decoder_depth": 2,
+    "decoder_num_heads": 2,
+    "loss_predictor_depth": 1,
+}
+
+
+def method(difficulty: DifficultyEstimator, *, device: str = "meta", **model: Any) -> Method:
+    with torch.device(device):
+        return Method(
+            model=MaskedAutoencoder(**model),
+            curriculum=Curriculum(scheduler=Ramp(), difficulty=difficulty, sampler=HardestFirst()),
+            target=Pixels(),
+            ema_decay=RampDecay(),
+        )
+
+
+# Operations
+
+
+def test_published_figures_of_vit_base() -> None:
+    """Published code embeds all patches and predicts all of them; ours those that are seen, and asked for."""
+    for recipe, student, teacher, decoders in (("mae", 9.78, 0.0, 1), ("hpm", 15.06, 22.91, 2)):
+        made = make_plan(parse_config([f"recipes/{recipe}_vit_base_200"]), gpus=8)
+        assert made.published_multiply_adds / GIGA == pytest.approx(student, rel=1e-3)
+        assert made.multiply_adds["teacher"] / GIGA == pytest.approx(teacher, rel=1e-3)
+        ours = sum(made.multiply_adds.values()) - made.multiply_adds["teacher"]
+        last = block(197, 512) - block(197, 512, given=147)
+        assert made.published_multiply_adds - ours == 147 * 768 * 768 + 50 * 512 * 768 + decoders * last
+
+
+def block(tokens: int, width: int, given: int | None = None) -> int:
+    """Query, key, value, projection; two layers of four times the width; two products of attention.
+
+    Where no more than the last tokens are `given`, the others are keys and values alone, and queries all the same.
+    """
+    given = tokens if given is None else given
+    return tokens * 3 * width**2 + given * (1 + 2 * 4) * width**2 + 2 * given * tokens * width
+
+
+def test_by_hand() -> None:
+    patches = 64
+    masked = 48
+    visible = 16
+    pixels = 8 * 8 * 3
+    decoder_input = 96 * 64
+    seen = 1 + visible
+    all_ = 1 + patches
+    assert cost.multiply_adds(method(PredictedLoss(), **SMALL)) == {
+        "encoder": visible * pixels * 96 + 3 * block(seen, 96),
+        "reconstructor": seen * decoder_input + block(all_, 64) + block(all_, 64, given=masked) + masked * 64 * pixels,
+        "loss predictor": block(all_, 64, given=masked) + masked * 64,
+        "teacher": patches * pixels * 96
+        + 3 * block(all_, 96)
+        + all_ * decoder_input
+        + block(all_, 64, given=patches)
+        + patches * 64,
+        "target": 0,
+    }
+
+
+def test_the_teacher_costs_what_the_difficulty_asks() -> None:
+    student = cost.multiply_adds(method(TrueLoss(probes=2), **SMALL))
+    assert student["teacher"] == 2 * (student["encoder"] + student["reconstructor"])
+    # The last block: keys, and queries and attention of one token.
+    attention = cost.multiply_adds(method(Attention(), **SMALL))["teacher"]
+    assert attention == 64 * 192 * 96 + 2 * block(65, 96) + 65 * 3 * 96**2 + 65 * 96
+    assert cost.multiply_adds(method(Uniform(), **SMALL))["teacher"] == 0
+
+
+class Peeking(DifficultyEstimator):
+    def __call__(self, batch: Batch, teacher: object, *, num_masked: int, noise: Noise) -> torch.Tensor:
+        return torch.zeros(len(batch), batch.num_patches) + batch.images.max().item()
+
+
+def test_a_difficulty_that_looks_at_values_is_not_counted() -> None:
+    assert math.isnan(cost.multiply_adds(method(Peeking(), **SMALL))["teacher"])
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(200, 2), (800, 10), (1600, 21)])
+def test_the_teacher_is_asked_from_the_first_hard_patch_on(epochs: int, first: int) -> None:
+    hpm = method(PredictedLoss())  # 147 masked patches
+    assert cost.teacher_share(hpm, Clock(0, 5, epochs), "epoch") == (epochs - first) / epochs
+    assert cost.teacher_share(hpm, Clock(0, 625, epochs), "epoch") == pytest.approx((epochs - first) / epochs, abs=1e-3)
+
+
+def test_shares_of_other_schedules() -> None:
+    small = method(PredictedLoss(), **SMALL)
+    clock = Clock(0, 10, 10)
+    # int(48 * 0.5 * (step + 1) / 100) is 0 for the first four steps.
+    assert cost.teacher_share(small, clock, "step") == 0.96
+    small.curriculum.score_every = 4
+    assert cost.teacher_share(small, clock, "epoch") == 0.25
+    assert cost.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
+    small.curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=Uniform(), sampler=Random())
+    assert cost.teacher_share(small, clock, "epoch") == 0
+    small.curriculum = Curriculum(scheduler=SelfPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
+    assert cost.teacher_share(small, clock, "epoch") == 1
+
+
+# Memory
+
+
+def kept_by_autograd(method: Method, images: int, *, low: bool) -> int:
+    """Bytes of the tensors that the backward pass of the student keeps, but for weights and copies of them."""
+    method.initialize(torch.device("cpu"), autocast=torch.bfloat16 if low else None, seed=0)
+    own = {tensor.untyped_storage().data_ptr() for tensor in method.student.state_dict().values()}
+    weights = {shape for p in method.student.parameters() for shape in (p.shape, p.shape[::-1])}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not (tensor.dtype == torch.bfloat16 and tensor.shape in weights):
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    side = method.student.img_size
+    batch = Batch(torch.randn(images, 3, side, side), method.student.patch_size)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = method.losses(batch, 0.01, Noise.for_batch(seed=0, step=0, batch_size=images))
+    assert losses.total.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("predictor", [2, None])
+def test_activations_against_what_autograd_keeps(low: bool, predictor: int | None) -> None:
+    shape = SMALL | {"img_size": 96, "embed_dim": 132, "loss_predictor_depth": predictor}
+    difficulty = Uniform() if predictor is None else PredictedLoss()
+    real = method(difficulty, device="cpu", **shape)
+    # On a CPU attention is in float32: queries, keys and values, and its result beside what the projection reads. A
+    # decoder's last block has queries and results of the masked patches alone.
+    masked = real.curriculum.count_masked(real.student.num_patches)
+    values = 10 * sum(tokens * width for tokens, width in real.student.block_sizes(masked, 0))
+    left = (1 + real.student.num_patches - masked) * SMALL["decoder_embed_dim"]
+    more = values - 8 * left * (1 if predictor is None else 2) if low else 0
+    expected = 3 * (cost.activations(real, low=low) + more)
+    assert kept_by_autograd(real, 3, low=low) == pytest.approx(expected, rel=0.05)
+
+
+def test_checkpointing_keeps_a_blocks_input_and_one_block() -> None:
+    real = method(PredictedLoss(), device="cpu", **SMALL | {"depth": 12, "decoder_depth": 8, "loss_predictor_depth": 8})
+    real.student.set_grad_checkpointing()
+    one_block = 64 * (1 + 64) * 64  # only there while its backward pass runs
+    expected = 3 * (cost.activations(real, low=False, grad_checkpointing=True) - one_block)
+    assert kept_by_autograd(real, 3, low=False) == pytest.approx(expected, rel=0.05)
