@@ -11,10 +11,11 @@ from curriculum.validation import require_choice, require_instance
 from hpm.config import Config
 from hpm.data import ImageSource, RandomResizedCrop
 from hpm.methods.method import Method
+from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.planning.gpus import Machine
 from hpm.runtime.settings import Runtime
-from hpm.training.settings import Checkpointing, Loading, Monitoring, Optimization
+from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import check_method
 from hpm.training.trainer import PROGRESS_PER
 
