@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,13 @@ import optuna
 from optuna.trial import TrialState
 
 from hpm.errors import UserError
+from hpm.runs.metrics_file import Row
+from hpm.runs.run_folder import RunFolder
 from hpm.tracking.mlflow import MLflowTracker
 
-Row = dict[str, Any]
+RESULTS = "results"
+"""The user attribute in which a trial keeps what its runs brought: a list with one dictionary for each run."""
+
 _NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
 
 
@@ -25,14 +28,14 @@ class Result:
     Args:
         source: the study or experiment it belongs to.
         variant: what is compared.
-        seed: of the run.
-        metrics: final figures.
+        seed: the run's seed.
+        metrics: the final figures, by name.
         cost: "images", "training_seconds" and, where counted, "flops".
         data: the data set.
         device: what it was trained on.
         commit: the source it was trained with.
-        folder: of the run, if it is on this machine.
-        setting: a search's parameters.
+        folder: the run's, if it is on this machine.
+        parameters: a search's, by binding; empty for an ablation.
         config: tells one configuration from another, seeds apart; "" where that is not known.
     """
 
@@ -45,22 +48,19 @@ class Result:
     device: str
     commit: str
     folder: Path | None = None
-    setting: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
 
     def rows(self) -> list[Row]:
         """What was measured during training; empty where the run's folder is elsewhere."""
-        path = None if self.folder is None else self.folder / "metrics.jsonl"
-        if path is None or not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [] if self.folder is None else RunFolder(self.folder).metrics.rows()
 
 
-def of_study(study: optuna.Study) -> list[Result]:
+def study_results(study: optuna.Study) -> list[Result]:
     """The complete runs of a study, each once."""
-    found: dict[tuple[str, int], Result] = {}
+    results: dict[tuple[str, int], Result] = {}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        for kept in trial.user_attrs.get("results", []):
+        for kept in trial.user_attrs.get(RESULTS, []):
             result = Result(
                 source=study.study_name,
                 variant=kept["variant"],
@@ -71,15 +71,19 @@ def of_study(study: optuna.Study) -> list[Result]:
                 device=kept["device"],
                 commit=kept["commit"],
                 folder=Path(kept["folder"]),
-                setting=trial.params if "variant" not in trial.params else {},
+                parameters=trial.params if "variant" not in trial.params else {},
                 config=kept.get("config", ""),
             )
-            found.setdefault((result.variant, result.seed), result)
-    return list(found.values())
+            results.setdefault((result.variant, result.seed), result)
+    return list(results.values())
 
 
-def of_experiment(name: str, tracker: MLflowTracker) -> list[Result]:
+def experiment_results(name: str, tracker: MLflowTracker) -> list[Result]:
     """The complete runs of an MLflow experiment; a run's variant is its tag `variant`, else its curriculum.
+
+    Args:
+        name: the experiment's.
+        tracker: says where MLflow is.
 
     Raises:
         UserError: if the server has no such experiment, or cannot be reached.
@@ -92,11 +96,12 @@ def of_experiment(name: str, tracker: MLflowTracker) -> list[Result]:
         raise UserError(f"MLflow at {tracker.where} cannot be read: {tracker.reason(error)}") from error
     if experiment is None:
         raise UserError(f"there is no study and, at {tracker.where}, no MLflow experiment {name!r}")
-    return [_of_run(name, run) for run in runs if "seed" in run.data.tags and run.info.status == "FINISHED"]
+    return [_result_of_run(name, run) for run in runs if "seed" in run.data.tags and run.info.status == "FINISHED"]
 
 
 def _all_runs(client: Any, experiment_id: str) -> list[Any]:
-    runs, token = [], None
+    runs: list[Any] = []
+    token = None
     while True:
         page = client.search_runs([experiment_id], max_results=1000, page_token=token)
         runs += page
@@ -105,7 +110,7 @@ def _all_runs(client: Any, experiment_id: str) -> list[Any]:
             return runs
 
 
-def _of_run(experiment: str, run: Any) -> Result:
+def _result_of_run(experiment: str, run: Any) -> Result:
     tags = run.data.tags
     parameters = run.data.params
     metrics = run.data.metrics
@@ -131,6 +136,6 @@ def _of_run(experiment: str, run: Any) -> Result:
     )
 
 
-def metrics_of(results: Sequence[Result]) -> list[str]:
+def metric_names(results: Sequence[Result]) -> list[str]:
     """Every metric that some run has."""
     return sorted({name for result in results for name in result.metrics})

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import stdtr, stdtrit
+import scipy.stats
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and what surrounds it.
+    """A mean and its confidence interval.
 
     Args:
-        mean: of the values.
-        half: half the width of its 95 % interval by Student's t; infinite for a single value.
-        count: how many values.
+        mean: the mean of the values.
+        half: half the width of its 95 % interval by Student's t; NaN for a single value, which has no interval.
+        count: how many values there are.
     """
 
     mean: float
@@ -32,23 +33,31 @@ class Estimate:
     count: int
 
     @property
+    def has_interval(self) -> bool:
+        """Whether there are values enough for an interval."""
+        return not math.isnan(self.half)
+
+    @property
     def low(self) -> float:
-        """Lower end of the interval."""
+        """The lower end of the interval; NaN where there is none."""
         return self.mean - self.half
 
     @property
     def high(self) -> float:
-        """Upper end of the interval."""
+        """The upper end of the interval; NaN where there is none."""
         return self.mean + self.half
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % interval of at least one value."""
-    count = len(values)
-    if count < 2:
-        return Estimate(float(values[0]), math.inf, count)
-    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * statistics.stdev(values) / math.sqrt(count)
-    return Estimate(statistics.fmean(values), half, count)
+    """The mean of at least one value, with its 95 % interval."""
+    return Estimate(statistics.fmean(values), half_interval(values), len(values))
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean, by Student's t; NaN for a single value."""
+    if len(values) < 2:
+        return math.nan
+    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values))
 
 
 @dataclass(frozen=True)
@@ -69,33 +78,54 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """At the 5 % level, after correction."""
+        """Whether it is at the 5 % level, after correction."""
         return self.corrected is not None and self.corrected < 1 - CONFIDENCE
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """The difference of two variants, by seed; None where they share no seed."""
-    differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
+    """The difference of two variants, by seed.
+
+    Args:
+        values: the variant's, by seed.
+        baseline: the baseline's, by seed.
+
+    Returns:
+        The difference, not yet corrected for others; None where the two share no seed.
+    """
+    seeds = sorted(values.keys() & baseline.keys())
+    differences = [values[seed] - baseline[seed] for seed in seeds]
     if not differences:
         return None
-    found = estimate(differences)
-    if found.count < 2:
-        return Difference(found, None, None, None)
+    mean = statistics.fmean(differences)
+    if len(differences) < 2:
+        return Difference(estimate(differences), None, None, None)
     deviation = statistics.stdev(differences)
     if deviation == 0:  # runs that do not depend on the seed: either equal or different for certain
-        return Difference(found, 1.0 if found.mean == 0 else 0.0, None, None)
-    t = found.mean / (deviation / math.sqrt(found.count))
-    return Difference(found, float(2 * stdtr(found.count - 1, -abs(t))), None, found.mean / deviation)
+        return Difference(Estimate(mean, 0.0, len(differences)), 1.0 if mean == 0 else 0.0, None, None)
+    with warnings.catch_warnings():
+        # Differences that are equal up to rounding are as certain as they look.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = scipy.stats.ttest_rel([values[seed] for seed in seeds], [baseline[seed] for seed in seeds])
+    interval = test.confidence_interval(CONFIDENCE)
+    half = float(interval.high - interval.low) / 2
+    return Difference(Estimate(mean, half, len(differences)), float(test.pvalue), None, mean / deviation)
 
 
 def holm(differences: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
-    """The same with p-values corrected for their number (Holm 1979): the chance of any false one stays at 5 %."""
+    """Correct p-values for their number (Holm 1979), so that the chance of any false one stays at 5 %.
+
+    Args:
+        differences: all comparisons of a table, by variant.
+
+    Returns:
+        The same, with `corrected`.
+    """
     corrected = dict(differences)
-    tested = sorted((found.p, name) for name, found in differences.items() if found is not None and found.p is not None)
+    tested = sorted((item.p, name) for name, item in differences.items() if item is not None and item.p is not None)
     highest = 0.0
     for place, (p, name) in enumerate(tested):
         highest = max(highest, min(1.0, (len(tested) - place) * p))
-        found = differences[name]
-        assert found is not None
-        corrected[name] = replace(found, corrected=highest)
+        difference = differences[name]
+        assert difference is not None
+        corrected[name] = replace(difference, corrected=highest)
     return corrected

@@ -1,1 +1,1 @@
-"""What a study is: an ablation or a search, its space and baselines."""
+"""What a study is: an ablation or a search, its space and its baselines."""

@@ -1,23 +1,24 @@
-"""What a study is: an ablation over named variants, or a search over a space. Both come from gin files."""
+"""Definition: what every study answers, so that nobody has to ask whether it is an ablation or a search."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
+from curriculum.validation import require_choice
 from hpm.config import parse_config
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
-from studies.definition.baselines import baselines
-from studies.definition.space import Setting, binding, example_settings, parse_space, suggest
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
-COSTS = ("flops", "training_seconds")
+
+_NOT_FAILED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class PlannedRun:
     """One run of the trainer, as a trial wants it.
 
     Args:
-        name: of its folder; the same in every try.
-        configs: what `hpm pretrain` is given.
-        bindings: over them.
-        seed: of the run.
-        variant: what is compared: a variant of an ablation, a trial of a search.
+        name: the name of its folder, which is the same in every try.
+        configs: the configs that `hpm pretrain` is given.
+        bindings: gin bindings over them.
+        seed: the run's seed.
+        variant: what is compared: a variant of an ablation, or a trial of a search.
     """
 
     name: str
@@ -39,20 +40,49 @@ class PlannedRun:
     variant: str
 
 
+@dataclass(frozen=True)
+class QueuedTrial:
+    """A trial that a study still lacks, as the queue gets it.
+
+    Args:
+        parameters: the parameters that are known already; the sampler chooses the others.
+        attributes: what else the trial is to remember, as user attributes in Optuna.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Definition(ABC):
-    """What ablations and searches share.
+    """What a study consists of. What is said here of pruning and of a best trial is what an ablation answers.
 
     Args:
         base: configs that every run starts from.
-        bindings: over them, in every run.
-        seeds: of the runs.
+        bindings: gin bindings over them, in every run.
+        seeds: the seeds of the runs.
         metric: what is compared, as a run's summary names it, e.g. "low_shot/pretrained".
         direction: "maximize" or "minimize" it.
+
+    Attributes:
+        kind: what this kind of study is called in the storage.
+        command: the command of `hpm-study` that starts it.
+        imports: import statements of the study's own file, e.g. of a user's parts; its runs get them too.
+        pruner: ends hopeless trials early; None for never.
+        probe: the metric of `Monitoring.probes` that pruning looks at.
+        cost: a second objective that is minimized; None for none.
+        shown_rows: how many variants, of the best, a terminal shows; None for all.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
-    kind: str
+    kind: ClassVar[str]
+    command: ClassVar[str]
+    shown_rows: ClassVar[int | None] = None
     imports: tuple[str, ...] = ()
-    """Import statements of the study's own file, e.g. of a user's parts; its runs get them too."""
+    pruner: optuna.pruners.BasePruner | None = None
+    probe: str = ""
+    cost: str | None = None
 
     def __init__(
         self, *, base: Sequence[str], bindings: Sequence[str], seeds: Sequence[int], metric: str, direction: str
@@ -65,8 +95,7 @@ class Definition(ABC):
                 raise ValueError(f"{owner}.seeds = {seeds!r} must be whole numbers, 0 or more")
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"{owner}.seeds = {seeds!r} must name at least one seed, and each once")
-        if direction not in DIRECTIONS:
-            raise ValueError(f"{owner}.direction = {direction!r} is unknown; choose {' or '.join(DIRECTIONS)}")
+        require_choice(owner, DIRECTIONS, direction=direction)
         self.base = tuple(base)
         self.bindings = tuple(bindings)
         self.seeds = tuple(seeds)
@@ -76,12 +105,27 @@ class Definition(ABC):
     @property
     def objectives(self) -> list[str]:
         """What a trial is judged by."""
-        return [self.metric]
+        return [self.metric] if self.cost is None else [self.metric, self.cost]
 
     @property
     def directions(self) -> list[Direction]:
-        """Of the objectives."""
-        return [self.direction]
+        """The direction of each objective."""
+        return [self.direction] if self.cost is None else [self.direction, "minimize"]
+
+    @property
+    def reports_probes(self) -> bool:
+        """Whether the pruner is told the probes of a trial's first run."""
+        return False
+
+    @property
+    def reports_seeds(self) -> bool:
+        """Whether the pruner is told the metric of each finished run of a trial."""
+        return False
+
+    @property
+    def variant_names(self) -> list[str]:
+        """The variants that are known before any trial has been made."""
+        return []
 
     @abstractmethod
     def check(self) -> dict[str, Any]:
@@ -95,13 +139,70 @@ class Definition(ABC):
         """
 
     @abstractmethod
+    def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
+        """The trials that must be added until the study is whole; what failed is missing once more.
+
+        Args:
+            study: with the trials that there are.
+            trials: how many a search is to have in all; an ablation knows by itself.
+        """
+
+    @abstractmethod
     def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
         """The runs of a trial.
 
         Args:
-            trial: asked for its parameters.
-            number: the trial's, or that of the trial which it tries again.
+            trial: the trial, which is asked for its parameters.
+            number: the trial's number, or that of the trial which it tries again.
         """
+
+    @abstractmethod
+    def variant_of(self, trial: FrozenTrial) -> str:
+        """The variant that a trial's runs belong to."""
+
+    @abstractmethod
+    def default_baseline(self, variants: Collection[str]) -> str:
+        """What variants are compared with unless the user says otherwise; see `baselines`.
+
+        Args:
+            variants: those that have results.
+        """
+
+    def asks_for(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that waits belongs to what the study asks for now."""
+        return True
+
+    def sampler_of(self, number: int) -> optuna.samplers.BaseSampler | None:
+        """The sampler of one trial; None where every parameter is known.
+
+        Args:
+            number: the trial's number, or that of the trial which it tries again.
+        """
+        return None
+
+    def best_trials(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The trials whose configuration is worth keeping: one, or a Pareto front by its last objective."""
+        return []
+
+    def keep_config(self, imports: Sequence[str], bindings_of: Callable[[str], dict[str, Any]]) -> None:
+        """Keep what is needed later of the study's configuration, which the next one that is parsed clears.
+
+        Args:
+            imports: the import statements of the study's own file.
+            bindings_of: gives what is bound of a configurable, by its name.
+        """
+        self.imports = tuple(imports)
+
+    def objective_values(self, results: Sequence[Mapping[str, Any]]) -> list[float]:
+        """The objectives of a trial: means over its runs.
+
+        Args:
+            results: one for each run, with its "metrics" and "cost" by name.
+        """
+        values = [sum(result["metrics"][self.metric] for result in results) / len(results)]
+        if self.cost is not None:
+            values.append(sum(result["cost"][self.cost] for result in results) / len(results))
+        return values
 
     def _identity(self, **own: Any) -> dict[str, Any]:
         return {"kind": self.kind, "metric": self.metric, "direction": self.direction, **own}
@@ -113,210 +214,36 @@ class Definition(ABC):
             trainer = config.build()
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
-        _require_metric(self.metric, trainer.evaluations, f"{type(self).__name__}.metric", what)
+        require_metric(self.metric, trainer.monitoring.evaluations, f"{type(self).__name__}.metric", what)
         return config.text()
 
 
-class Ablation(Definition):
-    """Named variants of a configuration, each trained with every seed.
+def require_metric(metric: str, evaluations: Sequence[Evaluation], name: str, what: str) -> None:
+    """Find a metric that no evaluation can give before anything is trained.
 
     Args:
-        base: configs that every run starts from.
-        variants: what each variant adds, by its name: bindings, and configs by path or name. What has no '=' is a
-            config.
-        seeds: each variant is trained with each; differences are taken seed by seed.
-        bindings: over the base, in every run.
-        metric: what is compared, as a run's summary names it.
-        direction: "maximize" or "minimize" it.
-        baseline: the variant that the others are compared with; with a star, one for each group: under '*_random',
-            'hog_easy_to_hard' is compared with 'hog_random'. None for the first.
+        metric: as a run's summary names it.
+        evaluations: those that are asked for. Where one is a user's own, any metric may be its.
+        name: the binding that names the metric.
+        what: whose evaluations these are.
+
+    Raises:
+        UserError: naming the binding and the evaluations.
     """
-
-    kind = "ablation"
-
-    def __init__(
-        self,
-        *,
-        base: Sequence[str],
-        variants: Mapping[str, Sequence[str]],
-        seeds: Sequence[int] = (0, 1, 2, 3, 4),
-        bindings: Sequence[str] = (),
-        metric: str = "low_shot/pretrained",
-        direction: str = "maximize",
-        baseline: str | None = None,
-    ) -> None:
-        super().__init__(base=base, bindings=bindings, seeds=seeds, metric=metric, direction=direction)
-        if not isinstance(variants, Mapping) or not variants:
-            raise ValueError("Ablation.variants must be a dictionary of at least one variant")
-        for name, items in variants.items():
-            if not name or not all(part.isalnum() or part in "-_." for part in name):
-                raise ValueError(f"Ablation.variants: {name!r} names folders; use letters, digits, '-', '_' and '.'")
-            if isinstance(items, str) or not all(isinstance(item, str) for item in items):
-                raise ValueError(f"Ablation.variants['{name}'] = {items!r} must be a list of configs and bindings")
-        self.variants = {name: tuple(items) for name, items in variants.items()}
-        self.baseline = next(iter(variants)) if baseline is None else baseline
-        try:
-            baselines(self.baseline, variants)
-        except ValueError as error:
-            raise ValueError(f"Ablation.baseline = {error}") from error
-
-    def check(self) -> dict[str, Any]:
-        texts = {name: self._build(*self._parts(name), f"variant {name}") for name in self.variants}
-        return self._identity(variants=texts, baseline=self.baseline)
-
-    def _parts(self, variant: str) -> tuple[list[str], list[str]]:
-        items = self.variants[variant]
-        return [item for item in items if "=" not in item], [item for item in items if "=" in item]
-
-    def asks_for(self, variant: str, seed: int) -> bool:
-        """Whether this is one of its runs."""
-        return variant in self.variants and seed in self.seeds
-
-    def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
-        # Sorted, for Optuna takes another order for another space.
-        variant = trial.suggest_categorical("variant", sorted(self.variants))
-        seed = trial.suggest_int("seed", 0, 2**31 - 1)
-        configs, bindings = self._parts(variant)
-        return [
-            PlannedRun(
-                name=f"{variant}-seed{seed}",
-                configs=(*self.base, *configs),
-                bindings=(*self.bindings, *bindings),
-                seed=seed,
-                variant=variant,
-            )
-        ]
-
-
-class Search(Definition):
-    """A search for the best setting of some bindings.
-
-    Args:
-        base: configs that every run starts from.
-        space: bindings and what each may be; see `studies.definition.space`.
-        metric: the objective, as a run's summary names it.
-        direction: "maximize" or "minimize" it.
-        cost: a second objective to minimize: "flops" (counted, of the whole training) or "training_seconds"; there
-            is no best trial then but a Pareto front, and no pruning. None for none.
-        seeds: a trial trains one run with each; the objective is their mean.
-        bindings: over the base, in every run.
-        first: settings to try first, e.g. the published one; what they leave out is sampled.
-        sampler: makes an Optuna sampler from `seed`.
-        sampler_seed: of the search itself.
-        pruner: ends hopeless trials early; None for never. `WilcoxonPruner` compares trials seed by seed; others look
-            at `probe` during a trial's first run.
-        probe: the metric of `Monitoring.probes` that pruning looks at.
-    """
-
-    kind = "search"
-
-    def __init__(
-        self,
-        *,
-        base: Sequence[str],
-        space: Mapping[str, str],
-        metric: str = "low_shot/pretrained",
-        direction: str = "maximize",
-        cost: str | None = None,
-        seeds: Sequence[int] = (0,),
-        bindings: Sequence[str] = (),
-        first: Sequence[Mapping[str, Any]] = (),
-        sampler: Callable[..., optuna.samplers.BaseSampler] = optuna.samplers.TPESampler,
-        sampler_seed: int = 0,
-        pruner: optuna.pruners.BasePruner | None = None,
-        probe: str = "ridge/pretrained",
-    ) -> None:
-        super().__init__(base=base, bindings=bindings, seeds=seeds, metric=metric, direction=direction)
-        if not isinstance(space, Mapping) or not space:
-            raise ValueError("Search.space must be a dictionary of at least one parameter")
-        if cost is not None and cost not in COSTS:
-            raise ValueError(f"Search.cost = {cost!r} is unknown; choose {' or '.join(COSTS)}, or None")
-        if cost is not None and pruner is not None:
-            raise ValueError("Search.cost and Search.pruner do not go together: with two objectives nothing is pruned")
-        if pruner is not None and not isinstance(pruner, optuna.pruners.BasePruner):
-            raise ValueError(f"Search.pruner must be a pruner, e.g. @MedianPruner(), got {pruner!r}")
-        if isinstance(pruner, optuna.pruners.WilcoxonPruner) and len(seeds) < 5:
-            raise ValueError(
-                f"Search.pruner = @WilcoxonPruner() compares trials seed by seed and prunes from the fourth on; "
-                f"Search.seeds = {list(seeds)} must name five or more"
-            )
-        self.sampler_name = type(sampler(seed=0)).__name__  # finds a wrong option now
-        self.space = parse_space(space)
-        self.texts = dict(space)
-        for setting in first:
-            unknown = [name for name in setting if name not in self.space]
-            if unknown:
-                raise ValueError(f"Search.first sets {unknown[0]}, which is not in Search.space")
-        self.cost = cost
-        self.first = [dict(setting) for setting in first]
-        self.sampler_seed = sampler_seed
-        self.sampler = sampler
-        self.pruner = pruner
-        self.probe = probe
-
-    @property
-    def objectives(self) -> list[str]:
-        return [self.metric] if self.cost is None else [self.metric, self.cost]
-
-    @property
-    def directions(self) -> list[Direction]:
-        return [self.direction] if self.cost is None else [self.direction, "minimize"]
-
-    @property
-    def by_seed(self) -> bool:
-        """Whether pruning compares finished seeds rather than probes."""
-        return isinstance(self.pruner, optuna.pruners.WilcoxonPruner)
-
-    def check(self) -> dict[str, Any]:
-        base = ""
-        for setting in [*example_settings(self.space), *self._first_settings()]:
-            shown = ", ".join(f"{name} = {value!r}" for name, value in setting.items())
-            text = self._build([], [binding(name, value) for name, value in setting.items()], f"space at {shown}")
-            base = base or text
-        if self.pruner is not None and not self.by_seed:
-            trainer = parse_config([*self.base], [*self.bindings]).build()
-            _require_metric(self.probe, trainer.probes, "Search.probe", "Monitoring.probes")
-            if not trainer.probe_every:
-                raise UserError("Search.pruner looks at probes, and Monitoring.probe_every = 0 asks for none")
-        return self._identity(space=self.texts, cost=self.cost, seeds=list(self.seeds), config=base)
-
-    def _first_settings(self) -> Iterator[Setting]:
-        """What is to be tried first, with what it leaves out filled in."""
-        for wanted in self.first:
-            setting: Setting = {}
-            for name, parameter in self.space.items():
-                if parameter.applies(setting | wanted):
-                    value = wanted.get(name, parameter.examples()[0])
-                    if not parameter.holds(value):
-                        raise UserError(f"Search.first sets {name} = {value!r}, which Search.space does not hold")
-                    setting[name] = value
-            yield setting
-
-    def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
-        setting: Setting = suggest(trial, self.space)
-        bindings = [binding(name, value) for name, value in setting.items()]
-        several = len(self.seeds) > 1
-        return [
-            PlannedRun(
-                name=f"trial-{number:04d}" + (f"-seed{seed}" if several else ""),
-                configs=self.base,
-                bindings=(*self.bindings, *bindings),
-                seed=seed,
-                variant=f"trial-{number:04d}",
-            )
-            for seed in self.seeds
-        ]
-
-    def sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
-        """A sampler for one trial: its draws depend on the trial's number, not on who asks or on restarts."""
-        return self.sampler(seed=(self.sampler_seed * 1_000_003 + number) % 2**32)
-
-
-def _require_metric(metric: str, evaluations: Sequence[Evaluation], name: str, what: str) -> None:
-    """A metric that no evaluation can give is found before anything is trained."""
     given = metric.split("/")[0].replace("_", "")
     names = [type(evaluation).__name__.lower() for evaluation in evaluations]
     ours = all(type(evaluation).__module__.startswith("hpm.") for evaluation in evaluations)
     if ours and given not in names:
         shown = ", ".join(f"@{type(evaluation).__name__}()" for evaluation in evaluations) or "none"
         raise UserError(f"{name} = {metric!r} is measured by none of the evaluations of {what}: {shown}")
+
+
+def trials_not_failed(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of a study that wait, run, or have ended well."""
+    return study.get_trials(deepcopy=False, states=_NOT_FAILED)
+
+
+def root_number(trial: FrozenTrial) -> int:
+    """The trial's number, or that of the first trial which it tries again."""
+    history: Sequence[int] = trial.system_attrs.get("retry_history", [])
+    return history[0] if history else trial.number

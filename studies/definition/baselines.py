@@ -22,11 +22,11 @@ def baselines(against: str, variants: Collection[str]) -> dict[str, str]:
     if against.count("*") > 1:
         raise ValueError(f"{against} has more than one star; one says what groups are named by")
     if "*" not in against:
-        found = [name for name in variants if name == against or name.endswith(f"/{against}")]
-        if len(found) != 1:
-            what = "is the name of several variants" if found else "is no variant"
+        matching = [name for name in variants if name == against or name.endswith(f"/{against}")]
+        if len(matching) != 1:
+            what = "is the name of several variants" if matching else "is not a variant"
             raise ValueError(f"{against} {what}; choose one of {choices}")
-        return dict.fromkeys(variants, found[0])
+        return dict.fromkeys(variants, matching[0])
     before, _, after = against.partition("*")
     pattern = re.compile(f"({re.escape(before)}.*){re.escape(after)}")
     groups = {match[1]: name for name in variants if (match := pattern.fullmatch(name))}

@@ -22,8 +22,8 @@ import optuna
 from hpm.errors import UserError
 
 Value = bool | int | float | str | None
-Setting = dict[str, Value]
-"""Values by binding, e.g. `{"Ramp.end": 0.7}`."""
+Assignment = dict[str, Value]
+"""A point of a space: values by binding, e.g. `{"Ramp.end": 0.7}`."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +31,22 @@ class Parameter(ABC):
     """What one binding may be.
 
     Args:
-        when: values that earlier parameters must have for this one to be there; always where empty.
+        when: values that earlier parameters must have for this one to apply; empty where it always applies.
     """
 
     when: Mapping[str, Value] = field(default_factory=dict, kw_only=True)
 
-    def applies(self, setting: Setting) -> bool:
-        """Whether this parameter is there beside what has been chosen before it."""
-        return all(name in setting and setting[name] == value for name, value in self.when.items())
+    def applies(self, assignment: Assignment) -> bool:
+        """Whether this parameter belongs to a point of which the earlier parameters are chosen."""
+        return all(name in assignment and assignment[name] == value for name, value in self.when.items())
 
     @abstractmethod
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
-        """A trial's value."""
+        """A trial's value of it, chosen by the study's sampler."""
 
     @abstractmethod
     def holds(self, value: Value) -> bool:
-        """Whether it may have this value."""
+        """Whether the parameter may have this value."""
 
     @abstractmethod
     def examples(self) -> Sequence[Value]:
@@ -152,14 +152,14 @@ def parse_space(texts: Mapping[str, str]) -> dict[str, Parameter]:
             space[name] = _parse(text)
         except (ValueError, TypeError, SyntaxError) as error:
             raise UserError(
-                f"Search.space['{name}'] = {text!r} is no parameter: {error}; write 'Float(0, 1)', "
+                f"Search.space['{name}'] = {text!r} is not a parameter: {error}; write 'Float(0, 1)', "
                 "'Float(1e-5, 1e-3, log=True)', 'Int(1, 8)' or \"Categorical(['linear', 'cosine'])\""
             ) from error
         for other, value in space[name].when.items():
             known = space.get(other)
             if known is None or other == name:
                 raise UserError(f"Search.space['{name}'] depends on {other}, which must stand before it in the space")
-            if isinstance(known, Categorical) and value not in known.choices:
+            if not known.holds(value):
                 raise UserError(f"Search.space['{name}'] depends on {other} = {value!r}, which it never is")
     return space
 
@@ -175,37 +175,37 @@ def _parse(text: str) -> Parameter:
     return _KINDS[call.func.id](*arguments, **keywords)
 
 
-def suggest(trial: optuna.trial.BaseTrial, space: Mapping[str, Parameter]) -> Setting:
-    """A trial's setting: the parameters that apply, in the order of the space."""
-    setting: Setting = {}
+def suggest(trial: optuna.trial.BaseTrial, space: Mapping[str, Parameter]) -> Assignment:
+    """Have a trial choose a point of the space: the parameters that apply, in the order of the space."""
+    assignment: Assignment = {}
     for name, parameter in space.items():
-        if parameter.applies(setting):
-            setting[name] = parameter.suggest(trial, name)
-    return setting
+        if parameter.applies(assignment):
+            assignment[name] = parameter.suggest(trial, name)
+    return assignment
 
 
-def example_settings(space: Mapping[str, Parameter]) -> Iterator[Setting]:
-    """Settings in which every choice and every bound occurs, each once; the others keep their first value."""
+def example_assignments(space: Mapping[str, Parameter]) -> Iterator[Assignment]:
+    """Points in which every choice and every bound occurs, each once; the others keep their first value."""
 
-    def complete(fixed: Setting) -> Setting:
-        setting: Setting = {}
+    def complete(fixed: Assignment) -> Assignment:
+        assignment: Assignment = {}
         for name, parameter in space.items():
-            if parameter.applies(setting):
-                setting[name] = fixed.get(name, parameter.examples()[0])
-        return setting
+            if parameter.applies(assignment):
+                assignment[name] = fixed.get(name, parameter.examples()[0])
+        return assignment
 
-    seen: list[Setting] = []
+    seen: list[Assignment] = []
     for name, parameter in space.items():
         for value in parameter.examples():
-            setting = complete({**_needed(space, name), name: value})
-            if setting not in seen:
-                seen.append(setting)
-                yield setting
+            assignment = complete({**_needed(space, name), name: value})
+            if assignment not in seen:
+                seen.append(assignment)
+                yield assignment
 
 
-def _needed(space: Mapping[str, Parameter], name: str) -> Setting:
+def _needed(space: Mapping[str, Parameter], name: str) -> Assignment:
     """What must be chosen for a parameter to apply."""
-    needed: Setting = {}
+    needed: Assignment = {}
     for other, value in space[name].when.items():
         needed |= {**_needed(space, other), other: value}
     return needed

@@ -1,1 +1,1 @@
-"""How a study runs: launcher, workers, processes, storage."""
+"""How a study runs: its options, launcher, workers and queue, and the processes that train."""

@@ -1,1 +1,1 @@
-"""Tables, figures, reports and MLflow."""
+"""How results are shown: tables, figures, an HTML report, and runs in MLflow."""

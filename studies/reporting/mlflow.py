@@ -6,63 +6,81 @@ so that it can be made again: a server that was away gets it with the next trial
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import Notice
-from hpm.evaluation.base import half_interval
+from hpm.runs.outcome import VARIABLE as OUTCOME_VARIABLE
 from hpm.runtime.version import source_version
 from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker, metric_name
 from hpm.tracking.outbox import TrackingState
-from studies.definition.base import PlannedRun
-from studies.execution.storage import key_of, root_number
+from studies.analysis.results import RESULTS
+from studies.analysis.statistics import half_interval
+from studies.definition.base import Definition, PlannedRun
+from studies.definition.identity import key_of
+
+T = TypeVar("T")
 
 _KEY = "study_key"  # tag of what this module makes
 _PARENT = "mlflow.parentRunId"
 _STATES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
-_PATIENCE = 60.0  # seconds between tries
+_SECONDS_BETWEEN_TRIES = 60.0
+_SECONDS_TO_SEND = 600.0  # what a run still lacks
 
 
 class StudyTracker:
     """Copies a study to MLflow. Failing never ends a study.
 
     Args:
-        tracker: the runs' own; says where MLflow is, and whether it is wanted.
+        tracker: the runs' own, which says where MLflow is, and whether it is wanted.
         study: the study's name; also the experiment's, unless the runs' configuration names one.
+        definition: says which variant a trial belongs to.
+
+    Attributes:
+        enabled: whether the study is copied at all.
+        experiment: the name of the experiment that everything is put under.
     """
 
-    def __init__(self, tracker: MLflowTracker, study: str) -> None:
+    def __init__(self, tracker: MLflowTracker, study: str, definition: Definition) -> None:
         self.enabled = tracker.enabled
         self.experiment = study if tracker.experiment == EXPERIMENT else tracker.experiment
-        self.study = study
+        self._study = study
+        self._definition = definition
         self._tracker = tracker
         self._client: Any = None
         self._experiment_id: str | None = None
-        self._known: dict[str, str] = {}  # run ids by variant; the study's own under ""
+        self._run_ids: dict[str, str] = {}  # by variant; the study's own under ""
         self._next_try = 0.0
-        self._told = False
+        self._warned = False
 
     @property
     def where(self) -> str:
-        """The server, without password."""
+        """The server's address, without password."""
         return self._tracker.where
 
     def bindings(self, study: optuna.Study, run: PlannedRun, number: int) -> list[str]:
-        """What a run is told, so that it appears in its place."""
+        """The bindings that have a run appear in its place.
+
+        Args:
+            study: the study.
+            run: one of its runs.
+            number: of the run's trial, or of the first that it tries again.
+        """
         if not self.enabled:
             return []
-        tags = {"study": self.study, "variant": run.variant, "trial": str(number)}
-        parent = self._attempt(lambda: self._parent_of(study, run.variant))
+        tags = {"study": self._study, "variant": run.variant, "trial": str(number)}
+        parent = self._attempt(lambda: self._variant_run(study, run.variant))
         if parent is not None:
             tags[_PARENT] = parent
         return [
@@ -71,17 +89,18 @@ class StudyTracker:
             "MLflowTracker.system_metrics = True",
         ]
 
-    def prepare(self, study: optuna.Study, variants: Sequence[str]) -> None:
+    def prepare(self, study: optuna.Study) -> None:
         """Make the study's run and those of its variants, before workers ask for them at the same time."""
         if self.enabled:
-            self._attempt(lambda: [self._parent_of(study, variant) for variant in variants])
+            names = self._definition.variant_names
+            self._attempt(lambda: [self._variant_run(study, name) for name in names])
 
     def update(self, study: optuna.Study, number: int) -> None:
-        """Copy what came of a trial."""
+        """Copy what came of the trial with this number."""
         if self.enabled:
             self._attempt(lambda: self._copy(study, study.get_trials(deepcopy=False)[number]))
 
-    def complete(self, study: optuna.Study, files: list[Path]) -> None:
+    def complete(self, study: optuna.Study, files: Sequence[Path]) -> None:
         """Copy everything there is, what a server that was away has missed too, and files."""
         if not self.enabled:
             return
@@ -98,70 +117,71 @@ class StudyTracker:
 
         self._attempt(copy)
 
-    def _attempt(self, work: Any) -> Any:
-        """The work's result; None where MLflow cannot be used, which is told once."""
+    def _attempt(self, work: Callable[[], T]) -> T | None:
+        """The work's result; None where MLflow cannot be used, of which the first time is reported."""
         if time.monotonic() < self._next_try:
             return None
         try:
             return work()
         except Exception as error:  # whatever goes wrong in tracking, the study goes on
-            self._next_try = time.monotonic() + _PATIENCE
-            if not self._told:
+            self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
+            if not self._warned:
                 reason = self._tracker.reason(error)
                 warnings.warn(
                     f"MLflow at {self.where} does not show the study: {reason}; it is sent later", Notice, stacklevel=2
                 )
-            self._told = True
+            self._warned = True
             return None
 
     def _connect(self) -> None:
         if self._client is not None:
             return
         self._client = self._tracker.client()
-        found = self._client.get_experiment_by_name(self.experiment)
-        self._experiment_id = found.experiment_id if found else self._client.create_experiment(self.experiment)
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        self._experiment_id = (
+            experiment.experiment_id if experiment else self._client.create_experiment(self.experiment)
+        )
 
-    def _parent_of(self, study: optuna.Study, variant: str) -> str:
+    def _variant_run(self, study: optuna.Study, variant: str) -> str:
         return self._run(study, variant, parent=self._run(study))
 
     def _run(self, study: optuna.Study, variant: str = "", *, parent: str | None = None) -> str:
         """The run of the study, or of a variant; made where there is none."""
         self._connect()
-        if variant not in self._known:
+        if variant not in self._run_ids:
             key = f"{key_of(study)}/{variant}"
             made = self._client.search_runs([self._experiment_id], f"tags.{_KEY} = '{key}'", max_results=1)
             if not made:
-                tags = {_KEY: key, "study": self.study, "commit": source_version()}
+                tags = {_KEY: key, "study": self._study, "commit": source_version()}
                 if parent is not None:
                     tags |= {_PARENT: parent, "variant": variant}
-                name = variant or self.study
+                name = variant or self._study
                 made = [self._client.create_run(self._experiment_id, run_name=name, tags=tags)]
-            self._known[variant] = made[0].info.run_id
-        return self._known[variant]
+            self._run_ids[variant] = made[0].info.run_id
+        return self._run_ids[variant]
 
     def _copy(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """A finished trial's parameters and results; sending them again changes nothing."""
         if not trial.state.is_finished():
             return
-        results = trial.user_attrs.get("results", [])
-        variant = _variant(trial)
-        parent = self._parent_of(study, variant)
+        results = trial.user_attrs.get(RESULTS, [])
+        variant = self._definition.variant_of(trial)
+        parent = self._variant_run(study, variant)
         for result in results:
             with suppress(OSError, ValueError, subprocess.SubprocessError):  # of a run that is elsewhere
                 self._nest(Path(result["folder"]), parent)
-        complete = [result for result in _results_of(study) if result["variant"] == variant]
+        complete = [result for result in _complete_results(study) if result["variant"] == variant]
         for name, values in _by_metric(complete or results).items():
-            self._client.log_metric(parent, f"mean/{metric_name(name)}", statistics.fmean(values), step=len(values))
-            if len(values) > 1:
-                self._client.log_metric(
-                    parent, f"interval/{metric_name(name)}", half_interval(values), step=len(values)
-                )
-        self._parameters(parent, {name: value for name, value in trial.params.items() if name != "seed"})
-        others = [other for other in study.get_trials(deepcopy=False) if _variant(other) == variant]
-        if all(other.state.is_finished() for other in others):
+            count = len(values)
+            self._client.log_metric(parent, f"mean/{metric_name(name)}", statistics.fmean(values), step=count)
+            if count > 1:
+                self._client.log_metric(parent, f"interval/{metric_name(name)}", half_interval(values), step=count)
+        self._log_parameters(parent, {name: value for name, value in trial.params.items() if name != "seed"})
+        trials = study.get_trials(deepcopy=False)
+        if all(other.state.is_finished() for other in trials if self._definition.variant_of(other) == variant):
             self._client.set_terminated(parent, _STATES[trial.state])
 
-    def _parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+    def _log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
         known = self._client.get_run(run_id).data.params
         for name, value in parameters.items():
             if name not in known:
@@ -171,8 +191,7 @@ class StudyTracker:
         """Send what a run still lacks, and put it under its parent, where it began while MLflow was away."""
         state = TrackingState.read(folder)
         if not state.ended:
-            command = [sys.executable, "-m", "hpm", "pretrain", "--resume", "--output", str(folder)]
-            subprocess.run(command, check=False, capture_output=True, timeout=600)
+            _send_rest(folder)
             state = TrackingState.read(folder)
         if state.run_id is not None:
             tags = self._client.get_run(state.run_id).data.tags
@@ -180,17 +199,22 @@ class StudyTracker:
                 self._client.set_tag(state.run_id, _PARENT, parent)
 
 
-def _variant(trial: FrozenTrial) -> str:
-    """What a trial's run in MLflow is called."""
-    return trial.user_attrs.get("variant") or f"trial-{root_number(trial):04d}"
+def _send_rest(folder: Path) -> None:
+    """Have a complete run send what MLflow lacks of it.
+
+    Only the run's own command knows all its parameters and tags, which a run's entry is made with.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != OUTCOME_VARIABLE}
+    command = [sys.executable, "-m", "hpm", "pretrain", "--resume", "--output", str(folder)]
+    subprocess.run(command, check=False, capture_output=True, timeout=_SECONDS_TO_SEND, env=environment)
 
 
-def _results_of(study: optuna.Study) -> list[dict[str, Any]]:
+def _complete_results(study: optuna.Study) -> list[dict[str, Any]]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [result for trial in complete for result in trial.user_attrs.get("results", [])]
+    return [result for trial in complete for result in trial.user_attrs.get(RESULTS, [])]
 
 
-def _by_metric(results: list[dict[str, Any]]) -> dict[str, list[float]]:
+def _by_metric(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     values: dict[str, list[float]] = {}
     for result in results:
         for name, value in {**result["metrics"], **result["cost"]}.items():

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 from forks import Forks
+from made_results import HARD, RANDOM, results
+
+from studies.analysis.comparison import Comparison, compare
 
 Study = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
@@ -26,6 +29,12 @@ def small(tiny: Path) -> Path:
         "Monitoring.evaluations = [@Ridge()]\n"
     )
     return tiny
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    """Two variants with five seeds each, of which `hard` is better."""
+    return compare(results("random", RANDOM) + results("hard", HARD), "low_shot/pretrained", against="random")
 
 
 @pytest.fixture
@@ -49,7 +58,8 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: Forks) -> Stud
 
 def postgresql_programs() -> Path | None:
     """The folder of a PostgreSQL server's programs; None where there is no server."""
-    folders = [Path(found).resolve().parent for found in [shutil.which("initdb")] if found]
+    initdb = shutil.which("initdb")
+    folders = [] if initdb is None else [Path(initdb).resolve().parent]
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((folder for folder in folders if (folder / "initdb").is_file()), None)
 

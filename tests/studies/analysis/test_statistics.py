@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.analysis.statistics import Difference, estimate, holm, paired
+from studies.analysis.statistics import Difference, estimate, half_interval, holm, paired
 
 DRAWS, SEEDS = 1000, 5
 
@@ -18,13 +19,13 @@ DRAWS, SEEDS = 1000, 5
 def draws(seed: int, *, effect: float, variants: int = 1) -> list[tuple[dict[int, float], list[dict[int, float]]]]:
     """Baselines and variants whose seeds share most of their luck, as runs of one seed do."""
     generator = np.random.default_rng(seed)
-    found = []
+    drawn = []
     for _ in range(DRAWS):
         luck = generator.normal(0, 1, SEEDS)
         baseline = dict(enumerate(luck + generator.normal(0, 0.5, SEEDS)))
         others = [dict(enumerate(luck + generator.normal(0, 0.5, SEEDS) + effect)) for _ in range(variants)]
-        found.append((baseline, others))
-    return found
+        drawn.append((baseline, others))
+    return drawn
 
 
 def test_without_an_effect_the_false_positive_rate_is_nominal() -> None:
@@ -37,15 +38,15 @@ def test_with_five_variants_the_chance_of_any_false_positive_is_nominal() -> Non
     rejected = 0
     for baseline, others in draws(1, effect=0.0, variants=5):
         corrected = holm({str(number): paired(other, baseline) for number, other in enumerate(others)})
-        rejected += any(found.significant for found in corrected.values())
+        rejected += any(difference.significant for difference in corrected.values())
     assert 20 <= rejected <= 64  # Holm's bound is 5 %; variants that share a baseline are correlated, so less
 
 
 def test_with_a_known_effect_the_interval_covers_it() -> None:
     covered = 0
     for baseline, (other,) in draws(2, effect=0.7):
-        found = paired(other, baseline).estimate
-        covered += found.low <= 0.7 <= found.high
+        difference = paired(other, baseline).estimate
+        covered += difference.low <= 0.7 <= difference.high
     assert 936 <= covered <= 963
 
 
@@ -58,20 +59,48 @@ def test_pairing_finds_what_luck_would_hide() -> None:
 @given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=2, max_size=8))
 def test_agrees_with_scipy(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
-    found = paired(dict(enumerate(a)), dict(enumerate(b)))
+    difference = paired(dict(enumerate(a)), dict(enumerate(b)))
     if np.std(a - b) > 1e-6:
         reference = scipy.stats.ttest_rel(a, b)
-        assert found.p == pytest.approx(reference.pvalue, abs=1e-9)
+        assert difference.p == pytest.approx(reference.pvalue, abs=1e-9)
         interval = reference.confidence_interval(0.95)
-        assert (found.estimate.low, found.estimate.high) == pytest.approx((interval.low, interval.high), abs=1e-6)
-        assert found.effect == pytest.approx(np.mean(a - b) / np.std(a - b, ddof=1), rel=1e-6)
+        ends = (difference.estimate.low, difference.estimate.high)
+        assert ends == pytest.approx((interval.low, interval.high), abs=1e-6)
+        assert difference.effect == pytest.approx(np.mean(a - b) / np.std(a - b, ddof=1), rel=1e-6)
+
+
+ACCURACIES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8)
+
+
+@given(ACCURACIES)
+def test_agrees_with_the_formulas(pairs: list[tuple[float, float]]) -> None:
+    a, b = np.array(pairs).T
+    count = len(pairs)
+    deviation = np.std(a - b, ddof=1)
+    if deviation < 1e-3:
+        return
+    difference = paired(dict(enumerate(a)), dict(enumerate(b)))
+    t = np.mean(a - b) / (deviation / math.sqrt(count))
+    assert difference.p == pytest.approx(2 * scipy.special.stdtr(count - 1, -abs(t)), abs=1e-12)
+    half = scipy.special.stdtrit(count - 1, 0.975) * deviation / math.sqrt(count)
+    assert difference.estimate.half == pytest.approx(half, abs=1e-12)
+    assert half_interval(list(a - b)) == pytest.approx(half, abs=1e-12)
+    assert difference.estimate.mean == pytest.approx(np.mean(a - b), abs=1e-12)
+
+
+def test_an_interval_by_hand() -> None:
+    """Five values with a mean of 0.71 and a variance of 0.00025; Student's t of four degrees of freedom is 2.776."""
+    five = estimate([0.70, 0.72, 0.71, 0.69, 0.73])
+    half = 2.7764451051977987 * math.sqrt(0.00025 / 5)
+    assert (five.mean, five.half, five.count) == pytest.approx((0.71, half, 5), abs=1e-12)
+    assert (five.low, five.high) == pytest.approx((0.71 - half, 0.71 + half), abs=1e-12)
 
 
 def test_holm_by_hand() -> None:
-    def found(p: float | None) -> Difference:
+    def of(p: float | None) -> Difference:
         return Difference(estimate([0.0, 1.0]), p, None, None)
 
-    corrected = holm({"a": found(0.01), "b": found(0.04), "c": found(0.03), "d": found(None), "e": None})
+    corrected = holm({"a": of(0.01), "b": of(0.04), "c": of(0.03), "d": of(None), "e": None})
     assert [None if d is None else d.corrected for d in corrected.values()] == [
         pytest.approx(0.03),
         pytest.approx(0.06),
@@ -83,15 +112,21 @@ def test_holm_by_hand() -> None:
 
 
 def test_only_shared_seeds_are_paired() -> None:
-    found = paired({0: 1.0, 1: 2.0, 7: 100.0}, {0: 0.5, 1: 1.0, 3: -100.0})
-    assert (found.estimate.mean, found.estimate.count) == (0.75, 2)
+    difference = paired({0: 1.0, 1: 2.0, 7: 100.0}, {0: 0.5, 1: 1.0, 3: -100.0})
+    assert (difference.estimate.mean, difference.estimate.count) == (0.75, 2)
     assert paired({0: 1.0}, {1: 1.0}) is None
 
 
-def test_few_values() -> None:
+def test_one_value_has_no_interval() -> None:
     alone = estimate([0.7])
-    assert (alone.mean, alone.half) == (0.7, math.inf)
+    assert (alone.mean, alone.count, alone.has_interval) == (0.7, 1, False)
+    assert all(math.isnan(end) for end in (alone.half, alone.low, alone.high))
+    assert estimate([0.7, 0.7]).half == 0
+
+
+def test_few_pairs() -> None:
     single = paired({0: 1.0}, {0: 0.5})
     assert (single.p, single.effect, single.significant) == (None, None, False)
+    assert not single.estimate.has_interval
     assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p == 1.0
     assert paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}).p == 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpm.config import configs_folder, parse_config
-from studies.execution.launcher import define
+from studies.definition.loading import load_definition
 
 FOLDER = configs_folder()
 ABLATIONS = sorted(path for path in (FOLDER / "ablations").glob("*.gin") if path.stem != "fashion_mnist_small")
@@ -36,7 +36,7 @@ def test_they_are_there() -> None:
 def test_a_study_builds(path: Path) -> None:
     kind = "ablation" if path.parent.name == "ablations" else "search"
     name = f"{path.parent.name}/{path.stem}"
-    identity = define(kind, [name], []).check()
+    identity = load_definition(kind, [name]).check()
     assert identity["kind"] == kind
     command = "ablate" if kind == "ablation" else "search"
     assert re.search(rf"#   hpm-study {command} {name} ", path.read_text())
@@ -44,10 +44,10 @@ def test_a_study_builds(path: Path) -> None:
 
 def test_the_ablations_are_of_the_published_alphas() -> None:
     """Rows of HPM's ablation: what alpha is at the beginning and at the end."""
-    definition = define("ablation", ["ablations/mask_strategy"], [])
+    definition = load_definition("ablation", ["ablations/mask_strategy"])
     found = {}
-    for name, items in definition.variants.items():
-        configs, bindings = [i for i in items if "=" not in i], [i for i in items if "=" in i]
+    for name in definition.variant_names:
+        configs, bindings = definition.configs_and_bindings(name)
         trainer = parse_config(["quickstart", *configs], bindings).build()
         curriculum = trainer.method.curriculum
         found[name] = (

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from hpm.errors import UserError
-from studies.definition.space import Categorical, Float, Int, binding, example_settings, parse_space, suggest
+from studies.definition.space import Categorical, Float, Int, binding, example_assignments, parse_space, suggest
 
 SPACE = {
     "Curriculum.scheduler": "Categorical(['@Ramp()', '@Cyclic()'])",
@@ -25,7 +25,7 @@ def test_parses_every_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("Flaot(0, 1)", "must be one of Float, Int, Categorical"),
         ("Float(1, 0)", "low = 1 must be less than high = 0"),
@@ -43,10 +43,10 @@ def test_parses_every_kind() -> None:
         ("Float(0, 1, when={'Curriculum.scheduler': '@Constant()'})", "which it never is"),
     ],
 )
-def test_names_the_entry_at_fault(text: str, told: str) -> None:
+def test_names_the_entry_at_fault(text: str, expected: str) -> None:
     with pytest.raises(UserError, match=r"Search.space\['Ramp.begin'\]") as error:
         parse_space({"Curriculum.scheduler": SPACE["Curriculum.scheduler"], "Ramp.begin": text})
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_suggests_what_applies() -> None:
@@ -56,8 +56,8 @@ def test_suggests_what_applies() -> None:
 
 
 def test_examples_show_every_choice_and_bound_once() -> None:
-    settings = list(example_settings(parse_space(SPACE)))
-    seen = {(name, value) for setting in settings for name, value in setting.items()}
+    points = list(example_assignments(parse_space(SPACE)))
+    seen = {(name, value) for point in points for name, value in point.items()}
     assert {
         ("Ramp.shape", "cosine"),
         ("Ramp.end", 0.0),
@@ -67,10 +67,10 @@ def test_examples_show_every_choice_and_bound_once() -> None:
         ("Schedule.blr", 1e-5),
         ("Schedule.blr", 1e-3),
     } <= seen
-    for setting in settings:
-        assert ("Cyclic.cycles" in setting) == (setting["Curriculum.scheduler"] == "@Cyclic()")
-        assert ("Ramp.end" in setting) == (setting["Curriculum.scheduler"] == "@Ramp()")
-    assert all(settings.count(setting) == 1 for setting in settings)
+    for point in points:
+        assert ("Cyclic.cycles" in point) == (point["Curriculum.scheduler"] == "@Cyclic()")
+        assert ("Ramp.end" in point) == (point["Curriculum.scheduler"] == "@Ramp()")
+    assert all(points.count(point) == 1 for point in points)
 
 
 def test_values_become_bindings() -> None:

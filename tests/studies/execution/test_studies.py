@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from hpm.tracking.mlflow import MLflowTracker
-from studies.analysis.results import of_experiment, of_study
+from studies.analysis.results import experiment_results, study_results
 from studies.execution.storage import open_storage
 
 Hpm = Callable[..., int]
@@ -121,10 +121,10 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     while not metrics.is_file() and first.poll() is None:
         time.sleep(0.05)  # until the first run trains
     first.send_signal(signal.SIGTERM)  # SIGINT is ignored by what a shell starts in the background
-    told, _ = first.communicate(timeout=120)
-    assert first.returncode == 75, told
-    assert "go on with the same command" in told
-    assert "MLflow at http://127.0.0.1:9 does not show the study" in " ".join(told.split())
+    printed, _ = first.communicate(timeout=120)
+    assert first.returncode == 75, printed
+    assert "go on with the same command" in printed
+    assert "MLflow at http://127.0.0.1:9 does not show the study" in " ".join(printed.split())
     assert {trial.state for trial in trials("sqlite:///runs/studies.db", "abl")} == {TrialState.WAITING}
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -170,9 +170,9 @@ def shows_nested_runs(uri: str) -> None:
         assert steps == list(range(4, 41, 4))
         assert parent.data.metrics["mean/ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]
     # An experiment compares as the study does.
-    of_mlflow = {(r.variant, r.seed): r for r in of_experiment("abl", MLflowTracker(uri=uri))}
+    of_mlflow = {(r.variant, r.seed): r for r in experiment_results("abl", MLflowTracker(uri=uri))}
     stored = optuna.load_study(study_name="abl", storage=open_storage("sqlite:///runs/studies.db"))
-    of_optuna = {(r.variant, r.seed): r for r in of_study(stored)}
+    of_optuna = {(r.variant, r.seed): r for r in study_results(stored)}
     assert of_mlflow.keys() == of_optuna.keys() == {("random", 0), ("easy_to_hard", 0)}
     for key, result in of_optuna.items():
         assert of_mlflow[key].metrics == dict(result.metrics)

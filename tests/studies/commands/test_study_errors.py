@@ -1,4 +1,4 @@
-"""What a user gets wrong in a study, told in one sentence before anything is trained."""
+"""What a user gets wrong in a study: one sentence, before anything is trained."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def command(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (ABLATION, "ariants"),
         (ABLATION + "Ablation.variants = {}", "at least one variant"),
@@ -46,28 +46,28 @@ def command(
         (ABLATION + "Ablation.variants = {'a': 'Ramp.end = 1'}", "must be a list"),
         (ABLATION + "Ablation.variants = {'a': []}\nAblation.seeds = []", "at least one seed"),
         (ABLATION + "Ablation.variants = {'a': []}\nAblation.seeds = [0, 0]", "each once"),
-        (ABLATION + "Ablation.variants = {'a': []}\nAblation.baseline = 'b'", "is no variant; choose one of a"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.baseline = 'b'", "is not a variant; choose one of a"),
         (ABLATION + "Ablation.variants = {'a': []}\nAblation.metric = 'knn/pretrained'", "none of the evaluations"),
-        (ABLATION + "Ablation.variants = {'a': []}\nAblation.direction = 'up'", "choose maximize or minimize"),
+        (ABLATION + "Ablation.variants = {'a': []}\nAblation.direction = 'up'", "choose 'maximize', 'minimize'"),
         (ABLATION + "Ablation.variants = {'a': []}\nAblation.speed = 1", "speed"),
         ("Ramp.end = 1.0", "binds nothing of Ablation"),
     ],
 )
-def test_ablations(command: Command, text: str, told: str) -> None:
-    code, said = command("ablate", "my.gin", text=text)
-    assert (code, told in said) == (2, True), said
+def test_ablations(command: Command, text: str, expected: str) -> None:
+    code, message = command("ablate", "my.gin", text=text)
+    assert (code, expected in message) == (2, True), message
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (SEARCH, "space"),
         (SEARCH + "Search.space = {'Ramp.ned': 'Float(0, 1)'}", "space at Ramp.ned = 0.0: "),
         (SEARCH + "Search.space = {'Cyclic.cycles': 'Int(1, 3)'}", "nothing in this run uses Cyclic"),
         (SEARCH + "Search.space = {'Ramp.end': 'Float(0, 2)'}", "space at Ramp.end = 2.0: "),
         (SEARCH + "Search.space = {'Ramp.end': 'Float(1)'}", "Search.space['Ramp.end']"),
-        (SEARCH + SPACE + "Search.cost = 'money'", "choose flops or training_seconds"),
+        (SEARCH + SPACE + "Search.cost = 'money'", "choose 'flops', 'training_seconds', None"),
         (SEARCH + SPACE + "Search.cost = 'flops'\nSearch.pruner = @MedianPruner()", "do not go together"),
         (SEARCH + SPACE + "Search.pruner = @WilcoxonPruner()", "five or more"),
         (SEARCH + SPACE + "Search.pruner = @MedianPruner()\nSearch.probe = 'knn/pretrained'", "Search.probe"),
@@ -77,15 +77,15 @@ def test_ablations(command: Command, text: str, told: str) -> None:
         (SEARCH + SPACE + "TPESampler.n_startup_trials = 3", "nothing in this run uses TPESampler"),
     ],
 )
-def test_searches(command: Command, text: str, told: str) -> None:
-    code, said = command("search", "my.gin", "--trials", "2", text=text)
-    assert (code, told in said) == (2, True), said
+def test_searches(command: Command, text: str, expected: str) -> None:
+    code, message = command("search", "my.gin", "--trials", "2", text=text)
+    assert (code, expected in message) == (2, True), message
     assert not Path("runs").exists()
 
 
 def test_options(command: Command) -> None:
     fine = ABLATION + "Ablation.variants = {'a': []}"
-    for words, told in (
+    for words, expected in (
         (("ablate", "none.gin"), "no config file 'none.gin'"),
         (("ablate", "my.gin", "--workers", "0"), "must be at least 1"),
         (("ablate", "my.gin", "--heartbeat", "60", "--grace", "60"), "must be more than"),
@@ -94,8 +94,8 @@ def test_options(command: Command) -> None:
         (("compare", "nobody", "--metric", "m"), "there is no study and"),
         (("compare", "nobody", "--markdown", "--csv"), "two formats"),
     ):
-        code, said = command(*words, text=fine)
-        assert (code, told in said) == (2, True), said
+        code, message = command(*words, text=fine)
+        assert (code, expected in message) == (2, True), message
 
 
 def test_help_needs_no_heavy_import() -> None:

@@ -1,0 +1,24 @@
+"""What `ablate` and `search` do."""
+
+from __future__ import annotations
+
+from studies.execution.options import StudyOptions
+
+
+def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) -> None:
+    """Work through a study, and show and keep what it has found.
+
+    Args:
+        kind: "ablation" or "search".
+        options: what it is started with.
+        trials: of a search, how many it is to have in all.
+    """
+    from rich.console import Console
+
+    from hpm.runtime.notices import notices_to
+    from studies.execution.finish import finish
+    from studies.execution.launcher import work_through
+
+    console = Console()
+    with notices_to(console):
+        finish(work_through(kind, options, console, trials=trials), options, console)

@@ -1,0 +1,118 @@
+"""Ablation: named variants of a configuration, each trained with every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from studies.definition.base import Definition, PlannedRun, QueuedTrial, trials_not_failed
+from studies.definition.baselines import baselines
+
+_VARIANT, _SEED = "variant", "run_seed"  # user attributes of a trial
+
+
+class Ablation(Definition):
+    """Named variants of a configuration, each trained with every seed.
+
+    Args:
+        base: configs that every run starts from.
+        variants: what each variant adds, by its name: bindings, and configs by path or name. What has no '=' is a
+            config.
+        seeds: each variant is trained with each; differences are taken seed by seed.
+        bindings: over the base, in every run.
+        metric: what is compared, as a run's summary names it.
+        direction: "maximize" or "minimize" it.
+        baseline: the variant that the others are compared with; with a star, one for each group: under '*_random',
+            'hog_easy_to_hard' is compared with 'hog_random'. None for the first.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    kind = "ablation"
+    command = "ablate"
+
+    def __init__(
+        self,
+        *,
+        base: Sequence[str],
+        variants: Mapping[str, Sequence[str]],
+        seeds: Sequence[int] = (0, 1, 2, 3, 4),
+        bindings: Sequence[str] = (),
+        metric: str = "low_shot/pretrained",
+        direction: str = "maximize",
+        baseline: str | None = None,
+    ) -> None:
+        super().__init__(base=base, bindings=bindings, seeds=seeds, metric=metric, direction=direction)
+        if not isinstance(variants, Mapping) or not variants:
+            raise ValueError("Ablation.variants must be a dictionary of at least one variant")
+        for name, items in variants.items():
+            if not name or not all(part.isalnum() or part in "-_." for part in name):
+                raise ValueError(f"Ablation.variants: {name!r} names folders; use letters, digits, '-', '_' and '.'")
+            if isinstance(items, str) or not all(isinstance(item, str) for item in items):
+                raise ValueError(f"Ablation.variants['{name}'] = {items!r} must be a list of configs and bindings")
+        self.variants = {name: tuple(items) for name, items in variants.items()}
+        self.baseline = next(iter(variants)) if baseline is None else baseline
+        try:
+            baselines(self.baseline, variants)
+        except ValueError as error:
+            raise ValueError(f"Ablation.baseline = {error}") from error
+
+    @property
+    def variant_names(self) -> list[str]:
+        return list(self.variants)
+
+    def check(self) -> dict[str, Any]:
+        texts = {}
+        for name in self.variants:
+            configs, bindings = self.configs_and_bindings(name)
+            texts[name] = self._build(configs, bindings, f"variant {name}")
+        return self._identity(variants=texts, baseline=self.baseline)
+
+    def configs_and_bindings(self, variant: str) -> tuple[list[str], list[str]]:
+        """What a variant adds to the base."""
+        items = self.variants[variant]
+        return [item for item in items if "=" not in item], [item for item in items if "=" in item]
+
+    def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
+        known = {cell_of(trial) for trial in trials_not_failed(study)}
+        return [
+            QueuedTrial({"variant": variant, "seed": seed}, {_VARIANT: variant, _SEED: seed})
+            for seed in self.seeds
+            for variant in self.variants
+            if (variant, seed) not in known
+        ]
+
+    def asks_for(self, trial: FrozenTrial) -> bool:
+        # Seeds that were asked for when the study was started may be left out now.
+        variant, seed = cell_of(trial)
+        return variant in self.variants and seed in self.seeds
+
+    def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
+        # Sorted, for Optuna takes another order for another space.
+        variant = trial.suggest_categorical("variant", sorted(self.variants))
+        seed = trial.suggest_int("seed", 0, 2**31 - 1)
+        configs, bindings = self.configs_and_bindings(variant)
+        return [
+            PlannedRun(
+                name=f"{variant}-seed{seed}",
+                configs=(*self.base, *configs),
+                bindings=(*self.bindings, *bindings),
+                seed=seed,
+                variant=variant,
+            )
+        ]
+
+    def variant_of(self, trial: FrozenTrial) -> str:
+        return cell_of(trial)[0]
+
+    def default_baseline(self, variants: Collection[str]) -> str:
+        return self.baseline
+
+
+def cell_of(trial: FrozenTrial) -> tuple[str, int]:
+    """The place of an ablation's trial in the grid: its variant and its seed."""
+    return trial.user_attrs.get(_VARIANT, ""), trial.user_attrs.get(_SEED, -1)

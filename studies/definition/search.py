@@ -1,0 +1,181 @@
+"""Search: the best configuration in a space of bindings, found by one of Optuna's samplers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from curriculum.validation import require_choice
+from hpm.config import parse_config
+from hpm.errors import UserError
+from studies.definition.base import (
+    Definition,
+    PlannedRun,
+    QueuedTrial,
+    require_metric,
+    root_number,
+    trials_not_failed,
+)
+from studies.definition.space import Assignment, binding, example_assignments, parse_space, suggest
+
+COSTS = ("flops", "training_seconds")
+_SEEDS_FOR_WILCOXON = 5
+
+
+class Search(Definition):
+    """A search for the best values of some bindings.
+
+    Args:
+        base: configs that every run starts from.
+        space: bindings and what each may be; see `studies.definition.space`.
+        metric: the objective, as a run's summary names it.
+        direction: "maximize" or "minimize" it.
+        cost: a second objective to minimize: "flops" (counted, of the whole training) or "training_seconds"; there
+            is no best trial then but a Pareto front, and no pruning. None for none.
+        seeds: a trial trains one run with each; the objective is their mean.
+        bindings: over the base, in every run.
+        first: values to try first, by binding, e.g. the published ones; what they leave out is sampled.
+        sampler: makes an Optuna sampler from `seed`.
+        sampler_seed: the seed of the search itself.
+        pruner: ends hopeless trials early; None for never. `WilcoxonPruner` compares trials seed by seed; others look
+            at `probe` during a trial's first run.
+        probe: the metric of `Monitoring.probes` that pruning looks at.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    kind = "search"
+    command = "search"
+    shown_rows = 10
+
+    def __init__(
+        self,
+        *,
+        base: Sequence[str],
+        space: Mapping[str, str],
+        metric: str = "low_shot/pretrained",
+        direction: str = "maximize",
+        cost: str | None = None,
+        seeds: Sequence[int] = (0,),
+        bindings: Sequence[str] = (),
+        first: Sequence[Mapping[str, Any]] = (),
+        sampler: Callable[..., optuna.samplers.BaseSampler] = optuna.samplers.TPESampler,
+        sampler_seed: int = 0,
+        pruner: optuna.pruners.BasePruner | None = None,
+        probe: str = "ridge/pretrained",
+    ) -> None:
+        super().__init__(base=base, bindings=bindings, seeds=seeds, metric=metric, direction=direction)
+        if not isinstance(space, Mapping) or not space:
+            raise ValueError("Search.space must be a dictionary of at least one parameter")
+        require_choice("Search", (*COSTS, None), cost=cost)
+        _check_pruner(pruner, cost, seeds)
+        self._sampler_name = type(sampler(seed=0)).__name__  # a wrong option of the sampler is found here
+        self.space = parse_space(space)
+        self.space_texts = dict(space)
+        for assignment in first:
+            unknown = [name for name in assignment if name not in self.space]
+            if unknown:
+                raise ValueError(f"Search.first sets {unknown[0]}, which is not in Search.space")
+        self.cost = cost
+        self.first = [dict(assignment) for assignment in first]
+        self.sampler = sampler
+        self.sampler_seed = sampler_seed
+        self.pruner = pruner
+        self.probe = probe
+
+    @property
+    def reports_seeds(self) -> bool:
+        return isinstance(self.pruner, optuna.pruners.WilcoxonPruner)
+
+    @property
+    def reports_probes(self) -> bool:
+        return self.pruner is not None and not self.reports_seeds
+
+    def check(self) -> dict[str, Any]:
+        first_config = ""
+        for assignment in [*example_assignments(self.space), *self._first_assignments()]:
+            bindings = [binding(name, value) for name, value in assignment.items()]
+            shown = ", ".join(f"{name} = {value!r}" for name, value in assignment.items())
+            text = self._build([], bindings, f"space at {shown}")
+            first_config = first_config or text
+        if self.reports_probes:
+            monitoring = parse_config(self.base, self.bindings).build().monitoring
+            require_metric(self.probe, monitoring.probes, "Search.probe", "Monitoring.probes")
+            if not monitoring.probe_every:
+                raise UserError("Search.pruner looks at probes, and Monitoring.probe_every = 0 asks for none")
+        return self._identity(space=self.space_texts, cost=self.cost, seeds=list(self.seeds), config=first_config)
+
+    def _first_assignments(self) -> Iterator[Assignment]:
+        """What is to be tried first, with what it leaves out filled in."""
+        for wanted in self.first:
+            assignment: Assignment = {}
+            for name, parameter in self.space.items():
+                if parameter.applies(assignment | wanted):
+                    value = wanted.get(name, parameter.examples()[0])
+                    if not parameter.holds(value):
+                        raise UserError(f"Search.first sets {name} = {value!r}, which Search.space does not hold")
+                    assignment[name] = value
+            yield assignment
+
+    def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
+        count = max(0, (trials or 0) - len(trials_not_failed(study)))
+        first = [] if study.get_trials(deepcopy=False) else self.first
+        known = [QueuedTrial(assignment) for assignment in first[:count]]
+        return known + [QueuedTrial()] * (count - len(known))
+
+    def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
+        bindings = [binding(name, value) for name, value in suggest(trial, self.space).items()]
+        variant = _variant_name(number)
+        several = len(self.seeds) > 1
+        return [
+            PlannedRun(
+                name=f"{variant}-seed{seed}" if several else variant,
+                configs=self.base,
+                bindings=(*self.bindings, *bindings),
+                seed=seed,
+                variant=variant,
+            )
+            for seed in self.seeds
+        ]
+
+    def variant_of(self, trial: FrozenTrial) -> str:
+        return _variant_name(root_number(trial))
+
+    def default_baseline(self, variants: Collection[str]) -> str:
+        # The first trial has the published values where `first` has them.
+        return min(variants)
+
+    def sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
+        # Its draws depend on the trial's number, not on who asks or on restarts.
+        return self.sampler(seed=(self.sampler_seed * 1_000_003 + number) % 2**32)
+
+    def best_trials(self, study: optuna.Study) -> list[FrozenTrial]:
+        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
+        return sorted(best, key=lambda trial: trial.values[-1])
+
+    def keep_config(self, imports: Sequence[str], bindings_of: Callable[[str], dict[str, Any]]) -> None:
+        super().keep_config(imports, bindings_of)
+        self.sampler = functools.partial(self.sampler, **bindings_of(self._sampler_name))
+
+
+def _variant_name(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def _check_pruner(pruner: Any, cost: str | None, seeds: Sequence[int]) -> None:
+    if pruner is None:
+        return
+    if cost is not None:
+        raise ValueError("Search.cost and Search.pruner do not go together: with two objectives nothing is pruned")
+    if not isinstance(pruner, optuna.pruners.BasePruner):
+        raise ValueError(f"Search.pruner must be a pruner, e.g. @MedianPruner(), got {pruner!r}")
+    if isinstance(pruner, optuna.pruners.WilcoxonPruner) and len(seeds) < _SEEDS_FOR_WILCOXON:
+        raise ValueError(
+            f"Search.pruner = @WilcoxonPruner() compares trials seed by seed and prunes from the fourth on; "
+            f"Search.seeds = {list(seeds)} must name five or more"
+        )

@@ -1,0 +1,116 @@
+"""The figures of a comparison: means and differences, curves over training, and what the training cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hpm.runs.metrics_file import Row
+from hpm.visualization import style
+from studies.analysis.comparison import Comparison
+from studies.analysis.statistics import estimate
+from studies.reporting.figures.axes import (
+    WIDTH,
+    add_legend,
+    color_of,
+    label_axes,
+    marker_of,
+    new_figure,
+    prepare_axis,
+)
+from studies.reporting.figures.curves import draw_curves
+
+
+def draw_comparison(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draw every figure that the results allow.
+
+    Args:
+        comparison: what to draw.
+        folder: takes the PNG files; it is made where it is missing.
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [_draw_differences(comparison, folder / "differences.png")]
+    results = comparison.by_variant()
+    runs = {row.variant: [result.rows() for result in results[row.variant]] for row in comparison.rows}
+    rows = [row for variant in runs.values() for run in variant for row in run]
+    name = _metric_over_training(comparison, rows)
+    if name is not None:
+        kind = "probe" if "/" in name else "train"
+        paths.append(draw_curves(runs, name, kind, folder / "training.png"))
+    if any("alpha" in row for row in rows):
+        paths.append(draw_curves(runs, "alpha", "train", folder / "alpha.png"))
+    if any("flops" in row.cost for row in comparison.rows):
+        paths.append(_draw_compute(comparison, folder / "compute.png"))
+    return paths
+
+
+def _metric_over_training(comparison: Comparison, rows: Sequence[Row]) -> str | None:
+    """The compared metric where probes measured it, else the first probed metric, else the loss."""
+    probed = {name for row in rows if row["kind"] == "probe" for name in row if "/" in name}
+    if comparison.metric in probed:
+        return comparison.metric
+    if probed:
+        return min(probed)
+    return "reconstruction_loss" if any("reconstruction_loss" in row for row in rows) else None
+
+
+def _draw_differences(comparison: Comparison, path: Path) -> Path:
+    """Means with intervals, and beside each what it gains over the baseline, every seed a point."""
+    rows = list(reversed(comparison.rows))
+    scale = comparison.unit.scale
+    figure = Figure(figsize=(WIDTH, 0.42 * len(rows) + 1.3), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    values = {row.variant: row.values for row in rows}
+    for axis in (left, right):
+        prepare_axis(axis, grid="x")
+    for place, row in enumerate(rows):
+        _plot_interval(left, place, [scale * value for value in row.values.values()], style.BLUE)
+        base = values[row.baseline]
+        shared = [scale * (row.values[seed] - base[seed]) for seed in row.values if seed in base]
+        if row.variant != row.baseline and shared:
+            _plot_interval(right, place, shared, style.ORANGE if row.significant else style.BLUE)
+    right.axvline(0, color=style.DARK, linewidth=1)
+    left.set_yticks(range(len(rows)), [row.variant for row in rows])
+    left.set_xlabel(comparison.unit.label, fontsize=style.TEXT, color=style.DARK)
+    right.set_xlabel(f"minus {comparison.baseline}, by seed", fontsize=style.TEXT, color=style.DARK)
+    return style.save(figure, path)
+
+
+def _plot_interval(axis: Axes, place: float, values: Sequence[float], color: str) -> None:
+    mean = estimate(values)
+    if mean.has_interval:
+        axis.plot([mean.low, mean.high], [place, place], color=color, linewidth=2.2, solid_capstyle="butt")
+    axis.plot(values, [place - 0.22] * len(values), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
+    axis.plot([mean.mean], [place], "D", color=color, markersize=6, markeredgecolor="white")
+
+
+def _draw_compute(comparison: Comparison, path: Path) -> Path:
+    """Mean against FLOPs of the training, with intervals. Equal costs stand side by side."""
+    figure, axis = new_figure(max(3.4, 0.19 * len(comparison.rows) + 0.8))
+    scale = comparison.unit.scale
+    rows = [(number, row) for number, row in enumerate(comparison.rows) if "flops" in row.cost]
+    costs = np.array([row.cost["flops"] / 1e12 for _, row in rows])
+    apart = 0.012 * (np.ptp(costs) or costs.max())
+    for place, (number, row) in enumerate(rows):
+        near = np.flatnonzero(np.abs(costs - costs[place]) < apart)
+        axis.errorbar(
+            costs[place] + apart * (np.searchsorted(near, place) - (len(near) - 1) / 2),
+            scale * row.estimate.mean,
+            yerr=scale * row.estimate.half if row.estimate.has_interval else 0.0,
+            fmt=marker_of(number),
+            capsize=2,
+            markersize=6,
+            color=color_of(number),
+            linewidth=1.4,
+            label=row.variant,
+        )
+    label_axes(axis, "training, TFLOP", comparison.unit.label)
+    add_legend(axis, len(rows))
+    return style.save(figure, path)

@@ -1,0 +1,188 @@
+"""A worker decides by the outcome that a run leaves, whatever the run printed and whatever its exit code is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from hpm.runs.outcome import Outcome
+from hpm.tracking.mlflow import MLflowTracker
+from studies.definition.ablation import Ablation
+from studies.definition.base import PlannedRun
+from studies.execution.options import StudyOptions
+from studies.execution.placement import Placement
+from studies.execution.queue import ERROR, enqueue
+from studies.execution.run_process import RunProcess
+from studies.execution.signals import Stopped
+from studies.execution.storage import open_storage, open_study
+from studies.execution.worker import Worker
+from studies.reporting.mlflow import StudyTracker
+
+# A process in the place of `hpm pretrain`: what it does in each try stands in tries.json.
+RUN = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+tries = json.loads(Path("tries.json").read_text())
+now, *later = tries
+Path("tries.json").write_text(json.dumps(later or [now]))
+print(now.get("prints", ""), flush=True)
+outcome = Path(os.environ["HPM_OUTCOME"])
+
+def stop(number, frame):
+    outcome.write_text(json.dumps({"kind": "interrupted", "message": "SIGTERM", "retryable": True}))
+    sys.exit(75)
+
+if now.get("waits"):
+    signal.signal(signal.SIGTERM, stop)
+    Path("started").touch()
+    time.sleep(60)
+if "metrics" in now:
+    folder = Path(sys.argv[sys.argv.index("--output") + 1])
+    folder.mkdir(parents=True)
+    summary = {"metrics": now["metrics"], "images": 64, "training_seconds": 2.0}
+    summary |= {"data": "DigitScenes", "device": "cpu", "commit": "abc"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+if "outcome" in now:
+    outcome.write_text(json.dumps(now["outcome"]))
+if now.get("killed"):
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(now.get("code", 0))
+"""
+
+
+class StandIn(Placement):
+    """Starts that process."""
+
+    def command(self) -> list[str]:
+        return [sys.executable, "run.py"]
+
+
+Work = Callable[..., optuna.Study]
+
+
+@pytest.fixture
+def work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Has a worker work through a study of one variant and one seed, whose run does in each try what is said."""
+    monkeypatch.chdir(tmp_path)
+    Path("run.py").write_text(RUN)
+    definition = Ablation(base=["tiny.gin"], variants={"a": []}, seeds=[0], metric="ridge/pretrained")
+    storage = open_storage("sqlite:///s.db", retries=2)
+    study = open_study(storage, "s", definition, {"kind": "ablation"})
+    enqueue(study, definition)
+
+    def run(*tries: dict[str, Any]) -> optuna.Study:
+        Path("tries.json").write_text(json.dumps(tries))
+        Worker(
+            study,
+            storage,
+            definition,
+            StudyOptions(configs=["s.gin"], output=Path("runs"), poll=0.02),
+            tracker=StudyTracker(MLflowTracker(enabled=False), "s", definition),
+            placement=StandIn(),
+            report=lambda text: None,
+        ).work()
+        return study
+
+    return run
+
+
+COMPLETE = {"outcome": {"kind": "complete"}, "metrics": {"ridge/pretrained": 0.5}}
+RETRYABLE = {"kind": "error", "message": "another process is writing", "retryable": True}
+FINAL = {"kind": "stopped", "message": "losses are not finite", "retryable": False}
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in study.get_trials()]
+
+
+def test_a_complete_run(work: Work) -> None:
+    study = work({**COMPLETE, "prints": "error: what a run prints is for people", "code": 1})
+    (trial,) = study.get_trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
+    (result,) = trial.user_attrs["results"]
+    assert result["cost"]["images"] == 64
+    assert result["cost"]["flops"] > 0
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_what_is_not_retryable_fails_with_its_message(work: Work, code: int) -> None:
+    study = work({"outcome": FINAL, "code": code, "prints": "is being written by another process"})
+    assert states(study) == ["FAIL"]
+    assert study.get_trials()[0].user_attrs[ERROR] == "a-seed0: losses are not finite"
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"outcome": RETRYABLE, "prints": "error: 1", "code": 2}, "a-seed0: another process is writing"),
+        ({"killed": True, "prints": "error: 1\nstopped: 2"}, "a-seed0 died with exit code -9: error: 1 | stopped: 2"),
+        ({"code": 2}, "a-seed0 died with exit code 2: it printed nothing"),
+    ],
+)
+def test_what_is_retryable_or_left_no_outcome_is_tried_again(work: Work, first: dict[str, Any], reason: str) -> None:
+    study = work(first, COMPLETE)
+    assert states(study) == ["FAIL", "COMPLETE"]
+    died, again = study.get_trials()
+    assert died.user_attrs[ERROR] == reason
+    assert again.system_attrs["retry_history"] == [0]
+    assert again.params == died.params
+
+
+def test_a_run_that_dies_every_time_is_given_up(work: Work) -> None:
+    assert states(work({"killed": True})) == ["FAIL"] * 3
+
+
+def test_the_outcome_of_an_earlier_try_does_not_count(work: Work) -> None:
+    file = Path("runs/logs/a-seed0.outcome.json")
+    file.parent.mkdir(parents=True)
+    Outcome("stopped", "an earlier try").write(file)
+    assert states(work({"killed": True}, COMPLETE)) == ["FAIL", "COMPLETE"]
+
+
+def test_a_run_without_the_metric_fails(work: Work) -> None:
+    study = work({**COMPLETE, "metrics": {"knn/pretrained": 0.5, "ridge/pretrained": float("nan")}})
+    assert states(study) == ["FAIL"]
+    assert study.get_trials()[0].user_attrs[ERROR] == "a-seed0 has no ridge/pretrained; it has knn/pretrained"
+
+
+def test_a_stopped_worker_gives_its_trial_back(work: Work) -> None:
+    def stop() -> None:
+        while not Path("started").is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    with pytest.raises(Stopped, match="SIGTERM"):
+        work({"waits": True})
+    thread.join()
+    study = work(COMPLETE)
+    assert states(study) == ["COMPLETE"]
+
+
+def test_a_real_run_leaves_an_outcome(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").touch()
+    run = PlannedRun("a", ("tiny.gin",), (), seed=0, variant="a")
+    process = RunProcess(run, folder, tmp_path / "logs" / "a.txt", [], Placement())
+    while (code := process.wait(10)) is None:
+        pass
+    process.stop()
+    outcome = process.outcome()
+    assert (code, outcome.kind, outcome.retryable) == (2, "error", False)
+    assert "is not empty; choose another --output" in outcome.message
+    assert outcome.message in " ".join(process.log_tail().split())

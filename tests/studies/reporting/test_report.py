@@ -1,0 +1,154 @@
+"""Figures, and the page that holds everything."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+
+import optuna
+import pytest
+from made_results import HARD, RANDOM, results
+from PIL import Image
+
+from studies.analysis.comparison import Comparison, compare
+from studies.analysis.results import Result
+from studies.definition.identity import give_identity
+from studies.reporting.figures import draw_comparison, draw_search
+from studies.reporting.files import write_files
+from studies.reporting.report import write_report
+
+
+@pytest.fixture
+def measured(comparison: Comparison, tmp_path: Path) -> Comparison:
+    """The comparison of runs that have metrics on disk."""
+    with_folders = []
+    for number, result in enumerate(comparison.results):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rows = [
+            {"step": step, "kind": kind, "epoch": step / 10, "alpha": step / 40, "ridge/pretrained": 0.1 * step}
+            for step, kind in ((10, "train"), (15, "probe"), (20, "train"), (25, "probe"))
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with_folders.append(Result(**{**vars(result), "folder": folder}))
+    return compare(with_folders, "low_shot/pretrained", against="random")
+
+
+def test_pictures_and_report(measured: Comparison, tmp_path: Path) -> None:
+    """The page needs nothing beside itself."""
+    figures = draw_comparison(measured, tmp_path / "figures")
+    assert [path.name for path in figures] == ["differences.png", "training.png", "alpha.png", "compute.png"]
+    for path in figures:
+        with Image.open(path) as image:
+            assert image.size[0] > 900
+    page = write_report(
+        tmp_path / "report.html",
+        measured,
+        figures,
+        title="a <study>",
+        command="hpm-study ablate x",
+        identity={"kind": "x"},
+    ).read_text()
+    assert "a &lt;study&gt;" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+
+
+class Page(HTMLParser):
+    """A page as a browser reads it: its elements, and the text of each."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: object) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, text: str) -> None:
+        self.texts.append(text.strip())
+
+
+EVIL = "<script>alert('x')</script> & \"y\""
+
+
+def test_the_page_escapes_everything(tmp_path: Path) -> None:
+    runs = results("random", RANDOM[:2], data=EVIL) + results("b", HARD[:2], data="other")
+    (tmp_path / "<b>.png").write_bytes(b"")
+    page = write_report(
+        tmp_path / "report.html",
+        compare(runs, "low_shot/pretrained"),
+        [tmp_path / "<b>.png"],
+        title=f"{EVIL} title",
+        command=f"{EVIL} command",
+        identity={"metric": f"{EVIL} metric", "variants": {f"{EVIL} variant": f"{EVIL} config"}},
+        best=f"{EVIL} best",
+    )
+    text = page.read_text()
+    read = Page(text)
+    assert "script" not in read.tags
+    assert "b" not in read.tags
+    for what in ("title", "command", "variant", "config", "best"):
+        assert f"{EVIL} {what}" in read.texts
+        assert f"{EVIL} {what}" not in text
+    assert f"Warning: data differ: {EVIL}, other." in read.texts
+    assert json.loads(next(found for found in read.texts if "metric" in found and found.startswith("{"))) == {
+        "metric": f"{EVIL} metric"
+    }
+    assert "<b>" in read.texts
+
+
+def test_the_page_shows_every_cell(comparison: Comparison, tmp_path: Path) -> None:
+    text = write_report(tmp_path / "report.html", comparison, [], title="t", command="c").read_text()
+    read = Page(text)
+    for cell in ("variant", "p (Holm)", "hard", "random", "baseline", "1,000", "1.00e+12"):
+        assert cell in read.texts
+    assert text.count('<tr class="significant">') == 1
+    assert read.tags.count("tr") == 3
+    assert not {"Best setting", "Definition"} & set(read.texts)
+    assert html.unescape(text).count("±") > 3
+
+
+def test_the_template_lies_in_the_package() -> None:
+    assert (resources.files("studies.reporting") / "report.html.j2").is_file()
+
+
+def search(directions: list[str]) -> optuna.Study:
+    """A search of eight trials in two parameters, one of them pruned."""
+    study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(seed=0))
+    study.set_metric_names(["ridge/pretrained", "flops"][: len(directions)])
+    for number in range(8):
+        trial = study.ask()
+        value = trial.suggest_float("Ramp.end", 0, 1)
+        trial.suggest_categorical("Ramp.shape", ["linear", "root"])
+        if number == 5 and len(directions) == 1:
+            trial.report(value, 0)
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            study.tell(trial, [value, 1 - value][: len(directions)])
+    return study
+
+
+@pytest.mark.parametrize(
+    ("directions", "last"), [(["maximize"], "parallel.png"), (["maximize", "minimize"], "pareto.png")]
+)
+def test_pictures_of_a_search(directions: list[str], last: str, tmp_path: Path) -> None:
+    paths = draw_search(search(directions), "ridge/pretrained", tmp_path / "figures")
+    assert [path.name for path in paths[:3]] == ["history.png", "importance.png", "parallel.png"]
+    assert paths[-1].name == last
+    assert all(path.stat().st_size > 5000 for path in paths)
+
+
+def test_a_search_has_its_own_figures_on_the_page(comparison: Comparison, tmp_path: Path) -> None:
+    study = search(["maximize"])
+    give_identity(study, {"kind": "search", "space": {"Ramp.end": "Float(0, 1)"}, "config": "Ramp.end = 0.5"})
+    report, *others = write_files(comparison, tmp_path / "out", command="c", study=study, best="Ramp.end = 0.7")
+    assert [path.name for path in others[:2]] == ["results.md", "results.csv"]
+    assert [path.name for path in others[2:6]] == ["history.png", "importance.png", "parallel.png", "differences.png"]
+    read = Page(report.read_text())
+    assert {"Best setting", "Ramp.end = 0.7", "base configuration", "Ramp.end = 0.5"} <= set(read.texts)
