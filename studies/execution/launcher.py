@@ -27,7 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpm.config import parse_config, register_configurables
 from hpm.errors import Interrupted, UserError
-from hpm.tracking.mlflow import MLflowTracker, without_password
+from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking.redact import without_password
 from studies.definition.base import Ablation, Definition, Search
 from studies.execution.run_process import Placement, end_with_parent
 from studies.execution.storage import enqueue, exclusively, load_study, open_storage, open_study, quiet_optuna

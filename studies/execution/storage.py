@@ -18,12 +18,12 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from filelock import FileLock
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import UserError
-from hpm.runtime.locks import locked_beside
-from hpm.tracking.mlflow import without_password
+from hpm.tracking.redact import without_password
 from studies.definition.base import Ablation, Definition, Search
 
 _DEFINITION, _KEY, _WORKER, ERROR = "definition", "key", "worker", "error"  # user attributes
@@ -92,7 +92,7 @@ def exclusively(storage: RDBStorage) -> Iterator[None]:
     not. PostgreSQL has locks of its own, which all machines see.
     """
     if storage.engine.dialect.name == "sqlite":
-        with locked_beside(str(storage.engine.url.database)):
+        with FileLock(f"{storage.engine.url.database}.lock"):
             yield
     elif storage.engine.dialect.name == "postgresql":
         with storage.engine.begin() as connection:

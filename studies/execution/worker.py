@@ -19,7 +19,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from hpm.config import parse_config
 from hpm.errors import UserError
 from hpm.planning.plan import make_plan
-from hpm.tracking.mlflow import without_password
+from hpm.tracking.redact import without_password
 from studies.definition.base import Definition, PlannedRun, Search
 from studies.execution.run_process import Placement, RunProcess
 from studies.execution.storage import ERROR, exclusively, fail_dead_trials, give_back, retry, root_number, take

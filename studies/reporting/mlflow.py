@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpm.errors import Notice
 from hpm.evaluation.base import half_interval
 from hpm.runtime.version import source_version
-from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker, metric_name
+from hpm.tracking.entry import metric_name
+from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker
 from hpm.tracking.outbox import TrackingState
 from studies.definition.base import PlannedRun
 from studies.execution.storage import key_of, root_number
