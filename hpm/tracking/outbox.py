@@ -1,12 +1,23 @@
-"""What a run folder's mlflow.json remembers: which run of which server, and how much of it is there."""
+"""What of a run was sent to a server, and what is outstanding.
+
+`Outbox` is between two threads: training puts in, the sender takes out. `TrackingState` is between two processes: what
+`mlflow.json` in the run's folder remembers for whoever goes on with the run.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from hpm.runs.metrics_file import Row
+from hpm.runtime.files import write_json
+
+_FILE = "mlflow.json"
 
 
 @dataclass
@@ -36,7 +47,7 @@ class TrackingState:
             ValueError: if the file is damaged.
         """
         try:
-            state = cls(**json.loads((folder / "mlflow.json").read_text()))
+            state = cls(**json.loads((folder / _FILE).read_text()))
         except TypeError as error:
             raise ValueError(str(error)) from error
         strings = (state.uri, state.key, state.run_id or "")
@@ -45,8 +56,71 @@ class TrackingState:
         return state
 
     def write(self, folder: Path) -> None:
-        """Write it whole or not at all; a full disk is borne, since sending again changes nothing."""
-        partial = folder / "mlflow.partial"
+        """Write it whole or not at all. A full disk is no error, since sending again changes nothing."""
         with suppress(OSError):
-            partial.write_text(json.dumps(asdict(self)))
-            partial.replace(folder / "mlflow.json")
+            write_json(folder / _FILE, asdict(self))
+
+
+class Outbox:
+    """Rows and files that one thread hands over and another sends. Handing over never waits for sending.
+
+    Attributes:
+        status: what the run ended as; None while it goes on.
+    """
+
+    def __init__(self) -> None:
+        self.status: str | None = None
+        self._changed = threading.Condition()
+        self._has_news = False
+        self._rows: Sequence[Row] = ()
+        self._files: list[Path] = []
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All rows that were handed over, those that are sent already as well."""
+        with self._changed:
+            return self._rows
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are outstanding."""
+        with self._changed:
+            return list(self._files)
+
+    def put(self, rows: Sequence[Row] = (), files: Sequence[Path] = ()) -> None:
+        """Hand over, and wake the sender.
+
+        Args:
+            rows: all that there are; fewer than before are left out, since a resumed run takes the same steps again.
+            files: new ones; those that are outstanding already are left out.
+        """
+        with self._changed:
+            self._rows = rows if len(rows) >= len(self._rows) else self._rows
+            self._files += [path for path in files if path not in self._files]
+            self._wake()
+
+    def close(self, status: str) -> None:
+        """Say what the run ended as, and wake the sender for the last time."""
+        with self._changed:
+            self.status = status
+            self._wake()
+
+    def wait(self) -> bool:
+        """Sleep until something was handed over since the last call.
+
+        Returns:
+            Whether the outbox was closed, so that nothing more will come.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_news)
+            self._has_news = False
+            return self.status is not None
+
+    def remove(self, file: Path) -> None:
+        """A file was sent."""
+        with self._changed:
+            self._files.remove(file)
+
+    def _wake(self) -> None:
+        self._has_news = True
+        self._changed.notify()

@@ -8,7 +8,7 @@ from typing import Any
 from hpm.errors import TrainingError
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.distributed import DistributedContext
-from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking import Tracker
 
 
 class RunRecorder:
@@ -22,7 +22,7 @@ class RunRecorder:
         processes: that train together; the main one writes.
     """
 
-    def __init__(self, folder: RunFolder, tracker: MLflowTracker, processes: DistributedContext) -> None:
+    def __init__(self, folder: RunFolder, tracker: Tracker, processes: DistributedContext) -> None:
         self.folder = folder
         self.tracker = tracker
         self._processes = processes

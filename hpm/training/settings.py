@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from curriculum.validation import require_at_least, require_in, require_instance
 from hpm.evaluation import Evaluation
-from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking import Tracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Monitoring:
     probe_every: int = 0
     probes: Sequence[Evaluation] = ()
     evaluations: Sequence[Evaluation] = ()
-    tracker: MLflowTracker | None = None
+    tracker: Tracker | None = None
 
     def __post_init__(self) -> None:
         require_at_least("Monitoring", 1, log_every=self.log_every)
@@ -97,3 +97,5 @@ class Monitoring:
         for name in ("probes", "evaluations"):
             for evaluation in getattr(self, name):
                 require_instance("Monitoring", Evaluation, **{name: evaluation})
+        if self.tracker is not None:
+            require_instance("Monitoring", Tracker, tracker=self.tracker)

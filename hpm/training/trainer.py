@@ -22,7 +22,7 @@ from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.settings import Runtime
 from hpm.runtime.signals import StopSignals
 from hpm.runtime.version import source_version
-from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking import NoTracker, Tracker
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.settings import Checkpointing, Loading, Monitoring
@@ -96,7 +96,7 @@ class Trainer:
         self.device = self.runtime.choose_device(self.processes)
         self.precision = self.runtime.choose_precision(self.device)
         tracker = self.monitoring.tracker if self.processes.is_main else None
-        self.tracker = MLflowTracker(enabled=False) if tracker is None else tracker
+        self.tracker: Tracker = NoTracker() if tracker is None else tracker
         self._check()
         self.loader = Loader(
             source=source,

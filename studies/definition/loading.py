@@ -1,11 +1,10 @@
-"""A study's definition, read from gin files. This is the only module of studies that asks gin itself."""
+"""A study's definition, read from gin files."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 
-import gin
 import optuna
 from optuna import pruners, samplers
 
@@ -45,12 +44,12 @@ def load_definition(kind: str, configs: Sequence[str], bindings: Sequence[str] =
     register_configurables([*_KINDS.values(), *_OPTUNA_CLASSES])
     part = _KINDS[kind].__name__
     config = parse_config(configs, bindings)
-    if not gin.get_bindings(part, resolve_references=False):
+    if not config.binds(part):
         raise UserError(
             f"{configs[0]} binds nothing of {part}; `ablate` takes a file of an Ablation, `search` of a Search"
         )
     definition: Definition = config.build(part)
-    definition.keep_config(config.imports, gin.get_bindings)
+    definition.keep_config(config.imports, config.bindings_of)
     return definition
 
 

@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpm.errors import UserError
-from hpm.tracking.mlflow import without_password
+from hpm.tracking.redact import without_password
 from studies.definition.base import Definition
 from studies.definition.identity import difference, give_identity, identity_of, update_baseline
 from studies.definition.loading import quiet_optuna

@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpm.errors import Notice
 from hpm.runs.outcome import VARIABLE as OUTCOME_VARIABLE
 from hpm.runtime.version import source_version
-from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker, metric_name
+from hpm.tracking.entry import metric_name
+from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker
 from hpm.tracking.outbox import TrackingState
 from studies.analysis.results import RESULTS
 from studies.analysis.statistics import half_interval

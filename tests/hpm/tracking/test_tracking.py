@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from hpm.runs import checkpoint
-from hpm.tracking.mlflow import MLflowTracker, without_password
+from hpm.tracking.mlflow import MLflowTracker
 
 Hpm = Callable[..., int]
 
@@ -143,20 +143,3 @@ def test_sending_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             tracker.finish("FINISHED")
     assert tracker.problem is not None
     assert not tracker.has_all_of(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
-        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-        ("https://me@example.org", "https://me@example.org"),
-        ("https://me:secret@example.org:5000/mlflow", "https://me:***@example.org:5000/mlflow"),
-        ("https://:secret@example.org", "https://:***@example.org"),
-        ("postgresql://me:se/cr@et@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://host/db?user=me&password=secret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
-        ("http://[::1", "http://[::1"),
-    ],
-)
-def test_addresses_are_shown_without_password(uri: str, shown: str) -> None:
-    assert without_password(uri) == MLflowTracker(uri=uri).where == shown

@@ -1,92 +1,19 @@
-"""The tracker by itself, against real stores and a real server: nothing is lost, and nothing is there twice."""
+"""The tracker by itself, against real stores: nothing is lost, and nothing is there twice."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from tracked_runs import Eager, rows_of, runs, sent, start, steps, track, until
 
-from hpm.runs.run_folder import Row
-from hpm.tracking.mlflow import MLflowTracker, without_password
-
-
-class Eager(MLflowTracker):
-    """Tries again at every send."""
-
-    SECONDS_BETWEEN_TRIES = 0.0
-
-
-@pytest.fixture(autouse=True)
-def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-
-@pytest.fixture
-def uri(tmp_path: Path, empty_mlflow: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'tracking.db')}"
-
-
-@pytest.fixture
-def other(tmp_path: Path, empty_mlflow: Path) -> str:
-    return f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'other.db')}"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "run").mkdir()
-    return tmp_path / "run"
-
-
-def rows_of(count: int) -> list[Row]:
-    return [{"step": n, "time": 1e9 + n, "kind": "train", "loss": 1 / n, "alpha": 0.5} for n in range(1, count + 1)]
-
-
-def start(tracker: MLflowTracker, folder: Path, **parameters: str) -> MLflowTracker:
-    tracker.start(folder, name="run", parameters={"Ramp.end": "0.5", **parameters}, tags={"seed": "0"})
-    return tracker
-
-
-def track(uri: str, folder: Path, rows: list[Row]) -> MLflowTracker:
-    """A whole run."""
-    tracker = start(Eager(uri=uri), folder)
-    tracker.send(rows)
-    tracker.finish("FINISHED")
-    return tracker
-
-
-def runs(uri: str) -> list[str]:
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("curriculum-masking").experiment_id
-    return [run.info.run_id for run in client.search_runs([experiment])]
-
-
-def steps(uri: str, run_id: str, metric: str = "loss") -> list[int]:
-    return [point.step for point in MlflowClient(tracking_uri=uri).get_metric_history(run_id, metric)]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for another thread or process, but not for ever."""
-    last = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < last, "waited for minutes"
-        threading.Event().wait(0.02)
-
-
-def sent(folder: Path) -> int:
-    return json.loads((folder / "mlflow.json").read_text())["sent"]
+from hpm.tracking.mlflow import MLflowTracker
 
 
 def test_sending_again_changes_nothing(uri: str, folder: Path) -> None:
@@ -143,7 +70,7 @@ def test_a_run_that_was_made_but_not_confirmed_is_found(uri: str, folder: Path) 
 _CHILD = """
 import sys, threading
 from pathlib import Path
-from test_tracking_server import rows_of, sent, start, until
+from tracked_runs import rows_of, sent, start, until
 from hpm.tracking.mlflow import MLflowTracker
 
 folder = Path(sys.argv[2])
@@ -227,7 +154,7 @@ def test_a_run_that_is_deleted_in_the_middle_is_sent_anew(
 
 
 def test_a_state_that_cannot_be_written_loses_nothing(uri: str, folder: Path) -> None:
-    (folder / "mlflow.partial").mkdir()  # in the way, for root too
+    (folder / "mlflow.json.partial").mkdir()  # in the way, for root too
     tracker = start(Eager(uri=uri), folder)
     for count in (3, 6, 9):
         tracker.send(rows_of(count))
@@ -244,88 +171,3 @@ def test_names_that_mlflow_refuses(uri: str, folder: Path) -> None:
     assert tracker.problem is None
     (run_id,) = runs(uri)
     assert MlflowClient(tracking_uri=uri).get_run(run_id).data.metrics == {"top_1": 0.5}
-
-
-@contextmanager
-def server(store: Path, port: int) -> Iterator[int]:
-    """A real one; its process group."""
-    arguments = [
-        "--backend-store-uri",
-        f"sqlite:///{store / 'tracking.db'}",
-        "--artifacts-destination",
-        str(store / "files"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with (store / "server.log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *arguments], stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        until(lambda: _answers(port))
-        yield process.pid
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as response:
-            return response.status == 200
-    except OSError:
-        return False
-
-
-@pytest.mark.usefixtures("uri")
-def test_a_server_that_comes_and_goes(
-    folder: Path,
-    tmp_path: Path,
-    recwarn: pytest.WarningsRecorder,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Absent at the start, there, away, there again; and its password is nowhere but in the address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://me:pass%20word@127.0.0.1:{port}"
-    config = folder / "config.gin"
-    config.write_text(f"MLflowTracker.uri = '{address}'\n")
-    tracker = start(Eager(uri=address), folder, **{"MLflowTracker.uri": address})
-    tracker.send(rows_of(3), [config])
-    until(lambda: tracker.problem)
-    with server(tmp_path, port) as group:
-        tracker.send(rows_of(6))
-        until(lambda: tracker.problem is None)
-        (run_id,) = runs(address)
-        assert steps(address, run_id) == [1, 2, 3, 4, 5, 6]
-        os.killpg(group, signal.SIGSTOP)  # it takes connections and does not answer
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-        tracker.send(rows_of(9))
-        tracker.finish("FINISHED")
-        assert tracker.problem is not None
-        assert not tracker.has_all_of(folder)
-        os.killpg(group, signal.SIGCONT)
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
-        assert track(address, folder, rows_of(9)).has_all_of(folder)  # as `--resume` does it
-        assert runs(address) == [run_id]
-        assert steps(address, run_id) == list(range(1, 10))
-        client = MlflowClient(tracking_uri=address)
-        run = client.get_run(run_id)
-        assert run.info.status == "FINISHED"
-        assert run.data.params == {"Ramp.end": "0.5", "MLflowTracker.uri": without_password(address)}
-        assert [item.path for item in client.list_artifacts(run_id)] == ["config.gin"]
-    config.unlink()  # the one place where the user put it
-    output = "".join([*capfd.readouterr(), *(str(warning.message) for warning in recwarn)])
-    assert f"http://me:***@127.0.0.1:{port}" in output
-    assert "MLFLOW_TRACKING_PASSWORD" in output
-    assert "lacks 3 of 9 rows of metrics" in output
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    for secret in ("pass%20word", "pass word"):
-        assert secret not in output
-        assert secret.encode() not in written
