@@ -13,7 +13,7 @@ from PIL import Image
 
 from curriculum import Noise
 from hpm.config import find_config, parse_config
-from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop
+from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop, TensorSplit
 from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation import EvaluationContext, FineTune, classifier
 from hpm.evaluation.augmentation import AugmentingLoader, RandAugmented, isolated_rng, rand_augment
@@ -25,7 +25,7 @@ QUICK = {"epochs": 3, "batch_size": 40, "warmup_epochs": 1, "precision": "fp32",
 
 def test_it_has_its_metrics_repeats_and_touches_nothing(context: EvaluationContext) -> None:
     evaluation = FineTune(baselines=True, **QUICK)
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     metrics = evaluation(context)
@@ -120,7 +120,9 @@ def test_drop_path_is_timms(context: EvaluationContext) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
-    with pytest.raises(TrainingError, match=r"FineTune: the loss is not finite in epoch [12]; lower FineTune.blr"):
+    with pytest.raises(
+        TrainingError, match=r"finetune-pretrained: the loss is not finite in epoch [12]. Lower FineTune"
+    ):
         FineTune(**QUICK | {"blr": 1e20, "warmup_epochs": 0, "epochs": 2})(context)
 
 
@@ -129,8 +131,6 @@ def test_rand_augment_depends_on_seed_epoch_and_image_alone(source: DigitScenes,
     transform = rand_augment("FineTune", "rand-m9-mstd0.5-inc1", size=16, mean=(0.5,) * chans)
     split = source.train()
     if chans == 1:
-        from hpm.data import TensorSplit
-
         gray = split.crop(torch.arange(40), torch.tensor([[0.0, 0, 16, 16]] * 40), torch.zeros(40).bool(), 16)[:, :1]
         split = TensorSplit(gray.round().to(torch.uint8), torch.arange(40))
     augmented = RandAugmented(split, transform, seed=7)
@@ -219,15 +219,15 @@ def test_refuses(arguments: dict, message: str) -> None:
 
 
 def test_refuses_data_that_cannot_serve(context: EvaluationContext, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"FineTune.batch_size = 1024 is more than the 400 training images"):
-        FineTune().check(context.source)
+    with pytest.raises(ValueError, match=r"FineTune.batch_size = 1024 must be 1 to 400, the number of training images"):
+        FineTune().check(context.source, context.model)
     with pytest.raises(ValueError, match=r"FineTune.rand_augment = 'm9' is no RandAugment"):
-        FineTune(rand_augment="m9", batch_size=40).check(context.source)
+        FineTune(rand_augment="m9", batch_size=40).check(context.source, context.model)
     for split in ("train", "val"):
         (tmp_path / split / "one").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / split / "one" / "a.png")
     with pytest.raises(ValueError, match="FineTune needs at least two classes"):
-        FineTune(batch_size=2).check(ImageFolder(root=tmp_path, img_size=8))
+        FineTune(batch_size=2).check(ImageFolder(root=str(tmp_path), img_size=16), context.model)
 
 
 def test_an_unreadable_image_is_left_out(context: EvaluationContext, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_published_configs_bind_what_there_is(name: str, tiny: Path) -> None:
     small = [f"{protocol}.batch_size = 32", f"Monitoring.evaluations = [@{protocol}()]"]
     small += ["LinearMAE.accumulate = 1"] if protocol == "LinearMAE" else []
     trainer = parse_config([str(tiny), str(config)], small).build()
-    (evaluation,) = trainer.evaluations
+    (evaluation,) = trainer.monitoring.evaluations
     assert evaluation.num_workers == 8
     if name == "finetune_vit_large":
         assert (evaluation.schedule.epochs, evaluation.layer_decay, evaluation.drop_path) == (50, 0.75, 0.2)

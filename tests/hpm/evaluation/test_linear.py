@@ -120,7 +120,7 @@ def test_the_head_standardizes_and_starts_small() -> None:
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 def test_linear_mae_touches_nothing_and_repeats(context: EvaluationContext, optimizer: str) -> None:
     evaluation = LinearMAE(optimizer=optimizer, baselines=True, **QUICK)
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     metrics = evaluation(context)
@@ -180,7 +180,7 @@ def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
         (lambda: Linear(strengths=()), "Linear.strengths"),
         (lambda: Linear(train_images=5), "Linear.train_images = 5"),
         (lambda: Linear(test_images=0), "Linear.test_images = 0"),
-        (lambda: LinearMAE(optimizer="adam"), "LinearMAE.optimizer = 'adam' is unknown; choose lars or sgd"),
+        (lambda: LinearMAE(optimizer="adam"), "LinearMAE.optimizer = 'adam' is unknown; choose 'lars', 'sgd'"),
         (lambda: LinearMAE(batch_size=100, accumulate=3), "LinearMAE.batch_size = 100 must be divisible"),
         (lambda: LinearMAE(batch_size=8, accumulate=8), "cannot be standardized"),
         (lambda: LinearMAE(warmup_epochs=90), "LinearMAE.warmup_epochs = 90"),
@@ -196,5 +196,5 @@ def test_refuses(make: object, message: str) -> None:
 
 
 def test_refuses_data_of_less_than_a_batch(context: EvaluationContext) -> None:
-    with pytest.raises(ValueError, match=r"LinearMAE.batch_size = 16384 is more than the 400 training images"):
-        LinearMAE().check(context.source)
+    with pytest.raises(ValueError, match=r"LinearMAE.batch_size = 16384 must be 1 to 400, the number of"):
+        LinearMAE().check(context.source, context.model)
