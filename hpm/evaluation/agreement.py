@@ -57,6 +57,7 @@ class Agreement(Evaluation):
             teacher, student = self._teacher(context, batch, noise), self._student(context, batch, noise)
             measured.append(torch.stack([*teacher, *student]))
         means = torch.cat(measured, dim=1).nanmean(dim=1).tolist()
+        # In the order in which they are declared.
         return {metric.pattern: mean for metric, mean in zip(self.metrics, means, strict=True)}
 
     def _teacher(self, context: EvaluationContext, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:

@@ -161,9 +161,8 @@ class LowShot(Evaluation):
         for name, values in self._accuracies(context).items():
             metrics[name] = sum(values) / self.draws
             metrics |= {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
-            interval = half_interval(values)
-            if interval is not None:
-                metrics[f"{name}/interval"] = interval
+            if self.draws > 1:
+                metrics[f"{name}/interval"] = half_interval(values)
         return metrics
 
     def measure_values(self, context: EvaluationContext) -> dict[str, list[float]]:

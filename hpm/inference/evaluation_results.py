@@ -37,10 +37,8 @@ def summarize(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, of_seeds in values.items():
-        interval = half_interval(of_seeds)
-        summary[name] = {"mean": statistics.fmean(of_seeds)}
-        summary[name] |= {} if interval is None else {"interval": interval}
-        summary[name] |= {"values": of_seeds}
+        interval = {"interval": half_interval(of_seeds)} if len(of_seeds) > 1 else {}
+        summary[name] = {"mean": statistics.fmean(of_seeds), **interval, "values": of_seeds}
     return summary
 
 

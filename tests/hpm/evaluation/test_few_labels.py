@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
         evaluation(context)
 
 
-def test_nothing_is_reported_or_kept(context: EvaluationContext, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_is_reported_or_saved(context: EvaluationContext, tmp_path: Path) -> None:
     lines: list[str] = []
     LowShot(labels=20, draws=1, epochs=1, batch_size=10, test_images=20, baselines=False)(
         dataclasses.replace(context, folder=tmp_path, report=lines.append)

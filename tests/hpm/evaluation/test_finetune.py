@@ -39,7 +39,7 @@ def test_it_has_its_metrics_repeats_and_touches_nothing(context: EvaluationConte
 
 
 def test_it_learns(context: EvaluationContext) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     settings = QUICK | {
         "epochs": 20,
         "blr": 0.01,
@@ -53,12 +53,12 @@ def test_it_learns(context: EvaluationContext) -> None:
         "drop_path": 0.0,
         "smoothing": 0.0,
     }
-    FineTune(**settings)(dataclasses.replace(context, report=told.append))
-    losses = [float(line.split("loss ")[1].split()[0]) for line in told]
+    FineTune(**settings)(dataclasses.replace(context, report=lines.append))
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert losses[-1] < losses[0] - 0.3
 
 
-def kept(folder: Path) -> dict:
+def saved(folder: Path) -> dict:
     return torch.load(folder / "finetune-pretrained.pt", weights_only=True)
 
 
@@ -74,14 +74,14 @@ def test_a_killed_one_goes_on_to_the_same_bits(context: EvaluationContext, tmp_p
 
     with pytest.raises(Killed):
         evaluation(dataclasses.replace(context, folder=tmp_path / "parts", report=kill))
-    assert kept(tmp_path / "parts")["epoch"] == 1
+    assert saved(tmp_path / "parts")["epoch"] == 1
     assert evaluation(dataclasses.replace(context, folder=tmp_path / "parts")) == expected
-    whole, parts = kept(tmp_path / "whole"), kept(tmp_path / "parts")
+    whole, parts = saved(tmp_path / "whole"), saved(tmp_path / "parts")
     assert whole["epoch"] == parts["epoch"] == 3
     assert all(torch.equal(value, parts["trained"][name]) for name, value in whole["trained"].items())
 
 
-def test_damaged_progress_is_told_and_left(context: EvaluationContext, tmp_path: Path) -> None:
+def test_damaged_progress_is_reported_and_left(context: EvaluationContext, tmp_path: Path) -> None:
     (tmp_path / "finetune-pretrained.pt").write_bytes(b"not a checkpoint")
     evaluation = FineTune(**QUICK | {"epochs": 1, "warmup_epochs": 0})
     with pytest.warns(Notice, match="is damaged"):
@@ -94,9 +94,9 @@ def test_workers_and_seeds(context: EvaluationContext) -> None:
     settings = QUICK | {"epochs": 1, "warmup_epochs": 0, "test_images": 20, "blr": 0.01}
 
     def loss(seed: int, workers: int) -> str:
-        told: list[str] = []
-        FineTune(num_workers=workers, **settings)(dataclasses.replace(context, seed=seed, report=told.append))
-        return told[0].split("loss ")[1].split()[0]
+        lines: list[str] = []
+        FineTune(num_workers=workers, **settings)(dataclasses.replace(context, seed=seed, report=lines.append))
+        return lines[0].split("loss ")[1].split()[0]
 
     assert loss(0, 0) == loss(0, 2)
     assert loss(0, 0) != loss(1, 0)
@@ -107,9 +107,9 @@ def test_accumulation_keeps_the_batch(context: EvaluationContext) -> None:
     settings = QUICK | {"epochs": 1, "warmup_epochs": 0, "mixup": 0, "cutmix": 0, "erasing": 0, "drop_path": 0.0}
 
     def loss(accumulate: int) -> float:
-        told: list[str] = []
-        FineTune(accumulate=accumulate, **settings)(dataclasses.replace(context, report=told.append))
-        return float(told[0].split("loss ")[1].split()[0])
+        lines: list[str] = []
+        FineTune(accumulate=accumulate, **settings)(dataclasses.replace(context, report=lines.append))
+        return float(lines[0].split("loss ")[1].split()[0])
 
     assert loss(2) == pytest.approx(loss(1), abs=2e-4)
 
@@ -168,7 +168,7 @@ def test_the_loader_without_rand_augment_is_the_plain_one(source: DigitScenes) -
     assert levels <= 0.51  # rounded to whole levels
 
 
-def test_lent_generators_come_back() -> None:
+def test_global_generators_get_their_state_back() -> None:
     before = torch.get_rng_state(), random.getstate()
     with isolated_rng(5):
         first = torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002

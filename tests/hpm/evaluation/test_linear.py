@@ -145,9 +145,9 @@ def test_linear_mae_learns(context: EvaluationContext) -> None:
         "pool": "mean",
         "test_images": None,
     }
-    told: list[str] = []
-    LinearMAE(**settings | {"epochs": 12})(dataclasses.replace(context, report=told.append))
-    losses = [float(line.split("loss ")[1].split()[0]) for line in told]
+    lines: list[str] = []
+    LinearMAE(**settings | {"epochs": 12})(dataclasses.replace(context, report=lines.append))
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert len(losses) == 12
     assert losses[-1] < losses[0] - 0.05
 
@@ -155,7 +155,7 @@ def test_linear_mae_learns(context: EvaluationContext) -> None:
 def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
     whole = LinearMAE(**QUICK)
     expected = whole(dataclasses.replace(context, folder=tmp_path / "whole"))
-    folder, told = tmp_path / "parts", []
+    folder, lines = tmp_path / "parts", []
 
     class Killed(Exception): ...
 
@@ -165,8 +165,8 @@ def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
 
     with pytest.raises(Killed):
         whole(dataclasses.replace(context, folder=folder, report=kill))
-    assert whole(dataclasses.replace(context, folder=folder, report=told.append)) == expected
-    assert "going on after epoch 2 of 3" in told[0]
+    assert whole(dataclasses.replace(context, folder=folder, report=lines.append)) == expected
+    assert "going on after epoch 2 of 3" in lines[0]
     one, other = (
         torch.load(tmp_path / name / "linear-mae-pretrained.pt", weights_only=True) for name in ("whole", "parts")
     )

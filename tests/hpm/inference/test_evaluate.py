@@ -59,8 +59,8 @@ def results(folder: Path, protocol: str) -> list[dict[str, Any]]:
 def test_protocols_of_a_run(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("evaluate", run, "--protocol", "knn,linear,low-shot", "--seeds", 3, "-b", "KNN.k = [3, 5]") == 0
     shown = capsys.readouterr().out
-    for told in ("knn/pretrained/k3", "linear/pretrained", "low_shot/gain", "95 % interval", "Linear draws nothing"):
-        assert told in shown
+    for text in ("knn/pretrained/k3", "linear/pretrained", "low_shot/gain", "95 % interval", "Linear draws nothing"):
+        assert text in shown
     (knn,) = results(run, "knn")
     assert (knn["weights"], knn["step"], knn["bindings"]) == ("student", 40, ["KNN.k = [3, 5]"])
     assert knn["parameters"]["KNN.k"] == "[3, 5]"
