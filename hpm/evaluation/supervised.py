@@ -76,7 +76,8 @@ def train(
             global generators, which are lent to it.
         training: batches of training images.
         rates: how long and how fast.
-        context: gives the seed, the device, the folder, what takes lines about progress, and the processes that train together.
+        context: gives the images' labels, the seed, the device, the folder, who takes reports, and the processes that
+            train together.
         name: of the file that is saved, and of this training in what is reported.
         remedy: what to change where the loss is not finite.
         clip_grad: largest norm of the gradient; None for no limit.
