@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from curriculum.validation import require_at_least, require_choice
+from curriculum.validation import require_at_least, require_choice, require_positive
 from hpm.data import ImageSource, RandomResizedCrop
 from hpm.evaluation.augmentation import AugmentingLoader
 from hpm.evaluation.base import Evaluation, EvaluationContext
@@ -75,6 +75,7 @@ class SupervisedProtocol(Evaluation):
         baselines: bool,
     ) -> None:
         owner = type(self).__name__
+        require_positive(owner, blr=schedule.blr)
         require_choice(owner, POOLS, pool=pool)
         require_choice(owner, PRECISIONS, precision=precision)
         require_at_least(owner, 0, num_workers=num_workers)
