@@ -22,8 +22,7 @@ from machine import describe_machine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hpm.evaluation import Localization
-from hpm.evaluation.base import half_interval
+from hpm.evaluation import Localization, half_interval
 from hpm.evaluation.localization import METRICS
 from hpm.inference.loading import load_model
 

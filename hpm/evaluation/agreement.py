@@ -10,9 +10,10 @@ from torch import Tensor
 
 from curriculum import Batch, Noise, Random, TrueLoss
 from curriculum.diagnostics import spearman, top_k_agreement
-from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
-from hpm.models.base import MaskedModel
+from curriculum.validation import require_at_least, require_in
+from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.samples import held_out_batches
 
 
 class Agreement(Evaluation):
@@ -28,30 +29,36 @@ class Agreement(Evaluation):
     Args:
         images: test images, at most. Default 256.
         top: share of the patches that count as the hardest, in (0, 1); rounded, but at least one patch. Default 0.25.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
+    protocol = "agreement"
+    metrics = (
+        Metric("agreement/teacher", Unit.CORRELATION),
+        Metric("agreement/teacher_top", Unit.SHARE),
+        Metric("agreement/student", Unit.CORRELATION),
+        Metric("agreement/student_top", Unit.SHARE),
+    )
+
     def __init__(self, *, images: int = 256, top: float = 0.25) -> None:
-        if images < 1:
-            raise ValueError(f"Agreement.images = {images} must be at least 1")
-        if not 0.0 < top < 1.0:
-            raise ValueError(f"Agreement.top = {top} must lie strictly between 0 and 1")
+        require_at_least("Agreement", 1, images=images)
+        require_in("Agreement", "(0, 1)", top=top)
         self.images = images
         self.top = float(top)
 
-    def check(self, source: ImageSource, model: MaskedModel) -> None:
-        source.test()
-
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        if context.model.loss_predictor is None:
+        if context.model.unsupported_reason("predicted_loss") is not None:
             return {}
-        parts: list[Tensor] = []
+        measured: list[Tensor] = []
         for _, batch, noise in held_out_batches(context, self.images):
             teacher, student = self._teacher(context, batch, noise), self._student(context, batch, noise)
-            parts.append(torch.stack([*teacher, *student]))
-        means = torch.cat(parts, dim=1).nanmean(dim=1).tolist()
-        names = ("agreement/teacher", "agreement/teacher_top", "agreement/student", "agreement/student_top")
-        return dict(zip(names, means, strict=True))
+            measured.append(torch.stack([*teacher, *student]))
+        means = torch.cat(measured, dim=1).nanmean(dim=1).tolist()
+        # In the order in which they are declared.
+        return {metric.pattern: mean for metric, mean in zip(self.metrics, means, strict=True)}
 
     def _teacher(self, context: EvaluationContext, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         num_masked = context.curriculum.count_masked(batch.num_patches)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
-from hpm.data import Crops, ImageSource, Loader, Split, Unreadable
+from hpm.data import Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable
 from hpm.data.sources.base import Choose
 from hpm.runtime.distributed import DistributedContext
 
@@ -44,6 +44,23 @@ def isolated_rng(seed: int, device: torch.device = _CPU) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
+
+
+def named_crop(owner: str, *, scale: tuple[float, float], flip: float) -> RandomResizedCrop:
+    """A crop whose errors name the evaluation: a run has another RandomResizedCrop.
+
+    Args:
+        owner: whose settings these are, for errors.
+        scale: area of the crops, relative to the image.
+        flip: probability of mirroring.
+
+    Raises:
+        ValueError: naming the owner's setting at fault.
+    """
+    try:
+        return RandomResizedCrop(scale=scale, flip=flip)
+    except ValueError as error:
+        raise ValueError(str(error).replace("RandomResizedCrop", owner)) from None
 
 
 def rand_augment(owner: str, policy: str, *, size: int, mean: Sequence[float]) -> Any:
@@ -143,7 +160,7 @@ class RandAugmented(Split):
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-class _Seen(ImageSource):
+class _WithTrainingSplit(ImageSource):
     """Another source whose training split is the one given."""
 
     def __init__(self, source: ImageSource, train: Split) -> None:
@@ -179,8 +196,9 @@ class AugmentingLoader(Loader):
         self, *, source: ImageSource, transform: Any, seed: int, processes: DistributedContext, **settings: Any
     ) -> None:
         self._augmented = None if transform is None else RandAugmented(source.train(), transform, seed=seed)
-        seen = source if self._augmented is None else _Seen(source, self._augmented)
-        super().__init__(source=seen, seed=seed, rank=processes.rank, world_size=processes.world_size, **settings)
+        if self._augmented is not None:
+            source = _WithTrainingSplit(source, self._augmented)
+        super().__init__(source=source, seed=seed, rank=processes.rank, world_size=processes.world_size, **settings)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Any, ...]]:
         """As `Loader.epoch`. The one before must have ended."""

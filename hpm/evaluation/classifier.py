@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from hpm.evaluation.features import check_pool, require_class_token
+from curriculum.validation import require_choice
+from hpm.evaluation.features import POOLS, require_class_token
 from hpm.models.base import MaskedModel
 
 
@@ -21,11 +22,11 @@ def classifier(model: MaskedModel, num_classes: int, *, pool: str, drop_path: fl
         drop_path: stochastic depth of the last block, rising linearly from 0 at the first. Default none.
 
     Raises:
-        UserError: for the class token of an encoder that has none.
+        ValueError: for an unknown pooling, or the class token of an encoder that has none.
     """
-    check_pool("classifier", pool)
+    require_choice("classifier", POOLS, pool=pool)
     encoder = model.encoder
-    require_class_token(encoder, pool)
+    require_class_token("classifier", encoder, pool)
     timm_model: Any = encoder.timm_model(
         num_classes=num_classes,
         pool="avg" if pool == "mean" else "token",

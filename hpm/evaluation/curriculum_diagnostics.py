@@ -13,10 +13,10 @@ from torch import Tensor
 
 from curriculum import Batch, Curriculum, Mask, Noise, Random
 from curriculum import diagnostics as measure
-from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
-from hpm.evaluation.objects import object_map
-from hpm.models.base import MaskedModel
+from curriculum.validation import require_at_least, require_in
+from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.samples import held_out_batches
 
 
 class Diagnostics(Evaluation):
@@ -37,18 +37,29 @@ class Diagnostics(Evaluation):
         images: test images, at most. Default 256.
         progress: of training, in [0, 1], at which masks are drawn; where the scheduler depends on it, this sets
             alpha. Default 1, the end of training.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
+    protocol = "diagnostics"
+    metrics = (
+        Metric("curriculum/alpha", Unit.NUMBER, higher_is_better=None),
+        Metric("curriculum/hardness_gap", Unit.LOSS),
+        Metric("curriculum/hardness_gap_relative", Unit.RATIO),
+        Metric("curriculum/hard_share", Unit.SHARE),
+        Metric("curriculum/mask_entropy", Unit.RATIO, higher_is_better=None),
+        Metric("curriculum/coverage_min", Unit.SHARE, higher_is_better=None),
+        Metric("curriculum/coverage_max", Unit.SHARE, higher_is_better=None),
+        Metric("curriculum/object_overlap", Unit.SHARE),
+        Metric("curriculum/object_overlap_to_chance", Unit.RATIO),
+    )
+
     def __init__(self, *, images: int = 256, progress: float = 1.0) -> None:
-        if images < 1:
-            raise ValueError(f"Diagnostics.images = {images} must be at least 1")
-        if not 0.0 <= progress <= 1.0:
-            raise ValueError(f"Diagnostics.progress = {progress} must lie in [0, 1]")
+        require_at_least("Diagnostics", 1, images=images)
+        require_in("Diagnostics", "[0, 1]", progress=progress)
         self.images = images
         self.progress = float(progress)
-
-    def check(self, source: ImageSource, model: MaskedModel) -> None:
-        source.test()
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
@@ -60,11 +71,11 @@ class Diagnostics(Evaluation):
         for indices, batch, noise in held_out_batches(context, self.images):
             mask = curriculum.draw(batch, context.teacher, self.progress, noise)
             masks.append(mask.to_bool())
-            object_NL = object_map(context.source, indices, patch_size=context.model.patch_size)
+            object_NL = context.source.object_map(indices, patch_size=batch.patch_size)
             measured = _losses(context, batch, mask, noise) | _choice(curriculum, mask, object_NL)
             for name, value_N in measured.items():
                 values.setdefault(name, []).append(value_N)
-        means = {name: torch.cat(parts).double().nanmean().item() for name, parts in values.items()}
+        means = {name: torch.cat(of_batches).double().nanmean().item() for name, of_batches in values.items()}
         uniform = means.pop("uniform_loss")
         means |= {"alpha": curriculum.alpha(self.progress), "hardness_gap_relative": means["hardness_gap"] / uniform}
         means |= _positions(torch.cat(masks))

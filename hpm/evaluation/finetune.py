@@ -1,6 +1,6 @@
 """Full fine-tuning on all labels, as MAE publishes it: the figure that masked autoencoders are compared by.
 
-Shape suffixes: N images of a micro-batch, C channels, S side, D width.
+Shape suffixes: N images of a micro-batch, C channels, S side.
 """
 
 from __future__ import annotations
@@ -14,25 +14,16 @@ from timm.data.random_erasing import RandomErasing
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
-from hpm.data import ImageSource, RandomResizedCrop
-from hpm.errors import UserError
-from hpm.evaluation.augmentation import AugmentingLoader, rand_augment
-from hpm.evaluation.base import (
-    Evaluation,
-    EvaluationContext,
-    require_counts,
-    require_labels,
-    require_shares,
-    sample_indices,
-)
+from curriculum.validation import require_at_least, require_in, require_positive
+from hpm.data import ImageSource
+from hpm.evaluation.augmentation import named_crop, rand_augment
+from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.classifier import classifier
-from hpm.evaluation.features import check_pool
-from hpm.evaluation.low_shot import layer_groups
-from hpm.evaluation.supervised import accuracies, autocast, check_precision, train
+from hpm.evaluation.supervised import train
+from hpm.evaluation.supervised_protocol import SupervisedProtocol, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
+from hpm.optim.param_groups import layer_groups
 from hpm.optim.schedule import Schedule
-from hpm.runtime.devices import choose_precision
-from hpm.runtime.distributed import DistributedContext
 
 
 class FineTuneSchedule(Schedule):
@@ -41,7 +32,7 @@ class FineTuneSchedule(Schedule):
     owner = "FineTune"
 
 
-class FineTune(Evaluation):
+class FineTune(SupervisedProtocol):
     """Test accuracy after fine-tuning the whole encoder on all labels (MAE, arXiv 2111.06377, appendix A.1).
 
     The defaults are those published for ViT-B; `evaluation/finetune_vit_large` has ViT-L's. As there, a mean over
@@ -73,9 +64,15 @@ class FineTune(Evaluation):
         num_workers: processes that load and augment images; 0 for none but this one.
         test_images: at most so many; None for all.
         baselines: whether to train from scratch too, by the same recipe.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
-    shared = True
+    protocol = "finetune"
+    prefix = "finetune"
+    baseline = "scratch"
+    metrics = supervised_metrics(prefix, baseline)
 
     def __init__(
         self,
@@ -103,7 +100,7 @@ class FineTune(Evaluation):
         test_images: int | None = None,
         baselines: bool = False,
     ) -> None:
-        self.schedule = FineTuneSchedule(
+        schedule = FineTuneSchedule(
             epochs=epochs,
             batch_size=batch_size,
             accumulate=accumulate,
@@ -111,21 +108,11 @@ class FineTune(Evaluation):
             min_lr=min_lr,
             warmup_epochs=warmup_epochs,
         )
-        for name, value in (("weight_decay", weight_decay), ("mixup", mixup), ("cutmix", cutmix)):
-            if value < 0:
-                raise ValueError(f"FineTune.{name} = {value} must be at least 0")
-        if not 0 < layer_decay <= 1:
-            raise ValueError(f"FineTune.layer_decay = {layer_decay} must lie in (0, 1]; 1 for none")
-        if clip_grad is not None and clip_grad <= 0:
-            raise ValueError(f"FineTune.clip_grad = {clip_grad} must be positive; None for no limit")
-        require_shares("FineTune", drop_path=drop_path, smoothing=smoothing)
-        if not 0 <= erasing <= 1:
-            raise ValueError(f"FineTune.erasing = {erasing} must be a probability, 0 to 1")
-        require_counts("FineTune", test_images=test_images)
-        if num_workers < 0:
-            raise ValueError(f"FineTune.num_workers = {num_workers} must be 0 or more")
-        check_pool("FineTune", pool)
-        check_precision("FineTune", precision)
+        require_at_least("FineTune", 0, weight_decay=weight_decay, mixup=mixup, cutmix=cutmix)
+        require_in("FineTune", "(0, 1]", layer_decay=layer_decay)
+        require_positive("FineTune", clip_grad=clip_grad)
+        require_in("FineTune", "[0, 1)", drop_path=drop_path, smoothing=smoothing)
+        require_in("FineTune", "[0, 1]", erasing=erasing)
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.clip_grad = clip_grad
@@ -135,28 +122,29 @@ class FineTune(Evaluation):
         self.smoothing = smoothing
         self.erasing = erasing
         self.rand_augment = rand_augment
-        self.pool = pool
-        self.precision = precision
-        self.num_workers = num_workers
-        self.test_images = test_images
-        self.baselines = baselines
-        self.crop = named_crop("FineTune", scale=scale, flip=flip)
-        self._require_pairs(DistributedContext())
-
-    def _require_pairs(self, processes: DistributedContext) -> None:
-        size = self.schedule.micro_batch_size(processes.world_size)
-        if (self.mixup or self.cutmix) and size % 2:
-            among = f" of {processes.world_size} processes" if processes.world_size > 1 else ""
-            raise ValueError(
-                f"FineTune.batch_size = {self.schedule.batch_size} in FineTune.accumulate = {self.schedule.accumulate} "
-                f"parts{among} has an odd number of images in each, which mixup and CutMix cannot pair; choose "
-                "another, or set both to 0"
-            )
+        super().__init__(
+            schedule=schedule,
+            crop=named_crop("FineTune", scale=scale, flip=flip),
+            pool=pool,
+            precision=precision,
+            num_workers=num_workers,
+            test_images=test_images,
+            baselines=baselines,
+        )
 
     def check(self, source: ImageSource, model: MaskedModel) -> None:
-        require_labels(self, source)
-        self.schedule.clock(len(source.train()))
+        super().check(source, model)
         self._transform(source)
+
+    def check_world_size(self, world_size: int) -> None:
+        size = self.schedule.micro_batch_size(world_size)
+        if (self.mixup or self.cutmix) and size % 2:
+            among = f" of {world_size} processes" if world_size > 1 else ""
+            raise ValueError(
+                f"FineTune.batch_size = {self.schedule.batch_size} in FineTune.accumulate = {self.schedule.accumulate} "
+                f"micro-batches{among} has an odd number of images in each, which mixup and CutMix cannot pair; choose "
+                "another, or set both to 0"
+            )
 
     def _transform(self, source: ImageSource) -> Callable | None:
         if self.rand_augment is None:
@@ -168,70 +156,43 @@ class FineTune(Evaluation):
             )
         return rand_augment("FineTune", self.rand_augment, size=source.img_size, mean=source.mean)
 
-    def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        try:
-            self._require_pairs(context.processes)
-        except ValueError as error:  # that of the processes is no matter of the config alone
-            raise UserError(str(error)) from None
-        precision = choose_precision(self.precision, context.device)
-        test_M = sample_indices(self.test_images, len(context.source.test()))
-        models = {"pretrained": context.model} | ({"scratch": context.initial()} if self.baselines else {})
-        metrics: dict[str, float] = {}
-        for name, model in models.items():
-            vit = self._trained(context, model, name=name, precision=precision).eval()
-            with autocast(precision, context.device):
-                shares = accuracies(vit, context, test_M, num_workers=self.num_workers)
-            metrics |= {f"finetune/{name}{which}": share for which, share in shares.items()}
-        return metrics
-
-    def _trained(self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str) -> nn.Module:
-        source = context.source
-        schedule = self.schedule
-        device = context.device
-        vit = classifier(model, source.num_classes, pool=self.pool, drop_path=self.drop_path).train()
+    def train_classifier(
+        self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str
+    ) -> Callable[[Tensor], Tensor]:
+        """The whole encoder with a head, as timm's model."""
+        num_classes, device = context.source.num_classes, context.device
+        vit = classifier(model, num_classes, pool=self.pool, drop_path=self.drop_path).train()
         last_norm: Any = getattr(vit, "fc_norm", None)
         if isinstance(last_norm, nn.LayerNorm):
             last_norm.reset_parameters()
         groups = layer_groups(vit, lr=1.0, layer_decay=self.layer_decay, weight_decay=self.weight_decay)
-        optimizer = torch.optim.AdamW([group | {"scale": group["peak"]} for group in groups], fused=True)
-        loader = AugmentingLoader(
-            source=source,
-            transform=self._transform(source),
-            seed=context.seed,
-            batch_size=schedule.batch_size,
-            patch_size=model.patch_size,
-            crop=self.crop,
-            num_workers=self.num_workers,
-            accumulate=schedule.accumulate,
-            device=device,
-            processes=context.processes,
-        )
         erase = RandomErasing(self.erasing, mode="pixel", device=device)
         mix = None
         if self.mixup or self.cutmix:
-            mix = Mixup(self.mixup, self.cutmix, label_smoothing=self.smoothing, num_classes=source.num_classes)
+            mix = Mixup(self.mixup, self.cutmix, label_smoothing=self.smoothing, num_classes=num_classes)
         criterion = LabelSmoothingCrossEntropy(self.smoothing) if mix is None else SoftTargetCrossEntropy()
+
+        def logits_of(images_NCSS: Tensor) -> Tensor:
+            with autocast(precision, device):
+                return vit(images_NCSS)
 
         def loss_of(images_NCSS: Tensor, labels_N: Tensor) -> Tensor:
             images_NCSS = erase(images_NCSS)
             targets = labels_N
             if mix is not None:
                 images_NCSS, targets = mix(images_NCSS, labels_N)
-            with autocast(precision, device):
-                logits_NC = vit(images_NCSS)
-            return criterion(logits_NC.float(), targets)
+            return criterion(logits_of(images_NCSS).float(), targets)
 
-        train(vit, optimizer, loss_of, loader, schedule, context, name=f"finetune-{name}", clip_grad=self.clip_grad)
-        return vit
-
-
-def named_crop(owner: str, *, scale: tuple[float, float], flip: float) -> RandomResizedCrop:
-    """A crop whose errors name the evaluation: a run has another RandomResizedCrop.
-
-    Raises:
-        ValueError: naming the owner's argument.
-    """
-    try:
-        return RandomResizedCrop(scale=scale, flip=flip)
-    except ValueError as error:
-        raise ValueError(str(error).replace("RandomResizedCrop", owner)) from None
+        train(
+            vit,
+            torch.optim.AdamW(groups, fused=True),
+            loss_of,
+            self.loader(context, patch_size=model.patch_size, transform=self._transform(context.source)),
+            self.schedule,
+            context,
+            name=name,
+            remedy=self.remedy,
+            clip_grad=self.clip_grad,
+        )
+        vit.eval()
+        return logits_of

@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curriculum.validation import require_positive
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
-from hpm.evaluation.features import check_pool, frozen_features
+from hpm.evaluation.frozen_probe import FrozenProbe, probe_metrics
 from hpm.models.base import MaskedModel
 
-_TRAIN_BLOCK, _TEST_BLOCK = 16384, 1024  # 64 MiB of similarities at a time
+# 64 MiB of similarities at a time.
+_TRAIN_BLOCK = 16384
+_TEST_BLOCK = 1024
 
 
 def knn_predict(
@@ -80,7 +82,7 @@ def vote(similarity_MK: Tensor, labels_MK: Tensor, *, temperature: float, num_cl
     return torch.cat(predictions)
 
 
-class KNN(Evaluation):
+class KNN(FrozenProbe):
     """Weighted k-NN accuracy on frozen features of the student. Known to flatter masked autoencoders least.
 
     Metrics: `knn/pretrained` and, with `baselines`, `knn/initialization` and `knn/raw_pixels`; where several k are
@@ -94,10 +96,13 @@ class KNN(Evaluation):
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
-    seeded = False
-    shared = True
+    protocol = "knn"
+    metrics = probe_metrics("knn", "/k*")
 
     def __init__(
         self,
@@ -110,50 +115,32 @@ class KNN(Evaluation):
         baselines: bool = False,
         num_workers: int = 0,
     ) -> None:
-        if temperature <= 0:
-            raise ValueError(f"KNN.temperature = {temperature} must be positive")
+        require_positive("KNN", temperature=temperature)
         self.ks = (k,) if isinstance(k, int) else tuple(k)
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"KNN.k = {k} must be at least 1, or a sequence of such numbers")
         if train_images is not None and max(self.ks) > train_images:
             raise ValueError(f"KNN.k = {k} must lie between 1 and KNN.train_images = {train_images}")
-        require_counts("KNN", test_images=test_images)
-        if num_workers < 0:
-            raise ValueError(f"KNN.num_workers = {num_workers} must be 0 or more")
-        check_pool("KNN", pool)
+        super().__init__(
+            train_images=train_images, test_images=test_images, pool=pool, baselines=baselines, num_workers=num_workers
+        )
         self.several = not isinstance(k, int)
         self.temperature = float(temperature)
-        self.pool = pool
-        self.baselines = baselines
-        self.num_workers = num_workers
-        self.train_images = train_images
-        self.test_images = test_images
 
     def check(self, source: ImageSource, model: MaskedModel) -> None:
-        require_labels(self, source)
+        super().check(source, model)
         if max(self.ks) > len(source.train()):
             raise ValueError(f"KNN.k = {max(self.ks)} is more than the {len(source.train())} training images")
 
-    def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        source = context.source
-        train, test = source.train(), source.test()
-        train_N = sample_indices(self.train_images, len(train))
-        test_M = sample_indices(self.test_images, len(test))
-        truth_M = labels_of(test)[test_M]
-        metrics = {}
-        for name, train_ND, test_MD in frozen_features(
-            context, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
-        ):
-            similarity_MK, labels_MK = nearest(
-                train_ND, labels_of(train)[train_N], test_MD, k=max(self.ks), device=context.device
+    def predict(
+        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
+    ) -> dict[str, Tensor]:
+        """One vote of the nearest for each k."""
+        similarity_MK, labels_MK = nearest(train_ND, labels_N, test_MD, k=max(self.ks), device=device)
+        predictions = {}
+        for k in self.ks:
+            predicted_M = vote(
+                similarity_MK[:, :k], labels_MK[:, :k], temperature=self.temperature, num_classes=num_classes
             )
-            for k in self.ks:
-                predicted_M = vote(
-                    similarity_MK[:, :k],
-                    labels_MK[:, :k],
-                    temperature=self.temperature,
-                    num_classes=source.num_classes,
-                )
-                accuracy = (predicted_M.cpu() == truth_M).float().mean().item()
-                metrics[f"knn/{name}/k{k}" if self.several else f"knn/{name}"] = accuracy
-        return metrics
+            predictions[f"/k{k}" if self.several else ""] = predicted_M.cpu()
+        return predictions

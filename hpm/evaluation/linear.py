@@ -11,14 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
-from hpm.evaluation.features import check_pool, frozen_features
-from hpm.models.base import MaskedModel
+from hpm.evaluation.frozen_probe import PenalizedProbe, count_fitted, probe_metrics, standardized
 
-_VALIDATION = 0.2  # share of the training images that chooses the strength
 _ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
-_ITERATIONS, _TOLERANCE = 300, 1e-4
+_ITERATIONS = 300
+_TOLERANCE = 1e-4
 
 
 def logistic_regression(
@@ -79,8 +76,8 @@ def logistic_regression(
 
 def classify(features_ND: Tensor, solution: Tensor) -> Tensor:
     """Int64 [N]: classes by a solution of `logistic_regression`."""
-    parts = [torch.addmm(solution[:, -1], x_ND, solution[:, :-1].T) for x_ND in features_ND.split(_ROWS_AT_ONCE)]
-    return torch.cat([logits_NC.argmax(dim=1) for logits_NC in parts])
+    logits = (torch.addmm(solution[:, -1], x_ND, solution[:, :-1].T) for x_ND in features_ND.split(_ROWS_AT_ONCE))
+    return torch.cat([logits_NC.argmax(dim=1) for logits_NC in logits])
 
 
 def probe(
@@ -98,10 +95,8 @@ def probe(
         strengths: L2 strengths, in scikit-learn's terms 1 / C, for the sum of the losses over the images.
         num_classes: C.
     """
-    mean_D, std_D = train_ND.mean(dim=0), train_ND.std(dim=0, unbiased=False)
-    std_D = torch.where(std_D > 0, std_D, 1.0)  # a feature that never changes says nothing
-    train_ND, test_MD = (train_ND - mean_D) / std_D, (test_MD - mean_D) / std_D
-    held_out = int(len(train_ND) * (1 - _VALIDATION))
+    train_ND, test_MD = standardized(train_ND, test_MD)
+    fitted = count_fitted(len(train_ND))
 
     def fit(last: int, strength: float, start: Tensor | None) -> Tensor:
         return logistic_regression(
@@ -114,14 +109,14 @@ def probe(
     if len(strengths) > 1:
         # From strong to weak, each from the one before: the stronger, the sooner it is found.
         for strength in sorted(strengths, reverse=True):
-            solution = fit(held_out, strength, solution)
-            score = (classify(train_ND[held_out:], solution) == labels_N[held_out:]).float().mean().item()
+            solution = fit(fitted, strength, solution)
+            score = (classify(train_ND[fitted:], solution) == labels_N[fitted:]).float().mean().item()
             if score > best_score:
                 best, best_score = strength, score
     return classify(test_MD, fit(len(train_ND), best, None))
 
 
-class Linear(Evaluation):
+class Linear(PenalizedProbe):
     """Accuracy of a linear probe on the student's frozen features, un-augmented; minutes where `LinearMAE` takes days.
 
     Metrics: `linear/pretrained` and, with `baselines`, `linear/initialization` and `linear/raw_pixels`.
@@ -133,10 +128,13 @@ class Linear(Evaluation):
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
-    seeded = False
-    shared = True
+    protocol = "linear"
+    metrics = probe_metrics("linear")
 
     def __init__(
         self,
@@ -148,41 +146,20 @@ class Linear(Evaluation):
         baselines: bool = False,
         num_workers: int = 0,
     ) -> None:
-        if train_images is not None and train_images < 10:
-            raise ValueError(f"Linear.train_images = {train_images} must be at least 10; None for all")
-        require_counts("Linear", test_images=test_images)
-        if not strengths or min(strengths) <= 0:
-            raise ValueError(f"Linear.strengths = {strengths} must be positive numbers, at least one")
-        if num_workers < 0:
-            raise ValueError(f"Linear.num_workers = {num_workers} must be 0 or more")
-        check_pool("Linear", pool)
-        self.train_images = train_images
-        self.test_images = test_images
-        self.num_workers = num_workers
-        self.strengths = tuple(strengths)
-        self.pool = pool
-        self.baselines = baselines
+        super().__init__(
+            strengths=strengths,
+            train_images=train_images,
+            test_images=test_images,
+            pool=pool,
+            baselines=baselines,
+            num_workers=num_workers,
+        )
 
-    def check(self, source: ImageSource, model: MaskedModel) -> None:
-        require_labels(self, source)
-
-    def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        source = context.source
-        train, test = source.train(), source.test()
-        train_N = sample_indices(self.train_images, len(train))
-        # Files come sorted by class; the validation split must not be.
-        train_N = train_N[torch.randperm(len(train_N), generator=torch.Generator().manual_seed(0))]
-        test_M = sample_indices(self.test_images, len(test))
-        metrics = {}
-        for name, train_ND, test_MD in frozen_features(
-            context, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
-        ):
-            predicted_M = probe(
-                train_ND.to(context.device),
-                labels_of(train)[train_N].to(context.device),
-                test_MD.to(context.device),
-                self.strengths,
-                num_classes=source.num_classes,
-            )
-            metrics[f"linear/{name}"] = (predicted_M.cpu() == labels_of(test)[test_M]).float().mean().item()
-        return metrics
+    def predict(
+        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
+    ) -> dict[str, Tensor]:
+        """By `probe`, on the device."""
+        predicted_M = probe(
+            train_ND.to(device), labels_N.to(device), test_MD.to(device), self.strengths, num_classes=num_classes
+        )
+        return {"": predicted_M.cpu()}

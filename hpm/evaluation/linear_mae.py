@@ -5,6 +5,8 @@ Shape suffixes: N images of a micro-batch, C channels, S side, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from timm.optim import Lars
@@ -12,23 +14,14 @@ from torch import Tensor, nn
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
-from hpm.data import ImageSource
-from hpm.errors import UserError
-from hpm.evaluation.augmentation import AugmentingLoader
-from hpm.evaluation.base import (
-    Evaluation,
-    EvaluationContext,
-    require_counts,
-    require_labels,
-    require_shares,
-    sample_indices,
-)
-from hpm.evaluation.features import check_pool, pooled
-from hpm.evaluation.finetune import named_crop
-from hpm.evaluation.supervised import accuracies, autocast, check_precision, train
+from curriculum.validation import require_at_least, require_choice, require_in
+from hpm.evaluation.augmentation import named_crop
+from hpm.evaluation.base import EvaluationContext
+from hpm.evaluation.features import pooled
+from hpm.evaluation.supervised import train
+from hpm.evaluation.supervised_protocol import SupervisedProtocol, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
-from hpm.runtime.devices import choose_precision
 
 OPTIMIZERS = ("lars", "sgd")
 
@@ -58,7 +51,7 @@ class LinearMAESchedule(Schedule):
     owner = "LinearMAE"
 
 
-class LinearMAE(Evaluation):
+class LinearMAE(SupervisedProtocol):
     """Test accuracy of a linear classifier on the frozen encoder, by MAE's protocol (arXiv 2111.06377, appendix A.1).
 
     The defaults are the published ones. Every epoch sees other crops, so every epoch runs the encoder; `Linear` is
@@ -85,9 +78,15 @@ class LinearMAE(Evaluation):
         num_workers: processes that load images; 0 for none but this one.
         test_images: at most so many; None for all.
         baselines: whether to measure the random initialization too.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
-    shared = True
+    protocol = "linear-mae"
+    prefix = "linear_mae"
+    baseline = "initialization"
+    metrics = supervised_metrics(prefix, baseline)
 
     def __init__(
         self,
@@ -109,7 +108,7 @@ class LinearMAE(Evaluation):
         test_images: int | None = None,
         baselines: bool = False,
     ) -> None:
-        self.schedule = LinearMAESchedule(
+        schedule = LinearMAESchedule(
             epochs=epochs,
             batch_size=batch_size,
             accumulate=accumulate,
@@ -117,88 +116,57 @@ class LinearMAE(Evaluation):
             min_lr=min_lr,
             warmup_epochs=warmup_epochs,
         )
-        if batch_size // accumulate < 2:
-            raise ValueError(
-                f"LinearMAE.batch_size = {batch_size} in LinearMAE.accumulate = {accumulate} parts is one image in "
-                "each, which cannot be standardized; lower accumulate"
-            )
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"LinearMAE.optimizer = {optimizer!r} is unknown; choose {' or '.join(OPTIMIZERS)}")
-        if weight_decay < 0:
-            raise ValueError(f"LinearMAE.weight_decay = {weight_decay} must be at least 0")
-        require_shares("LinearMAE", momentum=momentum)
-        require_counts("LinearMAE", test_images=test_images)
-        if num_workers < 0:
-            raise ValueError(f"LinearMAE.num_workers = {num_workers} must be 0 or more")
-        check_pool("LinearMAE", pool)
-        check_precision("LinearMAE", precision)
+        require_choice("LinearMAE", OPTIMIZERS, optimizer=optimizer)
+        require_at_least("LinearMAE", 0, weight_decay=weight_decay)
+        require_in("LinearMAE", "[0, 1)", momentum=momentum)
         self.optimizer = optimizer
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.pool = pool
-        self.precision = precision
-        self.num_workers = num_workers
-        self.test_images = test_images
-        self.baselines = baselines
-        self.crop = named_crop("LinearMAE", scale=scale, flip=flip)
-
-    def check(self, source: ImageSource, model: MaskedModel) -> None:
-        require_labels(self, source)
-        self.schedule.clock(len(source.train()))
-
-    def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        if self.schedule.micro_batch_size(context.processes.world_size) < 2:
-            raise UserError(
-                f"LinearMAE.batch_size = {self.schedule.batch_size} gives {context.processes.world_size} processes one "
-                "image each, which cannot be standardized; lower LinearMAE.accumulate or start fewer processes"
-            )
-        test_M = sample_indices(self.test_images, len(context.source.test()))
-        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
-        metrics: dict[str, float] = {}
-        for name, model in models.items():
-            shares = self._shares(context, model, test_M, name=name)
-            metrics |= {f"linear_mae/{name}{which}": share for which, share in shares.items()}
-        return metrics
-
-    def _shares(self, context: EvaluationContext, model: MaskedModel, test_M: Tensor, *, name: str) -> dict[str, float]:
-        source = context.source
-        schedule = self.schedule
-        device = context.device
-        precision = choose_precision(self.precision, device)
-        head = (
-            build_head(model.encoder.num_features, source.num_classes, hash_words(context.seed, Stream.LINEAR_HEAD))
-            .to(device)
-            .train()
+        super().__init__(
+            schedule=schedule,
+            crop=named_crop("LinearMAE", scale=scale, flip=flip),
+            pool=pool,
+            precision=precision,
+            num_workers=num_workers,
+            test_images=test_images,
+            baselines=baselines,
         )
+
+    def check_world_size(self, world_size: int) -> None:
+        if self.schedule.micro_batch_size(world_size) < 2:
+            among = f" of {world_size} processes" if world_size > 1 else ""
+            raise ValueError(
+                f"LinearMAE.batch_size = {self.schedule.batch_size} in LinearMAE.accumulate = "
+                f"{self.schedule.accumulate} micro-batches{among} is one image in each, which cannot be standardized; "
+                f"lower LinearMAE.accumulate{' or start fewer processes' if world_size > 1 else ''}"
+            )
+
+    def train_classifier(
+        self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str
+    ) -> Callable[[Tensor], Tensor]:
+        """A linear head on the frozen encoder's features."""
+        seed = hash_words(context.seed, Stream.LINEAR_HEAD)
+        head = build_head(model.encoder.num_features, context.source.num_classes, seed).to(context.device).train()
         linear: nn.Module = head[1]
         assert isinstance(linear, nn.Linear)
-        optimizer = build_optimizer(self.optimizer, linear, momentum=self.momentum, weight_decay=self.weight_decay)
 
         @torch.no_grad()
-        def features(images_NCSS: Tensor) -> Tensor:
-            with autocast(precision, device):
+        def features_of(images_NCSS: Tensor) -> Tensor:
+            with autocast(precision, context.device):
                 return pooled(model.encoder, images_NCSS, self.pool).float()
 
-        loader = AugmentingLoader(
-            source=source,
-            transform=None,
-            seed=context.seed,
-            batch_size=schedule.batch_size,
-            patch_size=model.patch_size,
-            crop=self.crop,
-            num_workers=self.num_workers,
-            accumulate=schedule.accumulate,
-            device=device,
-            processes=context.processes,
-        )
+        def logits_of(images_NCSS: Tensor) -> Tensor:
+            return head(features_of(images_NCSS))
+
         train(
             head,
-            optimizer,
-            lambda images, labels: F.cross_entropy(head(features(images)), labels),
-            loader,
-            schedule,
+            build_optimizer(self.optimizer, linear, momentum=self.momentum, weight_decay=self.weight_decay),
+            lambda images_NCSS, labels_N: F.cross_entropy(logits_of(images_NCSS), labels_N),
+            self.loader(context, patch_size=model.patch_size),
+            self.schedule,
             context,
-            name=f"linear-mae-{name}",
+            name=name,
+            remedy=self.remedy,
         )
         head.eval()
-        return accuracies(lambda images: head(features(images)), context, test_M, num_workers=self.num_workers)
+        return logits_of

@@ -13,14 +13,21 @@ from torch import Tensor
 from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss
 from curriculum.diagnostics import auroc, average_precision, pointing_game
 from curriculum.streams import Stream
+from curriculum.validation import require_at_least
 from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext, held_out_batches
-from hpm.evaluation.objects import knows_objects, object_map
+from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import ModelTeacher, StudentTeacher
 from hpm.models.base import MaskedModel
 
 METRICS = {"auroc": auroc, "average_precision": average_precision, "pointing_game": pointing_game}
 """What is measured for every image: scores and object map [N, L] -> [N]."""
+
+_UNITS = {"auroc": Unit.SCORE, "average_precision": Unit.SCORE, "pointing_game": Unit.SHARE}
+_OF_A_MODEL = ("predicted_loss", "true_loss", "attention")
+_OF_NO_MODEL = ("edge_density", "center", "random")
+_SCORES = (*(f"{model}/{name}" for model in ("teacher", "student") for name in _OF_A_MODEL), *_OF_NO_MODEL)
 
 
 class Localization(Evaluation):
@@ -29,37 +36,45 @@ class Localization(Evaluation):
     Metrics: `localization/SCORES/METRIC` for every one of `METRICS`. SCORES are `teacher/predicted_loss`,
     `teacher/true_loss` and `teacher/attention`, of the moving average; `student/...`, the same of the student;
     `edge_density`, which needs no model; `center`, closeness to the image's middle, what position alone gives away;
-    `random`, the floor. There is no `teacher/...` where the student is its own
-    teacher, and no predicted loss where there is no loss predictor. Every one sees the full image but the true loss,
-    which is measured by probe passes that mask every patch. `localization/object_share`, the object's share of the
-    patches, is what chance reaches in average precision and the pointing game, about; in AUROC it is 0.5.
+    `random`, the floor. There is no `teacher/...` where the student is its own teacher, and no predicted loss where
+    there is no loss predictor. Every one sees the full image but the true loss, which is measured by probe passes that
+    mask every patch. `localization/object_share`, the object's share of the patches, is what chance reaches in average
+    precision and the pointing game, about; in AUROC it is 0.5.
 
     Images whose object fills all patches or none are left out.
 
     Args:
         images: test images, at most. Default 512.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
+    protocol = "localization"
+    metrics = (
+        Metric("localization/object_share", Unit.SHARE, higher_is_better=None),
+        *(Metric(f"localization/{scores}/{name}", unit) for scores in _SCORES for name, unit in _UNITS.items()),
+    )
+
     def __init__(self, *, images: int = 512) -> None:
-        if images < 1:
-            raise ValueError(f"Localization.images = {images} must be at least 1")
+        require_at_least("Localization", 1, images=images)
         self.images = images
 
     def check(self, source: ImageSource, model: MaskedModel) -> None:
-        if not knows_objects(source):
+        if not source.knows_objects:
             name = type(source).__name__
             raise ValueError(
                 f"Localization needs data that know which patches hold the object, and {name} does not; use "
                 "DigitScenes, or remove Localization from Monitoring.probes and Monitoring.evaluations"
             )
-        source.test()
+        super().check(source, model)
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         self.check(context.source, context.model)
         values: dict[str, list[Tensor]] = {}
         for indices, batch, noise in held_out_batches(context, self.images):
-            object_NL = object_map(context.source, indices, patch_size=batch.patch_size)
+            object_NL = context.source.object_map(indices, patch_size=batch.patch_size)
             assert object_NL is not None
             object_NL = object_NL.to(context.device)
             share_N = object_NL.double().mean(dim=1)
@@ -67,7 +82,7 @@ class Localization(Evaluation):
             for name, scores_NL in _scores(context, batch, noise):
                 for metric, measure in METRICS.items():
                     values.setdefault(f"{name}/{metric}", []).append(measure(scores_NL, object_NL))
-        return {f"localization/{name}": torch.cat(parts).nanmean().item() for name, parts in values.items()}
+        return {f"localization/{name}": torch.cat(of_batches).nanmean().item() for name, of_batches in values.items()}
 
 
 def _scores(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:

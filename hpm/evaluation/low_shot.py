@@ -4,14 +4,11 @@ Representations of masked autoencoders show in fine-tuning first. The encoder is
 once from its pre-trained weights and once from the initialization it had before: same labels, same order, same
 augmentation, same schedule.
 
-Shape suffixes: N images, B images of a step, C channels, S side, Y classes.
+Shape suffixes: N labelled images, M test images, Y classes.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -21,68 +18,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from curriculum.noise import Noise, hash_words
-from curriculum.streams import Stream
-from hpm.data import ImageSource, RandomResizedCrop, Split
-from hpm.evaluation.base import (
-    Evaluation,
-    EvaluationContext,
-    half_interval,
-    labels_of,
-    require_counts,
-    require_labels,
-    require_shares,
-    sample_indices,
-)
+from curriculum.validation import require_at_least, require_choice, require_in, require_positive
+from hpm.data import ImageSource
+from hpm.evaluation.augmentation import named_crop
+from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.classifier import classifier
-from hpm.evaluation.features import check_pool, raw_pixels
-from hpm.evaluation.supervised import accuracies
+from hpm.evaluation.features import POOLS, raw_pixels, require_class_token
+from hpm.evaluation.few_labels import FewLabels, RelativeRates, draw_labels
+from hpm.evaluation.intervals import half_interval
+from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.samples import labels_of, require_labels, sample_indices
+from hpm.evaluation.supervised import accuracies, train
 from hpm.models.base import MaskedModel
+from hpm.optim.param_groups import layer_groups
 from hpm.runtime.distributed import DistributedContext
+from hpm.runtime.precision import full_float32
 
-_BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+\.")
-_MERGING = re.compile(r"(layers\.\d+)\.downsample\.")
-_UNDECAYED = ("cls_token", "pos_embed", "relative_position_bias_table")
-
-
-def draw_labels(labels_N: Tensor, per_class: int | Sequence[int], num_classes: int, seed: int) -> Tensor:
-    """Int64: the indices of `per_class` images of every class (or of so many of each), drawn from the seed."""
-    counts = [per_class] * num_classes if isinstance(per_class, int) else per_class
-    generator = torch.Generator().manual_seed(seed)
-    chosen = []
-    for label, count in enumerate(counts):
-        members = (labels_N == label).nonzero().squeeze(1)
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
-    return torch.cat(chosen)
-
-
-def layer_groups(vit: nn.Module, *, lr: float, layer_decay: float, weight_decay: float) -> list[dict]:
-    """AdamW's groups with a learning rate that falls by `layer_decay` from each layer to the one before it.
-
-    No weight decay on biases, norms, class token and positions (MAE's fine-tuning), relative ones among them.
-    """
-    order: dict[str, int] = {}  # of the blocks, by name: a ViT's, or those of all of a Swin's stages
-    for name, _ in vit.named_parameters():
-        if found := _BLOCK.match(name):
-            order.setdefault(found[0], len(order) + 1)
-    depth = len(order)
-    groups: dict[tuple[int, bool], dict] = {}
-    for name, parameter in vit.named_parameters():
-        if name.startswith(("patch_embed", "cls_token", "pos_embed")):
-            layer = 0
-        elif found := _BLOCK.match(name):
-            layer = order[found[0]]
-        elif found := _MERGING.match(name):  # goes with the first block of its stage
-            layer = order[f"{found[1]}.blocks.0."]
-        else:
-            layer = depth + 1
-        decays = parameter.ndim >= 2 and not name.endswith(_UNDECAYED)
-        group = groups.setdefault(
-            (layer, decays),
-            {"params": [], "peak": lr * layer_decay ** (depth + 1 - layer), "weight_decay": weight_decay * decays},
-        )
-        group["params"].append(parameter)
-    return list(groups.values())
+_COMPARED = ("pretrained", "scratch", "raw_pixels")
 
 
 class LowShot(Evaluation):
@@ -110,9 +62,21 @@ class LowShot(Evaluation):
         test_images: at most so many; None for all.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to train from scratch and on raw pixels too; without, there is only `low_shot/pretrained`.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
+    protocol = "low-shot"
+    metrics = (
+        *(Metric(f"low_shot/{name}", Unit.ACCURACY) for name in _COMPARED),
+        *(Metric(f"low_shot/{name}/draw*", Unit.ACCURACY) for name in _COMPARED),
+        Metric("low_shot/gain", Unit.POINTS),
+        Metric("low_shot/gain/draw*", Unit.POINTS),
+        Metric("low_shot/*/interval", Unit.POINTS, higher_is_better=None),
+    )
     seeded = False  # draws are numbered: runs are compared on the same labels
+    seeds_argument = "draws"
     shared = True
 
     def __init__(
@@ -139,42 +103,35 @@ class LowShot(Evaluation):
             raise ValueError(
                 f"LowShot.labels = {labels} and LowShot.fraction = {fraction} say the same thing twice; set one to None"
             )
-        if fraction is not None and not 0 < fraction <= 1:
-            raise ValueError(f"LowShot.fraction = {fraction} must be a share of the labels, more than 0 and at most 1")
         labels = 500 if labels is None and fraction is None else labels
-        require_counts(
-            "LowShot", labels=labels, draws=draws, epochs=epochs, batch_size=batch_size, test_images=test_images
-        )
-        for name, rate in (("lr", lr), ("scratch_lr", scratch_lr), ("layer_decay", layer_decay)):
-            if rate <= 0:
-                raise ValueError(f"LowShot.{name} = {rate} must be positive")
+        require_in("LowShot", "(0, 1]", fraction=fraction)
+        require_at_least("LowShot", 1, labels=labels, draws=draws, epochs=epochs)
+        require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
+        require_positive("LowShot", lr=lr, scratch_lr=scratch_lr, layer_decay=layer_decay)
+        require_at_least("LowShot", 0, weight_decay=weight_decay)
+        require_in("LowShot", "[0, 1)", warmup=warmup, smoothing=smoothing)
+        require_choice("LowShot", POOLS, pool=pool)
         if labels is not None and batch_size > labels:
             raise ValueError(f"LowShot.batch_size = {batch_size} is more than LowShot.labels = {labels}")
-        if weight_decay < 0:
-            raise ValueError(f"LowShot.weight_decay = {weight_decay} must be at least 0")
-        require_shares("LowShot", warmup=warmup, smoothing=smoothing)
-        check_pool("LowShot", pool)
         self.labels = labels
         self.fraction = fraction
         self.draws = draws
-        self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
         self.scratch_lr = scratch_lr
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
-        self.warmup = warmup
+        self.rates = RelativeRates(epochs, warmup)
         self.smoothing = smoothing
         self.test_images = test_images
         self.pool = pool
         self.baselines = baselines
-        try:
-            self.crop = RandomResizedCrop(scale=scale, flip=flip)
-        except ValueError as error:  # a run has another RandomResizedCrop: name the argument that was given
-            raise ValueError(str(error).replace("RandomResizedCrop", "LowShot")) from None
+        self.crop = named_crop("LowShot", scale=scale, flip=flip)
 
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_labels(self, source)
+        require_class_token("LowShot", model.encoder, self.pool)
+        super().check(source, model)
         counts_Y = torch.bincount(labels_of(source.train()), minlength=source.num_classes)
         scarcest = int(counts_Y.min())
         if self.labels is not None and not 1 <= self.labels // source.num_classes <= scarcest:
@@ -200,39 +157,49 @@ class LowShot(Evaluation):
         return [max(1, round(self.fraction * count)) for count in counts_Y.tolist()]
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        results = self._results(context)
         metrics: dict[str, float] = {}
-        if self.baselines:
-            pairs = zip(results["pretrained"], results["scratch"], strict=True)
-            results["gain"] = [pretrained - scratch for pretrained, scratch in pairs]
-        for name, values in results.items():
-            metrics[f"low_shot/{name}"] = sum(values) / self.draws
-            metrics |= {f"low_shot/{name}/draw{draw}": value for draw, value in enumerate(values)}
+        for name, values in self._accuracies(context).items():
+            metrics[name] = sum(values) / self.draws
+            metrics |= {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
             if self.draws > 1:
-                metrics[f"low_shot/{name}/interval"] = half_interval(values)
+                metrics[f"{name}/interval"] = half_interval(values)
         return metrics
 
-    def _results(self, context: EvaluationContext) -> dict[str, list[float]]:
-        """Accuracies, one for each draw. Processes take turns at the draws, each works alone on its own."""
-        source, processes, context = context.source, context.processes, replace(context, processes=DistributedContext())
-        train, test = source.train(), source.test()
-        test_N = sample_indices(self.test_images, len(test))
-        trained = [("pretrained", context.model, self.lr, self.layer_decay)]
-        if self.baselines:
-            trained.append(("scratch", context.initial(), self.scratch_lr, 1.0))
-        found: dict[int, dict[str, float]] = {}
-        for draw in range(processes.rank, self.draws, processes.world_size):
-            train_N = draw_labels(labels_of(train), self._per_class(source), source.num_classes, draw)
-            for name, model, lr, decay in trained:
-                vit = self._fine_tune(context, model, train_N, lr=lr, layer_decay=decay, draw=draw)
-                found.setdefault(draw, {})[name] = accuracies(vit, context, test_N)[""]
-            if self.baselines:
-                found[draw]["raw_pixels"] = self._raw_pixels(source, train_N, test_N)
-        for theirs in processes.gather(found):
-            found |= theirs
-        return {name: [found[draw][name] for draw in range(self.draws)] for name in found[0]}
+    def measure_values(self, context: EvaluationContext) -> dict[str, list[float]]:
+        """One value for each draw."""
+        with full_float32():
+            return self._accuracies(context)
 
-    def _fine_tune(
+    def _accuracies(self, context: EvaluationContext) -> dict[str, list[float]]:
+        """By the metric's name, one for each draw. Processes take turns at the draws, each works alone on its own."""
+        processes = context.processes
+        alone = replace(context, processes=DistributedContext(), folder=None, report=None)
+        scratch = context.initial() if self.baselines else None
+        own = {
+            draw: self._measure_draw(alone, scratch, draw)
+            for draw in range(processes.rank, self.draws, processes.world_size)
+        }
+        by_draw = {draw: values for theirs in processes.gather(own) for draw, values in theirs.items()}
+        return {f"low_shot/{name}": [by_draw[draw][name] for draw in range(self.draws)] for name in by_draw[0]}
+
+    def _measure_draw(self, context: EvaluationContext, scratch: MaskedModel | None, draw: int) -> dict[str, float]:
+        """Test accuracies after training on the labels of one draw."""
+        source = context.source
+        test_M = sample_indices(self.test_images, len(source.test()))
+        train_N = draw_labels(labels_of(source.train()), self._per_class(source), source.num_classes, draw)
+
+        def accuracy_from(model: MaskedModel, lr: float, layer_decay: float) -> float:
+            vit = self._fine_tuned(context, model, train_N, lr=lr, layer_decay=layer_decay, draw=draw)
+            return accuracies(vit, context, test_M)[""]
+
+        measured = {"pretrained": accuracy_from(context.model, self.lr, self.layer_decay)}
+        if scratch is not None:
+            measured["scratch"] = accuracy_from(scratch, self.scratch_lr, 1.0)
+            measured["raw_pixels"] = self._accuracy_of_raw_pixels(source, train_N, test_M)
+            measured["gain"] = measured["pretrained"] - measured["scratch"]
+        return measured
+
+    def _fine_tuned(
         self,
         context: EvaluationContext,
         model: MaskedModel,
@@ -242,41 +209,31 @@ class LowShot(Evaluation):
         layer_decay: float,
         draw: int,
     ) -> nn.Module:
-        source, split = context.source, context.source.train()
-        vit = classifier(model, source.num_classes, pool=self.pool).train()
-        optimizer = torch.optim.AdamW(
-            layer_groups(vit, lr=lr, layer_decay=layer_decay, weight_decay=self.weight_decay), fused=True
+        vit = classifier(model, context.source.num_classes, pool=self.pool).train()
+        groups = layer_groups(vit, lr=lr, layer_decay=layer_decay, weight_decay=self.weight_decay)
+        labelled = FewLabels(
+            source=context.source,
+            train_N=train_N,
+            crop=self.crop,
+            batch_size=self.batch_size,
+            patch_size=model.patch_size,
+            seed=draw,
+            device=context.device,
         )
-        generator = torch.Generator().manual_seed(hash_words(draw, Stream.LOW_SHOT_ORDER) % 2**63)
-        crop_seed = hash_words(draw, Stream.LOW_SHOT_CROPS)
-        steps_per_epoch = len(train_N) // self.batch_size
-        total, step = self.epochs * steps_per_epoch, 0
-        for epoch in range(self.epochs):
-            order = torch.randperm(len(train_N), generator=generator)[: steps_per_epoch * self.batch_size]
-            for place_B in order.split(self.batch_size):
-                done = step / total
-                factor = min(1.0, (step + 1) / max(1, self.warmup * total)) * 0.5 * (1 + math.cos(math.pi * done))
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * factor
-                labels_B = labels_of(split)[train_N[place_B]].to(context.device)
-                noise = Noise(crop_seed, epoch, train_N[place_B])
-                logits = vit(self._augmented(source, split, noise).to(context.device))
-                F.cross_entropy(logits, labels_B, label_smoothing=self.smoothing).backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                step += 1
+        train(
+            vit,
+            torch.optim.AdamW(groups, fused=True),
+            lambda images_NCSS, labels_N: F.cross_entropy(vit(images_NCSS), labels_N, label_smoothing=self.smoothing),
+            labelled,
+            self.rates,
+            context,
+            name=f"low-shot draw {draw}",
+            remedy="Lower LowShot.lr and LowShot.scratch_lr.",
+        )
         return vit.eval()
 
-    def _augmented(self, source: ImageSource, split: Split, noise: Noise) -> Tensor:
-        """Crops of the images that the noise names: a step's, so that no training set lies in memory."""
-
-        def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
-            return self.crop.draw(sizes_N2, Noise(noise.seed, noise.step, noise.rows_N[rows]))
-
-        return source.normalize(split.view(noise.rows_N, source.img_size, choose).images_NCSS)
-
-    def _raw_pixels(self, source: ImageSource, train_N: Tensor, test_N: Tensor) -> float:
+    def _accuracy_of_raw_pixels(self, source: ImageSource, train_N: Tensor, test_M: Tensor) -> float:
         train, test = source.train(), source.test()
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
         regression.fit(raw_pixels(source, train, train_N).numpy(), labels_of(train)[train_N].numpy())
-        return float(regression.score(raw_pixels(source, test, test_N).numpy(), labels_of(test)[test_N].numpy()))
+        return float(regression.score(raw_pixels(source, test, test_M).numpy(), labels_of(test)[test_M].numpy()))

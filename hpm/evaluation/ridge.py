@@ -11,12 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext, labels_of, require_counts, require_labels, sample_indices
-from hpm.evaluation.features import check_pool, frozen_features
-from hpm.models.base import MaskedModel
-
-_VALIDATION = 0.2  # share of the training images that chooses the strength
+from hpm.evaluation.frozen_probe import PenalizedProbe, count_fitted, probe_metrics, standardized
 
 
 def ridge(features_ND: Tensor, labels_N: Tensor, strengths: Sequence[float], *, num_classes: int) -> Tensor:
@@ -45,7 +40,31 @@ def classify(features_ND: Tensor, solution: Tensor) -> Tensor:
     return (features_ND.double() @ solution[..., :-1, :] + solution[..., -1:, :]).argmax(dim=-1)
 
 
-class Ridge(Evaluation):
+def probe(
+    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, strengths: Sequence[float], *, num_classes: int
+) -> Tensor:
+    """Int64 [M]: classes predicted by a ridge regression on standardized features.
+
+    The L2 strength is the one that does best on the last fifth of the training images, a fit to the others; then
+    all of them are fitted.
+
+    Args:
+        train_ND: features.
+        labels_N: their classes; the images in no particular order.
+        test_MD: features to classify.
+        strengths: L2 strengths to choose from.
+        num_classes: C.
+    """
+    train_ND, test_MD = standardized(train_ND, test_MD)
+    if len(strengths) > 1:
+        fitted = count_fitted(len(train_ND))
+        solutions = ridge(train_ND[:fitted], labels_N[:fitted], strengths, num_classes=num_classes)
+        right_S = (classify(train_ND[fitted:], solutions) == labels_N[fitted:]).float().mean(dim=-1)
+        strengths = (strengths[int(right_S.argmax())],)
+    return classify(test_MD, ridge(train_ND, labels_N, strengths, num_classes=num_classes)[0])
+
+
+class Ridge(PenalizedProbe):
     """Accuracy of a ridge probe on the student's frozen features: seconds where `Linear` takes minutes.
 
     Metrics: `ridge/pretrained` and, with `baselines`, `ridge/initialization` and `ridge/raw_pixels`.
@@ -57,10 +76,13 @@ class Ridge(Evaluation):
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
+
+    Raises:
+        ValueError: naming the setting at fault.
     """
 
-    seeded = False
-    shared = True
+    protocol = "ridge"
+    metrics = probe_metrics("ridge")
 
     def __init__(
         self,
@@ -72,46 +94,17 @@ class Ridge(Evaluation):
         baselines: bool = False,
         num_workers: int = 0,
     ) -> None:
-        if train_images is not None and train_images < 10:
-            raise ValueError(f"Ridge.train_images = {train_images} must be at least 10; None for all")
-        require_counts("Ridge", test_images=test_images)
-        if not strengths or min(strengths) <= 0:
-            raise ValueError(f"Ridge.strengths = {strengths} must be positive numbers, at least one")
-        if num_workers < 0:
-            raise ValueError(f"Ridge.num_workers = {num_workers} must be 0 or more")
-        check_pool("Ridge", pool)
-        self.train_images = train_images
-        self.test_images = test_images
-        self.num_workers = num_workers
-        self.strengths = tuple(strengths)
-        self.pool = pool
-        self.baselines = baselines
+        super().__init__(
+            strengths=strengths,
+            train_images=train_images,
+            test_images=test_images,
+            pool=pool,
+            baselines=baselines,
+            num_workers=num_workers,
+        )
 
-    def check(self, source: ImageSource, model: MaskedModel) -> None:
-        require_labels(self, source)
-
-    def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        source = context.source
-        train, test = source.train(), source.test()
-        train_N = sample_indices(self.train_images, len(train))
-        # Files come sorted by class; the validation split must not be.
-        train_N = train_N[torch.randperm(len(train_N), generator=torch.Generator().manual_seed(0))]
-        test_M = sample_indices(self.test_images, len(test))
-        metrics = {}
-        for name, train_ND, test_MD in frozen_features(
-            context, train_N, test_M, pool=self.pool, baselines=self.baselines, num_workers=self.num_workers
-        ):
-            predicted_M = self._predict(train_ND, labels_of(train)[train_N], test_MD, source.num_classes)
-            metrics[f"ridge/{name}"] = (predicted_M == labels_of(test)[test_M]).float().mean().item()
-        return metrics
-
-    def _predict(self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, num_classes: int) -> Tensor:
-        mean_D, std_D = train_ND.mean(dim=0), train_ND.std(dim=0, unbiased=False)
-        std_D = torch.where(std_D > 0, std_D, 1.0)
-        train_ND, test_MD = (train_ND - mean_D) / std_D, (test_MD - mean_D) / std_D
-        held_out, strengths = int(len(train_ND) * (1 - _VALIDATION)), self.strengths
-        if len(strengths) > 1:
-            tried = ridge(train_ND[:held_out], labels_N[:held_out], strengths, num_classes=num_classes)
-            right_S = (classify(train_ND[held_out:], tried) == labels_N[held_out:]).float().mean(dim=-1)
-            strengths = (strengths[int(right_S.argmax())],)
-        return classify(test_MD, ridge(train_ND, labels_N, strengths, num_classes=num_classes)[0])
+    def predict(
+        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
+    ) -> dict[str, Tensor]:
+        """By `probe`, on the CPU, where the features are."""
+        return {"": probe(train_ND, labels_N, test_MD, self.strengths, num_classes=num_classes)}

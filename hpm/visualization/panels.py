@@ -63,7 +63,7 @@ def look(context: EvaluationContext, images_NCSS: Tensor) -> Panels:
     hidden = unpatchify(mask.to_bool().unsqueeze(-1).expand_as(patches).float(), model.patch_size, batch.grid).bool()
     pixels = source.denormalize(batch.images)
     maps = {}
-    if model.loss_predictor is not None:
+    if teacher.unsupported_reason("predicted_loss") is None:
         maps["predicted loss"] = teacher.predicted_loss(batch.images)
     true_loss = TrueLoss.covering(batch.num_patches, num_masked)
     maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import scipy.stats
 
-CONFIDENCE = 0.95
+from hpm.evaluation.intervals import CONFIDENCE, half_interval
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,6 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """The mean of at least one value, with its 95 % interval."""
     return Estimate(statistics.fmean(values), half_interval(values), len(values))
-
-
-def half_interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean, by Student's t; NaN for a single value."""
-    if len(values) < 2:
-        return math.nan
-    return float(scipy.stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * scipy.stats.sem(values))
 
 
 @dataclass(frozen=True)

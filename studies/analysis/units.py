@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hpm.inference.evaluate import is_share
+from hpm.evaluation import unit_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class DisplayUnit:
 
 
 def display_unit(metric: str) -> DisplayUnit:
-    """The unit that a metric is shown in: accuracies in percent, other metrics as they are."""
-    if is_share(metric):
-        return DisplayUnit(scale=100.0, digits=2, label=f"{metric}, %")
-    return DisplayUnit(scale=1.0, digits=4, label=metric)
+    """The unit that a metric is shown in, as the evaluation that gives it declares: accuracies in percent."""
+    unit = unit_of(metric)
+    return DisplayUnit(
+        scale=unit.scale, digits=unit.digits, label=f"{metric}, {unit.symbol}" if unit.symbol else metric
+    )

@@ -223,17 +223,15 @@ def require_metric(metric: str, evaluations: Sequence[Evaluation], name: str, wh
 
     Args:
         metric: as a run's summary names it.
-        evaluations: those that are asked for. Where one is a user's own, any metric may be its.
+        evaluations: those that are asked for. One that declares no metrics may give any.
         name: the binding that names the metric.
         what: whose evaluations these are.
 
     Raises:
         UserError: naming the binding and the evaluations.
     """
-    given = metric.split("/")[0].replace("_", "")
-    names = [type(evaluation).__name__.lower() for evaluation in evaluations]
-    ours = all(type(evaluation).__module__.startswith("hpm.") for evaluation in evaluations)
-    if ours and given not in names:
+    declared = all(evaluation.metrics for evaluation in evaluations)
+    if declared and not any(evaluation.find_metric(metric) for evaluation in evaluations):
         shown = ", ".join(f"@{type(evaluation).__name__}()" for evaluation in evaluations) or "none"
         raise UserError(f"{name} = {metric!r} is measured by none of the evaluations of {what}: {shown}")
 

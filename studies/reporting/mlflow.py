@@ -21,13 +21,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import Notice
+from hpm.evaluation import half_interval
 from hpm.runs.outcome import VARIABLE as OUTCOME_VARIABLE
 from hpm.runtime.version import source_version
 from hpm.tracking.entry import metric_name
 from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker
 from hpm.tracking.outbox import TrackingState
 from studies.analysis.results import RESULTS
-from studies.analysis.statistics import half_interval
 from studies.definition.base import Definition, PlannedRun
 from studies.definition.identity import key_of
 

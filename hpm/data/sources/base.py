@@ -271,6 +271,23 @@ class ImageSource(ABC):
         """The part of an image that `load` shows, float32 [N, 4]: all of it."""
         return whole_boxes(sizes_N2)
 
+    @property
+    def knows_objects(self) -> bool:
+        """Whether the data can say which patches hold the object."""
+        return False
+
+    def object_map(self, indices_N: Tensor, *, patch_size: int) -> Tensor | None:
+        """Which patches of test images, as `load` shows them, hold the object.
+
+        Args:
+            indices_N: int64 [N], images of the test split.
+            patch_size: side of a patch in pixels; divides `img_size`.
+
+        Returns:
+            Bool [N, L], patches in raster order, or None where the data do not know.
+        """
+        return None
+
     def _moments(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, standard deviation, and the largest pixel value, 255."""
         # Made once for each device: a copy from ordinary memory waits for the device.

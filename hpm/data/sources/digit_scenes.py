@@ -149,6 +149,17 @@ class DigitScenes(ImageSource):
         """The test split."""
         return self._test
 
+    @property
+    def knows_objects(self) -> bool:
+        return True
+
+    def object_map(self, indices_N: Tensor, *, patch_size: int) -> Tensor:
+        """Which patches of test scenes hold the digit, bool [N, L]; see `digit_patches`."""
+        split = self.test()
+        boxes_N4 = self.evaluation_boxes(split.sizes(indices_N))
+        flips_N = torch.zeros(len(indices_N), dtype=torch.bool)
+        return self.digit_patches(split, indices_N, patch_size=patch_size, boxes_N4=boxes_N4, flips_N=flips_N)
+
     def digit_mask(self, split: SceneSplit, indices_N: Tensor) -> Tensor:
         """Which pixels of the whole scene the digit's strokes cover, bool [N, S, S]."""
         return split.renderer.strokes(indices_N)

@@ -34,7 +34,7 @@ def context(source: DigitScenes) -> EvaluationContext:
     )
     curriculum = Curriculum(scheduler=Constant(), difficulty=PredictedLoss(), sampler=HardestFirst())
     method = Method(model=model, curriculum=curriculum, target=NormalizedPixels(), ema_decay=HorizonDecay())
-    method.prepare(torch.device("cpu"), autocast=None, seed=0)
+    method.initialize(torch.device("cpu"), autocast=None, seed=0)
     return EvaluationContext(
         model=method.student,
         initial=lambda: method.initial_copy(1),

@@ -120,7 +120,7 @@ def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext) -> 
     context.curriculum.scores = before = torch.zeros(2, 16)
     state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
     evaluation = Diagnostics(images=40)
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     assert evaluation(context) == evaluation(context)
     assert torch.equal(torch.get_rng_state(), state)
     assert context.curriculum.scores is before
@@ -135,7 +135,7 @@ def test_data_that_do_not_know_the_object(context: EvaluationContext, tmp_path: 
             Image.new("RGB", (16, 16), (40 * name, 9, 200)).save(folder / f"{name}.png")
     source = ImageFolder(root=str(tmp_path), img_size=16)
     evaluation = Diagnostics()
-    evaluation.check(source)
+    evaluation.check(source, context.model)
     metrics = evaluation(replace(context, source=source))
     assert metrics.keys() - {"curriculum/hard_share"} == ALWAYS
 

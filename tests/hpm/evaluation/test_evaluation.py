@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
+from curriculum.diagnostics import spearman
 from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop, TensorSplit
 from hpm.evaluation import KNN, Agreement, Evaluation, EvaluationContext, LowShot, classifier, extract, knn_predict
-from hpm.evaluation.agreement import spearman
-from hpm.evaluation.low_shot import draw_labels, layer_groups
+from hpm.evaluation.few_labels import draw_labels
 from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.param_groups import layer_groups
 from hpm.visualization.picture import picture
 
 EVALUATIONS = [
@@ -94,17 +95,17 @@ def test_labels_are_drawn_evenly_and_repeatably() -> None:
 def test_layer_decay(context: EvaluationContext) -> None:
     vit = classifier(context.model, 10, pool="mean")
     groups = layer_groups(vit, lr=1.0, layer_decay=0.5, weight_decay=0.05)
-    peaks = {id(p): group["peak"] for group in groups for p in group["params"]}
-    assert len(peaks) == sum(1 for _ in vit.parameters())
-    assert peaks[id(vit.head.weight)] == peaks[id(vit.fc_norm.weight)] == 1.0
-    assert peaks[id(vit.blocks[1].mlp.fc1.weight)] == 0.5
-    assert peaks[id(vit.blocks[0].attn.qkv.bias)] == 0.25
-    assert peaks[id(vit.patch_embed.proj.weight)] == peaks[id(vit.cls_token)] == 0.125
+    rates = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(1 for _ in vit.parameters())
+    assert rates[id(vit.head.weight)] == rates[id(vit.fc_norm.weight)] == 1.0
+    assert rates[id(vit.blocks[1].mlp.fc1.weight)] == 0.5
+    assert rates[id(vit.blocks[0].attn.qkv.bias)] == 0.25
+    assert rates[id(vit.patch_embed.proj.weight)] == rates[id(vit.cls_token)] == 0.125
 
 
 @pytest.mark.parametrize("evaluation", EVALUATIONS, ids=lambda e: type(e).__name__)
 def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext, evaluation: Evaluation) -> None:
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
     first = evaluation(context)
     assert evaluation(context) == first
@@ -207,18 +208,19 @@ def test_refuses(evaluation: object, message: str) -> None:
         evaluation()  # type: ignore[operator]
 
 
-def test_refuses_data_that_cannot_serve(source: DigitScenes, tmp_path: Path) -> None:
+def test_refuses_data_that_cannot_serve(context: EvaluationContext, tmp_path: Path) -> None:
+    source, model = context.source, context.model
     with pytest.raises(ValueError, match=r"LowShot.labels = 2000 .* choose 10 to"):
-        LowShot(labels=2000).check(source)
+        LowShot(labels=2000).check(source, model)
     with pytest.raises(ValueError, match=r"LowShot.batch_size = 55 is more than the 50 images"):
-        LowShot(labels=55, batch_size=55).check(source)
+        LowShot(labels=55, batch_size=55).check(source, model)
     with pytest.raises(ValueError, match=r"KNN.k = 500 is more than the 400"):
-        KNN(k=500).check(source)
+        KNN(k=500).check(source, model)
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / split / "a.png")
     with pytest.raises(ValueError, match="KNN needs labels"):
-        KNN(k=1).check(ImageFolder(root=str(tmp_path), img_size=8))
+        KNN(k=1).check(ImageFolder(root=str(tmp_path), img_size=16), model)
 
 
 def test_unknown_pools_are_refused(context: EvaluationContext) -> None:

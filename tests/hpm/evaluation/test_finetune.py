@@ -13,7 +13,7 @@ from PIL import Image
 
 from curriculum import Noise
 from hpm.config import find_config, parse_config
-from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop
+from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop, TensorSplit
 from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation import EvaluationContext, FineTune, classifier
 from hpm.evaluation.augmentation import AugmentingLoader, RandAugmented, isolated_rng, rand_augment
@@ -25,7 +25,7 @@ QUICK = {"epochs": 3, "batch_size": 40, "warmup_epochs": 1, "precision": "fp32",
 
 def test_it_has_its_metrics_repeats_and_touches_nothing(context: EvaluationContext) -> None:
     evaluation = FineTune(baselines=True, **QUICK)
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     metrics = evaluation(context)
@@ -39,7 +39,7 @@ def test_it_has_its_metrics_repeats_and_touches_nothing(context: EvaluationConte
 
 
 def test_it_learns(context: EvaluationContext) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     settings = QUICK | {
         "epochs": 20,
         "blr": 0.01,
@@ -53,12 +53,12 @@ def test_it_learns(context: EvaluationContext) -> None:
         "drop_path": 0.0,
         "smoothing": 0.0,
     }
-    FineTune(**settings)(dataclasses.replace(context, report=told.append))
-    losses = [float(line.split("loss ")[1].split()[0]) for line in told]
+    FineTune(**settings)(dataclasses.replace(context, report=lines.append))
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert losses[-1] < losses[0] - 0.3
 
 
-def kept(folder: Path) -> dict:
+def saved(folder: Path) -> dict:
     return torch.load(folder / "finetune-pretrained.pt", weights_only=True)
 
 
@@ -74,14 +74,14 @@ def test_a_killed_one_goes_on_to_the_same_bits(context: EvaluationContext, tmp_p
 
     with pytest.raises(Killed):
         evaluation(dataclasses.replace(context, folder=tmp_path / "parts", report=kill))
-    assert kept(tmp_path / "parts")["epoch"] == 1
+    assert saved(tmp_path / "parts")["epoch"] == 1
     assert evaluation(dataclasses.replace(context, folder=tmp_path / "parts")) == expected
-    whole, parts = kept(tmp_path / "whole"), kept(tmp_path / "parts")
+    whole, parts = saved(tmp_path / "whole"), saved(tmp_path / "parts")
     assert whole["epoch"] == parts["epoch"] == 3
     assert all(torch.equal(value, parts["trained"][name]) for name, value in whole["trained"].items())
 
 
-def test_damaged_progress_is_told_and_left(context: EvaluationContext, tmp_path: Path) -> None:
+def test_damaged_progress_is_reported_and_left(context: EvaluationContext, tmp_path: Path) -> None:
     (tmp_path / "finetune-pretrained.pt").write_bytes(b"not a checkpoint")
     evaluation = FineTune(**QUICK | {"epochs": 1, "warmup_epochs": 0})
     with pytest.warns(Notice, match="is damaged"):
@@ -94,9 +94,9 @@ def test_workers_and_seeds(context: EvaluationContext) -> None:
     settings = QUICK | {"epochs": 1, "warmup_epochs": 0, "test_images": 20, "blr": 0.01}
 
     def loss(seed: int, workers: int) -> str:
-        told: list[str] = []
-        FineTune(num_workers=workers, **settings)(dataclasses.replace(context, seed=seed, report=told.append))
-        return told[0].split("loss ")[1].split()[0]
+        lines: list[str] = []
+        FineTune(num_workers=workers, **settings)(dataclasses.replace(context, seed=seed, report=lines.append))
+        return lines[0].split("loss ")[1].split()[0]
 
     assert loss(0, 0) == loss(0, 2)
     assert loss(0, 0) != loss(1, 0)
@@ -107,9 +107,9 @@ def test_accumulation_keeps_the_batch(context: EvaluationContext) -> None:
     settings = QUICK | {"epochs": 1, "warmup_epochs": 0, "mixup": 0, "cutmix": 0, "erasing": 0, "drop_path": 0.0}
 
     def loss(accumulate: int) -> float:
-        told: list[str] = []
-        FineTune(accumulate=accumulate, **settings)(dataclasses.replace(context, report=told.append))
-        return float(told[0].split("loss ")[1].split()[0])
+        lines: list[str] = []
+        FineTune(accumulate=accumulate, **settings)(dataclasses.replace(context, report=lines.append))
+        return float(lines[0].split("loss ")[1].split()[0])
 
     assert loss(2) == pytest.approx(loss(1), abs=2e-4)
 
@@ -120,7 +120,9 @@ def test_drop_path_is_timms(context: EvaluationContext) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
-    with pytest.raises(TrainingError, match=r"FineTune: the loss is not finite in epoch [12]; lower FineTune.blr"):
+    with pytest.raises(
+        TrainingError, match=r"finetune-pretrained: the loss is not finite in epoch [12]. Lower FineTune"
+    ):
         FineTune(**QUICK | {"blr": 1e20, "warmup_epochs": 0, "epochs": 2})(context)
 
 
@@ -129,8 +131,6 @@ def test_rand_augment_depends_on_seed_epoch_and_image_alone(source: DigitScenes,
     transform = rand_augment("FineTune", "rand-m9-mstd0.5-inc1", size=16, mean=(0.5,) * chans)
     split = source.train()
     if chans == 1:
-        from hpm.data import TensorSplit
-
         gray = split.crop(torch.arange(40), torch.tensor([[0.0, 0, 16, 16]] * 40), torch.zeros(40).bool(), 16)[:, :1]
         split = TensorSplit(gray.round().to(torch.uint8), torch.arange(40))
     augmented = RandAugmented(split, transform, seed=7)
@@ -168,7 +168,7 @@ def test_the_loader_without_rand_augment_is_the_plain_one(source: DigitScenes) -
     assert levels <= 0.51  # rounded to whole levels
 
 
-def test_lent_generators_come_back() -> None:
+def test_global_generators_get_their_state_back() -> None:
     before = torch.get_rng_state(), random.getstate()
     with isolated_rng(5):
         first = torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
@@ -219,15 +219,15 @@ def test_refuses(arguments: dict, message: str) -> None:
 
 
 def test_refuses_data_that_cannot_serve(context: EvaluationContext, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"FineTune.batch_size = 1024 is more than the 400 training images"):
-        FineTune().check(context.source)
+    with pytest.raises(ValueError, match=r"FineTune.batch_size = 1024 must be 1 to 400, the number of training images"):
+        FineTune().check(context.source, context.model)
     with pytest.raises(ValueError, match=r"FineTune.rand_augment = 'm9' is no RandAugment"):
-        FineTune(rand_augment="m9", batch_size=40).check(context.source)
+        FineTune(rand_augment="m9", batch_size=40).check(context.source, context.model)
     for split in ("train", "val"):
         (tmp_path / split / "one").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / split / "one" / "a.png")
     with pytest.raises(ValueError, match="FineTune needs at least two classes"):
-        FineTune(batch_size=2).check(ImageFolder(root=tmp_path, img_size=8))
+        FineTune(batch_size=2).check(ImageFolder(root=str(tmp_path), img_size=16), context.model)
 
 
 def test_an_unreadable_image_is_left_out(context: EvaluationContext, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_published_configs_bind_what_there_is(name: str, tiny: Path) -> None:
     small = [f"{protocol}.batch_size = 32", f"Monitoring.evaluations = [@{protocol}()]"]
     small += ["LinearMAE.accumulate = 1"] if protocol == "LinearMAE" else []
     trainer = parse_config([str(tiny), str(config)], small).build()
-    (evaluation,) = trainer.evaluations
+    (evaluation,) = trainer.monitoring.evaluations
     assert evaluation.num_workers == 8
     if name == "finetune_vit_large":
         assert (evaluation.schedule.epochs, evaluation.layer_decay, evaluation.drop_path) == (50, 0.75, 0.2)

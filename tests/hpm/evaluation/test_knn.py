@@ -83,4 +83,4 @@ def test_refuses(arguments: dict, message: str) -> None:
 
 def test_refuses_more_neighbors_than_images(context: EvaluationContext) -> None:
     with pytest.raises(ValueError, match=r"KNN.k = 401 is more than the 400 training images"):
-        KNN(k=[5, 401], train_images=None).check(context.source)
+        KNN(k=[5, 401], train_images=None).check(context.source, context.model)

@@ -120,7 +120,7 @@ def test_the_head_standardizes_and_starts_small() -> None:
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 def test_linear_mae_touches_nothing_and_repeats(context: EvaluationContext, optimizer: str) -> None:
     evaluation = LinearMAE(optimizer=optimizer, baselines=True, **QUICK)
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     metrics = evaluation(context)
@@ -145,9 +145,9 @@ def test_linear_mae_learns(context: EvaluationContext) -> None:
         "pool": "mean",
         "test_images": None,
     }
-    told: list[str] = []
-    LinearMAE(**settings | {"epochs": 12})(dataclasses.replace(context, report=told.append))
-    losses = [float(line.split("loss ")[1].split()[0]) for line in told]
+    lines: list[str] = []
+    LinearMAE(**settings | {"epochs": 12})(dataclasses.replace(context, report=lines.append))
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
     assert len(losses) == 12
     assert losses[-1] < losses[0] - 0.05
 
@@ -155,7 +155,7 @@ def test_linear_mae_learns(context: EvaluationContext) -> None:
 def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
     whole = LinearMAE(**QUICK)
     expected = whole(dataclasses.replace(context, folder=tmp_path / "whole"))
-    folder, told = tmp_path / "parts", []
+    folder, lines = tmp_path / "parts", []
 
     class Killed(Exception): ...
 
@@ -165,8 +165,8 @@ def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
 
     with pytest.raises(Killed):
         whole(dataclasses.replace(context, folder=folder, report=kill))
-    assert whole(dataclasses.replace(context, folder=folder, report=told.append)) == expected
-    assert "going on after epoch 2 of 3" in told[0]
+    assert whole(dataclasses.replace(context, folder=folder, report=lines.append)) == expected
+    assert "going on after epoch 2 of 3" in lines[0]
     one, other = (
         torch.load(tmp_path / name / "linear-mae-pretrained.pt", weights_only=True) for name in ("whole", "parts")
     )
@@ -180,7 +180,7 @@ def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
         (lambda: Linear(strengths=()), "Linear.strengths"),
         (lambda: Linear(train_images=5), "Linear.train_images = 5"),
         (lambda: Linear(test_images=0), "Linear.test_images = 0"),
-        (lambda: LinearMAE(optimizer="adam"), "LinearMAE.optimizer = 'adam' is unknown; choose lars or sgd"),
+        (lambda: LinearMAE(optimizer="adam"), "LinearMAE.optimizer = 'adam' is unknown; choose 'lars', 'sgd'"),
         (lambda: LinearMAE(batch_size=100, accumulate=3), "LinearMAE.batch_size = 100 must be divisible"),
         (lambda: LinearMAE(batch_size=8, accumulate=8), "cannot be standardized"),
         (lambda: LinearMAE(warmup_epochs=90), "LinearMAE.warmup_epochs = 90"),
@@ -196,5 +196,5 @@ def test_refuses(make: object, message: str) -> None:
 
 
 def test_refuses_data_of_less_than_a_batch(context: EvaluationContext) -> None:
-    with pytest.raises(ValueError, match=r"LinearMAE.batch_size = 16384 is more than the 400 training images"):
-        LinearMAE().check(context.source)
+    with pytest.raises(ValueError, match=r"LinearMAE.batch_size = 16384 must be 1 to 400, the number of"):
+        LinearMAE().check(context.source, context.model)

@@ -12,8 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hpm.data import DigitScenes, ImageFolder
 from hpm.evaluation import EvaluationContext, Localization
-from hpm.evaluation.objects import knows_objects, object_map
-from hpm.methods.teacher import EMATeacher
+from hpm.methods.teacher import StudentTeacher
 
 METRICS = ("auroc", "average_precision", "pointing_game")
 OF_A_MODEL = ("predicted_loss", "true_loss", "attention")
@@ -31,8 +30,7 @@ def empty_source() -> DigitScenes:
 
 def test_the_object_map_is_where_the_strokes_are(source: DigitScenes) -> None:
     indices = torch.tensor([7, 3, 90])
-    object_NL = object_map(source, indices, patch_size=4)
-    assert object_NL is not None
+    object_NL = source.object_map(indices, patch_size=4)
     strokes_NSS = source.digit_mask(source.test(), indices)
     for image, strokes_SS in enumerate(strokes_NSS):
         for patch in range(16):
@@ -44,8 +42,7 @@ def test_the_object_map_is_where_the_strokes_are(source: DigitScenes) -> None:
 def test_each_image_by_scikit_learn(context: EvaluationContext, source: DigitScenes) -> None:
     metrics = Localization(images=120)(context)
     indices = torch.arange(120)
-    object_NL = object_map(source, indices, patch_size=4)
-    assert object_NL is not None
+    object_NL = source.object_map(indices, patch_size=4)
     telling = [i for i in range(120) if 0 < object_NL[i].sum() < 16]
     images = source.load(source.test(), indices)
     for name, scores_NL in (
@@ -92,7 +89,7 @@ def test_student_and_teacher_are_measured_apart(context: EvaluationContext) -> N
 
 
 def test_what_a_model_does_not_have_is_not_measured(context: EvaluationContext) -> None:
-    teacher = EMATeacher(context.model, context.target, average=False)
+    teacher = StudentTeacher(context.model, context.target)
     context = replace(context, teacher=teacher)
     assert Localization(images=10)(context).keys() == names(
         *(f"student/{name}" for name in OF_A_MODEL), "edge_density", "center", "random"
@@ -106,7 +103,7 @@ def test_what_a_model_does_not_have_is_not_measured(context: EvaluationContext) 
 def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext) -> None:
     state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
     evaluation = Localization(images=30)
-    evaluation.check(context.source)
+    evaluation.check(context.source, context.model)
     assert evaluation(context) == evaluation(context)
     assert torch.equal(torch.get_rng_state(), state)
     assert context.model.training
@@ -114,15 +111,15 @@ def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext) -> 
     assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
 
 
-def test_data_that_do_not_know_the_object_are_refused(tmp_path: Path) -> None:
+def test_data_that_do_not_know_the_object_are_refused(context: EvaluationContext, tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / split / "a" / "a.png")
-    source = ImageFolder(root=str(tmp_path), img_size=8)
-    assert not knows_objects(source)
-    assert object_map(source, torch.arange(1), patch_size=4) is None
+    source = ImageFolder(root=str(tmp_path), img_size=16)
+    assert not source.knows_objects
+    assert source.object_map(torch.arange(1), patch_size=4) is None
     with pytest.raises(ValueError, match=r"Localization needs data that know .* ImageFolder does not; use DigitScenes"):
-        Localization().check(source)
+        Localization().check(source, context.model)
 
 
 def test_a_run_is_measured_at_its_end_with_edges_as_its_curriculum(

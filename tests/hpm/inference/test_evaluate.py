@@ -18,8 +18,9 @@ from forks import Forks
 from PIL import Image
 from rich.console import Console
 
-from hpm.evaluation.base import half_interval
-from hpm.inference.evaluate import evaluate, summarize
+from hpm.evaluation import half_interval
+from hpm.inference.evaluate import evaluate
+from hpm.inference.evaluation_results import summarize
 
 ADDITIONS = [
     "Monitoring.probe_every = 2",
@@ -58,14 +59,15 @@ def results(folder: Path, protocol: str) -> list[dict[str, Any]]:
 def test_protocols_of_a_run(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("evaluate", run, "--protocol", "knn,linear,low-shot", "--seeds", 3, "-b", "KNN.k = [3, 5]") == 0
     shown = capsys.readouterr().out
-    for told in ("knn/pretrained/k3", "linear/pretrained", "low_shot/gain", "95 % interval", "Linear draws nothing"):
-        assert told in shown
+    for text in ("knn/pretrained/k3", "linear/pretrained", "low_shot/gain", "95 % interval", "Linear draws nothing"):
+        assert text in shown
     (knn,) = results(run, "knn")
     assert (knn["weights"], knn["step"], knn["bindings"]) == ("student", 40, ["KNN.k = [3, 5]"])
     assert knn["parameters"]["KNN.k"] == "[3, 5]"
     assert set(knn["metrics"]) == {"knn/pretrained/k3", "knn/pretrained/k5"}
     assert "interval" not in knn["metrics"]["knn/pretrained/k3"]
     (low_shot,) = results(run, "low-shot")
+    assert low_shot["parameters"]["LowShot.draws"] == "3"
     pretrained = low_shot["metrics"]["low_shot/pretrained"]
     assert len(pretrained["values"]) == 3
     assert pretrained["interval"] == half_interval(pretrained["values"])
@@ -120,7 +122,7 @@ def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pyt
 
 
 def test_a_folder_that_cannot_be_written_prints_the_results(run: Path) -> None:
-    (run / "evaluation-knn.partial").mkdir()  # what the results are first written to
+    (run / "evaluation-knn.json.partial").mkdir()  # what the results are first written to
     console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     evaluate(run, console, protocols=["knn"])
     shown = console.export_text()
@@ -155,14 +157,14 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protocol", "knn,svm"], "--protocol svm is unknown; choose from knn, linear, linear-mae, ridge, finetune"),
+        (["--protocol", "knn,svm"], "--protocol svm is unknown; choose from agreement, diagnostics, finetune, knn"),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),
         (["--seeds", "0"], "--seeds 0 must be at least 1"),
         (["--protocol", "knn", "-b", "KNN.k = 200", "-b", "KNN.train_images = None"], "KNN.k = 200 is more than the"),
         (["--protocol", "knn", "-b", "LowShot.labels = 20"], "LowShot.labels (-b) is bound, but nothing in this run"),
         (["-b", "MaskedAutoencoder.depth = 2"], "does not fit this model"),
-        (["--protocol", "finetune"], "FineTune.batch_size = 1024 is more than the 160 training images"),
+        (["--protocol", "finetune"], "FineTune.batch_size = 1024 must be 1 to 160, the number of"),
         (["--protocol", "low-shot", "-b", "LowShot.fraction = 0.1"], "set one to None"),
     ],
 )
@@ -248,10 +250,8 @@ def test_two_processes_write_one_result(run: Path, forks: Forks) -> None:
 
 
 def test_summaries() -> None:
-    values = {"a": [0.5, 0.7], "b": [0.6], "b/draw0": [0.5], "b/draw1": [0.7], "b/interval": [0.3], "c": [1.0]}
-    summary = summarize(values)
-    assert set(summary) == {"a", "b", "c"}
-    assert summary["a"] == summary["b"]
+    summary = summarize({"a": [0.5, 0.7], "c": [1.0]})
+    assert set(summary) == {"a", "c"}
     assert summary["a"]["interval"] == pytest.approx(0.1 * 12.7062, rel=1e-4)
     assert summary["c"] == {"mean": 1.0, "values": [1.0]}
 

@@ -1,0 +1,42 @@
+"""Which evaluations there are: a new one is a module of this package, and nothing else has to name it."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from functools import cache
+from importlib import import_module
+
+import hpm.evaluation
+from hpm.evaluation.base import Evaluation
+from hpm.evaluation.metrics import Metric, Unit
+
+
+@cache
+def protocols() -> dict[str, type[Evaluation]]:
+    """Every evaluation of this package, by its `protocol`, in alphabetical order."""
+    classes: list[type[Evaluation]] = []
+    for module in pkgutil.iter_modules(hpm.evaluation.__path__, "hpm.evaluation."):
+        for value in vars(import_module(module.name)).values():
+            if inspect.isclass(value) and issubclass(value, Evaluation) and value.__module__ == module.name:
+                classes.append(value)
+    return {cls.protocol: cls for cls in sorted(classes, key=lambda cls: cls.protocol) if not inspect.isabstract(cls)}
+
+
+def find_metric(name: str) -> Metric | None:
+    """What the evaluations of this package declare about a metric; None where none of them gives it.
+
+    Args:
+        name: the metric's, "knn/pretrained".
+    """
+    return next((metric for cls in protocols().values() if (metric := cls.find_metric(name))), None)
+
+
+def unit_of(name: str) -> Unit:
+    """The unit of a metric; `Unit.NUMBER` where no evaluation of this package declares it.
+
+    Args:
+        name: the metric's, "knn/pretrained".
+    """
+    metric = find_metric(name)
+    return Unit.NUMBER if metric is None else metric.unit

@@ -1,0 +1,97 @@
+"""Training on a few labels: which images are labelled, in which batches they come, and how fast they are learned.
+
+Shape suffixes: K images of the split, N labelled images, B images of a step, C channels, S side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curriculum import Batch, Noise
+from curriculum.noise import hash_words
+from curriculum.streams import Stream
+from hpm.data import ImageSource, RandomResizedCrop
+from hpm.optim.clock import Clock
+
+
+def draw_labels(labels_K: Tensor, per_class: int | Sequence[int], num_classes: int, seed: int) -> Tensor:
+    """Int64 [N]: the indices of `per_class` images of every class (or of so many of each), drawn from the seed."""
+    counts = [per_class] * num_classes if isinstance(per_class, int) else per_class
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for label, count in enumerate(counts):
+        members = (labels_K == label).nonzero().squeeze(1)
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:count]])
+    return torch.cat(chosen)
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Batches of a few labelled training images, in another order in each epoch.
+
+    A step's images are cropped when it comes, so that no training set lies in memory.
+
+    Args:
+        source: the images.
+        train_N: int64, indices of the labelled ones.
+        crop: augmentation.
+        batch_size: images of a step; an incomplete last batch is dropped.
+        patch_size: side of a square patch in pixels.
+        seed: of the order and the crops.
+        device: where batches are wanted.
+    """
+
+    source: ImageSource
+    train_N: Tensor
+    crop: RandomResizedCrop
+    batch_size: int
+    patch_size: int
+    seed: int
+    device: torch.device
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Complete batches of an epoch."""
+        return len(self.train_N) // self.batch_size
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Batch]]:
+        """The batches of an epoch, each in one piece."""
+        keys_N = Noise(hash_words(self.seed, Stream.LOW_SHOT_ORDER), epoch, self.train_N).bits(1).squeeze(1)
+        order_N = self.train_N[keys_N.argsort(stable=True)]
+        crop_seed = hash_words(self.seed, Stream.LOW_SHOT_CROPS)
+        for indices_B in order_N[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
+            images_BCSS = self._cropped(Noise(crop_seed, epoch, indices_B)).to(self.device)
+            yield (Batch(images_BCSS, self.patch_size, indices_B.to(self.device)),)
+
+    def _cropped(self, noise: Noise) -> Tensor:
+        """Crops of the images that the noise names, normalized: float32 [B, C, S, S]."""
+
+        def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
+            return self.crop.draw(sizes_N2, Noise(noise.seed, noise.step, noise.rows_N[rows]))
+
+        view = self.source.train().view(noise.rows_N, self.source.img_size, choose)
+        return self.source.normalize(view.images_NCSS)
+
+
+@dataclass(frozen=True)
+class RelativeRates:
+    """Learning rates as a share of each layer's peak: linear warm-up, times half a cosine over all steps.
+
+    Args:
+        epochs: passes over the labelled images.
+        warmup: share of the steps spent warming up, in [0, 1).
+    """
+
+    epochs: int
+    warmup: float
+
+    def learning_rate(self, clock: Clock) -> float:
+        """The share of the peak, in [0, 1]."""
+        total = clock.total_steps
+        warmup = min(1.0, (clock.step + 1) / max(1, self.warmup * total))
+        return warmup * 0.5 * (1 + math.cos(math.pi * (clock.step / total)))

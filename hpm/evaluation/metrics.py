@@ -1,0 +1,67 @@
+"""Metrics: how an evaluation declares what it measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+
+class Unit(StrEnum):
+    """What a metric's number is, and how people read it."""
+
+    ACCURACY = "accuracy"
+    """Share of right answers, in [0, 1]; read in percent."""
+    POINTS = "points"
+    """Difference of two accuracies, or the half width of an accuracy's interval; read in percentage points."""
+    SHARE = "share"
+    """Share of anything else, in [0, 1]."""
+    SCORE = "score"
+    """How well a ranking separates two classes, in [0, 1]: AUROC or average precision."""
+    CORRELATION = "correlation"
+    """Rank correlation, in [-1, 1]."""
+    LOSS = "loss"
+    """In the unit of the loss that was trained."""
+    RATIO = "ratio"
+    """Relative to a reference value."""
+    NUMBER = "number"
+    """Anything else, such as a metric that no evaluation declares."""
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by before people read it."""
+        return 100.0 if self in (Unit.ACCURACY, Unit.POINTS) else 1.0
+
+    @property
+    def digits(self) -> int:
+        """Decimals that people read: hundredths of a percent, and about as much of everything else."""
+        return 2 if self in (Unit.ACCURACY, Unit.POINTS) else 4
+
+    @property
+    def symbol(self) -> str:
+        """What stands behind the number, "" for nothing."""
+        return {Unit.ACCURACY: "%", Unit.POINTS: "points"}.get(self, "")
+
+    def readable(self, value: float) -> str:
+        """A value as people read it: "81.25 %", "0.7731"."""
+        return f"{self.scale * value:.{self.digits}f} {self.symbol}".rstrip()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric that an evaluation gives, or several that differ in a part of their names.
+
+    Args:
+        pattern: the name, `protocol/what`. A star stands for any text between two slashes: "low_shot/*/draw*".
+        unit: what the number is.
+        higher_is_better: whether a larger value is the better one; None where neither is.
+    """
+
+    pattern: str
+    unit: Unit
+    higher_is_better: bool | None = True
+
+    def matches(self, name: str) -> bool:
+        """Whether a metric of this name is meant."""
+        names, patterns = name.split("/"), self.pattern.split("/")
+        return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))

@@ -1,0 +1,127 @@
+"""Results of `hpm evaluate`: what an entry holds, and where it is shown, kept and sent.
+
+evaluation-PROTOCOL.json is a list of entries, one for each (model, weights, configs, bindings, seeds).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hpm.errors import UserError
+from hpm.evaluation import half_interval, unit_of
+from hpm.runs.run_folder import RunFolder
+from hpm.runtime.files import write_json
+from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking.outbox import TrackingState
+
+Entry = dict[str, Any]
+
+
+def key_of(entry: Entry) -> str:
+    """What makes two entries the same evaluation."""
+    return json.dumps([entry.get(name) for name in ("model", "step", "weights", "configs", "bindings", "seeds")])
+
+
+def summarize(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    """Mean and values of each metric, and half the width of the mean's 95 % interval (Student's t) where there is one.
+
+    Args:
+        values: of each metric, one for each seed.
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for name, of_seeds in values.items():
+        interval = {"interval": half_interval(of_seeds)} if len(of_seeds) > 1 else {}
+        summary[name] = {"mean": statistics.fmean(of_seeds), **interval, "values": of_seeds}
+    return summary
+
+
+def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
+    """The metrics of an entry, for a terminal; each in its unit."""
+    several = any("interval" in metric for metric in metrics.values())
+    shown = Table(title=protocol, title_justify="left", title_style="bold")
+    for column in ("metric", "mean", *(["95 % interval", "values"] if several else [])):
+        shown.add_column(column, justify="left" if column == "metric" else "right")
+    for name, metric in metrics.items():
+        unit = unit_of(name)
+        row = [name, unit.readable(metric["mean"])]
+        if "interval" in metric:
+            row += [f"± {unit.scale * metric['interval']:.{unit.digits}f}", str(len(metric["values"]))]
+        shown.add_row(*row)
+    return shown
+
+
+def read_entries(file: Path) -> list[Entry]:
+    """The entries of a results file; none where there is no file.
+
+    Raises:
+        UserError: if it is not a results file.
+    """
+    if not file.is_file():
+        return []
+    try:
+        entries = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}. Move it away: new results go there.") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{file} does not hold results of hpm evaluate. Move it away: new results go there.")
+    return entries
+
+
+def write_entry(console: Console, file: Path, entry: Entry) -> None:
+    """Add an entry, in the place of an older one of the same evaluation. What cannot be written is printed."""
+    try:
+        entries = read_entries(file)
+        replaced = [other for other in entries if key_of(other) == key_of(entry)]
+        write_json(file, [*(other for other in entries if key_of(other) != key_of(entry)), entry])
+    except (OSError, UserError) as error:
+        console.print(f"{file} could not be written: {error}; these are the results", style="yellow", markup=False)
+        console.print_json(json.dumps(entry))
+        return
+    for other in replaced:
+        console.print(f"replaces the result of {other.get('time')}", highlight=False)
+    console.print(f"results: {file}", highlight=False, soft_wrap=True)
+
+
+def send_to_mlflow(console: Console, run: RunFolder, tracker: MLflowTracker, entry: Entry) -> None:
+    """Add the results to the run's entry in MLflow, where it has one. Failing loses nothing."""
+    try:
+        where = _log_to_mlflow(run, tracker, entry)
+    except Exception as error:  # whatever goes wrong in tracking, the results are on disk
+        console.print(f"MLflow does not have these results: {tracker.reason(error)}", style="yellow", markup=False)
+        return
+    if where:
+        console.print(f"MLflow: {where}", highlight=False, soft_wrap=True)
+
+
+def _log_to_mlflow(run: RunFolder, tracker: MLflowTracker, entry: Entry) -> str | None:
+    """Log an entry's metrics to the run that `mlflow.json` names, as `evaluate/WEIGHTS/METRIC` at the model's step.
+
+    Returns:
+        Where they went, without password; None where the run has no entry.
+    """
+    try:
+        known = TrackingState.read(run.path)
+    except FileNotFoundError:
+        return None
+    if known.run_id is None:
+        return None
+    # The file has no passwords; where it means the address that is configured, that one has.
+    client = (tracker if known.uri == tracker.where else MLflowTracker(uri=known.uri)).client()
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = []
+    for name, metric in entry["metrics"].items():
+        key = f"evaluate/{entry['weights']}/{name}"
+        metrics.append(Metric(key, metric["mean"], now, entry["step"]))
+        if "interval" in metric:
+            metrics.append(Metric(f"{key}/interval", metric["interval"], now, entry["step"]))
+    client.log_batch(known.run_id, metrics=metrics)
+    return known.uri

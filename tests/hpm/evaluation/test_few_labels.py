@@ -1,0 +1,105 @@
+"""Training on a few labels: its batches, its rates, and the whole loop against one written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from curriculum import Noise
+from hpm.data import RandomResizedCrop
+from hpm.errors import TrainingError
+from hpm.evaluation import EvaluationContext, LowShot, classifier
+from hpm.evaluation.few_labels import FewLabels, RelativeRates, draw_labels
+from hpm.evaluation.samples import labels_of
+from hpm.optim.clock import Clock
+from hpm.optim.param_groups import layer_groups
+
+
+def few_labels(context: EvaluationContext, count: int = 23) -> FewLabels:
+    return FewLabels(
+        source=context.source,
+        train_N=torch.arange(100, 100 + count),
+        crop=RandomResizedCrop(scale=(0.6, 1.0), flip=0.0),
+        batch_size=10,
+        patch_size=4,
+        seed=3,
+        device=context.device,
+    )
+
+
+def test_an_epoch_has_every_image_once_in_another_order(context: EvaluationContext) -> None:
+    labelled = few_labels(context, 20)
+    orders = [[index for (batch,) in labelled.epoch(epoch) for index in batch.indices.tolist()] for epoch in range(3)]
+    assert [sorted(order) for order in orders] == [list(range(100, 120))] * 3
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_an_epoch_is_the_same_whatever_came_before_it(context: EvaluationContext) -> None:
+    labelled = few_labels(context)
+    assert labelled.steps_per_epoch == 2  # three images are left over
+    in_order = [list(labelled.epoch(epoch)) for epoch in range(3)]
+    for (alone,), (after,) in zip(few_labels(context).epoch(2), in_order[2], strict=True):
+        assert torch.equal(alone.indices, after.indices)
+        assert torch.equal(alone.images, after.images)
+
+
+def test_rates_rise_and_fall() -> None:
+    rates = RelativeRates(epochs=5, warmup=0.1)
+    values = [rates.learning_rate(Clock(step, 20, 5)) for step in range(100)]
+    assert values[0] == pytest.approx(0.1)
+    assert max(values) == values[9] < 1
+    assert values[50] == pytest.approx(0.5)
+    assert values[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+
+
+def written_out(context: EvaluationContext, evaluation: LowShot, draw: int) -> nn.Module:
+    """Low-shot fine-tuning from the pre-trained weights, as one loop."""
+    source, split = context.source, context.source.train()
+    train_N = draw_labels(labels_of(split), evaluation._per_class(source), 10, draw)
+    vit = classifier(context.model, 10, pool="mean").train()
+    groups = layer_groups(vit, lr=2e-3, layer_decay=0.75, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    generator = torch.Generator().manual_seed(draw)
+    total, step = 3 * 4, 0
+    for epoch in range(3):
+        for places in torch.randperm(40, generator=generator).split(10):
+            factor = min(1.0, (step + 1) / max(1, 0.1 * total)) * 0.5 * (1 + math.cos(math.pi * (step / total)))
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr_scale"] * factor
+            indices = train_N[places]
+            boxes, flips = evaluation.crop.draw(split.sizes(indices), Noise(draw, epoch, indices))
+            images = source.normalize(split.crop(indices, boxes, flips, 16))
+            F.cross_entropy(vit(images), labels_of(split)[indices], label_smoothing=0.1).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    return vit
+
+
+def test_the_loop_is_the_one_written_out(context: EvaluationContext) -> None:
+    evaluation = LowShot(labels=40, epochs=3, batch_size=10)
+    train_N = draw_labels(labels_of(context.source.train()), [4] * 10, 10, 1)
+    ours = evaluation._fine_tuned(context, context.model, train_N, lr=2e-3, layer_decay=0.75, draw=1)
+    theirs = written_out(context, evaluation, draw=1).state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
+    evaluation = LowShot(labels=40, epochs=2, batch_size=10, lr=1e20)
+    with pytest.raises(TrainingError, match=r"low-shot draw 0: the loss is not finite in epoch 1. Lower LowShot.lr"):
+        evaluation(context)
+
+
+def test_nothing_is_reported_or_saved(context: EvaluationContext, tmp_path: Path) -> None:
+    lines: list[str] = []
+    LowShot(labels=20, draws=1, epochs=1, batch_size=10, test_images=20, baselines=False)(
+        dataclasses.replace(context, folder=tmp_path, report=lines.append)
+    )
+    assert lines == []
+    assert list(tmp_path.iterdir()) == []
