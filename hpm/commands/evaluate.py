@@ -18,7 +18,7 @@ def command(
     protocol: Annotated[
         str,
         typer.Option(
-            help="Of knn, linear, linear-mae, ridge, finetune, low-shot, agreement, diagnostics and localization."
+            help="Names, with commas between them: knn, linear, finetune ...; an unknown one is answered by all."
         ),
     ] = "knn,linear",
     weights: Weights = "student",

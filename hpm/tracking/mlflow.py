@@ -33,7 +33,7 @@ from hpm.tracking.entry import (
     send_parameters,
 )
 from hpm.tracking.outbox import Outbox, TrackingState
-from hpm.tracking.redact import redact_message, without_password
+from hpm.tracking.redact import redact_address, redact_message, without_password
 
 EXPERIMENT = "curriculum-masking"
 
@@ -120,6 +120,9 @@ class MLflowTracker:
             )
         self._opening = Opening(folder, name, self.experiment, dict(parameters), {**tags, **self.tags})
         self._state = self._known(folder)
+        self._state.name = name
+        self._state.parameters = {key: redact_address(value, self._uri) for key, value in parameters.items()}
+        self._state.tags = self._opening.tags
         self._remember()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +30,9 @@ class TrackingState:
         run_id: the run, or None where there is none yet.
         sent: how many rows of metrics the server has.
         ended: whether it has everything of a complete run.
+        name: the run's name; with what follows, what the run's entry is made with.
+        parameters: everything in force, by name, without password.
+        tags: what the run may be found by.
     """
 
     uri: str
@@ -37,6 +40,9 @@ class TrackingState:
     run_id: str | None = None
     sent: int = 0
     ended: bool = False
+    name: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> TrackingState:
@@ -51,7 +57,9 @@ class TrackingState:
         except TypeError as error:
             raise ValueError(str(error)) from error
         strings = (state.uri, state.key, state.run_id or "")
-        if not all(isinstance(value, str) for value in strings) or not isinstance(state.sent, int) or state.sent < 0:
+        tables = (state.parameters, state.tags)
+        good = all(isinstance(value, str) for value in strings) and all(isinstance(table, dict) for table in tables)
+        if not good or not isinstance(state.sent, int) or state.sent < 0:
             raise ValueError("a value has the wrong type")
         return state
 

@@ -6,10 +6,7 @@ so that it can be made again: a server that was away gets it with the next trial
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import Notice
 from hpm.evaluation import half_interval
-from hpm.runs.outcome import VARIABLE as OUTCOME_VARIABLE
+from hpm.runs.run_folder import RunFolder
 from hpm.runtime.version import source_version
 from hpm.tracking.entry import metric_name
 from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker
 from hpm.tracking.outbox import TrackingState
+from hpm.tracking.resend import send_rest
 from studies.analysis.results import RESULTS
 from studies.definition.base import Definition, PlannedRun
 from studies.definition.identity import key_of
@@ -37,7 +35,6 @@ _KEY = "study_key"  # tag of what this module makes
 _PARENT = "mlflow.parentRunId"
 _STATES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 _SECONDS_BETWEEN_TRIES = 60.0
-_SECONDS_TO_SEND = 600.0  # what a run still lacks
 
 
 class StudyTracker:
@@ -169,7 +166,7 @@ class StudyTracker:
         variant = self._definition.variant_of(trial)
         parent = self._variant_run(study, variant)
         for result in results:
-            with suppress(OSError, ValueError, subprocess.SubprocessError):  # of a run that is elsewhere
+            with suppress(OSError, ValueError):  # of a run that is elsewhere
                 self._nest(Path(result["folder"]), parent)
         complete = [result for result in _complete_results(study) if result["variant"] == variant]
         for name, values in _by_metric(complete or results).items():
@@ -192,22 +189,12 @@ class StudyTracker:
         """Send what a run still lacks, and put it under its parent, where it began while MLflow was away."""
         state = TrackingState.read(folder)
         if not state.ended:
-            _send_rest(folder)
+            send_rest(RunFolder(folder), MLflowTracker(uri=self._tracker.uri, experiment=self.experiment))
             state = TrackingState.read(folder)
         if state.run_id is not None:
             tags = self._client.get_run(state.run_id).data.tags
             if tags.get(_PARENT) != parent:
                 self._client.set_tag(state.run_id, _PARENT, parent)
-
-
-def _send_rest(folder: Path) -> None:
-    """Have a complete run send what MLflow lacks of it.
-
-    Only the run's own command knows all its parameters and tags, which a run's entry is made with.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != OUTCOME_VARIABLE}
-    command = [sys.executable, "-m", "hpm", "pretrain", "--resume", "--output", str(folder)]
-    subprocess.run(command, check=False, capture_output=True, timeout=_SECONDS_TO_SEND, env=environment)
 
 
 def _complete_results(study: optuna.Study) -> list[dict[str, Any]]:
