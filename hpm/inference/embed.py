@@ -74,6 +74,7 @@ def embed(
     """
     _check(folder, out, pool, batch_size)
     loaded = load_model(path, configs, bindings, weights=weights)
+    loaded.config.check_bindings()
     encoder = loaded.method.student.encoder
     if pool == "token" and not encoder.num_prefix_tokens:
         raise UserError(f"--pool token: {type(encoder).__name__} has no class token; choose --pool mean")

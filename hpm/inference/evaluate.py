@@ -23,14 +23,14 @@ from hpm.inference.evaluation_results import (
     Entry,
     key_of,
     read_entries,
-    send_to_mlflow,
+    send_to_tracker,
     summarize,
     table,
     write_entry,
 )
 from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
-from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking import NoTracker, Tracker
 
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
 
@@ -69,6 +69,7 @@ def evaluate(
     processes = DistributedContext() if processes is None else processes
     classes = [discovery.protocols()[name] for name in protocols]
     loaded = load_model(path, bindings=[*_seed_bindings(classes, seeds), *bindings], over=configs, weights=weights)
+    tracker: Tracker = loaded.config.parameter("Monitoring", "tracker") or NoTracker()
     evaluations = _build(loaded, classes, processes)
     processes.connect(loaded.device)
     for line in loaded.lines:
@@ -91,8 +92,7 @@ def evaluate(
         write_entry(console, folder / f"evaluation-{name}.json", entry)
         shutil.rmtree(progress, ignore_errors=True)
         if loaded.run is not None:
-            tracker = loaded.config.parameter("Monitoring", "tracker") or MLflowTracker(enabled=False)
-            send_to_mlflow(console, loaded.run, tracker, entry)
+            send_to_tracker(console, loaded.run, tracker, entry)
         entries.append(entry)
     return entries
 

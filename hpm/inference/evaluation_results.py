@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from hpm.errors import UserError
 from hpm.evaluation import half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import write_json
-from hpm.tracking.mlflow import MLflowTracker
-from hpm.tracking.outbox import TrackingState
+from hpm.tracking import Tracker, TrackingError
 
 Entry = dict[str, Any]
 
@@ -89,39 +87,18 @@ def write_entry(console: Console, file: Path, entry: Entry) -> None:
     console.print(f"results: {file}", highlight=False, soft_wrap=True)
 
 
-def send_to_mlflow(console: Console, run: RunFolder, tracker: MLflowTracker, entry: Entry) -> None:
-    """Add the results to the run's entry in MLflow, where it has one. Failing loses nothing."""
+def send_to_tracker(console: Console, run: RunFolder, tracker: Tracker, entry: Entry) -> None:
+    """Add results to the copy of their run, as `evaluate/WEIGHTS/METRIC` at the model's step. Failing loses nothing."""
+    figures: dict[str, float] = {}
+    for name, metric in entry["metrics"].items():
+        key = f"evaluate/{entry['weights']}/{name}"
+        figures[key] = metric["mean"]
+        if "interval" in metric:
+            figures[f"{key}/interval"] = metric["interval"]
     try:
-        where = _log_to_mlflow(run, tracker, entry)
-    except Exception as error:  # whatever goes wrong in tracking, the results are on disk
-        console.print(f"MLflow does not have these results: {tracker.reason(error)}", style="yellow", markup=False)
+        where = tracker.add_metrics(run.path, figures, step=entry["step"])
+    except TrackingError as error:
+        console.print(f"MLflow does not have these results: {error}", style="yellow", markup=False)
         return
     if where:
         console.print(f"MLflow: {where}", highlight=False, soft_wrap=True)
-
-
-def _log_to_mlflow(run: RunFolder, tracker: MLflowTracker, entry: Entry) -> str | None:
-    """Log an entry's metrics to the run that `mlflow.json` names, as `evaluate/WEIGHTS/METRIC` at the model's step.
-
-    Returns:
-        Where they went, without password; None where the run has no entry.
-    """
-    try:
-        known = TrackingState.read(run.path)
-    except FileNotFoundError:
-        return None
-    if known.run_id is None:
-        return None
-    # The file has no passwords; where it means the address that is configured, that one has.
-    client = (tracker if known.uri == tracker.where else MLflowTracker(uri=known.uri)).client()
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    metrics = []
-    for name, metric in entry["metrics"].items():
-        key = f"evaluate/{entry['weights']}/{name}"
-        metrics.append(Metric(key, metric["mean"], now, entry["step"]))
-        if "interval" in metric:
-            metrics.append(Metric(f"{key}/interval", metric["interval"], now, entry["step"]))
-    client.log_batch(known.run_id, metrics=metrics)
-    return known.uri

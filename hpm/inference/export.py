@@ -68,6 +68,7 @@ def export(
     """
     _check(out, to, pool, whole)
     loaded = load_model(path, configs, bindings, weights=weights)
+    loaded.config.check_bindings()
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
     model, source = loaded.context(weights).model, loaded.source

@@ -80,6 +80,7 @@ def _draw(
 ) -> Path:
     """A sheet or a strip."""
     loaded = load_model(path, configs, bindings)
+    loaded.config.check_bindings()
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded.source, images, count)

@@ -70,7 +70,9 @@ def study_tracker(definition: Definition, name: str) -> StudyTracker:
         name: the study's.
     """
     tracker = parse_config(definition.base, definition.bindings).parameter("Monitoring", "tracker")
-    return StudyTracker(tracker or MLflowTracker(enabled=False), name, definition)
+    # A study's own entries are MLflow's: it has none where its runs are sent elsewhere.
+    wanted = tracker if isinstance(tracker, MLflowTracker) else MLflowTracker(enabled=False)
+    return StudyTracker(wanted, name, definition)
 
 
 class Worker:

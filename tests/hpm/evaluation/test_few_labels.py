@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from curriculum import Noise
+from curriculum.noise import hash_words
+from curriculum.streams import Stream
 from hpm.data import RandomResizedCrop
 from hpm.errors import TrainingError
 from hpm.evaluation import EvaluationContext, LowShot, classifier
@@ -65,15 +67,16 @@ def written_out(context: EvaluationContext, evaluation: LowShot, draw: int) -> n
     vit = classifier(context.model, 10, pool="mean").train()
     groups = layer_groups(vit, lr=2e-3, layer_decay=0.75, weight_decay=0.05)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    generator = torch.Generator().manual_seed(draw)
+    order_seed, crop_seed = hash_words(draw, Stream.LOW_SHOT_ORDER), hash_words(draw, Stream.LOW_SHOT_CROPS)
     total, step = 3 * 4, 0
     for epoch in range(3):
-        for places in torch.randperm(40, generator=generator).split(10):
+        order = Noise(order_seed, epoch, train_N).bits(1).squeeze(1).argsort(stable=True)
+        for places in order.split(10):
             factor = min(1.0, (step + 1) / max(1, 0.1 * total)) * 0.5 * (1 + math.cos(math.pi * (step / total)))
             for group in optimizer.param_groups:
                 group["lr"] = group["lr_scale"] * factor
             indices = train_N[places]
-            boxes, flips = evaluation.crop.draw(split.sizes(indices), Noise(draw, epoch, indices))
+            boxes, flips = evaluation.crop.draw(split.sizes(indices), Noise(crop_seed, epoch, indices))
             images = source.normalize(split.crop(indices, boxes, flips, 16))
             F.cross_entropy(vit(images), labels_of(split)[indices], label_smoothing=0.1).backward()
             optimizer.step()

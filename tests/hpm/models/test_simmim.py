@@ -153,7 +153,7 @@ def test_a_swin_of_published_size() -> None:
 def test_layers_of_a_swin_have_their_own_rates() -> None:
     swin = classifier(build("swin"), 7, pool="mean")
     groups = layer_groups(swin, lr=1.0, layer_decay=0.5, weight_decay=0.05)
-    rate = {id(p): (group["peak"], group["weight_decay"]) for group in groups for p in group["params"]}
+    rate = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
     found = {name: rate[id(p)] for name, p in swin.named_parameters()}
     assert len(found) == len(list(swin.parameters()))
     assert found["head.fc.weight"] == (1.0, 0.05)
