@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from hpm import __version__, commands
-from hpm.errors import Interrupted, MainProcessError, TrainingError, UserError
+from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
 
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
 
@@ -20,10 +20,9 @@ def build_app(package: ModuleType, help: str) -> typer.Typer:
     """A command-line application of every command module of a package; see `hpm.commands`."""
     app = typer.Typer(help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(_options)
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            function = importlib.import_module(f"{package.__name__}.{module.name}").command
-            app.command(module.name.replace("_", "-"))(function)
+    for file in sorted(Path(package.__path__[0]).glob("[!_]*.py")):
+        function = importlib.import_module(f"{package.__name__}.{file.stem}").command
+        app.command(file.stem.replace("_", "-"))(function)
     return app
 
 
@@ -42,24 +41,29 @@ def _options(
 
 def run_cli(app: typer.Typer) -> None:
     """Run a command; mistakes of the user end in one sentence and an exit code, not in a traceback."""
-    from hpm.runs.outcome import record_outcome
-
     try:
         app(standalone_mode=True)
     except (UserError, TrainingError, Interrupted) as error:
-        record_outcome(error)
+        _record(error)
         code, word = next(known for kind, known in _EXIT_CODES.items() if isinstance(error, kind))
         rank = os.environ.get("RANK", "0")
         if not isinstance(error, MainProcessError):
             typer.secho(f"{word}: {error}" if rank == "0" else f"process {rank}, {word}: {error}", fg="red", err=True)
         raise SystemExit(code) from None
     except SystemExit as error:
-        if not error.code:
-            record_outcome(None)
+        _record(UserError("the command's options are wrong; it says how in its output") if error.code else None)
         raise
     except BaseException as error:
-        record_outcome(error)
+        _record(error)
         raise
+
+
+def _record(error: BaseException | None) -> None:
+    """Tell the program that started this one how the command ended, where it asked."""
+    if OUTCOME_VARIABLE in os.environ:
+        from hpm.runs.outcome import record_outcome
+
+        record_outcome(error)
 
 
 def main() -> None:

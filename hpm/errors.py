@@ -3,6 +3,9 @@
 `retryable` says whether the same command may succeed later, which a study's worker asks.
 """
 
+OUTCOME_VARIABLE = "HPM_OUTCOME"
+"""The environment variable that names the file to write a command's outcome to; see `hpm.runs.outcome`."""
+
 
 class UserError(Exception):
     """Bad input: a binding, file or value. The command line prints the message alone and exits with code 2."""

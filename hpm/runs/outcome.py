@@ -8,11 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hpm.errors import Interrupted, MainProcessError, TrainingError, UserError
+from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
 from hpm.runtime.files import write_json
-
-VARIABLE = "HPM_OUTCOME"
-"""The environment variable that names the file to write an outcome to."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,6 @@ class Outcome:
 
 def record_outcome(error: BaseException | None) -> None:
     """Write the outcome where `HPM_OUTCOME` says, if it does; in a run of several processes the main one does."""
-    path = os.environ.get(VARIABLE)
+    path = os.environ.get(OUTCOME_VARIABLE)
     if path and os.environ.get("RANK", "0") == "0" and not isinstance(error, MainProcessError):
         Outcome.of(error).write(Path(path))

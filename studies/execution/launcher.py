@@ -13,8 +13,7 @@ from typing import NamedTuple
 import optuna
 from rich.console import Console
 
-from hpm.errors import Interrupted, UserError
-from hpm.runs.outcome import VARIABLE as OUTCOME_VARIABLE
+from hpm.errors import OUTCOME_VARIABLE, Interrupted, UserError
 from studies.definition.base import Definition
 from studies.definition.loading import load_definition
 from studies.execution.options import StudyOptions

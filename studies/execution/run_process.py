@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from hpm.runs.outcome import VARIABLE as OUTCOME_VARIABLE
+from hpm.errors import OUTCOME_VARIABLE
 from hpm.runs.outcome import Outcome
 from hpm.runs.run_folder import RunFolder
 from studies.definition.base import PlannedRun
