@@ -33,7 +33,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"Runtime.device = {name!r} is no device; choose auto, cpu or cuda") from error
+        raise ValueError(f"Runtime.device = {name!r} is not a device; choose auto, cpu or cuda") from error
     if device.type not in ("cuda", "cpu") or (device.type == "cpu" and device.index):
         raise ValueError(f"Runtime.device = {name!r} is not supported; choose auto, cpu or cuda")
     if device.type == "cuda":

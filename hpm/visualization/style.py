@@ -70,7 +70,7 @@ def check_name(path: Path) -> None:
         UserError: if it is not a PNG's, or its folder is missing.
     """
     if path.suffix.lower() != ".png":
-        raise UserError(f"{path} is no name of a PNG picture; let it end in .png")
+        raise UserError(f"{path} is not the name of a PNG picture; let it end in .png")
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
 
