@@ -151,7 +151,7 @@ def _find_checkpoint(path: Path) -> tuple[Checkpoint, RunFolder | None, tuple[st
         if checkpoint is None:
             raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
         return checkpoint, run, tuple(damaged)
-    above = path.resolve().parents[1]
+    above = path.resolve().parent.parent
     return Checkpoint(path), RunFolder(above) if (above / "config.gin").is_file() else None, ()
 
 

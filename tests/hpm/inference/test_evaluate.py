@@ -173,6 +173,11 @@ def test_refuses(hpm: Hpm, trained: Path, arguments: list[str], message: str, ca
     assert message in capsys.readouterr().err
 
 
+def test_a_folder_at_the_root_is_no_checkpoint(hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("evaluate", "/nothing") == 2
+    assert "/nothing is not a checkpoint" in capsys.readouterr().err
+
+
 def images(root: Path, **classes: tuple[int, int]) -> Path:
     """Folders of training and test images, so many of each class."""
     for name, counts in classes.items():
