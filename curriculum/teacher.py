@@ -1,6 +1,6 @@
 """Teacher: what a difficulty estimator may ask of a model.
 
-It is a protocol, which `hpm.methods.ema_teacher.EMATeacher` implements and any other class may. Each method is one
+It is a protocol, which `hpm.methods.teacher.EMATeacher` implements and any other class may. Each method is one
 forward pass of the parts it needs, without gradients, so that a teacher computes only what an estimator asks for.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.

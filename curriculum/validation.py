@@ -107,7 +107,8 @@ def require_instance(owner: str, kind: Any, **settings: Any) -> None:
     """
     for name, value in settings.items():
         if not isinstance(value, kind):
-            expected = " or ".join(one.__name__ for one in getattr(kind, "__args__", (kind,)))
+            kinds = getattr(kind, "__args__", (kind,))
+            expected = " or ".join("None" if one is type(None) else one.__name__ for one in kinds)
             article = "an" if expected[0] in "AEIOUaeiou" else "a"
             raise ValueError(f"{owner}.{name} must be {article} {expected}, got {_describe(value)}")
 

@@ -114,8 +114,9 @@ def _pretrain(console: Console, config: Config, trainer: Trainer, output: Path |
     if resume:
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
     else:
-        manifest = trainer.manifest(name, config.plugins())
-        trainer.processes.main_only(lambda: folder.create(config.text(), config.operative_text(), manifest))
+        trainer.processes.main_only(
+            lambda: folder.create(config.text(), config.operative_text(), trainer.manifest(name, config.plugins()))
+        )
     _run(console, config, trainer, folder, name=name, resume=resume)
 
 

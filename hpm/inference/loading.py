@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from curriculum import TrainingContext
+from curriculum.validation import require_instance
 from hpm.config import Config, make_importable, parse_config
 from hpm.data import ImageSource
 from hpm.errors import UserError
@@ -151,7 +152,7 @@ def _find_checkpoint(path: Path) -> tuple[Checkpoint, RunFolder | None, tuple[st
         if checkpoint is None:
             raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
         return checkpoint, run, tuple(damaged)
-    above = path.resolve().parents[1]
+    above = path.resolve().parent.parent
     return Checkpoint(path), RunFolder(above) if (above / "config.gin").is_file() else None, ()
 
 
@@ -177,6 +178,9 @@ def _build(config: Config, path: Path, run: RunFolder | None, *, step: int, line
     runtime: Runtime = config.parameter("Trainer", "runtime") or Runtime()
     seed: int = config.parameter("Trainer", "seed")
     try:
+        require_instance("Trainer", Method, method=method)
+        require_instance("Trainer", ImageSource, source=source)
+        require_instance("Trainer", Runtime, runtime=runtime)
         device = runtime.choose_device(DistributedContext.from_environment())
         precision = runtime.choose_precision(device)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)

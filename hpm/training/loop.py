@@ -246,7 +246,8 @@ class TrainingLoop:
             self._restore(newest or Checkpoint(path))
         elif self._manifest.init_from is not None and self.trainer.initial_weights is None:
             raise UserError(
-                f"{self.folder.path} holds no whole checkpoint; give --init-from {self._manifest.init_from} once more"
+                f"{self.folder.path} holds no whole checkpoint; remove {self.folder.checkpoints}, and --resume starts "
+                f"again from {self._manifest.init_from}"
             )
         else:
             self.console.print("there is no checkpoint yet: starting from the beginning")

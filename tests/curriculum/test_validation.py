@@ -104,6 +104,7 @@ def test_true_and_one_are_different_choices() -> None:
         (Sampler, "Random", "Part.given must be a Sampler, got 'Random'"),
         (int, 0.5, "Part.given must be an int, got 0.5"),
         (float | Scheduler, "x", "Part.given must be a float or Scheduler, got 'x'"),
+        (Scheduler | None, 1, "Part.given must be a Scheduler or None, got 1"),
     ],
 )
 def test_objects_of_another_class_are_described(kind: Any, value: object, said: str) -> None:

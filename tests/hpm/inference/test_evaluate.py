@@ -164,6 +164,9 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
         (["--protocol", "knn", "-b", "KNN.k = 200", "-b", "KNN.train_images = None"], "KNN.k = 200 is more than the"),
         (["--protocol", "knn", "-b", "LowShot.labels = 20"], "LowShot.labels (-b) is bound, but nothing in this run"),
         (["-b", "MaskedAutoencoder.depth = 2"], "does not fit this model"),
+        (["-b", "Trainer.method = @Uniform()"], "Trainer.method must be a Method, got Uniform"),
+        (["-b", "Trainer.source = @Uniform()"], "Trainer.source must be an ImageSource, got Uniform"),
+        (["-b", "Trainer.runtime = @Schedule()"], "Trainer.runtime must be a Runtime, got Schedule"),
         (["--protocol", "finetune"], "FineTune.batch_size = 1024 must be 1 to 160, the number of"),
         (["--protocol", "low-shot", "-b", "LowShot.fraction = 0.1"], "set one to None"),
     ],
@@ -171,6 +174,11 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
 def test_refuses(hpm: Hpm, trained: Path, arguments: list[str], message: str, capsys: Any) -> None:
     assert hpm("evaluate", trained, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_at_the_root_is_no_checkpoint(hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("evaluate", "/nothing") == 2
+    assert "/nothing is not a checkpoint" in capsys.readouterr().err
 
 
 def images(root: Path, **classes: tuple[int, int]) -> Path:

@@ -16,6 +16,7 @@ from PIL import Image
 from hpm.errors import UserError
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 from hpm.runs.manifest import Manifest
+from hpm.runs.metrics_file import MetricsFile
 from hpm.runs.outcome import Outcome
 
 Hpm = Callable[..., int]
@@ -113,6 +114,24 @@ def test_a_run_goes_on_with_the_same_images_alone(
     assert hpm("pretrain", "--resume", "--output", "run", "-b", f"ImageFolder.root = '{moved}'") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "was trained on 20 images of ImageFolder, and these are other ones, 20 of ImageFolder" in told
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_starts_again_from_its_initial_weights(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, *SHORT, "--output", "first") == 0
+    (newest, *_) = list_checkpoints(Path("first/checkpoints"))
+    assert hpm("pretrain", tiny, *SHORT, "--init-from", newest, "--output", "second") == 0
+    ends = [row["loss"] for row in MetricsFile(Path("second/metrics.jsonl")).rows() if "loss" in row]
+    Path("second/summary.json").unlink()
+    for path in list_checkpoints(Path("second/checkpoints")):
+        (path / "state.json").write_text("{")
+    assert hpm("pretrain", "--resume", "--output", "second") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"remove second/checkpoints, and --resume starts again from {newest}" in told
+    shutil.rmtree("second/checkpoints")
+    assert hpm("pretrain", "--resume", "--output", "second") == 0
+    assert [row["loss"] for row in MetricsFile(Path("second/metrics.jsonl")).rows() if "loss" in row] == ends
 
 
 def test_damaged_manifests_are_named(tmp_path: Path) -> None:
