@@ -65,10 +65,7 @@ def command(
         configs = configs or [str(folder.config)]
         manifest = Manifest.read(folder.manifest)
         plugins = dict(manifest.plugins)
-        if list_checkpoints(folder.checkpoints):
-            init_from = None
-        elif init_from is None and manifest.init_from is not None:
-            init_from = Path(manifest.init_from)
+        init_from = None if list_checkpoints(folder.checkpoints) else _origin(init_from, manifest.init_from)
     else:
         resume = False
     console = Console(quiet=not processes.is_main)
@@ -79,6 +76,17 @@ def command(
         else:
             _pretrain(console, config, trainer, output, resume=resume)
     processes.disconnect()
+
+
+def _origin(given: Path | None, recorded: str | None) -> Path | None:
+    """What a resumed run without a checkpoint starts from: the same as before."""
+    if given is not None and str(given.resolve()) != recorded:
+        before = f"--init-from {recorded}" if recorded is not None else "random weights"
+        raise UserError(
+            f"--resume repeats the run, which was started from {before}, and --init-from {given} is another start; "
+            "leave it out, or choose another --output"
+        )
+    return None if recorded is None else Path(recorded)
 
 
 def _build(

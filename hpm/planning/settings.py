@@ -62,6 +62,11 @@ class RunSettings:
             ValueError: naming the setting at fault.
         """
         runtime, method, source = self.runtime, self.method, self.source
+        if runtime.sharding == "fsdp" and machine.gpus == 1:
+            raise ValueError(
+                "Runtime.sharding = 'fsdp' spreads the model over GPUs, and --gpus is 1; plan for several, e.g. "
+                "--gpus 8, or set Runtime.sharding = 'none'"
+            )
         runtime.check(
             device_type="cuda",
             precision=self.precision_on(machine),

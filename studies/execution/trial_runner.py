@@ -114,7 +114,7 @@ class TrialRunner:
         Returns:
             What the study keeps of it.
         """
-        budget = _count_budget(run)
+        budget = _count_budget(run, self._placement.processes)
         process = RunProcess(
             run,
             self._folder / run.name,
@@ -194,7 +194,7 @@ class TrialRunner:
         }
 
 
-def _count_budget(run: PlannedRun) -> _Budget:
+def _count_budget(run: PlannedRun, processes: int) -> _Budget:
     config = parse_config(run.configs, run.bindings)
-    plan = make_plan(config)
+    plan = make_plan(config, gpus=processes)
     return _Budget(plan.step_flops / plan.batch_size, config.fingerprint())

@@ -53,7 +53,7 @@ def test_a_run_and_its_checkpoints_say_what_they_are(hpm: Hpm, tiny: Path) -> No
     (newest, *_) = list_checkpoints(Path("run/checkpoints"))
     assert Checkpoint(newest).manifest == manifest
     assert hpm("pretrain", tiny, *SHORT, "--init-from", newest, "--output", "second") == 0
-    assert Manifest.read(Path("second/run.json")).init_from == str(newest)
+    assert Manifest.read(Path("second/run.json")).init_from == str(newest.resolve())
 
 
 def test_the_kind_of_target_is_known_whatever_the_config_looks_like(
