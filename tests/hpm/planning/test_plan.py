@@ -202,7 +202,7 @@ def test_show_and_json(tiny: Path) -> None:
         (["Optimization.betas = (0.9, 1.0)"], {}, "Optimization.betas[1] = 1.0 must lie in [0, 1)"),
         (["Monitoring.evaluations = [@KNN()]", "KNN.k = 0"], {}, "KNN.k"),
         (["Constant.value = 0.3"], {}, "Constant.value (-b) is bound, but nothing in this run uses Constant"),
-        (["Runtime.sharding = 'fsdp'"], {}, "this is the only one"),
+        (["Runtime.sharding = 'fsdp'"], {}, "--gpus is 1"),
         (["Runtime.device = 'cuda:1'"], {"gpus": 2}, "Runtime.device = 'cuda:1' would be shared by all --gpus 2"),
         (["Runtime.teacher_precision = 'fp8'"], {"device": "a100"}, "and --device a100 is older"),
         (["Runtime.teacher_precision = 'fp8'"], {"device": "v100"}, "goes with Runtime.precision = 'bf16'"),

@@ -128,7 +128,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_again_from_its_initial_w
         (path / "state.json").write_text("{")
     assert hpm("pretrain", "--resume", "--output", "second") == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert f"remove second/checkpoints, and --resume starts again from {newest}" in told
+    assert f"remove second/checkpoints, and --resume starts again from {newest.resolve()}" in told
     shutil.rmtree("second/checkpoints")
     assert hpm("pretrain", "--resume", "--output", "second") == 0
     assert [row["loss"] for row in MetricsFile(Path("second/metrics.jsonl")).rows() if "loss" in row] == ends
