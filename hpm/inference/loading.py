@@ -152,8 +152,9 @@ def _find_checkpoint(path: Path) -> tuple[Checkpoint, RunFolder | None, tuple[st
         if checkpoint is None:
             raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
         return checkpoint, run, tuple(damaged)
+    checkpoint = Checkpoint(path)  # refuses what is not one, which need not have two folders above it
     above = path.resolve().parent.parent
-    return Checkpoint(path), RunFolder(above) if (above / "config.gin").is_file() else None, ()
+    return checkpoint, RunFolder(above) if (above / "config.gin").is_file() else None, ()
 
 
 def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:

@@ -121,7 +121,7 @@ class TrialRunner:
             self._folder / "logs" / f"{run.name}.txt",
             self._tracker.bindings(self._study, run, number),
             self._placement,
-            imports=self._imports(),
+            imports=self._imports(run),
         )
         try:
             code = self._watch(trial, process, probes=first and self._definition.reports_probes)
@@ -138,12 +138,12 @@ class TrialRunner:
         self._stop.check()  # the signal may have reached the run before this process
         raise RunDied(f"{run.name}: {outcome.message}")
 
-    def _imports(self) -> Path | None:
-        """A config with the study's own imports, for its runs."""
+    def _imports(self, run: PlannedRun) -> Path | None:
+        """A config with the study's own imports, for a run; one for each, as several workers may write at a time."""
         if not self._definition.imports:
             return None
-        path = self._folder / "imports.gin"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "logs" / f"{run.name}.imports.gin"
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "\n".join(self._definition.imports) + "\n")
         return path
 

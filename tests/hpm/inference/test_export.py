@@ -177,6 +177,8 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
         assert told in capsys.readouterr().err
     assert hpm("export", tmp_path / "nothing", "--out", tmp_path / "new") == 2
     assert "nothing is not a checkpoint" in capsys.readouterr().err
+    assert hpm("export", "/nothing", "--out", tmp_path / "new") == 2  # which has no two folders above it
+    assert "/nothing is not a checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

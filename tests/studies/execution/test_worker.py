@@ -37,6 +37,7 @@ from pathlib import Path
 tries = json.loads(Path("tries.json").read_text())
 now, *later = tries
 Path("tries.json").write_text(json.dumps(later or [now]))
+Path("words.json").write_text(json.dumps(sys.argv[1:]))
 print(now.get("prints", ""), flush=True)
 outcome = Path(os.environ["HPM_OUTCOME"])
 
@@ -82,7 +83,8 @@ def work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     study = open_study(storage, "s", definition, {"kind": "ablation"})
     enqueue(study, definition)
 
-    def run(*tries: dict[str, Any]) -> optuna.Study:
+    def run(*tries: dict[str, Any], imports: tuple[str, ...] = ()) -> optuna.Study:
+        definition.imports = imports
         Path("tries.json").write_text(json.dumps(tries))
         Worker(
             study,
@@ -149,6 +151,14 @@ def test_the_outcome_of_an_earlier_try_does_not_count(work: Work) -> None:
     file.parent.mkdir(parents=True)
     Outcome("stopped", "an earlier try").write(file)
     assert states(work({"killed": True}, COMPLETE)) == ["FAIL", "COMPLETE"]
+
+
+def test_a_run_gets_the_studys_imports_in_a_file_of_its_own(work: Work) -> None:
+    """Workers that wrote one file together took it away from each other."""
+    work(COMPLETE, imports=("import json",))
+    file = Path("runs/logs/a-seed0.imports.gin")
+    assert file.read_text() == "import json\n"
+    assert json.loads(Path("words.json").read_text())[1:3] == ["tiny.gin", str(file)]
 
 
 def test_a_run_without_the_metric_fails(work: Work) -> None:
