@@ -129,6 +129,8 @@ class TrialRunner:
             process.stop()
         outcome = process.outcome()
         if outcome is None:
+            if code == 0 and process.summary() is not None:  # the disk had no room for its outcome
+                return self._result(run, process, budget)
             self._stop.check()
             raise RunDied(f"{run.name} died with exit code {code}: {process.log_tail()}")
         if outcome.kind == "complete":
