@@ -24,7 +24,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"residual_precision": "bf16", "precision": "fp32"},
         "goes with Runtime.precision = 'bf16', and here it is 'fp32'",
     ),
-    ({"sharding": "fsdp"}, "spreads the model over, and this is the only one"),
+    ({"sharding": "fsdp"}, "spreads the model over"),
 ]
 
 
