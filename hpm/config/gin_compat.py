@@ -20,6 +20,10 @@ Key = tuple[str, str, str]
 
 MACRO = "gin.macro"
 _LINE_LENGTH = 110  # of the texts that are written
+_NO_VALUE = (
+    "what follows '=' is no value; write text in quotes, 'cosine', a part as @Ramp(), a macro as %SIZE, and otherwise "
+    "a number, True, False, None, or a list, tuple or dict of these"
+)
 
 # gin looks for `importlib.util` without importing it.
 assert importlib.util
@@ -53,6 +57,13 @@ class Include(NamedTuple):
     line: int
 
 
+class Import(NamedTuple):
+    """A module that a text imports, "my_parts", and the line."""
+
+    module: str
+    line: int
+
+
 # What can be named.
 
 
@@ -81,13 +92,13 @@ def short_name(selector: str) -> str:
 # What a text says.
 
 
-def read(text: str, take: Callable[[Binding | Include], None], *, run_imports: bool = True) -> None:
+def read(text: str, take: Callable[[Binding | Include | Import], None], *, run_imports: bool = True) -> None:
     """Read a text, statement by statement.
 
     Args:
         text: as gin's files are written.
-        take: is given each binding and include before the next one is read, which may name what an included file
-            imports.
+        take: is given each binding, include and import before the next one is read, which may name what an included
+            file imports; an import before it is run.
         run_imports: whether to import the modules that the text imports, and to note them for `config_text`.
 
     Raises:
@@ -97,6 +108,7 @@ def read(text: str, take: Callable[[Binding | Include], None], *, run_imports: b
         for statement in _statements(text):
             if isinstance(statement, config_parser.ImportStatement):
                 if run_imports:
+                    take(Import(statement.module, statement.location.line_num))
                     _run_import(context, statement)
             elif isinstance(statement, config_parser.IncludeStatement):
                 take(Include(statement.filename, statement.location.line_num))
@@ -145,6 +157,8 @@ def _run_import(context: Any, statement: Any) -> None:
         context.process_import(statement)
     except Exception as error:  # somebody's module may raise anything
         reason = f"{statement.format()!r} fails with {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == statement.module.partition(".")[0]:
+            reason += "; put it beside the config or into the current folder, or install it"
         raise GinError(reason, statement.location.line_num) from error
 
 
@@ -164,6 +178,8 @@ def _binding(context: Any, statement: Any) -> Binding:
 
 def _sentence(reason: str) -> str:
     """The first line of what gin says; the others repeat the text."""
+    if reason.startswith("malformed node"):  # Python's words for a bare name, a sum or a call
+        return _NO_VALUE
     return reason.strip().partition("\n")[0].strip().rstrip(".")
 
 

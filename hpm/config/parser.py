@@ -6,6 +6,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from beartype.door import is_bearable
 
 from hpm.config import gin_compat
 from hpm.config.configuration import Config, as_user_error
-from hpm.config.gin_compat import MACRO, Binding, GinError, Include
+from hpm.config.gin_compat import MACRO, Binding, GinError, Import, Include
 from hpm.config.registry import configurables, register_configurables
 from hpm.config.usage import (
     Statement,
@@ -26,6 +27,8 @@ from hpm.config.usage import (
     spell,
 )
 from hpm.errors import UserError
+from hpm.runs.manifest import Manifest
+from hpm.runs.run_folder import RunFolder
 
 _NUMERIC_TOWER = BeartypeConf(is_pep484_tower=True)  # an int is a good float
 
@@ -81,6 +84,8 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
     files = [find_config(name) for name in configs]
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a user's own module, imported by their config
+    for file in files:
+        make_importable(_plugins_of_run(file))
     reader = Reader([*(file.parent for file in files), configs_folder(), Path()])
     for file in files:
         reader.read_file(file)
@@ -94,6 +99,12 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
         gin_compat.finalize()
     _check_types(reader.statements)
     return Config(files[0].stem, tuple(reader.statements), tuple(sorted(gin_compat.imports().values())))
+
+
+def _plugins_of_run(file: Path) -> Mapping[str, str]:
+    """Where the modules lay that a run's config.gin imports; nothing for any other file."""
+    run = RunFolder(file.parent)
+    return Manifest.read(run.manifest).plugins if file.name == run.config.name and run.manifest.is_file() else {}
 
 
 class Reader:
@@ -149,9 +160,11 @@ class Reader:
         self._read(text, lambda line: f"{name}, line {line}", on_command_line=False)
 
     def _read(self, text: str, place: Callable[[int], str], *, on_command_line: bool) -> None:
-        def take(found: Binding | Include) -> None:
+        def take(found: Binding | Include | Import) -> None:
             where = place(found.line)
-            if isinstance(found, Include):
+            if isinstance(found, Import):
+                self._make_importable(found.module)
+            elif isinstance(found, Include):
                 self.read_file(self._find(found.file, where))
             else:
                 where = "-b" if on_command_line else where
@@ -162,9 +175,19 @@ class Reader:
         except GinError as error:
             raise UserError(f"{place(error.line)}: {error}") from error
 
+    def _make_importable(self, module: str) -> None:
+        """Let the file that is being read import a module that lies beside it."""
+        if not self._open:
+            return
+        folder = str(self._open[-1].parent)
+        if folder not in sys.path and PathFinder.find_spec(module.partition(".")[0], [folder]) is not None:
+            sys.path.insert(0, folder)
+
     def _find(self, name: str, where: str) -> Path:
-        """An included file."""
-        for folder in self.folders:
+        """An included file. What a shipped one includes is shipped, whatever the user's own files are called."""
+        shipped = configs_folder()
+        within = bool(self._open) and self._open[-1].is_relative_to(shipped)
+        for folder in [shipped, *self.folders] if within else self.folders:
             if (path := folder / name).is_file():
                 return path.resolve()
         raise UserError(

@@ -10,6 +10,8 @@ import pytest
 
 from hpm.config import find_config, make_importable, parse_config
 from hpm.errors import UserError
+from hpm.runs.manifest import DataRecord, Manifest
+from hpm.runs.run_folder import RunFolder
 
 Write = Callable[..., Path]
 
@@ -71,6 +73,13 @@ def test_includes_are_looked_for_beside_the_configs_then_shipped_then_here(
     assert "Constant.value = 0.0" in config.text()
 
 
+def test_what_a_shipped_config_includes_is_shipped(write: Write, tmp_path: Path) -> None:
+    """A user's own `base.gin` may start from the shipped quickstart, which starts from the shipped base."""
+    config = parse_config([str(write("include 'quickstart.gin'\nRamp.end = 0.25\n", "base.gin"))])
+    assert config.build_part("Ramp").end == 0.25
+    assert "Trainer.method = @Method()" in config.text()
+
+
 def test_an_include_that_is_not_there(write: Write) -> None:
     assert "mine.gin, line 2 includes 'nowhere.gin', which is neither" in refused(write("\ninclude 'nowhere.gin'\n"))
 
@@ -106,6 +115,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         ("Curriculum.scheduler = @Rampe()\n", "mine.gin, line 1: there is no part called Rampe"),
         ("Ramp.end = = 1\n", "mine.gin, line 1: Unable to parse value"),
         ("Ramp.end 1\n", "mine.gin, line 1: Couldn't parse statement"),
+        ("\nRamp.shape = cosine\n", "mine.gin, line 2: what follows '=' is no value; write text in quotes"),
         ("\nimport not_there_at_all\n", "mine.gin, line 2: 'import not_there_at_all' fails with ModuleNotFoundError"),
         ("\nRamp.end = 'oops'\n", "Ramp.end = 'oops' (mine.gin, line 2) has the wrong type: float is wanted"),
         ("a/KNN.k = 2.5\n", "a/KNN.k = 2.5 (mine.gin, line 1) has the wrong type: "),
@@ -125,6 +135,7 @@ def test_mistakes_name_file_line_and_binding(write: Write, text: str, told: str)
         ("Ramp.end 0.7", "binding 'Ramp.end 0.7' has no '='; write -b 'Ramp.end = 0.7'"),
         ("Ramp.end = [", "-b 'Ramp.end = [': "),
         ("Ramp.end = 'oops'", "Ramp.end = 'oops' (-b) has the wrong type"),
+        ("Ramp.shape = cosine", "-b 'Ramp.shape = cosine': what follows '=' is no value; write text in quotes"),
     ],
 )
 def test_mistakes_on_the_command_line_name_the_binding(tiny: Path, binding: str, told: str) -> None:
@@ -178,6 +189,42 @@ def test_imports_and_plugins(tmp_path: Path, write: Write, monkeypatch: pytest.M
     assert config.imports == ("import json", "import own_scheduler_part")
     assert config.plugins()["own_scheduler_part"] == str(tmp_path)
     assert config.text().startswith("import json\nimport own_scheduler_part\n")
+
+
+def test_a_module_beside_a_config_in_another_folder(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the file that imports it, an included one's too, and not where the command is started."""
+    part = "import gin\nfrom curriculum import Constant\n@gin.register\nclass {}(Constant):\n    pass\n"
+    write(part.format("Beside"), "part_beside_a_config.py")
+    write(part.format("Deeper"), "inner/part_beside_an_included_config.py")
+    write("import part_beside_an_included_config\nDeeper.value = 0.2\n", "inner/inner.gin")
+    mine = write("import part_beside_a_config\ninclude 'inner/inner.gin'\nBeside.value = 0.3\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = parse_config([str(mine)])
+    assert config.build_part("Beside").value == 0.3
+    assert config.build_part("Deeper").value == 0.2
+    assert config.plugins() == {
+        "part_beside_a_config": str(tmp_path),
+        "part_beside_an_included_config": str(tmp_path / "inner"),
+    }
+
+
+def test_a_runs_config_finds_the_modules_of_its_run(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hpm pretrain runs/NAME/config.gin` repeats a run whose own parts lie in another folder."""
+    part = "import gin\nfrom curriculum import Constant\n@gin.register\nclass OfARun(Constant):\n    pass\n"
+    write(part, "parts/part_of_a_run.py")
+    config = write("import part_of_a_run\nOfARun.value = 0.3\n", "run/config.gin")
+    plugins = {"part_of_a_run": str(tmp_path / "parts")}
+    Manifest("run", "pixels", "hard", "fp32", DataRecord("D", 1, "f"), plugins=plugins).write(
+        RunFolder(config.parent).manifest
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert parse_config([str(config)]).build_part("OfARun").value == 0.3
 
 
 def test_make_importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
