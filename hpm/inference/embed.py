@@ -100,6 +100,8 @@ def _check(folder: Path, out: Path, pool: str, batch_size: int) -> None:
         raise UserError(f"--pool {pool} is unknown; choose {' or '.join(POOLS)}")
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size} must be at least 1")
+    if out.suffix not in ("", ".parquet"):
+        raise UserError(f"--out {out} is not the name of a Parquet file; let it end in .parquet")
     if out.exists():
         raise UserError(f"--out {out} is there already; give a new name, or remove it")
     if not out.parent.is_dir():

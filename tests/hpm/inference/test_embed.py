@@ -122,6 +122,7 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
         ([folder, "--out", out, "--pool", "max"], "--pool max is unknown"),
         ([folder, "--out", out, "--batch-size", 0], "--batch-size 0"),
         ([folder, "--out", tmp_path / "no/f.parquet"], "there is no folder"),
+        ([folder, "--out", tmp_path / "f.csv"], "f.csv is not the name of a Parquet file; let it end in .parquet"),
         ([tmp_path / "none", "--out", out], "none is not a folder"),
         ([tmp_path / "empty", "--out", out], "empty holds no images"),
         (["quickstart", folder, "--out", out], "knows its configuration"),
