@@ -152,6 +152,8 @@ def _find_checkpoint(path: Path) -> tuple[Checkpoint, RunFolder | None, tuple[st
         if checkpoint is None:
             raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
         return checkpoint, run, tuple(damaged)
+    if path.is_symlink():  # checkpoints/latest: results are those of the checkpoint that it means today
+        path = path.resolve()
     checkpoint = Checkpoint(path)  # refuses what is not one, which need not have two folders above it
     above = path.resolve().parent.parent
     return checkpoint, RunFolder(above) if (above / "config.gin").is_file() else None, ()

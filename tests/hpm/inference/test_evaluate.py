@@ -91,6 +91,9 @@ def test_the_teacher_and_a_checkpoint(hpm: Hpm, run: Path) -> None:
         (40, "teacher"),
         (35, "student"),
     ]
+    assert hpm("evaluate", run / "checkpoints" / "latest", "--protocol", "linear") == 0
+    assert [entry["model"] for entry in results(run, "linear")].count("latest") == 0
+    assert len(results(run, "linear")) == 3  # the same as of the run
 
 
 def test_nothing_is_overwritten_silently(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +181,7 @@ def test_refuses(hpm: Hpm, trained: Path, arguments: list[str], message: str, ca
 
 def test_a_folder_at_the_root_is_no_checkpoint(hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("evaluate", "/nothing") == 2
-    assert "/nothing is not a checkpoint" in capsys.readouterr().err
+    assert "/nothing is not a checkpoint: it does not exist" in capsys.readouterr().err
 
 
 def images(root: Path, **classes: tuple[int, int]) -> Path:
