@@ -33,7 +33,7 @@ def command(
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="CHECKPOINT", help="Start from a checkpoint's weights: one of ours, or HPM's or MAE's."),
+        typer.Option(metavar="RUN|CHECKPOINT", help="Start from weights: a run's, a checkpoint's, or HPM's or MAE's."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run two steps, write nothing.")] = False,
 ) -> None:
@@ -58,6 +58,7 @@ def command(
     resume = resume or processes.restarts > 0
     if resume and (output is None or dry_run):
         raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
+    init_from = _checkpoint_of(init_from)
     plugins: dict[str, str] = {}
     if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
         folder = RunFolder(output)
@@ -76,6 +77,19 @@ def command(
         else:
             _pretrain(console, config, trainer, output, resume=resume)
     processes.disconnect()
+
+
+def _checkpoint_of(start: Path | None) -> Path | None:
+    """What to start from: of a run, its newest whole checkpoint."""
+    from hpm.runs.checkpoint import load_newest
+    from hpm.runs.run_folder import RunFolder
+
+    if start is None or not RunFolder(start).config.is_file():
+        return start
+    newest, damaged = load_newest(RunFolder(start).checkpoints)
+    if newest is None:
+        raise UserError(f"--init-from {start}: the run holds no whole checkpoint. {' '.join(damaged)}".strip())
+    return newest.path
 
 
 def _origin(given: Path | None, recorded: str | None) -> Path | None:

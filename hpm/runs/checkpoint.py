@@ -57,7 +57,8 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         if not (path / STATE_FILE).is_file():
-            raise UserError(f"{path} is not a checkpoint: {STATE_FILE} is missing. Pass a checkpoint-* folder of a run")
+            reason = f"{STATE_FILE} is missing" if path.exists() else "it does not exist"
+            raise UserError(f"{path} is not a checkpoint: {reason}. Pass a run or a checkpoint-* folder of one")
         self.path = path
         try:
             self.values, parts = _verified(path)
@@ -103,8 +104,21 @@ class Checkpoint:
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-            raise UserError(f"{self.path} does not fit this model: {reason}") from error
+            raise UserError(f"{self.path} does not fit this model: {_misfit(state, module.state_dict())}") from error
+
+
+def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Why weights are another model's: the first whose shape differs, else how many are on one side only."""
+    for name, value in state.items():
+        if name in own and own[name].shape != value.shape:
+            return f"{name} is {list(value.shape)} there, and {list(own[name].shape)} here"
+    missing, left_over = [name for name in own if name not in state], [name for name in state if name not in own]
+    told = []
+    if missing:
+        told.append(f"it lacks {len(missing)} of the model's weights, {missing[0]} first")
+    if left_over:
+        told.append(f"{len(left_over)} of its weights are not the model's, {left_over[0]} first")
+    return "; ".join(told)
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

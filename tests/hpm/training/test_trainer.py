@@ -14,6 +14,7 @@ import torch
 from forks import Forks
 
 from hpm.runs import checkpoint
+from hpm.runs.manifest import Manifest
 from hpm.runtime.devices import choose_precision, set_up
 
 Hpm = Callable[..., int]
@@ -105,8 +106,27 @@ def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path) -> No
         for path in (newest, checkpoint.list_checkpoints(Path("second/checkpoints"))[0])
     )
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, "--output", "of-the-run") == 0
+    assert Manifest.read(Path("of-the-run/run.json")).init_from == str(newest.resolve())
     wider = ["-b", "MaskedAutoencoder.embed_dim = 32"]
     assert hpm("pretrain", tiny, "--init-from", newest, *wider, "--output", "third") == 2
+
+
+def test_init_from_another_kind_of_model_is_one_short_sentence(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, "-b", "Schedule.epochs = 2", "--output", "first") == 0
+    deeper = ["-b", "MaskedAutoencoder.depth = 3"]
+    assert hpm("pretrain", tiny, "--init-from", "first", *deeper, "--output", "second") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "does not fit this model: it lacks " in told
+    assert "encoder.blocks." in told
+    assert len(told) < 300
+
+
+def test_a_seed_that_no_generator_takes(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("pretrain", tiny, "--dry-run", "-b", f"Trainer.seed = {2**64}") == 2
+    assert f"Trainer.seed = {2**64} must fit into 64 bits" in capsys.readouterr().err
 
 
 EXPLODING = """
