@@ -153,7 +153,7 @@ class TrainingLoop:
 
     def _probe(self) -> None:
         metrics = self.prober.probe(self.clock.step)
-        if self.processes.is_main:
+        if self.processes.is_main and metrics:
             shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             self.progress.report(f"epoch {self.clock.epoch}/{self.clock.epochs}  {shown}")
 
