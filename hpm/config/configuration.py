@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,8 +162,27 @@ def as_user_error() -> Iterator[None]:
         raise UserError(_message(error)) from error
 
 
+# What only a fault in somebody's code raises: where it lies must be told.
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
+_MISSING = re.compile(r"(\w+)\.__init__\(\) missing \d+ required [\w-]+ arguments?: (.*)")
+
+
 def _message(error: Exception) -> str:
     """An exception's own message, without what gin adds of the calls that led to it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith("In call to configurable")]
-    return "; ".join(kept) or type(error).__name__
+    if isinstance(error, TypeError) and kept and (missing := _MISSING.match(kept[0])):
+        return _not_bound(missing[1], re.findall(r"'(\w+)'", missing[2]))
+    message = "; ".join(kept) or type(error).__name__
+    if not isinstance(error, _FAULTS):
+        return message
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{message} ({type(error).__qualname__} in {frame.filename}, line {frame.lineno})"
+
+
+def _not_bound(part: str, names: Sequence[str]) -> str:
+    """What to do about parameters that have no default."""
+    spelled = " and ".join(f"{part}.{name}" for name in names)
+    whole = ", or name a whole config before this one, e.g. quickstart" if part == "Trainer" else ""
+    verb, what = ("is", "it") if len(names) == 1 else ("are", "them")
+    return f"{spelled} {verb} not bound; bind {what}{whole}"

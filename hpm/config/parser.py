@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 import typing
@@ -43,7 +44,7 @@ def find_config(name: str) -> Path:
     """A config by path, or by the name of a shipped one: `quickstart`, `curricula/attention`.
 
     Raises:
-        UserError: if there is none, listing the shipped ones.
+        UserError: if there is none, listing the shipped ones, those first that are called alike.
     """
     given = Path(name)
     shipped = configs_folder() / name.removeprefix("configs/")
@@ -52,7 +53,9 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sorted(str(path.relative_to(configs_folder()).with_suffix("")) for path in configs_folder().rglob("*.gin"))
-    raise UserError(f"no config file {name!r}; give a path or one of the shipped configs: {', '.join(known)}")
+    alike = difflib.get_close_matches(name, known, n=3) or [other for other in known if name in other.split("/")][:3]
+    meant = f" Did you mean {' or '.join(alike)}?" if alike else ""
+    raise UserError(f"no config file {name!r}.{meant} Give a path or one of the shipped configs: {', '.join(known)}")
 
 
 def make_importable(plugins: Mapping[str, str]) -> None:

@@ -48,7 +48,10 @@ def test_a_path_with_or_without_ending_and_a_shipped_name(tiny: Path) -> None:
 def test_no_such_config() -> None:
     message = refused("quikstart")
     assert "no config file 'quikstart'" in message
+    assert "Did you mean quickstart?" in message
     assert "curricula/attention" in message
+    assert "Did you mean curricula/attention?" in refused("attention")
+    assert "Did you mean" not in refused("zzz")
     assert "name at least one config" in refused()
 
 
@@ -165,6 +168,27 @@ def test_what_a_part_refuses_is_one_sentence(tiny: Path) -> None:
     with pytest.raises(UserError) as error:  # of one that raises a UserError itself
         parse_config([str(tiny)], ["TimmDataset.name = 'wds/x'"]).build_part("TimmDataset")
     assert "In call to" not in str(error.value)
+
+
+def test_what_is_not_bound_is_named(write: Write) -> None:
+    with pytest.raises(UserError) as error:
+        parse_config(["curricula/random"]).build()
+    assert str(error.value).startswith("Trainer.method and Trainer.source and Trainer.crop are not bound; bind them")
+    assert "e.g. quickstart" in str(error.value)
+    with pytest.raises(UserError) as error:
+        parse_config([str(write("Curriculum.scheduler = @Held()\n"))]).build_part("Held")
+    assert str(error.value) == "Held.scheduler is not bound; bind it"
+
+
+def test_a_fault_in_a_users_own_part_says_where_it_lies(
+    tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = "import gin\nfrom curriculum import Constant\n@gin.register\nclass Faulty(Constant):\n"
+    file = write(f"{part}    def __init__(self):\n        self.nothing.more()\n", "part_with_a_fault.py")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError) as error:
+        parse_config([str(write("import part_with_a_fault\nCurriculum.scheduler = @Faulty()\n"))]).build_part("Faulty")
+    assert str(error.value) == (f"'Faulty' object has no attribute 'nothing' (AttributeError in {file}, line 6)")
 
 
 def test_later_files_go_over_earlier_ones_and_bindings_over_all(tiny: Path, write: Write) -> None:
