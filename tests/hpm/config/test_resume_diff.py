@@ -117,8 +117,8 @@ def test_changes_are_in_order() -> None:
 
 
 def test_a_part_that_only_the_saved_text_knows() -> None:
-    with pytest.raises(UserError, match=r"the run's config\.gin, line 2: there is no part called Sawtooth"):
-        resume_changes("import my_parts\nSawtooth.teeth = 3\n", "")
+    with pytest.raises(UserError, match=r"the run's config\.gin, line 2: there is no part called OnlyTheSavedTextKnowsIt"):
+        resume_changes("import my_parts\nOnlyTheSavedTextKnowsIt.teeth = 3\n", "")
 
 
 def test_a_users_part_says_what_of_it_may_change(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
