@@ -117,7 +117,8 @@ def test_changes_are_in_order() -> None:
 
 
 def test_a_part_that_only_the_saved_text_knows() -> None:
-    with pytest.raises(UserError, match=r"the run's config\.gin, line 2: there is no part called OnlyTheSavedTextKnowsIt"):
+    refusal = r"the run's config\.gin, line 2: there is no part called OnlyTheSavedTextKnowsIt"
+    with pytest.raises(UserError, match=refusal):
         resume_changes("import my_parts\nOnlyTheSavedTextKnowsIt.teeth = 3\n", "")
 
 
