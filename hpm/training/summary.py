@@ -21,7 +21,7 @@ def describe(trainer: Trainer) -> str:
     curriculum = trainer.method.curriculum
     model = trainer.method.student
     clock = trainer.clock
-    first, last = curriculum.alpha(1 / clock.total_steps), curriculum.alpha(1.0)
+    first, last = curriculum.alpha(clock.progress(trainer.progress_per)), curriculum.alpha(1.0)
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     return (

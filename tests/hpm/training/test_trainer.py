@@ -64,6 +64,7 @@ def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.Captur
     assert summary["images"] == 640
     told = " ".join(capsys.readouterr().out.split())
     for part in (
+        "alpha 0.12 -> 0.50",  # the first epoch's, as its rows have it
         "low-shot fine-tune",
         "k-NN on frozen features",
         "not pre-trained",
@@ -76,8 +77,9 @@ def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.Captur
     assert hpm("pretrain", "run/config.gin", "curricula/random", "-b", "LowShot.draws = 1", "--output", "next") == 0
 
 
-def test_progress_per_step(hpm: Hpm, tiny: Path) -> None:
+def test_progress_per_step(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("pretrain", tiny, "-b", "Trainer.progress_per = 'step'", "--output", "run") == 0
+    assert "alpha 0.01 -> 0.50" in capsys.readouterr().out
     train = [row for row in rows() if row["kind"] == "train"]
     assert [row["alpha"] for row in train] == pytest.approx([0.5 * row["step"] / 40 for row in train])
 
