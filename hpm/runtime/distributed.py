@@ -29,6 +29,10 @@ SHARDINGS = ("none", "fsdp")
 # The main process evaluates while the others wait; a lost process is noticed by torchrun, not by this.
 PATIENCE = timedelta(hours=12)
 
+# Groups that were left. DistributedDataParallel frees the group it is the last to hold without giving up Python's
+# lock, and waits for threads that may need it: with gloo in torch 2.8 a finished run then never ended.
+_left: list[Any] = []
+
 
 @dataclass(frozen=True)
 class DistributedContext:
@@ -74,6 +78,7 @@ class DistributedContext:
     def disconnect(self) -> None:
         """Leave the others."""
         if dist.is_initialized():
+            _left.append(dist.group.WORLD)
             dist.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:
