@@ -58,7 +58,6 @@ def command(
     resume = resume or processes.restarts > 0
     if resume and (output is None or dry_run):
         raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
-    init_from = _checkpoint_of(init_from)
     plugins: dict[str, str] = {}
     if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
         folder = RunFolder(output)
@@ -79,22 +78,15 @@ def command(
     processes.disconnect()
 
 
-def _checkpoint_of(start: Path | None) -> Path | None:
-    """What to start from: of a run, its newest whole checkpoint."""
-    from hpm.runs.checkpoint import load_newest
-    from hpm.runs.run_folder import RunFolder
-
-    if start is None or not RunFolder(start).config.is_file():
-        return start
-    newest, damaged = load_newest(RunFolder(start).checkpoints)
-    if newest is None:
-        raise UserError(f"--init-from {start}: the run holds no whole checkpoint. {' '.join(damaged)}".strip())
-    return newest.path
-
-
 def _origin(given: Path | None, recorded: str | None) -> Path | None:
     """What a resumed run without a checkpoint starts from: the same as before."""
-    if given is not None and str(given.resolve()) != recorded:
+    from hpm.runs.checkpoint import find_checkpoint
+    from hpm.runs.run_folder import RunFolder
+
+    start = given
+    if given is not None and RunFolder(given).config.is_file():
+        start = find_checkpoint(given)[0].path
+    if start is not None and str(start.resolve()) != recorded:
         before = f"--init-from {recorded}" if recorded is not None else "random weights"
         raise UserError(
             f"--resume repeats the run, which was started from {before}, and --init-from {given} is another start; "

@@ -19,7 +19,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext
 from hpm.methods.method import Method
-from hpm.runs.checkpoint import Checkpoint, load_newest
+from hpm.runs.checkpoint import Checkpoint, find_checkpoint
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
@@ -128,12 +128,13 @@ def load_model(
         return _load_file(path, [*configs, *over], bindings)
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
-    checkpoint, run, damaged = _find_checkpoint(path)
+    checkpoint, damaged = find_checkpoint(path)
     make_importable(checkpoint.manifest.plugins)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{checkpoint.path.name}.gin")
         file.write_text(checkpoint.values["config"])
         config = parse_config([str(file), *over], bindings)
+    run = _run_of(path, checkpoint)
     loaded = _build(config, checkpoint.path, run, step=checkpoint.values["step"], lines=damaged)
     loaded.load_weights(checkpoint)
     trained = loaded.method.curriculum.trained
@@ -144,19 +145,12 @@ def load_model(
     return loaded
 
 
-def _find_checkpoint(path: Path) -> tuple[Checkpoint, RunFolder | None, tuple[str, ...]]:
-    """A checkpoint, its run, and a line about each newer checkpoint that is damaged."""
-    if (path / "config.gin").is_file():
-        run = RunFolder(path)
-        checkpoint, damaged = load_newest(run.checkpoints)
-        if checkpoint is None:
-            raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
-        return checkpoint, run, tuple(damaged)
-    if path.is_symlink():  # checkpoints/latest: results are those of the checkpoint that it means today
-        path = path.resolve()
-    checkpoint = Checkpoint(path)  # refuses what is not one, which need not have two folders above it
-    above = path.resolve().parent.parent
-    return checkpoint, RunFolder(above) if (above / "config.gin").is_file() else None, ()
+def _run_of(path: Path, checkpoint: Checkpoint) -> RunFolder | None:
+    """The run that a path is, or that its checkpoint lies in; None for a checkpoint that was copied elsewhere."""
+    for folder in (path, checkpoint.path.resolve().parent.parent):
+        if (run := RunFolder(folder)).config.is_file():
+            return run
+    return None
 
 
 def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from hpm.errors import UserError
 from hpm.runs.manifest import Manifest
+from hpm.runs.run_folder import RunFolder
 
 _NAME = re.compile(r"checkpoint-(\d{8})")
 STATE_FILE = "state.json"
@@ -130,6 +131,27 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except UserError as error:
             damaged.append(str(error))
     return None, damaged
+
+
+def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint that a path names, every byte of it read.
+
+    Args:
+        path: a run's folder, whose newest whole checkpoint is taken; or a checkpoint-* folder, or a link to one.
+
+    Returns:
+        The checkpoint, and a line about each newer one that is damaged.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if not RunFolder(path).config.is_file():
+        # What `checkpoints/latest` means today: results and new runs are of that one.
+        return Checkpoint(path.resolve() if path.is_symlink() else path), []
+    newest, damaged = load_newest(RunFolder(path).checkpoints)
+    if newest is None:
+        raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
+    return newest, damaged
 
 
 def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:

@@ -7,22 +7,22 @@ from pathlib import Path
 import torch
 
 from hpm.methods.method import Method
-from hpm.runs.checkpoint import Checkpoint
+from hpm.runs.checkpoint import find_checkpoint
 from hpm.targets.pixels import PIXELS
 
 
-def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[dict[str, torch.Tensor], list[str]]:
+def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[Path, dict[str, torch.Tensor], list[str]]:
     """The student's weights to start from.
 
     The head of another kind of target stays as the seed initializes it.
 
     Args:
         method: whose student the weights are for.
-        path: a checkpoint-* folder, or a published file.
+        path: a run's folder, whose newest whole checkpoint is taken; a checkpoint-* folder; or a published file.
         seed: of what the weights do not cover.
 
     Returns:
-        The weights, and what to tell the user.
+        The checkpoint or file that they are of, the weights, and what to tell the user.
 
     Raises:
         UserError: if there is no checkpoint, or another model's.
@@ -32,7 +32,9 @@ def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[dict
     head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
     lines: list[str] = []
     if path.is_dir():
-        saved = Checkpoint(path)
+        saved, damaged = find_checkpoint(path)
+        path = saved.path
+        lines = [f"{line}; starting from the one before" for line in damaged]
         other = saved.manifest.target
         saved.load_into(student, "student", exclude_prefix=None if other == kind else f"{head}.")
     else:
@@ -43,4 +45,4 @@ def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[dict
             f"the head starts from initialization: it reconstructs {other} in {path}, and Method.target = "
             f"{type(method.target).__name__}"
         )
-    return {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines
+    return path, {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines

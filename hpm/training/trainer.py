@@ -135,7 +135,7 @@ class Trainer:
             evaluation.check(self.source, self.method.student)
 
     def start_from(self, path: Path) -> list[str]:
-        """Train from the weights of a checkpoint, this project's or a published one, rather than from random ones.
+        """Train from the weights of a run, a checkpoint or a published file, rather than from random ones.
 
         Returns:
             What to tell the user.
@@ -143,8 +143,7 @@ class Trainer:
         Raises:
             UserError: if the file is not a checkpoint, or another model's.
         """
-        self.initial_weights, lines = load_initial_weights(self.method, path, seed=self.seed)
-        self.init_from = path
+        self.init_from, self.initial_weights, lines = load_initial_weights(self.method, path, seed=self.seed)
         return lines
 
     def fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -110,8 +111,26 @@ def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path) -> No
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert hpm("pretrain", tiny, "--init-from", "first", *frozen, "--output", "of-the-run") == 0
     assert Manifest.read(Path("of-the-run/run.json")).init_from == str(newest.resolve())
+    # Resumed with the same words, it asks nothing of the run that it no longer needs.
+    shutil.move("first/checkpoints", "kept")
+    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, "--output", "of-the-run", "--resume") == 0
+    shutil.move("kept", "first/checkpoints")
     wider = ["-b", "MaskedAutoencoder.embed_dim = 32"]
     assert hpm("pretrain", tiny, "--init-from", newest, *wider, "--output", "third") == 2
+
+
+def test_init_from_a_run_whose_newest_checkpoint_is_damaged(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, "-b", "Schedule.epochs = 2", "--output", "first") == 0
+    newest, before, *_ = checkpoint.list_checkpoints(Path("first/checkpoints"))
+    (newest / "state.json").write_text("{")
+    capsys.readouterr()
+    assert hpm("pretrain", tiny, "-b", "Schedule.epochs = 2", "--init-from", "first", "--output", "second") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{newest} is damaged" in told
+    assert "starting from the one before" in told
+    assert Manifest.read(Path("second/run.json")).init_from == str(before.resolve())
 
 
 def test_init_from_another_kind_of_model_is_one_short_sentence(
