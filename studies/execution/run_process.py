@@ -113,8 +113,14 @@ class RunProcess:
         return [row for line in whole.splitlines() if (row := json.loads(line))["kind"] == "probe"]
 
     def outcome(self) -> Outcome | None:
-        """How the run said that it ended; None where it could not say so, e.g. because it was killed."""
-        return Outcome.read(self._outcome_file)
+        """How the run said that it ended; None where it could not say so, e.g. because it was killed.
+
+        A run that ended well and left its summary is complete, though the disk had no room for its outcome.
+        """
+        told = Outcome.read(self._outcome_file)
+        if told is None and self._process.poll() == 0 and self.folder.summary.is_file():
+            return Outcome.of(None)
+        return told
 
     def summary(self) -> dict[str, Any]:
         """The final figures of a complete run."""

@@ -129,8 +129,6 @@ class TrialRunner:
             process.stop()
         outcome = process.outcome()
         if outcome is None:
-            if code == 0 and process.folder.summary.is_file():  # the disk had no room for its outcome
-                return self._result(run, process, budget)
             self._stop.check()
             raise RunDied(f"{run.name} died with exit code {code}: {process.log_tail()}")
         if outcome.kind == "complete":

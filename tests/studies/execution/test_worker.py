@@ -153,6 +153,12 @@ def test_the_outcome_of_an_earlier_try_does_not_count(work: Work) -> None:
     assert states(work({"killed": True}, COMPLETE)) == ["FAIL", "COMPLETE"]
 
 
+def test_a_run_that_could_not_write_its_outcome_is_complete_by_its_summary(work: Work) -> None:
+    """The disk was full."""
+    without_outcome = {name: value for name, value in COMPLETE.items() if name != "outcome"}
+    assert states(work(without_outcome)) == ["COMPLETE"]
+
+
 def test_a_run_gets_the_studys_imports_in_a_file_of_its_own(work: Work) -> None:
     """Workers that wrote one file together took it away from each other."""
     work(COMPLETE, imports=("import json",))
