@@ -24,8 +24,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"residual_precision": "bf16", "precision": "fp32"},
         "goes with Runtime.precision = 'bf16', and here it is 'fp32'",
     ),
-    ({"sharding": "fsdp"}, "spreads the model over"),
 ]
+ALONE = ({"sharding": "fsdp"}, "spreads the model over processes, and this is the only one")
+ALONE_IN_A_PLAN = ({"sharding": "fsdp"}, "spreads the model over GPUs, and --gpus is 1")
 
 
 def check(device_type: str = "cuda", processes: int = 1, accumulate: int = 1, **settings: Any) -> None:
@@ -35,14 +36,14 @@ def check(device_type: str = "cuda", processes: int = 1, accumulate: int = 1, **
     runtime.check(device_type=device_type, precision=precision, world_size=processes, accumulate=accumulate)
 
 
-@pytest.mark.parametrize(("settings", "told"), REFUSED)
+@pytest.mark.parametrize(("settings", "told"), [*REFUSED, ALONE])
 def test_what_does_not_go_together_is_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match="Runtime") as refused:
         check(**settings)
     assert told in str(refused.value)
 
 
-@pytest.mark.parametrize(("settings", "told"), REFUSED)
+@pytest.mark.parametrize(("settings", "told"), [*REFUSED, ALONE_IN_A_PLAN])
 def test_a_plan_refuses_what_its_run_would(tiny: Path, settings: dict[str, Any], told: str) -> None:
     bindings = [
         f"{'Schedule' if name == 'accumulate' else 'Runtime'}.{name} = {value!r}" for name, value in settings.items()
