@@ -166,7 +166,7 @@ class Reader:
         def take(found: Binding | Include | Import) -> None:
             where = place(found.line)
             if isinstance(found, Import):
-                self._make_importable(found.module)
+                self._look_beside(found.module)
             elif isinstance(found, Include):
                 self.read_file(self._find(found.file, where))
             else:
@@ -178,7 +178,7 @@ class Reader:
         except GinError as error:
             raise UserError(f"{place(error.line)}: {error}") from error
 
-    def _make_importable(self, module: str) -> None:
+    def _look_beside(self, module: str) -> None:
         """Let the file that is being read import a module that lies beside it."""
         if not self._open:
             return
