@@ -49,17 +49,17 @@ SECTIONS = {
     "resume": Section("gpu_checks", "resume", 110),
     "recompiles": Section("gpu_checks", "recompiles", 110),
     "train": Section("gpu_input", "train", 110),
-    "warm": Section("gpu_speed", "warm", 110),
-    "vit_base": Section("gpu_speed", "vit_base", 150),
+    "warm": Section("gpu_races", "warm", 110),
+    "vit_base": Section("gpu_races", "vit_base", 150),
     "published": Section("gpu_published", "published", 90),
     "parts": Section("gpu_speed", "parts", 60),
     "teacher": Section("gpu_speed", "teacher", 60),
-    "vit_large": Section("gpu_speed", "vit_large", 120),
+    "vit_large": Section("gpu_races", "vit_large", 120),
     "data": Section("gpu_input", "data", 60),
-    "vit_base_small": Section("gpu_speed", "vit_base_small", 60),
+    "vit_base_small": Section("gpu_races", "vit_base_small", 60),
     "accuracy": Section("gpu_input", "accuracy", 90),
-    "vit_base_eager": Section("gpu_speed", "vit_base_eager", 60),
-    "compilation": Section("gpu_speed", "compilation", 200),
+    "vit_base_eager": Section("gpu_races", "vit_base_eager", 60),
+    "compilation": Section("gpu_races", "compilation", 200),
 }
 CHECKS = ("parity", "sync", "fp16", "resume", "recompiles", "train", "warm")
 _CHECKS_ON_A_CPU = 2  # side by side, one thread each
