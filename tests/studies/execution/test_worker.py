@@ -159,6 +159,17 @@ def test_a_run_that_could_not_write_its_outcome_is_complete_by_its_summary(work:
     assert states(work(without_outcome)) == ["COMPLETE"]
 
 
+@pytest.mark.parametrize("end", [{"killed": True}, {"code": 1}])
+def test_a_summary_alone_completes_nothing(work: Work, end: dict[str, Any]) -> None:
+    """It may be an earlier try's."""
+    without_outcome = {name: value for name, value in COMPLETE.items() if name != "outcome"}
+    assert states(work({**without_outcome, **end}))[0] == "FAIL"
+
+
+def test_exit_code_0_alone_completes_nothing(work: Work) -> None:
+    assert states(work({"code": 0}, COMPLETE)) == ["FAIL", "COMPLETE"]
+
+
 def test_a_run_gets_the_studys_imports_in_a_file_of_its_own(work: Work) -> None:
     """Workers that wrote one file together took it away from each other."""
     work(COMPLETE, imports=("import json",))
