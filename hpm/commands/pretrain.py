@@ -79,20 +79,19 @@ def command(
 
 
 def _origin(given: Path | None, recorded: str | None) -> Path | None:
-    """What a resumed run without a checkpoint starts from: the same as before."""
-    from hpm.runs.checkpoint import find_checkpoint
+    """What a resumed run without a checkpoint starts from: the same as before, the checkpoint that a run had then."""
     from hpm.runs.run_folder import RunFolder
 
-    start = given
-    if given is not None and RunFolder(given).config.is_file():
-        start = find_checkpoint(given)[0].path
-    if start is not None and str(start.resolve()) != recorded:
-        before = f"--init-from {recorded}" if recorded is not None else "random weights"
-        raise UserError(
-            f"--resume repeats the run, which was started from {before}, and --init-from {given} is another start; "
-            "leave it out, or choose another --output"
-        )
-    return None if recorded is None else Path(recorded)
+    before = None if recorded is None else Path(recorded)
+    if given is not None:
+        start = given.resolve()
+        if before is None or before not in (start, RunFolder(start).checkpoints / before.name):
+            told = "random weights" if before is None else f"--init-from {before}"
+            raise UserError(
+                f"--resume repeats the run, which was started from {told}, and --init-from {given} is another start; "
+                "leave it out, or choose another --output"
+            )
+    return before
 
 
 def _build(

@@ -128,14 +128,14 @@ def load_model(
         return _load_file(path, [*configs, *over], bindings)
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
-    checkpoint, damaged = find_checkpoint(path)
+    checkpoint, lines = find_checkpoint(path)
     make_importable(checkpoint.manifest.plugins)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{checkpoint.path.name}.gin")
         file.write_text(checkpoint.values["config"])
         config = parse_config([str(file), *over], bindings)
     run = _run_of(path, checkpoint)
-    loaded = _build(config, checkpoint.path, run, step=checkpoint.values["step"], lines=damaged)
+    loaded = _build(config, checkpoint.path, run, step=checkpoint.values["step"], lines=lines)
     loaded.load_weights(checkpoint)
     trained = loaded.method.curriculum.trained
     if trained is not None:

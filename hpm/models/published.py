@@ -97,7 +97,7 @@ def load_published(path: Path) -> Published:
     if path.is_dir():
         raise UserError(f"{path} is a folder. Pass a file of weights, e.g. a .pth or .safetensors file")
     if not path.is_file():
-        raise UserError(f"there is no file {path}. Pass a file of weights, or a checkpoint-* folder of a run")
+        raise UserError(f"there is no file {path}. Pass a file of weights, a run, or a checkpoint-* folder of one")
     content = _read(path)
     if isinstance(content.get("state_dict"), Mapping):  # beside it "model" is the architecture's name
         average = content.get("ema_state_dict")

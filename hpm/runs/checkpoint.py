@@ -140,18 +140,19 @@ def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
         path: a run's folder, whose newest whole checkpoint is taken; or a checkpoint-* folder, or a link to one.
 
     Returns:
-        The checkpoint, and a line about each newer one that is damaged.
+        The checkpoint, and what to tell the user: each newer one that is damaged, and which is taken instead.
 
     Raises:
         UserError: where there is none.
     """
     if not RunFolder(path).config.is_file():
-        # What `checkpoints/latest` means today: results and new runs are of that one.
+        # A link moves on, as `checkpoints/latest` does: what is kept of it names the folder that it means now.
         return Checkpoint(path.resolve() if path.is_symlink() else path), []
     newest, damaged = load_newest(RunFolder(path).checkpoints)
+    told = "; ".join(damaged)
     if newest is None:
-        raise UserError(f"{path} holds no whole checkpoint. {' '.join(damaged)}".strip())
-    return newest, damaged
+        raise UserError(f"{path} holds no whole checkpoint{told and f': {told}'}")
+    return newest, [*damaged, f"{newest.path} is taken instead"] if damaged else []
 
 
 def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:

@@ -30,11 +30,9 @@ def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[Path
     student, kind = method.student, method.target.kind
     student.init_weights(torch.Generator().manual_seed(seed))
     head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
-    lines: list[str] = []
     if path.is_dir():
-        saved, damaged = find_checkpoint(path)
+        saved, lines = find_checkpoint(path)
         path = saved.path
-        lines = [f"{line}; starting from the one before" for line in damaged]
         other = saved.manifest.target
         saved.load_into(student, "student", exclude_prefix=None if other == kind else f"{head}.")
     else:

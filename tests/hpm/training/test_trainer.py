@@ -99,7 +99,7 @@ def test_dry_run_writes_nothing(hpm: Hpm, tiny: Path, tmp_path: Path, capsys: py
     assert "step 2: loss" in capsys.readouterr().out
 
 
-def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path) -> None:
+def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("pretrain", tiny, "--output", "first") == 0
     (newest, _) = checkpoint.list_checkpoints(Path("first/checkpoints"))
     frozen = ["-b", "Schedule.blr = 0.0", "-b", "Schedule.epochs = 2"]
@@ -112,9 +112,18 @@ def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path) -> No
     assert hpm("pretrain", tiny, "--init-from", "first", *frozen, "--output", "of-the-run") == 0
     assert Manifest.read(Path("of-the-run/run.json")).init_from == str(newest.resolve())
     # Resumed with the same words, it asks nothing of the run that it no longer needs.
-    shutil.move("first/checkpoints", "kept")
-    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, "--output", "of-the-run", "--resume") == 0
-    shutil.move("kept", "first/checkpoints")
+    again = ["--output", "of-the-run", "--resume"]
+    shutil.move("first", "kept")
+    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, *again) == 0
+    # Without a checkpoint of its own, it does.
+    Path("of-the-run/summary.json").unlink()
+    shutil.rmtree("of-the-run/checkpoints")
+    assert hpm("pretrain", tiny, "--init-from", "second", *frozen, *again) == 2
+    assert "--init-from second is another start" in " ".join(capsys.readouterr().err.split())
+    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, *again) == 2
+    assert f"there is no file {newest.resolve()}" in " ".join(capsys.readouterr().err.split())
+    shutil.move("kept", "first")
+    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, *again) == 0
     wider = ["-b", "MaskedAutoencoder.embed_dim = 32"]
     assert hpm("pretrain", tiny, "--init-from", newest, *wider, "--output", "third") == 2
 
@@ -129,8 +138,17 @@ def test_init_from_a_run_whose_newest_checkpoint_is_damaged(
     assert hpm("pretrain", tiny, "-b", "Schedule.epochs = 2", "--init-from", "first", "--output", "second") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"{newest} is damaged" in told
-    assert "starting from the one before" in told
+    assert f"{before} is taken instead" in told
     assert Manifest.read(Path("second/run.json")).init_from == str(before.resolve())
+
+
+def test_a_run_from_random_weights_is_not_resumed_from_others(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, "-b", "Schedule.epochs = 2", "--output", "run") == 0
+    shutil.rmtree("run/checkpoints")
+    assert hpm("pretrain", "--init-from", "weights.pth", "--output", "run", "--resume") == 2
+    assert "which was started from random weights" in " ".join(capsys.readouterr().err.split())
 
 
 def test_init_from_another_kind_of_model_is_one_short_sentence(
