@@ -44,7 +44,7 @@ def build(config: str, bindings: list[str]) -> Any:
 
     from hpm.config import parse_config, register_configurables
     from hpm.data import ImageSource
-    from hpm.data.sources.base import TensorSplit
+    from hpm.data import TensorSplit
 
     class RandomImages(ImageSource):
         """Stands in for a data set: a step's time depends on the images' shape alone."""

@@ -8,7 +8,8 @@ The noise of a batch itself, which no stream has been folded into, belongs to th
 is the hash of (seed, step, row, patch). Nothing else may draw from it.
 
 The values of the streams are part of what a seed means. Never change or reuse one: runs could not be repeated. Those of
-`DIGIT_SCENES_TRAIN` and `DIGIT_SCENES_TEST` define a data set; with other values its images would be others.
+`DIGIT_SCENES_TRAIN`, `DIGIT_SCENES_VALIDATION` and `DIGIT_SCENES_TEST` define a data set; with other values its images
+would be others.
 
 Some choices are not streams because they do not come from hashes but from the generators of PyTorch or another library:
 a model's initial weights, which the run's seed decides; the labels of a low-shot draw, which the number of the draw
@@ -27,6 +28,7 @@ class Stream(IntEnum):
     # Data sets that are rendered. These values define the images.
     DIGIT_SCENES_TRAIN = 1  # (data seed), then scene and choice: a training scene of DigitScenes
     DIGIT_SCENES_TEST = 2  # (data seed), then scene and choice: a test scene of DigitScenes
+    DIGIT_SCENES_VALIDATION = 8  # (data seed), then scene and choice: a validation scene of DigitScenes
 
     # Evaluation.
     SUPERVISED_STEP = 3  # (seed, step, rank): mixup and drop path of a step of supervised training

@@ -31,6 +31,7 @@ include 'curricula/hpm_easy_to_hard.gin'
 
 IMG_SIZE = 16
 DigitScenes.train_size = 160
+DigitScenes.validation_size = 40
 DigitScenes.test_size = 48
 MaskedAutoencoder.patch_size = 4
 MaskedAutoencoder.embed_dim = 16
@@ -66,10 +67,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of random images in Fashion-MNIST's format, 600 to train on and 100 to test."""
+    """A folder of random images in Fashion-MNIST's format, 600 to train on, 5000 to validate and 100 to test."""
     folder = tmp_path_factory.mktemp("fashion-mnist")
     generator = np.random.default_rng(0)
-    for name, count in (("train", 600), ("t10k", 100)):
+    for name, count in (("train", 5600), ("t10k", 100)):
         images_KHW = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         labels_K = generator.permutation(np.arange(count, dtype=np.uint8) % 10)
         for kind, values in (("images-idx3", images_KHW), ("labels-idx1", labels_K)):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from curriculum.noise import Noise
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.gpu_decode import Encoded, JpegSplit
-from hpm.data.sources.base import Crops, Split, Unreadable
+from hpm.data.sources.split import Crops, Split, Unreadable
 from hpm.errors import UserError
 
 

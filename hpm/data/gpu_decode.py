@@ -21,8 +21,8 @@ from torch import Tensor
 
 from hpm.data.crops import resample
 from hpm.data.prefetch import move
-from hpm.data.sources.base import Choose, Crops, Split
 from hpm.data.sources.encoded import EncodedSplit, cut
+from hpm.data.sources.split import Choose, Crops, Split
 from hpm.errors import UserError
 
 _END_OF_IMAGE = b"\xff\xd9"

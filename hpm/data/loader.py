@@ -21,8 +21,9 @@ from hpm.data.crops import RandomResizedCrop
 from hpm.data.fetch import Fetched, Fetcher, as_fetched
 from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
 from hpm.data.prefetch import move, prefetch
-from hpm.data.sources.base import ImageSource, Split
+from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
+from hpm.data.sources.split import Split
 from hpm.errors import TrainingError, UserError
 from hpm.optim.schedule import Schedule
 

@@ -1,183 +1,38 @@
-"""Sources of images: what a data set must offer, and the split that lies in memory.
+"""Sources of images: what a data set must offer.
 
-Shape suffixes: N images of a batch, K images of the split, C channels, H W stored pixels, S output side.
+Shape suffixes: N images of a batch, K images of a split, C channels, S output side, Y classes.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least
-from hpm.data.crops import resample, whole_boxes
-from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
+from hpm.data.crops import whole_boxes
+from hpm.data.sources.carving import carve
+from hpm.data.sources.split import Split
 from hpm.errors import UserError
 
-_CPU = torch.device("cpu")
+SPLITS = ("train", "validation", "test")
+"""Training images are learned from. Whatever is chosen is chosen on validation images. Test images are scored once."""
+
 _VALUES_AT_ONCE = 1 << 18  # few enough for the processor's cache, which makes normalization five times faster
-
-# Boxes [N, 4] and flips [N] for some rows of a batch, given the sizes [N, 2] of their images.
-Choose = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
-
-
-class Crops(NamedTuple):
-    """Crops of a batch of images, and where they were cut.
-
-    Args:
-        images_NCSS: uint8 or float32 [N, C, S, S] in [0, 255].
-        boxes_N4: float32 [N, 4], (left, top, width, height) in pixels of the stored image.
-        flips_N: bool [N], whether the crop is mirrored left to right.
-    """
-
-    images_NCSS: Tensor
-    boxes_N4: Tensor
-    flips_N: Tensor
-
-
-class Unreadable(UserError):
-    """Images of a batch that cannot be read.
-
-    Args:
-        names: of the unreadable images, by their position in the batch.
-        reasons: likewise, why each of them cannot be read.
-        crops: the whole batch; at the positions of the unreadable ones its content means nothing. None where nothing
-            was read.
-    """
-
-    def __init__(self, names: Mapping[int, str], reasons: Mapping[int, str], crops: Crops | None = None) -> None:
-        first = min(reasons)
-        more = f" (and {len(reasons) - 1} more of this batch)" if len(reasons) > 1 else ""
-        super().__init__(f"{names[first]} cannot be read as an image: {reasons[first]}{more}")
-        self.reasons = dict(reasons)
-        self.crops = crops
-
-
-class Split(ABC):
-    """One split of a data set: its training or its test images.
-
-    Attributes:
-        labels: int64 [K], each image's class, or None where there are none.
-        device: where indices are expected and crops are made. Default the CPU.
-    """
-
-    labels: Tensor | None = None
-    device: torch.device = _CPU
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """K, the images of the split."""
-
-    @abstractmethod
-    def sizes(self, indices_N: Tensor) -> Tensor:
-        """Height and width of the stored images, in pixels, int64 [N, 2]."""
-
-    @abstractmethod
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
-        """Crops of the images at `indices_N`, resampled to `size` x `size` pixels by an antialiased bicubic filter.
-
-        Args:
-            indices_N: int64 [N], on the split's device, as the boxes and flips are.
-            boxes_N4: float32 [N, 4], (left, top, width, height) in pixels of the stored image.
-            flips_N: bool [N], whether to mirror the crop left to right.
-            size: S, pixels.
-
-        Returns:
-            Uint8 or float32 [N, C, S, S] in [0, 255].
-
-        Raises:
-            Unreadable: if images cannot be read.
-        """
-
-    def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
-        """Crops whose boxes depend on the images' sizes.
-
-        Args:
-            indices_N: int64 [N], on the split's device.
-            size: S, pixels.
-            choose: gives boxes and flips for rows of the batch, from their images' sizes. May be called for a part of
-                the batch at a time.
-
-        Raises:
-            Unreadable: if images cannot be read; it carries the crops of the others.
-        """
-        boxes_N4, flips_N = choose(slice(0, len(indices_N)), self.sizes(indices_N))
-        return Crops(self.crop(indices_N, boxes_N4, flips_N, size), boxes_N4, flips_N)
-
-    def name(self, index: int) -> str:
-        """What a message calls an image: its file where there is one."""
-        return f"image {index}"
-
-    def to(self, device: torch.device) -> Split:
-        """The same split on another device, where its images lie in memory; else the split itself."""
-        return self
-
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell these images and labels, in their order, from others, wherever they lie.
-
-        Of images in memory every pixel counts; of image files their names and, where they are at hand, their sizes.
-        """
-        return fingerprint_of(len(self), self.labels, self.content())
-
-    def content(self) -> Iterable[bytes]:
-        """What tells the images from others, for `fingerprint`; by default nothing but their number and labels."""
-        return ()
-
-
-class TensorSplit(Split):
-    """Images of one size, held in memory.
-
-    Args:
-        images_KCHW: uint8 [K, C, H, W].
-        labels: int64 [K], or None. Default None.
-    """
-
-    def __init__(self, images_KCHW: Tensor, labels: Tensor | None = None) -> None:
-        if images_KCHW.dtype != torch.uint8 or images_KCHW.ndim != 4:
-            raise ValueError(
-                f"TensorSplit.images_KCHW = {images_KCHW.dtype} of shape {tuple(images_KCHW.shape)} must be uint8 of "
-                "shape [K, C, H, W]"
-            )
-        if labels is not None and (labels.dtype != torch.int64 or labels.shape != images_KCHW.shape[:1]):
-            raise ValueError(
-                f"TensorSplit.labels = {labels.dtype} of shape {tuple(labels.shape)} must be int64 of shape "
-                f"[{len(images_KCHW)}]"
-            )
-        self.images_KCHW = images_KCHW
-        self.labels = labels
-        self.device = images_KCHW.device
-        self._size_2 = torch.tensor(images_KCHW.shape[-2:], device=self.device)
-
-    def __len__(self) -> int:
-        return len(self.images_KCHW)
-
-    def sizes(self, indices_N: Tensor) -> Tensor:
-        """Int64 [N, 2], all the same."""
-        return self._size_2.expand(len(indices_N), 2)
-
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
-        """Float32 [N, C, S, S] in [0, 255]."""
-        return resample(self.images_KCHW[indices_N], boxes_N4, flips_N, size)
-
-    def to(self, device: torch.device) -> TensorSplit:
-        """The same images on another device; labels stay where they are."""
-        return self if device == self.device else TensorSplit(self.images_KCHW.to(device), self.labels)
-
-    def content(self) -> Iterable[bytes]:
-        """The images' size, and every pixel."""
-        return tensor_content(self.images_KCHW)
+_CARVED_SHARE, _MOST_CARVED = 10, 10_000  # one of so many training images, and never more
 
 
 class ImageSource(ABC):
-    """A data set: a training split, a test split and how its pixels are normalized.
+    """A data set: its training, validation and test images, and how pixels are normalized.
 
     Making one reads nothing: images are looked for when a split or the classes are asked for, so that a trained model
     can be used where its images are not.
+
+    Data that come without validation images have some carved from their training images, by `carve`.
 
     Args:
         img_size: S, side in pixels of the square images that the model sees.
@@ -185,6 +40,8 @@ class ImageSource(ABC):
         mean: of each channel, for pixel values scaled to [0, 1].
         std: of each channel, likewise.
         class_names: names of the classes, in label order. Default none, or what the class says: see `class_names`.
+        validation_images: how many training images are carved for validation, where the data have no such split. 0 for
+            none; None, the default, for a tenth, at most 10,000, or for none where there are no test images either.
     """
 
     def __init__(
@@ -195,9 +52,11 @@ class ImageSource(ABC):
         mean: Sequence[float],
         std: Sequence[float],
         class_names: Sequence[str] = (),
+        validation_images: int | None = None,
     ) -> None:
         name = type(self).__name__
         require_at_least(name, 1, img_size=img_size, in_chans=in_chans)
+        require_at_least(name, 0, validation_images=validation_images)
         if len(mean) != in_chans:
             raise ValueError(f"{name}.mean = {mean} must have one value for each of the {in_chans} channels")
         if len(std) != in_chans or min(std) <= 0:
@@ -208,19 +67,93 @@ class ImageSource(ABC):
         self.std = tuple(float(value) for value in std)
         if class_names:
             self.class_names = tuple(class_names)
+        self.validation_images = validation_images
+        self._loaded: dict[str, Split] = {}
         self._moments_on: dict[torch.device, Tensor] = {}
 
     @abstractmethod
-    def train(self) -> Split:
-        """The training split, the same object at every call."""
+    def read(self, split: str) -> Split:
+        """Read a split; called once for each that is used, and for validation only where `has_own_validation`.
 
-    @abstractmethod
+        Args:
+            split: one of `SPLITS`.
+
+        Raises:
+            UserError: if the data set has no such split, or it cannot be read.
+        """
+
+    @property
+    def has_own_validation(self) -> bool:
+        """Whether the data come with validation images, which `read` gives; where not, they are carved."""
+        return False
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are test images, as far as that is known without reading them."""
+        return True
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation images, of the data set's own or carved."""
+        return self.has_own_validation or self._carved[1] is not None
+
+    def train(self) -> Split:
+        """The training split, less what is carved from it: the same object at every call."""
+        return self.get_split("train")
+
+    def validation(self) -> Split:
+        """The validation split, the same object at every call.
+
+        Raises:
+            UserError: if there is none.
+        """
+        return self.get_split("validation")
+
     def test(self) -> Split:
         """The test split, the same object at every call.
 
         Raises:
             UserError: if the data set has none.
         """
+        return self.get_split("test")
+
+    def get_split(self, name: str) -> Split:
+        """A split by its name, the same object at every call.
+
+        Args:
+            name: one of `SPLITS`.
+
+        Raises:
+            UserError: if there is none.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self.read(name) if name == "test" or self.has_own_validation else self._part(name)
+        return self._loaded[name]
+
+    def _part(self, name: str) -> Split:
+        """What carving leaves of the training images, or what it takes."""
+        train, validation = self._carved
+        if name == "train":
+            return train
+        if validation is None:
+            owner = type(self).__name__
+            raise UserError(
+                f"{owner}.validation_images = {self.validation_images} leaves no validation images, and something is "
+                f"to be chosen on them; set it to a number of training images, fewer than {len(train)}"
+            )
+        return validation
+
+    @cached_property
+    def _carved(self) -> tuple[Split, Split | None]:
+        """The training and the validation images of data that have no validation split."""
+        whole = self.read("train")
+        count = self.validation_images
+        if count is None:
+            count = min(len(whole) // _CARVED_SHARE, _MOST_CARVED) if self.has_test else 0
+        if count >= len(whole):
+            owner = type(self).__name__
+            raise UserError(f"{owner}.validation_images = {count} leaves none of {len(whole)} images for training")
+        return carve(whole, count) if count else (whole, None)
 
     @property
     def known_train_size(self) -> int | None:
@@ -276,11 +209,12 @@ class ImageSource(ABC):
         """Whether the data can say which patches hold the object."""
         return False
 
-    def object_map(self, indices_N: Tensor, *, patch_size: int) -> Tensor | None:
-        """Which patches of test images, as `load` shows them, hold the object.
+    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor | None:
+        """Which patches of images, as `load` shows them, hold the object.
 
         Args:
-            indices_N: int64 [N], images of the test split.
+            split: one of this source's.
+            indices_N: int64 [N], images of that split.
             patch_size: side of a patch in pixels; divides `img_size`.
 
         Returns:

@@ -12,7 +12,6 @@ Shape suffixes: N images, K images or digits of a split, G grid cells, S side in
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,16 +20,23 @@ from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
 from hpm.data.crops import resample
-from hpm.data.sources.base import ImageSource, Split, TensorSplit
+from hpm.data.sources.base import ImageSource
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
+from hpm.data.sources.split import Split, TensorSplit
 
 # Larger splits are rendered batch by batch.
 MEMORY_LIMIT = 1 << 30
 
 _PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
 _MIN_SHARE = 0.1  # of a patch's pixels that must be strokes
-_TEST_EVERY = 4  # one of so many digits of each class goes to the test split
-_TRAIN_SPAN, _TEST_SPAN = (1 / 3, 1.0), (0.0, 1 / 3)  # of the photographs' width
+_PERIOD = 8  # digits of each class, of which the first and the fifth go to the test split, the third to validation
+_PLACES = {"test": (0, 4), "validation": (2,), "train": (1, 3, 5, 6, 7)}
+_SPANS = {"test": (0.0, 1 / 3), "validation": (1 / 3, 1.0), "train": (1 / 3, 1.0)}  # of the photographs' width
+_STREAMS = {
+    "train": Stream.DIGIT_SCENES_TRAIN,
+    "validation": Stream.DIGIT_SCENES_VALIDATION,
+    "test": Stream.DIGIT_SCENES_TEST,
+}
 
 
 class SceneSplit(Split):
@@ -91,11 +97,13 @@ class SceneSplit(Split):
 class DigitScenes(ImageSource):
     """Digits over photographs, among fragments of other digits. The label is the digit.
 
-    The splits share no digit and no part of the photographs.
+    The splits share no digit, and the test split shares no part of the photographs with the others: they are too small
+    to be divided in three.
 
     Args:
         img_size: S, side of a scene in pixels. Default 32.
         train_size: scenes of the training split. Default 20000.
+        validation_size: scenes of the validation split. Default 2000.
         test_size: scenes of the test split. Default 4000.
         clutter: fragments of other digits in each scene. Default 1.
         min_scale: smallest side of a digit relative to the scene's. Default 0.7.
@@ -109,6 +117,7 @@ class DigitScenes(ImageSource):
         *,
         img_size: int = 32,
         train_size: int = 20_000,
+        validation_size: int = 2_000,
         test_size: int = 4_000,
         clutter: int = 1,
         min_scale: float = 0.7,
@@ -117,7 +126,7 @@ class DigitScenes(ImageSource):
         seed: int = 0,
     ) -> None:
         require_at_least("DigitScenes", 8, img_size=img_size)
-        require_at_least("DigitScenes", 1, train_size=train_size, test_size=test_size)
+        require_at_least("DigitScenes", 1, train_size=train_size, validation_size=validation_size, test_size=test_size)
         require_at_least("DigitScenes", 0, clutter=clutter)
         require_in("DigitScenes", "(0, 1]", min_scale=min_scale)
         require_in("DigitScenes", f"[{min_scale}, 1]", max_scale=max_scale)
@@ -131,6 +140,7 @@ class DigitScenes(ImageSource):
             class_names=[str(digit) for digit in range(10)],
         )
         self.train_size = train_size
+        self.validation_size = validation_size
         self.test_size = test_size
         self.clutter = clutter
         self.scales = (float(min_scale), float(max_scale))
@@ -141,21 +151,35 @@ class DigitScenes(ImageSource):
     def known_train_size(self) -> int:
         return self.train_size
 
-    def train(self) -> SceneSplit:
-        """The training split."""
-        return self._train
+    @property
+    def has_own_validation(self) -> bool:
+        return True
 
-    def test(self) -> SceneSplit:
-        """The test split."""
-        return self._test
+    def read(self, split: str) -> SceneSplit:
+        """Draw a split's scenes."""
+        from sklearn.datasets import load_digits, load_sample_images
+
+        digits = load_digits()
+        classes_K = torch.from_numpy(digits.target).long()
+        chosen_K = digits_of(split, classes_K)
+        renderer = SceneRenderer(
+            digits_KGG=torch.from_numpy(digits.images).double()[chosen_K] / 16.0,
+            photographs=Photographs(load_sample_images().images, size=self.img_size, span=_SPANS[split]),
+            clutter=self.clutter,
+            scales=self.scales,
+            background=self.background,
+            seed=hash_words(self.seed, _STREAMS[split]),
+        )
+        sizes = {"train": self.train_size, "validation": self.validation_size, "test": self.test_size}
+        return SceneSplit(renderer=renderer, classes_K=classes_K[chosen_K], size=sizes[split])
 
     @property
     def knows_objects(self) -> bool:
         return True
 
-    def object_map(self, indices_N: Tensor, *, patch_size: int) -> Tensor:
-        """Which patches of test scenes hold the digit, bool [N, L]; see `digit_patches`."""
-        split = self.test()
+    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor:
+        """Which patches of scenes hold the digit, bool [N, L]; see `digit_patches`."""
+        assert isinstance(split, SceneSplit)
         boxes_N4 = self.evaluation_boxes(split.sizes(indices_N))
         flips_N = torch.zeros(len(indices_N), dtype=torch.bool)
         return self.digit_patches(split, indices_N, patch_size=patch_size, boxes_N4=boxes_N4, flips_N=flips_N)
@@ -176,7 +200,7 @@ class DigitScenes(ImageSource):
         """Which patches of a crop hold the digit: those where its strokes cover a tenth of the pixels or more.
 
         Args:
-            split: `train()` or `test()`.
+            split: one of this source's.
             indices_N: int64 [N], the scenes.
             patch_size: side of a patch in pixels; divides `img_size`.
             boxes_N4: float32 [N, 4], the crops, as in a batch.
@@ -191,39 +215,12 @@ class DigitScenes(ImageSource):
         stroke_N1SS = (resample(mask_N1SS, boxes_N4, flips_N, self.img_size) >= 127.5).float()
         return torch.nn.functional.avg_pool2d(stroke_N1SS, patch_size).flatten(1) >= _MIN_SHARE
 
-    @cached_property
-    def _train(self) -> SceneSplit:
-        return self._split(Stream.DIGIT_SCENES_TRAIN, self.train_size)
 
-    @cached_property
-    def _test(self) -> SceneSplit:
-        return self._split(Stream.DIGIT_SCENES_TEST, self.test_size)
-
-    def _split(self, stream: Stream, size: int) -> SceneSplit:
-        from sklearn.datasets import load_digits, load_sample_images
-
-        digits = load_digits()
-        classes_K = torch.from_numpy(digits.target).long()
-        digits_KGG = torch.from_numpy(digits.images).double() / 16.0
-        chosen_K = in_test(classes_K) if stream == Stream.DIGIT_SCENES_TEST else ~in_test(classes_K)
-        renderer = SceneRenderer(
-            digits_KGG=digits_KGG[chosen_K],
-            photographs=Photographs(
-                load_sample_images().images,
-                size=self.img_size,
-                span=_TEST_SPAN if stream == Stream.DIGIT_SCENES_TEST else _TRAIN_SPAN,
-            ),
-            clutter=self.clutter,
-            scales=self.scales,
-            background=self.background,
-            seed=hash_words(self.seed, stream),
-        )
-        return SceneSplit(renderer=renderer, classes_K=classes_K[chosen_K], size=size)
-
-
-def in_test(classes_K: Tensor) -> Tensor:
-    """Every fourth digit of each class, bool [K]."""
+def digits_of(split: str, classes_K: Tensor) -> Tensor:
+    """Which digits belong to a split, bool [K]: of every eight of a class two are for test and one for validation."""
     chosen_K = torch.zeros(len(classes_K), dtype=torch.bool)
     for label in range(10):
-        chosen_K[(classes_K == label).nonzero().flatten()[::_TEST_EVERY]] = True
+        members = (classes_K == label).nonzero().flatten()
+        for place in _PLACES[split]:
+            chosen_K[members[place::_PERIOD]] = True
     return chosen_K

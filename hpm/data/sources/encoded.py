@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from curriculum.validation import require_choice
-from hpm.data.sources.base import Choose, Crops, Split, Unreadable
+from hpm.data.sources.split import Choose, Crops, Split, Unreadable
 
 _CHANNELS = {"RGB": 3, "L": 1}
 
@@ -55,6 +55,10 @@ class EncodedSplit(Split):
         if reasons:
             raise Unreadable(self._names(indices_N, reasons), reasons)
         return _sizes(images)
+
+    def subset(self, indices_K: Tensor) -> EncodedSplit:
+        """Some of the images, as encoded images of their own."""
+        return EncodedSubset(self, indices_K)
 
     def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
         """Uint8 [N, C, S, S]."""
@@ -118,6 +122,37 @@ class EncodedSplit(Split):
 
     def _names(self, indices_N: Tensor, reasons: dict[int, str]) -> dict[int, str]:
         return {row: self.name(int(indices_N[row])) for row in reasons}
+
+
+class EncodedSubset(EncodedSplit):
+    """Some of the images of another split of encoded images.
+
+    Args:
+        split: of which these are.
+        indices_K: int64 [K], which, in their order.
+    """
+
+    def __init__(self, split: EncodedSplit, indices_K: Tensor) -> None:
+        super().__init__(split.mode)
+        self.split = split
+        self.indices_K = indices_K
+        self.labels = None if split.labels is None else split.labels[indices_K]
+
+    def __len__(self) -> int:
+        return len(self.indices_K)
+
+    def open(self, index: int) -> Image.Image:
+        """The other split's image."""
+        return self.split.open(int(self.indices_K[index]))
+
+    def name(self, index: int) -> str:
+        """What the other split calls the image."""
+        return self.split.name(int(self.indices_K[index]))
+
+    def content(self) -> Iterable[bytes]:
+        """What tells the other split from others, and which of its images these are."""
+        yield from self.split.content()
+        yield self.indices_K.numpy().tobytes()
 
 
 def _sizes(images: Sequence[Image.Image | None]) -> Tensor:

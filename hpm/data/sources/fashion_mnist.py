@@ -6,7 +6,6 @@ import functools
 import gzip
 import math
 import zlib
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +15,8 @@ import torchvision.datasets
 from torch import Tensor
 
 from curriculum.validation import require_in
-from hpm.data.sources.base import ImageSource, TensorSplit
+from hpm.data.sources.base import ImageSource
+from hpm.data.sources.split import TensorSplit
 from hpm.errors import UserError
 
 # Where Debian and Ubuntu put the package dataset-fashion-mnist.
@@ -42,40 +42,51 @@ class FashionMNIST(ImageSource):
 
     Args:
         root: folder to download to, unless the system has the files. Default "data".
-        train_size: the first so many of the 60,000 training images. Default None, all of them.
+        train_size: the first so many of the training images. Default None, all but the validation images.
+        validation_images: the last so many of the 60,000 training images, whatever `train_size`. Default 5,000; 0 for
+            none.
     """
 
     resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
-    def __init__(self, *, root: str | Path = "data", train_size: int | None = None) -> None:
-        require_in("FashionMNIST", f"[1, {_TRAIN_SIZE}]", train_size=train_size)
-        super().__init__(img_size=28, in_chans=1, mean=(0.2860,), std=(0.3530,), class_names=_CLASS_NAMES)
+    def __init__(
+        self, *, root: str | Path = "data", train_size: int | None = None, validation_images: int = 5000
+    ) -> None:
+        require_in("FashionMNIST", f"[0, {_TRAIN_SIZE - 1}]", validation_images=validation_images)
+        most = _TRAIN_SIZE - validation_images
+        if train_size is not None and not 1 <= train_size <= most:
+            raise ValueError(
+                f"FashionMNIST.train_size = {train_size} must lie between 1 and {most}, beside "
+                f"FashionMNIST.validation_images = {validation_images}"
+            )
+        super().__init__(
+            img_size=28,
+            in_chans=1,
+            mean=(0.2860,),
+            std=(0.3530,),
+            class_names=_CLASS_NAMES,
+            validation_images=validation_images,
+        )
         self.root = Path(root)
-        self.train_size = _TRAIN_SIZE if train_size is None else train_size
+        self.train_size = most if train_size is None else train_size
+        self._last_images = validation_images
 
     @property
     def known_train_size(self) -> int:
         return self.train_size
 
-    def train(self) -> TensorSplit:
-        """The training split, uint8 [train_size, 1, 28, 28] in memory."""
-        return self._train
+    @property
+    def has_own_validation(self) -> bool:
+        return self._last_images > 0
 
-    def test(self) -> TensorSplit:
-        """The test split, uint8 [10000, 1, 28, 28] in memory."""
-        return self._test
-
-    @cached_property
-    def _train(self) -> TensorSplit:
-        split = self._read("train")
-        assert split.labels is not None
-        if self.train_size == len(split):
-            return split
-        return TensorSplit(split.images_KCHW[: self.train_size].clone(), split.labels[: self.train_size].clone())
-
-    @cached_property
-    def _test(self) -> TensorSplit:
-        return self._read("t10k")
+    def read(self, split: str) -> TensorSplit:
+        """A split, uint8 [K, 1, 28, 28] in memory."""
+        if split == "test":
+            return self._read("t10k")
+        whole = self._read("train")
+        most = len(whole) - self._last_images
+        first, last = (0, min(self.train_size, most)) if split == "train" else (most, len(whole))
+        return whole if last - first == len(whole) else whole.subset(torch.arange(first, last))
 
     def _read(self, name: str) -> TensorSplit:
         if SYSTEM_FOLDER.is_dir():

@@ -53,6 +53,11 @@ class FolderSplit(EncodedSplit):
         """The file, not decoded yet."""
         return Image.open(self.paths[index])
 
+    def subset(self, indices_K: Tensor) -> FolderSplit:
+        """Some of the files."""
+        labels = None if self.labels is None else self.labels[indices_K]
+        return FolderSplit([self.paths[index] for index in indices_K.tolist()], labels, self.mode)
+
     def content(self) -> Iterable[bytes]:
         """Each file's name, from the folder on that holds all of them."""
         return (joined_names(self.paths),)
@@ -61,23 +66,26 @@ class FolderSplit(EncodedSplit):
 class _Scanned(NamedTuple):
     """What the folders of a data set hold."""
 
-    train: FolderSplit
-    test: FolderSplit | None
+    splits: dict[str, FolderSplit]
     class_names: tuple[str, ...]
 
 
 class ImageFolder(ImageSource):
     """Image files in folders.
 
-    Two layouts. `root/train/CLASS/...` with `root/val/CLASS/...` or `root/test/CLASS/...`; or, without a train
+    Two layouts. `root/train/CLASS/...` with `root/val/CLASS/...` or `root/test/CLASS/...` or both; or, without a train
     folder, `root/CLASS/...`, all of it for training. In the place of the class folders there may be images, which
     are then unlabeled. Classes are in alphabetical order.
+
+    Where `val` and `test` both exist they are the validation and the test images. Where only one does it is the test
+    images, as ImageNet's `val` is in what is published, and validation images are carved from the training images.
 
     Args:
         root: the folder; None where a model is used or planned without its images.
         img_size: S, side of the images in pixels. Default 224.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
+        validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
     """
 
     resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
@@ -89,36 +97,37 @@ class ImageFolder(ImageSource):
         img_size: int = 224,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        validation_images: int | None = None,
     ) -> None:
         self.root = None if root is None else Path(root)
-        super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std)
+        super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std, validation_images=validation_images)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The names of the class folders; none for unlabeled images."""
         return self._scanned.class_names
 
-    def train(self) -> FolderSplit:
-        """The training split.
+    @property
+    def has_test(self) -> bool:
+        return "test" in self._scanned.splits
+
+    @property
+    def has_own_validation(self) -> bool:
+        return "validation" in self._scanned.splits
+
+    def read(self, split: str) -> FolderSplit:
+        """Read a split.
 
         Raises:
             UserError: if a folder is missing or holds no image, or if the splits' classes differ.
         """
-        return self._scanned.train
-
-    def test(self) -> FolderSplit:
-        """The test split: `root/val`, else `root/test`.
-
-        Raises:
-            UserError: if there is neither, or for the reasons of `train`.
-        """
-        test = self._scanned.test
-        if test is None:
+        found = self._scanned.splits.get(split)
+        if found is None:
             raise UserError(
                 f"ImageFolder.root = {self.root} has no val or test folder beside a train folder, so there is nothing "
                 "to evaluate on"
             )
-        return test
+        return found
 
     @cached_property
     def _scanned(self) -> _Scanned:
@@ -138,20 +147,21 @@ class ImageFolder(ImageSource):
 
 
 def _scan_splits(root: Path) -> _Scanned:
-    """The training split, the test split where there is one, and the names of their classes."""
+    """The splits that there are, and the names of their classes."""
     folder = root / "train"
     if not folder.is_dir():
         train, class_names = scan(root)
-        return _Scanned(train, None, tuple(class_names))
+        return _Scanned({"train": train}, tuple(class_names))
     train, class_names = scan(folder)
-    tests = [root / name for name in ("val", "test") if (root / name).is_dir()]
-    if not tests:
-        return _Scanned(train, None, tuple(class_names))
-    test, test_names = scan(tests[0])
-    if test_names != class_names:
-        differing = sorted(set(test_names) ^ set(class_names))
-        raise UserError(f"{folder} and {tests[0]} must hold the same classes; only one has {_some(differing)}")
-    return _Scanned(train, test, tuple(class_names))
+    splits = {"train": train}
+    held_out = [root / name for name in ("val", "test") if (root / name).is_dir()]
+    names = ("validation", "test") if len(held_out) == 2 else ("test",)
+    for name, path in zip(names, held_out, strict=False):
+        splits[name], own_names = scan(path)
+        if own_names != class_names:
+            differing = sorted(set(own_names) ^ set(class_names))
+            raise UserError(f"{folder} and {path} must hold the same classes; only one has {_some(differing)}")
+    return _Scanned(splits, tuple(class_names))
 
 
 def scan(folder: Path) -> tuple[FolderSplit, list[str]]:

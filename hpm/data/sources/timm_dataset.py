@@ -17,9 +17,10 @@ from torch import Tensor
 
 from curriculum.validation import require_choice, require_in
 from hpm.data.crops import central_boxes
-from hpm.data.sources.base import ImageSource, Split
+from hpm.data.sources.base import ImageSource
 from hpm.data.sources.hugging_face import from_hugging_face
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
+from hpm.data.sources.split import Split
 from hpm.data.sources.timm_files import find_split, read_files
 from hpm.data.sources.torchvision_data import from_torchvision
 from hpm.errors import UserError
@@ -47,6 +48,8 @@ class TimmDataset(ImageSource):
             planned without its images.
         train_split: name of the training split. Default "train".
         test_split: name of the test split, None for none. Default "validation".
+        validation_split: name of the validation split. None, the default, has validation images carved from the
+            training images.
         img_size: S, side of the images in pixels. Default 224.
         in_chans: C, 3 for color or 1 for gray. Default 3.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
@@ -55,6 +58,7 @@ class TimmDataset(ImageSource):
         download: whether torchvision may fetch what is missing. Default False.
         input_key: Hugging Face's column of images. Default "image".
         target_key: Hugging Face's column of labels. Default "label".
+        validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
 
     Raises:
         UserError: if the name is none of these, or of data that cannot be addressed by index.
@@ -69,6 +73,7 @@ class TimmDataset(ImageSource):
         root: str | Path | None = None,
         train_split: str = "train",
         test_split: str | None = "validation",
+        validation_split: str | None = None,
         img_size: int = 224,
         in_chans: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
@@ -77,62 +82,71 @@ class TimmDataset(ImageSource):
         download: bool = False,
         input_key: str = "image",
         target_key: str = "label",
+        validation_images: int | None = None,
     ) -> None:
         require_choice("TimmDataset", (1, 3), in_chans=in_chans)
         require_in("TimmDataset", "(0, 1]", crop_pct=crop_pct)
         kind, slash, rest = name.partition("/")
         self.name = kind.lower() + slash + rest
         self.root = None if root is None else Path(root)
+        if validation_split is not None and validation_split == test_split:
+            raise ValueError(
+                f"TimmDataset.validation_split = {validation_split!r} must be another than TimmDataset.test_split: "
+                "what is chosen on images says nothing when it is scored on them"
+            )
         self.test_split = test_split
+        self.validation_split = validation_split
         self.crop_pct = crop_pct
         self.download = download
         self.keys = (input_key, target_key)
         self._mode = "RGB" if in_chans == 3 else "L"
         self.train_split = train_split
         self._check_name()
-        super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std)
+        super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, validation_images=validation_images)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes of the training split, in label order; none for unlabeled images."""
-        return tuple(self._train[1])
+        return tuple(self._training[1])
 
-    def train(self) -> Split:
-        """The training split.
+    @property
+    def has_test(self) -> bool:
+        if self.name or self.root is None:
+            return self.test_split is not None
+        return not self._has_no_test_files(self.root)
+
+    @property
+    def has_own_validation(self) -> bool:
+        return self.validation_split is not None
+
+    def read(self, split: str) -> Split:
+        """Read a split.
 
         Raises:
-            UserError: if the data are missing, hold no images, or need a package that is not installed.
+            UserError: if the data are missing, hold no images, or need a package that is not installed; if there is no
+                such split, or its classes differ from the training split's.
         """
-        return self._train[0]
-
-    def test(self) -> Split:
-        """The test split.
-
-        Raises:
-            UserError: if there is none, or if its classes differ from the training split's.
-        """
-        return self._test
+        if split == "train":
+            return self._training[0]
+        name = self.test_split if split == "test" else self.validation_split
+        if name is None:
+            raise UserError("TimmDataset.test_split is None, so there is nothing to evaluate on")
+        self._check_there()
+        images, class_names = self._read(name, training=False)
+        if tuple(class_names) != self.class_names:
+            differing = sorted(set(class_names) ^ set(self.class_names))[:5]
+            raise UserError(f"the splits of {self._described} must hold the same classes; they differ in {differing}")
+        return images
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The central squares of `crop_pct` of the shorter side, float32 [N, 4]."""
         return central_boxes(sizes_N2, self.crop_pct)
 
     @cached_property
-    def _train(self) -> tuple[Split, list[str]]:
-        """The training split, and the names of its classes."""
+    def _training(self) -> tuple[Split, list[str]]:
+        """All training images, and the names of their classes."""
         self._check_there()
         return self._read(self.train_split, training=True)
-
-    @cached_property
-    def _test(self) -> Split:
-        if self.test_split is None:
-            raise UserError("TimmDataset.test_split is None, so there is nothing to evaluate on")
-        self._check_there()
-        split, class_names = self._read(self.test_split, training=False)
-        if tuple(class_names) != self.class_names:
-            differing = sorted(set(class_names) ^ set(self.class_names))[:5]
-            raise UserError(f"the splits of {self._described} must hold the same classes; they differ in {differing}")
-        return split
 
     @property
     def _described(self) -> str:

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hpm.data.sources.base import Split, TensorSplit
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.image_folder import FolderSplit
 from hpm.data.sources.labels import whole_labels
+from hpm.data.sources.split import Split, TensorSplit
 from hpm.errors import UserError
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from curriculum.noise import Noise
 from hpm.data.crops import RandomResizedCrop, whole_boxes
 from hpm.data.loader import Loader
 from hpm.data.sources import digit_scenes
+from hpm.data.sources.base import SPLITS
 from hpm.data.sources.digit_scenes import DigitScenes
 
 
@@ -69,16 +72,18 @@ def test_a_larger_split_begins_with_the_same_scenes(scenes):
 
 
 def test_the_splits_share_no_digit(scenes):
-    train_K64 = scenes.train().renderer.digits_KGG.flatten(1)
-    test_K64 = scenes.test().renderer.digits_KGG.flatten(1)
-    assert len(train_K64) + len(test_K64) == 1797
-    assert torch.cdist(train_K64, test_K64).amin() > 0
-    assert not torch.equal(scenes.train().images(torch.arange(10)), scenes.test().images(torch.arange(10)))
+    splits = [scenes.train(), scenes.validation(), scenes.test()]
+    digits = [split.renderer.digits_KGG.flatten(1) for split in splits]
+    assert sum(map(len, digits)) == 1797
+    for one, other in itertools.combinations(range(3), 2):
+        assert torch.cdist(digits[one], digits[other]).amin() > 0
+        assert not torch.equal(splits[one].images(torch.arange(10)), splits[other].images(torch.arange(10)))
 
 
-def test_every_fourth_digit_of_each_class_is_for_testing():
-    classes_K = torch.arange(10).repeat(9)
-    assert classes_K[digit_scenes.in_test(classes_K)].bincount().tolist() == [3] * 10
+def test_two_of_eight_digits_of_each_class_are_for_testing_and_one_for_validation():
+    classes_K = torch.arange(10).repeat(17)
+    counts = {name: classes_K[digit_scenes.digits_of(name, classes_K)].bincount().tolist() for name in SPLITS}
+    assert counts == {"train": [10] * 10, "validation": [2] * 10, "test": [5] * 10}
 
 
 def test_the_label_is_the_digit_drawn():

@@ -15,7 +15,7 @@ from hpm.data import ImageSource, TensorSplit
 class Stripes(ImageSource):
     '''Stripes that run down or across.'''
 
-    def __init__(self, *, size: int = 64, named: bool = True) -> None:
+    def __init__(self, *, size: int = 72, named: bool = True) -> None:
         super().__init__(
             img_size=16, in_chans=3, mean=(0.5,) * 3, std=(0.5,) * 3, class_names=("down", "across") if named else ()
         )
@@ -28,11 +28,8 @@ class Stripes(ImageSource):
         noise = torch.randint(0, 56, stripes.shape, generator=torch.Generator().manual_seed(seed))
         return TensorSplit((stripes * 200 + noise).to(torch.uint8), labels)
 
-    def train(self) -> TensorSplit:
-        return self.splits[0]
-
-    def test(self) -> TensorSplit:
-        return self.splits[1]
+    def read(self, split: str) -> TensorSplit:
+        return self.splits[split == "test"]
 """
 
 
@@ -55,7 +52,7 @@ Checkpointing.every = 10
 def test_a_source_of_ones_own(config: Path, hpm, same_end) -> None:
     assert hpm("pretrain", config, "--output", "run") == 0
     record = json.loads(Path("run/run.json").read_text())["data"]
-    assert (record["source"], record["images"]) == ("Stripes", 64)
+    assert (record["source"], record["images"]) == ("Stripes", 65)
     assert len(record["fingerprint"]) == 16
     metrics = json.loads(Path("run/summary.json").read_text())["metrics"]
     assert metrics["knn/pretrained"] > 0.5

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpm.data.sources.base import ImageSource, TensorSplit
+from hpm.data.sources.base import ImageSource
+from hpm.data.sources.split import TensorSplit
 
 
 class Squares(ImageSource):
@@ -13,10 +14,7 @@ class Squares(ImageSource):
         super().__init__(**{"img_size": 4, "in_chans": 2, "mean": (0.2, 0.6), "std": (0.1, 0.5)} | options)
         self.split = TensorSplit(torch.arange(96, dtype=torch.uint8).view(3, 2, 4, 4), torch.tensor([0, 1, 1]))
 
-    def train(self):
-        return self.split
-
-    def test(self):
+    def read(self, split):
         return self.split
 
 

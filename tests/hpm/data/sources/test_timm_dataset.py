@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, FakeData
 
-from hpm.data import FolderSplit, ImageFolder, Loader, RandomResizedCrop, TensorSplit, TimmDataset
+from hpm.data import SPLITS, FolderSplit, ImageFolder, Loader, RandomResizedCrop, TensorSplit, TimmDataset
 from hpm.data.sources.torchvision_data import ItemSplit, from_torchvision
 from hpm.errors import UserError
 
@@ -64,9 +64,13 @@ def test_folders(root):
     source, plain = TimmDataset(root=root, img_size=32), ImageFolder(root=root, img_size=32)
     assert source.class_names == CLASSES
     assert isinstance(source.train(), FolderSplit)
-    assert source.train().labels.tolist() == plain.train().labels.tolist() == [0] * 6 + [1] * 6
-    for ours, theirs in ((source.train(), plain.train()), (source.test(), plain.test())):
-        assert torch.equal(source.load(ours, torch.arange(4)), plain.load(theirs, torch.arange(4)))
+    assert sorted([*source.train().labels.tolist(), *source.validation().labels.tolist()]) == [0] * 6 + [1] * 6
+    for name, count in (("train", 11), ("validation", 1), ("test", 4)):
+        ours, theirs = source.get_split(name), plain.get_split(name)
+        assert len(ours) == len(theirs) == count
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        every = torch.arange(count)
+        assert torch.equal(source.load(ours, every), plain.load(theirs, every))
 
 
 @pytest.mark.parametrize("layout", ["tars", "shards", "one tar for each class", "tars in a tar", "WebDataset"])
@@ -165,7 +169,7 @@ def cifar(tmp_path, monkeypatch):
 def test_torchvision_in_memory(cifar):
     source = TimmDataset(name="torch/cifar10", root=cifar, img_size=32, crop_pct=1.0)
     assert isinstance(source.train(), TensorSplit)
-    assert (len(source.train()), len(source.test())) == (20, 6)
+    assert [len(source.get_split(name)) for name in SPLITS] == [18, 2, 6]
     assert source.class_names[3] == "class 3"
     assert source.test().labels.tolist() == list(range(6))
     picture = np.array(CIFAR10(cifar, train=False)[2][0])
@@ -220,7 +224,7 @@ def test_hugging_face(root, tmp_path):
     folder = TimmDataset(root=root, img_size=32)
     assert source.class_names == CLASSES
     assert source.train().labels.tolist() == folder.train().labels.tolist()
-    assert source.train().name(1) == "1.jpg"
+    assert [source.train().name(k) for k in range(3)] == [folder.train().name(k)[-5:] for k in range(3)]
     assert len(source.test()) == 4
     with pytest.raises(UserError, match=r"input_key = 'img'; other columns are \['image', 'label'\]"):
         TimmDataset(name=source.name, root=tmp_path / "cache", input_key="img").train()

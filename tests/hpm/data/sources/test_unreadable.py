@@ -9,8 +9,8 @@ from PIL import Image
 
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
-from hpm.data.sources.base import Unreadable
 from hpm.data.sources.image_folder import ImageFolder
+from hpm.data.sources.split import Unreadable
 from hpm.errors import TrainingError, UserError
 
 IMAGES = 240

@@ -1,0 +1,140 @@
+"""Validation images: carved by a fixed rule from the training images, or the data set's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hpm.data import FashionMNIST, ImageFolder, ImageSource, Split, TensorSplit, TimmDataset
+from hpm.data.sources.carving import carve
+from hpm.data.sources.split import Subset
+from hpm.errors import UserError
+
+
+def numbered(labels: list[int] | None, count: int) -> TensorSplit:
+    """Images of one pixel, whose values are their numbers."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return TensorSplit(images, None if labels is None else torch.tensor(labels))
+
+
+def numbers(split: Split) -> list[int]:
+    assert isinstance(split, TensorSplit)
+    return split.images_KCHW.flatten().tolist()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data(), st.integers(2, 200))
+def test_every_image_is_in_one_part_and_every_class_gives_its_share(data: st.DataObject, count: int) -> None:
+    labels = data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count))
+    taken = data.draw(st.integers(1, count - 1))
+    left, carved = carve(numbered(labels, count), taken)
+    assert len(carved) == taken
+    assert sorted(numbers(left) + numbers(carved)) == list(range(count))
+    assert numbers(carved) == sorted(numbers(carved))
+    assert carved.labels is not None
+    assert [labels[number] for number in numbers(carved)] == carved.labels.tolist()
+    for label in set(labels):
+        share = taken / count * labels.count(label)
+        assert abs(carved.labels.tolist().count(label) - share) <= 2
+
+
+def test_the_rule_is_fixed() -> None:
+    assert numbers(carve(numbered(None, 20), 4)[1]) == numbers(carve(numbered(None, 20), 4)[1]) == [4, 5, 13, 19]
+    assert numbers(carve(numbered([0] * 15 + [1] * 5, 20), 4)[1]) == [4, 5, 13, 19]
+
+
+class Pixels(ImageSource):
+    def __init__(self, count: int, **options: object) -> None:
+        super().__init__(img_size=4, in_chans=1, mean=(0.5,), std=(0.5,), **options)  # type: ignore[arg-type]
+        self.count = count
+
+    def read(self, split: str) -> Split:
+        return numbered(None, 5) if split == "test" else numbered(None, self.count)
+
+
+def test_a_tenth_is_carved_unless_more_or_none_is_asked_for() -> None:
+    sizes = {
+        images: (len(Pixels(60, validation_images=images).train()), Pixels(60, validation_images=images).has_validation)
+        for images in (None, 20, 0)
+    }
+    assert sizes == {None: (54, True), 20: (40, True), 0: (60, False)}
+    source = Pixels(60)
+    assert source.validation() is source.validation()
+    assert sorted(numbers(source.train()) + numbers(source.validation())) == list(range(60))
+
+
+def test_no_validation_images() -> None:
+    with pytest.raises(UserError, match=r"Pixels.validation_images = 0 leaves no validation images, .* fewer than 60"):
+        Pixels(60, validation_images=0).validation()
+    with pytest.raises(UserError, match=r"Pixels.validation_images = 60 leaves none of 60 images for training"):
+        Pixels(60, validation_images=60).train()
+    with pytest.raises(ValueError, match=r"Pixels.validation_images = -1 must be at least 0"):
+        Pixels(60, validation_images=-1)
+
+
+def fill(folder: Path, count: int, first: int) -> None:
+    for label in "ab":
+        (folder / label).mkdir(parents=True)
+        for number in range(first, first + count):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / label / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("folders", "sizes"),
+    [
+        ({"train": 20, "val": 3, "test": 4}, [40, 6, 8]),
+        ({"train": 20, "val": 3}, [36, 4, 6]),
+        ({"train": 20, "test": 4}, [36, 4, 8]),
+    ],
+)
+def test_folders(tmp_path: Path, folders: dict[str, int], sizes: list[int]) -> None:
+    for place, (name, count) in enumerate(folders.items()):
+        fill(tmp_path / name, count, 100 * place)
+    source = ImageFolder(root=tmp_path, img_size=8)
+    splits = [source.train(), source.validation(), source.test()]
+    assert [len(split) for split in splits] == sizes
+    assert len({path for split in splits for path in split.paths}) == sum(sizes)  # type: ignore[attr-defined]
+    assert source.test().name(0).split("/")[-3] == ("test" if "test" in folders else "val")
+
+
+def test_a_folder_without_test_images_is_all_for_training(tmp_path: Path) -> None:
+    fill(tmp_path, 20, 0)
+    for source in (ImageFolder(root=tmp_path, img_size=8), TimmDataset(root=tmp_path, img_size=8)):
+        assert len(source.train()) == 40
+        assert not source.has_validation
+    assert len(ImageFolder(root=tmp_path, img_size=8, validation_images=10).train()) == 30
+
+
+def test_timm_takes_a_validation_split_by_its_name(tmp_path: Path) -> None:
+    for place, (name, count) in enumerate({"train": 20, "val": 3, "test": 4}.items()):
+        fill(tmp_path / name, count, 100 * place)
+    source = TimmDataset(root=tmp_path, img_size=8, validation_split="val", test_split="test")
+    assert [len(source.train()), len(source.validation()), len(source.test())] == [40, 6, 8]
+    with pytest.raises(ValueError, match=r"validation_split = 'val' must be another than TimmDataset.test_split"):
+        TimmDataset(validation_split="val", test_split="val")
+
+
+def test_fashion_mnist_validates_on_the_last_of_its_training_images(fashion_mnist: Path) -> None:
+    few, all_of_them = FashionMNIST(train_size=100), FashionMNIST()
+    assert [len(few.train()), len(few.validation()), len(few.test())] == [100, 5000, 100]
+    assert torch.equal(few.validation().images_KCHW, all_of_them.validation().images_KCHW)  # type: ignore[attr-defined]
+    whole = FashionMNIST(validation_images=0)
+    assert len(whole.train()) == len(all_of_them.train()) + 5000
+    assert not whole.has_validation
+    with pytest.raises(ValueError, match=r"FashionMNIST.train_size = 56000 must lie between 1 and 55000"):
+        FashionMNIST(train_size=56000)
+
+
+def test_a_subset_is_the_images_it_names() -> None:
+    split = numbered([5, 6, 7, 8], 4)
+    subset = Subset(split, torch.tensor([3, 1]))
+    boxes, flips = torch.tensor([[0.0, 0.0, 1.0, 1.0]] * 2), torch.zeros(2, dtype=torch.bool)
+    assert subset.crop(torch.tensor([1, 0]), boxes, flips, 1).flatten().tolist() == [1.0, 3.0]
+    assert subset.labels is not None
+    assert (len(subset), subset.name(0), subset.labels.tolist()) == (2, "image 3", [8, 6])
+    assert subset.fingerprint() != Subset(split, torch.tensor([1, 3])).fingerprint()
