@@ -14,7 +14,7 @@ def command(
     model: ModelPath,
     configs: PublishedConfigs = None,
     images: Annotated[
-        Path | None, typer.Option(help="A folder of images, of any size; by default the run's first test images.")
+        Path | None, typer.Option(help="A folder of images, of any size; by default the run's first validation images.")
     ] = None,
     count: Annotated[int, typer.Option(help="How many images.")] = 6,
     strip: Annotated[bool, typer.Option("--strip", help="The same images through the run's checkpoints.")] = False,

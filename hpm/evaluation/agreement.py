@@ -12,7 +12,7 @@ from curriculum import Batch, Noise, Random, TrueLoss
 from curriculum.diagnostics import spearman, top_k_agreement
 from curriculum.validation import require_at_least, require_in
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 
 
@@ -27,7 +27,7 @@ class Agreement(Evaluation):
     chance gives about `top`. None of these where there is no loss predictor.
 
     Args:
-        images: test images, at most. Default 256.
+        images: of each held-out split, at most. Default 256.
         top: share of the patches that count as the hardest, in (0, 1); rounded, but at least one patch. Default 0.25.
 
     Raises:
@@ -52,13 +52,16 @@ class Agreement(Evaluation):
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         if context.model.unsupported_reason("predicted_loss") is not None:
             return {}
-        measured: list[Tensor] = []
-        for _, batch, noise in held_out_batches(context, self.images):
-            teacher, student = self._teacher(context, batch, noise), self._student(context, batch, noise)
-            measured.append(torch.stack([*teacher, *student]))
-        means = torch.cat(measured, dim=1).nanmean(dim=1).tolist()
-        # In the order in which they are declared.
-        return {metric.pattern: mean for metric, mean in zip(self.metrics, means, strict=True)}
+        metrics: dict[str, float] = {}
+        for name, split in context.held_out.items():
+            measured: list[Tensor] = []
+            for _, batch, noise in held_out_batches(context, split, self.images):
+                teacher, student = self._teacher(context, batch, noise), self._student(context, batch, noise)
+                measured.append(torch.stack([*teacher, *student]))
+            means = torch.cat(measured, dim=1).nanmean(dim=1).tolist()
+            # In the order in which they are declared.
+            metrics |= {metric_on(name, one.pattern): mean for one, mean in zip(self.metrics, means, strict=True)}
+        return metrics
 
     def _teacher(self, context: EvaluationContext, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         num_masked = context.curriculum.count_masked(batch.num_patches)

@@ -23,7 +23,7 @@ from torch import Tensor
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from hpm.data import Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable
-from hpm.data.sources.base import Choose
+from hpm.data.sources.split import Choose
 from hpm.runtime.distributed import DistributedContext
 
 _CPU = torch.device("cpu")
@@ -170,15 +170,13 @@ class _WithTrainingSplit(ImageSource):
             mean=source.mean,
             std=source.std,
             class_names=source.class_names,
+            validation_images=0,
         )
         self._source = source
         self._train = train
 
-    def train(self) -> Split:
-        return self._train
-
-    def test(self) -> Split:
-        return self._source.test()
+    def read(self, split: str) -> Split:
+        return self._train if split == "train" else self._source.get_split(split)
 
 
 class AugmentingLoader(Loader):

@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 
 from curriculum import Curriculum
-from hpm.data import ImageSource
-from hpm.evaluation.metrics import Metric
+from hpm.data import ImageSource, Split
+from hpm.evaluation.metrics import VALIDATION, Metric
 from hpm.methods.teacher import ModelTeacher
 from hpm.models.base import MaskedModel
 from hpm.runtime.distributed import DistributedContext
@@ -36,6 +36,10 @@ class EvaluationContext:
         folder: where long protocols keep what they need to go on after a kill; None for nowhere.
         report: takes a line about the progress of a long protocol; None for silence.
         processes: that evaluate together. Default this one alone.
+        pretraining_images: how many images the model was trained on, repeated ones as often as they were seen. Default
+            None, not known.
+        splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
+            to be chosen, such as the length of the training, is scored on validation images alone.
     """
 
     model: MaskedModel
@@ -49,6 +53,14 @@ class EvaluationContext:
     folder: Path | None = None
     report: Callable[[str], None] | None = None
     processes: DistributedContext = field(default_factory=DistributedContext)
+    pretraining_images: int | None = None
+    splits: tuple[str, ...] = (VALIDATION, "test")
+
+    @property
+    def held_out(self) -> dict[str, Split]:
+        """The splits that are scored, by name; no validation images where the source has none."""
+        there = [name for name in self.splits if name == "test" or self.source.has_validation]
+        return {name: self.source.get_split(name) for name in there}
 
 
 class Evaluation(ABC):
@@ -73,7 +85,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        """Metrics by name, as `metrics` declares them."""
+        """Metrics by name, as `metrics` declares them: of every split in `context.held_out`, see `metric_on`."""
 
     def measure(self, context: EvaluationContext) -> dict[str, float]:
         """The metrics, measured without TF32: how runs call an evaluation.

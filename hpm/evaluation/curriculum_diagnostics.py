@@ -14,8 +14,9 @@ from torch import Tensor
 from curriculum import Batch, Curriculum, Mask, Noise, Random
 from curriculum import diagnostics as measure
 from curriculum.validation import require_at_least, require_in
+from hpm.data import Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 
 
@@ -34,7 +35,7 @@ class Diagnostics(Evaluation):
             uniform masks. Only where the data know the object.
 
     Args:
-        images: test images, at most. Default 256.
+        images: of each held-out split, at most. Default 256.
         progress: of training, in [0, 1], at which masks are drawn; where the scheduler depends on it, this sets
             alpha. Default 1, the end of training.
 
@@ -66,20 +67,26 @@ class Diagnostics(Evaluation):
         # A copy, for drawing leaves the last batch's scores in the curriculum.
         curriculum = copy.copy(context.curriculum)
         curriculum.mask_ratio = curriculum.mask_ratio.without_chance()
+        metrics: dict[str, float] = {}
+        for name, split in context.held_out.items():
+            means = self._measure_split(context, curriculum, split)
+            metrics |= {metric_on(name, f"curriculum/{what}"): mean for what, mean in sorted(means.items())}
+        return metrics
+
+    def _measure_split(self, context: EvaluationContext, curriculum: Curriculum, split: Split) -> dict[str, float]:
         masks: list[Tensor] = []
         values: dict[str, list[Tensor]] = {}
-        for indices, batch, noise in held_out_batches(context, self.images):
+        for indices, batch, noise in held_out_batches(context, split, self.images):
             mask = curriculum.draw(batch, context.teacher, self.progress, noise)
             masks.append(mask.to_bool())
-            object_NL = context.source.object_map(indices, patch_size=batch.patch_size)
+            object_NL = context.source.object_map(split, indices, patch_size=batch.patch_size)
             measured = _losses(context, batch, mask, noise) | _choice(curriculum, mask, object_NL)
             for name, value_N in measured.items():
                 values.setdefault(name, []).append(value_N)
         means = {name: torch.cat(of_batches).double().nanmean().item() for name, of_batches in values.items()}
         uniform = means.pop("uniform_loss")
         means |= {"alpha": curriculum.alpha(self.progress), "hardness_gap_relative": means["hardness_gap"] / uniform}
-        means |= _positions(torch.cat(masks))
-        return {f"curriculum/{name}": value for name, value in sorted(means.items())}
+        return means | _positions(torch.cat(masks))
 
 
 def _losses(context: EvaluationContext, batch: Batch, mask: Mask, noise: Noise) -> dict[str, Tensor]:

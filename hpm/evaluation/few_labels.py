@@ -1,11 +1,10 @@
-"""Training on a few labels: which images are labelled, in which batches they come, and how fast they are learned.
+"""Training on a few labels: which images are labelled, and in which batches they come.
 
 Shape suffixes: K images of the split, N labelled images, B images of a step, C channels, S side.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ from curriculum import Batch, Noise
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from hpm.data import ImageSource, RandomResizedCrop
-from hpm.optim.clock import Clock
 
 
 def draw_labels(labels_K: Tensor, per_class: int | Sequence[int], num_classes: int, seed: int) -> Tensor:
@@ -76,22 +74,3 @@ class FewLabels:
 
         view = self.source.train().view(noise.rows_N, self.source.img_size, choose)
         return self.source.normalize(view.images_NCSS)
-
-
-@dataclass(frozen=True)
-class RelativeRates:
-    """Learning rates as a share of each layer's peak: linear warm-up, times half a cosine over all steps.
-
-    Args:
-        epochs: passes over the labelled images.
-        warmup: share of the steps spent warming up, in [0, 1).
-    """
-
-    epochs: int
-    warmup: float
-
-    def learning_rate(self, clock: Clock) -> float:
-        """The share of the peak, in [0, 1]."""
-        total = clock.total_steps
-        warmup = min(1.0, (clock.step + 1) / max(1, self.warmup * total))
-        return warmup * 0.5 * (1 + math.cos(math.pi * (clock.step / total)))

@@ -5,7 +5,9 @@ Shape suffixes: N images of a micro-batch, C channels, S side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +21,10 @@ from hpm.data import ImageSource
 from hpm.evaluation.augmentation import named_crop, rand_augment
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.classifier import classifier
-from hpm.evaluation.supervised import train
-from hpm.evaluation.supervised_protocol import SupervisedProtocol, autocast, supervised_metrics
+from hpm.evaluation.early_stopping import EarlyStopping
+from hpm.evaluation.levelling import WarmupRates, compare_with_scratch, require_levelling, require_rates
+from hpm.evaluation.supervised import LearningRates, SupervisedTraining
+from hpm.evaluation.supervised_protocol import Logits, SupervisedProtocol, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import layer_groups
 from hpm.optim.schedule import Schedule
@@ -39,13 +43,15 @@ class FineTune(SupervisedProtocol):
     patch tokens is normalized by a norm that starts anew.
 
     Metrics: `finetune/pretrained` and, beyond five classes, `finetune/pretrained_top5`; with `baselines` the same
-    from the random initialization, `finetune/scratch`.
+    from the random initialization, `finetune/scratch`, and with `patience` `finetune/scratch_equal_compute`; see
+    `compare_with_scratch`.
 
     Args:
         epochs: passes over the training images.
         batch_size: images of a step; even where mixup or CutMix is used.
         accumulate: micro-batches into which a batch is cut, where memory is short.
-        blr: base learning rate; the learning rate is `blr * batch_size / 256`.
+        blr: base learning rate, or several, of which validation images choose one for each network; the learning rate
+            is `blr * batch_size / 256`.
         min_lr: learning rate at the end.
         warmup_epochs: epochs of linear warm-up.
         layer_decay: factor between the learning rates of neighboring layers.
@@ -62,8 +68,12 @@ class FineTune(SupervisedProtocol):
         pool: "mean" of the patch tokens (published), or the class "token".
         precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16" or "fp32".
         num_workers: processes that load and augment images; 0 for none but this one.
-        test_images: at most so many; None for all.
+        test_images: at most so many test images, and as many validation images; None for all.
         baselines: whether to train from scratch too, by the same recipe.
+        patience: None, the default, trains by the schedule, as published. A number trains at a constant learning rate
+            until the accuracy on validation images has levelled off, `epochs` at most; see `EarlyStopping`.
+        trial_epochs: with patience, epochs after which the worse half of the learning rates is given up; see
+            `train_until_level`.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -72,7 +82,7 @@ class FineTune(SupervisedProtocol):
     protocol = "finetune"
     prefix = "finetune"
     baseline = "scratch"
-    metrics = supervised_metrics(prefix, baseline)
+    metrics = supervised_metrics(prefix, baseline, "scratch_equal_compute")
 
     def __init__(
         self,
@@ -80,7 +90,7 @@ class FineTune(SupervisedProtocol):
         epochs: int = 100,
         batch_size: int = 1024,
         accumulate: int = 1,
-        blr: float = 5e-4,
+        blr: float | Sequence[float] = 5e-4,
         min_lr: float = 1e-6,
         warmup_epochs: float = 5,
         layer_decay: float = 0.65,
@@ -99,12 +109,18 @@ class FineTune(SupervisedProtocol):
         num_workers: int = 0,
         test_images: int | None = None,
         baselines: bool = False,
+        patience: float | None = None,
+        trial_epochs: int = 5,
     ) -> None:
+        self.blrs = require_rates("FineTune", blr=blr)
+        require_levelling("FineTune", patience=patience, trial_epochs=trial_epochs)
+        self.patience = patience
+        self.trial_epochs = trial_epochs
         schedule = FineTuneSchedule(
             epochs=epochs,
             batch_size=batch_size,
             accumulate=accumulate,
-            blr=blr,
+            blr=self.blrs[0],
             min_lr=min_lr,
             warmup_epochs=warmup_epochs,
         )
@@ -135,6 +151,8 @@ class FineTune(SupervisedProtocol):
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         super().check(source, model)
         self._transform(source)
+        if self.patience is not None or len(self.blrs) > 1:
+            source.validation()
 
     def check_world_size(self, world_size: int) -> None:
         size = self.schedule.micro_batch_size(world_size)
@@ -156,10 +174,57 @@ class FineTune(SupervisedProtocol):
             )
         return rand_augment("FineTune", self.rand_augment, size=source.img_size, mean=source.mean)
 
-    def train_classifier(
-        self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str
-    ) -> Callable[[Tensor], Tensor]:
-        """The whole encoder with a head, as timm's model."""
+    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
+        """By the schedule, or until they level off; the base learning rate is the best on validation images."""
+
+        def start(model: MaskedModel, name: str, blr: float, budget: float | None) -> SupervisedTraining:
+            rate = f"-blr{blr:g}" if len(self.blrs) > 1 else ""
+            return self._start(
+                context, model, name=f"{self.protocol}-{name}{rate}", precision=precision, blr=blr, budget=budget
+            )
+
+        if self.patience is None:
+            for name, model in self.models(context):
+                yield name, self._best_by_schedule(context, partial(start, model, name, budget=None))
+            return
+        rows = compare_with_scratch(
+            start,
+            self.blrs,
+            context,
+            trial_epochs=self.trial_epochs,
+            most_epochs=self.schedule.epochs,
+            labelled=len(context.source.train()),
+            scratch=self.baselines,
+        )
+        for name, levelled in rows.items():
+            yield name, levelled.logits_of
+
+    def _best_by_schedule(self, context: EvaluationContext, start: Callable[[float], SupervisedTraining]) -> Logits:
+        """The classifier of the base learning rate that does best on validation images, where there are several."""
+        best = -1.0
+        chosen: Logits | None = None
+        for blr in self.blrs:
+            training = start(blr)
+            training.run()
+            logits_of = partial(training.logits_with, training.trained.eval())
+            accuracy = 0.0
+            if len(self.blrs) > 1:
+                accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
+            if accuracy > best:
+                best, chosen = accuracy, logits_of
+        assert chosen is not None
+        return chosen
+
+    def _start(
+        self,
+        context: EvaluationContext,
+        model: MaskedModel,
+        *,
+        name: str,
+        precision: str,
+        blr: float,
+        budget: float | None,
+    ) -> SupervisedTraining:
         num_classes, device = context.source.num_classes, context.device
         vit = classifier(model, num_classes, pool=self.pool, drop_path=self.drop_path).train()
         last_norm: Any = getattr(vit, "fc_norm", None)
@@ -172,27 +237,36 @@ class FineTune(SupervisedProtocol):
             mix = Mixup(self.mixup, self.cutmix, label_smoothing=self.smoothing, num_classes=num_classes)
         criterion = LabelSmoothingCrossEntropy(self.smoothing) if mix is None else SoftTargetCrossEntropy()
 
-        def logits_of(images_NCSS: Tensor) -> Tensor:
+        def logits_with(trained: nn.Module, images_NCSS: Tensor) -> Tensor:
             with autocast(precision, device):
-                return vit(images_NCSS)
+                return trained(images_NCSS)
 
         def loss_of(images_NCSS: Tensor, labels_N: Tensor) -> Tensor:
             images_NCSS = erase(images_NCSS)
             targets = labels_N
             if mix is not None:
                 images_NCSS, targets = mix(images_NCSS, labels_N)
-            return criterion(logits_of(images_NCSS).float(), targets)
+            return criterion(logits_with(vit, images_NCSS).float(), targets)
 
-        train(
+        def accuracy_of(trained: nn.Module) -> float:
+            return self.accuracies(context, context.source.validation(), partial(logits_with, trained))[""]
+
+        schedule = replace(self.schedule, blr=blr)
+        rates: LearningRates = schedule
+        stopping = None
+        if self.patience is not None:
+            rates = WarmupRates(schedule.epochs, schedule.lr, schedule.warmup_epochs)
+            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget)
+        return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),
             loss_of,
             self.loader(context, patch_size=model.patch_size, transform=self._transform(context.source)),
-            self.schedule,
+            rates,
             context,
             name=name,
             remedy=self.remedy,
+            logits_with=logits_with,
             clip_grad=self.clip_grad,
+            stopping=stopping,
         )
-        vit.eval()
-        return logits_of

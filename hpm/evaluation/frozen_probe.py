@@ -6,20 +6,39 @@ Shape suffixes: N training images, M test images, D width.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_choice
-from hpm.data import ImageSource
+from hpm.data import ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
-from hpm.evaluation.metrics import Metric, Unit
-from hpm.evaluation.samples import labels_of, require_labels, sample_indices, shuffled_indices
+from hpm.evaluation.metrics import VALIDATION, Metric, Unit, metric_on
+from hpm.evaluation.samples import labels_of, require_labels, sample_indices
 from hpm.models.base import MaskedModel
 
-_VALIDATION = 0.2  # share of the training images that chooses the strength
+
+class Labelled(NamedTuple):
+    """Features and the classes of their images.
+
+    Args:
+        features_ND: float32 [N, D].
+        labels_N: int64 [N].
+    """
+
+    features_ND: Tensor
+    labels_N: Tensor
+
+
+class _Chosen(NamedTuple):
+    """Images of a split, and their classes."""
+
+    split: Split
+    indices_N: Tensor
+    labels_N: Tensor
 
 
 def probe_metrics(protocol: str, *suffixes: str) -> tuple[Metric, ...]:
@@ -43,10 +62,13 @@ class FrozenProbe(Evaluation):
 
     Args:
         train_images: at most so many training images, the same for every seed; None for all.
-        test_images: at most so many test images; None for all.
+        test_images: at most so many test images, and as many validation images; None for all.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
+
+    Attributes:
+        chooses: whether a setting is chosen on validation images.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -54,6 +76,7 @@ class FrozenProbe(Evaluation):
 
     seeded = False
     shared = True
+    chooses: bool = False
 
     def __init__(
         self, *, train_images: int | None, test_images: int | None, pool: str, baselines: bool, num_workers: int
@@ -72,84 +95,91 @@ class FrozenProbe(Evaluation):
         require_labels(self, source)
         require_class_token(type(self).__name__, model.encoder, self.pool)
         super().check(source, model)
+        if self.chooses:
+            source.validation()
 
     def choose_training_images(self, size: int) -> Tensor:
         """Int64 [N]: the training images to fit, of so many."""
         return sample_indices(self.train_images, size)
 
     @abstractmethod
-    def predict(
-        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
-    ) -> dict[str, Tensor]:
-        """Fit the classifier and predict the test images' classes.
+    def fit(
+        self, train: Labelled, validation: Labelled | None, *, num_classes: int, device: torch.device
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Fit the classifier.
 
         Args:
-            train_ND: features, on the CPU.
-            labels_N: int64, their classes, on the CPU.
-            test_MD: features whose classes are wanted, on the CPU.
+            train: features and classes to fit, on the CPU.
+            validation: what settings are chosen by; None for a probe that chooses nothing.
             num_classes: how many classes there are.
             device: where to compute.
 
         Returns:
-            Int64 [M] on the CPU, by what stands behind the metric's name: "" where there is one prediction alone.
+            Gives the classes of features [M, D] on the CPU: int64 [M] on the CPU, by what stands behind the metric's
+            name, "" where there is one prediction alone.
         """
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        train, test = context.source.train(), context.source.test()
-        train_N = self.choose_training_images(len(train))
-        test_M = sample_indices(self.test_images, len(test))
-        metrics = {}
-        for name, train_ND, test_MD in self._features(context, train_N, test_M):
-            predictions = self.predict(
-                train_ND,
-                labels_of(train)[train_N],
-                test_MD,
-                num_classes=context.source.num_classes,
-                device=context.device,
+        scored = context.held_out
+        if self.chooses:
+            scored = {VALIDATION: context.source.validation()} | scored
+        chosen = {"train": self._chosen(context.source.train(), self.choose_training_images)}
+        for name, split in scored.items():
+            chosen[name] = self._chosen(split, lambda size: sample_indices(self.test_images, size))
+        metrics: dict[str, float] = {}
+        for name, features in self._features(context, chosen):
+            labelled = {which: Labelled(features[which], chosen[which].labels_N) for which in chosen}
+            validation = labelled[VALIDATION] if self.chooses else None
+            predict = self.fit(
+                labelled["train"], validation, num_classes=context.source.num_classes, device=context.device
             )
-            for suffix, predicted_M in predictions.items():
-                right_M = predicted_M == labels_of(test)[test_M]
-                metrics[f"{self.protocol}/{name}{suffix}"] = right_M.float().mean().item()
+            for which in context.held_out:
+                for suffix, predicted_M in predict(labelled[which].features_ND).items():
+                    right = predicted_M == labelled[which].labels_N
+                    metrics[metric_on(which, f"{self.protocol}/{name}{suffix}")] = right.float().mean().item()
         return metrics
 
+    @staticmethod
+    def _chosen(split: Split, choose: Callable[[int], Tensor]) -> _Chosen:
+        indices_N = choose(len(split))
+        return _Chosen(split, indices_N, labels_of(split)[indices_N])
+
     def _features(
-        self, context: EvaluationContext, train_N: Tensor, test_M: Tensor
-    ) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name, training features [N, D] and test features [M, D] of everything that is to be judged.
+        self, context: EvaluationContext, chosen: Mapping[str, _Chosen]
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Name, and features [N, D] of each split's chosen images, of everything that is to be judged.
 
         The context's processes share the work, and the features come together in the main one: the others have
         nothing to judge.
         """
         source, processes = context.source, context.processes
-        chosen = ((source.train(), train_N), (source.test(), test_M))
         models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
         for name, model in models.items():
-            features = []
-            for split, indices in chosen:
+            features = {}
+            for which, (split, indices_N, _) in chosen.items():
                 own = extract(
                     model.encoder,
                     source,
                     split,
-                    processes.share(indices),
+                    processes.share(indices_N),
                     pool=self.pool,
                     device=context.device,
                     num_workers=self.num_workers,
                 )
-                features.append(processes.collect(own, len(indices)))
-            train_ND, test_MD = features
-            if train_ND is not None and test_MD is not None:
-                yield name, train_ND, test_MD
+                features[which] = processes.collect(own, len(indices_N))
+            together = {which: of_split for which, of_split in features.items() if of_split is not None}
+            if len(together) == len(features):
+                yield name, together
         if self.baselines and processes.is_main:
-            train_ND, test_MD = (raw_pixels(source, split, indices) for split, indices in chosen)
-            yield "raw_pixels", train_ND, test_MD
+            yield "raw_pixels", {which: raw_pixels(source, *images[:2]) for which, images in chosen.items()}
 
 
 class PenalizedProbe(FrozenProbe):
-    """A frozen probe on standardized features, with an L2 penalty that the last fifth of the training images chooses.
+    """A frozen probe on standardized features, with an L2 penalty that the validation images choose.
 
     Args:
         strengths: of the penalty, to choose from.
-        train_images: see `FrozenProbe`, as all that follow; at least 10.
+        train_images: see `FrozenProbe`, as all that follow.
         test_images: likewise.
         pool: likewise.
         baselines: likewise.
@@ -170,26 +200,17 @@ class PenalizedProbe(FrozenProbe):
         num_workers: int,
     ) -> None:
         owner = type(self).__name__
-        require_at_least(owner, 10, train_images=train_images)
         if not strengths or not min(strengths) > 0:
             raise ValueError(f"{owner}.strengths = {strengths} must be positive numbers, at least one")
         super().__init__(
             train_images=train_images, test_images=test_images, pool=pool, baselines=baselines, num_workers=num_workers
         )
         self.strengths = tuple(strengths)
-
-    def choose_training_images(self, size: int) -> Tensor:
-        """Int64 [N], in a random order: files come sorted by class, and the last fifth must not be of one class."""
-        return shuffled_indices(self.train_images, size)
+        self.chooses = len(self.strengths) > 1
 
 
-def standardized(train_ND: Tensor, test_MD: Tensor) -> tuple[Tensor, Tensor]:
-    """Features less the training features' mean, over their standard deviation; constant ones become 0."""
+def standardizer(train_ND: Tensor) -> Callable[[Tensor], Tensor]:
+    """Takes the training features' mean from features, over their standard deviation; constant ones become 0."""
     mean_D, std_D = train_ND.mean(dim=0), train_ND.std(dim=0, unbiased=False)
     std_D = torch.where(std_D > 0, std_D, 1.0)
-    return (train_ND - mean_D) / std_D, (test_MD - mean_D) / std_D
-
-
-def count_fitted(images: int) -> int:
-    """How many of the training images are fitted while the others choose the strength."""
-    return int(images * (1 - _VALIDATION))
+    return lambda features_ND: (features_ND - mean_D) / std_D

@@ -5,7 +5,7 @@ Shape suffixes: N training images, M test images, D width, K neighbors, C classe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curriculum.validation import require_positive
 from hpm.data import ImageSource
-from hpm.evaluation.frozen_probe import FrozenProbe, probe_metrics
+from hpm.evaluation.frozen_probe import FrozenProbe, Labelled, probe_metrics
 from hpm.models.base import MaskedModel
 
 # 64 MiB of similarities at a time.
@@ -92,7 +92,7 @@ class KNN(FrozenProbe):
         k: neighbors that vote; a sequence measures several at the price of one. Default 20.
         temperature: of the vote. Default 0.07 (Wu et al. 2018).
         train_images: at most so many training images, the same for every seed; None for all. Default 10000.
-        test_images: at most so many test images; None for all. Default 2000.
+        test_images: at most so many test images, and as many validation images; None for all. Default 2000.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
@@ -132,15 +132,19 @@ class KNN(FrozenProbe):
         if max(self.ks) > len(source.train()):
             raise ValueError(f"KNN.k = {max(self.ks)} is more than the {len(source.train())} training images")
 
-    def predict(
-        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
-    ) -> dict[str, Tensor]:
-        """One vote of the nearest for each k."""
-        similarity_MK, labels_MK = nearest(train_ND, labels_N, test_MD, k=max(self.ks), device=device)
-        predictions = {}
-        for k in self.ks:
-            predicted_M = vote(
-                similarity_MK[:, :k], labels_MK[:, :k], temperature=self.temperature, num_classes=num_classes
-            )
-            predictions[f"/k{k}" if self.several else ""] = predicted_M.cpu()
-        return predictions
+    def fit(
+        self, train: Labelled, validation: Labelled | None, *, num_classes: int, device: torch.device
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Nothing is fitted: the training features vote, the nearest ones for each k."""
+
+        def predict(features_MD: Tensor) -> dict[str, Tensor]:
+            similarity_MK, labels_MK = nearest(*train, features_MD, k=max(self.ks), device=device)
+            predictions = {}
+            for k in self.ks:
+                predicted_M = vote(
+                    similarity_MK[:, :k], labels_MK[:, :k], temperature=self.temperature, num_classes=num_classes
+                )
+                predictions[f"/k{k}" if self.several else ""] = predicted_M.cpu()
+            return predictions
+
+        return predict

@@ -5,13 +5,13 @@ Shape suffixes: N training images, M test images, D width, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpm.evaluation.frozen_probe import PenalizedProbe, count_fitted, probe_metrics, standardized
+from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, probe_metrics, standardizer
 
 _ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
 _ITERATIONS = 300
@@ -80,40 +80,27 @@ def classify(features_ND: Tensor, solution: Tensor) -> Tensor:
     return torch.cat([logits_NC.argmax(dim=1) for logits_NC in logits])
 
 
-def probe(
-    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, strengths: Sequence[float], *, num_classes: int
-) -> Tensor:
-    """Int64 [M]: classes predicted by a logistic regression on standardized features.
-
-    The L2 strength is the one that does best on the last fifth of the training images, a fit to the others; then
-    all of them are fitted. Test features are used for nothing but the prediction.
+def best_fit(train: Labelled, validation: Labelled | None, strengths: Sequence[float], *, num_classes: int) -> Tensor:
+    """A logistic regression, [C, D + 1], with the L2 strength that does best on the validation images.
 
     Args:
-        train_ND: features.
-        labels_N: their classes; the images in no particular order.
-        test_MD: features to classify.
+        train: features and classes to fit.
+        validation: features and classes to choose by; None where there is one strength alone.
         strengths: L2 strengths, in scikit-learn's terms 1 / C, for the sum of the losses over the images.
         num_classes: C.
     """
-    train_ND, test_MD = standardized(train_ND, test_MD)
-    fitted = count_fitted(len(train_ND))
-
-    def fit(last: int, strength: float, start: Tensor | None) -> Tensor:
-        return logistic_regression(
-            train_ND[:last], labels_N[:last], num_classes=num_classes, strength=strength, start=start
-        )
-
-    best = strengths[0]
     best_score = -1.0
-    solution = None
-    if len(strengths) > 1:
-        # From strong to weak, each from the one before: the stronger, the sooner it is found.
-        for strength in sorted(strengths, reverse=True):
-            solution = fit(fitted, strength, solution)
-            score = (classify(train_ND[fitted:], solution) == labels_N[fitted:]).float().mean().item()
-            if score > best_score:
-                best, best_score = strength, score
-    return classify(test_MD, fit(len(train_ND), best, None))
+    best = solution = None
+    # From strong to weak, each from the one before: the stronger, the sooner it is found.
+    for strength in sorted(strengths, reverse=True):
+        solution = logistic_regression(*train, num_classes=num_classes, strength=strength, start=solution)
+        if validation is None:
+            return solution
+        score = (classify(validation.features_ND, solution) == validation.labels_N).float().mean().item()
+        if score > best_score:
+            best, best_score = solution, score
+    assert best is not None
+    return best
 
 
 class Linear(PenalizedProbe):
@@ -123,8 +110,8 @@ class Linear(PenalizedProbe):
 
     Args:
         train_images: at most so many training images, the same for every seed; None for all. Default 10000.
-        test_images: at most so many test images; None for all. Default 10000.
-        strengths: L2 strengths to choose from, by a validation split of the training images.
+        test_images: at most so many test images, and as many validation images; None for all. Default 10000.
+        strengths: L2 strengths to choose from, by the validation images.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
@@ -155,11 +142,15 @@ class Linear(PenalizedProbe):
             num_workers=num_workers,
         )
 
-    def predict(
-        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
-    ) -> dict[str, Tensor]:
-        """By `probe`, on the device."""
-        predicted_M = probe(
-            train_ND.to(device), labels_N.to(device), test_MD.to(device), self.strengths, num_classes=num_classes
-        )
-        return {"": predicted_M.cpu()}
+    def fit(
+        self, train: Labelled, validation: Labelled | None, *, num_classes: int, device: torch.device
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """By `best_fit` of standardized features, on the device."""
+        standardize = standardizer(train.features_ND.to(device))
+
+        def moved(labelled: Labelled) -> Labelled:
+            return Labelled(standardize(labelled.features_ND.to(device)), labelled.labels_N.to(device))
+
+        chosen_by = None if validation is None else moved(validation)
+        solution = best_fit(moved(train), chosen_by, self.strengths, num_classes=num_classes)
+        return lambda features_MD: {"": classify(standardize(features_MD.to(device)), solution).cpu()}

@@ -5,7 +5,8 @@ Shape suffixes: N images of a micro-batch, C channels, S side, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,8 @@ from curriculum.validation import require_at_least, require_choice, require_in
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.features import pooled
-from hpm.evaluation.supervised import train
-from hpm.evaluation.supervised_protocol import SupervisedProtocol, autocast, supervised_metrics
+from hpm.evaluation.supervised import SupervisedTraining
+from hpm.evaluation.supervised_protocol import Logits, SupervisedProtocol, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
 
@@ -76,7 +77,7 @@ class LinearMAE(SupervisedProtocol):
         pool: the class "token" (published), or the "mean" of the patch tokens.
         precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16" or "fp32".
         num_workers: processes that load images; 0 for none but this one.
-        test_images: at most so many; None for all.
+        test_images: at most so many test images, and as many validation images; None for all.
         baselines: whether to measure the random initialization too.
 
     Raises:
@@ -141,9 +142,16 @@ class LinearMAE(SupervisedProtocol):
                 f"lower LinearMAE.accumulate{' or start fewer processes' if world_size > 1 else ''}"
             )
 
-    def train_classifier(
+    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
+        """By the schedule."""
+        for name, model in self.models(context):
+            training = self._start(context, model, name=f"{self.protocol}-{name}", precision=precision)
+            training.run()
+            yield name, partial(training.logits_with, training.trained.eval())
+
+    def _start(
         self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str
-    ) -> Callable[[Tensor], Tensor]:
+    ) -> SupervisedTraining:
         """A linear head on the frozen encoder's features."""
         seed = hash_words(context.seed, Stream.LINEAR_HEAD)
         head = build_head(model.encoder.num_features, context.source.num_classes, seed).to(context.device).train()
@@ -155,18 +163,14 @@ class LinearMAE(SupervisedProtocol):
             with autocast(precision, context.device):
                 return pooled(model.encoder, images_NCSS, self.pool).float()
 
-        def logits_of(images_NCSS: Tensor) -> Tensor:
-            return head(features_of(images_NCSS))
-
-        train(
+        return SupervisedTraining(
             head,
             build_optimizer(self.optimizer, linear, momentum=self.momentum, weight_decay=self.weight_decay),
-            lambda images_NCSS, labels_N: F.cross_entropy(logits_of(images_NCSS), labels_N),
+            lambda images_NCSS, labels_N: F.cross_entropy(head(features_of(images_NCSS)), labels_N),
             self.loader(context, patch_size=model.patch_size),
             self.schedule,
             context,
             name=name,
             remedy=self.remedy,
+            logits_with=lambda trained, images_NCSS: trained(features_of(images_NCSS)),
         )
-        head.eval()
-        return logits_of

@@ -14,9 +14,9 @@ from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise
 from curriculum.diagnostics import auroc, average_precision, pointing_game
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least
-from hpm.data import ImageSource
+from hpm.data import ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import ModelTeacher, StudentTeacher
 from hpm.models.base import MaskedModel
@@ -44,7 +44,7 @@ class Localization(Evaluation):
     Images whose object fills all patches or none are left out.
 
     Args:
-        images: test images, at most. Default 512.
+        images: of each held-out split, at most. Default 512.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -72,9 +72,16 @@ class Localization(Evaluation):
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         self.check(context.source, context.model)
+        metrics: dict[str, float] = {}
+        for name, split in context.held_out.items():
+            means = self._measure_split(context, split)
+            metrics |= {metric_on(name, f"localization/{what}"): mean for what, mean in means.items()}
+        return metrics
+
+    def _measure_split(self, context: EvaluationContext, split: Split) -> dict[str, float]:
         values: dict[str, list[Tensor]] = {}
-        for indices, batch, noise in held_out_batches(context, self.images):
-            object_NL = context.source.object_map(indices, patch_size=batch.patch_size)
+        for indices, batch, noise in held_out_batches(context, split, self.images):
+            object_NL = context.source.object_map(split, indices, patch_size=batch.patch_size)
             assert object_NL is not None
             object_NL = object_NL.to(context.device)
             share_N = object_NL.double().mean(dim=1)
@@ -82,7 +89,7 @@ class Localization(Evaluation):
             for name, scores_NL in _scores(context, batch, noise):
                 for metric, measure in METRICS.items():
                     values.setdefault(f"{name}/{metric}", []).append(measure(scores_NL, object_NL))
-        return {f"localization/{name}": torch.cat(of_batches).nanmean().item() for name, of_batches in values.items()}
+        return {name: torch.cat(of_batches).nanmean().item() for name, of_batches in values.items()}
 
 
 def _scores(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:

@@ -1,65 +1,86 @@
 """Low-shot fine-tuning: what pre-training is worth where labels are few.
 
 Representations of masked autoencoders show in fine-tuning first. The encoder is fine-tuned whole on a few labels,
-once from its pre-trained weights and once from the initialization it had before: same labels, same order, same
-augmentation, same schedule.
+from its pre-trained weights and from the initialization it had before: same labels, same order, same augmentation, each
+until it levels off, at the learning rate that suits it.
 
-Shape suffixes: N labelled images, M test images, Y classes.
+Shape suffixes: N labelled images, K images of a split, Y classes.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from curriculum.validation import require_at_least, require_choice, require_in, require_positive
-from hpm.data import ImageSource
+from hpm.data import ImageSource, Split
+from hpm.errors import Notice
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.classifier import classifier
+from hpm.evaluation.early_stopping import EarlyStopping
 from hpm.evaluation.features import POOLS, raw_pixels, require_class_token
-from hpm.evaluation.few_labels import FewLabels, RelativeRates, draw_labels
+from hpm.evaluation.few_labels import FewLabels, draw_labels
+from hpm.evaluation.frozen_probe import Labelled, standardizer
 from hpm.evaluation.intervals import half_interval
-from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.levelling import (
+    Levelled,
+    WarmupRates,
+    compare_with_scratch,
+    require_levelling,
+    require_rates,
+)
+from hpm.evaluation.linear import best_fit, classify
+from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
-from hpm.evaluation.supervised import accuracies, train
+from hpm.evaluation.supervised import SupervisedTraining, accuracies
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import layer_groups
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.precision import full_float32
 
-_COMPARED = ("pretrained", "scratch", "raw_pixels")
+_TRAINED = ("pretrained", "scratch", "scratch_equal_compute")
+_COMPARED = (*_TRAINED, "raw_pixels")
+_CHOSEN = ("/lr", "/epochs")
+_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the logistic regression's L2 penalty, to choose from
 
 
 class LowShot(Evaluation):
     """Fine-tuning on a few labels, pre-trained against from scratch, with raw pixels beside them.
 
-    Metrics: test accuracies `low_shot/pretrained`, `low_shot/scratch` and `low_shot/raw_pixels` (logistic regression
-    on the same labels), means over draws of the labels; and `low_shot/gain`, pre-trained minus scratch. Each draw's
-    own as `low_shot/pretrained/draw0`; of several draws, half the width of the mean's 95 % interval (Student's t) as
+    Both networks are trained at a constant learning rate, of which validation images choose one for each, until their
+    accuracy on validation images has levelled off; see `compare_with_scratch`.
+
+    Metrics, means over draws of the labels: accuracies `low_shot/pretrained`, `low_shot/scratch`,
+    `low_shot/scratch_equal_compute` (the best from scratch within what pre-training and fine-tuning computed together)
+    and `low_shot/raw_pixels` (logistic regression on the same labels); `low_shot/gain`, pre-trained minus
+    scratch; `low_shot/pretrained/lr` and `low_shot/pretrained/epochs`, what validation images chose. Each draw's own as
+    `low_shot/pretrained/draw0`; of several draws, half the width of the mean's 95 % interval (Student's t) as
     `low_shot/pretrained/interval`.
 
     Args:
         labels: labelled images of a draw, the same number of each class. Default 500, unless `fraction` is given.
         fraction: share of the labels instead, e.g. 0.01; of each class its share, rounded, but at least one image.
-        draws: how many times labels are drawn.
-        epochs: passes over them.
+        draws: how many times labels are drawn; other seeds draw others.
+        epochs: passes over them, at most.
         batch_size: images a step.
-        lr: peak learning rate from pre-trained weights.
-        scratch_lr: peak learning rate from scratch, where no layer decay applies.
-        layer_decay: factor between the learning rates of neighboring layers, from pre-trained weights.
+        lr: learning rate, or several to choose from.
+        layer_decay: factor between the learning rates of neighboring layers, from pre-trained weights; from scratch
+            none applies.
         weight_decay: AdamW's.
-        warmup: share of the steps spent warming up.
+        warmup_epochs: epochs of linear warm-up.
+        patience: how much longer training goes on without a better accuracy, relative to the epochs it took; see
+            `EarlyStopping`.
+        trial_epochs: epochs after which the worse half of the learning rates is given up; see `train_until_level`.
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
         flip: probability of mirroring.
-        test_images: at most so many; None for all.
+        test_images: at most so many test images, and as many validation images; None for all.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to train from scratch and on raw pixels too; without, there is only `low_shot/pretrained`.
 
@@ -73,9 +94,14 @@ class LowShot(Evaluation):
         *(Metric(f"low_shot/{name}/draw*", Unit.ACCURACY) for name in _COMPARED),
         Metric("low_shot/gain", Unit.POINTS),
         Metric("low_shot/gain/draw*", Unit.POINTS),
+        *(
+            Metric(f"low_shot/{name}{what}{draw}", Unit.NUMBER, None)
+            for name in _TRAINED
+            for what in _CHOSEN
+            for draw in ("", "/draw*")
+        ),
         Metric("low_shot/*/interval", Unit.POINTS, higher_is_better=None),
     )
-    seeded = False  # draws are numbered: runs are compared on the same labels
     seeds_argument = "draws"
     shared = True
 
@@ -84,14 +110,15 @@ class LowShot(Evaluation):
         *,
         labels: int | None = None,
         fraction: float | None = None,
-        draws: int = 2,
-        epochs: int = 40,
+        draws: int = 1,
+        epochs: int = 400,
         batch_size: int = 50,
-        lr: float = 2e-3,
-        scratch_lr: float = 1e-3,
+        lr: float | Sequence[float] = (5e-4, 1e-3, 2e-3),
         layer_decay: float = 0.75,
         weight_decay: float = 0.05,
-        warmup: float = 0.1,
+        warmup_epochs: float = 5,
+        patience: float = 0.5,
+        trial_epochs: int = 20,
         smoothing: float = 0.1,
         scale: tuple[float, float] = (0.6, 1.0),
         flip: float = 0.0,
@@ -107,9 +134,11 @@ class LowShot(Evaluation):
         require_in("LowShot", "(0, 1]", fraction=fraction)
         require_at_least("LowShot", 1, labels=labels, draws=draws, epochs=epochs)
         require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
-        require_positive("LowShot", lr=lr, scratch_lr=scratch_lr, layer_decay=layer_decay)
-        require_at_least("LowShot", 0, weight_decay=weight_decay)
-        require_in("LowShot", "[0, 1)", warmup=warmup, smoothing=smoothing)
+        self.lrs = require_rates("LowShot", lr=lr)
+        require_positive("LowShot", layer_decay=layer_decay)
+        require_levelling("LowShot", patience=patience, trial_epochs=trial_epochs)
+        require_at_least("LowShot", 0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
+        require_in("LowShot", "[0, 1)", smoothing=smoothing)
         require_choice("LowShot", POOLS, pool=pool)
         if labels is not None and batch_size > labels:
             raise ValueError(f"LowShot.batch_size = {batch_size} is more than LowShot.labels = {labels}")
@@ -117,11 +146,12 @@ class LowShot(Evaluation):
         self.fraction = fraction
         self.draws = draws
         self.batch_size = batch_size
-        self.lr = lr
-        self.scratch_lr = scratch_lr
+        self.epochs = epochs
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
-        self.rates = RelativeRates(epochs, warmup)
+        self.warmup_epochs = warmup_epochs
+        self.patience = patience
+        self.trial_epochs = trial_epochs
         self.smoothing = smoothing
         self.test_images = test_images
         self.pool = pool
@@ -132,6 +162,7 @@ class LowShot(Evaluation):
         require_labels(self, source)
         require_class_token("LowShot", model.encoder, self.pool)
         super().check(source, model)
+        source.validation()
         counts_Y = torch.bincount(labels_of(source.train()), minlength=source.num_classes)
         scarcest = int(counts_Y.min())
         if self.labels is not None and not 1 <= self.labels // source.num_classes <= scarcest:
@@ -161,7 +192,7 @@ class LowShot(Evaluation):
         for name, values in self._accuracies(context).items():
             metrics[name] = sum(values) / self.draws
             metrics |= {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
-            if self.draws > 1:
+            if self.draws > 1 and not name.endswith(_CHOSEN):
                 metrics[f"{name}/interval"] = half_interval(values)
         return metrics
 
@@ -173,44 +204,52 @@ class LowShot(Evaluation):
     def _accuracies(self, context: EvaluationContext) -> dict[str, list[float]]:
         """By the metric's name, one for each draw. Processes take turns at the draws, each works alone on its own."""
         processes = context.processes
-        alone = replace(context, processes=DistributedContext(), folder=None, report=None)
-        scratch = context.initial() if self.baselines else None
+        alone = replace(context, processes=DistributedContext(), folder=None)
         own = {
-            draw: self._measure_draw(alone, scratch, draw)
+            draw: self._measure_draw(alone, context.seed * self.draws + draw)
             for draw in range(processes.rank, self.draws, processes.world_size)
         }
         by_draw = {draw: values for theirs in processes.gather(own) for draw, values in theirs.items()}
-        return {f"low_shot/{name}": [by_draw[draw][name] for draw in range(self.draws)] for name in by_draw[0]}
+        return {name: [by_draw[draw][name] for draw in range(self.draws)] for name in by_draw[0]}
 
-    def _measure_draw(self, context: EvaluationContext, scratch: MaskedModel | None, draw: int) -> dict[str, float]:
-        """Test accuracies after training on the labels of one draw."""
+    def _measure_draw(self, context: EvaluationContext, draw: int) -> dict[str, float]:
+        """Metrics after training on the labels of one draw."""
         source = context.source
-        test_M = sample_indices(self.test_images, len(source.test()))
         train_N = draw_labels(labels_of(source.train()), self._per_class(source), source.num_classes, draw)
-
-        def accuracy_from(model: MaskedModel, lr: float, layer_decay: float) -> float:
-            vit = self._fine_tuned(context, model, train_N, lr=lr, layer_decay=layer_decay, draw=draw)
-            return accuracies(vit, context, test_M)[""]
-
-        measured = {"pretrained": accuracy_from(context.model, self.lr, self.layer_decay)}
-        if scratch is not None:
-            measured["scratch"] = accuracy_from(scratch, self.scratch_lr, 1.0)
-            measured["raw_pixels"] = self._accuracy_of_raw_pixels(source, train_N, test_M)
-            measured["gain"] = measured["pretrained"] - measured["scratch"]
+        rows = compare_with_scratch(
+            lambda model, name, lr, budget: self._start(context, model, train_N, name, lr, budget, draw),
+            self.lrs,
+            context,
+            trial_epochs=self.trial_epochs,
+            most_epochs=self.epochs,
+            labelled=len(train_N),
+            scratch=self.baselines,
+        )
+        measured: dict[str, float] = {}
+        for name, levelled in rows.items():
+            self._warn_of_end(name, levelled)
+            measured |= {f"low_shot/{name}/lr": levelled.lr, f"low_shot/{name}/epochs": levelled.epochs}
+        for which, split in context.held_out.items():
+            own = {name: self._accuracy(context, levelled, split) for name, levelled in rows.items()}
+            if self.baselines:
+                own["raw_pixels"] = self._accuracy_of_raw_pixels(source, train_N, split)
+                own["gain"] = own["pretrained"] - own["scratch"]
+            measured |= {metric_on(which, f"low_shot/{name}"): value for name, value in own.items()}
         return measured
 
-    def _fine_tuned(
+    def _start(
         self,
         context: EvaluationContext,
         model: MaskedModel,
         train_N: Tensor,
-        *,
+        name: str,
         lr: float,
-        layer_decay: float,
+        budget: float | None,
         draw: int,
-    ) -> nn.Module:
+    ) -> SupervisedTraining:
         vit = classifier(model, context.source.num_classes, pool=self.pool).train()
-        groups = layer_groups(vit, lr=lr, layer_decay=layer_decay, weight_decay=self.weight_decay)
+        layer_decay = self.layer_decay if name == "pretrained" else 1.0
+        groups = layer_groups(vit, lr=1.0, layer_decay=layer_decay, weight_decay=self.weight_decay)
         labelled = FewLabels(
             source=context.source,
             train_N=train_N,
@@ -220,20 +259,45 @@ class LowShot(Evaluation):
             seed=draw,
             device=context.device,
         )
-        train(
+
+        def accuracy_of(trained: nn.Module) -> float:
+            split = context.source.validation()
+            return accuracies(trained, context, split, sample_indices(self.test_images, len(split)))[""]
+
+        return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),
             lambda images_NCSS, labels_N: F.cross_entropy(vit(images_NCSS), labels_N, label_smoothing=self.smoothing),
             labelled,
-            self.rates,
-            context,
-            name=f"low-shot draw {draw}",
-            remedy="Lower LowShot.lr and LowShot.scratch_lr.",
+            WarmupRates(self.epochs, lr, self.warmup_epochs),
+            replace(context, report=None),
+            name=f"low-shot {name}, draw {draw}",
+            remedy="Lower LowShot.lr.",
+            logits_with=lambda trained, images_NCSS: trained(images_NCSS),
+            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget),
         )
-        return vit.eval()
 
-    def _accuracy_of_raw_pixels(self, source: ImageSource, train_N: Tensor, test_M: Tensor) -> float:
-        train, test = source.train(), source.test()
-        regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-        regression.fit(raw_pixels(source, train, train_N).numpy(), labels_of(train)[train_N].numpy())
-        return float(regression.score(raw_pixels(source, test, test_M).numpy(), labels_of(test)[test_M].numpy()))
+    def _warn_of_end(self, name: str, levelled: Levelled) -> None:
+        if not levelled.levelled_off:
+            warnings.warn(
+                f"low-shot {name}: the accuracy on validation images still rose after LowShot.epochs = {self.epochs}; "
+                "raise it to compare networks that have levelled off",
+                Notice,
+                stacklevel=2,
+            )
+
+    def _accuracy(self, context: EvaluationContext, levelled: Levelled, split: Split) -> float:
+        return accuracies(levelled.logits_of, context, split, sample_indices(self.test_images, len(split)))[""]
+
+    def _accuracy_of_raw_pixels(self, source: ImageSource, train_N: Tensor, split: Split) -> float:
+        """Of a logistic regression on the same labels; validation images choose its L2 strength."""
+        standardize = standardizer(raw_pixels(source, source.train(), train_N))
+
+        def labelled(of: Split, indices_N: Tensor) -> Labelled:
+            return Labelled(standardize(raw_pixels(source, of, indices_N)), labels_of(of)[indices_N])
+
+        validation, fitted = source.validation(), labelled(source.train(), train_N)
+        chosen_by = labelled(validation, sample_indices(self.test_images, len(validation)))
+        solution = best_fit(fitted, chosen_by, _STRENGTHS, num_classes=source.num_classes)
+        scored = labelled(split, sample_indices(self.test_images, len(split)))
+        return (classify(scored.features_ND, solution) == scored.labels_N).float().mean().item()

@@ -47,9 +47,30 @@ class Unit(StrEnum):
         return f"{self.scale * value:.{self.digits}f} {self.symbol}".rstrip()
 
 
+VALIDATION = "validation"
+"""What a metric's name begins with where it was measured on validation images: "validation/knn/pretrained"."""
+
+
+def metric_on(split: str, name: str) -> str:
+    """What a metric is called that was measured on a split.
+
+    Args:
+        split: "test", whose metrics have their own names, or "validation".
+        name: the metric's own name, "knn/pretrained".
+    """
+    return name if split == "test" else f"{split}/{name}"
+
+
+def split_of(name: str) -> str:
+    """The split that a metric was measured on: "validation" or "test"."""
+    return VALIDATION if name.startswith(f"{VALIDATION}/") else "test"
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric that an evaluation gives, or several that differ in a part of their names.
+
+    It is measured on test images and, under a name that begins with "validation/", on validation images.
 
     Args:
         pattern: the name, `protocol/what`. A star stands for any text between two slashes: "low_shot/*/draw*".
@@ -62,6 +83,6 @@ class Metric:
     higher_is_better: bool | None = True
 
     def matches(self, name: str) -> bool:
-        """Whether a metric of this name is meant."""
-        names, patterns = name.split("/"), self.pattern.split("/")
+        """Whether a metric of this name is meant, on whichever images."""
+        names, patterns = name.removeprefix(f"{VALIDATION}/").split("/"), self.pattern.split("/")
         return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))

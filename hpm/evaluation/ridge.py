@@ -5,13 +5,13 @@ Shape suffixes: N training images, M test images, D width, C classes, S strength
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpm.evaluation.frozen_probe import PenalizedProbe, count_fitted, probe_metrics, standardized
+from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, probe_metrics, standardizer
 
 
 def ridge(features_ND: Tensor, labels_N: Tensor, strengths: Sequence[float], *, num_classes: int) -> Tensor:
@@ -40,28 +40,20 @@ def classify(features_ND: Tensor, solution: Tensor) -> Tensor:
     return (features_ND.double() @ solution[..., :-1, :] + solution[..., -1:, :]).argmax(dim=-1)
 
 
-def probe(
-    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, strengths: Sequence[float], *, num_classes: int
-) -> Tensor:
-    """Int64 [M]: classes predicted by a ridge regression on standardized features.
-
-    The L2 strength is the one that does best on the last fifth of the training images, a fit to the others; then
-    all of them are fitted.
+def best_fit(train: Labelled, validation: Labelled | None, strengths: Sequence[float], *, num_classes: int) -> Tensor:
+    """A ridge regression, [D + 1, C], with the L2 strength that does best on the validation images.
 
     Args:
-        train_ND: features.
-        labels_N: their classes; the images in no particular order.
-        test_MD: features to classify.
+        train: features and classes to fit.
+        validation: features and classes to choose by; None where there is one strength alone.
         strengths: L2 strengths to choose from.
         num_classes: C.
     """
-    train_ND, test_MD = standardized(train_ND, test_MD)
-    if len(strengths) > 1:
-        fitted = count_fitted(len(train_ND))
-        solutions = ridge(train_ND[:fitted], labels_N[:fitted], strengths, num_classes=num_classes)
-        right_S = (classify(train_ND[fitted:], solutions) == labels_N[fitted:]).float().mean(dim=-1)
-        strengths = (strengths[int(right_S.argmax())],)
-    return classify(test_MD, ridge(train_ND, labels_N, strengths, num_classes=num_classes)[0])
+    solutions = ridge(*train, strengths, num_classes=num_classes)
+    if validation is None:
+        return solutions[0]
+    right_S = (classify(validation.features_ND, solutions) == validation.labels_N).float().mean(dim=-1)
+    return solutions[int(right_S.argmax())]
 
 
 class Ridge(PenalizedProbe):
@@ -71,8 +63,8 @@ class Ridge(PenalizedProbe):
 
     Args:
         train_images: at most so many training images, the same for every seed; None for all. Default 5000.
-        test_images: at most so many test images; None for all. Default 2000.
-        strengths: L2 strengths, of standardized features, to choose from by a fifth of the training images.
+        test_images: at most so many test images, and as many validation images; None for all. Default 2000.
+        strengths: L2 strengths, of standardized features, to choose from by the validation images.
         pool: "mean" of the patch tokens, or the class "token".
         baselines: whether to measure the random initialization and raw pixels too.
         num_workers: processes that load images; 0 for none but this one.
@@ -103,8 +95,15 @@ class Ridge(PenalizedProbe):
             num_workers=num_workers,
         )
 
-    def predict(
-        self, train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, *, num_classes: int, device: torch.device
-    ) -> dict[str, Tensor]:
-        """By `probe`, on the CPU, where the features are."""
-        return {"": probe(train_ND, labels_N, test_MD, self.strengths, num_classes=num_classes)}
+    def fit(
+        self, train: Labelled, validation: Labelled | None, *, num_classes: int, device: torch.device
+    ) -> Callable[[Tensor], dict[str, Tensor]]:
+        """By `best_fit` of standardized features, on the CPU, where they are."""
+        standardize = standardizer(train.features_ND)
+
+        def standardized(labelled: Labelled) -> Labelled:
+            return Labelled(standardize(labelled.features_ND), labelled.labels_N)
+
+        chosen_by = None if validation is None else standardized(validation)
+        solution = best_fit(standardized(train), chosen_by, self.strengths, num_classes=num_classes)
+        return lambda features_MD: {"": classify(standardize(features_MD), solution)}

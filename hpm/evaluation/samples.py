@@ -15,11 +15,13 @@ from hpm.data import ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 
 _BATCH = 128  # images
+_HELD_OUT = ("validation", "test")
 
 
-def held_out_batches(context: EvaluationContext, count: int | None) -> Iterator[tuple[Tensor, Batch, Noise]]:
-    """Up to `count` (None: all) test images in batches: their indices, the images, and each image's own noise."""
-    split = context.source.test()
+def held_out_batches(
+    context: EvaluationContext, split: Split, count: int | None
+) -> Iterator[tuple[Tensor, Batch, Noise]]:
+    """Up to `count` (None: all) images of a split in batches: their indices, the images, and each one's own noise."""
     for indices in sample_indices(count, len(split)).split(_BATCH):
         batch = Batch(context.source.load(split, indices).to(context.device), context.model.patch_size)
         yield indices, batch, Noise(context.seed, 0, indices.to(context.device))
@@ -42,21 +44,24 @@ def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
     """For evaluations that need a class for every image.
 
     Raises:
-        ValueError: where there are none, one class only, or test images of a class that no training image has.
+        ValueError: where there are none, one class only, or held-out images of a class that no training image has.
     """
     name = type(evaluation).__name__
-    for split in (source.train(), source.test()):
+    held_out = {split: source.get_split(split) for split in _HELD_OUT if split == "test" or source.has_validation}
+    for split in (source.train(), *held_out.values()):
         if split.labels is None:
             raise ValueError(f"{name} needs labels, and the images of {type(source).__name__} have none")
     if source.num_classes < 2:
         raise ValueError(f"{name} needs at least two classes, {type(source).__name__} has {source.num_classes}")
-    train, test = (set(labels_of(split).unique().tolist()) for split in (source.train(), source.test()))
-    if unknown := test - train:
-        classes = ", ".join(str(source.class_names[label]) for label in sorted(unknown)[:5])
-        raise ValueError(
-            f"{name} cannot learn every class of the test images of {type(source).__name__}: {len(unknown)} have "
-            f"no training image, e.g. {classes}; training and test images must have the same classes"
-        )
+    train = set(labels_of(source.train()).unique().tolist())
+    for split_name, split in held_out.items():
+        if unknown := set(labels_of(split).unique().tolist()) - train:
+            classes = ", ".join(str(source.class_names[label]) for label in sorted(unknown)[:5])
+            raise ValueError(
+                f"{name} cannot learn every class of the {split_name} images of {type(source).__name__}: "
+                f"{len(unknown)} have no training image, e.g. {classes}; training and {split_name} images must have "
+                "the same classes"
+            )
     if len(train) < 2:
         raise ValueError(f"{name} needs training images of two classes, {type(source).__name__} has them of one")
 

@@ -6,18 +6,18 @@ Shape suffixes: N images of a micro-batch, C channels, S side.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_choice, require_positive
-from hpm.data import ImageSource, RandomResizedCrop
+from hpm.data import ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.augmentation import AugmentingLoader
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, require_class_token
-from hpm.evaluation.metrics import Metric, Unit
+from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import require_labels, sample_indices
 from hpm.evaluation.supervised import accuracies
 from hpm.models.base import MaskedModel
@@ -26,16 +26,19 @@ from hpm.runtime.devices import choose_precision
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
+Logits = Callable[[Tensor], Tensor]
+"""Gives logits [N, classes] of normalized images [N, C, S, S]."""
 
-def supervised_metrics(prefix: str, baseline: str) -> tuple[Metric, ...]:
+
+def supervised_metrics(prefix: str, *baselines: str) -> tuple[Metric, ...]:
     """The accuracies that a `SupervisedProtocol` gives.
 
     Args:
         prefix: what their names begin with.
-        baseline: what the random initialization's are called.
+        *baselines: what the random initialization's are called.
     """
     return tuple(
-        Metric(f"{prefix}/{name}{top}", Unit.ACCURACY) for name in ("pretrained", baseline) for top in ("", "_top5")
+        Metric(f"{prefix}/{name}{top}", Unit.ACCURACY) for name in ("pretrained", *baselines) for top in ("", "_top5")
     )
 
 
@@ -48,7 +51,7 @@ class SupervisedProtocol(Evaluation):
         pool: "mean" of the patch tokens, or the class "token".
         precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16" or "fp32".
         num_workers: processes that load and augment images; 0 for none but this one.
-        test_images: at most so many; None for all.
+        test_images: at most so many test images, and as many validation images; None for all.
         baselines: whether to train from the random initialization too.
 
     Attributes:
@@ -99,31 +102,35 @@ class SupervisedProtocol(Evaluation):
         self.schedule.micro_batch_size(world_size)
 
     @abstractmethod
-    def train_classifier(
-        self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str
-    ) -> Callable[[Tensor], Tensor]:
-        """Train a classifier and leave the model as it is.
+    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
+        """Train classifiers, and leave the models as they are.
 
         Args:
             context: what is evaluated.
-            model: from whose weights to start.
-            name: of this training, for what is saved and reported.
             precision: "bf16" or "fp32".
 
         Returns:
-            The classifier: logits [N, classes] of normalized images [N, C, S, S].
+            Each with what its metrics are called.
         """
 
+    def models(self, context: EvaluationContext) -> Iterator[tuple[str, MaskedModel]]:
+        """What is judged: the model and, with `baselines`, its initialization."""
+        yield "pretrained", context.model
+        if self.baselines:
+            yield self.baseline, context.initial()
+
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        precision = choose_precision(self.precision, context.device)
-        test_M = sample_indices(self.test_images, len(context.source.test()))
-        models = {"pretrained": context.model} | ({self.baseline: context.initial()} if self.baselines else {})
         metrics: dict[str, float] = {}
-        for name, model in models.items():
-            logits_of = self.train_classifier(context, model, name=f"{self.protocol}-{name}", precision=precision)
-            shares = accuracies(logits_of, context, test_M, num_workers=self.num_workers)
-            metrics |= {f"{self.prefix}/{name}{which}": share for which, share in shares.items()}
+        for name, logits_of in self.classifiers(context, choose_precision(self.precision, context.device)):
+            for split_name, split in context.held_out.items():
+                for which, share in self.accuracies(context, split, logits_of).items():
+                    metrics[metric_on(split_name, f"{self.prefix}/{name}{which}")] = share
         return metrics
+
+    def accuracies(self, context: EvaluationContext, split: Split, logits_of: Logits) -> dict[str, float]:
+        """A classifier's accuracies on a split; see `hpm.evaluation.supervised.accuracies`."""
+        indices_M = sample_indices(self.test_images, len(split))
+        return accuracies(logits_of, context, split, indices_M, num_workers=self.num_workers)
 
     def loader(self, context: EvaluationContext, *, patch_size: int, transform: Any = None) -> AugmentingLoader:
         """The training images.

@@ -19,6 +19,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext
 from hpm.methods.method import Method
+from hpm.optim.schedule import Schedule
 from hpm.runs.checkpoint import Checkpoint, find_checkpoint
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
@@ -85,7 +86,13 @@ class LoadedModel:
             source=self.source,
             device=self.device,
             seed=self.seed,
+            pretraining_images=self._pretraining_images(),
         )
+
+    def _pretraining_images(self) -> int | None:
+        """How many images the steps so far saw; None where the file does not say how many steps these were."""
+        schedule: Schedule = self.config.parameter("Trainer", "schedule") or Schedule()
+        return self.step * schedule.batch_size if self.step else None
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Put the weights of a checkpoint of the same run in the place of the present ones.

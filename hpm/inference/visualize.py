@@ -44,7 +44,7 @@ def visualize(
         configs: for a published file.
         bindings: gin bindings over the configuration.
         images: a folder of image files, seen through the run's evaluation crop, `count` of them evenly from the
-            first to the last; None for the first test images.
+            first to the last; None for the first validation images.
         count: how many images.
         out: of the PNG; None for sheet.png, strip.png or timeline.png in the run's folder, or in this one for a file
             without a run.
@@ -91,7 +91,7 @@ def _draw(
 
 
 def _held_out(loaded: LoadedModel, count: int) -> Tensor:
-    """The first test images of the model's own data."""
+    """The first validation images of the model's own data."""
     try:
         return held_out(loaded.source, count)
     except UserError as error:

@@ -14,6 +14,7 @@ import torch
 
 from hpm.errors import Notice
 from hpm.evaluation import Evaluation, EvaluationContext
+from hpm.evaluation.metrics import VALIDATION
 from hpm.training.recorder import RunRecorder
 from hpm.visualization.picture import picture
 
@@ -33,8 +34,12 @@ class Prober:
         self._trainer = trainer
         self._recorder = recorder
 
-    def context(self) -> EvaluationContext:
-        """What evaluations look at. Every process must call this."""
+    def context(self, *splits: str) -> EvaluationContext:
+        """What evaluations look at. Every process must call this.
+
+        Args:
+            *splits: which held-out images they score.
+        """
         trainer, method = self._trainer, self._trainer.method
         student, teacher = method.gathered()
         return EvaluationContext(
@@ -46,10 +51,12 @@ class Prober:
             source=trainer.source,
             device=trainer.device,
             seed=trainer.seed,
+            pretraining_images=trainer.clock.step * trainer.schedule.batch_size,
+            splits=splits,
         )
 
     def probe(self, step: int) -> dict[str, float]:
-        """Measure and draw in the middle of training.
+        """Measure and draw in the middle of training, on validation images.
 
         Args:
             step: taken so far.
@@ -57,7 +64,7 @@ class Prober:
         Returns:
             The metrics; empty in all processes but the main one.
         """
-        context = self.context()
+        context = self.context(VALIDATION)
         metrics: dict[str, float] = {}
         if self._trainer.processes.is_main:
             with self._uncompiled():
@@ -68,7 +75,7 @@ class Prober:
         return metrics
 
     def evaluate(self, step: int) -> dict[str, Any]:
-        """Measure and draw at the end of training.
+        """Measure and draw at the end of training, on validation and on test images.
 
         Args:
             step: taken in all.
@@ -76,7 +83,7 @@ class Prober:
         Returns:
             "metrics", "seconds" that they took, and the "picture" drawn; empty in all processes but the main one.
         """
-        context = self.context()
+        context = self.context(VALIDATION, "test")
         measured: dict[str, Any] = {}
         if self._trainer.processes.is_main:
             started = time.perf_counter()

@@ -75,8 +75,8 @@ class Monitoring:
     Args:
         log_every: steps between rows of metrics.
         probe_every: epochs between probes, each with a picture; 0 for none.
-        probes: cheap evaluations during training.
-        evaluations: evaluations at the end.
+        probes: cheap evaluations during training, scored on validation images alone.
+        evaluations: evaluations at the end, scored on validation and on test images.
         tracker: where metrics are copied to; None for nowhere.
 
     Raises:

@@ -133,6 +133,8 @@ class Trainer:
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
+        if self.monitoring.probes:
+            self.source.validation()  # on which probes are scored
 
     def start_from(self, path: Path) -> list[str]:
         """Train from the weights of a run, a checkpoint or a published file, rather than from random ones.

@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hpm.data import ImageSource, Split
-from hpm.errors import UserError
+from hpm.data import ImageSource
 from hpm.evaluation.base import EvaluationContext
 from hpm.visualization import draw_sheet, look
 
 
 def picture(context: EvaluationContext, path: Path, *, images: int = 6) -> Path:
-    """Draw the first test images, one a row, and write a PNG.
+    """Draw the first validation images, one a row, and write a PNG.
 
     Columns: the image; what the encoder sees of it under a random mask at the training ratio; the student's
     reconstruction, visible patches as they are; the teacher's predicted loss of the full image, where there is a
@@ -25,10 +24,6 @@ def picture(context: EvaluationContext, path: Path, *, images: int = 6) -> Path:
 
 
 def held_out(source: ImageSource, count: int) -> Tensor:
-    """The first held-out images, or training images where there are no others: normalized [N, C, S, S]."""
-    split: Split
-    try:
-        split = source.test()
-    except UserError:
-        split = source.train()
+    """The first validation images, or training images where there are none: normalized [N, C, S, S]."""
+    split = source.validation() if source.has_validation else source.train()
     return source.load(split, torch.arange(min(count, len(split))))

@@ -13,7 +13,7 @@ from hpm.training.trainer import Trainer
 
 CONFIGS = sorted(configs_folder().rglob("*.gin"))
 SMALL = {
-    "digit_scenes": ["DigitScenes.train_size = 600", "DigitScenes.test_size = 40"],
+    "digit_scenes": ["DigitScenes.train_size = 600", "DigitScenes.validation_size = 20", "DigitScenes.test_size = 40"],
     "fashion_mnist": ["FashionMNIST.train_size = 600"],
 }
 COMPLETE = [path for path in CONFIGS if path.parent == configs_folder() and path.stem != "base"]

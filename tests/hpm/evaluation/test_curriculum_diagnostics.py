@@ -162,8 +162,9 @@ def test_as_a_probe_it_changes_nothing(hpm: Callable[..., int], tiny: Path, tmp_
     losses = {name: [row["loss"] for row in own if row["kind"] == "train"] for name, own in rows.items()}
     assert losses["with"] == losses["without"]
     (probe,) = [row for row in rows["with"] if row["kind"] == "probe"]  # after each epoch but the last
-    assert probe.keys() >= ALWAYS | OBJECT | {"curriculum/hard_share"}
-    assert probe["curriculum/alpha"] == pytest.approx(0.5)
+    assert probe.keys() >= {f"validation/{name}" for name in ALWAYS | OBJECT | {"curriculum/hard_share"}}
+    assert not probe.keys() & ALWAYS  # the test images are for the end
+    assert probe["validation/curriculum/alpha"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

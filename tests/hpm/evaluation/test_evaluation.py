@@ -13,10 +13,9 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from curriculum.diagnostics import spearman
-from hpm.data import DigitScenes, ImageFolder, RandomResizedCrop, TensorSplit
+from hpm.data import ImageFolder, RandomResizedCrop
 from hpm.evaluation import KNN, Agreement, Evaluation, EvaluationContext, LowShot, classifier, extract, knn_predict
 from hpm.evaluation.few_labels import draw_labels
-from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.optim.param_groups import layer_groups
 from hpm.visualization.picture import picture
 
@@ -127,56 +126,13 @@ def test_metrics_have_their_names(context: EvaluationContext) -> None:
 
 def test_low_shot_from_the_same_weights_is_the_same(context: EvaluationContext) -> None:
     """Pre-trained and from scratch differ in nothing but the weights (and the rates they are given)."""
-    evaluation = LowShot(
-        labels=20, draws=1, epochs=3, batch_size=10, test_images=60, lr=1e-3, scratch_lr=1e-3, layer_decay=1.0
-    )
-    metrics = evaluation(dataclasses.replace(context, initial=lambda: context.model))
+    evaluation = LowShot(labels=20, epochs=3, batch_size=10, test_images=60, lr=1e-3, layer_decay=1.0)
+    metrics = evaluation(dataclasses.replace(context, initial=lambda: context.model, pretraining_images=None))
     assert metrics["low_shot/gain"] == 0
 
 
-def test_low_shot_learns() -> None:
-    """Each class is a color: a few labels are enough."""
-
-    class Colors(DigitScenes):
-        def __init__(self) -> None:
-            super().__init__(img_size=16, train_size=100, test_size=100)
-            self._splits = [self._split(seed) for seed in (0, 1)]
-
-        def _split(self, seed: int) -> TensorSplit:
-            labels = torch.arange(10).repeat(10)
-            noise = torch.randint(0, 60, (100, 3, 16, 16), generator=torch.Generator().manual_seed(seed))
-            levels = torch.stack([labels * 20, 180 - labels * 20, (labels % 3) * 60], dim=1)
-            return TensorSplit((noise + levels[:, :, None, None]).clamp(0, 255).to(torch.uint8), labels)
-
-        def train(self) -> TensorSplit:  # type: ignore[override]
-            return self._splits[0]
-
-        def test(self) -> TensorSplit:  # type: ignore[override]
-            return self._splits[1]
-
-    model = MaskedAutoencoder(
-        img_size=16,
-        patch_size=4,
-        embed_dim=32,
-        depth=1,
-        num_heads=2,
-        decoder_embed_dim=16,
-        decoder_depth=1,
-        decoder_num_heads=2,
-        loss_predictor_depth=None,
-    )
-    model.init_weights(torch.Generator().manual_seed(0))
-    context = EvaluationContext(
-        model=model,
-        initial=lambda: model,
-        teacher=None,
-        curriculum=None,
-        target=None,
-        source=Colors(),  # type: ignore[arg-type]
-        device=torch.device("cpu"),
-        seed=0,
-    )
-    metrics = LowShot(labels=100, draws=1, epochs=15, batch_size=20)(context)
+def test_low_shot_learns(colors: EvaluationContext) -> None:
+    metrics = LowShot(labels=100, epochs=60, batch_size=20)(colors)
     assert metrics["low_shot/pretrained"] > 0.9
     assert metrics["low_shot/raw_pixels"] > 0.9
 

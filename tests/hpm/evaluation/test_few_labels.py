@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,8 @@ from curriculum.streams import Stream
 from hpm.data import RandomResizedCrop
 from hpm.errors import TrainingError
 from hpm.evaluation import EvaluationContext, LowShot, classifier
-from hpm.evaluation.few_labels import FewLabels, RelativeRates, draw_labels
+from hpm.evaluation.few_labels import FewLabels, draw_labels
+from hpm.evaluation.levelling import WarmupRates
 from hpm.evaluation.samples import labels_of
 from hpm.optim.clock import Clock
 from hpm.optim.param_groups import layer_groups
@@ -51,13 +51,12 @@ def test_an_epoch_is_the_same_whatever_came_before_it(context: EvaluationContext
         assert torch.equal(alone.images, after.images)
 
 
-def test_rates_rise_and_fall() -> None:
-    rates = RelativeRates(epochs=5, warmup=0.1)
+def test_rates_rise_and_stay() -> None:
+    rates = WarmupRates(epochs=5, lr=2.0, warmup_epochs=0.5)
     values = [rates.learning_rate(Clock(step, 20, 5)) for step in range(100)]
-    assert values[0] == pytest.approx(0.1)
-    assert max(values) == values[9] < 1
-    assert values[50] == pytest.approx(0.5)
-    assert values[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+    assert values[:10] == pytest.approx([0.2 * step for step in range(1, 11)])
+    assert values[10:] == [2.0] * 90
+    assert WarmupRates(epochs=5, lr=2.0, warmup_epochs=0).learning_rate(Clock(0, 20, 5)) == 2.0
 
 
 def written_out(context: EvaluationContext, evaluation: LowShot, draw: int) -> nn.Module:
@@ -68,13 +67,12 @@ def written_out(context: EvaluationContext, evaluation: LowShot, draw: int) -> n
     groups = layer_groups(vit, lr=2e-3, layer_decay=0.75, weight_decay=0.05)
     optimizer = torch.optim.AdamW(groups, fused=True)
     order_seed, crop_seed = hash_words(draw, Stream.LOW_SHOT_ORDER), hash_words(draw, Stream.LOW_SHOT_CROPS)
-    total, step = 3 * 4, 0
+    step = 0
     for epoch in range(3):
         order = Noise(order_seed, epoch, train_N).bits(1).squeeze(1).argsort(stable=True)
         for places in order.split(10):
-            factor = min(1.0, (step + 1) / max(1, 0.1 * total)) * 0.5 * (1 + math.cos(math.pi * (step / total)))
             for group in optimizer.param_groups:
-                group["lr"] = group["lr_scale"] * factor
+                group["lr"] = group["lr_scale"] * min(1.0, (step + 1) / 6)
             indices = train_N[places]
             boxes, flips = evaluation.crop.draw(split.sizes(indices), Noise(crop_seed, epoch, indices))
             images = source.normalize(split.crop(indices, boxes, flips, 16))
@@ -86,16 +84,20 @@ def written_out(context: EvaluationContext, evaluation: LowShot, draw: int) -> n
 
 
 def test_the_loop_is_the_one_written_out(context: EvaluationContext) -> None:
-    evaluation = LowShot(labels=40, epochs=3, batch_size=10)
+    evaluation = LowShot(labels=40, epochs=3, batch_size=10, warmup_epochs=1.5, test_images=20)
     train_N = draw_labels(labels_of(context.source.train()), [4] * 10, 10, 1)
-    ours = evaluation._fine_tuned(context, context.model, train_N, lr=2e-3, layer_decay=0.75, draw=1)
+    training = evaluation._start(context, context.model, train_N, "pretrained", 2e-3, None, 1)
+    training.run(3)
     theirs = written_out(context, evaluation, draw=1).state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+    for name, value in training.trained.state_dict().items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
     evaluation = LowShot(labels=40, epochs=2, batch_size=10, lr=1e20)
-    with pytest.raises(TrainingError, match=r"low-shot draw 0: the loss is not finite in epoch 1. Lower LowShot.lr"):
+    with pytest.raises(
+        TrainingError, match=r"low-shot pretrained, draw 0: the loss is not finite in epoch 1. Lower LowShot.lr"
+    ):
         evaluation(context)
 
 

@@ -193,7 +193,7 @@ def test_accuracies_count(context: EvaluationContext) -> None:
             for shift, score in ((1, 5.0), (2, 4.0), (0, 3.0))
         )
 
-    assert accuracies(third, context, torch.arange(len(labels))) == {"": 0.0, "_top5": 1.0}
+    assert accuracies(third, context, context.source.test(), torch.arange(len(labels))) == {"": 0.0, "_top5": 1.0}
 
 
 @pytest.mark.parametrize(

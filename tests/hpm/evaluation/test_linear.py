@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from hpm.evaluation import EvaluationContext, Linear, LinearMAE
-from hpm.evaluation.linear import classify, logistic_regression, probe
+from hpm.evaluation.frozen_probe import Labelled
+from hpm.evaluation.linear import classify, logistic_regression
 from hpm.evaluation.linear_mae import build_head, build_optimizer
 
 QUICK = {"epochs": 3, "batch_size": 100, "accumulate": 2, "warmup_epochs": 1, "precision": "fp32", "test_images": 60}
@@ -47,37 +48,41 @@ def test_a_start_changes_the_way_not_the_end() -> None:
     torch.testing.assert_close(cold[:, :-1], warm[:, :-1], atol=1e-4, rtol=0)
 
 
-def test_the_probe_is_scikit_learns_at_the_strength_it_chooses() -> None:
+def predict(evaluation: Linear, train: Labelled, validation: Labelled | None, test_MD: Tensor, classes: int) -> Tensor:
+    """What the probe says of test features."""
+    fitted = evaluation.fit(train, validation, num_classes=classes, device=torch.device("cpu"))
+    return fitted(test_MD)[""]
+
+
+def test_the_probe_is_scikit_learns_at_the_strength_that_validation_chooses() -> None:
     x_ND, y_N = features(1200)
-    train_ND = x_ND[:900]
-    labels_N = y_N[:900]
-    test_MD = x_ND[900:]
-    scaler = StandardScaler().fit(train_ND.numpy())
-    train, held_out = scaler.transform(train_ND[:720].numpy()), scaler.transform(train_ND[720:].numpy())
+    train, validation, test_MD = Labelled(x_ND[:720], y_N[:720]), Labelled(x_ND[720:900], y_N[720:900]), x_ND[900:]
+    scaler = StandardScaler().fit(train.features_ND.numpy())
     strengths = (0.1, 10.0, 1000.0, 100000.0)
-    scores = [
-        LogisticRegression(C=1 / s, max_iter=5000).fit(train, labels_N[:720]).score(held_out, labels_N[720:])
+    theirs = [
+        LogisticRegression(C=1 / s, max_iter=5000).fit(scaler.transform(train.features_ND), train.labels_N)
         for s in strengths
     ]
-    best = strengths[len(scores) - 1 - int(np.argmax(scores[::-1]))]  # of equals the strongest
-    theirs = LogisticRegression(C=1 / best, max_iter=5000).fit(scaler.transform(train_ND.numpy()), labels_N.numpy())
-    ours = probe(train_ND, labels_N, test_MD, strengths, num_classes=5)
-    assert (ours.numpy() == theirs.predict(scaler.transform(test_MD.numpy()))).mean() > 0.99
+    scores = [one.score(scaler.transform(validation.features_ND), validation.labels_N) for one in theirs]
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))  # of equals the strongest
+    ours = predict(Linear(strengths=strengths), train, validation, test_MD, 5)
+    assert (ours.numpy() == theirs[best].predict(scaler.transform(test_MD))).mean() > 0.99
 
 
-def test_the_strength_is_chosen_without_the_test_images() -> None:
-    x_ND, y_N = features(1200)
-    strengths = (0.1, 10.0, 1000.0)
-    together = probe(x_ND[:900], y_N[:900], x_ND[900:], strengths, num_classes=5)
-    alone = torch.cat([probe(x_ND[:900], y_N[:900], one, strengths, num_classes=5) for one in x_ND[900:905].split(1)])
-    assert torch.equal(together[:5], alone)
+def test_one_strength_needs_no_validation_images() -> None:
+    x_ND, y_N = features()
+    evaluation = Linear(strengths=(10.0,))
+    assert not evaluation.chooses
+    predicted_M = predict(evaluation, Labelled(x_ND[:700], y_N[:700]), None, x_ND[700:], 5)
+    assert (predicted_M == y_N[700:]).double().mean() > 0.5
 
 
 def test_constant_features_and_absent_classes_are_no_trouble() -> None:
     x_ND, y_N = features()
     x_ND = torch.cat([x_ND, torch.full((900, 1), 3.0)], dim=1)
-    predicted = probe(x_ND[:700], y_N[:700], x_ND[700:], (1.0, 10.0), num_classes=9)
-    assert (predicted == y_N[700:]).double().mean() > 0.5
+    train, validation = Labelled(x_ND[:600], y_N[:600]), Labelled(x_ND[600:700], y_N[600:700])
+    predicted_M = predict(Linear(strengths=(1.0, 10.0)), train, validation, x_ND[700:], 9)
+    assert (predicted_M == y_N[700:]).double().mean() > 0.5
 
 
 def test_linear_repeats_and_none_is_all(context: EvaluationContext) -> None:
@@ -178,7 +183,7 @@ def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda: Linear(strengths=()), "Linear.strengths"),
-        (lambda: Linear(train_images=5), "Linear.train_images = 5"),
+        (lambda: Linear(train_images=0), "Linear.train_images = 0"),
         (lambda: Linear(test_images=0), "Linear.test_images = 0"),
         (lambda: LinearMAE(optimizer="adam"), "LinearMAE.optimizer = 'adam' is unknown; choose 'lars', 'sgd'"),
         (lambda: LinearMAE(batch_size=100, accumulate=3), "LinearMAE.batch_size = 100 must be divisible"),

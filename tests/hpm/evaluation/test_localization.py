@@ -30,7 +30,7 @@ def empty_source() -> DigitScenes:
 
 def test_the_object_map_is_where_the_strokes_are(source: DigitScenes) -> None:
     indices = torch.tensor([7, 3, 90])
-    object_NL = source.object_map(indices, patch_size=4)
+    object_NL = source.object_map(source.test(), indices, patch_size=4)
     strokes_NSS = source.digit_mask(source.test(), indices)
     for image, strokes_SS in enumerate(strokes_NSS):
         for patch in range(16):
@@ -42,7 +42,7 @@ def test_the_object_map_is_where_the_strokes_are(source: DigitScenes) -> None:
 def test_each_image_by_scikit_learn(context: EvaluationContext, source: DigitScenes) -> None:
     metrics = Localization(images=120)(context)
     indices = torch.arange(120)
-    object_NL = source.object_map(indices, patch_size=4)
+    object_NL = source.object_map(source.test(), indices, patch_size=4)
     telling = [i for i in range(120) if 0 < object_NL[i].sum() < 16]
     images = source.load(source.test(), indices)
     for name, scores_NL in (
@@ -117,7 +117,7 @@ def test_data_that_do_not_know_the_object_are_refused(context: EvaluationContext
         Image.new("RGB", (8, 8)).save(tmp_path / split / "a" / "a.png")
     source = ImageFolder(root=str(tmp_path), img_size=16)
     assert not source.knows_objects
-    assert source.object_map(torch.arange(1), patch_size=4) is None
+    assert source.object_map(source.test(), torch.arange(1), patch_size=4) is None
     with pytest.raises(ValueError, match=r"Localization needs data that know .* ImageFolder does not; use DigitScenes"):
         Localization().check(source, context.model)
 

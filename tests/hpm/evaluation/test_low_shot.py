@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from hpm.data import DigitScenes, TensorSplit
+from hpm.data import DigitScenes, Split, TensorSplit
 from hpm.evaluation import EvaluationContext, LowShot, half_interval
 from hpm.evaluation.few_labels import draw_labels
 
-QUICK = {"epochs": 1, "batch_size": 10, "test_images": 60}
+QUICK = {"epochs": 1, "batch_size": 10, "test_images": 60, "lr": 1e-3}
 
 
 def test_a_fraction_is_each_class_s_share(source: DigitScenes) -> None:
@@ -28,8 +28,8 @@ def test_as_labels_where_classes_are_equal(context: EvaluationContext) -> None:
     images = torch.randint(0, 256, (200, 3, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
     class Even(DigitScenes):
-        def train(self) -> TensorSplit:  # type: ignore[override]
-            return TensorSplit(images, torch.arange(10).repeat(20))
+        def read(self, split: str) -> Split:  # type: ignore[override]
+            return TensorSplit(images, torch.arange(10).repeat(20)) if split == "train" else super().read(split)
 
     even = dataclasses.replace(context, source=Even(img_size=16, train_size=200, test_size=120))
     settings = QUICK | {"draws": 1, "baselines": False}
@@ -57,8 +57,8 @@ def test_no_more_than_a_step_is_augmented_at_once(context: EvaluationContext) ->
     split = Watched(images, torch.arange(10).repeat(10))
 
     class Watching(DigitScenes):
-        def train(self) -> TensorSplit:  # type: ignore[override]
-            return split
+        def read(self, name: str) -> Split:  # type: ignore[override]
+            return split if name == "train" else super().read(name)
 
     watching = dataclasses.replace(context, source=Watching(img_size=16, train_size=100, test_size=120))
     LowShot(labels=100, draws=1, baselines=False, **QUICK)(watching)
@@ -72,7 +72,12 @@ def test_no_more_than_a_step_is_augmented_at_once(context: EvaluationContext) ->
         ({"fraction": 0.0}, "LowShot.fraction = 0.0"),
         ({"fraction": 1.5}, "LowShot.fraction = 1.5"),
         ({"draws": 0}, "LowShot.draws = 0"),
-        ({"warmup": 1.0}, "LowShot.warmup = 1.0"),
+        ({"warmup_epochs": -1}, "LowShot.warmup_epochs = -1"),
+        ({"lr": ()}, r"LowShot.lr = \(\) must be a positive number, or several to choose from"),
+        ({"lr": (1e-3, 0.0)}, "LowShot.lr = 0.0"),
+        ({"lr": (1e-3, 1e-3)}, "LowShot.lr = .* must name each number once"),
+        ({"patience": 0}, "LowShot.patience = 0"),
+        ({"trial_epochs": 0}, "LowShot.trial_epochs = 0"),
     ],
 )
 def test_refuses(arguments: dict, message: str) -> None:

@@ -34,12 +34,12 @@ TRAINED = {"epochs": 1, "warmup_epochs": 0, "precision": "fp32", "test_images": 
 EVERY_METRIC: dict[str, list[Evaluation]] = {
     "agreement": [Agreement(images=20)],
     "diagnostics": [Diagnostics(images=20)],
-    "finetune": [FineTune(batch_size=200, **TRAINED)],
+    "finetune": [FineTune(batch_size=200, patience=0.5, **TRAINED | {"epochs": 3})],
     "knn": [KNN(k=3, **FROZEN), KNN(k=[3, 5], **FROZEN)],
     "linear": [Linear(**FROZEN)],
     "linear-mae": [LinearMAE(batch_size=200, accumulate=1, **TRAINED)],
     "localization": [Localization(images=20)],
-    "low-shot": [LowShot(labels=20, draws=2, epochs=1, batch_size=10, test_images=20)],
+    "low-shot": [LowShot(labels=20, draws=2, epochs=8, batch_size=10, test_images=20, lr=1e-3)],
     "ridge": [Ridge(**FROZEN)],
 }
 
@@ -131,11 +131,13 @@ def test_people_read_accuracies_in_percent() -> None:
 
 
 def test_values_are_those_of_the_draws_where_an_evaluation_repeats_by_itself(context: EvaluationContext) -> None:
-    low_shot = LowShot(labels=20, draws=3, epochs=1, batch_size=10, test_images=60)
+    low_shot = LowShot(labels=20, draws=3, epochs=1, batch_size=10, test_images=60, lr=1e-3)
     values, metrics = low_shot.measure_values(context), low_shot.measure(context)
-    assert values.keys() == {f"low_shot/{name}" for name in ("pretrained", "scratch", "raw_pixels", "gain")}
+    accuracies = {f"low_shot/{name}" for name in ("pretrained", "scratch", "raw_pixels", "gain")}
+    chosen = {f"low_shot/{name}/{what}" for name in ("pretrained", "scratch") for what in ("lr", "epochs")}
+    assert values.keys() == accuracies | chosen
     for name, draws in values.items():
         assert draws == [metrics[f"{name}/draw{draw}"] for draw in range(3)]
-        assert metrics[f"{name}/interval"] == half_interval(draws)
+        assert (metrics.get(f"{name}/interval") == half_interval(draws)) == (name in accuracies)
     knn = KNN(k=3, train_images=60, test_images=20)
     assert knn.measure_values(context) == {name: [value] for name, value in knn.measure(context).items()}

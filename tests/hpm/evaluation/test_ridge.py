@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from hpm.evaluation import EvaluationContext, Ridge
-from hpm.evaluation.ridge import classify, probe, ridge
+from hpm.evaluation.frozen_probe import Labelled
+from hpm.evaluation.ridge import classify, ridge
 
 
 def features(count: int = 600) -> tuple[Tensor, Tensor]:
@@ -32,17 +33,16 @@ def test_the_regression_is_scikit_learns() -> None:
         assert classify(x_ND, solution).tolist() == theirs.predict(x_ND.numpy()).tolist()
 
 
-def test_the_probe_is_scikit_learns_at_the_strength_it_chooses() -> None:
+def test_the_probe_is_scikit_learns_at_the_strength_that_validation_chooses() -> None:
     x_ND, y_N = features()
-    train_ND, labels_N, test_MD = x_ND[:400], y_N[:400], x_ND[400:]
-    scaler = StandardScaler().fit(train_ND.numpy())
-    train, strengths = scaler.transform(train_ND.numpy()), (0.1, 100.0, 10000.0)
-    scores = [
-        RidgeClassifier(alpha=s).fit(train[:320], labels_N[:320]).score(train[320:], labels_N[320:]) for s in strengths
-    ]
-    theirs = RidgeClassifier(alpha=strengths[int(np.argmax(scores))]).fit(train, labels_N)
-    ours = probe(train_ND, labels_N, test_MD, strengths, num_classes=5)
-    assert ours.tolist() == theirs.predict(scaler.transform(test_MD.numpy())).tolist()
+    train, validation, test_MD = Labelled(x_ND[:320], y_N[:320]), Labelled(x_ND[320:400], y_N[320:400]), x_ND[400:]
+    scaler = StandardScaler().fit(train.features_ND.numpy())
+    strengths = (0.1, 100.0, 10000.0)
+    theirs = [RidgeClassifier(alpha=s).fit(scaler.transform(train.features_ND), train.labels_N) for s in strengths]
+    scores = [one.score(scaler.transform(validation.features_ND), validation.labels_N) for one in theirs]
+    fitted = Ridge(strengths=strengths).fit(train, validation, num_classes=5, device=torch.device("cpu"))
+    best = theirs[int(np.argmax(scores))]
+    assert fitted(test_MD)[""].tolist() == best.predict(scaler.transform(test_MD.numpy())).tolist()
 
 
 def test_it_repeats_and_has_its_metrics(context: EvaluationContext) -> None:
@@ -58,7 +58,7 @@ def test_it_repeats_and_has_its_metrics(context: EvaluationContext) -> None:
     [
         ({"strengths": ()}, r"Ridge.strengths = \(\)"),
         ({"strengths": (1.0, 0.0)}, "Ridge.strengths"),
-        ({"train_images": 5}, "Ridge.train_images = 5 must be at least 10"),
+        ({"train_images": 0}, "Ridge.train_images = 0 must be at least 1"),
         ({"pool": "max"}, "Ridge.pool = 'max'"),
     ],
 )

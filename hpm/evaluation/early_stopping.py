@@ -1,0 +1,148 @@
+"""Early stopping: a training goes on until it has levelled off, and its best weights are kept.
+
+Shape suffixes: N images, C channels, S side.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Validated more and more rarely, as the accuracy moves more and more slowly.
+_GROWTH = 1.1
+# The exponent of the average: about the last tenth of the steps so far counts.
+_EXPONENT = 9
+
+
+class WeightAverage:
+    """An average of a module's weights over about the last tenth of the steps so far, however many these are.
+
+    The power function average of Karras et al. 2024 (arXiv 2312.02696): after step t it moves to the weights by
+    `1 - (1 - 1/t)^(exponent + 1)`. With a constant learning rate it stands at every moment for what a falling rate
+    would end at: so nobody has to know beforehand how long a training is to be.
+
+    Args:
+        module: whose weights are averaged.
+
+    Attributes:
+        module: with the average for its weights, in evaluation mode.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = copy.deepcopy(module).eval()
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take in the weights after a step; buffers are as they are now."""
+        self.steps += 1
+        share = 1 - (1 - 1 / self.steps) ** (_EXPONENT + 1)
+        for own, new in zip(self.module.parameters(), module.parameters(), strict=True):
+            own.lerp_(new, share)
+        for own_buffer, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
+            own_buffer.copy_(buffer)
+
+
+class EarlyStopping:
+    """Says when a training has levelled off, and keeps the averaged weights that did best on validation images.
+
+    It has levelled off when it has gone on for `patience` times as many epochs as it took to its best accuracy, without
+    a better one. The accuracy is measured after the first epoch, and from then on whenever the epochs have grown by a
+    tenth.
+
+    Args:
+        trained: the module that is trained.
+        accuracy_of: of a module in its place, on validation images, in [0, 1].
+        patience: see above, positive.
+        budget: epochs whose best weights are to be kept apart, and that are used up in any case; None for none.
+
+    Attributes:
+        best_accuracy: the best so far.
+        best_epoch: the epochs after which it was reached.
+    """
+
+    def __init__(
+        self,
+        trained: nn.Module,
+        accuracy_of: Callable[[nn.Module], float],
+        *,
+        patience: float,
+        budget: float | None = None,
+    ) -> None:
+        self._trained = trained
+        self._accuracy_of = accuracy_of
+        self._patience = patience
+        self._budget = budget
+        self._average = WeightAverage(trained)
+        self._next = 1
+        self.best_accuracy = -1.0
+        self.best_epoch = 0
+        self._best: dict[str, Tensor] = {}
+        self._within_budget: dict[str, Tensor] | None = None
+
+    def after_step(self) -> None:
+        """Take in the weights after an optimizer step."""
+        self._average.update(self._trained)
+
+    def after_epoch(self, epochs: int, *, last: bool = False) -> None:
+        """Measure, where it is time.
+
+        Args:
+            epochs: done so far.
+            last: whether to measure anyway.
+        """
+        if epochs < self._next and not last:
+            return
+        if self._budget is not None and epochs > self._budget and self._within_budget is None:
+            self._within_budget = self._best
+        self._next = max(epochs + 1, math.ceil(epochs * _GROWTH))
+        accuracy = self._accuracy_of(self._average.module)
+        if accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_epoch = accuracy, epochs
+            self._best = {name: value.clone() for name, value in self._average.module.state_dict().items()}
+
+    def levelled_off(self, epochs: int) -> bool:
+        """Whether a training of so many epochs has levelled off, and has used its budget."""
+        return epochs >= max(self._budget or 0.0, (1 + self._patience) * self.best_epoch) > 0
+
+    def best(self) -> nn.Module:
+        """A module with the best weights, in evaluation mode."""
+        return self._with(self._best)
+
+    def best_within_budget(self) -> nn.Module | None:
+        """A module with the best weights that the budget allows; None where there is no budget."""
+        if self._budget is None:
+            return None
+        return self._with(self._best if self._within_budget is None else self._within_budget)
+
+    def _with(self, weights: Mapping[str, Tensor]) -> nn.Module:
+        module = copy.deepcopy(self._average.module)
+        module.load_state_dict(weights)
+        return module.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training needs to go on after a kill: tensors, numbers and None."""
+        return {
+            "average": self._average.module.state_dict(),
+            "steps": self._average.steps,
+            "next": self._next,
+            "best_accuracy": self.best_accuracy,
+            "best_epoch": self.best_epoch,
+            "best": self._best,
+            "within_budget": self._within_budget,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._average.module.load_state_dict(state["average"])
+        self._average.steps = state["steps"]
+        self._next = state["next"]
+        self.best_accuracy = state["best_accuracy"]
+        self.best_epoch = state["best_epoch"]
+        self._best = dict(state["best"])
+        self._within_budget = state["within_budget"]
