@@ -69,7 +69,8 @@ class Stream(IntEnum):
     FILTERED_NOISE_BANK = 1210  # (seed, map, patch): the maps of a bank
     FILTERED_NOISE_CHOICE = 1211  # (noise): which map of the bank, its shift and whether it is mirrored
     QUOTAS_TURN = 1212  # (noise, part): the order in which whole parts are masked
-    QUOTAS_JITTER = 1213  # (noise, patch): which part gives the next patch where two have the same share masked
+    # 1213 was the order of patches under quotas that were not rounded.
+    QUOTAS_WITHIN = 1214  # (noise, patch): which patches of a part fill its quota
 
     # The conformance suites.
     TESTING_CONTRAST = 2001  # (seed, image, patch): the contrast of a test image's patch
