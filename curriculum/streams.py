@@ -64,7 +64,7 @@ class Stream(IntEnum):
     STRATIFIED_FOLLOWS = 1205  # (noise, cell): whether a cell follows the difficulty
     BLOCKS_UNSCORED = 1206  # (noise, patch): the rank of a patch that is not scored
     BLOCKWISE_ATTEMPTS = 1207  # (noise, attempt): size and place of a block
-    MULTI_BLOCK_SIZES = 1208  # (seed, step, number of the size): sizes, the same for every image of a step
+    MULTI_BLOCK_SIZES = 1208  # (seed, step, kind of block): the size, the same for every image of a step
     MULTI_BLOCK_PLACES = 1209  # (noise, block): the place of a block
     FILTERED_NOISE_BANK = 1210  # (seed, map, patch): the maps of a bank
     FILTERED_NOISE_CHOICE = 1211  # (noise): which map of the bank, its shift and whether it is mirrored
