@@ -71,6 +71,7 @@ class Stream(IntEnum):
     QUOTAS_TURN = 1212  # (noise, part): the order in which whole parts are masked
     # 1213 was the order of patches under quotas that were not rounded.
     QUOTAS_WITHIN = 1214  # (noise, patch): which patches of a part fill its quota
+    HINT_SHARE = 1215  # (seed, step): which share of the hardest stays visible, the same for every image of a step
 
     # The conformance suites.
     TESTING_CONTRAST = 2001  # (seed, image, patch): the contrast of a test image's patch

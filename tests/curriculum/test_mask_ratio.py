@@ -119,17 +119,25 @@ def test_every_image_of_a_step_masks_as_many_patches_and_other_steps_others() ->
     assert curriculum.count_masked(25) == 8  # of 0.3, the mean
 
 
-@pytest.mark.parametrize("sampler", [HardestFirst(), Hint()])
-def test_attmask_masks_what_is_attended_to_most(sampler: Sampler) -> None:
-    """High masks the M hardest of the step; Hint those that come next for the 5 % which it shows."""
+@pytest.mark.parametrize(
+    ("sampler", "polarity"), [(HardestFirst(), "hardest"), (Hint(), "hardest"), (HardestFirst(), "easiest")]
+)
+def test_attmask_masks_what_is_attended_to_most_or_least(sampler: Sampler, polarity: str) -> None:
+    """High masks the M hardest of the step; Hint those that come next for those which it shows; Low the M easiest."""
     curriculum = Curriculum(
-        scheduler=Constant(value=1.0), difficulty=Attention(), sampler=sampler, mask_ratio=UniformRatio()
+        scheduler=Constant(value=1.0),
+        difficulty=Attention(),
+        sampler=sampler,
+        mask_ratio=UniformRatio(),
+        rounding="masked",
+        polarity=polarity,
     )
     batch, teacher = tiny_batch(num_images=4, grid=(14, 14)), TinyTeacher()
-    revealed = 9 if isinstance(sampler, Hint) else 0  # int(196 * 0.05)
     for step in range(20):
         mask = curriculum.draw(batch, teacher, 0.0, noise_at(step))
-        scores_NL = teacher.attention(batch.images).mean(dim=1)
+        assert mask.num_masked == int(196 * UniformRatio().draw(noise_at(step)))
+        revealed = sampler.count_revealed(196, noise_at(step)) if isinstance(sampler, Hint) else 0
+        scores_NL = teacher.attention(batch.images).mean(dim=1) * (1 if polarity == "hardest" else -1)
         # Fewer may be masked than the top 10 % holds: the rest of the mask is what is the hardest but revealed.
         most_NL = hardest(scores_NL, mask.num_masked + revealed, noise_at(step))
         assert not bool((mask.to_bool() & ~most_NL).any())
