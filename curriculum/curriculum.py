@@ -12,7 +12,7 @@ from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.keys import largest, random_keys
-from curriculum.mask import Mask, count_masked
+from curriculum.mask import ROUNDINGS, Mask, count_masked, round_share
 from curriculum.mask_ratio import MaskRatio, as_mask_ratio
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
@@ -32,15 +32,19 @@ class Curriculum(Scheduled):
         difficulty: images and teacher -> scores, higher = harder.
         sampler: scores and alpha -> mask.
         mask_ratio: masked share of the patches, in (0, 1), a scheduler of it, or a `MaskRatio` such as `UniformRatio`,
-            which is drawn anew in each step; `L - int(L * (1 - mask_ratio))` patches are masked. Each number of
-            patches is another shape to a compiled model: let it move in few steps (`Stepped`). Default 0.75.
+            which is drawn anew in each step. Each number of patches is another shape to a compiled model: let it move
+            in few steps (`Stepped`). Default 0.75.
+        rounding: which count is rounded down, the other being the rest. "visible": `int(L * (1 - mask_ratio))` patches
+            stay visible, as in MAE and HPM; "masked": `int(L * mask_ratio)` are masked, as in AttMask and AMT.
+            Default "visible".
         polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest. Default
             "hardest".
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
             (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask. Default 0.
         blank_ratio: share of the visible patches, drawn at random, whose content is hidden from the encoder by a mask
-            token, `int(V * blank_ratio)`: UM-MAE's secondary masking (arXiv 2205.10063). Published: 0.25, 16 of its 64
-            visible patches. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
+            token: UM-MAE's secondary masking (arXiv 2205.10063). `rounding` counts here too: `int(V * (1 -
+            blank_ratio))` keep their content, or `int(V * blank_ratio)` lose it. Published: 0.25, of 49 visible patches
+            13. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
         score_every: the difficulty is estimated in every `score_every`-th step only, the masks of the steps between
             are random: cheaper, and less of a curriculum. Default 1, every step.
 
@@ -56,6 +60,7 @@ class Curriculum(Scheduled):
         difficulty: DifficultyEstimator,
         sampler: Sampler,
         mask_ratio: Scalar | MaskRatio = 0.75,
+        rounding: str = "visible",
         polarity: str = "hardest",
         throw_ratio: float = 0.0,
         blank_ratio: float = 0.0,
@@ -69,6 +74,7 @@ class Curriculum(Scheduled):
         for ratio in ratios:
             if not 0.0 < ratio < 1.0:
                 raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
+        require_choice("Curriculum", ROUNDINGS, rounding=rounding)
         require_choice("Curriculum", POLARITIES, polarity=polarity)
         for name, part in (("sampler", sampler), ("difficulty", difficulty)):
             if polarity == "easiest" and not part.reversible:
@@ -92,6 +98,7 @@ class Curriculum(Scheduled):
         self.scheduler = scheduler
         self.difficulty = difficulty
         self.sampler = sampler
+        self.rounding = rounding
         self.polarity = polarity
         self.score_every = score_every
         self.throw_ratio = float(throw_ratio)
@@ -142,7 +149,12 @@ class Curriculum(Scheduled):
                 is what a step costs on average: single steps mask fewer or more.
         """
         ratio = self.mask_ratio
-        return count_masked(num_patches, ratio.mean(progress) if noise is None else ratio.draw(noise, progress))
+        now = ratio.mean(progress) if noise is None else ratio.draw(noise, progress)
+        return count_masked(num_patches, now, self.rounding)
+
+    def counts_masked(self, num_patches: int) -> list[int]:
+        """Return M at each of `mask_ratios`, in their order."""
+        return [count_masked(num_patches, ratio, self.rounding) for ratio in self.mask_ratios()]
 
     def count_thrown(self, num_patches: int) -> int:
         """Return T, how many of L patches are thrown away."""
@@ -150,7 +162,7 @@ class Curriculum(Scheduled):
 
     def count_blanked(self, num_visible: int) -> int:
         """Return how many of V visible patches are hidden by a mask token."""
-        return int(num_visible * self.blank_ratio)
+        return round_share(num_visible, self.blank_ratio, self.rounding)
 
     def needs_scores_at(self, progress: float, num_patches: int) -> bool:
         """Say whether drawing at this progress runs the difficulty estimator, at the mean mask ratio."""
@@ -163,8 +175,7 @@ class Curriculum(Scheduled):
             ValueError: if the ratios leave no patch visible or masked, the sampler cannot use the difficulty, or the
                 difficulty needs what the teacher does not have.
         """
-        for ratio in self.mask_ratios():
-            masked = count_masked(num_patches, ratio)
+        for ratio, masked in zip(self.mask_ratios(), self.counts_masked(num_patches), strict=True):
             self.difficulty.check(num_patches, masked)
             visible = num_patches - masked - self.count_thrown(num_patches)
             if visible < 1:
@@ -172,10 +183,12 @@ class Curriculum(Scheduled):
                     f"Curriculum.throw_ratio = {self.throw_ratio} beside Curriculum.mask_ratio = {ratio} leaves none "
                     f"of {num_patches} patches visible"
                 )
-            if self.blank_ratio and not self.count_blanked(visible):
+            blanked = self.count_blanked(visible)
+            if self.blank_ratio and not 0 < blanked < visible:
+                found, change = ("none", "raise it, or set 0") if blanked == 0 else ("all", "lower it")
                 raise ValueError(
-                    f"Curriculum.blank_ratio = {self.blank_ratio} hides none of the {visible} patches that are visible "
-                    f"at Curriculum.mask_ratio = {ratio}; raise it, or set 0"
+                    f"Curriculum.blank_ratio = {self.blank_ratio} hides {found} of the {visible} patches that are "
+                    f"visible at Curriculum.mask_ratio = {ratio}; {change}"
                 )
         self.sampler.check_difficulty(self.difficulty)
         name = type(self.difficulty).__name__

@@ -10,18 +10,41 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curriculum.validation import require_choice
 
-def count_masked(num_patches: int, mask_ratio: float) -> int:
-    """Return M, the number of masked patches: `L - int(L * (1 - mask_ratio))`, rounded as MAE and HPM do.
+ROUNDINGS = ("visible", "masked")
 
-    It is computed in floating point: `int(100 * (1 - 0.9))` is 9, so that 91 of 100 patches are masked.
+
+def round_share(total: int, share: float, rounding: str) -> int:
+    """Return how many of `total` patches a share of them is, in whole patches.
+
+    Args:
+        total: the number of patches.
+        share: in [0, 1].
+        rounding: "masked" rounds what is returned down, "visible" what is left of `total`.
+    """
+    return int(total * share) if rounding == "masked" else total - int(total * (1 - share))
+
+
+def count_masked(num_patches: int, mask_ratio: float, rounding: str = "visible") -> int:
+    """Return M, the number of masked patches.
+
+    It is computed in floating point, as published: `int(100 * (1 - 0.9))` is 9, so that 91 of 100 patches are masked.
+
+    Args:
+        num_patches: L.
+        mask_ratio: in (0, 1).
+        rounding: which count is rounded down. "visible" as MAE and HPM do: M is `L - int(L * (1 - mask_ratio))`;
+            "masked" as AttMask and AMT do: `int(L * mask_ratio)`. Default "visible".
 
     Raises:
-        ValueError: if the ratio is outside (0, 1), or leaves no patch visible or none masked.
+        ValueError: if the ratio is outside (0, 1), or leaves no patch visible or none masked, or no such rounding is
+            known.
     """
+    require_choice("Curriculum", ROUNDINGS, rounding=rounding)
     if not 0.0 < mask_ratio < 1.0:
         raise ValueError(f"mask_ratio = {mask_ratio} must lie strictly between 0 and 1")
-    num_visible = int(num_patches * (1 - mask_ratio))
+    num_visible = num_patches - round_share(num_patches, mask_ratio, rounding)
     if num_visible < 1 or num_visible >= num_patches:
         raise ValueError(
             f"mask_ratio = {mask_ratio} of {num_patches} patches leaves {num_visible} visible: there must be at "

@@ -66,12 +66,14 @@ class Stream(IntEnum):
     STRATIFIED_FOLLOWS = 1205  # (noise, cell): whether a cell follows the difficulty
     BLOCKS_UNSCORED = 1206  # (noise, patch): the rank of a patch that is not scored
     BLOCKWISE_ATTEMPTS = 1207  # (noise, attempt): size and place of a block
-    MULTI_BLOCK_SIZES = 1208  # (seed, step, number of the size): sizes, the same for every image of a step
+    MULTI_BLOCK_SIZES = 1208  # (seed, step, kind of block): the size, the same for every image of a step
     MULTI_BLOCK_PLACES = 1209  # (noise, block): the place of a block
     FILTERED_NOISE_BANK = 1210  # (seed, map, patch): the maps of a bank
     FILTERED_NOISE_CHOICE = 1211  # (noise): which map of the bank, its shift and whether it is mirrored
     QUOTAS_TURN = 1212  # (noise, part): the order in which whole parts are masked
-    QUOTAS_JITTER = 1213  # (noise, patch): which part gives the next patch where two have the same share masked
+    # 1213 was the order of patches under quotas that were not rounded.
+    QUOTAS_WITHIN = 1214  # (noise, patch): which patches of a part fill its quota
+    HINT_SHARE = 1215  # (seed, step): which share of the hardest stays visible, the same for every image of a step
 
     # The conformance suites.
     TESTING_CONTRAST = 2001  # (seed, image, patch): the contrast of a test image's patch

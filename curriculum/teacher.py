@@ -3,7 +3,7 @@
 It is a protocol, which `hpm.methods.teacher.EMATeacher` implements and any other class may. Each method is one
 forward pass of the parts it needs, without gradients, so that a teacher computes only what an estimator asks for.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width. Attention is [N, heads, L].
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Teacher(Protocol):
         """Return the reconstruction loss of the masked patches, [N, M]."""
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """Return the last block's attention from the class token to each patch, mean over heads, [N, L]."""
+        """Return each head's attention from the class token to each patch in the last block, [N, heads, L]."""
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """Return the encoder's patch tokens of the full image, [N, L, D]."""

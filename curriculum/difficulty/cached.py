@@ -43,8 +43,8 @@ class Cached(Combination):
 
     Scores are kept for every image of the training split, with the crop that they belong to. Another crop takes them
     from the patches that lie under its patches' centers. What the old crop did not show is not scored, nor are images
-    that the estimator has never seen. AMT (arXiv 2211.15362) runs it in one epoch of 40: `every = 40, start = 40`.
-    It runs only where alpha makes the sampler need scores: `start` should not be earlier than that.
+    that the estimator has never seen. AMT (arXiv 2211.15362) runs it in one epoch of 40: `every = 40, start = 41`. It
+    runs only where alpha makes the sampler need scores: `start` should not be earlier than that.
 
     It takes I * L half-precision numbers of memory on the device, and in the checkpoint. Processes exchange their
     scores, so that masks do not depend on the number of processes.

@@ -60,6 +60,8 @@ def place(
     width_N: Tensor,
     uniform_N3: Tensor,
     alpha: float,
+    *,
+    last: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Place each image's window: with probability alpha over the hardest patches, else anywhere that it fits.
 
@@ -70,12 +72,13 @@ def place(
         width_N: int64, in patches.
         uniform_N3: in [0, 1).
         alpha: in [0, 1].
+        last: whether a window may lie at the lower or the right border by chance. Default True.
 
     Returns:
         Top and left, int64 [N].
     """
-    top_N = (uniform_N3[:, 0] * (grid[0] - height_N + 1)).long()
-    left_N = (uniform_N3[:, 1] * (grid[1] - width_N + 1)).long()
+    rows_N, columns_N = (length - side_N + last for length, side_N in zip(grid, (height_N, width_N), strict=True))
+    top_N, left_N = (uniform_N3[:, 0] * rows_N).long(), (uniform_N3[:, 1] * columns_N).long()
     if scores_NRK is None:
         return top_N, left_N
     best_N = window_sums(scores_NRK, height_N, width_N).flatten(1).argmax(dim=1)
@@ -168,9 +171,14 @@ class MultiBlock(Sampler):
     """Masks a few large target blocks and what lies outside one context block: I-JEPA (arXiv 2301.08243).
 
     Patches of the target blocks are masked first, then those outside the context block, then those of the context at
-    random, so that every image masks M; of too many target patches random ones stay visible. Sizes are drawn for a
-    whole batch, places for each image, as published. A share alpha of the target blocks is put where the patches are
-    hardest.
+    random, so that every image masks M; of too many target patches random ones stay visible. A share alpha of the
+    target blocks is put where the patches are hardest.
+
+    As in the published code, sizes are drawn for a whole step and places for each image; one random number decides
+    both scale and aspect ratio of the targets; no block is as long or as wide as the image, and none lies at the lower
+    or the right border. So a context block of 14 x 14 patches always is the upper left 13 x 13. I-JEPA does not mask M
+    patches: what is neither target nor context is not predicted there, and the encoder sees all of the context that no
+    target covers, in as many patches as the batch's smallest has.
 
     Args:
         targets: how many target blocks. Default 4.
@@ -217,15 +225,15 @@ class MultiBlock(Sampler):
         scores_NRK = _scores(scores_NL, grid, noise)
         places = noise.fold(Stream.MULTI_BLOCK_PLACES)
         uniform_NA3 = places.uniform((self.targets + 1) * 3).view(-1, self.targets + 1, 3)
-        size = [hash_words(noise.seed, Stream.MULTI_BLOCK_SIZES, noise.step, draw) / 2**64 for draw in range(3)]
-        height_N, width_N = self._shape(grid, self.scale, self.aspect, size[:2], noise)
+        size = [hash_words(noise.seed, Stream.MULTI_BLOCK_SIZES, noise.step, kind) / 2**64 for kind in range(2)]
+        height_N, width_N = self._shape(grid, self.scale, self.aspect, size[0], noise)
         target_NRK = torch.zeros(len(noise.rows_N), *grid, dtype=torch.bool, device=noise.rows_N.device)
         for block in range(self.targets):
             wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(target_NRK, 0)
-            top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_NA3[:, block], alpha)
+            top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_NA3[:, block], alpha, last=False)
             target_NRK = target_NRK | rectangles(grid, top_N, left_N, height_N, width_N)
-        height_N, width_N = self._shape(grid, self.context_scale, (1.0, 1.0), [size[2], 0.0], noise)
-        top_N, left_N = place(None, grid, height_N, width_N, uniform_NA3[:, -1], 0.0)
+        height_N, width_N = self._shape(grid, self.context_scale, (1.0, 1.0), size[1], noise)
+        top_N, left_N = place(None, grid, height_N, width_N, uniform_NA3[:, -1], 0.0, last=False)
         return target_NRK, rectangles(grid, top_N, left_N, height_N, width_N)
 
     def _shape(
@@ -233,15 +241,12 @@ class MultiBlock(Sampler):
         grid: tuple[int, int],
         scale: tuple[float, float],
         aspect: tuple[float, float],
-        size: list[float],
+        uniform: float,
         noise: Noise,
     ) -> tuple[Tensor, Tensor]:
-        """Return height and width in patches, int64 [N] each, the same for every image.
-
-        Both are less than the grid's, as published.
-        """
-        area = grid[0] * grid[1] * (scale[0] + size[0] * (scale[1] - scale[0]))
-        ratio = aspect[0] + size[1] * (aspect[1] - aspect[0])
+        """Return height and width in patches, int64 [N] each, the same for every image."""
+        area = int(grid[0] * grid[1] * (scale[0] + uniform * (scale[1] - scale[0])))
+        ratio = aspect[0] + uniform * (aspect[1] - aspect[0])
         sides = (round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio)))
         height, width = (max(1, min(side, length - 1)) for side, length in zip(sides, grid, strict=True))
         return torch.full_like(noise.rows_N, height), torch.full_like(noise.rows_N, width)

@@ -5,15 +5,17 @@ Shape suffixes: N images, L patches.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from curriculum.keys import BONUS, hardest_by_bits, largest, order_keys, random_keys
-from curriculum.noise import Noise
+from curriculum.noise import Noise, hash_words
 from curriculum.samplers.base import Sampler, count_hard
 from curriculum.schedulers import Scalar, values_of
 from curriculum.streams import Stream
-from curriculum.validation import require_choice, require_positive
+from curriculum.validation import require_choice, require_in, require_positive
 
 WEIGHTS = ("softmax", "proportional")
 DRAWS = ("masked", "visible")
@@ -44,11 +46,19 @@ class Pool(Sampler):
 
 
 class Bonus(Sampler):
-    """Adds a bonus to the noise of the M hardest patches and masks the highest sums.
+    """Adds a bonus to the noise of the hardest patches, of which there are ever more: StructMAE (arXiv 2404.15806).
 
-    The noise is uniform in [0, 1) and the bonus is alpha: at 0 the mask is random, at 1 it is the M hardest patches,
-    in between hard patches are masked more often, without a fixed number. After StructMAE (arXiv 2404.15806).
+    The noise is uniform in [0, 1); the `ceil(M * alpha)` hardest patches have the bonus, and the M highest sums are
+    masked. So these patches are masked more often than others, but none of them for certain unless the bonus is 1.
+    StructMAE's set grows with the root of time: use `Ramp(shape='root', end=1.0)`.
+
+    Args:
+        bonus: what is added to the noise, in (0, 1]; 1 masks all of the set. Default 0.5; published 0.25 to 0.85.
     """
+
+    def __init__(self, *, bonus: float = 0.5) -> None:
+        require_in("Bonus", "(0, 1]", bonus=bonus)
+        self.bonus = float(bonus)
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return alpha > 0
@@ -60,7 +70,8 @@ class Bonus(Sampler):
         keys_NL = random_keys(bits_NL)
         if scores_NL is None:
             return keys_NL
-        return keys_NL.add_(hardest_by_bits(scores_NL, num_masked, bits_NL), alpha=int(alpha * BONUS))
+        favored_NL = hardest_by_bits(scores_NL, math.ceil(num_masked * alpha), bits_NL)
+        return keys_NL.add_(favored_NL, alpha=int(self.bonus * BONUS))
 
 
 class Weighted(Sampler):
@@ -120,20 +131,22 @@ class Weighted(Sampler):
 class Hint(Sampler):
     """Masks the hardest patches but a few of the very hardest, which stay visible: AttMask-Hint (arXiv 2203.12719).
 
-    `int(L * hint)` patches, drawn from the `int(L * among)` hardest, are revealed; of the others the
-    `int(M * alpha)` hardest are masked, and the rest of the mask is uniform. AttMask masks fewer patches by what it
-    reveals; here the next hardest take their place, so that every image masks M.
+    Of the `int(L * among)` hardest patches `int(L * among * share)`, drawn at random, are revealed; of the others the
+    `int(M * alpha)` hardest are masked, and the rest of the mask is uniform. The share is drawn anew in each step,
+    uniformly, the same for all images in every process: a hash of (seed, step). AttMask masks fewer patches by what
+    it reveals; here the next hardest take their place, so that every image masks M.
 
     Args:
-        hint: share of all patches that is revealed. Default 0.05.
-        among: share of all patches that counts as the very hardest, from which the revealed ones are drawn; at least
-            `hint`. Default 0.1.
+        reveal: smallest and largest share of the very hardest that is revealed. Default (0.1, 0.5), as published: 5.4
+            of 196 patches in the mean.
+        among: share of all patches that counts as the very hardest. Default 0.1, as published.
     """
 
-    def __init__(self, *, hint: float = 0.05, among: float = 0.1) -> None:
-        if not 0 <= hint <= among <= 1:
-            raise ValueError(f"Hint.hint = {hint} and Hint.among = {among} must satisfy 0 <= hint <= among <= 1")
-        self.hint = float(hint)
+    def __init__(self, *, reveal: tuple[float, float] = (0.1, 0.5), among: float = 0.1) -> None:
+        if not 0 <= reveal[0] <= reveal[1] <= 1:
+            raise ValueError(f"Hint.reveal = {reveal} must be two numbers in [0, 1], ascending")
+        require_in("Hint", "[0, 1]", among=among)
+        self.reveal = reveal
         self.among = float(among)
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
@@ -147,16 +160,21 @@ class Hint(Sampler):
         keys_NL = random_keys(bits_NL)
         if scores_NL is None or not self.needs_scores(alpha, num_masked):
             return keys_NL
-        revealed_NL = self.revealed(scores_NL, noise, bits_NL)
+        revealed_NL = self._revealed(scores_NL, noise, bits_NL)
         order_NL = order_keys(scores_NL, bits_NL).masked_fill_(revealed_NL, -(2**63))
         hard_NL = largest(order_NL, count_hard(alpha, num_masked)) & ~scores_NL.isnan() & ~revealed_NL
         # The revealed are masked last of all: only where nothing else is left.
         return keys_NL.add_(hard_NL, alpha=BONUS).sub_(revealed_NL.long(), alpha=BONUS)
 
-    def revealed(self, scores_NL: Tensor, noise: Noise, bits_NL: Tensor) -> Tensor:
+    def count_revealed(self, num_patches: int, noise: Noise) -> int:
+        """Return how many of L patches are revealed in the step of this noise."""
+        low, high = self.reveal
+        share = low + (high - low) * hash_words(noise.seed, Stream.HINT_SHARE, noise.step) / 2**64
+        return int(self.among * share * num_patches)
+
+    def _revealed(self, scores_NL: Tensor, noise: Noise, bits_NL: Tensor) -> Tensor:
         """Return bool [N, L], True at the patches that are revealed."""
         num_patches = scores_NL.shape[1]
-        count, among = int(num_patches * self.hint), int(num_patches * self.among)
-        top_NL = hardest_by_bits(scores_NL, among, bits_NL)
+        top_NL = hardest_by_bits(scores_NL, int(num_patches * self.among), bits_NL)
         chance_NL = random_keys(noise.fold(Stream.HINT_REVEALED).bits(num_patches)).add_(top_NL, alpha=BONUS)
-        return largest(chance_NL, count) & top_NL
+        return largest(chance_NL, self.count_revealed(num_patches, noise)) & top_NL

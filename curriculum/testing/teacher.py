@@ -87,9 +87,10 @@ class TinyTeacher:
         return (mask.gather_masked(tokens_NLD) - guess_N1D).square().mean(dim=-1)
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """Return the softmax over the patches of a fixed query's product with each, [N, L]."""
+        """Return the softmax over the patches of a fixed query's product with each, of two heads, [N, 2, L]."""
         self._note("attention")
-        return self._tokens(images_NCHW).sum(dim=-1).softmax(dim=1)
+        halves = self._tokens(images_NCHW).chunk(2, dim=-1)
+        return torch.stack([half.sum(dim=-1).softmax(dim=1) for half in halves], dim=1)
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """Return the projections, [N, L, D]."""

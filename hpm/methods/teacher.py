@@ -98,7 +98,7 @@ class ModelTeacher:
 
     @torch.no_grad()
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L] float32: the last block's class-token attention, mean over heads."""
+        """[N, heads, L] float32: the last block's class-token attention."""
         with self._inference():
             return self.model.attention(images_NCHW)
 

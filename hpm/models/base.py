@@ -180,7 +180,7 @@ class MaskedModel(nn.Module, ABC):
         return self.encoder.unsupported_reason(capability)
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the last block's attention from the class token to each patch; see `Encoder.attention`."""
+        """[N, heads, L]: the last block's attention from the class token; see `Encoder.attention`."""
         return self.encoder.attention(images_NCHW)
 
     def features(self, images_NCHW: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Encoder(nn.Module, ABC):
         return None
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the last block's attention from the class token to each patch of the full image.
+        """[N, heads, L]: the last block's attention from the class token to each patch of the full image.
 
         Raises:
             ValueError: for an encoder that has no such attention, as `unsupported_reason` says.

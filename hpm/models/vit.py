@@ -124,10 +124,7 @@ class ViT(Encoder):
         return None
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """See `Encoder.attention`: the mean over heads of the softmax.
-
-        The class token's own share is left out, so that a row sums to less than 1.
-        """
+        """See `Encoder.attention`. The class token's own share is left out, so that a row sums to less than 1."""
         tokens, bias = self._embed(images_NCHW, None), self._bias()
         for block in list(self.blocks)[:-1]:
             tokens = block(tokens) if bias is None else block(tokens, bias)
@@ -143,7 +140,7 @@ class ViT(Encoder):
             logits_NHT = logits_NHT + bias[:, :, 0]
         if isinstance(last, FSDPModule):
             last.reshard()
-        return logits_NHT.softmax(dim=-1).mean(dim=1)[:, 1:]
+        return logits_NHT.softmax(dim=-1)[:, :, 1:]
 
     def blocks_in_order(self) -> list[nn.Module]:
         return list(self.blocks)

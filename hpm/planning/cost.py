@@ -15,7 +15,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from curriculum import Batch, Mask, Noise, TrainingContext
-from curriculum.mask import count_masked
 from hpm.methods.method import Method
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
@@ -192,7 +191,6 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
         grad_checkpointing: whether blocks compute their activations again in the backward pass.
     """
     model, curriculum = method.student, method.curriculum
-    ratios = curriculum.mask_ratios()
     thrown = curriculum.count_thrown(model.num_patches)
     each = 20 + 4 * model.mlp_ratio if low else 32 + 8 * model.mlp_ratio
     maps = 0 if grad_checkpointing else (6 if low else 4) * model.encoder.attention_values()
@@ -205,4 +203,5 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
         return blocks + maps + heads + 4 * masked * model.outputs + pairs
 
     # Where the ratio moves, the step that keeps most.
-    return max(kept(count_masked(model.num_patches, ratio)) for ratio in (min(ratios), max(ratios)))
+    counts = curriculum.counts_masked(model.num_patches)
+    return max(kept(masked) for masked in (min(counts), max(counts)))

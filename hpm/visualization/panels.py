@@ -45,7 +45,7 @@ def look(context: EvaluationContext, images_NCSS: Tensor) -> Panels:
 
     The mask is random, at the training ratio, the same for every model of one seed. The maps are the teacher's: the
     predicted loss of the full image, where there is a loss predictor; the true loss, measured by probe passes that
-    together mask every patch; the last block's attention from the class token, where there is one.
+    together mask every patch; the last block's attention from the class token, mean over heads, where there is one.
     """
     source = context.source
     model = context.model
@@ -68,7 +68,7 @@ def look(context: EvaluationContext, images_NCSS: Tensor) -> Panels:
     true_loss = TrueLoss.covering(batch.num_patches, num_masked)
     maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)
     if teacher.unsupported_reason("attention") is None:
-        maps["attention"] = teacher.attention(batch.images)
+        maps["attention"] = teacher.attention(batch.images).mean(dim=1)
     return Panels(
         pixels=pixels,
         seen=pixels.masked_fill(hidden, _GRAY),

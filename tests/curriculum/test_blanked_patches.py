@@ -41,13 +41,18 @@ def blanking(blank_ratio: float, sampler: Sampler | None = None, **arguments: An
     columns=st.integers(2, 9),
     mask_ratio=st.floats(0.05, 0.95),
     blank_ratio=st.floats(0, 0.99),
+    rounding=st.sampled_from(["visible", "masked"]),
     throw=st.booleans(),
     split=st.integers(1, 4),
 )
 def test_as_many_visible_patches_are_blanked_in_every_image(
-    rows: int, columns: int, mask_ratio: float, blank_ratio: float, throw: bool, split: int
+    rows: int, columns: int, mask_ratio: float, blank_ratio: float, rounding: str, throw: bool, split: int
 ) -> None:
-    arguments = {"mask_ratio": mask_ratio, "throw_ratio": (1 - mask_ratio) / 2 if throw else 0.0}
+    arguments: dict[str, Any] = {
+        "mask_ratio": mask_ratio,
+        "rounding": rounding,
+        "throw_ratio": (1 - mask_ratio) / 2 if throw else 0.0,
+    }
     curriculum, plain = blanking(blank_ratio, **arguments), blanking(0.0, **arguments)
     try:
         curriculum.check(None, rows * columns)
@@ -64,12 +69,25 @@ def test_as_many_visible_patches_are_blanked_in_every_image(
         return
     assert mask.blanked is not None
     assert mask.blanked.dtype == torch.bool
-    expected = int(mask.num_visible * blank_ratio)
+    total = mask.num_visible
+    expected = int(total * blank_ratio) if rounding == "masked" else total - int(total * (1 - blank_ratio))
     assert 0 < expected < mask.num_visible
     assert mask.blanked.sum(dim=1).tolist() == [expected] * 5
     part = Batch(batch.images[split:], batch.patch_size)
     parted = curriculum.draw(part, None, 0.5, noise_for(part, step=3, first=split))
     assert torch.equal(parted.blanked, mask.blanked[split:])
+
+
+@pytest.mark.parametrize(("visible", "blanked"), [(49, 13), (64, 16), (12, 3)])
+def test_um_mae_keeps_the_content_of_three_quarters_rounded_down(visible: int, blanked: int) -> None:
+    """Its `int(visible * (1 - 0.25))` patches keep their content: 36 of the 49 of an image of 224 pixels."""
+    curriculum = blanking(0.25, Stratified())
+    assert curriculum.count_blanked(visible) == blanked
+    batch = Batch(torch.zeros(3, 1, 2, visible * 2), 1)
+    mask = curriculum.draw(batch, None, 0.5, noise_for(batch))
+    assert mask.num_visible == visible
+    assert mask.blanked is not None
+    assert mask.blanked.sum(dim=1).tolist() == [blanked] * 3
 
 
 def test_any_visible_patch_is_blanked_whichever_are_visible() -> None:
@@ -103,13 +121,22 @@ def test_other_steps_blank_other_patches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blank_ratio", "num_patches", "message"),
+    ("blank_ratio", "rounding", "message"),
     [
-        (-0.1, 16, r"Curriculum\.blank_ratio = -0\.1 must lie in \[0, 1\)"),
-        (1.0, 16, r"Curriculum\.blank_ratio = 1\.0 must lie in \[0, 1\)"),
-        (0.2, 16, r"blank_ratio = 0\.2 hides none of the 4 patches that are visible at Curriculum\.mask_ratio = 0\.75"),
+        (-0.1, "visible", r"Curriculum\.blank_ratio = -0\.1 must lie in \[0, 1\)"),
+        (1.0, "visible", r"Curriculum\.blank_ratio = 1\.0 must lie in \[0, 1\)"),
+        (
+            0.2,
+            "masked",
+            r"blank_ratio = 0\.2 hides none of the 4 patches that are visible at .*mask_ratio = 0\.75; raise",
+        ),
+        (
+            0.8,
+            "visible",
+            r"blank_ratio = 0\.8 hides all of the 4 patches that are visible at .*mask_ratio = 0\.75; lower",
+        ),
     ],
 )
-def test_a_ratio_that_blanks_all_or_none_is_refused(blank_ratio: float, num_patches: int, message: str) -> None:
+def test_a_ratio_that_blanks_all_or_none_is_refused(blank_ratio: float, rounding: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        blanking(blank_ratio).check(None, num_patches)
+        blanking(blank_ratio, rounding=rounding).check(None, 16)

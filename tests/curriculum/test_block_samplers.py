@@ -10,6 +10,7 @@ import torch
 from draws import GRID, NAN, Conformance, masks, noise_of
 from scipy import stats
 
+from curriculum.noise import Noise
 from curriculum.samplers import (
     Blockwise,
     MultiBlock,
@@ -106,12 +107,93 @@ def test_blocks_seek_the_hardest() -> None:
     assert float(ignore.float().mean()) < 0.7  # the middle of an image is masked more often anyway
 
 
-def test_i_jepa_predicts_four_blocks_from_a_context() -> None:
+def test_a_window_may_be_kept_from_the_last_place() -> None:
+    """As where a corner is drawn by `randint(0, length - side)`, whose end is exclusive."""
+    size = torch.tensor([2, 4, 6])
+    uniform = torch.full((3, 3), 1 - 2**-24)
+    top, left = place(None, (6, 7), size, size, uniform, 0.0)
+    assert (top.tolist(), left.tolist()) == ([4, 2, 0], [5, 3, 1])
+    top, left = place(None, (6, 7), size, size, uniform, 0.0, last=False)
+    assert (top.tolist(), left.tolist()) == ([3, 1, 0], [4, 2, 0])
+
+
+Block = tuple[int, int, int, int]  # top, left, height, width
+
+
+def i_jepa(
+    grid: tuple[int, int], context_scale: tuple[float, float], generator: random.Random, targets: int = 4
+) -> tuple[list[Block], Block]:
+    """I-JEPA's rule for one image that has a batch of its own: its target blocks and its context block."""
+
+    def size(scale: tuple[float, float], aspect: tuple[float, float]) -> tuple[int, int]:
+        uniform = generator.random()
+        area = int(grid[0] * grid[1] * (scale[0] + uniform * (scale[1] - scale[0])))
+        ratio = aspect[0] + uniform * (aspect[1] - aspect[0])
+        return min(round(math.sqrt(area * ratio)), grid[0] - 1), min(round(math.sqrt(area / ratio)), grid[1] - 1)
+
+    def placed(height: int, width: int) -> Block:
+        return generator.randrange(grid[0] - height), generator.randrange(grid[1] - width), height, width
+
+    of_target, of_context = size((0.15, 0.2), (0.75, 1.5)), size(context_scale, (1.0, 1.0))
+    return [placed(*of_target) for _ in range(targets)], placed(*of_context)
+
+
+def block_of(mask_RK: torch.Tensor) -> Block:
+    """The block that a mask of one block shows."""
+    row, column = mask_RK.nonzero().amin(dim=0).tolist()
+    height, width = int(mask_RK.any(dim=1).sum()), int(mask_RK.any(dim=0).sum())
+    assert int(mask_RK.sum()) == height * width
+    return row, column, height, width
+
+
+def same_counts(ours: list[object], read: list[object]) -> float:
+    """p-value of the chi-square test that both come from one distribution."""
+    kinds = sorted(set(ours) | set(read), key=repr)
+    table = [
+        [sample.count(kind) for kind in kinds if ours.count(kind) + read.count(kind) >= 10] for sample in (ours, read)
+    ]
+    return float(stats.chi2_contingency(table).pvalue)
+
+
+@pytest.mark.parametrize(("grid", "context_scale"), [(GRID, (0.85, 1.0)), ((20, 16), (0.4, 0.7))])
+def test_i_jepas_blocks_follow_its_rule(grid: tuple[int, int], context_scale: tuple[float, float]) -> None:
+    """Sizes and places, over many steps."""
+    generator = random.Random(7)
+    read = [i_jepa(grid, context_scale, generator, targets=1) for _ in range(3000)]
+    sampler, ours = MultiBlock(targets=1, context_scale=context_scale), []
+    for step in range(3000):
+        noise = Noise.for_batch(seed=3, step=step, batch_size=1)
+        target, context = sampler.blocks(None, alpha=0.0, grid=grid, noise=noise)
+        ours.append(([block_of(target[0])], block_of(context[0])))
+    if grid == GRID:
+        assert {context for _, context in ours} == {context for _, context in read} == {(0, 0, 13, 13)}
+    for part in (slice(0, 2), slice(2, 4)):
+        assert same_counts([target[part] for (target,), _ in ours], [target[part] for (target,), _ in read]) > 1e-3
+        if grid != GRID:
+            assert same_counts([context[part] for _, context in ours], [context[part] for _, context in read]) > 1e-3
+
+
+def test_i_jepas_four_targets_cover_as_much_as_published() -> None:
+    generator = random.Random(8)
+    read = []
+    for _ in range(1500):
+        blocks, _ = i_jepa(GRID, (0.85, 1.0), generator)
+        cells = {
+            (row, column)
+            for top, left, h, w in blocks
+            for row in range(top, top + h)
+            for column in range(left, left + w)
+        }
+        read.append(len(cells))
+    ours = []
+    for step in range(1500):
+        noise = Noise.for_batch(seed=4, step=step, batch_size=1)
+        ours.append(int(MultiBlock().blocks(None, alpha=0.0, grid=GRID, noise=noise)[0].sum()))
+    assert stats.ks_2samp(ours, read).pvalue > 1e-3
+
+
+def test_i_jepa_masks_targets_then_what_is_outside_the_context() -> None:
     sampler = MultiBlock()
-    target, context = sampler.blocks(None, alpha=0.0, grid=GRID, noise=noise_of(300))
-    assert int(target.sum(dim=(1, 2)).min()) >= 29  # one block of 15 % is 29.4 patches
-    assert int(target.sum(dim=(1, 2)).max()) <= 4 * 0.21 * 196
-    assert int(context.sum(dim=(1, 2)).min()) >= 0.8 * 196
     mask_NL = masks(sampler, None, alpha=0.0, num_masked=147, grid=GRID, count=300).view(-1, 14, 14)
     again, around = sampler.blocks(None, alpha=0.0, grid=GRID, noise=noise_of(300))
     for n in range(300):
@@ -121,12 +203,14 @@ def test_i_jepa_predicts_four_blocks_from_a_context() -> None:
 
 
 @pytest.mark.parametrize("sampler", [Blockwise(min_patches=4, attempts=20), MultiBlock()])
-def test_blocks_of_an_unscored_image_prefer_no_corner(sampler: Sampler) -> None:
-    unscored, random_ = (
-        masks(sampler, scores, alpha=alpha, num_masked=98, grid=GRID, count=600).view(-1, 14, 14).float().mean(dim=0)
-        for scores, alpha in ((torch.full((600, 196), NAN), 1.0), (None, 0.0))
-    )
+def test_blocks_of_an_unscored_image_prefer_no_corner(sampler: Blockwise | MultiBlock) -> None:
+    masked, noise, unscored_NL = {"num_masked": 98}, noise_of(600), torch.full((600, 196), NAN)
+    if isinstance(sampler, Blockwise):
+        blocks = sampler.blocks(unscored_NL, alpha=1.0, grid=GRID, noise=noise, **masked)
+    else:
+        blocks, _ = sampler.blocks(unscored_NL, alpha=1.0, grid=GRID, noise=noise)
+    unscored, random_ = blocks.float().mean(dim=0), masks(sampler, None, alpha=0.0, grid=GRID, count=600, **masked)
     corners = [unscored[:4, :4], unscored[:4, 10:], unscored[10:, :4], unscored[10:, 10:]]
     means = [float(corner.mean()) for corner in corners]
     assert max(means) - min(means) < 0.15
-    assert float(random_.mean()) == pytest.approx(0.5)
+    assert float(random_.float().mean()) == pytest.approx(0.5)

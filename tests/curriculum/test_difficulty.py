@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty import Attention, DifficultyEstimator, PredictedLoss, TrueLoss, Uniform
+from curriculum.difficulty import DifficultyEstimator, PredictedLoss, TrueLoss, Uniform
 from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.teacher import Teacher
@@ -25,11 +25,6 @@ class TestUniform(DifficultyConformance):
 class TestPredictedLoss(DifficultyConformance):
     def build(self) -> DifficultyEstimator:
         return PredictedLoss()
-
-
-class TestAttention(DifficultyConformance):
-    def build(self) -> DifficultyEstimator:
-        return Attention()
 
 
 class TestTrueLoss(DifficultyConformance):
@@ -194,15 +189,11 @@ def test_uniform_has_no_opinion_and_asks_nobody() -> None:
     assert Uniform.needs == ()
 
 
-@pytest.mark.parametrize(
-    ("estimator", "capability"), [(PredictedLoss(), "predicted_loss"), (Attention(), "attention")], ids=type
-)
-def test_the_answer_of_the_teacher_is_passed_through(estimator: DifficultyEstimator, capability: str) -> None:
+def test_the_predicted_loss_of_the_teacher_is_passed_through() -> None:
     batch, teacher = tiny_batch(), TinyTeacher()
-    scores_NL = estimator(batch, teacher, num_masked=12, noise=noise_for(batch))
-    assert teacher.calls == [capability]
-    assert estimator.needs == (capability,)
-    assert torch.equal(scores_NL, getattr(TinyTeacher(), capability)(batch.images))
+    scores_NL = PredictedLoss()(batch, teacher, num_masked=12, noise=noise_for(batch))
+    assert teacher.calls == ["predicted_loss"]
+    assert torch.equal(scores_NL, TinyTeacher().predicted_loss(batch.images))
 
 
 def test_tiny_teacher_is_a_teacher() -> None:

@@ -48,7 +48,7 @@ class AsksForMore(Contrast):
     needs = ("features",)
 
     def __call__(self, batch: Batch, teacher: Any, **rest: Any) -> Tensor:
-        return teacher.attention(batch.images)
+        return teacher.attention(batch.images).mean(dim=1)
 
 
 class AsksInSecret(AsksForMore):

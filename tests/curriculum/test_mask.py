@@ -24,6 +24,19 @@ def test_floating_point_decides_the_rounding_as_in_the_original() -> None:
     assert 10 - count_masked(10, 0.5) == 5
 
 
+@pytest.mark.parametrize(
+    ("num_patches", "mask_ratio", "masked"),
+    [(196, 0.75, 147), (196, 0.6, 117), (196, 0.45, 88), (100, 0.9, 90), (49, 0.75, 36), (196, 0.3, 58)],
+)
+def test_the_number_of_masked_patches_may_be_rounded_down(num_patches: int, mask_ratio: float, masked: int) -> None:
+    assert count_masked(num_patches, mask_ratio, "masked") == masked == int(num_patches * mask_ratio)
+
+
+def test_an_unknown_rounding_is_named() -> None:
+    with pytest.raises(ValueError, match=r"rounding = 'up' is unknown; choose 'visible', 'masked'"):
+        count_masked(196, 0.75, "up")
+
+
 @pytest.mark.parametrize("mask_ratio", [-0.1, 0.0, 1.0, 1.5, float("nan")])
 def test_count_masked_refuses_a_ratio_outside_the_open_interval(mask_ratio: float) -> None:
     with pytest.raises(ValueError, match=r"mask_ratio = .* strictly between 0 and 1"):
@@ -34,6 +47,11 @@ def test_count_masked_refuses_a_ratio_outside_the_open_interval(mask_ratio: floa
 def test_count_masked_refuses_to_leave_nothing_visible(num_patches: int, mask_ratio: float, visible: int) -> None:
     with pytest.raises(ValueError, match=f"of {num_patches} patches leaves {visible} visible"):
         count_masked(num_patches, mask_ratio)
+
+
+def test_count_masked_refuses_to_leave_nothing_masked() -> None:
+    with pytest.raises(ValueError, match="of 4 patches leaves 4 visible"):
+        count_masked(4, 0.2, "masked")
 
 
 @settings(deadline=None, derandomize=True)

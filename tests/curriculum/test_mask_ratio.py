@@ -49,7 +49,7 @@ def test_the_published_setting() -> None:
     ratio = UniformRatio()
     assert ratio.values == pytest.approx([0.125, 0.175, 0.225, 0.275, 0.325, 0.375, 0.425, 0.475])
     assert ratio.mean() == pytest.approx(0.3)
-    assert [count_masked(196, value) for value in ratio.values] == [25, 35, 45, 54, 64, 74, 84, 94]
+    assert [count_masked(196, value, "masked") for value in ratio.values] == [24, 34, 44, 53, 63, 73, 83, 93]
 
 
 def test_every_level_is_as_likely() -> None:
@@ -71,8 +71,8 @@ def test_many_levels_are_attmasks_uniform_ratio() -> None:
     read = [generator.uniform(0.1, 0.5) for _ in range(8000)]
     values = drawn(UniformRatio(levels=10_000))
     assert stats.ks_2samp(values, read).pvalue > 1e-3
-    ours, theirs = ([count_masked(196, ratio) for ratio in ratios] for ratios in (values, read))
-    table = [[counts.count(masked) for masked in range(21, 99)] for counts in (ours, theirs)]
+    ours, theirs = [count_masked(196, ratio, "masked") for ratio in values], [int(196 * ratio) for ratio in read]
+    table = [[counts.count(masked) for masked in range(19, 98)] for counts in (ours, theirs)]
     assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
@@ -119,17 +119,25 @@ def test_every_image_of_a_step_masks_as_many_patches_and_other_steps_others() ->
     assert curriculum.count_masked(25) == 8  # of 0.3, the mean
 
 
-@pytest.mark.parametrize("sampler", [HardestFirst(), Hint()])
-def test_attmask_masks_what_is_attended_to_most(sampler: Sampler) -> None:
-    """High masks the M hardest of the step; Hint those that come next for the 5 % which it shows."""
+@pytest.mark.parametrize(
+    ("sampler", "polarity"), [(HardestFirst(), "hardest"), (Hint(), "hardest"), (HardestFirst(), "easiest")]
+)
+def test_attmask_masks_what_is_attended_to_most_or_least(sampler: Sampler, polarity: str) -> None:
+    """High masks the M hardest of the step; Hint those that come next for those which it shows; Low the M easiest."""
     curriculum = Curriculum(
-        scheduler=Constant(value=1.0), difficulty=Attention(), sampler=sampler, mask_ratio=UniformRatio()
+        scheduler=Constant(value=1.0),
+        difficulty=Attention(),
+        sampler=sampler,
+        mask_ratio=UniformRatio(),
+        rounding="masked",
+        polarity=polarity,
     )
     batch, teacher = tiny_batch(num_images=4, grid=(14, 14)), TinyTeacher()
-    revealed = 9 if isinstance(sampler, Hint) else 0  # int(196 * 0.05)
     for step in range(20):
         mask = curriculum.draw(batch, teacher, 0.0, noise_at(step))
-        scores_NL = teacher.attention(batch.images)
+        assert mask.num_masked == int(196 * UniformRatio().draw(noise_at(step)))
+        revealed = sampler.count_revealed(196, noise_at(step)) if isinstance(sampler, Hint) else 0
+        scores_NL = teacher.attention(batch.images).mean(dim=1) * (1 if polarity == "hardest" else -1)
         # Fewer may be masked than the top 10 % holds: the rest of the mask is what is the hardest but revealed.
         most_NL = hardest(scores_NL, mask.num_masked + revealed, noise_at(step))
         assert not bool((mask.to_bool() & ~most_NL).any())
@@ -187,4 +195,4 @@ def test_every_level_is_checked_before_training() -> None:
     with pytest.raises(ValueError, match=r"throw_ratio = 0\.55 must .* Curriculum\.mask_ratio = 0\.475"):
         random_masks(UniformRatio(), throw_ratio=0.55)
     with pytest.raises(ValueError, match=r"blank_ratio = 0\.1 hides none of the 9 patches"):
-        random_masks(UniformRatio(), blank_ratio=0.1).check(None, 16)
+        random_masks(UniformRatio(), blank_ratio=0.1, rounding="masked").check(None, 16)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from draws import GRID, NAN, Conformance, masks, noise_of, same_distribution
 from scipy import stats
 
 from curriculum.keys import ranks
+from curriculum.noise import Noise
 from curriculum.samplers import (
     Bonus,
     Hint,
@@ -45,7 +47,7 @@ class TestWeightedProportional(Conformance):
 
 class TestHint(Conformance):
     def build(self) -> Sampler:
-        return Hint(hint=0.1, among=0.3)
+        return Hint(reveal=(0.3, 0.6), among=0.3)
 
 
 def test_ranks_are_places_among_the_scored() -> None:
@@ -86,16 +88,34 @@ def test_unscored_patches_stay_in_the_pool() -> None:
     assert torch.equal(mask_NL, ~hardest(-scores_NL, 4, noise_of(4000)))
 
 
-def test_a_bonus_lifts_the_hardest() -> None:
-    """Against the rule read out: noise + alpha on the M hardest, the highest sums are masked."""
-    scores = [0.1, 0.5, 0.2, 0.9, 0.8, 0.3]
-    generator = random.Random(1)
-    for alpha in (0.0, 0.3, 1.0):
-        read = []
-        for _ in range(20_000):
-            keys = [generator.random() + alpha * (place in (1, 3, 4)) for place in range(6)]
-            read.append(tuple(sorted(range(6), key=keys.__getitem__)[-3:]))
-        assert same_distribution(masks(Bonus(), scores, alpha=alpha, num_masked=3, grid=(1, 6)), read) > 1e-3
+def structmae(scores: list[float], ratio: float, time: float, bonus: float, rng: np.random.Generator) -> list[int]:
+    """StructMAE's rule for one graph: the nodes that are masked at a time from 0 to 1."""
+    count = len(scores)
+    favored = np.argsort(scores)[::-1][: math.ceil(ratio * math.sqrt(time) * count)]
+    sums = rng.uniform(size=count)
+    sums[favored] += bonus
+    visible = np.argsort(sums)[: math.ceil((1 - ratio) * count)]
+    return [node for node in range(count) if node not in visible]
+
+
+@pytest.mark.parametrize(("time", "bonus"), [(0.0, 0.5), (0.1, 0.5), (0.25, 0.85), (0.6, 0.25), (1.0, 0.5), (1.0, 1.0)])
+def test_a_bonus_lifts_ever_more_of_the_hardest(time: float, bonus: float) -> None:
+    scores, rng = [0.1, 0.5, 0.2, 0.9, 0.8, 0.3], np.random.default_rng(1)
+    read = [tuple(structmae(scores, 0.5, time, bonus, rng)) for _ in range(20_000)]
+    alpha = Ramp(shape="root", end=1.0)(time)
+    mask_NL = masks(Bonus(bonus=bonus), scores, alpha=alpha, num_masked=3, grid=(1, 6))
+    assert same_distribution(mask_NL, read) > 1e-3
+
+
+def test_how_often_structmae_masks_the_hardest_of_an_image() -> None:
+    """196 patches at 0.75: how many of the favored are masked, whose number is rounded up."""
+    rng, scores = np.random.default_rng(2), noise_of(1).fold(Stream.CUSTOM).uniform(196)[0]
+    for time in (0.3, 0.9):
+        favored = set(np.argsort(scores.numpy())[::-1][: math.ceil(0.75 * math.sqrt(time) * 196)].tolist())
+        read = [len(favored.intersection(structmae(scores.tolist(), 0.75, time, 0.5, rng))) for _ in range(1500)]
+        mask_NL = masks(Bonus(), scores.expand(1500, 196), alpha=math.sqrt(time), num_masked=147, grid=GRID, count=1500)
+        ours = mask_NL[:, sorted(favored)].sum(dim=1).tolist()
+        assert stats.ks_2samp(ours, read).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("weights", ["softmax", "proportional"])
@@ -140,12 +160,46 @@ def test_the_visible_may_be_drawn() -> None:
         Weighted(draw="seen")
 
 
+def at_step(step: int, count: int = 1, first: int = 0) -> Noise:
+    return Noise.for_batch(seed=12, step=step, batch_size=count, first=first)
+
+
 def test_a_hint_is_revealed_from_the_very_hardest() -> None:
-    """AttMask's setting: L = 196, 10 % the hardest, of which s = 5 % of L stay visible."""
-    scores_NL = noise_of(400).fold(Stream.CUSTOM).uniform(196)
-    mask_NL = masks(Hint(), scores_NL, alpha=1.0, num_masked=98, grid=GRID, count=400)
-    top_NL = hardest(scores_NL, 19, noise_of(400))
-    assert (top_NL & ~mask_NL).sum(dim=1).tolist() == [9] * 400  # int(196 * 0.05)
-    assert (hardest(scores_NL, 98 + 9, noise_of(400)) & mask_NL).sum(dim=1).tolist() == [98] * 400
-    shown_L = (top_NL & ~mask_NL).double().sum(dim=0)
+    """AttMask's setting: L = 196, the top 10 %, of which a share stays visible, another in each step."""
+    seen, shown_L = set(), torch.zeros(196, dtype=torch.float64)
+    for step in range(12):
+        noise = at_step(step, 400)
+        scores_NL = noise.fold(Stream.CUSTOM).uniform(196)
+        mask_NL = Hint()(scores_NL, alpha=1.0, num_masked=98, grid=GRID, noise=noise).to_bool()
+        top_NL = hardest(scores_NL, 19, noise)
+        count = Hint().count_revealed(196, noise)
+        assert (top_NL & ~mask_NL).sum(dim=1).tolist() == [count] * 400
+        assert (hardest(scores_NL, 98 + count, noise) & mask_NL).sum(dim=1).tolist() == [98] * 400
+        shown_L += (top_NL & ~mask_NL).double().sum(dim=0)
+        seen.add(count)
+    assert len(seen) > 3
     assert stats.chisquare(shown_L.numpy()).pvalue > 1e-3
+
+
+def test_as_many_are_revealed_as_attmask_reveals() -> None:
+    """`int(0.1 * r * 196)`, r uniform between 0.1 and 0.5: 5.4 in the mean; the same in every process."""
+    generator = random.Random(5)
+    read = [int(0.1 * generator.uniform(0.1, 0.5) * 196) for _ in range(20_000)]
+    ours = [Hint().count_revealed(196, at_step(step)) for step in range(20_000)]
+    table = [[counts.count(number) for number in range(1, 10)] for counts in (ours, read)]
+    assert sum(table[0]) == 20_000
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+    assert sum(ours) / 20_000 == pytest.approx(5.4, abs=0.1)
+    assert ours[:50] == [Hint().count_revealed(196, at_step(step, 3, first=64)) for step in range(50)]
+
+
+def test_any_of_the_very_hardest_may_be_revealed() -> None:
+    """Against a reading of the whole rule at a fixed share: of the 4 hardest of 8, int(0.5 * 0.6 * 8) = 2."""
+    scores = [0.1, 0.5, 0.2, 0.9, 0.8, 0.3, 0.7, 0.4]
+    generator, read = random.Random(6), []
+    for _ in range(20_000):
+        order = sorted(range(8), key=scores.__getitem__, reverse=True)
+        shown = generator.sample(order[:4], 2)
+        read.append(tuple([patch for patch in order if patch not in shown][:3]))
+    mask_NL = masks(Hint(reveal=(0.6, 0.6), among=0.5), scores, alpha=1.0, num_masked=3, grid=(2, 4))
+    assert same_distribution(mask_NL, read) > 1e-3

@@ -6,6 +6,7 @@ import pytest
 
 from curriculum.samplers import (
     Blockwise,
+    Bonus,
     Cells,
     FilteredNoise,
     Hint,
@@ -20,7 +21,11 @@ from curriculum.samplers import (
     [
         lambda: Weighted(weights="inverse"),
         lambda: Weighted(temperature=0),
-        lambda: Hint(hint=0.2, among=0.1),
+        lambda: Hint(reveal=(0.5, 0.1)),
+        lambda: Hint(reveal=(0.1, 1.5)),
+        lambda: Hint(among=1.1),
+        lambda: Bonus(bonus=0.0),
+        lambda: Bonus(bonus=1.5),
         lambda: Cells(size=0),
         lambda: Blockwise(min_patches=0),
         lambda: Blockwise(min_aspect=2),

@@ -59,7 +59,7 @@ SAMPLERS = [
     HardestFirst(),
     Pool(),
     Weighted(),
-    Hint(hint=0.1, among=0.3),
+    Hint(reveal=(0.3, 0.6), among=0.3),
     Cells(size=2),
     Cells(size=2, sampler=Cells(size=2, sampler=Stratified())),
     Stratified(),
@@ -207,7 +207,7 @@ def test_all_streams_of_difficulties_and_samplers_differ() -> None:
     difficulties = [stream for stream in Stream if 1100 < stream < 1200]
     samplers = [stream for stream in Stream if 1200 < stream < 1300]
     assert len(difficulties) == 7
-    assert len(samplers) == 13
+    assert len(samplers) == 14
     own = noise.fold(Stream.DIFFICULTY)
     asked = [own, *(whose.fold(stream) for stream in difficulties for whose in (own, noise))]
     drawn = [noise, *(noise.fold(stream) for stream in samplers)]

@@ -56,14 +56,14 @@ def test_tiny_teacher_judges_each_image_alone() -> None:
     shapes = {name: tuple(answer.shape) for name, answer in answers.items()}
     assert shapes == {
         "predicted_loss": (4, 6),
-        "attention": (4, 6),
+        "attention": (4, 2, 6),
         "features": (4, 6, 8),
         "reconstruction_loss": (4, 4),
     }
     second = slice(1, 2)
     alone = TinyTeacher().reconstruction_loss(batch.images[second], Mask(mask.visible[second], mask.masked[second]))
     torch.testing.assert_close(alone, answers["reconstruction_loss"][second])
-    torch.testing.assert_close(answers["attention"].sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(answers["attention"].sum(dim=2), torch.ones(4, 2))
     for name, answer in answers.items():
         assert answer.flatten(1).std(dim=1).min() > 1e-3, f"{name} is the same for every patch"
 

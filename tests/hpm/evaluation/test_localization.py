@@ -47,7 +47,7 @@ def test_each_image_by_scikit_learn(context: EvaluationContext, source: DigitSce
     images = source.load(source.test(), indices)
     for name, scores_NL in (
         ("teacher/predicted_loss", context.teacher.predicted_loss(images)),
-        ("student/attention", context.model.attention(images).detach()),
+        ("student/attention", context.model.attention(images).mean(dim=1).detach()),
     ):
         pairs = [(object_NL[i].numpy(), scores_NL[i].numpy()) for i in telling]
         area = sum(roc_auc_score(*pair) for pair in pairs) / len(pairs)

@@ -1,0 +1,79 @@
+"""The shipped curricula have the numbers that were published, at 14 x 14 patches of 16 pixels."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from curriculum import Attention, Bonus, Cached, Curriculum, HardestFirst, Hint, Noise, UniformRatio
+from hpm.config import parse_config
+
+PATCHES = 196
+
+
+def curriculum(tiny: Path, name: str) -> Curriculum:
+    needed = ["MaskedAutoencoder.blank_token = True"] if name == "um_mae" else []
+    return parse_config([str(tiny), f"curricula/{name}"], needed).build().method.curriculum
+
+
+@pytest.mark.parametrize(
+    ("name", "masked", "thrown", "blanked"),
+    [
+        ("random", 147, 0, 0),
+        ("hpm_easy_to_hard", 147, 0, 0),
+        ("structmae", 147, 0, 0),
+        ("amt", 88, 78, 0),  # 30 are visible
+        ("um_mae", 147, 0, 13),
+        ("simmim", 120, 0, 0),  # 30 of 49 cells of four patches
+    ],
+)
+def test_as_many_patches_are_masked_as_published(tiny: Path, name: str, masked: int, thrown: int, blanked: int) -> None:
+    built = curriculum(tiny, name)
+    assert built.count_masked(PATCHES) == masked
+    assert built.count_thrown(PATCHES) == thrown
+    assert built.count_blanked(PATCHES - masked - thrown) == blanked
+
+
+@pytest.mark.parametrize("name", ["attmask_high", "attmask_hint", "attmask_low"])
+def test_attmask_rounds_the_masked_down(tiny: Path, name: str) -> None:
+    built = curriculum(tiny, name)
+    assert isinstance(built.mask_ratio, UniformRatio)
+    assert (built.mask_ratio.low, built.mask_ratio.high) == (0.1, 0.5)
+    assert built.counts_masked(PATCHES) == [int(PATCHES * ratio) for ratio in built.mask_ratios()]
+    assert isinstance(built.difficulty, Attention)
+    assert not built.difficulty.normalize
+    assert built.alpha(0.0) == built.alpha(1.0) == 1.0
+    assert built.polarity == ("easiest" if name == "attmask_low" else "hardest")
+    if name == "attmask_hint":
+        assert isinstance(built.sampler, Hint)
+        shown = [
+            built.sampler.count_revealed(PATCHES, Noise.for_batch(seed=1, step=s, batch_size=1)) for s in range(500)
+        ]
+        assert (min(shown), max(shown)) == (1, 9)  # int(0.1 * r * 196), r from 0.1 to 0.5
+    else:
+        assert isinstance(built.sampler, HardestFirst)
+
+
+def test_amt_normalizes_heads_and_starts_in_epoch_41(tiny: Path) -> None:
+    difficulty = curriculum(tiny, "amt").difficulty
+    assert isinstance(difficulty, Cached)
+    (attention,) = difficulty.estimators
+    assert isinstance(attention, Attention)
+    assert attention.normalize
+    assert [epoch for epoch in range(200) if difficulty.asks(epoch)] == [41, 81, 121, 161]  # one step an epoch
+
+
+def test_structmae_favors_as_many_as_published(tiny: Path) -> None:
+    """`ceil(0.75 * sqrt(t) * 196)` of 196 patches."""
+    built = curriculum(tiny, "structmae")
+    assert isinstance(built.sampler, Bonus)
+    assert 0.25 <= built.sampler.bonus <= 0.85
+    for time in (0.0, 0.01, 0.1, 0.37, 0.9, 1.0):
+        assert math.ceil(147 * built.alpha(time)) == math.ceil(0.75 * math.sqrt(time) * PATCHES)
+
+
+def test_semmae_goes_by_the_square_of_time(tiny: Path) -> None:
+    built = curriculum(tiny, "semmae")
+    assert [built.alpha(time) for time in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.0625, 0.25, 1.0]
