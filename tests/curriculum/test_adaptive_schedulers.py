@@ -14,12 +14,12 @@ from curriculum.schedulers import (
     Constant,
     Cyclic,
     Held,
+    MetricPaced,
     Plateau,
     Ramp,
     Reversed,
     Scaled,
     Scheduler,
-    SelfPaced,
     Stepped,
     WarmRestarts,
 )
@@ -81,7 +81,7 @@ class TestChained(SchedulerConformance):
     low, high = 0.0, 0.5
 
     def build(self) -> Scheduler:
-        return Chained(schedulers=[Constant(value=0.0), SelfPaced(), Ramp(start=0.5, end=0.2)])
+        return Chained(schedulers=[Constant(value=0.0), MetricPaced(), Ramp(start=0.5, end=0.2)])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_chain_goes_from_one_to_the_next() -> None:
 
 
 def test_what_follows_feedback_is_heard_within() -> None:
-    chain = Chained(schedulers=[SelfPaced(metric="loss"), Plateau(metric="prediction_loss")])
+    chain = Chained(schedulers=[MetricPaced(metric="loss"), Plateau(metric="prediction_loss")])
     assert chain.watches == ("loss", "prediction_loss")
 
 

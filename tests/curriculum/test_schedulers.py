@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.samplers import count_hard
-from curriculum.schedulers import SHAPES, Constant, Cyclic, Piecewise, Ramp, Scheduler, SelfPaced
+from curriculum.schedulers import SHAPES, Constant, Cyclic, MetricPaced, Piecewise, Ramp, Scheduler
 from curriculum.testing import SchedulerConformance
 
 
@@ -240,10 +240,10 @@ def test_a_scheduler_without_state_refuses_one() -> None:
         ),
         (Piecewise, {"points": [(0.5, 0.1), (1.5, 0.2)]}, r"Piecewise.points must lie .* got \[0.5, 1.5\]"),
         (Piecewise, {"points": [(-0.5, 0.1), (0.5, 0.2)]}, r"Piecewise.points must lie .* got \[-0.5, 0.5\]"),
-        (SelfPaced, {"goal": 1.0}, r"SelfPaced.goal = 1.0"),
-        (SelfPaced, {"goal": -0.5}, r"SelfPaced.goal = -0.5"),
-        (SelfPaced, {"smoothing": 1.0}, r"SelfPaced.smoothing = 1.0"),
-        (SelfPaced, {"smoothing": -0.1}, r"SelfPaced.smoothing = -0.1"),
+        (MetricPaced, {"goal": 1.0}, r"MetricPaced.goal = 1.0"),
+        (MetricPaced, {"goal": -0.5}, r"MetricPaced.goal = -0.5"),
+        (MetricPaced, {"smoothing": 1.0}, r"MetricPaced.smoothing = 1.0"),
+        (MetricPaced, {"smoothing": -0.1}, r"MetricPaced.smoothing = -0.1"),
     ],
 )
 def test_invalid_arguments_are_named(kind: type[Scheduler], arguments: dict[str, Any], message: str) -> None:

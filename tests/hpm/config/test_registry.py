@@ -17,7 +17,7 @@ from hpm.config.registry import concrete_classes
 
 NAMES = {
     "schedulers": """
-        Bandit Chained Competence Constant Cyclic Held Piecewise Plateau Ramp Reversed Scaled SelfPaced Stepped
+        Bandit Chained Competence Constant Cyclic Held MetricPaced Piecewise Plateau Ramp Reversed Scaled Stepped
         WarmRestarts""",
     "difficulty estimators": """
         AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm LossSpread Mixture Parts PixelEntropy

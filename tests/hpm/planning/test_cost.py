@@ -15,11 +15,11 @@ from curriculum import (
     Curriculum,
     DifficultyEstimator,
     HardestFirst,
+    MetricPaced,
     Noise,
     PredictedLoss,
     Ramp,
     Random,
-    SelfPaced,
     TrueLoss,
     Uniform,
 )
@@ -135,7 +135,7 @@ def test_shares_of_other_schedules() -> None:
     assert cost.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
     small.curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=Uniform(), sampler=Random())
     assert cost.teacher_share(small, clock, "epoch") == 0
-    small.curriculum = Curriculum(scheduler=SelfPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
+    small.curriculum = Curriculum(scheduler=MetricPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
     assert cost.teacher_share(small, clock, "epoch") == 1
 
 

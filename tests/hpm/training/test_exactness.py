@@ -79,7 +79,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert summaries[0] == summaries[1]
 
 
-@pytest.mark.parametrize(("workers", "seed", "scheduler"), [(0, 1, "SelfPaced"), (2, 2, "Ramp")])
+@pytest.mark.parametrize(("workers", "seed", "scheduler"), [(0, 1, "MetricPaced"), (2, 2, "Ramp")])
 def test_killed_and_resumed(
     recorded: Path,
     hpm: Hpm,
