@@ -99,6 +99,31 @@ def test_pacing_functions_of_wu_et_al(shape: str) -> None:
     assert ramp(0.9) == ramp(1.0) == 1.0
 
 
+def pacing(shape: str, t: int, total: int, *, a: float, b: float, size: int) -> float:
+    """Wu et al. 2021 as written: how many of `size` samples, easiest first, step t of `total` draws from."""
+    x = t / (a * total)
+    if x >= 1:
+        return size
+    grown = {
+        "linear": size * (1 - b) * x,
+        "quadratic": size * (1 - b) * x**2,
+        "root": size * (1 - b) * x**0.5,
+        "exponential": size * (1 - b) * (math.exp(10 * x) - 1) / (math.exp(10) - 1),
+        "logarithmic": size * (1 - b) * (1 + 0.1 * math.log(x + math.exp(-10))),
+        "step": size * math.floor(x),
+    }
+    return min(size, size * b + grown[shape])
+
+
+@pytest.mark.parametrize("a", [0.01, 0.1, 0.2, 0.4, 0.8, 1.6])
+@pytest.mark.parametrize("shape", PACING)
+def test_pacing_functions_with_every_published_a(shape: str, a: float) -> None:
+    ramp = Ramp(start=0.2, end=1.0, shape=shape, until=a)
+    for t in range(101):
+        assert 1000 * ramp(t / 100) == pytest.approx(pacing(shape, t, 100, a=a, b=0.2, size=1000), abs=1e-9)
+    assert (ramp(1.0) < 1) == (a > 1)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ramps_never_leave_their_ends(shape: str) -> None:
     ramp = Ramp(start=0.2, end=1.0, shape=shape, until=0.8)
@@ -225,7 +250,9 @@ def test_a_scheduler_without_state_refuses_one() -> None:
         (Ramp, {"shape": "cubic"}, r"Ramp.shape = 'cubic' is unknown; choose 'linear', 'cosine'"),
         (Ramp, {"begin": 0.5, "until": 0.5}, r"Ramp.begin = 0.5 and Ramp.until = 0.5"),
         (Ramp, {"begin": -0.1}, r"Ramp.begin = -0.1"),
-        (Ramp, {"until": 1.1}, r"Ramp.until = 1.1"),
+        (Ramp, {"begin": 1.0, "until": 1.6}, r"Ramp.begin = 1.0 and Ramp.until = 1.6"),
+        (Ramp, {"until": math.inf}, r"Ramp.until = inf"),
+        (Ramp, {"until": math.nan}, r"Ramp.until = nan"),
         (Cyclic, {"shape": "cubic"}, r"Cyclic.shape = 'cubic'"),
         (Cyclic, {"cycles": 0}, r"Cyclic.cycles = 0"),
         (Cyclic, {"rise": 0.0}, r"Cyclic.rise = 0.0"),
