@@ -21,7 +21,7 @@ NAMES = {
         WarmRestarts""",
     "difficulty estimators": """
         AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm LossSpread Mixture Parts PixelEntropy
-        PixelVariance PredictedLoss Smoothed Switched TrueLoss Uniform""",
+        PixelVariance PredictedLoss SampledAttention Smoothed Switched TrueLoss Uniform""",
     "samplers": """
         Blockwise Bonus Cells FilteredNoise HardestFirst Hint MultiBlock Pool Quotas Random Stratified Weighted""",
     "curriculum": "Curriculum UniformRatio",

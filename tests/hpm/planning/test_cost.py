@@ -20,6 +20,7 @@ from curriculum import (
     PredictedLoss,
     Ramp,
     Random,
+    SampledAttention,
     TrueLoss,
     Uniform,
 )
@@ -106,6 +107,9 @@ def test_the_teacher_costs_what_the_difficulty_asks() -> None:
     # The last block: keys, and queries and attention of one token.
     attention = cost.multiply_adds(method(Attention(), **SMALL))["teacher"]
     assert attention == 64 * 192 * 96 + 2 * block(65, 96) + 65 * 3 * 96**2 + 65 * 96
+    # No block: the projection of the first, and the products of 48 / 3 queries with all keys.
+    sampled = cost.multiply_adds(method(SampledAttention(), **SMALL))["teacher"]
+    assert sampled == 64 * 192 * 96 + 65 * 3 * 96**2 + 16 * 65 * 96
     assert cost.multiply_adds(method(Uniform(), **SMALL))["teacher"] == 0
 
 
