@@ -186,8 +186,8 @@ def test_a_scheduler_in_two_places_observes_once() -> None:
     shared = Curriculum(scheduler=bandit, difficulty=Uniform(), sampler=HardestFirst(), mask_ratio=bandit)
     alone = Bandit(values=[0.5, 0.7])
     for loss in (1.0, 0.5, 0.4):
-        shared.observe({"reconstruction_loss": loss})
-        alone.observe({"reconstruction_loss": loss})
+        shared.observe({"probe_loss": loss})
+        alone.observe({"probe_loss": loss})
     assert bandit.state_dict() == alone.state_dict()
 
 

@@ -87,7 +87,13 @@ def test_capabilities_are_the_methods_of_a_teacher() -> None:
 def test_typical_feedback_moves_what_it_measures() -> None:
     stream = typical_feedback()
     for feedback in stream:
-        assert list(feedback) == ["loss", "reconstruction_loss", "prediction_loss", "prediction_accuracy"]
+        assert list(feedback) == [
+            "loss",
+            "reconstruction_loss",
+            "prediction_loss",
+            "prediction_accuracy",
+            "probe_loss",
+        ]
         assert feedback["loss"] == pytest.approx(feedback["reconstruction_loss"] + feedback["prediction_loss"])
     losses = [feedback["reconstruction_loss"] for feedback in stream]
     assert losses[-1] < losses[0] / 2
