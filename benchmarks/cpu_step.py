@@ -43,8 +43,7 @@ def build(config: str, bindings: list[str]) -> Any:
     import torch
 
     from hpm.config import parse_config, register_configurables
-    from hpm.data import ImageSource
-    from hpm.data import TensorSplit
+    from hpm.data import ImageSource, TensorSplit
 
     class RandomImages(ImageSource):
         """Stands in for a data set: a step's time depends on the images' shape alone."""

@@ -41,6 +41,7 @@ class Stream(IntEnum):
     LOADER_ORDER = 101  # (seed, epoch, image): the place of an image in an epoch
     LOADER_CROPS = 102  # (seed, epoch, image): the crop and the flip of an image
     RAND_AUGMENT = 103  # (seed, epoch, image): what RandAugment does to an image
+    PROBE_LOSS_CROPS = 104  # (seed, image): the crop and the flip of an image that the probe loss is measured on
 
     # The curriculum as a whole.
     BLANKS = 1001  # (seed, step, row, visible patch): which visible patches are hidden by a mask token
@@ -48,6 +49,7 @@ class Stream(IntEnum):
     DIFFICULTY = 1003  # all noise of a difficulty estimator, which folds the streams below into it
     BANDIT = 1004  # (seed, interval): the value that a bandit plays
     MASKER_WEIGHTS = 1005  # (seed): the initial weights of a trained masker
+    PROBE_LOSS_MASKS = 1006  # (seed, row, patch): the masks that the probe loss is measured under
 
     # Difficulty estimators. Each is folded into the noise that the estimator is given.
     TRUE_LOSS_PROBES = 1101  # (noise, patch): the order of the patches, from which the probes are cut
@@ -57,6 +59,7 @@ class Stream(IntEnum):
     MIXTURE_TIES = 1105  # (noise, place of the estimator, patch): the order of equal scores
     SWITCHED_ESTIMATOR = 1106  # (noise, place of the estimator): the noise of an estimator within
     SOFT_MASK_CHOICE = 1107  # (noise): which of the masks that a network proposes is used
+    SAMPLED_QUERIES = 1109  # (noise, patch): the patches whose attention is looked at
 
     # Samplers, beside their keys. Each is folded into the noise that the sampler is given.
     HINT_REVEALED = 1201  # (noise, patch): which of the hardest patches stay visible

@@ -3,7 +3,8 @@
 It is a protocol, which `hpm.methods.teacher.EMATeacher` implements and any other class may. Each method is one
 forward pass of the parts it needs, without gradients, so that a teacher computes only what an estimator asks for.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width. Attention is [N, heads, L].
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D width. Attention is [N, heads,
+L].
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ class Teacher(Protocol):
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """Return each head's attention from the class token to each patch in the last block, [N, heads, L]."""
+
+    def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
+        """Return the first block's attention from the given patches to each patch, summed over them, [N, L].
+
+        It is the mean over heads. No block is run.
+
+        Args:
+            images_NCHW: the images.
+            queries_NQ: int64, the patches of each image whose attention it is, in raster order from 0.
+        """
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """Return the encoder's patch tokens of the full image, [N, L, D]."""

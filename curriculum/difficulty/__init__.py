@@ -1,14 +1,15 @@
 """Difficulty estimators: images and teacher -> scores, higher = harder.
 
-predicted_loss  PredictedLoss (HPM)
-true_loss       TrueLoss (AnatoMask), LossSpread
-attention       Attention (AttMask)
-features        FeatureNorm, Disagreement, Parts (SemMAE)
-pixels          EdgeDensity, PixelVariance, PixelEntropy
-uniform         Uniform
-combined        Mixture, Smoothed, Switched
-cached          Cached (AMT)
-trained         AdaMAE, ADIOS, CLMAE: networks beside the model
+predicted_loss     PredictedLoss (HPM)
+true_loss          TrueLoss (AnatoMask), LossSpread
+attention          Attention (AttMask)
+sampled_attention  SampledAttention (SMA)
+features           FeatureNorm, Disagreement, Parts (SemMAE)
+pixels             EdgeDensity, PixelVariance, PixelEntropy
+uniform            Uniform
+combined           Mixture, Smoothed, Switched
+cached             Cached (AMT)
+trained            AdaMAE, ADIOS, CLMAE: networks beside the model
 """
 
 from curriculum.difficulty.attention import Attention
@@ -18,6 +19,7 @@ from curriculum.difficulty.combined import Mixture, Smoothed, Switched
 from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
 from curriculum.difficulty.pixels import EdgeDensity, PixelEntropy, PixelVariance
 from curriculum.difficulty.predicted_loss import PredictedLoss
+from curriculum.difficulty.sampled_attention import SampledAttention
 from curriculum.difficulty.trained import ADIOS, CLMAE, AdaMAE, TrainedDifficulty
 from curriculum.difficulty.true_loss import LossSpread, TrueLoss
 from curriculum.difficulty.uniform import Uniform
@@ -38,6 +40,7 @@ __all__ = [
     "PixelEntropy",
     "PixelVariance",
     "PredictedLoss",
+    "SampledAttention",
     "Smoothed",
     "Switched",
     "TrainedDifficulty",

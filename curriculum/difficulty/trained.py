@@ -145,6 +145,10 @@ class AdaMAE(TrainedDifficulty):
     `Weighted(draw='visible')` and `Curriculum.polarity = 'easiest'`. Its loss is minus the mean over the masked
     patches of log-probability times loss: what is reconstructed badly is seen more often.
 
+    AdaMAE was made for videos, at a mask ratio of 0.95. Its network reads the model's own patch embeddings, and its
+    loss is a part of the model's with a weight of 1e-4, so that one optimizer trains both. Here the network has patch
+    embeddings and an optimizer of its own, to which a weight of its loss would mean nothing.
+
     Args:
         width: width of the network, a multiple of 32. Default 96.
         depth: number of its transformer layers. Default 1.
@@ -199,9 +203,14 @@ class ADIOS(_SoftMasks):
     through, as if each patch counted by its value. Its penalty, the mean over masks of 1 / sin(pi * mean value),
     keeps every mask from becoming empty or full.
 
+    ADIOS applies all of its masks in each step, each with a penalty of its own, and its network, a U-Net on pixels,
+    raises a contrastive loss (SimCLR, BYOL, SimSiam). Here one of the masks is drawn for each image, the network is a
+    small transformer on patches, and the loss is the reconstruction's.
+
     Args:
-        masks: how many masks the network proposes; a softmax over them divides each patch among them. Default 4.
-        penalty: weight of the penalty. Default 0.1.
+        masks: how many masks the network proposes; a softmax over them divides each patch among them. Default 4;
+            published: 6.
+        penalty: weight of the penalty. Default 0.1; published: about 0.9 for each mask.
         width: width of the network, a multiple of 32. Default 96.
         depth: number of its transformer layers. Default 1.
         lr: learning rate of its AdamW, constant over training. Default 1e-4.
@@ -234,7 +243,12 @@ class CLMAE(_SoftMasks):
 
     It is trained to lower the reconstruction loss while `factor` is positive and to raise it once it is negative.
     The penalty holds the mean of its soft mask at the mask ratio. As in `ADIOS` the gradient goes straight through
-    the sampler. The paper's network is larger, and has further terms for diversity.
+    the sampler.
+
+    CL-MAE multiplies the tokens by the soft mask in a pass of its own and trains through them. In the penalty's place
+    it has three losses: one that drives the values to 0 and 1 (Gauss, weight 1.0), one that makes the masks of a batch
+    differ (diversity, 2.0) and one that holds the mask ratio (KL divergence, 0.1). Its network has five layers and
+    reads the model's patch embeddings.
 
     Args:
         factor: a number in [-1, 1], or a scheduler of it; published: from 1 to -1 over training. Default -1.

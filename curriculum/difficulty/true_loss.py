@@ -23,7 +23,8 @@ class TrueLoss(DifficultyEstimator):
     A visible patch has no loss, so one probe scores only what it masks. With two or more probes, their visible sets
     are evenly spaced stretches of one random order of the patches: at a ratio of 0.5 or more two are disjoint,
     every patch is masked in some probe, and its score is the mean over the probes that masked it. With one probe
-    (the cheap variant; AnatoMask, arXiv 2407.06468) the visible patches score NaN.
+    (the cheap variant; AnatoMask, arXiv 2407.06468, which trains convolutional networks on 3-D scans) the visible
+    patches score NaN, so that none of them is hard; AnatoMask gives them a loss of 0.
 
     It costs `probes` masked forward passes of encoder and reconstructor.
 

@@ -102,9 +102,9 @@ class Blockwise(Sampler):
     """Masks blocks until enough patches are masked: BEiT (arXiv 2106.08254).
 
     A block's area is uniform between `min_patches` and what is left to mask, its aspect ratio log-uniform; one that
-    would not fit, mask nothing new or too much is drawn again, up to ten times. BEiT may then stop short of the
-    count; here the rest is drawn at random, so that every image masks M. A share alpha of the blocks is put where
-    the patches that are not masked yet are hardest (the sum of their ranks), the others anywhere.
+    would not fit, mask nothing new or too much is drawn again, up to ten times. BEiT, whose ratio is 0.4, may then
+    stop short of the count; here the rest is drawn at random, so that every image masks M. A share alpha of the blocks
+    is put where the patches that are not masked yet are hardest (the sum of their ranks), the others anywhere.
 
     Args:
         min_patches: the smallest area of a block, in patches. Default 16, published for 196 patches.

@@ -43,18 +43,19 @@ class FilteredNoise(Sampler):
     """Masks the peaks of colored noise: ColorMAE (arXiv 2407.13036). Its best color is green, a band of frequencies.
 
     White noise is drawn for each image and filtered by Gaussians: red keeps low frequencies (large spots), blue high
-    ones (scattered patches), green those between two, purple all but these. ColorMAE leaves the peaks visible; the
-    noise is symmetric, so that both give the same masks as often. The `int(M * alpha)` hardest patches are masked
-    before the highest noise.
+    ones (scattered patches), green those between two, purple all but these. ColorMAE published the noise, not the
+    filters: the widths of the Gaussians are our guess. It leaves the peaks visible; the noise is symmetric, so that
+    both give the same masks as often. The `int(M * alpha)` hardest patches are masked before the highest noise.
 
-    ColorMAE does not draw noise for each image: it crops and mirrors a stored bank of it. So does `bank`: a number of
-    maps is made once, from the noise's seed, and each image has a random one, shifted over its joined borders and
-    mirrored. There are then `4 bank L` masks at most. The bank is no part of a checkpoint: it is made again.
+    ColorMAE does not draw noise for each image: it crops and mirrors a stored bank of it, the whole bank alike for a
+    batch. So does `bank`, for each image anew: a number of maps is made once, from the noise's seed, and each image
+    has a random one, shifted over its joined borders and mirrored. There are then `4 bank L` masks at most. The bank
+    is no part of a checkpoint: it is made again.
 
     Args:
         color: "red", "green", "blue" or "purple". Default "green".
         sigma: standard deviations of the narrow and the wide Gaussian, in patches; red and blue use the narrow one.
-            Default (1, 2).
+            Default (1, 2), a guess.
         bank: B, the number of maps; 0 draws noise anew for each image. Published: 3072, each larger than the grid.
             Default 0.
     """

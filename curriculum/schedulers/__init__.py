@@ -4,7 +4,7 @@ A scheduler is a function of progress. One that is driven by feedback also imple
 has observed in `state_dict`. Any scalar may be scheduled; bounds such as alpha's [0, 1] are checked where it is used.
 """
 
-from curriculum.schedulers.adaptive import Plateau, SelfPaced
+from curriculum.schedulers.adaptive import MetricPaced, Plateau
 from curriculum.schedulers.bandit import Bandit
 from curriculum.schedulers.base import Feedback, Scheduler
 from curriculum.schedulers.combinators import Chained, Held, Reversed, Scaled, Stepped
@@ -28,6 +28,7 @@ __all__ = [
     "Cyclic",
     "Feedback",
     "Held",
+    "MetricPaced",
     "Piecewise",
     "Plateau",
     "Ramp",
@@ -36,7 +37,6 @@ __all__ = [
     "Scaled",
     "Scheduled",
     "Scheduler",
-    "SelfPaced",
     "Stepped",
     "WarmRestarts",
     "values_of",

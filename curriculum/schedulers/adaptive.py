@@ -10,13 +10,15 @@ from curriculum.schedulers.base import Feedback, Scheduler
 from curriculum.validation import require_at_least, require_in, require_positive
 
 
-class SelfPaced(Scheduler):
+class MetricPaced(Scheduler):
     """Goes from `start` to `end` as a metric improves, whatever the time.
 
     The metric is smoothed exponentially. Its first value is the reference; at `goal` times the reference the value
     reaches `end`. The value never goes back: a harder mask raises the loss, which must not be mistaken for forgetting.
-    After Kumar et al. 2010, "Self-Paced Learning for Latent Variable Models", where the learner's own loss decides
-    what it is shown next.
+
+    The rule is our own. In self-paced learning (Kumar et al. 2010, "Self-Paced Learning for Latent Variable Models")
+    the learner's loss also decides what it is shown next, but for each sample: one takes part while its own loss is
+    below 1 / K, and K is annealed in time until all do. Here one number follows the mean over all samples.
 
     Args:
         start: value at first. Default 0.
@@ -37,8 +39,8 @@ class SelfPaced(Scheduler):
         smoothing: float = 0.9,
     ) -> None:
         if goal < 0 or goal == 1:
-            raise ValueError(f"SelfPaced.goal = {goal} must be at least 0 and not 1: the metric has to move")
-        require_in("SelfPaced", "[0, 1)", smoothing=smoothing)
+            raise ValueError(f"MetricPaced.goal = {goal} must be at least 0 and not 1: the metric has to move")
+        require_in("MetricPaced", "[0, 1)", smoothing=smoothing)
         self.start = float(start)
         self.end = float(end)
         self.metric = metric
@@ -54,7 +56,7 @@ class SelfPaced(Scheduler):
 
     def observe(self, feedback: Feedback) -> None:
         if self.metric not in feedback:
-            raise ValueError(f"SelfPaced.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
+            raise ValueError(f"MetricPaced.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
         value = feedback[self.metric]
         if not math.isfinite(value):
             return

@@ -18,14 +18,16 @@ _REMEMBERED = 1000  # intervals whose progress decides the quantiles
 class Bandit(Scheduler):
     """Plays one of several values in each interval by Exp3.S, whose reward is how far a metric fell meanwhile.
 
-    After Graves et al. 2017 (arXiv 1704.03003), whose learning progress is measured on one task before and after a
-    step. Here it is the metric's fall from one interval to the next, so a change of the value itself enters it too:
-    harder masks raise the loss. The value is a hash of (seed, interval): a resumed run plays the same.
+    After Graves et al. 2017 (arXiv 1704.03003), whose learning progress is the fall of the loss of one task's sample by
+    a step that was trained on it. Here it is the metric's fall over an interval. The default metric is the loss of
+    fixed images under fixed random masks, which do not depend on the value that is played: the loss of training would
+    reward whatever makes the masks easier. The value is a hash of (seed, interval): a resumed run plays the same.
 
     Args:
         values: the values to choose from, at least two. Default (0, 0.25, 0.5).
-        metric: name of the metric in the feedback, which falls as the learner improves. Default "reconstruction_loss".
-        eta: step size of the weights, positive. Default 1e-3.
+        metric: name of the metric in the feedback, which falls as the learner improves. Default "probe_loss".
+        eta: step size of the weights, positive. About sqrt(2 log(K) / (K T)) suits T intervals and K values. Default
+            0.2, for tens to hundreds of intervals; published: 1e-3, for 1e5.
         beta: what is added to every reward before it is divided by its probability, at least 0. Default 0.
         epsilon: share of uniform exploration, in (0, 1]. Default 0.05.
         seed: the seed of the choices. Default 0.
@@ -35,8 +37,8 @@ class Bandit(Scheduler):
         self,
         *,
         values: Sequence[float] = (0.0, 0.25, 0.5),
-        metric: str = "reconstruction_loss",
-        eta: float = 1e-3,
+        metric: str = "probe_loss",
+        eta: float = 0.2,
         beta: float = 0.0,
         epsilon: float = 0.05,
         seed: int = 0,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from curriculum.schedulers.base import Scheduler
-from curriculum.validation import require_at_least, require_choice, require_in, require_positive, require_span
+from curriculum.validation import require_at_least, require_choice, require_in, require_positive
 
 
 def _exponential(x: float) -> float:
@@ -60,22 +60,26 @@ class Ramp(Scheduler):
     """Goes from `start` to `end` between the progress `begin` and `until`; constant before and after.
 
     The default is HPM's easy-to-hard schedule (Wang et al. 2023, arXiv 2304.05919, eq. 7): alpha from 0 to 0.5.
-    `start > end` decreases; `begin > 0` delays; `until < 1` holds the end. As a pacing function of Wu et al. 2021,
-    `start` is their b and `until` their a.
+    `start > end` decreases; `begin > 0` delays; `until < 1` holds the end, and with `until > 1` training is over before
+    the end is reached. As a pacing function of Wu et al. 2021 (arXiv 2012.03107), `start` is their b, `end` is
+    1, and `until` is their a, published from 0.01 to 1.6.
 
     Args:
         start: value up to `begin`. Default 0.
         end: value from `until` on. Default 0.5.
         shape: linear, cosine, quadratic, root, exponential, logarithmic, step or sigmoid. Default linear.
         begin: progress at which the ramp starts, in [0, 1). Default 0.
-        until: progress at which it ends, in (begin, 1]. Default 1.
+        until: progress at which it ends, above `begin`. Default 1.
     """
 
     def __init__(
         self, *, start: float = 0.0, end: float = 0.5, shape: str = "linear", begin: float = 0.0, until: float = 1.0
     ) -> None:
         require_choice("Ramp", SHAPES, shape=shape)
-        require_span("Ramp", begin=begin, until=until)
+        if not (0 <= begin < 1 and begin < until < math.inf):
+            raise ValueError(
+                f"Ramp.begin = {begin} and Ramp.until = {until} must satisfy 0 <= begin < 1 and begin < until"
+            )
         self.start = float(start)
         self.end = float(end)
         self.shape = shape

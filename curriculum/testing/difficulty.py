@@ -19,7 +19,14 @@ from curriculum.mask import count_masked
 from curriculum.noise import Noise
 from curriculum.testing.teacher import TinyTeacher, tiny_batch
 
-CAPABILITIES = ("predicted_loss", "reconstruction_loss", "attention", "features", "student_features")
+CAPABILITIES = (
+    "predicted_loss",
+    "reconstruction_loss",
+    "attention",
+    "sampled_attention",
+    "features",
+    "student_features",
+)
 """The names that `DifficultyEstimator.needs` may hold."""
 
 _PATCH_SIZE = 4

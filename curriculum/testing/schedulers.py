@@ -32,6 +32,7 @@ def typical_feedback(intervals: int = 40) -> list[Feedback]:
             "reconstruction_loss": reconstruction,
             "prediction_loss": prediction,
             "prediction_accuracy": 1 - 0.5 * math.exp(-interval / 15),
+            "probe_loss": 0.5 + 0.5 * math.exp(-interval / 12) + 0.01 * math.sin(5 * interval),
         }
         stream.append(MappingProxyType(metrics))
     return stream

@@ -1,6 +1,7 @@
 """TinyTeacher: a teacher without a network, and images for it.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, K pixel values of a patch, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, K pixel values of a patch, D
+width.
 """
 
 from __future__ import annotations
@@ -91,6 +92,13 @@ class TinyTeacher:
         self._note("attention")
         halves = self._tokens(images_NCHW).chunk(2, dim=-1)
         return torch.stack([half.sum(dim=-1).softmax(dim=1) for half in halves], dim=1)
+
+    def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
+        """Return the softmax over the patches of the given patches' products with each, summed over them, [N, L]."""
+        self._note("sampled_attention")
+        tokens_NLD = self._tokens(images_NCHW)
+        queries_NQD = tokens_NLD.gather(1, queries_NQ.unsqueeze(2).expand(-1, -1, self.width))
+        return (queries_NQD @ tokens_NLD.transpose(1, 2)).softmax(dim=2).sum(dim=1)
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """Return the projections, [N, L, D]."""

@@ -11,8 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hpm.data import ImageSource, Split
+from hpm.evaluation.features import raw_pixels
 from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, probe_metrics, standardizer
+from hpm.evaluation.samples import labels_of, sample_indices
 
+_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the L2 penalty, to choose from
 _ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
 _ITERATIONS = 300
 _TOLERANCE = 1e-4
@@ -103,6 +107,28 @@ def best_fit(train: Labelled, validation: Labelled | None, strengths: Sequence[f
     return best
 
 
+def accuracy_of_raw_pixels(source: ImageSource, train_N: Tensor, split: Split, *, most: int | None) -> float:
+    """Of a logistic regression on standardized pixels, whose L2 strength validation images choose.
+
+    Args:
+        source: the images.
+        train_N: int64, which training images to fit.
+        split: whose images to classify.
+        most: at most so many of these, and of the validation images; None for all.
+    """
+    standardize = standardizer(raw_pixels(source, source.train(), train_N))
+
+    def labelled(of: Split, indices_N: Tensor) -> Labelled:
+        return Labelled(standardize(raw_pixels(source, of, indices_N)), labels_of(of)[indices_N])
+
+    validation = source.validation()
+    chosen_by = labelled(validation, sample_indices(most, len(validation)))
+    fitted = labelled(source.train(), train_N)
+    solution = best_fit(fitted, chosen_by, _STRENGTHS, num_classes=source.num_classes)
+    scored = labelled(split, sample_indices(most, len(split)))
+    return (classify(scored.features_ND, solution) == scored.labels_N).float().mean().item()
+
+
 class Linear(PenalizedProbe):
     """Accuracy of a linear probe on the student's frozen features, un-augmented; minutes where `LinearMAE` takes days.
 
@@ -128,7 +154,7 @@ class Linear(PenalizedProbe):
         *,
         train_images: int | None = 10000,
         test_images: int | None = 10000,
-        strengths: Sequence[float] = (1.0, 10.0, 100.0, 1000.0),
+        strengths: Sequence[float] = _STRENGTHS,
         pool: str = "mean",
         baselines: bool = False,
         num_workers: int = 0,

@@ -24,9 +24,8 @@ from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.early_stopping import EarlyStopping
-from hpm.evaluation.features import POOLS, raw_pixels, require_class_token
+from hpm.evaluation.features import POOLS, require_class_token
 from hpm.evaluation.few_labels import FewLabels, draw_labels
-from hpm.evaluation.frozen_probe import Labelled, standardizer
 from hpm.evaluation.intervals import half_interval
 from hpm.evaluation.levelling import (
     Levelled,
@@ -35,7 +34,7 @@ from hpm.evaluation.levelling import (
     require_levelling,
     require_rates,
 )
-from hpm.evaluation.linear import best_fit, classify
+from hpm.evaluation.linear import accuracy_of_raw_pixels
 from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
 from hpm.evaluation.supervised import SupervisedTraining, accuracies
@@ -47,7 +46,6 @@ from hpm.runtime.precision import full_float32
 _TRAINED = ("pretrained", "scratch", "scratch_equal_compute")
 _COMPARED = (*_TRAINED, "raw_pixels")
 _CHOSEN = ("/lr", "/epochs")
-_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the logistic regression's L2 penalty, to choose from
 
 
 class LowShot(Evaluation):
@@ -232,7 +230,7 @@ class LowShot(Evaluation):
         for which, split in context.held_out.items():
             own = {name: self._accuracy(context, levelled, split) for name, levelled in rows.items()}
             if self.baselines:
-                own["raw_pixels"] = self._accuracy_of_raw_pixels(source, train_N, split)
+                own["raw_pixels"] = accuracy_of_raw_pixels(source, train_N, split, most=self.test_images)
                 own["gain"] = own["pretrained"] - own["scratch"]
             measured |= {metric_on(which, f"low_shot/{name}"): value for name, value in own.items()}
         return measured
@@ -288,16 +286,3 @@ class LowShot(Evaluation):
 
     def _accuracy(self, context: EvaluationContext, levelled: Levelled, split: Split) -> float:
         return accuracies(levelled.logits_of, context, split, sample_indices(self.test_images, len(split)))[""]
-
-    def _accuracy_of_raw_pixels(self, source: ImageSource, train_N: Tensor, split: Split) -> float:
-        """Of a logistic regression on the same labels; validation images choose its L2 strength."""
-        standardize = standardizer(raw_pixels(source, source.train(), train_N))
-
-        def labelled(of: Split, indices_N: Tensor) -> Labelled:
-            return Labelled(standardize(raw_pixels(source, of, indices_N)), labels_of(of)[indices_N])
-
-        validation, fitted = source.validation(), labelled(source.train(), train_N)
-        chosen_by = labelled(validation, sample_indices(self.test_images, len(validation)))
-        solution = best_fit(fitted, chosen_by, _STRENGTHS, num_classes=source.num_classes)
-        scored = labelled(split, sample_indices(self.test_images, len(split)))
-        return (classify(scored.features_ND, solution) == scored.labels_N).float().mean().item()

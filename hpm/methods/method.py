@@ -2,7 +2,7 @@
 
     batch -> Curriculum.draw -> Mask -> student -> target -> losses -> (backward, optimizer) -> teacher update
 
-Shape suffixes: N images, M masked patches, P values of a patch's target.
+Shape suffixes: N images, C channels, H and W pixels, M masked patches, P values of a patch's target.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Noise
+from curriculum import Batch, Curriculum, Mask, Noise
 from curriculum.validation import require_at_least, require_instance
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
@@ -115,9 +115,17 @@ class Method:
 
     @property
     def feedback(self) -> tuple[str, ...]:
-        """The metrics that the curriculum is told of at the end of each interval."""
+        """The metrics that the curriculum can be told of at the end of each interval.
+
+        "probe_loss" takes passes of its own, and is measured where a scheduler watches it.
+        """
         prediction = () if self.student.loss_predictor is None else ("prediction_loss", "prediction_accuracy")
-        return ("loss", "reconstruction_loss", *prediction)
+        return ("loss", "reconstruction_loss", *prediction, "probe_loss")
+
+    @property
+    def watched(self) -> set[str]:
+        """The metrics that some scheduler of the curriculum needs."""
+        return {metric for scheduler in self.curriculum.schedulers().values() for metric in scheduler.watches}
 
     def initialize(
         self,
@@ -160,6 +168,15 @@ class Method:
     def student_pass(self) -> StudentPass:
         """The student's pass, neither compiled nor distributed."""
         return StudentPass(self.student, self.target, self.prediction_loss, self._autocast)
+
+    def student_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
+        """[N, M]: the student's loss of reconstructing the masked patches, in evaluation mode, without gradients."""
+        asked = StudentTeacher(self.student, self.target, autocast=self._autocast, reference=self.teacher)
+        training = self.student.training
+        self.student.eval()
+        loss_NM = asked.reconstruction_loss(images_NCHW, mask)
+        self.student.train(training)
+        return loss_NM
 
     def initial_copy(self, seed: int) -> MaskedModel:
         """A model as it was before training: the same architecture at the initialization that `seed` gives."""

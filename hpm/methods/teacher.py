@@ -2,7 +2,7 @@
 
 `StudentTeacher` is the student itself; `EMATeacher` an exponential moving average of it.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D width.
 """
 
 from __future__ import annotations
@@ -101,6 +101,12 @@ class ModelTeacher:
         """[N, heads, L] float32: the last block's class-token attention."""
         with self._inference():
             return self.model.attention(images_NCHW)
+
+    @torch.no_grad()
+    def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
+        """[N, L] float32: the first block's attention from the given patches, summed; no block is run."""
+        with self._inference():
+            return self.model.sampled_attention(images_NCHW, queries_NQ)
 
     @torch.no_grad()
     def features(self, images_NCHW: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What all models of masked images have in common.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, D encoder's width, P values of a patch's
-target.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D encoder's width, P values of a
+patch's target.
 """
 
 from __future__ import annotations
@@ -182,6 +182,10 @@ class MaskedModel(nn.Module, ABC):
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """[N, heads, L]: the last block's attention from the class token; see `Encoder.attention`."""
         return self.encoder.attention(images_NCHW)
+
+    def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
+        """[N, L]: the first block's attention from the given patches, summed; see `Encoder.sampled_attention`."""
+        return self.encoder.sampled_attention(images_NCHW, queries_NQ)
 
     def features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D]: the encoder's patch tokens of the full image."""

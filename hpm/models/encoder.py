@@ -2,7 +2,7 @@
 
 `hpm.models.vit.ViT` and `hpm.models.swin.Swin` are encoders.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T tokens, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T tokens, Q queries, D width.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ class Encoder(nn.Module, ABC):
                 f"{type(self).__name__} has no class token whose attention could be looked at; choose another "
                 "difficulty, or ViT as the encoder"
             )
+        if capability == "sampled_attention":
+            return (
+                f"the first block of {type(self).__name__} does not let every patch attend to every other; choose "
+                "another difficulty, or ViT as the encoder"
+            )
         return None
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
@@ -84,6 +89,20 @@ class Encoder(nn.Module, ABC):
             ValueError: for an encoder that has no such attention, as `unsupported_reason` says.
         """
         raise ValueError(self.unsupported_reason("attention"))
+
+    def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
+        """[N, L]: the first block's attention from the given patches of the full image to each, summed over them.
+
+        It is the mean over heads, and costs no more than the embedding and the block's norm and projection.
+
+        Args:
+            images_NCHW: images.
+            queries_NQ: int64, the patches whose attention it is, in raster order from 0.
+
+        Raises:
+            ValueError: for an encoder that has no such attention, as `unsupported_reason` says.
+        """
+        raise ValueError(self.unsupported_reason("sampled_attention"))
 
     @abstractmethod
     def blocks_in_order(self) -> list[nn.Module]:

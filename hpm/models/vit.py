@@ -1,6 +1,6 @@
 """A vision transformer as an encoder of masked images.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T tokens, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T tokens, Q queries, D width.
 """
 
 from __future__ import annotations
@@ -141,6 +141,24 @@ class ViT(Encoder):
         if isinstance(last, FSDPModule):
             last.reshard()
         return logits_NHT.softmax(dim=-1)[:, :, 1:]
+
+    def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
+        """See `Encoder.sampled_attention`. The class token's share of each row is left out."""
+        tokens, bias = self._embed(images_NCHW, None), self._bias()
+        first: Any = self.blocks[0]
+        if isinstance(first, FSDPModule):  # gathers its parameters when it is called, and here it is not
+            first.unshard()
+        n, t, _ = tokens.shape
+        qkv = first.attn.qkv(first.norm1(tokens)).reshape(n, t, 3, first.attn.num_heads, -1)
+        place_NQ = queries_NQ + self.num_prefix_tokens
+        q_NQHD = qkv[:, :, 0].gather(1, place_NQ[:, :, None, None].expand(-1, -1, *qkv.shape[3:]))
+        q_NQHD, k_NTHD = first.attn.q_norm(q_NQHD), first.attn.k_norm(qkv[:, :, 1])
+        logits_NHQT = torch.einsum("nqhd,nthd->nhqt", q_NQHD, k_NTHD).float() * first.attn.scale
+        if bias is not None:
+            logits_NHQT = logits_NHQT + bias[0][:, place_NQ].transpose(0, 1)
+        if isinstance(first, FSDPModule):
+            first.reshard()
+        return logits_NHQT.softmax(dim=-1).mean(dim=1).sum(dim=1)[:, self.num_prefix_tokens :]
 
     def blocks_in_order(self) -> list[nn.Module]:
         return list(self.blocks)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -145,6 +146,10 @@ class Runtime:
         ):
             if self.cuda_graphs and lacks:
                 raise ValueError(f"Runtime.cuda_graphs = True needs {needed}")
+
+    def uncompiled(self) -> AbstractContextManager[Any]:
+        """Within it nothing is compiled: measurements ask for other shapes than training does."""
+        return torch.compiler.set_stance("force_eager") if self.compile else nullcontext()
 
     def check_compiler(self) -> None:
         """Refuse to compile where there is no compiler.

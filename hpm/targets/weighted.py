@@ -21,6 +21,7 @@ class WeightedTargets(Target):
     """Several targets, each with a weight that may move: pixels and momentum features as in BootMAE (arXiv 2207.07116).
 
     The head gives the values of all, one target after the other, and a patch's loss is the weighted sum of theirs.
+    BootMAE has a decoder for each target, which also see the encoder's first and last layers; here one gives both.
 
     Args:
         targets: at least two.

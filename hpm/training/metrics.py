@@ -11,6 +11,7 @@ import torch
 
 from hpm.methods.student_pass import Losses
 from hpm.optim.clock import Clock
+from hpm.training.probe_loss import ProbeLoss
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class IntervalMetrics:
         self._step = step
         self.logged_seconds = 0.0
         self.logged_step = 0
+        self._probe_loss = ProbeLoss(trainer) if "probe_loss" in trainer.method.watched else None
 
     def fetch(self, losses: Sequence[Losses], *, stop: bool) -> Interval:
         """End the interval: the one place that waits for the device, and for the other processes.
@@ -82,6 +84,8 @@ class IntervalMetrics:
             feedback = {"loss": total / taken, "reconstruction_loss": reconstruction / taken}
             if losses[-1].predicted_NM is not None:
                 feedback |= {"prediction_loss": prediction / taken, "prediction_accuracy": accuracy}
+            if self._probe_loss is not None:
+                feedback["probe_loss"] = self._probe_loss.measure()
         return Interval(
             feedback=feedback,
             gradient_norm=norm / taken if taken else None,

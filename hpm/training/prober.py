@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from hpm.errors import Notice
 from hpm.evaluation import Evaluation, EvaluationContext
@@ -67,7 +64,7 @@ class Prober:
         context = self.context(VALIDATION)
         metrics: dict[str, float] = {}
         if self._trainer.processes.is_main:
-            with self._uncompiled():
+            with self._trainer.runtime.uncompiled():
                 metrics = _measure(self._trainer.monitoring.probes, context)
                 self._draw(context, step)
             self._record(step, "probe", metrics)
@@ -87,17 +84,13 @@ class Prober:
         measured: dict[str, Any] = {}
         if self._trainer.processes.is_main:
             started = time.perf_counter()
-            with self._uncompiled():
+            with self._trainer.runtime.uncompiled():
                 metrics = _measure(self._trainer.monitoring.evaluations, context)
                 drawn = self._draw(context, step)
             self._record(step, "final", metrics)
             measured = {"metrics": metrics, "seconds": time.perf_counter() - started, "picture": drawn}
         self._trainer.processes.barrier()
         return measured
-
-    def _uncompiled(self) -> AbstractContextManager[Any]:
-        """Evaluations ask for other shapes than training does, and would compile every one of them."""
-        return torch.compiler.set_stance("force_eager") if self._trainer.runtime.compile else nullcontext()
 
     def _record(self, step: int, kind: str, metrics: dict[str, float]) -> None:
         self._recorder.folder.metrics.append({"step": step, "time": time.time(), "kind": kind, **metrics})

@@ -20,7 +20,8 @@ from hpm.runtime.settings import Runtime
 from hpm.training.step import TrainingStep
 
 _BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
-_QUESTIONS = ("reconstruct", "predict_loss", "attention", "features")  # forward passes beside `forward`
+# Forward passes beside `forward`.
+_QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features")
 
 
 def build_training_step(

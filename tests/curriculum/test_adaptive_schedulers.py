@@ -14,12 +14,12 @@ from curriculum.schedulers import (
     Constant,
     Cyclic,
     Held,
+    MetricPaced,
     Plateau,
     Ramp,
     Reversed,
     Scaled,
     Scheduler,
-    SelfPaced,
     Stepped,
     WarmRestarts,
 )
@@ -81,7 +81,7 @@ class TestChained(SchedulerConformance):
     low, high = 0.0, 0.5
 
     def build(self) -> Scheduler:
-        return Chained(schedulers=[Constant(value=0.0), SelfPaced(), Ramp(start=0.5, end=0.2)])
+        return Chained(schedulers=[Constant(value=0.0), MetricPaced(), Ramp(start=0.5, end=0.2)])
 
 
 @pytest.mark.parametrize(
@@ -146,19 +146,21 @@ def exp3s(weights: np.ndarray, arm: int, reward: float, t: int, *, eta: float, e
     return np.log((1 - 1 / t) * grown + (1 / t) / (count - 1) * (grown.sum() - grown))
 
 
-def test_the_bandit_is_exp3s() -> None:
-    scheduler = Bandit(values=[0.0, 0.3, 0.6], eta=0.5, epsilon=0.1, seed=3)
+@pytest.mark.parametrize(("eta", "updates"), [(0.5, 38), (1e-3, 1500)])
+def test_the_bandit_is_exp3s(eta: float, updates: int) -> None:
+    """With the published eta too, and longer than what it remembers of its progress."""
+    scheduler = Bandit(values=[0.0, 0.3, 0.6], eta=eta, epsilon=0.1, seed=3)
     generator, losses = np.random.default_rng(0), [1.0]
     weights, progress = np.zeros(3), []
-    scheduler.observe({"reconstruction_loss": losses[0]})
-    for t in range(2, 40):
+    scheduler.observe({"probe_loss": losses[0]})
+    for t in range(2, updates + 2):
         arm = scheduler.values.index(scheduler(0.5))
         losses.append(losses[-1] - generator.normal(0.01, 0.02))
-        scheduler.observe({"reconstruction_loss": losses[-1]})
-        progress.append(losses[-2] - losses[-1])
+        scheduler.observe({"probe_loss": losses[-1]})
+        progress = [*progress[-999:], losses[-2] - losses[-1]]
         low, high = np.quantile(progress, [0.2, 0.8])
         reward = 0.0 if high <= low else float(np.clip(2 * (progress[-1] - low) / (high - low) - 1, -1, 1))
-        weights = exp3s(weights, arm, reward, t, eta=0.5, epsilon=0.1)
+        weights = exp3s(weights, arm, reward, t, eta=eta, epsilon=0.1)
         assert scheduler.state_dict()["weights"] == pytest.approx(weights.tolist())
 
 
@@ -169,10 +171,32 @@ def test_the_bandit_prefers_what_it_learns_from() -> None:
     for _ in range(400):
         played.append(scheduler(0.0))
         loss -= 0.1 if played[-1] == 0.25 else 0.0
-        scheduler.observe({"reconstruction_loss": loss})
+        scheduler.observe({"probe_loss": loss})
     assert played[-200:].count(0.25) > 120
     assert sum(scheduler.probabilities()) == pytest.approx(1)
     assert min(scheduler.probabilities()) >= 0.05 / 3 - 1e-12
+
+
+def preference(updates: int, seed: int, **settings: float) -> float:
+    """The probability, after so many updates, of the one of three values under which alone a learner improves."""
+    scheduler, loss = Bandit(seed=seed, **settings), 1000.0
+    scheduler.observe({"probe_loss": loss})
+    for _ in range(updates):
+        loss -= scheduler(0.0) == 0.25
+        scheduler.observe({"probe_loss": loss})
+    return scheduler.probabilities()[1]
+
+
+def test_the_bandit_learns_within_a_short_run() -> None:
+    """31 updates: the quickstart's. With the rate that was published for 1e5 updates it would play at random."""
+    default, published = ([preference(31, seed, **settings) for seed in range(40)] for settings in ({}, {"eta": 1e-3}))
+    assert np.median(default) > 0.8
+    assert np.quantile(default, 0.1) > 0.75
+    assert np.allclose(published, 1 / 3, atol=0.01)
+
+
+def test_the_published_rate_learns_in_a_long_run() -> None:
+    assert preference(5000, 0, eta=1e-3) > 0.75
 
 
 @given(progress)
@@ -194,7 +218,7 @@ def test_a_chain_goes_from_one_to_the_next() -> None:
 
 
 def test_what_follows_feedback_is_heard_within() -> None:
-    chain = Chained(schedulers=[SelfPaced(metric="loss"), Plateau(metric="prediction_loss")])
+    chain = Chained(schedulers=[MetricPaced(metric="loss"), Plateau(metric="prediction_loss")])
     assert chain.watches == ("loss", "prediction_loss")
 
 

@@ -76,6 +76,6 @@ def test_schedulers_within_learn_and_are_kept() -> None:
     first, second = build(), build()
     assert list(first.schedulers()) == ["scheduler", "difficulty.scheduler"]
     for loss in (1.0, 0.8, 0.7, 0.3):
-        first.observe({"reconstruction_loss": loss})
+        first.observe({"probe_loss": loss})
     second.load_state_dict(first.state_dict())
     assert second.state_dict() == first.state_dict() != build().state_dict()

@@ -17,13 +17,13 @@ from curriculum import (
     DifficultyEstimator,
     EdgeDensity,
     HardestFirst,
+    MetricPaced,
     Noise,
     Pool,
     PredictedLoss,
     Ramp,
     Random,
     Sampler,
-    SelfPaced,
     TrueLoss,
     Uniform,
     hardest,
@@ -118,10 +118,10 @@ def test_the_noise_of_the_difficulty_is_not_the_noise_of_the_sampler() -> None:
 
 def test_state_survives_a_restart() -> None:
     stream = typical_feedback()
-    original = build(SelfPaced())
+    original = build(MetricPaced())
     for feedback in stream[:8]:
         original.observe(feedback)
-    resumed = build(SelfPaced())
+    resumed = build(MetricPaced())
     resumed.load_state_dict(original.state_dict())
     assert 0 < resumed.alpha(0.5) == original.alpha(0.5) < 0.5
     for feedback in stream[8:]:
@@ -186,8 +186,8 @@ def test_a_scheduler_in_two_places_observes_once() -> None:
     shared = Curriculum(scheduler=bandit, difficulty=Uniform(), sampler=HardestFirst(), mask_ratio=bandit)
     alone = Bandit(values=[0.5, 0.7])
     for loss in (1.0, 0.5, 0.4):
-        shared.observe({"reconstruction_loss": loss})
-        alone.observe({"reconstruction_loss": loss})
+        shared.observe({"probe_loss": loss})
+        alone.observe({"probe_loss": loss})
     assert bandit.state_dict() == alone.state_dict()
 
 

@@ -20,6 +20,7 @@ from curriculum import (
     DifficultyEstimator,
     EdgeDensity,
     HardestFirst,
+    MetricPaced,
     Parts,
     Piecewise,
     PredictedLoss,
@@ -28,7 +29,6 @@ from curriculum import (
     Random,
     Sampler,
     Scheduler,
-    SelfPaced,
     Uniform,
     UniformRatio,
     Weighted,
@@ -52,10 +52,10 @@ def test_a_schedule_that_leaves_its_bounds_is_refused_at_once(scheduler: Schedul
 
 
 def test_bounds_that_feedback_breaks_are_found_when_drawing() -> None:
-    curriculum = build(SelfPaced(end=1.5, smoothing=0.0))
+    curriculum = build(MetricPaced(end=1.5, smoothing=0.0))
     for loss in (2.0, 1.0):
         curriculum.observe({"reconstruction_loss": loss})
-    with pytest.raises(ValueError, match=r"SelfPaced gives alpha = 1\.5 at progress 0\.5"):
+    with pytest.raises(ValueError, match=r"MetricPaced gives alpha = 1\.5 at progress 0\.5"):
         curriculum.draw(tiny_batch(), TinyTeacher(), 0.5, noise_for(tiny_batch()))
 
 

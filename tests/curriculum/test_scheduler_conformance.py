@@ -9,7 +9,7 @@ import pytest
 import torch
 from broken_parts import failures
 
-from curriculum import Scheduler, SelfPaced
+from curriculum import MetricPaced, Scheduler
 from curriculum.testing import (
     SchedulerConformance,
 )
@@ -41,7 +41,7 @@ class CountsItsCalls(Half):
         return self.calls / 1e6
 
 
-class ForgetsItsState(SelfPaced):
+class ForgetsItsState(MetricPaced):
     def state_dict(self) -> dict[str, Any]:
         return {}
 
@@ -49,14 +49,14 @@ class ForgetsItsState(SelfPaced):
         pass
 
 
-class ForgetsItsAverage(SelfPaced):
+class ForgetsItsAverage(MetricPaced):
     """What is restored looks right until the next observation."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict({**state, "average": state["reference"] or 0.0})
 
 
-class KeepsTensors(SelfPaced):
+class KeepsTensors(MetricPaced):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"extra": torch.zeros(1)}
 
@@ -114,7 +114,7 @@ RESUME = "test_resuming_changes_nothing"
     ("plugin", "expected"),
     [
         (Half, set()),
-        (SelfPaced, set()),
+        (MetricPaced, set()),
         (NotANumber, {VALUES}),
         (ReturnsTensor, {VALUES}),
         (CountsItsCalls, {PURE}),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curriculum.samplers import count_hard
-from curriculum.schedulers import SHAPES, Constant, Cyclic, Piecewise, Ramp, Scheduler, SelfPaced
+from curriculum.schedulers import SHAPES, Constant, Cyclic, MetricPaced, Piecewise, Ramp, Scheduler
 from curriculum.testing import SchedulerConformance
 
 
@@ -97,6 +97,31 @@ def test_pacing_functions_of_wu_et_al(shape: str) -> None:
     values = [ramp(progress) for progress in (0.0, 0.2, 0.4, 0.6, 0.8)]
     assert values == pytest.approx(PACING[shape], abs=5e-5)
     assert ramp(0.9) == ramp(1.0) == 1.0
+
+
+def pacing(shape: str, t: int, total: int, *, a: float, b: float, size: int) -> float:
+    """Wu et al. 2021 as written: how many of `size` samples, easiest first, step t of `total` draws from."""
+    x = t / (a * total)
+    if x >= 1:
+        return size
+    grown = {
+        "linear": size * (1 - b) * x,
+        "quadratic": size * (1 - b) * x**2,
+        "root": size * (1 - b) * x**0.5,
+        "exponential": size * (1 - b) * (math.exp(10 * x) - 1) / (math.exp(10) - 1),
+        "logarithmic": size * (1 - b) * (1 + 0.1 * math.log(x + math.exp(-10))),
+        "step": size * math.floor(x),
+    }
+    return min(size, size * b + grown[shape])
+
+
+@pytest.mark.parametrize("a", [0.01, 0.1, 0.2, 0.4, 0.8, 1.6])
+@pytest.mark.parametrize("shape", PACING)
+def test_pacing_functions_with_every_published_a(shape: str, a: float) -> None:
+    ramp = Ramp(start=0.2, end=1.0, shape=shape, until=a)
+    for t in range(101):
+        assert 1000 * ramp(t / 100) == pytest.approx(pacing(shape, t, 100, a=a, b=0.2, size=1000), abs=1e-9)
+    assert (ramp(1.0) < 1) == (a > 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -225,7 +250,9 @@ def test_a_scheduler_without_state_refuses_one() -> None:
         (Ramp, {"shape": "cubic"}, r"Ramp.shape = 'cubic' is unknown; choose 'linear', 'cosine'"),
         (Ramp, {"begin": 0.5, "until": 0.5}, r"Ramp.begin = 0.5 and Ramp.until = 0.5"),
         (Ramp, {"begin": -0.1}, r"Ramp.begin = -0.1"),
-        (Ramp, {"until": 1.1}, r"Ramp.until = 1.1"),
+        (Ramp, {"begin": 1.0, "until": 1.6}, r"Ramp.begin = 1.0 and Ramp.until = 1.6"),
+        (Ramp, {"until": math.inf}, r"Ramp.until = inf"),
+        (Ramp, {"until": math.nan}, r"Ramp.until = nan"),
         (Cyclic, {"shape": "cubic"}, r"Cyclic.shape = 'cubic'"),
         (Cyclic, {"cycles": 0}, r"Cyclic.cycles = 0"),
         (Cyclic, {"rise": 0.0}, r"Cyclic.rise = 0.0"),
@@ -240,10 +267,10 @@ def test_a_scheduler_without_state_refuses_one() -> None:
         ),
         (Piecewise, {"points": [(0.5, 0.1), (1.5, 0.2)]}, r"Piecewise.points must lie .* got \[0.5, 1.5\]"),
         (Piecewise, {"points": [(-0.5, 0.1), (0.5, 0.2)]}, r"Piecewise.points must lie .* got \[-0.5, 0.5\]"),
-        (SelfPaced, {"goal": 1.0}, r"SelfPaced.goal = 1.0"),
-        (SelfPaced, {"goal": -0.5}, r"SelfPaced.goal = -0.5"),
-        (SelfPaced, {"smoothing": 1.0}, r"SelfPaced.smoothing = 1.0"),
-        (SelfPaced, {"smoothing": -0.1}, r"SelfPaced.smoothing = -0.1"),
+        (MetricPaced, {"goal": 1.0}, r"MetricPaced.goal = 1.0"),
+        (MetricPaced, {"goal": -0.5}, r"MetricPaced.goal = -0.5"),
+        (MetricPaced, {"smoothing": 1.0}, r"MetricPaced.smoothing = 1.0"),
+        (MetricPaced, {"smoothing": -0.1}, r"MetricPaced.smoothing = -0.1"),
     ],
 )
 def test_invalid_arguments_are_named(kind: type[Scheduler], arguments: dict[str, Any], message: str) -> None:

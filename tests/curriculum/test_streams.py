@@ -33,6 +33,7 @@ from curriculum import (
     Pool,
     PredictedLoss,
     Quotas,
+    SampledAttention,
     Sampler,
     Stratified,
     Stream,
@@ -54,6 +55,7 @@ DIFFICULTIES = [
     Switched(estimators=[PredictedLoss(), TrueLoss()], scheduler=Constant(value=1.0)),
     Cached(estimator=TrueLoss(), every=1),
     ADIOS(width=32),
+    SampledAttention(),
 ]
 SAMPLERS = [
     HardestFirst(),
@@ -206,7 +208,7 @@ def test_all_streams_of_difficulties_and_samplers_differ() -> None:
     noise = Noise.for_batch(seed=0, step=0, batch_size=5)
     difficulties = [stream for stream in Stream if 1100 < stream < 1200]
     samplers = [stream for stream in Stream if 1200 < stream < 1300]
-    assert len(difficulties) == 7
+    assert len(difficulties) == 8
     assert len(samplers) == 14
     own = noise.fold(Stream.DIFFICULTY)
     asked = [own, *(whose.fold(stream) for stream in difficulties for whose in (own, noise))]

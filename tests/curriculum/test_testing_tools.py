@@ -49,6 +49,7 @@ def test_tiny_teacher_judges_each_image_alone() -> None:
     answers = {
         "predicted_loss": teacher.predicted_loss(batch.images),
         "attention": teacher.attention(batch.images),
+        "sampled_attention": teacher.sampled_attention(batch.images, torch.tensor([[0, 5]] * 4)),
         "features": teacher.features(batch.images),
         "reconstruction_loss": teacher.reconstruction_loss(batch.images, mask),
     }
@@ -57,6 +58,7 @@ def test_tiny_teacher_judges_each_image_alone() -> None:
     assert shapes == {
         "predicted_loss": (4, 6),
         "attention": (4, 2, 6),
+        "sampled_attention": (4, 6),
         "features": (4, 6, 8),
         "reconstruction_loss": (4, 4),
     }
@@ -64,6 +66,7 @@ def test_tiny_teacher_judges_each_image_alone() -> None:
     alone = TinyTeacher().reconstruction_loss(batch.images[second], Mask(mask.visible[second], mask.masked[second]))
     torch.testing.assert_close(alone, answers["reconstruction_loss"][second])
     torch.testing.assert_close(answers["attention"].sum(dim=2), torch.ones(4, 2))
+    torch.testing.assert_close(answers["sampled_attention"].sum(dim=1), torch.full((4,), 2.0))
     for name, answer in answers.items():
         assert answer.flatten(1).std(dim=1).min() > 1e-3, f"{name} is the same for every patch"
 
@@ -84,7 +87,13 @@ def test_capabilities_are_the_methods_of_a_teacher() -> None:
 def test_typical_feedback_moves_what_it_measures() -> None:
     stream = typical_feedback()
     for feedback in stream:
-        assert list(feedback) == ["loss", "reconstruction_loss", "prediction_loss", "prediction_accuracy"]
+        assert list(feedback) == [
+            "loss",
+            "reconstruction_loss",
+            "prediction_loss",
+            "prediction_accuracy",
+            "probe_loss",
+        ]
         assert feedback["loss"] == pytest.approx(feedback["reconstruction_loss"] + feedback["prediction_loss"])
     losses = [feedback["reconstruction_loss"] for feedback in stream]
     assert losses[-1] < losses[0] / 2

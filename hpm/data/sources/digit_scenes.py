@@ -161,14 +161,14 @@ class DigitScenes(ImageSource):
 
         digits = load_digits()
         classes_K = torch.from_numpy(digits.target).long()
-        chosen_K = digits_of(split, classes_K)
+        chosen_K, stream = digits_of(split, classes_K), _STREAMS[split]
         renderer = SceneRenderer(
             digits_KGG=torch.from_numpy(digits.images).double()[chosen_K] / 16.0,
             photographs=Photographs(load_sample_images().images, size=self.img_size, span=_SPANS[split]),
             clutter=self.clutter,
             scales=self.scales,
             background=self.background,
-            seed=hash_words(self.seed, _STREAMS[split]),
+            seed=hash_words(self.seed, stream),
         )
         sizes = {"train": self.train_size, "validation": self.validation_size, "test": self.test_size}
         return SceneSplit(renderer=renderer, classes_K=classes_K[chosen_K], size=sizes[split])

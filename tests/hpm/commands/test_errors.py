@@ -33,9 +33,10 @@ def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) ->
         (["Ramp.end = %END"], ["END"]),
         (["END = 'oops'", "Ramp.end = %END"], ["Ramp.end = 'oops'", "float"]),
         (
-            ["Curriculum.scheduler = @SelfPaced()", "SelfPaced.metric = 'accuracy'"],
-            ["SelfPaced watches the metric 'accuracy'", "reconstruction_loss"],
+            ["Curriculum.scheduler = @MetricPaced()", "MetricPaced.metric = 'accuracy'"],
+            ["MetricPaced watches the metric 'accuracy'", "reconstruction_loss"],
         ),
+        (["SelfPaced.end = 0.3"], ["there is no part called SelfPaced", "hpm list"]),  # what MetricPaced was called
         (["END = 0.7"], ["END", "nothing in this run uses it"]),
         (["Constant.value = 0.3"], ["Constant.value (-b)", "nothing in this run uses", "@Constant()"]),
         (["Curriculum.scheduler = @Constant()", "Ramp.end = 0.3"], ["Ramp.end (-b)"]),

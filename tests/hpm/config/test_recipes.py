@@ -91,6 +91,21 @@ def test_a_recipe_of_another_framework_or_target_is_planned(name: str) -> None:
     assert sum(p.numel() for p in reconstruction.parameters()) == head
 
 
+@pytest.mark.parametrize(
+    ("model", "rate", "last"),
+    [("vit", 1e-4, 0.1 * 1e-4), ("swin", 2e-4, 1e-5)],
+)
+@pytest.mark.parametrize("method", ["simmim", "hpm_simmim"])
+def test_learning_rates_of_simmim_are_published_for_512_images(
+    method: str, model: str, rate: float, last: float
+) -> None:
+    """A ViT's drops to a tenth at the end, a Swin's follows a cosine to 1e-5; both scale with the batch over 512."""
+    epochs = 800 if (method, model) == ("simmim", "vit") else 100
+    schedule = read_settings(parse_config([f"recipes/{method}_{model}_base_{epochs}"])).schedule
+    scale = schedule.batch_size / 512
+    assert (schedule.lr, schedule.min_lr) == pytest.approx((rate * scale, last * scale))
+
+
 def test_every_recipe_is_planned() -> None:
     assert {path.stem for path in RECIPES if not NAME.fullmatch(path.stem)} == set(OTHERS)
 

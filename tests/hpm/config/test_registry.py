@@ -17,11 +17,11 @@ from hpm.config.registry import concrete_classes
 
 NAMES = {
     "schedulers": """
-        Bandit Chained Competence Constant Cyclic Held Piecewise Plateau Ramp Reversed Scaled SelfPaced Stepped
+        Bandit Chained Competence Constant Cyclic Held MetricPaced Piecewise Plateau Ramp Reversed Scaled Stepped
         WarmRestarts""",
     "difficulty estimators": """
         AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm LossSpread Mixture Parts PixelEntropy
-        PixelVariance PredictedLoss Smoothed Switched TrueLoss Uniform""",
+        PixelVariance PredictedLoss SampledAttention Smoothed Switched TrueLoss Uniform""",
     "samplers": """
         Blockwise Bonus Cells FilteredNoise HardestFirst Hint MultiBlock Pool Quotas Random Stratified Weighted""",
     "curriculum": "Curriculum UniformRatio",

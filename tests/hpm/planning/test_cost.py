@@ -15,11 +15,12 @@ from curriculum import (
     Curriculum,
     DifficultyEstimator,
     HardestFirst,
+    MetricPaced,
     Noise,
     PredictedLoss,
     Ramp,
     Random,
-    SelfPaced,
+    SampledAttention,
     TrueLoss,
     Uniform,
 )
@@ -106,6 +107,9 @@ def test_the_teacher_costs_what_the_difficulty_asks() -> None:
     # The last block: keys, and queries and attention of one token.
     attention = cost.multiply_adds(method(Attention(), **SMALL))["teacher"]
     assert attention == 64 * 192 * 96 + 2 * block(65, 96) + 65 * 3 * 96**2 + 65 * 96
+    # No block: the projection of the first, and the products of 48 / 3 queries with all keys.
+    sampled = cost.multiply_adds(method(SampledAttention(), **SMALL))["teacher"]
+    assert sampled == 64 * 192 * 96 + 65 * 3 * 96**2 + 16 * 65 * 96
     assert cost.multiply_adds(method(Uniform(), **SMALL))["teacher"] == 0
 
 
@@ -135,7 +139,7 @@ def test_shares_of_other_schedules() -> None:
     assert cost.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
     small.curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=Uniform(), sampler=Random())
     assert cost.teacher_share(small, clock, "epoch") == 0
-    small.curriculum = Curriculum(scheduler=SelfPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
+    small.curriculum = Curriculum(scheduler=MetricPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
     assert cost.teacher_share(small, clock, "epoch") == 1
 
 

@@ -145,9 +145,9 @@ def test_images_without_reading_any(tiny: Path, bindings: list[str], images: int
 
 
 def test_feedback_is_told(tiny: Path) -> None:
-    made = make(tiny, "Curriculum.scheduler = @SelfPaced()")
+    made = make(tiny, "Curriculum.scheduler = @MetricPaced()")
     assert made.teacher_share == 1
-    assert any("SelfPaced" in note for note in made.notes)
+    assert any("MetricPaced" in note for note in made.notes)
 
 
 # What a person, and a program, reads

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import random_mask, some_images, tiny_method
 
-from curriculum import Batch, Noise, Ramp, SelfPaced
+from curriculum import Batch, MetricPaced, Noise, Ramp
 from hpm.targets import HOG, Pixels, TeacherFeatures, WeightedTargets
 
 
@@ -58,7 +58,7 @@ def test_weights_move_without_recompiling() -> None:
             r"WeightedTargets\.targets\[1\] must be a Target, got 'HOG'",
         ),
         ({"targets": [Pixels(), HOG()], "weights": [1.0, -1.0]}, "must not be negative"),
-        ({"targets": [Pixels(), HOG()], "weights": [1.0, SelfPaced()]}, "SelfPaced follows what is learned"),
+        ({"targets": [Pixels(), HOG()], "weights": [1.0, MetricPaced()]}, "MetricPaced follows what is learned"),
     ],
 )
 def test_weights_that_cannot_be(arguments: dict, words: str) -> None:

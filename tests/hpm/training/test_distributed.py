@@ -135,13 +135,14 @@ def test_replicated_and_sharded(
     assert_alike(tmp_path / "fsdp", alone)
 
 
-def test_sharded_in_bf16_with_attention(recorded: Path, forks: Forks) -> None:
+@pytest.mark.parametrize("difficulty", ["Attention", "SampledAttention"])
+def test_sharded_in_bf16_with_attention(recorded: Path, forks: Forks, difficulty: str) -> None:
     """Attention is read from inside a block, whose parameters are elsewhere until they are gathered."""
     bindings = [
         "Runtime.sharding = 'fsdp'",
         "Runtime.precision = 'bf16'",
         "Schedule.epochs = 2",
-        "RecordingCurriculum.difficulty = @Attention()",
+        f"RecordingCurriculum.difficulty = @{difficulty}()",
     ]
     ran = two(
         forks,

@@ -79,7 +79,10 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert summaries[0] == summaries[1]
 
 
-@pytest.mark.parametrize(("workers", "seed", "scheduler"), [(0, 1, "SelfPaced"), (2, 2, "Ramp")])
+@pytest.mark.parametrize(
+    ("workers", "seed", "scheduler", "setting"),
+    [(0, 1, "MetricPaced", "end = 0.9"), (2, 2, "Ramp", "end = 0.9"), (0, 3, "Bandit", "values = [0.0, 0.9]")],
+)
 def test_killed_and_resumed(
     recorded: Path,
     hpm: Hpm,
@@ -88,9 +91,10 @@ def test_killed_and_resumed(
     workers: int,
     seed: int,
     scheduler: str,
+    setting: str,
     forks: Forks,
 ) -> None:
-    bindings = ["-b", f"RecordingCurriculum.scheduler = @{scheduler}()", "-b", f"{scheduler}.end = 0.9"]
+    bindings = ["-b", f"RecordingCurriculum.scheduler = @{scheduler}()", "-b", f"{scheduler}.{setting}"]
     monkeypatch.setenv("RECORD", str(tmp_path / "whole.txt"))
     assert hpm("pretrain", recorded, *bindings, "--output", "whole") == 0
 
