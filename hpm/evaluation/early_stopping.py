@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 # Validated more and more rarely, as the accuracy moves more and more slowly.
-_GROWTH = 1.1
+_GROWTH = 1.25
 # The exponent of the average: about the last tenth of the steps so far counts.
 _EXPONENT = 9
 
@@ -51,14 +51,15 @@ class WeightAverage:
 class EarlyStopping:
     """Says when a training has levelled off, and keeps the averaged weights that did best on validation images.
 
-    It has levelled off when it has gone on for `patience` times as many epochs as it took to its best accuracy, without
-    a better one. The accuracy is measured after the first epoch, and from then on whenever the epochs have grown by a
-    tenth.
+    It has levelled off when it has gone on for `patience` times as many epochs as it took to its best accuracy, and for
+    `least` epochs, without a better one. The accuracy is measured after the first epoch, and from then on whenever the
+    epochs have grown by a quarter.
 
     Args:
         trained: the module that is trained.
         accuracy_of: of a module in its place, on validation images, in [0, 1].
         patience: see above, positive.
+        least: see above; a lucky start must not end a training.
         budget: epochs whose best weights are to be kept apart, and that are used up in any case; None for none.
 
     Attributes:
@@ -72,11 +73,13 @@ class EarlyStopping:
         accuracy_of: Callable[[nn.Module], float],
         *,
         patience: float,
+        least: int,
         budget: float | None = None,
     ) -> None:
         self._trained = trained
         self._accuracy_of = accuracy_of
         self._patience = patience
+        self._least = least
         self._budget = budget
         self._average = WeightAverage(trained)
         self._next = 1
@@ -108,7 +111,8 @@ class EarlyStopping:
 
     def levelled_off(self, epochs: int) -> bool:
         """Whether a training of so many epochs has levelled off, and has used its budget."""
-        return epochs >= max(self._budget or 0.0, (1 + self._patience) * self.best_epoch) > 0
+        waited = epochs - self.best_epoch
+        return epochs >= (self._budget or 0.0) and waited >= max(self._least, self._patience * self.best_epoch)
 
     def best(self) -> nn.Module:
         """A module with the best weights, in evaluation mode."""

@@ -256,7 +256,7 @@ class FineTune(SupervisedProtocol):
         stopping = None
         if self.patience is not None:
             rates = WarmupRates(schedule.epochs, schedule.lr, schedule.warmup_epochs)
-            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget)
+            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, least=self.trial_epochs, budget=budget)
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),

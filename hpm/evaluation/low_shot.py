@@ -74,7 +74,8 @@ class LowShot(Evaluation):
         warmup_epochs: epochs of linear warm-up.
         patience: how much longer training goes on without a better accuracy, relative to the epochs it took; see
             `EarlyStopping`.
-        trial_epochs: epochs after which the worse half of the learning rates is given up; see `train_until_level`.
+        trial_epochs: epochs after which the worse half of the learning rates is given up, see `train_until_level`, and
+            that a training goes on at least without a better accuracy.
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
         flip: probability of mirroring.
@@ -272,7 +273,7 @@ class LowShot(Evaluation):
             name=f"low-shot {name}, draw {draw}",
             remedy="Lower LowShot.lr.",
             logits_with=lambda trained, images_NCSS: trained(images_NCSS),
-            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget),
+            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, least=self.trial_epochs, budget=budget),
         )
 
     def _warn_of_end(self, name: str, levelled: Levelled) -> None:

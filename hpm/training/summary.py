@@ -34,9 +34,10 @@ def describe(trainer: Trainer) -> str:
     )
 
 
+_COLUMNS = ("pre-trained", "not pre-trained", "the same at equal compute", "raw pixels")
 _ROWS = (
-    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "raw_pixels")),
-    ("k-NN on frozen features", "knn", ("pretrained", "initialization", "raw_pixels")),
+    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "scratch_equal_compute", "raw_pixels")),
+    ("k-NN on frozen features", "knn", ("pretrained", "initialization", None, "raw_pixels")),
 )
 
 
@@ -44,7 +45,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     """Print the final figures, where things are, and what to try next."""
     metrics = summary["metrics"]
     table = Table(title="test accuracy", title_justify="left", title_style="bold")
-    for column in ("", "pre-trained", "not pre-trained", "raw pixels"):
+    for column in ("", *_COLUMNS):
         table.add_column(column, justify="left" if not column else "right")
     for label, protocol, columns in _ROWS:
         values = [metrics.get(f"{protocol}/{column}") for column in columns]

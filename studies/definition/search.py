@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from curriculum.validation import require_choice
 from hpm.config import parse_config
 from hpm.errors import UserError
+from hpm.evaluation.metrics import VALIDATION, metric_on, split_of
 from studies.definition.base import (
     Definition,
     PlannedRun,
@@ -32,7 +33,8 @@ class Search(Definition):
     Args:
         base: configs that every run starts from.
         space: bindings and what each may be; see `studies.definition.space`.
-        metric: the objective, as a run's summary names it.
+        metric: the objective, as a run's summary names it. It begins with "validation/": what is chosen on test images
+            says nothing when it is scored on them.
         direction: "maximize" or "minimize" it.
         cost: a second objective to minimize: "flops" (counted, of the whole training) or "training_seconds"; there
             is no best trial then but a Pareto front, and no pruning. None for none.
@@ -43,7 +45,7 @@ class Search(Definition):
         sampler_seed: the seed of the search itself.
         pruner: ends hopeless trials early; None for never. `WilcoxonPruner` compares trials seed by seed; others look
             at `probe` during a trial's first run.
-        probe: the metric of `Monitoring.probes` that pruning looks at.
+        probe: the metric of `Monitoring.probes` that pruning looks at, on validation images too.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -58,7 +60,7 @@ class Search(Definition):
         *,
         base: Sequence[str],
         space: Mapping[str, str],
-        metric: str = "low_shot/pretrained",
+        metric: str = "validation/low_shot/pretrained",
         direction: str = "maximize",
         cost: str | None = None,
         seeds: Sequence[int] = (0,),
@@ -67,9 +69,15 @@ class Search(Definition):
         sampler: Callable[..., optuna.samplers.BaseSampler] = optuna.samplers.TPESampler,
         sampler_seed: int = 0,
         pruner: optuna.pruners.BasePruner | None = None,
-        probe: str = "ridge/pretrained",
+        probe: str = "validation/ridge/pretrained",
     ) -> None:
         super().__init__(base=base, bindings=bindings, seeds=seeds, metric=metric, direction=direction)
+        for name, value in (("metric", metric), ("probe", probe)):
+            if split_of(value) != VALIDATION:
+                raise ValueError(
+                    f"Search.{name} = {value!r} is measured on test images, which must choose nothing; choose by "
+                    f"{metric_on(VALIDATION, value)!r}"
+                )
         if not isinstance(space, Mapping) or not space:
             raise ValueError("Search.space must be a dictionary of at least one parameter")
         require_choice("Search", (*COSTS, None), cost=cost)

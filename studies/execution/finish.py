@@ -11,9 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from hpm.config import parse_config
+from hpm.evaluation import unit_of
+from hpm.evaluation.metrics import VALIDATION
 from hpm.runtime.files import write_text
 from studies.analysis.comparison import compare
-from studies.analysis.results import study_results
+from studies.analysis.results import Result, study_results
 from studies.definition.base import Definition, root_number
 from studies.execution.launcher import WorkedStudy
 from studies.execution.options import StudyOptions
@@ -53,8 +55,19 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
         console.print(f"report: {files[0]}", highlight=False, soft_wrap=True)
         for path in configs:
             console.print(f"best setting: {path}", highlight=False, soft_wrap=True)
+        if len(configs) == 1:
+            _show_test_figure(definition, definition.best_trials(study)[0], results, console)
         files += configs
     tracker.complete(study, files)
+
+
+def _show_test_figure(definition: Definition, best: FrozenTrial, results: Sequence[Result], console: Console) -> None:
+    """What the setting that validation images chose is worth on test images."""
+    variant, metric = definition.variant_of(best), definition.metric.removeprefix(f"{VALIDATION}/")
+    values = [run.metrics[metric] for run in results if run.variant == variant and metric in run.metrics]
+    if values and metric != definition.metric:
+        mean = unit_of(metric).readable(sum(values) / len(values))
+        console.print(f"chosen on validation images; on test images {metric} is {mean}", highlight=False)
 
 
 def _command(definition: Definition, options: StudyOptions) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hpm.evaluation.metrics import VALIDATION, metric_on
 from hpm.runs.metrics_file import Row
 from hpm.visualization import style
 from studies.analysis.comparison import Comparison
@@ -52,10 +53,11 @@ def draw_comparison(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def _metric_over_training(comparison: Comparison, rows: Sequence[Row]) -> str | None:
-    """The compared metric where probes measured it, else the first probed metric, else the loss."""
+    """The compared metric where probes measured it, on validation images, else the first probed one, else the loss."""
     probed = {name for row in rows if row["kind"] == "probe" for name in row if "/" in name}
-    if comparison.metric in probed:
-        return comparison.metric
+    for name in (comparison.metric, metric_on(VALIDATION, comparison.metric)):
+        if name in probed:
+            return name
     if probed:
         return min(probed)
     return "reconstruction_loss" if any("reconstruction_loss" in row for row in rows) else None

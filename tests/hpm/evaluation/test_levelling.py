@@ -42,7 +42,7 @@ def stopping_at(
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 0.0)
     epochs = 0
-    stopping = EarlyStopping(module, lambda _: accuracies[epochs - 1], patience=patience, budget=budget)
+    stopping = EarlyStopping(module, lambda _: accuracies[epochs - 1], patience=patience, least=1, budget=budget)
     while epochs < len(accuracies) and not stopping.levelled_off(epochs):
         epochs += 1
         nn.init.constant_(module.weight, float(epochs))
@@ -54,6 +54,10 @@ def stopping_at(
 def test_it_ends_when_half_as_many_epochs_again_bring_nothing_better() -> None:
     epochs, stopping = stopping_at([0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.1, 0.0])
     assert (epochs, stopping.best_epoch, stopping.best_accuracy) == (6, 4, 0.4)
+    module = nn.Linear(1, 1)
+    lucky = EarlyStopping(module, lambda _: 0.1, patience=0.5, least=3)
+    lucky.after_epoch(1)
+    assert [lucky.levelled_off(epochs) for epochs in (1, 2, 3, 4)] == [False, False, False, True]
     assert stopping_at([0.1 * epoch for epoch in range(1, 9)])[0] == 8  # still rising: nothing ends it
 
 
@@ -71,7 +75,7 @@ def test_the_budget_is_used_up_and_its_best_weights_kept() -> None:
 
 def test_what_is_saved_goes_on_as_if_nothing_had_been() -> None:
     _, stopping = stopping_at([0.1, 0.2, 0.3])
-    other = EarlyStopping(nn.Linear(1, 1, bias=False), lambda _: 0.25, patience=0.5)
+    other = EarlyStopping(nn.Linear(1, 1, bias=False), lambda _: 0.25, patience=0.5, least=1)
     other.load_state_dict(stopping.state_dict())
     assert (other.best_epoch, other.best_accuracy) == (3, 0.3)
     assert torch.equal(other.best().weight, stopping.best().weight)

@@ -13,7 +13,7 @@ from studies.cli import main
 Command = Callable[..., tuple[int, str]]
 
 ABLATION = "Ablation.base = ['tiny.gin']\nAblation.metric = 'ridge/pretrained'\n"
-SEARCH = "Search.base = ['tiny.gin']\nSearch.metric = 'ridge/pretrained'\n"
+SEARCH = "Search.base = ['tiny.gin']\nSearch.metric = 'validation/ridge/pretrained'\n"
 SPACE = "Search.space = {'Ramp.end': 'Float(0, 1)'}\n"
 
 
@@ -70,7 +70,16 @@ def test_ablations(command: Command, text: str, expected: str) -> None:
         (SEARCH + SPACE + "Search.cost = 'money'", "choose 'flops', 'training_seconds', None"),
         (SEARCH + SPACE + "Search.cost = 'flops'\nSearch.pruner = @MedianPruner()", "do not go together"),
         (SEARCH + SPACE + "Search.pruner = @WilcoxonPruner()", "five or more"),
-        (SEARCH + SPACE + "Search.pruner = @MedianPruner()\nSearch.probe = 'knn/pretrained'", "Search.probe"),
+        (
+            SEARCH + SPACE + "Search.pruner = @MedianPruner()\nSearch.probe = 'validation/knn/pretrained'",
+            "Search.probe = 'validation/knn/pretrained' is measured by none",
+        ),
+        (
+            SEARCH + SPACE + "Search.metric = 'ridge/pretrained'",
+            "Search.metric = 'ridge/pretrained' is measured on test images, which must choose nothing; choose by "
+            "'validation/ridge/pretrained'",
+        ),
+        (SEARCH + SPACE + "Search.probe = 'ridge/pretrained'", "Search.probe = 'ridge/pretrained' is measured on test"),
         (SEARCH + SPACE + "Search.first = [{'Ramp.start': 0.1}]", "which is not in Search.space"),
         (SEARCH + SPACE + "Search.first = [{'Ramp.end': 3.0}]", "Search.first sets Ramp.end = 3.0, which"),
         (SEARCH + SPACE + "Search.sampler = @TPESampler\nTPESampler.n_startup = 3", "n_startup"),

@@ -91,9 +91,10 @@ def test_what_a_pruner_is_told(pruner: optuna.pruners.BasePruner | None, probes:
     assert (definition.reports_probes, definition.reports_seeds) == (probes, seeds)
 
 
+ACCURACIES = ("low_shot/pretrained", "validation/low_shot/pretrained")
 RESULTS = [
-    {"metrics": {"low_shot/pretrained": 0.5}, "cost": {"flops": 10.0}},
-    {"metrics": {"low_shot/pretrained": 0.7}, "cost": {"flops": 20.0}},
+    {"metrics": dict.fromkeys(ACCURACIES, 0.5), "cost": {"flops": 10.0}},
+    {"metrics": dict.fromkeys(ACCURACIES, 0.7), "cost": {"flops": 20.0}},
 ]
 
 

@@ -40,7 +40,7 @@ Search.base = ['tiny.gin']
 Search.bindings = ['MLflowTracker.enabled = False', 'Curriculum.scheduler = @KillWorker()']
 Search.space = {'KillWorker.shape': "Categorical(['linear', 'root'])", 'KillWorker.end': 'Float(0, 1)'}
 Search.first = [{'KillWorker.shape': 'linear', 'KillWorker.end': 0.5}]
-Search.metric = 'ridge/pretrained'
+Search.metric = 'validation/ridge/pretrained'
 Search.sampler = @TPESampler
 TPESampler.n_startup_trials = 3
 Search.pruner = @MedianPruner()
@@ -98,8 +98,8 @@ def test_a_killed_workers_trial_goes_on(
             (result,) = trial.user_attrs["results"]
             assert (
                 trial.value
-                == result["metrics"]["ridge/pretrained"]
-                == summary(result["folder"])["metrics"]["ridge/pretrained"]
+                == result["metrics"]["validation/ridge/pretrained"]
+                == summary(result["folder"])["metrics"]["validation/ridge/pretrained"]
             )
     best = max((trial for trial in found if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value)
     text = Path("runs/search/best.gin").read_text()
