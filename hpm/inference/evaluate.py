@@ -192,7 +192,7 @@ def _measure(
     def report(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
-    if seeds > 1 and not evaluation.seeded:
+    if seeds > 1 and (evaluation.seeds_argument is not None or not evaluation.seeded):
         if evaluation.seeds_argument is None:
             console.print(f"{type(evaluation).__name__} draws nothing: it is measured once", style="yellow")
         seeds = 1

@@ -34,7 +34,7 @@ def describe(trainer: Trainer) -> str:
     )
 
 
-_COLUMNS = ("pre-trained", "not pre-trained", "the same at equal compute", "raw pixels")
+_COLUMNS = ("pre-trained", "not pre-trained", "at equal compute", "raw pixels")
 _ROWS = (
     ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "scratch_equal_compute", "raw_pixels")),
     ("k-NN on frozen features", "knn", ("pretrained", "initialization", None, "raw_pixels")),
@@ -46,7 +46,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     metrics = summary["metrics"]
     table = Table(title="test accuracy", title_justify="left", title_style="bold")
     for column in ("", *_COLUMNS):
-        table.add_column(column, justify="left" if not column else "right")
+        table.add_column(column, justify="left" if not column else "right", no_wrap=not column)
     for label, protocol, columns in _ROWS:
         values = [metrics.get(f"{protocol}/{column}") for column in columns]
         if values[0] is not None:

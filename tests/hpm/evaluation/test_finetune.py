@@ -62,8 +62,11 @@ def saved(folder: Path) -> dict:
     return torch.load(folder / "finetune-pretrained.pt", weights_only=True)
 
 
-def test_a_killed_one_goes_on_to_the_same_bits(context: EvaluationContext, tmp_path: Path) -> None:
-    evaluation = FineTune(**QUICK)
+@pytest.mark.parametrize("patience", [None, 0.5])
+def test_a_killed_one_goes_on_to_the_same_bits(
+    context: EvaluationContext, tmp_path: Path, patience: float | None
+) -> None:
+    evaluation = FineTune(patience=patience, **QUICK)
     expected = evaluation(dataclasses.replace(context, folder=tmp_path / "whole"))
 
     class Killed(Exception): ...
@@ -79,6 +82,14 @@ def test_a_killed_one_goes_on_to_the_same_bits(context: EvaluationContext, tmp_p
     whole, parts = saved(tmp_path / "whole"), saved(tmp_path / "parts")
     assert whole["epoch"] == parts["epoch"] == 3
     assert all(torch.equal(value, parts["trained"][name]) for name, value in whole["trained"].items())
+
+
+def test_of_several_rates_the_one_that_validation_images_choose(colors: EvaluationContext) -> None:
+    settings = QUICK | {"epochs": 6, "batch_size": 20, "mixup": 0.0, "cutmix": 0.0, "rand_augment": None}
+    alone = {blr: FineTune(blr=blr, **settings)(colors) for blr in (1e-9, 1e-2)}
+    metrics = FineTune(blr=(1e-9, 1e-2), **settings)(colors)
+    assert alone[1e-2]["validation/finetune/pretrained"] > alone[1e-9]["validation/finetune/pretrained"]
+    assert metrics == alone[1e-2]
 
 
 def test_damaged_progress_is_reported_and_left(context: EvaluationContext, tmp_path: Path) -> None:
@@ -202,6 +213,9 @@ def test_accuracies_count(context: EvaluationContext) -> None:
         ({"batch_size": 31}, "odd number of images"),
         ({"batch_size": 6, "accumulate": 2}, "odd number of images"),
         ({"layer_decay": 0}, "FineTune.layer_decay = 0"),
+        ({"patience": 0.0}, "FineTune.patience = 0.0"),
+        ({"trial_epochs": 0}, "FineTune.trial_epochs = 0"),
+        ({"blr": []}, r"FineTune.blr = \[\] must be a positive number, or several"),
         ({"drop_path": 1.0}, "FineTune.drop_path = 1.0"),
         ({"smoothing": 1.0}, "FineTune.smoothing = 1.0"),
         ({"erasing": 2}, "FineTune.erasing = 2"),

@@ -62,14 +62,14 @@ def test_it_ends_when_half_as_many_epochs_again_bring_nothing_better() -> None:
 
 
 def test_the_budget_is_used_up_and_its_best_weights_kept() -> None:
-    accuracies = [0.1, 0.5, 0.2, 0.2, 0.2, 0.6, *[0.2] * 6]
-    assert stopping_at(accuracies)[0] == 3
-    epochs, stopping = stopping_at(accuracies, budget=5.5)
-    assert (epochs, stopping.best_epoch) == (9, 6)
+    assert stopping_at([0.1, 0.5, *[0.2] * 9])[0] == 3
+    assert stopping_at([0.1, 0.5, *[0.2] * 9], budget=7.5)[0] == 8
+    epochs, stopping = stopping_at([0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.6, 0.6, 0.7, *[0.2] * 9], budget=5.5)
+    assert (epochs, stopping.best_epoch) == (14, 9)
     within = stopping.best_within_budget()
     assert within is not None
     best = stopping.best()
-    assert within.weight.item() < best.weight.item()  # the averages after two epochs and after six
+    assert within.weight.item() < best.weight.item()  # the averages after five epochs and after nine
     assert stopping_at([0.5] + [0.1] * 20, budget=None)[1].best_within_budget() is None
 
 

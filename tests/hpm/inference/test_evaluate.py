@@ -64,7 +64,8 @@ def test_protocols_of_a_run(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[s
     (knn,) = results(run, "knn")
     assert (knn["weights"], knn["step"], knn["bindings"]) == ("student", 40, ["KNN.k = [3, 5]"])
     assert knn["parameters"]["KNN.k"] == "[3, 5]"
-    assert set(knn["metrics"]) == {"knn/pretrained/k3", "knn/pretrained/k5"}
+    names = {"knn/pretrained/k3", "knn/pretrained/k5"}
+    assert set(knn["metrics"]) == names | {f"validation/{name}" for name in names}
     assert "interval" not in knn["metrics"]["knn/pretrained/k3"]
     (low_shot,) = results(run, "low-shot")
     assert low_shot["parameters"]["LowShot.draws"] == "3"
@@ -256,7 +257,7 @@ def test_a_killed_fine_tuning_goes_on(hpm: Hpm, run: Path, capsys: pytest.Captur
 def test_two_processes_write_one_result(run: Path, forks: Forks) -> None:
     process = forks.run("hpm", "evaluate", run, "--protocol", "knn", processes=2)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("knn/pretrained") == 1
+    assert process.stdout.count(" knn/pretrained") == 1
     assert len(results(run, "knn")) == 1
 
 

@@ -15,4 +15,4 @@ def ablation(seeds: tuple[int, ...] = (0, 1)) -> Ablation:
 
 def search(**options: object) -> Search:
     """A search over where a ramp ends."""
-    return Search(base=["quickstart"], space={"Ramp.end": "Float(0, 1)"}, metric="m", **options)
+    return Search(base=["quickstart"], space={"Ramp.end": "Float(0, 1)"}, metric="validation/m", **options)
