@@ -109,7 +109,9 @@ class FrozenProbe(Evaluation):
             )
             for suffix, predicted_M in predictions.items():
                 right_M = predicted_M == labels_of(test)[test_M]
-                metrics[f"{self.protocol}/{name}{suffix}"] = right_M.float().mean().item()
+                metric = f"{self.protocol}/{name}{suffix}"
+                metrics[metric] = right_M.float().mean().item()
+                context.scored_images[metric] = len(right_M)
         return metrics
 
     def _features(

@@ -160,7 +160,10 @@ class LowShot(Evaluation):
         metrics: dict[str, float] = {}
         for name, values in self._accuracies(context).items():
             metrics[name] = sum(values) / self.draws
-            metrics |= {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
+            by_draw = {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
+            metrics |= by_draw
+            images = len(sample_indices(self.test_images, len(context.source.test())))
+            context.scored_images.update({name: images * self.draws, **dict.fromkeys(by_draw, images)})
             if self.draws > 1:
                 metrics[f"{name}/interval"] = half_interval(values)
         return metrics

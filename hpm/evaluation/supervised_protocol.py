@@ -122,7 +122,9 @@ class SupervisedProtocol(Evaluation):
         for name, model in models.items():
             logits_of = self.train_classifier(context, model, name=f"{self.protocol}-{name}", precision=precision)
             shares = accuracies(logits_of, context, test_M, num_workers=self.num_workers)
-            metrics |= {f"{self.prefix}/{name}{which}": share for which, share in shares.items()}
+            own = {f"{self.prefix}/{name}{which}": share for which, share in shares.items()}
+            metrics |= own
+            context.scored_images.update(dict.fromkeys(own, len(test_M)))
         return metrics
 
     def loader(self, context: EvaluationContext, *, patch_size: int, transform: Any = None) -> AugmentingLoader:
