@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from made_results import HARD, RANDOM, results
@@ -58,3 +59,42 @@ def test_a_narrow_terminal_shows_less(comparison: Comparison, width: int, hidden
     assert {column for column in columns(comparison) if column not in text} == hidden
     assert "hard" in text
     assert "│ random" not in text
+
+
+def test_notes_say_what_could_have_been_found(comparison: Comparison) -> None:
+    text = markdown([comparison])
+    least = comparison.groups[0].least_detectable(comparison.tests)
+    assert f"Least detectable effect in points: {100 * least['blocked']:.2f}: a true difference" in text
+    assert "at 0.05/1, the strictest corrected level" in text
+    # Of two variants the omnibus test is their own.
+    assert "F(" not in text
+    assert "over 1 tests of the table" in text
+
+
+def test_the_table_says_why_a_p_is_missing() -> None:
+    same = [value + 0.01 for value in RANDOM]
+    runs = results("a", RANDOM) + results("b", same) + results("c", HARD[:2]) + results("d", HARD)
+    text = markdown([compare(runs, "low_shot/pretrained")])
+    assert re.search(r"\| b \| 5 \| [^|]+ \| \+1.00 \| \S+ \*? ?\| \(sd < 1/10000\) \|", text), text
+    assert re.search(r"\| c \| 2 \| [^|]+ \| [^|]+ \| \(2 pairs\) \| \(2 pairs\) \|", text)
+    assert "The metric moves in steps of 0.01 (10,000 scored images)." in text
+    assert "Left out, with fewer than 3 shared seeds: c." in text
+
+
+def test_without_seeds_nothing_could_have_been_found() -> None:
+    text = markdown([compare(results("a", [0.7]) + results("b", [0.6]), "low_shot/pretrained")])
+    assert "Least detectable effect: not known; a variant needs 3 seeds that its baseline has" in text
+
+
+def test_a_missing_run_is_told_of() -> None:
+    runs = results("a", RANDOM) + results("b", HARD)[1:] + results("c", [0.71, 0.73, 0.72, 0.72, 0.74])
+    text = markdown([compare(runs, "low_shot/pretrained")])
+    assert "(5 seeds as blocks; 1 of 15 runs are missing, fitted by least squares)" in text
+
+
+def test_equivalence_has_a_column() -> None:
+    runs = results("a", RANDOM) + results("b", HARD)
+    text = markdown([compare(runs, "low_shot/pretrained", equivalent_within=10.0)])
+    assert "| p paired | within ±10 | d_z |" in text
+    assert "two one-sided tests" in text
+    assert "two one-sided tests" not in markdown([compare(runs, "low_shot/pretrained")])
