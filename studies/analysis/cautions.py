@@ -56,6 +56,7 @@ def warnings_of_seeds(rows: Sequence[ComparedVariant], values: Mapping[str, Mapp
         values: of each variant, by seed, also of those that its row leaves out.
     """
     lines = []
+    rows = sorted(rows, key=lambda row: list(values).index(row.variant))  # the same order in every table of a report
     if few := [row.variant for row in rows if row.estimate.count < ENOUGH_SEEDS]:
         lines.append(f"fewer than {ENOUGH_SEEDS} seeds: {_listed(few)}; intervals are wide, small effects are missed")
     if unpaired := [row.variant for row in rows if not row.values.keys() & values[row.baseline].keys()]:

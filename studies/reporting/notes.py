@@ -76,7 +76,7 @@ def footnote(comparisons: Sequence[Comparison]) -> str:
     """
     first = comparisons[0]
     blocked, paired, equivalent = (first.tests[kind] for kind in KINDS)
-    many = f"{blocked} tests" if blocked == paired else f"{blocked} blocked and {paired} paired tests"
+    many = _tests(blocked) if blocked == paired else f"{blocked} blocked and {_tests(paired, 'paired')}"
     tables = "the table" if first.tables == 1 else f"all {first.tables} tables"
     within = (
         ""
@@ -96,3 +96,7 @@ def footnote(comparisons: Sequence[Comparison]) -> str:
         "metric moves. d_z is the mean difference over its standard deviation. FLOPs are counted, of the whole "
         "training."
     )
+
+
+def _tests(count: int, kind: str = "") -> str:
+    return f"{count}{kind and ' ' + kind} test{'' if count == 1 else 's'}"

@@ -68,7 +68,7 @@ def test_notes_say_what_could_have_been_found(comparison: Comparison) -> None:
     assert "at 0.05/1, the strictest corrected level" in text
     # Of two variants the omnibus test is their own.
     assert "F(" not in text
-    assert "over 1 tests of the table" in text
+    assert "over 1 test of the table" in text
 
 
 def test_the_table_says_why_a_p_is_missing() -> None:
