@@ -1,6 +1,6 @@
 """How often the tests of `hpm-study compare` find what is not there, and what is: simulated tables of results.
 
-Prints Markdown and, with --out, writes JSON. 10,000 tables of each kind take about eight minutes on one core.
+Prints Markdown and, with --out, writes JSON. 10,000 tables of each kind take about 25 minutes on one core.
 
     python benchmarks/significance.py --out benchmarks/results/significance_cpu.json
 

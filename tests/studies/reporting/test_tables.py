@@ -89,6 +89,7 @@ def test_without_seeds_nothing_could_have_been_found() -> None:
 def test_a_missing_run_is_told_of() -> None:
     runs = results("a", RANDOM) + results("b", HARD)[1:] + results("c", [0.71, 0.73, 0.72, 0.72, 0.74])
     text = markdown([compare(runs, "low_shot/pretrained")])
+    assert "With fewer than 5 seeds the blocked test's power there is nearer 70 %." in text
     assert "(5 seeds as blocks; 1 of 15 runs are missing, fitted by least squares)" in text
 
 
