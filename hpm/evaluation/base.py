@@ -36,6 +36,9 @@ class EvaluationContext:
         folder: where long protocols keep what they need to go on after a kill; None for nowhere.
         report: takes a line about the progress of a long protocol; None for silence.
         processes: that evaluate together. Default this one alone.
+        scored_images: takes, by a metric's name, over how many images it is a share of right answers, so that nobody
+            has to guess how finely it is resolved. One that is a mean over draws counts its images once for each draw.
+            Metrics that are no such shares are not in it. Copies made by `dataclasses.replace` share it.
         pretraining_images: how many images the model was trained on, repeated ones as often as they were seen. Default
             None, not known.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
@@ -55,6 +58,7 @@ class EvaluationContext:
     processes: DistributedContext = field(default_factory=DistributedContext)
     pretraining_images: int | None = None
     splits: tuple[str, ...] = (VALIDATION, "test")
+    scored_images: dict[str, int] = field(default_factory=dict)
 
     @property
     def held_out(self) -> dict[str, Split]:

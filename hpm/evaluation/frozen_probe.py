@@ -135,8 +135,10 @@ class FrozenProbe(Evaluation):
             )
             for which in context.held_out:
                 for suffix, predicted_M in predict(labelled[which].features_ND).items():
-                    right = predicted_M == labelled[which].labels_N
-                    metrics[metric_on(which, f"{self.protocol}/{name}{suffix}")] = right.float().mean().item()
+                    right_M = predicted_M == labelled[which].labels_N
+                    metric = metric_on(which, f"{self.protocol}/{name}{suffix}")
+                    metrics[metric] = right_M.float().mean().item()
+                    context.scored_images[metric] = len(right_M)
         return metrics
 
     @staticmethod

@@ -35,7 +35,7 @@ from hpm.evaluation.levelling import (
     require_rates,
 )
 from hpm.evaluation.linear import accuracy_of_raw_pixels
-from hpm.evaluation.metrics import Metric, Unit, metric_on
+from hpm.evaluation.metrics import Metric, Unit, metric_on, split_of
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
 from hpm.evaluation.supervised import SupervisedTraining, accuracies
 from hpm.models.base import MaskedModel
@@ -190,8 +190,13 @@ class LowShot(Evaluation):
         metrics: dict[str, float] = {}
         for name, values in self._accuracies(context).items():
             metrics[name] = sum(values) / self.draws
-            metrics |= {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
-            if self.draws > 1 and not name.endswith(_CHOSEN):
+            by_draw = {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
+            metrics |= by_draw
+            if name.endswith(_CHOSEN):
+                continue
+            images = len(sample_indices(self.test_images, len(context.source.get_split(split_of(name)))))
+            context.scored_images.update({name: images * self.draws, **dict.fromkeys(by_draw, images)})
+            if self.draws > 1:
                 metrics[f"{name}/interval"] = half_interval(values)
         return metrics
 

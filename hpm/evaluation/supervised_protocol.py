@@ -124,7 +124,9 @@ class SupervisedProtocol(Evaluation):
         for name, logits_of in self.classifiers(context, choose_precision(self.precision, context.device)):
             for split_name, split in context.held_out.items():
                 for which, share in self.accuracies(context, split, logits_of).items():
-                    metrics[metric_on(split_name, f"{self.prefix}/{name}{which}")] = share
+                    metric = metric_on(split_name, f"{self.prefix}/{name}{which}")
+                    metrics[metric] = share
+                    context.scored_images[metric] = len(sample_indices(self.test_images, len(split)))
         return metrics
 
     def accuracies(self, context: EvaluationContext, split: Split, logits_of: Logits) -> dict[str, float]:

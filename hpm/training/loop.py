@@ -200,6 +200,7 @@ class TrainingLoop:
             "picture": str(measured["picture"]),
             "tracking": tracker.where if tracker.enabled else "off",
             "metrics": measured["metrics"],
+            "scored_images": measured["scored_images"],
         }
 
     def _require_written(self) -> None:

@@ -78,7 +78,8 @@ class Prober:
             step: taken in all.
 
         Returns:
-            "metrics", "seconds" that they took, and the "picture" drawn; empty in all processes but the main one.
+            "metrics", over how many "scored_images" those are that are shares of images, the "seconds" that they
+            took, and the "picture" drawn; empty in all processes but the main one.
         """
         context = self.context(VALIDATION, "test")
         measured: dict[str, Any] = {}
@@ -88,7 +89,12 @@ class Prober:
                 metrics = _measure(self._trainer.monitoring.evaluations, context)
                 drawn = self._draw(context, step)
             self._record(step, "final", metrics)
-            measured = {"metrics": metrics, "seconds": time.perf_counter() - started, "picture": drawn}
+            measured = {
+                "metrics": metrics,
+                "scored_images": context.scored_images,
+                "seconds": time.perf_counter() - started,
+                "picture": drawn,
+            }
         self._trainer.processes.barrier()
         return measured
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hpm.errors import UserError
-from studies.analysis.results import Result, metric_names
-from studies.analysis.statistics import Difference, Estimate, estimate, holm, paired
+from hpm.evaluation import unit_of
+from studies.analysis.cautions import (
+    warnings_of_budgets,
+    warnings_of_left_out,
+    warnings_of_runs,
+    warnings_of_seeds,
+)
+from studies.analysis.grid import Grid, grid_of
+from studies.analysis.groups import Group, compare_groups
+from studies.analysis.results import COSTS, Result, metric_names
+from studies.analysis.statistics import Difference, Estimate, PValue, count_tests, estimate, holm
 from studies.analysis.units import DisplayUnit, display_unit
 from studies.definition.baselines import baselines
 
-COSTS = ("images", "training_seconds", "flops")
-ENOUGH_SEEDS = 5
-_MOST_LISTED = 8  # names in a warning
+KINDS = ("blocked", "paired", "equivalent")
+"""The tests of a difference, each corrected by itself."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +32,10 @@ class ComparedVariant:
 
     Args:
         variant: its name.
-        values: the metric's, by seed.
+        values: the metric's, by seed: of the seeds that its baseline has too, where there are any.
         estimate: of their mean.
         baseline: the variant it is compared with; a baseline's own is itself.
-        difference: to the baseline; None for itself and where no seed is shared.
+        difference: to the baseline, over the same seeds; None for itself and where no seed is shared.
         cost: means over its runs.
     """
 
@@ -39,7 +48,7 @@ class ComparedVariant:
 
     @property
     def significant(self) -> bool:
-        """Whether it differs from its baseline at the 5 % level, after correction."""
+        """Whether it differs from its baseline at the 5 % level, after correction, by the blocked test."""
         return self.difference is not None and self.difference.significant
 
 
@@ -54,6 +63,11 @@ class Comparison:
         rows: the variants, the best mean first.
         warnings: what makes the comparison weaker than it looks.
         results: the runs that have the metric.
+        grid: the steps in which the metric moves.
+        groups: for each baseline, what its group's seeds say together, and what they could have found.
+        margin: within which variants count as equivalent, in the metric's own unit; None for no such test.
+        tables: how many tables the correction is over.
+        tests: how many tests it is over, by their kind (`KINDS`).
     """
 
     metric: str
@@ -62,6 +76,11 @@ class Comparison:
     rows: Sequence[ComparedVariant]
     warnings: Sequence[str]
     results: Sequence[Result]
+    grid: Grid
+    groups: Sequence[Group]
+    margin: float | None = None
+    tables: int = 1
+    tests: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unit(self) -> DisplayUnit:
@@ -70,48 +89,101 @@ class Comparison:
 
     def by_variant(self) -> dict[str, list[Result]]:
         """The runs of each variant."""
-        return _by_variant(self.results)
+        return by_variant(self.results)
 
 
 def compare(
-    results: Sequence[Result], metric: str, *, against: str | None = None, direction: str = "maximize"
+    results: Sequence[Result],
+    metric: str,
+    *,
+    against: str | None = None,
+    direction: str = "maximize",
+    equivalent_within: float | None = None,
 ) -> Comparison:
-    """Compare variants on the seeds they share.
+    """One table of `compare_metrics`, corrected for its own tests alone."""
+    return compare_metrics(results, {metric: direction}, against=against, equivalent_within=equivalent_within)[0]
+
+
+def compare_metrics(
+    results: Sequence[Result],
+    metrics: Mapping[str, str],
+    *,
+    against: str | None = None,
+    equivalent_within: float | None = None,
+) -> list[Comparison]:
+    """Compare variants on the seeds they share, a table for each metric, p-values corrected over all tables.
 
     Args:
         results: complete runs, of one study or of several. The variants of several are called `study/variant`.
-        metric: which metric.
+        metrics: the direction of each metric that is compared, "maximize" or "minimize".
         against: the baseline's name, or of several with a star (`baselines`); None for the first variant.
-        direction: "maximize" or "minimize".
+        equivalent_within: a difference, in the unit that the metrics are shown in, within which variants count as
+            equivalent; None for no such test.
 
     Raises:
-        UserError: if nobody has the metric, or some variant has no baseline.
+        UserError: if nobody has a metric, some variant has no baseline, or one margin is asked for in two units.
     """
-    measured = [result for result in results if metric in result.metrics]
+    if equivalent_within is not None:
+        _check_margin(equivalent_within, list(metrics))
+    tables = [
+        _table(results, metric, against=against, direction=direction, equivalent_within=equivalent_within)
+        for metric, direction in metrics.items()
+    ]
+    return _corrected(tables)
+
+
+def _check_margin(margin: float, metrics: Sequence[str]) -> None:
+    if not (math.isfinite(margin) and margin > 0):
+        raise UserError(f"--equivalent-within {margin:g} must be more than 0, in the unit that the metric is shown in")
+    if len({unit_of(metric) for metric in metrics}) > 1:
+        raise UserError(
+            f"--equivalent-within {margin:g} has one unit, but {', '.join(metrics)} are shown in several; "
+            "compare those of one unit at a time"
+        )
+
+
+def _table(
+    results: Sequence[Result],
+    metric: str,
+    *,
+    against: str | None,
+    direction: str,
+    equivalent_within: float | None,
+) -> Comparison:
+    """A table that is not yet corrected."""
+    named = [(name, run) for name, runs in by_variant(results).items() for run in runs]
+    measured = [run for run in results if math.isfinite(run.metrics.get(metric, math.nan))]
     if not measured:
         known = ", ".join(metric_names(results)) or "there are no complete runs"
-        raise UserError(f"--metric {metric} was measured in no run; {known}")
-    variants = _by_variant(measured)
+        what = "is finite" if any(metric in run.metrics for run in results) else "was measured"
+        raise UserError(f"--metric {metric} {what} in no run; {known}")
+    kept = {id(run) for run in measured}
+    variants: dict[str, list[Result]] = {}
+    for name, run in named:
+        if id(run) in kept:
+            variants.setdefault(name, []).append(run)
     values = {name: {run.seed: run.metrics[metric] for run in runs} for name, runs in variants.items()}
     against = next(iter(values)) if against is None else against
     try:
         chosen = baselines(against, values)
     except ValueError as error:
         raise UserError(f"--against {error}") from error
-    differences = holm(
-        {name: paired(own, values[chosen[name]]) for name, own in values.items() if name != chosen[name]}
-    )
-    rows = [
-        ComparedVariant(
-            variant=name,
-            values=own,
-            estimate=estimate(list(own.values())),
-            baseline=chosen[name],
-            difference=differences.get(name),
-            cost=_mean_cost(variants[name]),
+    grid = grid_of(metric, measured)
+    margin = None if equivalent_within is None else equivalent_within / display_unit(metric).scale
+    differences, groups = compare_groups(values, chosen, grid.step, margin)
+    rows = []
+    for name, own in values.items():
+        shared = {seed: value for seed, value in own.items() if seed in values[chosen[name]]} or own
+        rows.append(
+            ComparedVariant(
+                variant=name,
+                values=shared,
+                estimate=estimate(list(shared.values()), grid.step),
+                baseline=chosen[name],
+                difference=differences.get(name),
+                cost=_mean_cost(variants[name]),
+            )
         )
-        for name, own in values.items()
-    ]
     rows.sort(key=lambda row: row.estimate.mean, reverse=direction == "maximize")
     return Comparison(
         metric=metric,
@@ -119,16 +191,47 @@ def compare(
         baseline=against if "*" in against else rows[0].baseline,
         rows=rows,
         warnings=[
-            *_warnings_of_runs(variants),
-            *_warnings_of_seeds(rows, values),
-            *_warnings_of_budgets(rows, measured),
-            *_warning_of_missing(metric, len(measured), len(results)),
+            *warnings_of_runs(variants),
+            *warnings_of_seeds(rows, values),
+            *warnings_of_budgets(rows, measured),
+            *warnings_of_left_out(metric, named),
         ],
         results=measured,
+        grid=grid,
+        groups=groups,
+        margin=margin,
     )
 
 
-def _by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
+def _corrected(tables: Sequence[Comparison]) -> list[Comparison]:
+    """The tables with every kind of test corrected over all of them."""
+    corrected: dict[str, Iterator[PValue]] = {}
+    totals: dict[str, int] = {}
+    for kind in KINDS:
+        tests = [test for table in tables for row in table.rows if (test := _test(row, kind)) is not None]
+        totals[kind] = count_tests(tests)
+        corrected[kind] = iter(holm(tests))
+    done = []
+    for table in tables:
+        rows = []
+        for row in table.rows:
+            found: dict[str, Any] = {kind: next(corrected[kind]) for kind in KINDS if _test(row, kind) is not None}
+            difference = None if row.difference is None else replace(row.difference, **found)
+            rows.append(replace(row, difference=difference))
+        done.append(replace(table, rows=rows, tables=len(tables), tests=totals))
+    return done
+
+
+def _test(row: ComparedVariant, kind: str) -> PValue | None:
+    return None if row.difference is None else getattr(row.difference, kind)
+
+
+def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The runs of each variant; where they come from several studies, by `study/variant`.
+
+    Args:
+        results: the runs.
+    """
     several = len({result.source for result in results}) > 1
     variants: dict[str, list[Result]] = {}
     for result in results:
@@ -144,50 +247,3 @@ def _mean_cost(results: Sequence[Result]) -> dict[str, float]:
         if known:
             means[name] = sum(known) / len(known)
     return means
-
-
-# Whatever a careful reader would ask
-
-
-def _warnings_of_runs(variants: Mapping[str, Sequence[Result]]) -> list[str]:
-    lines = []
-    counts = Counter((name, run.seed) for name, runs in variants.items() for run in runs)
-    if repeated := sorted({name for (name, _), count in counts.items() if count > 1}):
-        lines.append(f"several runs of one seed: {_listed(repeated)}; the last of each is used")
-    if changed := [name for name, runs in variants.items() if len({run.config for run in runs}) > 1]:
-        lines.append(f"the configuration changed between runs: {_listed(changed)}")
-    return lines
-
-
-def _warnings_of_seeds(rows: Sequence[ComparedVariant], values: Mapping[str, Mapping[int, float]]) -> list[str]:
-    lines = []
-    if few := [row.variant for row in rows if row.estimate.count < ENOUGH_SEEDS]:
-        lines.append(f"fewer than {ENOUGH_SEEDS} seeds: {_listed(few)}; intervals are wide, small effects are missed")
-    if unpaired := [row.variant for row in rows if set(row.values) != set(values[row.baseline])]:
-        lines.append(f"other seeds than the baseline: {_listed(unpaired)}; differences use the seeds that both have")
-    return lines
-
-
-def _warnings_of_budgets(rows: Sequence[ComparedVariant], measured: Sequence[Result]) -> list[str]:
-    lines = []
-    budgets = {round(row.cost["images"]) for row in rows if "images" in row.cost}
-    if len(budgets) > 1:
-        lines.append(f"budgets differ: variants were trained on {min(budgets):,} to {max(budgets):,} images")
-    for what, kinds in (
-        ("data", {run.data for run in measured}),
-        ("devices", {run.device for run in measured}),
-        ("source versions", {run.commit for run in measured}),
-    ):
-        if len(kinds) > 1:
-            lines.append(f"{what} differ: {', '.join(sorted(kinds))}")
-    return lines
-
-
-def _warning_of_missing(metric: str, measured: int, total: int) -> list[str]:
-    return [f"{total - measured} of {total} runs have no {metric} and are left out"] if measured < total else []
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) <= _MOST_LISTED:
-        return ", ".join(names)
-    return f"{', '.join(names[:_MOST_LISTED])} and {len(names) - _MOST_LISTED} more"

@@ -18,6 +18,9 @@ from hpm.tracking.mlflow import MLflowTracker
 RESULTS = "results"
 """The user attribute in which a trial keeps what its runs brought: a list with one dictionary for each run."""
 
+COSTS = ("images", "training_seconds", "flops")
+"""What a run is known to have cost, in this order in tables."""
+
 _NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
 
 
@@ -37,6 +40,8 @@ class Result:
         folder: the run's, if it is on this machine.
         parameters: a search's, by binding; empty for an ablation.
         config: tells one configuration from another, seeds apart; "" where that is not known.
+        scored_images: over how many images a metric is a share of right answers, by its name; empty for runs that do
+            not say.
     """
 
     source: str
@@ -50,6 +55,7 @@ class Result:
     folder: Path | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
+    scored_images: Mapping[str, int] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
         """What was measured during training; empty where the run's folder is elsewhere."""
@@ -73,6 +79,7 @@ def study_results(study: optuna.Study) -> list[Result]:
                 folder=Path(kept["folder"]),
                 parameters=trial.params if "variant" not in trial.params else {},
                 config=kept.get("config", ""),
+                scored_images=kept.get("scored_images", {}),
             )
             results.setdefault((result.variant, result.seed), result)
     return list(results.values())

@@ -1,21 +1,28 @@
-"""What can be said of a few numbers: means with intervals, and paired differences with corrected p-values.
+"""What can be said of a few numbers: means with intervals, paired differences, and p-values corrected for their number.
 
 Runs of the same seed share data order, masks' noise and initialization, so variants are compared seed by seed. With
 few seeds the paired t-test is the one that can find anything: Wilcoxon's signed-rank test cannot go below p = 0.0625
-with five pairs.
+with five pairs. `studies.analysis.blocked` has the test that uses the spread of all variants of a table.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-import scipy.stats
+from scipy.special import stdtr
 
-from hpm.evaluation.intervals import CONFIDENCE, half_interval
+from hpm.evaluation.intervals import half_interval
+
+FEWEST_PAIRS = 3
+"""Pairs below which no p-value is given: one degree of freedom says next to nothing of the spread."""
+
+LEVEL = 0.05
+"""The chance of any false positive that all tests of a report share."""
+
+_ROUNDING = 1e-5  # steps that are smaller come from no share of images
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Estimate:
 
     Args:
         mean: the mean of the values.
-        half: half the width of its 95 % interval by Student's t; NaN for a single value, which has no interval.
+        half: half the width of its 95 % interval by Student's t; NaN where there is none: for a single value, and
+            where the values scatter by less than the metric can tell apart.
         count: how many values there are.
     """
 
@@ -34,7 +42,7 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether there are values enough for an interval."""
+        """Whether the values allow an interval."""
         return not math.isnan(self.half)
 
     @property
@@ -48,77 +56,165 @@ class Estimate:
         return self.mean + self.half
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of at least one value, with its 95 % interval."""
-    return Estimate(statistics.fmean(values), half_interval(values), len(values))
+def estimate(values: Sequence[float], grid: float = 0.0) -> Estimate:
+    """The mean of at least one value, with its 95 % interval.
+
+    Args:
+        values: the numbers.
+        grid: the steps in which they move; values that scatter by less have no interval, see `below_grid`.
+    """
+    half = math.nan if below_grid(values, grid) else half_interval(values)
+    return Estimate(statistics.fmean(values), half, len(values))
+
+
+def below_grid(values: Sequence[float], grid: float) -> bool:
+    """Whether the standard deviation of two or more values is less than the steps in which they move.
+
+    Three equal differences of accuracies over 200 images say that the true ones lie within half a hundredth of each
+    other, not that they are equal. What scatters less than the steps has a spread that nobody has measured.
+    """
+    return len(values) > 1 and spread_below_grid(statistics.stdev(values), grid)
+
+
+def spread_below_grid(deviation: float, grid: float) -> bool:
+    """Whether a standard deviation is less than a grid, up to rounding; 0 is less than any."""
+    return deviation == 0 or deviation < grid * (1 - 1e-4)
+
+
+@dataclass(frozen=True)
+class PValue:
+    """The p-value of one test.
+
+    Args:
+        value: p, or None where the data allow none.
+        corrected: p after Holm's correction for all tests of its kind in a report; None without p.
+        missing: why there is none, in a few words; "" where there is one.
+        counts: whether the test takes part in the correction. One that is withheld because of its spread does, as
+            p = 1: its question was asked.
+    """
+
+    value: float | None
+    corrected: float | None = None
+    missing: str = ""
+    counts: bool = True
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is below 0.05 after correction."""
+        return self.corrected is not None and self.corrected < LEVEL
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant minus the baseline, over the seeds that both have.
+    """A variant minus its baseline, over the seeds that both have.
 
     Args:
         estimate: of the mean difference.
-        p: of the two-sided paired t-test; None for fewer than two pairs.
-        corrected: p after Holm's correction for all comparisons of the table; None without p.
         effect: mean over standard deviation of the differences (Cohen's d_z); None where that has no meaning.
+        paired: of the two-sided paired t-test.
+        blocked: of the two-sided contrast with the variances of all variants, see `studies.analysis.blocked`.
+        equivalent: of two one-sided tests that the difference lies within a margin; None where no margin was given.
     """
 
     estimate: Estimate
-    p: float | None
-    corrected: float | None
     effect: float | None
+    paired: PValue
+    blocked: PValue = field(default=PValue(None, missing="not tested", counts=False))
+    equivalent: PValue | None = None
 
     @property
     def significant(self) -> bool:
-        """Whether it is at the 5 % level, after correction."""
-        return self.corrected is not None and self.corrected < 1 - CONFIDENCE
+        """Whether there is a difference at the 5 % level, after correction: what the blocked test says."""
+        return self.blocked.significant
 
 
-def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+def paired(values: Mapping[int, float], baseline: Mapping[int, float], grid: float = 0.0) -> Difference | None:
     """The difference of two variants, by seed.
 
     Args:
         values: the variant's, by seed.
         baseline: the baseline's, by seed.
+        grid: the steps in which both move, e.g. 1 / 2000 for an accuracy over 2,000 images.
 
     Returns:
-        The difference, not yet corrected for others; None where the two share no seed.
+        The difference, not yet corrected for others; None where the two share no seed. p is missing for fewer than
+        `FEWEST_PAIRS` pairs and where the differences scatter by less than the grid.
     """
-    seeds = sorted(values.keys() & baseline.keys())
-    differences = [values[seed] - baseline[seed] for seed in seeds]
+    differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
     if not differences:
         return None
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return Difference(estimate(differences), None, None, None)
+    mean = estimate(differences, grid)
+    if too_few := missing_for_pairs(len(differences)):
+        return Difference(mean, None, too_few)
     deviation = statistics.stdev(differences)
-    if deviation == 0:  # runs that do not depend on the seed: either equal or different for certain
-        return Difference(Estimate(mean, 0.0, len(differences)), 1.0 if mean == 0 else 0.0, None, None)
-    with warnings.catch_warnings():
-        # Differences that are equal up to rounding are as certain as they look.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        test = scipy.stats.ttest_rel([values[seed] for seed in seeds], [baseline[seed] for seed in seeds])
-    interval = test.confidence_interval(CONFIDENCE)
-    half = float(interval.high - interval.low) / 2
-    return Difference(Estimate(mean, half, len(differences)), float(test.pvalue), None, mean / deviation)
+    if spread_below_grid(deviation, grid):
+        return Difference(mean, None, PValue(None, missing=f"sd < {describe_step(grid)}"))
+    p = two_sided(mean.mean, deviation / math.sqrt(mean.count), mean.count - 1)
+    return Difference(mean, mean.mean / deviation, PValue(p))
 
 
-def holm(differences: Mapping[str, Difference | None]) -> dict[str, Difference | None]:
+def missing_for_pairs(count: int) -> PValue | None:
+    """The p-value of fewer than `FEWEST_PAIRS` pairs, which is none; None for more."""
+    if count >= FEWEST_PAIRS:
+        return None
+    return PValue(None, missing="1 pair" if count == 1 else f"{count} pairs", counts=False)
+
+
+def describe_step(grid: float) -> str:
+    """A grid in a few characters: "1/2000" for a share of images, "rounding" for that of floating-point numbers."""
+    if grid < _ROUNDING:
+        return "rounding"
+    denominator = round(1 / grid)
+    return f"1/{denominator}" if denominator and abs(denominator * grid - 1) < 1e-6 else f"{grid:.1g}"
+
+
+def two_sided(difference: float, error: float, freedom: float) -> float:
+    """P of a two-sided t-test.
+
+    Args:
+        difference: the estimate.
+        error: its standard error, more than 0.
+        freedom: degrees of freedom.
+    """
+    return float(2 * stdtr(freedom, -abs(difference) / error))
+
+
+def equivalence(difference: float, error: float, freedom: float, margin: float) -> float:
+    """P of two one-sided t-tests (Schuirmann 1987) that the true difference lies within ± margin: the larger of both.
+
+    Args:
+        difference: the estimate.
+        error: its standard error, more than 0.
+        freedom: degrees of freedom.
+        margin: more than 0, in the difference's unit.
+    """
+    return float(stdtr(freedom, (abs(difference) - margin) / error))
+
+
+def holm(tests: Sequence[PValue]) -> list[PValue]:
     """Correct p-values for their number (Holm 1979), so that the chance of any false one stays at 5 %.
 
     Args:
-        differences: all comparisons of a table, by variant.
+        tests: all of one kind in all tables of a report.
 
     Returns:
-        The same, with `corrected`.
+        The same in their order, with `corrected`.
     """
-    corrected = dict(differences)
-    tested = sorted((item.p, name) for name, item in differences.items() if item is not None and item.p is not None)
+    ordered = sorted(
+        (number for number, test in enumerate(tests) if test.value is not None),
+        key=lambda number: tests[number].value or 0.0,
+    )
+    total = count_tests(tests)
+    corrected = list(tests)
     highest = 0.0
-    for place, (p, name) in enumerate(tested):
-        highest = max(highest, min(1.0, (len(tested) - place) * p))
-        difference = differences[name]
-        assert difference is not None
-        corrected[name] = replace(difference, corrected=highest)
+    for place, number in enumerate(ordered):
+        p = tests[number].value
+        assert p is not None
+        highest = max(highest, min(1.0, (total - place) * p))
+        corrected[number] = replace(tests[number], corrected=highest)
     return corrected
+
+
+def count_tests(tests: Sequence[PValue]) -> int:
+    """How many tests a correction is over: those with a p-value, and those whose p is withheld for their spread."""
+    return sum(test.counts for test in tests)

@@ -1,38 +1,47 @@
-"""`hpm-study compare`: studies of the storage, or experiments of MLflow, in one table."""
+"""`hpm-study compare`: studies of the storage, experiments of MLflow, or CSV files, a table for each metric."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hpm.errors import UserError
 from studies.execution.options import DEFAULT_STORAGE, StorageOption
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import optuna
-
-    from studies.analysis.comparison import Comparison
-
 
 def command(
-    names: Annotated[list[str], typer.Argument(metavar="STUDY|EXPERIMENT...", help="Studies, or MLflow experiments.")],
-    metric: Annotated[str | None, typer.Option(help="Which; by default the first study's.")] = None,
+    names: Annotated[
+        list[str], typer.Argument(metavar="STUDY|EXPERIMENT|CSV...", help="Studies, MLflow experiments, results.csv.")
+    ],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Which; a table for each. By default the first study's.")
+    ] = None,
     against: Annotated[str | None, typer.Option(help="The baseline, or one for each group: '*_random'.")] = None,
-    direction: Annotated[str | None, typer.Option(help="maximize or minimize; by default the study's.")] = None,
+    direction: Annotated[str | None, typer.Option(help="maximize or minimize; by default as the metric is.")] = None,
+    equivalent_within: Annotated[
+        float | None,
+        typer.Option(help="Test too that differences are no larger than this, in the unit shown, e.g. points."),
+    ] = None,
     storage: StorageOption = DEFAULT_STORAGE,
     output: Annotated[Path | None, typer.Option(help="A folder for report.html, tables and figures.")] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every run as CSV.")] = False,
 ) -> None:
-    """Compare variants over seeds: means, paired differences, tests, costs, and warnings."""
+    """Compare variants over seeds: means, paired differences, tests, what could have been found, costs, and warnings.
+
+    All tables of one call are corrected together.
+    """
     from rich.console import Console
 
     from hpm.runtime.notices import notices_to
-    from studies.reporting.tables import csv_text, markdown, show_comparison
+    from studies.analysis.comparison import compare_metrics
+    from studies.analysis.results_csv import csv_text
+    from studies.commands._sources import load_sources
+    from studies.reporting.files import write_files
+    from studies.reporting.tables import markdown, show_comparisons
 
     if direction not in (None, "maximize", "minimize"):
         raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")
@@ -40,71 +49,29 @@ def command(
         raise UserError("--markdown and --csv are two formats; ask for one of them")
     console = Console(stderr=as_markdown or as_csv)
     with notices_to(console):
-        studies = _load_studies(names, storage)
-        comparison = _compare(names, studies, metric=metric, against=against, direction=direction)
+        sources = load_sources(names, storage)
+        comparisons = compare_metrics(
+            sources.results,
+            sources.metrics(metric or [], direction),
+            against=sources.baseline(against),
+            equivalent_within=equivalent_within,
+        )
         if as_markdown:
-            typer.echo(markdown(comparison), nl=False)
+            typer.echo(markdown(comparisons), nl=False)
         elif as_csv:
-            typer.echo(csv_text(comparison), nl=False)
+            typer.echo(csv_text(comparisons[0].results), nl=False)
         else:
-            show_comparison(console, comparison)
+            show_comparisons(console, comparisons)
         if output is not None:
-            report = _write(comparison, names, studies, output)
-            console.print(f"report: {report}", highlight=False)
-
-
-def _load_studies(names: Sequence[str], url: str) -> dict[str, optuna.Study]:
-    """Those of the names that are studies of the storage."""
-    from studies.execution.storage import load_study, open_storage, storage_exists, study_names
-
-    if not storage_exists(url):
-        return {}
-    storage = open_storage(url)
-    known = set(study_names(storage))
-    return {name: load_study(storage, name) for name in names if name in known}
-
-
-def _compare(
-    names: Sequence[str],
-    studies: Mapping[str, optuna.Study],
-    *,
-    metric: str | None,
-    against: str | None,
-    direction: str | None,
-) -> Comparison:
-    """The comparison; what was not asked for is as the first study has it.
-
-    Raises:
-        UserError: for a name that is neither a study nor an experiment, a metric that nobody has, or a baseline that
-            is not a variant.
-    """
-    from hpm.tracking.mlflow import MLflowTracker
-    from studies.analysis.comparison import compare
-    from studies.analysis.results import Result, experiment_results, study_results
-    from studies.definition.identity import identity_of
-
-    results: list[Result] = []
-    for name in names:
-        of_study = name in studies
-        results += study_results(studies[name]) if of_study else experiment_results(name, MLflowTracker())
-    if not results:
-        raise UserError(f"{', '.join(names)}: no run is complete yet")
-    identity = identity_of(studies[names[0]]) if names[0] in studies else {}
-    metric = metric or identity.get("metric")
-    if metric is None:
-        raise UserError("--metric is needed for an experiment of MLflow")
-    baseline = identity.get("baseline")
-    if against is None and baseline is not None:
-        against = f"{names[0]}/{baseline}" if len(names) > 1 and "*" not in baseline else baseline
-    return compare(results, metric, against=against, direction=direction or identity.get("direction", "maximize"))
-
-
-def _write(comparison: Comparison, names: Sequence[str], studies: Mapping[str, optuna.Study], output: Path) -> Path:
-    import shlex
-
-    from studies.reporting.files import write_files
-
-    words = ["hpm-study", "compare", *names, "--metric", comparison.metric, "--against", comparison.baseline]
-    command = shlex.join([*words, "--output", str(output)])
-    study = studies.get(names[0]) if len(names) == 1 else None
-    return write_files(comparison, output, command=command, study=study)[0]
+            words = ["hpm-study", "compare", *names]
+            for comparison in comparisons:
+                words += ["--metric", comparison.metric]
+            words += ["--against", comparisons[0].baseline]
+            if direction is not None:
+                words += ["--direction", direction]
+            if equivalent_within is not None:
+                words += ["--equivalent-within", f"{equivalent_within:g}"]
+            again = shlex.join([*words, "--output", str(output)])
+            study = sources.studies.get(names[0]) if len(names) == 1 else None
+            report = write_files(comparisons, output, command=again, study=study)[0]
+            console.print(f"report: {report}", highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ from studies.execution.launcher import WorkedStudy
 from studies.execution.options import StudyOptions
 from studies.execution.queue import ERROR
 from studies.reporting.files import write_files
-from studies.reporting.tables import show_comparison
+from studies.reporting.tables import show_comparisons
 
 
 def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None:
@@ -45,13 +45,13 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
             direction=definition.direction,
         )
         files = write_files(
-            comparison,
+            [comparison],
             options.folder,
             command=_command(definition, options),
             study=study,
             best=configs[0].read_text() if configs else None,
         )
-        show_comparison(console, comparison, most=definition.shown_rows)
+        show_comparisons(console, [comparison], most=definition.shown_rows)
         console.print(f"report: {files[0]}", highlight=False, soft_wrap=True)
         for path in configs:
             console.print(f"best setting: {path}", highlight=False, soft_wrap=True)

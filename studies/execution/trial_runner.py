@@ -182,6 +182,7 @@ class TrialRunner:
             "seed": run.seed,
             "folder": str(process.folder.path.resolve()),
             "metrics": metrics,
+            "scored_images": summary.get("scored_images", {}),
             "data": summary["data"],
             "device": summary["device"],
             "commit": summary["commit"],

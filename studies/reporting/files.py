@@ -1,32 +1,39 @@
-"""What a comparison leaves in a folder.
+"""What comparisons leave in a folder.
 
 report.html   one page with everything in it
-results.md    the table
+results.md    the tables
 results.csv   every run, at full precision
 figures/      the figures of the page
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 
 from hpm.runtime.files import write_text
 from studies.analysis.comparison import Comparison
+from studies.analysis.results_csv import csv_text
 from studies.definition.identity import identity_of
-from studies.reporting.figures import draw_comparison, draw_search
+from studies.reporting.figures import draw_comparison, draw_differences, draw_search
 from studies.reporting.report import write_report
-from studies.reporting.tables import csv_text, markdown
+from studies.reporting.tables import markdown
 
 
 def write_files(
-    comparison: Comparison, folder: Path, *, command: str, study: optuna.Study | None = None, best: str | None = None
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    *,
+    command: str,
+    study: optuna.Study | None = None,
+    best: str | None = None,
 ) -> list[Path]:
-    """Write report, tables and figures of a comparison.
+    """Write report, tables and figures of comparisons.
 
     Args:
-        comparison: what they show.
+        comparisons: what they show, at least one, of the same runs; the first has the figures of the training.
         folder: takes them; it is made where it is missing.
         command: the command that makes them again.
         study: the study that the results are of, where they are of one alone.
@@ -36,20 +43,23 @@ def write_files(
         The files, the report first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = draw_comparison(comparison, folder / "figures")
+    first, *others = comparisons
+    figures = draw_comparison(first, folder / "figures")
+    figures += [draw_differences(other, folder / "figures", name=True) for other in others]
     identity = {} if study is None else identity_of(study)
     if study is not None and "space" in identity:
-        figures = [*draw_search(study, comparison.metric, folder / "figures"), *figures]
+        figures = [*draw_search(study, first.metric, folder / "figures"), *figures]
     report = write_report(
         folder / "report.html",
-        comparison,
+        comparisons,
         figures,
-        title=comparison.results[0].source,
+        heading=first.results[0].source,
         command=command,
         identity=identity,
         best=best,
     )
-    tables = {folder / "results.md": markdown(comparison), folder / "results.csv": csv_text(comparison)}
+    runs = list({id(run): run for comparison in comparisons for run in comparison.results}.values())
+    tables = {folder / "results.md": markdown(comparisons), folder / "results.csv": csv_text(runs)}
     for path, text in tables.items():
         write_text(path, text)
     return [report, *tables, *figures]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a comparison: table, warnings, pictures and how it was made."""
+"""One self-contained HTML page of comparisons: tables, warnings, pictures and how it was made."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import jinja2
 
 from hpm.runtime.files import write_text
 from hpm.runtime.version import source_version
+from studies.analysis.cautions import distinct_warnings
 from studies.analysis.comparison import Comparison
-from studies.reporting.tables import COLUMNS, FOOTNOTE, cells
+from studies.reporting.notes import footnote, notes
+from studies.reporting.tables import cells, columns, title
 
 _CAPTIONS = {
     "differences.png": "Means and paired differences, 95 % intervals; each dot is a seed",
@@ -38,10 +40,10 @@ _TEMPLATES = jinja2.Environment(
 
 def write_report(
     path: Path,
-    comparison: Comparison,
+    comparisons: Sequence[Comparison],
     figures: Sequence[Path],
     *,
-    title: str,
+    heading: str,
     command: str,
     identity: Mapping[str, Any] | None = None,
     best: str | None = None,
@@ -50,9 +52,9 @@ def write_report(
 
     Args:
         path: the HTML file.
-        comparison: its table.
+        comparisons: its tables, at least one.
         figures: PNG files, which the page takes in.
-        title: the page's.
+        heading: the page's.
         command: the command that makes the page again.
         identity: what the study is, as `Definition.check` gives it; None or empty for none.
         best: the best configuration of a search; None for none.
@@ -62,16 +64,13 @@ def write_report(
     """
     definition, configurations = _definition(identity or {})
     text = _TEMPLATES.get_template("report.html.j2").render(
-        title=title,
-        label=comparison.unit.label,
-        baseline=comparison.baseline,
-        runs=len(comparison.results),
+        heading=heading,
+        runs=len(comparisons[0].results),
         time=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         version=source_version(),
-        columns=COLUMNS,
-        rows=[{"significant": row.significant, "cells": cells(comparison, row)} for row in comparison.rows],
-        footnote=FOOTNOTE,
-        warnings=comparison.warnings,
+        tables=[_table(comparison) for comparison in comparisons],
+        footnote=footnote(comparisons),
+        warnings=list(distinct_warnings([comparison.warnings for comparison in comparisons])),
         figures=[_figure(figure) for figure in figures],
         best=best,
         command=command,
@@ -82,9 +81,20 @@ def write_report(
     return path
 
 
-def _figure(path: Path) -> dict[str, str]:
+def _table(comparison: Comparison) -> dict[str, Any]:
     return {
-        "caption": _CAPTIONS.get(path.name, path.stem),
+        "title": title(comparison),
+        "columns": columns(comparison),
+        "rows": [{"significant": row.significant, "cells": cells(comparison, row)} for row in comparison.rows],
+        "notes": notes(comparison),
+    }
+
+
+def _figure(path: Path) -> dict[str, str]:
+    kind, _, metric = path.stem.partition("-")
+    caption = _CAPTIONS.get(f"{kind}{path.suffix}", kind)
+    return {
+        "caption": f"{caption}: {metric.replace('-', '/')}" if metric else caption,
         "data": base64.b64encode(path.read_bytes()).decode(),
     }
 

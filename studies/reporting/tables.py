@@ -1,30 +1,32 @@
-"""A comparison as a table: for a terminal, as Markdown, as CSV."""
+"""Comparisons as tables, for a terminal and as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
 
-from studies.analysis.comparison import COSTS, ComparedVariant, Comparison
-from studies.analysis.results import metric_names
-from studies.analysis.statistics import Estimate
+from studies.analysis.cautions import distinct_warnings
+from studies.analysis.comparison import ComparedVariant, Comparison
+from studies.analysis.results import COSTS
+from studies.analysis.statistics import Estimate, PValue
+from studies.reporting.notes import footnote, notes
 
-COLUMNS = ("variant", "seeds", "mean", "difference", "p (Holm)", "d_z", "images", "seconds", "FLOPs")
-FOOTNOTE = (
-    "± is half a 95 % interval (Student's t). Differences are paired by seed; p by a two-sided paired t-test with "
-    "Holm's correction over the table, * below 0.05; d_z is the mean difference over its standard deviation. FLOPs "
-    "are counted, of the whole training."
-)
 # A terminal of fewer columns shows less.
-_WIDTH_OF_COSTS, _WIDTH_OF_EFFECTS = 115, 95
+_WIDTH_OF_COSTS, _WIDTH_OF_EFFECTS = 128, 108
+_COSTS = ("images", "seconds", "FLOPs")
+
+
+def columns(comparison: Comparison) -> list[str]:
+    """The headings of a table."""
+    equivalent = [] if comparison.margin is None else [f"within ±{comparison.unit.scale * comparison.margin:g}"]
+    return ["variant", "seeds", "mean", "difference", "p blocked", "p paired", *equivalent, "d_z", *_COSTS]
 
 
 def cells(comparison: Comparison, row: ComparedVariant) -> list[str]:
-    """A row as a reader sees it: a text for each of `COLUMNS`."""
+    """A row as a reader sees it: a text for each of `columns`."""
     images, seconds, flops = (row.cost.get(name) for name in COSTS)
     return [
         row.variant,
@@ -39,16 +41,26 @@ def cells(comparison: Comparison, row: ComparedVariant) -> list[str]:
 
 def _difference_cells(comparison: Comparison, row: ComparedVariant) -> list[str]:
     difference = row.difference
+    empty = [""] * (3 if comparison.margin is None else 4)
     if row.variant == row.baseline:
-        return ["baseline", "", ""]
+        return ["baseline", *empty]
     if difference is None:
-        return ["no common seed", "", ""]
-    mark = " *" if difference.significant else ""
+        return ["no common seed", *empty]
+    equivalent = [] if difference.equivalent is None else [_p_cell(difference.equivalent)]
     return [
         _with_interval(comparison, difference.estimate, "+"),
-        "" if difference.corrected is None else _format_p(difference.corrected) + mark,
+        _p_cell(difference.blocked),
+        _p_cell(difference.paired),
+        *equivalent,
         "" if difference.effect is None else f"{difference.effect:+.2f}",
     ]
+
+
+def _p_cell(test: PValue) -> str:
+    """The corrected p, or in parentheses why there is none."""
+    if test.corrected is None:
+        return f"({test.missing})"
+    return format_p(test.corrected) + (" *" if test.significant else "")
 
 
 def _with_interval(comparison: Comparison, estimate: Estimate, sign: str = "") -> str:
@@ -57,72 +69,67 @@ def _with_interval(comparison: Comparison, estimate: Estimate, sign: str = "") -
     return f"{scale * estimate.mean:{sign}.{digits}f}{half}"
 
 
-def _format_p(value: float) -> str:
+def format_p(value: float) -> str:
+    """A p-value in a few characters."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
-def show_comparison(console: Console, comparison: Comparison, *, most: int | None = None) -> None:
-    """Print the table and its warnings.
+def show_comparisons(console: Console, comparisons: Sequence[Comparison], *, most: int | None = None) -> None:
+    """Print tables, what their designs could have found, and their warnings.
 
     Args:
         console: where a person reads.
-        comparison: what to print.
+        comparisons: what to print.
         most: how many variants are shown, of the best; None for all.
     """
-    console.print(table(replace(comparison, rows=list(comparison.rows)[:most]), console.width))
-    for warning in comparison.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True)
+    for comparison in comparisons:
+        console.print(table(replace(comparison, rows=list(comparison.rows)[:most]), console.width))
+        for note in notes(comparison):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+    for warning in distinct_warnings([comparison.warnings for comparison in comparisons]):
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def table(comparison: Comparison, width: int = 120) -> Table:
+def table(comparison: Comparison, width: int = 140) -> Table:
     """The table for a terminal of so many columns."""
     hidden = {"images", "seconds"} if width < _WIDTH_OF_COSTS else set()
     hidden |= {"FLOPs", "d_z"} if width < _WIDTH_OF_EFFECTS else set()
-    title = f"{comparison.unit.label}, against {comparison.baseline}"
-    shown = Table(title=title, title_justify="left", title_style="bold")
-    for number, column in enumerate(COLUMNS):
+    shown = Table(title=title(comparison), title_justify="left", title_style="bold")
+    names = columns(comparison)
+    for number, column in enumerate(names):
         if column not in hidden:
             shown.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
     for row in comparison.rows:
-        texts = [cell for cell, column in zip(cells(comparison, row), COLUMNS, strict=True) if column not in hidden]
+        texts = [cell for cell, column in zip(cells(comparison, row), names, strict=True) if column not in hidden]
         shown.add_row(*texts, style="bold" if row.significant else "")
     return shown
 
 
-def markdown(comparison: Comparison) -> str:
-    """The table for documents, with its footnote and warnings."""
-    lines = [
-        f"{comparison.unit.label}, against {comparison.baseline}",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "| --- |" + " ---: |" * (len(COLUMNS) - 1),
-        *("| " + " | ".join(cell or " " for cell in cells(comparison, row)) + " |" for row in comparison.rows),
-        "",
-        FOOTNOTE,
-        *(f"\nWarning: {warning}." for warning in comparison.warnings),
-    ]
+def title(comparison: Comparison) -> str:
+    """What a table is of."""
+    return f"{comparison.unit.label}, against {comparison.baseline}"
+
+
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """The tables of a report for documents, each with its notes, then footnote and warnings.
+
+    Args:
+        comparisons: at least one.
+    """
+    lines = []
+    for comparison in comparisons:
+        names = columns(comparison)
+        lines += [
+            title(comparison),
+            "",
+            "| " + " | ".join(names) + " |",
+            "| --- |" + " ---: |" * (len(names) - 1),
+            *("| " + " | ".join(cell or " " for cell in cells(comparison, row)) + " |" for row in comparison.rows),
+            "",
+        ]
+        for note in notes(comparison):
+            lines += [note, ""]
+    lines.append(footnote(comparisons))
+    warnings = distinct_warnings([comparison.warnings for comparison in comparisons])
+    lines += [f"\nWarning: {warning}." for warning in warnings]
     return "\n".join(lines) + "\n"
-
-
-def csv_text(comparison: Comparison) -> str:
-    """Every run, for other tools: full precision, nothing scaled."""
-    metrics = metric_names(comparison.results)
-    parameters = sorted({name for result in comparison.results for name in result.parameters})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["source", "variant", "seed", "data", "device", "commit", *COSTS, *parameters, *metrics])
-    for result in comparison.results:
-        writer.writerow(
-            [
-                result.source,
-                result.variant,
-                result.seed,
-                result.data,
-                result.device,
-                result.commit,
-                *(result.cost.get(name, "") for name in COSTS),
-                *(result.parameters.get(name, "") for name in parameters),
-                *(result.metrics.get(name, "") for name in metrics),
-            ]
-        )
-    return text.getvalue()

@@ -37,7 +37,7 @@ def draw_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [_draw_differences(comparison, folder / "differences.png")]
+    paths = [draw_differences(comparison, folder)]
     results = comparison.by_variant()
     runs = {row.variant: [result.rows() for result in results[row.variant]] for row in comparison.rows}
     rows = [row for variant in runs.values() for run in variant for row in run]
@@ -63,21 +63,31 @@ def _metric_over_training(comparison: Comparison, rows: Sequence[Row]) -> str | 
     return "reconstruction_loss" if any("reconstruction_loss" in row for row in rows) else None
 
 
-def _draw_differences(comparison: Comparison, path: Path) -> Path:
-    """Means with intervals, and beside each what it gains over the baseline, every seed a point."""
+def draw_differences(comparison: Comparison, folder: Path, *, name: bool = False) -> Path:
+    """Draw means with intervals, and beside each what it gains over the baseline, every seed a point.
+
+    Args:
+        comparison: what to draw.
+        folder: takes the PNG file.
+        name: whether the file is named after the metric, for a second table of a report.
+
+    Returns:
+        The file.
+    """
+    path = folder / (f"differences-{comparison.metric.replace('/', '-')}.png" if name else "differences.png")
     rows = list(reversed(comparison.rows))
-    scale = comparison.unit.scale
+    scale, grid = comparison.unit.scale, comparison.unit.scale * comparison.grid.step
     figure = Figure(figsize=(WIDTH, 0.42 * len(rows) + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     values = {row.variant: row.values for row in rows}
     for axis in (left, right):
         prepare_axis(axis, grid="x")
     for place, row in enumerate(rows):
-        _plot_interval(left, place, [scale * value for value in row.values.values()], style.BLUE)
+        _plot_interval(left, place, [scale * value for value in row.values.values()], grid, style.BLUE)
         base = values[row.baseline]
         shared = [scale * (row.values[seed] - base[seed]) for seed in row.values if seed in base]
         if row.variant != row.baseline and shared:
-            _plot_interval(right, place, shared, style.ORANGE if row.significant else style.BLUE)
+            _plot_interval(right, place, shared, grid, style.ORANGE if row.significant else style.BLUE)
     right.axvline(0, color=style.DARK, linewidth=1)
     left.set_yticks(range(len(rows)), [row.variant for row in rows])
     left.set_xlabel(comparison.unit.label, fontsize=style.TEXT, color=style.DARK)
@@ -85,8 +95,8 @@ def _draw_differences(comparison: Comparison, path: Path) -> Path:
     return style.save(figure, path)
 
 
-def _plot_interval(axis: Axes, place: float, values: Sequence[float], color: str) -> None:
-    mean = estimate(values)
+def _plot_interval(axis: Axes, place: float, values: Sequence[float], grid: float, color: str) -> None:
+    mean = estimate(values, grid)
     if mean.has_interval:
         axis.plot([mean.low, mean.high], [place, place], color=color, linewidth=2.2, solid_capstyle="butt")
     axis.plot(values, [place - 0.22] * len(values), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)

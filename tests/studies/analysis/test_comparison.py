@@ -9,7 +9,7 @@ import pytest
 from made_results import HARD, RANDOM, results
 
 from hpm.errors import UserError
-from studies.analysis.comparison import Comparison, compare
+from studies.analysis.comparison import Comparison, compare, compare_metrics
 from studies.analysis.results import Result
 
 
@@ -33,7 +33,7 @@ GROUPS = ["hog_random", "hog_hard", "simmim_random", "simmim_swin_random", "simm
 
 def test_each_group_has_its_baseline() -> None:
     """'simmim_swin_hard' belongs to the longest name that it begins like."""
-    values = {name: [value + number for value in RANDOM] for number, name in enumerate(GROUPS)}
+    values = {name: [number + (1 + number / 10) * value for value in RANDOM] for number, name in enumerate(GROUPS)}
     runs = [run for name, own in values.items() for run in results(name, own)]
     made = compare(runs, "low_shot/pretrained", against="*_random")
     found = {row.variant: (row.baseline, row.difference) for row in made.rows}
@@ -43,10 +43,11 @@ def test_each_group_has_its_baseline() -> None:
         "simmim_swin_hard": "simmim_swin_random",
         "simmim_hard": "simmim_random",
     }
-    assert found["simmim_hard"][1].estimate.mean == pytest.approx(3)
+    assert found["simmim_hard"][1].estimate.mean == pytest.approx(3 + 0.3 * 0.71)
     assert [row.variant == row.baseline for row in made.rows].count(True) == 3
+    hog = found["hog_hard"][1].paired
     # Three comparisons are corrected for, not five.
-    assert found["hog_hard"][1].corrected == pytest.approx(min(1, 3 * found["hog_hard"][1].p), abs=1e-12)
+    assert hog.corrected == pytest.approx(min(1, 3 * hog.value), abs=1e-12)
 
 
 def test_a_star_after_what_all_groups_begin_with() -> None:
@@ -73,14 +74,20 @@ def test_baselines_that_do_not_fit(against: str, expected: str) -> None:
     ("others", "expected"),
     [
         (results("b", RANDOM[:3]), "fewer than 5 seeds: b"),
-        (results("b", RANDOM[:3]), "other seeds than the baseline: b"),
+        (results("b", RANDOM[:3]), "seeds that the baseline has and a variant lacks: b seed 3, b seed 4"),
+        (results("b", [*RANDOM, 0.9]), "since the baseline has no such seed: b seed 5"),
+        (results("b", [*RANDOM[:3], math.nan, 0.7]), "low_shot/pretrained is not finite in b seed 3; left out"),
+        (results("b", [*RANDOM[:3], math.inf, 0.7]), "low_shot/pretrained is not finite in b seed 3; left out"),
         (results("b", RANDOM, images=2000), "budgets differ: variants were trained on 1,000 to 2,000 images"),
         (results("b", RANDOM, data="DigitScenes"), "data differ: DigitScenes, FashionMNIST"),
         (results("b", RANDOM, device="H100"), "devices differ: H100, cpu"),
         (results("b", RANDOM, commit="def"), "source versions differ: abc, def"),
         (results("b", RANDOM[:1]) + results("b", RANDOM, config="x"), "the configuration changed between runs: b"),
         (results("b", RANDOM[:1]) + results("b", RANDOM), "several runs of one seed: b"),
-        ([Result("s", "b", 0, {}, {}, "FashionMNIST", "cpu", "abc")], "1 of 6 runs have no low_shot/pretrained"),
+        (
+            [Result("s", "b", 0, {}, {}, "FashionMNIST", "cpu", "abc")],
+            "1 of 6 runs have no low_shot/pretrained and are left out: b seed 0",
+        ),
     ],
 )
 def test_warns(others: list[Result], expected: str) -> None:
@@ -106,4 +113,91 @@ def test_refuses_what_is_not_there() -> None:
 def test_one_seed_has_no_interval() -> None:
     alone, other = compare(results("a", [0.7]) + results("b", [0.6]), "low_shot/pretrained").rows
     assert math.isnan(alone.estimate.half)
-    assert (other.difference.p, other.significant) == (None, False)
+    assert (other.difference.paired.value, other.significant) == (None, False)
+
+
+def test_means_and_differences_are_over_the_same_seeds() -> None:
+    """A variant that lacks a bad seed of the baseline, or has a good one more, gains nothing by it."""
+    made = compare(results("a", RANDOM) + results("b", [*HARD[:3]]), "low_shot/pretrained")
+    b = next(row for row in made.rows if row.variant == "b")
+    assert (b.estimate.count, b.difference.estimate.count) == (3, 3)
+    more = compare(results("a", RANDOM[:3]) + results("b", HARD), "low_shot/pretrained")
+    longer = next(row for row in more.rows if row.variant == "b")
+    assert longer.estimate.mean == pytest.approx(sum(HARD[:3]) / 3)
+    assert set(longer.values) == {0, 1, 2}
+    a = next(row for row in more.rows if row.variant == "a")
+    assert longer.estimate.mean - a.estimate.mean == pytest.approx(longer.difference.estimate.mean)
+
+
+def test_without_a_common_seed_nothing_is_compared() -> None:
+    alone = [Result(**{**vars(run), "seed": run.seed + 10}) for run in results("b", HARD)]
+    made = compare(results("a", RANDOM) + alone, "low_shot/pretrained")
+    b = next(row for row in made.rows if row.variant == "b")
+    assert (b.difference, b.estimate.count) == (None, 5)
+    assert any("no seed of the baseline: b" in warning for warning in made.warnings)
+
+
+def with_knn(runs: list[Result], values: list[float]) -> list[Result]:
+    return [
+        Result(**{**vars(run), "metrics": {**run.metrics, "knn/pretrained": value}})
+        for run, value in zip(runs, values, strict=True)
+    ]
+
+
+KNN = {"a": [0.601, 0.622, 0.633, 0.614, 0.605], "b": [0.613, 0.625, 0.641, 0.618, 0.622]}
+
+
+def test_the_correction_is_over_all_tables() -> None:
+    runs = with_knn(results("a", RANDOM), KNN["a"]) + with_knn(results("b", HARD), KNN["b"])
+    metrics = {"low_shot/pretrained": "maximize", "knn/pretrained": "maximize"}
+    first, second = compare_metrics(runs, metrics, equivalent_within=9.0)
+    alone = [compare(runs, metric, equivalent_within=9.0) for metric in metrics]
+    for kind in ("blocked", "paired", "equivalent"):
+        raw = [getattr(table.rows[0].difference, kind).value for table in alone]
+        now = [getattr(table.rows[0].difference, kind).corrected for table in (first, second)]
+        assert now[raw.index(min(raw))] == pytest.approx(min(1, 2 * min(raw)))
+        assert now[raw.index(max(raw))] == pytest.approx(max(min(1, 2 * min(raw)), max(raw)))
+        assert first.tests[kind] == second.tests[kind] == 2
+    assert (first.tables, alone[0].tables) == (2, 1)
+
+
+def test_equivalence_is_shown_within_a_wide_margin_alone() -> None:
+    runs = results("a", RANDOM) + results("b", [value + 0.001 * (number % 2) for number, value in enumerate(RANDOM)])
+    wide, narrow = (
+        compare(runs, "low_shot/pretrained", against="a", equivalent_within=margin).rows for margin in (1.0, 0.05)
+    )
+    found = [next(row for row in rows if row.variant == "b").difference for rows in (wide, narrow)]
+    assert [difference.equivalent.significant for difference in found] == [True, False]
+    plain = compare(runs, "low_shot/pretrained", against="a").rows
+    assert all(row.difference.equivalent is None for row in plain if row.variant == "b")
+
+
+def test_a_margin_that_cannot_be() -> None:
+    runs = with_knn(results("a", RANDOM), KNN["a"]) + with_knn(results("b", HARD), KNN["b"])
+    for margin in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(UserError, match=r"--equivalent-within .* must be more than 0"):
+            compare(runs, "low_shot/pretrained", equivalent_within=margin)
+    for run in runs:
+        run.metrics["agreement/teacher"] = 0.3
+    with pytest.raises(UserError, match="has one unit, but low_shot/pretrained, agreement/teacher"):
+        compare_metrics(
+            runs, {"low_shot/pretrained": "maximize", "agreement/teacher": "maximize"}, equivalent_within=0.3
+        )
+
+
+def test_a_withheld_p_still_counts_in_the_correction() -> None:
+    """Its question was asked; two pairs or fewer ask none."""
+    same = [value + 0.01 for value in RANDOM]
+    runs = results("a", RANDOM) + results("b", HARD) + results("c", same) + results("d", HARD[:2])
+    made = compare(runs, "low_shot/pretrained", against="a")
+    found = {row.variant: row.difference for row in made.rows}
+    assert (found["c"].paired.value, found["c"].paired.missing) == (None, "sd < 1/10000")
+    assert (found["d"].paired.missing, found["d"].blocked.missing) == ("2 pairs", "2 pairs")
+    assert made.tests["paired"] == 2
+    assert found["b"].paired.corrected == pytest.approx(2 * found["b"].paired.value)
+    assert math.isnan(found["c"].estimate.half)
+
+
+def test_nothing_is_finite() -> None:
+    with pytest.raises(UserError, match="--metric low_shot/pretrained is finite in no run"):
+        compare(results("a", [math.nan, math.nan]), "low_shot/pretrained")

@@ -11,7 +11,17 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.analysis.statistics import Difference, estimate, half_interval, holm, paired
+from studies.analysis.statistics import (
+    PValue,
+    count_tests,
+    describe_step,
+    equivalence,
+    estimate,
+    half_interval,
+    holm,
+    paired,
+    two_sided,
+)
 
 DRAWS, SEEDS = 1000, 5
 
@@ -29,7 +39,7 @@ def draws(seed: int, *, effect: float, variants: int = 1) -> list[tuple[dict[int
 
 
 def test_without_an_effect_the_false_positive_rate_is_nominal() -> None:
-    rejected = sum(paired(other, baseline).p < 0.05 for baseline, (other,) in draws(0, effect=0.0))
+    rejected = sum(paired(other, baseline).paired.value < 0.05 for baseline, (other,) in draws(0, effect=0.0))
     # A binomial of 1,000 draws at 5 % lies in 37 to 64 with 95 % probability.
     assert 37 <= rejected <= 64
 
@@ -37,8 +47,7 @@ def test_without_an_effect_the_false_positive_rate_is_nominal() -> None:
 def test_with_five_variants_the_chance_of_any_false_positive_is_nominal() -> None:
     rejected = 0
     for baseline, others in draws(1, effect=0.0, variants=5):
-        corrected = holm({str(number): paired(other, baseline) for number, other in enumerate(others)})
-        rejected += any(difference.significant for difference in corrected.values())
+        rejected += any(test.significant for test in holm([paired(other, baseline).paired for other in others]))
     assert 20 <= rejected <= 64  # Holm's bound is 5 %; variants that share a baseline are correlated, so less
 
 
@@ -52,24 +61,24 @@ def test_with_a_known_effect_the_interval_covers_it() -> None:
 
 def test_pairing_finds_what_luck_would_hide() -> None:
     baseline, other = {0: 1.0, 1: 5.0, 2: 9.0}, {0: 1.5, 1: 5.6, 2: 9.4}
-    assert paired(other, baseline).p < 0.05
+    assert paired(other, baseline).paired.value < 0.05
     assert scipy.stats.ttest_ind(list(other.values()), list(baseline.values())).pvalue > 0.8
 
 
-@given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=2, max_size=8))
+@given(st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=3, max_size=8))
 def test_agrees_with_scipy(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
     difference = paired(dict(enumerate(a)), dict(enumerate(b)))
     if np.std(a - b) > 1e-6:
         reference = scipy.stats.ttest_rel(a, b)
-        assert difference.p == pytest.approx(reference.pvalue, abs=1e-9)
+        assert difference.paired.value == pytest.approx(reference.pvalue, abs=1e-9)
         interval = reference.confidence_interval(0.95)
         ends = (difference.estimate.low, difference.estimate.high)
         assert ends == pytest.approx((interval.low, interval.high), abs=1e-6)
         assert difference.effect == pytest.approx(np.mean(a - b) / np.std(a - b, ddof=1), rel=1e-6)
 
 
-ACCURACIES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8)
+ACCURACIES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=8)
 
 
 @given(ACCURACIES)
@@ -81,7 +90,7 @@ def test_agrees_with_the_formulas(pairs: list[tuple[float, float]]) -> None:
         return
     difference = paired(dict(enumerate(a)), dict(enumerate(b)))
     t = np.mean(a - b) / (deviation / math.sqrt(count))
-    assert difference.p == pytest.approx(2 * scipy.special.stdtr(count - 1, -abs(t)), abs=1e-12)
+    assert difference.paired.value == pytest.approx(2 * scipy.special.stdtr(count - 1, -abs(t)), abs=1e-12)
     half = scipy.special.stdtrit(count - 1, 0.975) * deviation / math.sqrt(count)
     assert difference.estimate.half == pytest.approx(half, abs=1e-12)
     assert half_interval(list(a - b)) == pytest.approx(half, abs=1e-12)
@@ -97,18 +106,37 @@ def test_an_interval_by_hand() -> None:
 
 
 def test_holm_by_hand() -> None:
-    def of(p: float | None) -> Difference:
-        return Difference(estimate([0.0, 1.0]), p, None, None)
-
-    corrected = holm({"a": of(0.01), "b": of(0.04), "c": of(0.03), "d": of(None), "e": None})
-    assert [None if d is None else d.corrected for d in corrected.values()] == [
+    tests = [PValue(0.01), PValue(0.04), PValue(0.03), PValue(None, missing="2 pairs", counts=False)]
+    corrected = holm(tests)
+    assert [test.corrected for test in corrected] == [
         pytest.approx(0.03),
         pytest.approx(0.06),
         pytest.approx(0.06),
         None,
-        None,
     ]
-    assert [d.significant for d in corrected.values() if d is not None] == [True, False, False, False]
+    assert [test.significant for test in corrected] == [True, False, False, False]
+    assert count_tests(tests) == 3
+    # One that is withheld for its spread counts as p = 1.
+    withheld = holm([*tests, PValue(None, missing="sd < 1/200")])
+    assert [test.corrected for test in withheld[:3]] == [pytest.approx(0.04), pytest.approx(0.09), pytest.approx(0.09)]
+    assert withheld[4].corrected is None
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_is_between_raw_and_bonferroni(values: list[float]) -> None:
+    corrected = [test.corrected for test in holm([PValue(value) for value in values])]
+    for value, own in zip(values, corrected, strict=True):
+        assert value <= own <= min(1.0, len(values) * value) + 1e-12
+        assert all(other <= own for raw, other in zip(values, corrected, strict=True) if raw < value)
+
+
+@given(st.floats(-3, 3), st.floats(0.01, 3), st.integers(2, 60), st.floats(0.01, 3))
+def test_the_two_tests_of_a_difference_are_scipys(difference: float, error: float, freedom: int, margin: float) -> None:
+    t = scipy.stats.t(freedom)
+    assert two_sided(difference, error, freedom) == pytest.approx(2 * t.sf(abs(difference) / error), abs=1e-9)
+    low, high = t.sf((difference + margin) / error), t.cdf((difference - margin) / error)
+    assert equivalence(difference, error, freedom, margin) == pytest.approx(max(low, high), abs=1e-9)
 
 
 def test_only_shared_seeds_are_paired() -> None:
@@ -121,12 +149,31 @@ def test_one_value_has_no_interval() -> None:
     alone = estimate([0.7])
     assert (alone.mean, alone.count, alone.has_interval) == (0.7, 1, False)
     assert all(math.isnan(end) for end in (alone.half, alone.low, alone.high))
-    assert estimate([0.7, 0.7]).half == 0
 
 
-def test_few_pairs() -> None:
-    single = paired({0: 1.0}, {0: 0.5})
-    assert (single.p, single.effect, single.significant) == (None, None, False)
-    assert not single.estimate.has_interval
-    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p == 1.0
-    assert paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}).p == 0.0
+def test_values_that_scatter_less_than_their_steps_have_no_interval() -> None:
+    assert not estimate([0.7, 0.7]).has_interval
+    assert not estimate([0.70, 0.705, 0.70], 1 / 200).has_interval
+    assert estimate([0.70, 0.705, 0.71], 1 / 200).has_interval
+
+
+@pytest.mark.parametrize(
+    ("values", "grid", "missing"),
+    [
+        ({0: 1.0}, 0.0, "1 pair"),
+        ({0: 1.0, 1: 2.0}, 0.0, "2 pairs"),
+        ({0: 1.0, 1: 1.0, 2: 1.0}, 0.0, "sd < rounding"),
+        ({0: 1.5, 1: 1.5, 2: 1.5}, 0.0, "sd < rounding"),
+        ({0: 1.005, 1: 1.0, 2: 1.0}, 1 / 200, "sd < 1/200"),
+        ({0: 1.005, 1: 1.0, 2: 1.01}, 1 / 200, ""),
+        ({0: 1.005, 1: 1.0, 2: 1.0}, 1 / 2000, ""),
+    ],
+)
+def test_when_there_is_no_p(values: dict[int, float], grid: float, missing: str) -> None:
+    """Equal differences are no evidence of certainty, and two differences are hardly any of a spread."""
+    test = paired(values, dict.fromkeys(range(5), 1.0), grid).paired
+    assert (test.missing, test.value is None, test.significant) == (missing, bool(missing), False)
+
+
+def test_steps_in_words() -> None:
+    assert [describe_step(step) for step in (0.0, 1e-7, 1 / 200, 0.3)] == ["rounding", "rounding", "1/200", "0.3"]

@@ -14,6 +14,10 @@ Command = Callable[..., tuple[int, str]]
 
 ABLATION = "Ablation.base = ['tiny.gin']\nAblation.metric = 'ridge/pretrained'\n"
 SEARCH = "Search.base = ['tiny.gin']\nSearch.metric = 'validation/ridge/pretrained'\n"
+CSV = (
+    "source,variant,seed,data,device,commit,knn/pretrained\n"
+    "mine,a,0,D,cpu,x,0.5\nmine,a,1,D,cpu,x,0.6\nmine,b,0,D,cpu,x,0.7\nmine,b,1,D,cpu,x,0.5\n"
+)
 SPACE = "Search.space = {'Ramp.end': 'Float(0, 1)'}\n"
 
 
@@ -94,6 +98,7 @@ def test_searches(command: Command, text: str, expected: str) -> None:
 
 def test_options(command: Command) -> None:
     fine = ABLATION + "Ablation.variants = {'a': []}"
+    Path("my.gin.csv").write_text(CSV)
     for words, expected in (
         (("ablate", "none.gin"), "no config file 'none.gin'"),
         (("ablate", "my.gin", "--workers", "0"), "must be at least 1"),
@@ -102,6 +107,19 @@ def test_options(command: Command) -> None:
         (("search", "my.gin", "--trials", "0"), "--trials 0 must be at least 1"),
         (("compare", "nobody", "--metric", "m"), "there is no study and"),
         (("compare", "nobody", "--markdown", "--csv"), "two formats"),
+        (("compare", "nobody.csv", "--metric", "m"), "nobody.csv cannot be read as a results.csv of a study"),
+        (("compare", "my.gin.csv"), "--metric is needed where no study says which; knn/pretrained"),
+        (("compare", "my.gin.csv", "--metric", "knn/pretrained", "--equivalent-within", "0"), "must be more than 0"),
+        (("power", "nobody", "--effect", "1", "--metric", "m"), "there is no study and"),
+        (("power", "my.gin.csv", "--effect", "0"), "--effect 0 must be more than 0, in the unit"),
+        (("power", "my.gin.csv", "--effect", "-0.4"), "--effect -0.4 must be more than 0"),
+        (("power", "my.gin.csv", "--effect", "1", "--power", "1"), "--power 1 must lie between 0 and 1"),
+        (("power", "my.gin.csv", "--effect", "1", "--variants", "1"), "--variants 1 must be at least 2"),
+        (("power", "my.gin.csv", "--effect", "1", "--metric", "knn/x"), "--metric knn/x was measured in no run"),
+        (
+            ("power", "my.gin.csv", "--effect", "1", "--metric", "knn/pretrained"),
+            "mine cannot tell how much knn/pretrained scatters: no variant shares 3 or more seeds with its baseline",
+        ),
     ):
         code, message = command(*words, text=fine)
         assert (code, expected in message) == (2, True), message

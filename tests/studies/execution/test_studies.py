@@ -135,11 +135,16 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * 2
     assert "resuming after step" in Path("runs/abl/logs/random-seed0.txt").read_text()
     assert all(result["cost"]["images"] == 640 for trial in found for result in trial.user_attrs["results"])
+    assert [result["scored_images"] for trial in found for result in trial.user_attrs["results"]] == [
+        {"ridge/pretrained": 48}
+    ] * 2
     assert Path("runs/abl/report.html").is_file()
 
     compared = study("compare", "abl", "--markdown")
     assert compared.returncode == 0, compared.stderr
     assert "ridge/pretrained, %, against random" in compared.stdout
+    again = study("compare", "runs/abl/results.csv", "--metric", "ridge/pretrained", "--against", "random", "--csv")
+    assert again.stdout == Path("runs/abl/results.csv").read_text()
     # Whatever was interrupted, a trial is what hpm pretrain makes of the same configuration.
     assert (
         hpm("pretrain", "tiny.gin", "curricula/random", "--output", "direct", "-b", "MLflowTracker.enabled = False")

@@ -47,9 +47,9 @@ def test_pictures_and_report(measured: Comparison, tmp_path: Path) -> None:
             assert image.size[0] > 900
     page = write_report(
         tmp_path / "report.html",
-        measured,
+        [measured],
         figures,
-        title="a <study>",
+        heading="a <study>",
         command="hpm-study ablate x",
         identity={"kind": "x"},
     ).read_text()
@@ -82,9 +82,9 @@ def test_the_page_escapes_everything(tmp_path: Path) -> None:
     (tmp_path / "<b>.png").write_bytes(b"")
     page = write_report(
         tmp_path / "report.html",
-        compare(runs, "low_shot/pretrained"),
+        [compare(runs, "low_shot/pretrained")],
         [tmp_path / "<b>.png"],
-        title=f"{EVIL} title",
+        heading=f"{EVIL} title",
         command=f"{EVIL} command",
         identity={"metric": f"{EVIL} metric", "variants": {f"{EVIL} variant": f"{EVIL} config"}},
         best=f"{EVIL} best",
@@ -104,9 +104,9 @@ def test_the_page_escapes_everything(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_every_cell(comparison: Comparison, tmp_path: Path) -> None:
-    text = write_report(tmp_path / "report.html", comparison, [], title="t", command="c").read_text()
+    text = write_report(tmp_path / "report.html", [comparison], [], heading="t", command="c").read_text()
     read = Page(text)
-    for cell in ("variant", "p (Holm)", "hard", "random", "baseline", "1,000", "1.00e+12"):
+    for cell in ("variant", "p blocked", "p paired", "hard", "random", "baseline", "1,000", "1.00e+12"):
         assert cell in read.texts
     assert text.count('<tr class="significant">') == 1
     assert read.tags.count("tr") == 3
@@ -147,7 +147,7 @@ def test_pictures_of_a_search(directions: list[str], last: str, tmp_path: Path) 
 def test_a_search_has_its_own_figures_on_the_page(comparison: Comparison, tmp_path: Path) -> None:
     study = search(["maximize"])
     give_identity(study, {"kind": "search", "space": {"Ramp.end": "Float(0, 1)"}, "config": "Ramp.end = 0.5"})
-    report, *others = write_files(comparison, tmp_path / "out", command="c", study=study, best="Ramp.end = 0.7")
+    report, *others = write_files([comparison], tmp_path / "out", command="c", study=study, best="Ramp.end = 0.7")
     assert [path.name for path in others[:2]] == ["results.md", "results.csv"]
     assert [path.name for path in others[2:6]] == ["history.png", "importance.png", "parallel.png", "differences.png"]
     read = Page(report.read_text())

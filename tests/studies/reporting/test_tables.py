@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from made_results import HARD, RANDOM, results
 from rich.console import Console
 
 from studies.analysis.comparison import Comparison, compare
-from studies.reporting.tables import COLUMNS, csv_text, markdown, show_comparison
+from studies.analysis.results_csv import csv_text
+from studies.reporting.tables import columns, markdown, show_comparisons
 
 
 def test_markdown(comparison: Comparison) -> None:
-    text = markdown(comparison)
+    text = markdown([comparison])
     assert text.startswith("low_shot/pretrained, %, against random\n")
     assert "| hard | 5 | 75.80 ± " in text
     assert "| +4.80 ± " in text
@@ -23,7 +25,7 @@ def test_markdown(comparison: Comparison) -> None:
 
 
 def test_csv(comparison: Comparison) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text(comparison))))
+    rows = list(csv.DictReader(io.StringIO(csv_text(comparison.results))))
     assert len(rows) == 10
     assert {float(row["low_shot/pretrained"]) for row in rows if row["variant"] == "hard"} == set(HARD)
 
@@ -31,11 +33,11 @@ def test_csv(comparison: Comparison) -> None:
 def test_each_group_has_a_baseline() -> None:
     names = ["hog_random", "hog_hard", "pixels_random", "pixels_hard", "swin_random"]
     runs = [run for name in names for run in results(name, RANDOM)]
-    assert markdown(compare(runs, "low_shot/pretrained", against="*_random")).count("| baseline |") == 3
+    assert markdown([compare(runs, "low_shot/pretrained", against="*_random")]).count("| baseline |") == 3
 
 
 def test_one_seed_is_shown_without_an_interval() -> None:
-    text = markdown(compare(results("a", [0.7]) + results("b", [0.6]), "low_shot/pretrained"))
+    text = markdown([compare(results("a", [0.7]) + results("b", [0.6]), "low_shot/pretrained")])
     assert "| a | 1 | 70.00 | baseline |" in text
     assert "| b | 1 | 60.00 | -10.00 |" in text
     assert "nan" not in text
@@ -46,14 +48,54 @@ def test_what_is_not_an_accuracy_is_not_shown_in_percent() -> None:
     runs = results("a", RANDOM)
     for run in runs:
         run.metrics["agreement/teacher"] = 0.25
-    assert "| a | 5 | 0.2500 ± 0.0000 |" in markdown(compare(runs, "agreement/teacher"))
+    assert "| a | 5 | 0.2500 | baseline |" in markdown([compare(runs, "agreement/teacher")])
 
 
-@pytest.mark.parametrize(("width", "hidden"), [(120, set()), (100, {"images", "seconds"})])
+@pytest.mark.parametrize(("width", "hidden"), [(140, set()), (110, {"images", "seconds"})])
 def test_a_narrow_terminal_shows_less(comparison: Comparison, width: int, hidden: set[str]) -> None:
     console = Console(width=width, record=True, file=io.StringIO())
-    show_comparison(console, comparison, most=1)
+    show_comparisons(console, [comparison], most=1)
     text = console.export_text()
-    assert {column for column in COLUMNS if column not in text} == hidden
+    assert {column for column in columns(comparison) if column not in text} == hidden
     assert "hard" in text
     assert "│ random" not in text
+
+
+def test_notes_say_what_could_have_been_found(comparison: Comparison) -> None:
+    text = markdown([comparison])
+    least = comparison.groups[0].least_detectable(comparison.tests)
+    assert f"Least detectable effect in points: {100 * least['blocked']:.2f}: a true difference" in text
+    assert "at 0.05/1, the strictest corrected level" in text
+    # Of two variants the omnibus test is their own.
+    assert "F(" not in text
+    assert "over 1 test of the table" in text
+
+
+def test_the_table_says_why_a_p_is_missing() -> None:
+    same = [value + 0.01 for value in RANDOM]
+    runs = results("a", RANDOM) + results("b", same) + results("c", HARD[:2]) + results("d", HARD)
+    text = markdown([compare(runs, "low_shot/pretrained")])
+    assert re.search(r"\| b \| 5 \| [^|]+ \| \+1.00 \| \S+ \*? ?\| \(sd < 1/10000\) \|", text), text
+    assert re.search(r"\| c \| 2 \| [^|]+ \| [^|]+ \| \(2 pairs\) \| \(2 pairs\) \|", text)
+    assert "The metric moves in steps of 0.01 (10,000 scored images)." in text
+    assert "Left out, with fewer than 3 shared seeds: c." in text
+
+
+def test_without_seeds_nothing_could_have_been_found() -> None:
+    text = markdown([compare(results("a", [0.7]) + results("b", [0.6]), "low_shot/pretrained")])
+    assert "Least detectable effect: not known; a variant needs 3 seeds that its baseline has" in text
+
+
+def test_a_missing_run_is_told_of() -> None:
+    runs = results("a", RANDOM) + results("b", HARD)[1:] + results("c", [0.71, 0.73, 0.72, 0.72, 0.74])
+    text = markdown([compare(runs, "low_shot/pretrained")])
+    assert "With fewer than 5 seeds the blocked test's power there is nearer 70 %." in text
+    assert "(5 seeds as blocks; 1 of 15 runs are missing, fitted by least squares)" in text
+
+
+def test_equivalence_has_a_column() -> None:
+    runs = results("a", RANDOM) + results("b", HARD)
+    text = markdown([compare(runs, "low_shot/pretrained", equivalent_within=10.0)])
+    assert "| p paired | within ±10 | d_z |" in text
+    assert "two one-sided tests" in text
+    assert "two one-sided tests" not in markdown([compare(runs, "low_shot/pretrained")])

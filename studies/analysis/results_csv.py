@@ -1,0 +1,85 @@
+"""Complete runs as CSV: full precision, nothing scaled. What `csv_text` writes `csv_results` reads.
+
+The columns are what every run says of itself, then a search's parameters ("Ramp.end"), metrics ("knn/pretrained"), and
+"scored_images:METRIC", over how many images a metric is a share of right answers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpm.errors import UserError
+from studies.analysis.results import COSTS, Result, metric_names
+
+_OWN = ("source", "variant", "seed", "data", "device", "commit")
+_SCORED = "scored_images:"
+
+
+def csv_text(results: Sequence[Result]) -> str:
+    """Every run, a line each.
+
+    Args:
+        results: the runs.
+    """
+    metrics = metric_names(results)
+    parameters = sorted({name for result in results for name in result.parameters})
+    scored = sorted({name for result in results for name in result.scored_images if name in metrics})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_OWN, *COSTS, *parameters, *metrics, *(_SCORED + name for name in scored)])
+    for result in results:
+        writer.writerow(
+            [
+                *(getattr(result, name) for name in _OWN),
+                *(result.cost.get(name, "") for name in COSTS),
+                *(result.parameters.get(name, "") for name in parameters),
+                *(result.metrics.get(name, "") for name in metrics),
+                *(result.scored_images.get(name, "") for name in scored),
+            ]
+        )
+    return text.getvalue()
+
+
+def csv_results(path: Path) -> list[Result]:
+    """The runs of a file that a study or `hpm-study compare` wrote.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: if it cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _OWN if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
+            return [_result(row) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a results.csv of a study: {error}") from error
+
+
+def _result(row: dict[str, str]) -> Result:
+    given = {name: value for name, value in row.items() if name is not None and value and name not in _OWN}
+    scored = {name.removeprefix(_SCORED): int(value) for name, value in given.items() if name.startswith(_SCORED)}
+    return Result(
+        source=row["source"],
+        variant=row["variant"],
+        seed=int(row["seed"]),
+        metrics={name: float(value) for name, value in given.items() if "/" in name and not name.startswith(_SCORED)},
+        cost={name: _number(given[name]) for name in COSTS if name in given},
+        data=row["data"],
+        device=row["device"],
+        commit=row["commit"],
+        parameters={name: value for name, value in given.items() if "/" not in name and name not in COSTS},
+        scored_images=scored,
+    )
+
+
+def _number(text: str) -> float:
+    """A whole number stays one, so that a file that is read and written again is the same."""
+    return int(text) if text.isdigit() else float(text)

@@ -1,0 +1,110 @@
+"""Where results come from that a command is given by name: studies, experiments of MLflow, and CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpm.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+    from studies.analysis.results import Result
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Complete runs by the names they were asked for.
+
+    Args:
+        results: of all names.
+        studies: those of the names that are studies of the storage.
+        identity: what the first name was started with, as `Definition.check` gave it; empty where it is no study.
+        first: the first name's source, as results call it.
+    """
+
+    results: Sequence[Result]
+    studies: Mapping[str, optuna.Study]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    first: str = ""
+
+    def metrics(self, asked: Sequence[str], direction: str | None) -> dict[str, str]:
+        """The direction of each metric that is asked for; without any, the first study's own metric.
+
+        Args:
+            asked: names of metrics.
+            direction: of all; None for the study's own or, of another metric, what its evaluation declares.
+
+        Raises:
+            UserError: where nothing says which metric.
+        """
+        from hpm.evaluation import find_metric
+        from studies.analysis.results import metric_names
+
+        own = self.identity.get("metric")
+        names = list(dict.fromkeys(asked)) or ([own] if own else [])
+        if not names:
+            raise UserError(f"--metric is needed where no study says which; {', '.join(metric_names(self.results))}")
+        directions = {}
+        for name in names:
+            declared = find_metric(name)
+            falls = declared is not None and declared.higher_is_better is False
+            usual = self.identity.get("direction", "maximize") if name == own else "minimize" if falls else "maximize"
+            directions[name] = direction or usual
+        return directions
+
+    def baseline(self, against: str | None) -> str | None:
+        """The baseline that is asked for, else the first study's.
+
+        Args:
+            against: what was asked for; None for nothing.
+        """
+        own = self.identity.get("baseline")
+        if against is not None or own is None:
+            return against
+        several = len({result.source for result in self.results}) > 1
+        return f"{self.first}/{own}" if several and "*" not in own else own
+
+
+def load_sources(names: Sequence[str], url: str) -> Sources:
+    """The complete runs of studies, experiments of MLflow, and CSV files.
+
+    Args:
+        names: of each; a name that ends in .csv is a file.
+        url: of the studies' storage.
+
+    Raises:
+        UserError: for a name that is none of the three, or where no run is complete.
+    """
+    from hpm.tracking.mlflow import MLflowTracker
+    from studies.analysis.results import experiment_results, study_results
+    from studies.analysis.results_csv import csv_results
+    from studies.definition.identity import identity_of
+
+    studies = _load_studies([name for name in names if not name.endswith(".csv")], url)
+    results: list[Result] = []
+    for name in names:
+        if name.endswith(".csv"):
+            results += csv_results(Path(name))
+        elif name in studies:
+            results += study_results(studies[name])
+        else:
+            results += experiment_results(name, MLflowTracker())
+    if not results:
+        raise UserError(f"{', '.join(names)}: no run is complete yet")
+    identity = identity_of(studies[names[0]]) if names[0] in studies else {}
+    return Sources(results, studies, identity, results[0].source)
+
+
+def _load_studies(names: Sequence[str], url: str) -> dict[str, optuna.Study]:
+    """Those of the names that are studies of the storage."""
+    from studies.execution.storage import load_study, open_storage, storage_exists, study_names
+
+    if not names or not storage_exists(url):
+        return {}
+    storage = open_storage(url)
+    known = set(study_names(storage))
+    return {name: load_study(storage, name) for name in names if name in known}

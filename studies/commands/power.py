@@ -1,0 +1,48 @@
+"""`hpm-study power`: how many seeds a question needs, from the spread of a study that is done."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hpm.errors import UserError
+from studies.execution.options import DEFAULT_STORAGE, StorageOption
+
+
+def command(
+    name: Annotated[
+        str, typer.Argument(metavar="STUDY|EXPERIMENT|CSV", help="A study, an MLflow experiment, or a results.csv.")
+    ],
+    effect: Annotated[
+        float, typer.Option(help="The true difference to be found, in the unit shown: percent points of accuracies.")
+    ],
+    metric: Annotated[str | None, typer.Option(help="Which; by default the study's.")] = None,
+    power: Annotated[float, typer.Option(help="The probability of finding it.")] = 0.8,
+    variants: Annotated[
+        int | None, typer.Option(help="How many, with the baseline; by default as many as the study has.")
+    ] = None,
+    against: Annotated[str | None, typer.Option(help="The baseline, or one for each group: '*_random'.")] = None,
+    storage: StorageOption = DEFAULT_STORAGE,
+) -> None:
+    """Tell how many seeds a comparison needs to find an effect, given how much a finished study's seeds scatter."""
+    from rich.console import Console
+
+    from hpm.runtime.notices import notices_to
+    from studies.analysis.comparison import compare
+    from studies.analysis.seeds import plan_seeds
+    from studies.commands._sources import load_sources
+    from studies.reporting.power import show_seeds
+
+    if not effect > 0:
+        raise UserError(f"--effect {effect:g} must be more than 0, in the unit that the metric is shown in")
+    if not 0 < power < 1:
+        raise UserError(f"--power {power:g} must lie between 0 and 1, e.g. 0.8")
+    if variants is not None and variants < 2:
+        raise UserError(f"--variants {variants} must be at least 2, the baseline among them")
+    console = Console()
+    with notices_to(console):
+        sources = load_sources([name], storage)
+        ((chosen, direction),) = sources.metrics([metric] if metric else [], None).items()
+        comparison = compare(sources.results, chosen, against=sources.baseline(against), direction=direction)
+        show_seeds(console, plan_seeds(comparison, effect=effect, power=power, variants=variants))

@@ -1,0 +1,46 @@
+"""What is written as CSV is read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_results import HARD, RANDOM, results
+
+from hpm.errors import UserError
+from studies.analysis.results_csv import csv_results, csv_text
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("study", ["frameworks", "mask_strategy", "prediction_loss", "zoo"])
+def test_committed_results_are_the_same_after_a_round_trip(study: str) -> None:
+    path = ROOT / "docs" / "results" / study / "results.csv"
+    assert csv_text(csv_results(path)) == path.read_text()
+
+
+def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
+    runs = results("random", RANDOM, parameters={"Ramp.end": "0.5"}) + results("hard", HARD)
+    path = tmp_path / "results.csv"
+    path.write_text(csv_text(runs))
+    read = csv_results(path)
+    assert [vars(run) for run in read] == [vars(run) for run in runs]
+    assert csv_text(read) == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "cannot be read as a results.csv of a study: .*No such file"),
+        ("", "it has no column 'source'"),
+        ("a,b\n1,2\n", "it has no column 'source'"),
+        ("source,variant,seed,data,device,commit\ns,a,x,d,e,c\n", "invalid literal for int"),
+        ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,much\n", "could not convert"),
+    ],
+)
+def test_what_is_no_results_file(tmp_path: Path, text: str | None, expected: str) -> None:
+    path = tmp_path / "results.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=expected):
+        csv_results(path)
