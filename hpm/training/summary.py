@@ -34,10 +34,9 @@ def describe(trainer: Trainer) -> str:
     )
 
 
-_COLUMNS = ("pre-trained", "not pre-trained", "at equal compute", "raw pixels")
 _ROWS = (
-    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "scratch_equal_compute", "raw_pixels")),
-    ("k-NN on frozen features", "knn", ("pretrained", "initialization", None, "raw_pixels")),
+    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "raw_pixels")),
+    ("k-NN on frozen features", "knn", ("pretrained", "initialization", "raw_pixels")),
 )
 
 
@@ -45,8 +44,8 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     """Print the final figures, where things are, and what to try next."""
     metrics = summary["metrics"]
     table = Table(title="test accuracy", title_justify="left", title_style="bold")
-    for column in ("", *_COLUMNS):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=not column)
+    for column in ("", "pre-trained", "not pre-trained", "raw pixels"):
+        table.add_column(column, justify="left" if not column else "right")
     for label, protocol, columns in _ROWS:
         values = [metrics.get(f"{protocol}/{column}") for column in columns]
         if values[0] is not None:
@@ -54,8 +53,12 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     console.print()
     if table.row_count:
         console.print(table)
-    if "low_shot/gain" in metrics:
-        console.print(f"pre-training changes low-shot accuracy by {100 * metrics['low_shot/gain']:+.1f} points")
+    if "low_shot/scratch_equal_compute" in metrics:
+        console.print(
+            f"not pre-trained, with the computation of pre-training and fine-tuning together: "
+            f"{metrics['low_shot/scratch_equal_compute']:.1%}",
+            highlight=False,
+        )
     if "agreement/teacher" in metrics:
         console.print(
             f"predicted against true loss (Spearman, held-out images): teacher {metrics['agreement/teacher']:.2f}, "
