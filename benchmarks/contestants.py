@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, TrainingContext, Uniform
+from hpm.methods import operations
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
-from hpm.planning import cost
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.settings import Runtime
 from hpm.targets import NormalizedPixels
@@ -170,7 +170,7 @@ def stepper(step: TrainingStep) -> Callable[[int], None]:
 def flops_an_image(contestant: Contestant, model: str) -> dict[str, float]:
     """FLOPs of a step for one image: the student's, and all with the teacher's, two for each multiply-add."""
     with torch.device("meta"):
-        parts = cost.multiply_adds(build_method(contestant, model))
+        parts = operations.multiply_adds(build_method(contestant, model))
     student = 6 * (sum(parts.values()) - parts["teacher"])
     asked = 1 / contestant.every if contestant.alpha else 0
     return {"student": student, "all": student + 2 * parts["teacher"] * asked}

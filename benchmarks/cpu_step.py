@@ -87,11 +87,11 @@ def flops(config: str, bindings: list[str]) -> float:
     """Floating-point operations of a step by arithmetic, two for each multiply-add."""
     import torch
 
-    from hpm.planning import cost
+    from hpm.methods import operations
 
     with torch.device("meta"):
         trainer = build(config, bindings)
-    parts = cost.multiply_adds(trainer.method)
+    parts = operations.multiply_adds(trainer.method)
     return (6 * (sum(parts.values()) - parts["teacher"]) + 2 * parts["teacher"]) * trainer.schedule.batch_size
 
 

@@ -15,9 +15,25 @@ from hpm.data import ImageSource, Split
 from hpm.evaluation.metrics import VALIDATION, Metric
 from hpm.methods.teacher import ModelTeacher
 from hpm.models.base import MaskedModel
+from hpm.optim.clock import Clock
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.precision import full_float32
 from hpm.targets import Target
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What the computation of a pre-training depends on beside its method.
+
+    Args:
+        clock: the run's, at the step that was reached.
+        batch_size: images of a step.
+        progress_per: "epoch" or "step", as `Trainer` takes it.
+    """
+
+    clock: Clock
+    batch_size: int
+    progress_per: str
 
 
 @dataclass(frozen=True)
@@ -39,8 +55,7 @@ class EvaluationContext:
         scored_images: takes, by a metric's name, over how many images it is a share of right answers, so that nobody
             has to guess how finely it is resolved. One that is a mean over draws counts its images once for each draw.
             Metrics that are no such shares are not in it. Copies made by `dataclasses.replace` share it.
-        pretraining_images: how many images the model was trained on, repeated ones as often as they were seen. Default
-            None, not known.
+        pretraining: how the model was trained so far. Default None, not known.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
             to be chosen, such as the length of the training, is scored on validation images alone.
     """
@@ -56,7 +71,7 @@ class EvaluationContext:
     folder: Path | None = None
     report: Callable[[str], None] | None = None
     processes: DistributedContext = field(default_factory=DistributedContext)
-    pretraining_images: int | None = None
+    pretraining: Pretraining | None = None
     splits: tuple[str, ...] = (VALIDATION, "test")
     scored_images: dict[str, int] = field(default_factory=dict)
 

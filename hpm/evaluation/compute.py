@@ -1,64 +1,50 @@
-"""What a training computes, counted on a single image, so that trainings can be compared at equal computation."""
+"""Equal computation: how long fine-tuning goes on with what pre-training has cost."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-
-from curriculum import Batch, Noise
+from curriculum import Curriculum
 from hpm.evaluation.base import EvaluationContext
+from hpm.methods import operations
+from hpm.models.base import MaskedModel
+from hpm.targets import Target
 
 # A backward pass costs twice its forward pass.
 _PASSES = 3
 
 
-def equal_epochs(context: EvaluationContext, labelled: int) -> float:
-    """How many epochs of fine-tuning the encoder cost what its pre-training cost.
+class _OnMeta(NamedTuple):
+    """A method without weights."""
+
+    student: MaskedModel
+    curriculum: Curriculum
+    target: Target
+
+
+def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
+    """How many epochs of fine-tuning the encoder cost what its pre-training has cost, in multiply-adds.
+
+    Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
+    that ask it, and the target. What a trained difficulty estimator learns beside the model is not counted.
 
     Args:
-        context: knows how many images the pre-training saw.
-        labelled: images of an epoch.
+        context: knows how the model was trained.
+        labelled: images of an epoch of fine-tuning.
+
+    Returns:
+        The epochs; None where it is not known how the model was trained, or a part cannot be counted without data.
     """
-    assert context.pretraining_images is not None
-    encoder, image = context.model.encoder, _image(context)
-    fine_tuning = _PASSES * _count(lambda: encoder(image))
-    return context.pretraining_images * pretraining_flops(context) / (fine_tuning * labelled)
-
-
-def pretraining_flops(context: EvaluationContext) -> float:
-    """Floating-point operations of the pre-training on one image, as at its end.
-
-    The difficulty is estimated and the mask drawn, the target made, and the student trained. What a trained difficulty
-    estimator learns beside the model is not counted.
-    """
-    batch = Batch(_image(context), context.model.patch_size)
-    curriculum = copy.copy(context.curriculum)  # drawing leaves the last batch's scores in it
-    curriculum.mask_ratio = curriculum.mask_ratio.without_chance()
-    noise = Noise.for_batch(seed=context.seed, step=0, batch_size=1, device=context.device)
-    mask = curriculum.draw(batch, context.teacher, 1.0, noise)
-    drawn = _count(lambda: curriculum.draw(batch, context.teacher, 1.0, noise))
-    target = _count(lambda: context.target(batch.images, mask, batch.patch_size, context.teacher))
-    return drawn + target + _PASSES * _count(lambda: context.model(batch.images, mask))
-
-
-def _image(context: EvaluationContext) -> Tensor:
-    source = context.source
-    return source.load(source.train(), torch.zeros(1, dtype=torch.int64)).to(context.device)
-
-
-@torch.no_grad()
-def _count(compute: Callable[[], object]) -> float:
-    # PyTorch's counter does not know the fused attention of CPUs.
-    fused = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-    with FlopCounterMode(display=False, custom_mapping=fused) as counter:
-        compute()
-    return counter.get_total_flops()
-
-
-def _attention_flops(q_shape: Sequence[int], k_shape: Sequence[int], v_shape: Sequence[int], *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(q_shape, k_shape, v_shape)
+    pretraining = context.pretraining
+    if pretraining is None:
+        return None
+    model = copy.deepcopy(context.model).to("meta")
+    method = _OnMeta(model, copy.deepcopy(context.curriculum), context.target)
+    work = operations.multiply_adds(method)
+    share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
+    images = pretraining.clock.step * pretraining.batch_size
+    fine_tuning = _PASSES * operations.encoder_multiply_adds(model) * labelled
+    epochs = images * operations.average_step(work, share) / fine_tuning
+    return None if math.isnan(epochs) else epochs

@@ -1,4 +1,4 @@
-"""Early stopping: a training goes on until it has levelled off, and its best weights are kept.
+"""Early stopping: a training goes on until it has converged, and its best weights are kept.
 
 Shape suffixes: N images, C channels, S side.
 """
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 # Validated more and more rarely, as the accuracy moves more and more slowly.
 _GROWTH = 1.25
+# A training of few labels may stay at chance for so long.
+_LEAST_STEPS = 100
 # The exponent of the average: about the last tenth of the steps so far counts.
 _EXPONENT = 9
 
@@ -42,29 +44,30 @@ class WeightAverage:
         """Take in the weights after a step; buffers are as they are now."""
         self.steps += 1
         share = 1 - (1 - 1 / self.steps) ** (_EXPONENT + 1)
-        for own, new in zip(self.module.parameters(), module.parameters(), strict=True):
-            own.lerp_(new, share)
+        own: list[Tensor] = list(self.module.parameters())
+        torch._foreach_lerp_(own, list(module.parameters()), share)
         for own_buffer, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             own_buffer.copy_(buffer)
 
 
 class EarlyStopping:
-    """Says when a training has levelled off, and keeps the averaged weights that did best on validation images.
+    """Ends a training that has converged, and keeps the averaged weights that did best on validation images.
 
-    It has levelled off when it has gone on for `patience` times as many epochs as it took to its best accuracy, and for
-    `least` epochs, without a better one. The accuracy is measured after the first epoch, and from then on whenever the
-    epochs have grown by a quarter.
+    It has converged when it has gone on for `patience` times as many epochs as it took to its best accuracy, and for
+    100 steps, without a better one. The accuracy is measured after the first epoch, whenever the epochs have grown by a
+    quarter, and before anything is decided.
 
     Args:
         trained: the module that is trained.
         accuracy_of: of a module in its place, on validation images, in [0, 1].
         patience: see above, positive.
-        least: see above; a lucky start must not end a training.
         budget: epochs whose best weights are to be kept apart, and that are used up in any case; None for none.
 
     Attributes:
         best_accuracy: the best so far.
         best_epoch: the epochs after which it was reached.
+        epoch_within_budget: likewise, within the budget.
+        converged: whether the training may end.
     """
 
     def __init__(
@@ -73,46 +76,50 @@ class EarlyStopping:
         accuracy_of: Callable[[nn.Module], float],
         *,
         patience: float,
-        least: int,
         budget: float | None = None,
     ) -> None:
         self._trained = trained
         self._accuracy_of = accuracy_of
         self._patience = patience
-        self._least = least
-        self._budget = budget
+        self._budget = None if budget is None else max(1, math.floor(budget))
         self._average = WeightAverage(trained)
         self._next = 1
+        self._best_steps = 0
+        self._best: dict[str, Tensor] = {}
+        self._within_budget: dict[str, Tensor] = {}
         self.best_accuracy = -1.0
         self.best_epoch = 0
-        self._best: dict[str, Tensor] = {}
-        self._within_budget: dict[str, Tensor] | None = None
+        self.epoch_within_budget = 0
+        self.converged = False
 
     def after_step(self) -> None:
         """Take in the weights after an optimizer step."""
         self._average.update(self._trained)
 
-    def after_epoch(self, epochs: int, *, last: bool = False) -> None:
+    def after_epoch(self, epochs: int, *, last: bool = False) -> bool:
         """Measure, where it is time.
 
         Args:
             epochs: done so far.
             last: whether to measure anyway.
+
+        Returns:
+            Whether it was measured.
         """
         if epochs < self._next and not last:
-            return
-        if self._budget is not None and epochs > self._budget and self._within_budget is None:
-            self._within_budget = self._best
-        self._next = max(epochs + 1, math.ceil(epochs * _GROWTH))
+            return False
         accuracy = self._accuracy_of(self._average.module)
         if accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_epoch = accuracy, epochs
+            self.best_accuracy, self.best_epoch, self._best_steps = accuracy, epochs, self._average.steps
             self._best = {name: value.clone() for name, value in self._average.module.state_dict().items()}
-
-    def levelled_off(self, epochs: int) -> bool:
-        """Whether a training of so many epochs has levelled off, and has used its budget."""
-        waited = epochs - self.best_epoch
-        return epochs >= (self._budget or 0.0) and waited >= max(self._least, self._patience * self.best_epoch)
+        if self._budget is not None and epochs <= self._budget:
+            self._within_budget, self.epoch_within_budget = self._best, self.best_epoch
+        decides = math.ceil((1 + self._patience) * self.best_epoch)
+        waited_steps = self._average.steps - self._best_steps
+        self.converged = epochs >= max(decides, self._budget or 0) and waited_steps >= _LEAST_STEPS
+        looks = [max(epochs + 1, math.ceil(epochs * _GROWTH)), decides, self._budget or 0]
+        self._next = min(look for look in looks if look > epochs)
+        return True
 
     def best(self) -> nn.Module:
         """A module with the best weights, in evaluation mode."""
@@ -120,9 +127,7 @@ class EarlyStopping:
 
     def best_within_budget(self) -> nn.Module | None:
         """A module with the best weights that the budget allows; None where there is no budget."""
-        if self._budget is None:
-            return None
-        return self._with(self._best if self._within_budget is None else self._within_budget)
+        return self._with(self._within_budget) if self._budget is not None else None
 
     def _with(self, weights: Mapping[str, Tensor]) -> nn.Module:
         module = copy.deepcopy(self._average.module)
@@ -130,15 +135,18 @@ class EarlyStopping:
         return module.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training needs to go on after a kill: tensors, numbers and None."""
+        """What a training needs to go on after a kill: tensors and numbers."""
         return {
             "average": self._average.module.state_dict(),
             "steps": self._average.steps,
             "next": self._next,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
+            "best_steps": self._best_steps,
             "best": self._best,
+            "epoch_within_budget": self.epoch_within_budget,
             "within_budget": self._within_budget,
+            "converged": self.converged,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -148,5 +156,8 @@ class EarlyStopping:
         self._next = state["next"]
         self.best_accuracy = state["best_accuracy"]
         self.best_epoch = state["best_epoch"]
+        self._best_steps = state["best_steps"]
         self._best = dict(state["best"])
-        self._within_budget = state["within_budget"]
+        self.epoch_within_budget = state["epoch_within_budget"]
+        self._within_budget = dict(state["within_budget"])
+        self.converged = state["converged"]

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from curriculum.validation import require_at_least, require_in, require_positive
 from hpm.data import ImageSource
+from hpm.errors import TrainingError
 from hpm.evaluation.augmentation import named_crop, rand_augment
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.classifier import classifier
+from hpm.evaluation.convergence import WarmupRates, compare_with_scratch, require_early_stopping, require_rates
 from hpm.evaluation.early_stopping import EarlyStopping
-from hpm.evaluation.levelling import WarmupRates, compare_with_scratch, require_levelling, require_rates
 from hpm.evaluation.supervised import LearningRates, SupervisedTraining
 from hpm.evaluation.supervised_protocol import Logits, SupervisedProtocol, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
@@ -71,9 +72,9 @@ class FineTune(SupervisedProtocol):
         test_images: at most so many test images, and as many validation images; None for all.
         baselines: whether to train from scratch too, by the same recipe.
         patience: None, the default, trains by the schedule, as published. A number trains at a constant learning rate
-            until the accuracy on validation images has levelled off, `epochs` at most; see `EarlyStopping`.
+            until the accuracy on validation images has converged, `epochs` at most; see `EarlyStopping`.
         trial_epochs: with patience, epochs after which the worse half of the learning rates is given up; see
-            `train_until_level`.
+            `train_until_converged`.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -113,7 +114,7 @@ class FineTune(SupervisedProtocol):
         trial_epochs: int = 5,
     ) -> None:
         self.blrs = require_rates("FineTune", blr=blr)
-        require_levelling("FineTune", patience=patience, trial_epochs=trial_epochs)
+        require_early_stopping("FineTune", patience=patience, trial_epochs=trial_epochs)
         self.patience = patience
         self.trial_epochs = trial_epochs
         schedule = FineTuneSchedule(
@@ -175,62 +176,72 @@ class FineTune(SupervisedProtocol):
         return rand_augment("FineTune", self.rand_augment, size=source.img_size, mean=source.mean)
 
     def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
-        """By the schedule, or until they level off; the base learning rate is the best on validation images."""
-
-        def start(model: MaskedModel, name: str, blr: float, budget: float | None) -> SupervisedTraining:
-            rate = f"-blr{blr:g}" if len(self.blrs) > 1 else ""
-            return self._start(
-                context, model, name=f"{self.protocol}-{name}{rate}", precision=precision, blr=blr, budget=budget
-            )
-
+        """By the schedule, or until they have converged; validation images choose the base learning rate."""
+        start = partial(self._start, context, precision)
         if self.patience is None:
             for name, model in self.models(context):
-                yield name, self._best_by_schedule(context, partial(start, model, name, budget=None))
+                begin = partial(start, model, name, most_epochs=self.schedule.epochs, budget=None)
+                yield name, self._best_by_schedule(context, begin)
             return
         rows = compare_with_scratch(
             start,
             self.blrs,
             context,
+            owner="FineTune",
             trial_epochs=self.trial_epochs,
             most_epochs=self.schedule.epochs,
             labelled=len(context.source.train()),
             scratch=self.baselines,
         )
-        for name, levelled in rows.items():
-            yield name, levelled.logits_of
+        for name, converged in rows.items():
+            if context.report:
+                context.report(f"finetune {name}: best after {converged.epochs} epochs, at blr {converged.lr:g}")
+            yield name, converged.logits_of
 
     def _best_by_schedule(self, context: EvaluationContext, start: Callable[[float], SupervisedTraining]) -> Logits:
         """The classifier of the base learning rate that does best on validation images, where there are several."""
         best = -1.0
         chosen: Logits | None = None
+        diverged: TrainingError | None = None
         for blr in self.blrs:
             training = start(blr)
-            training.run()
+            try:
+                training.run()
+            except TrainingError as error:
+                diverged = error
+                continue
             logits_of = partial(training.logits_with, training.trained.eval())
             accuracy = 0.0
             if len(self.blrs) > 1:
                 accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
             if accuracy > best:
                 best, chosen = accuracy, logits_of
-        assert chosen is not None
+        if chosen is None:
+            assert diverged is not None
+            raise diverged
         return chosen
 
     def _start(
         self,
         context: EvaluationContext,
-        model: MaskedModel,
-        *,
-        name: str,
         precision: str,
+        model: MaskedModel,
+        name: str,
         blr: float,
+        *,
+        most_epochs: int,
         budget: float | None,
     ) -> SupervisedTraining:
+        """Train the whole encoder with a head, as timm's model."""
         num_classes, device = context.source.num_classes, context.device
         vit = classifier(model, num_classes, pool=self.pool, drop_path=self.drop_path).train()
         last_norm: Any = getattr(vit, "fc_norm", None)
         if isinstance(last_norm, nn.LayerNorm):
             last_norm.reset_parameters()
-        groups = layer_groups(vit, lr=1.0, layer_decay=self.layer_decay, weight_decay=self.weight_decay)
+        # From scratch every layer has everything to learn; the published schedule decays all the same.
+        decays = self.patience is None or name == "pretrained"
+        layer_decay = self.layer_decay if decays else 1.0
+        groups = layer_groups(vit, lr=1.0, layer_decay=layer_decay, weight_decay=self.weight_decay)
         erase = RandomErasing(self.erasing, mode="pixel", device=device)
         mix = None
         if self.mixup or self.cutmix:
@@ -255,8 +266,8 @@ class FineTune(SupervisedProtocol):
         rates: LearningRates = schedule
         stopping = None
         if self.patience is not None:
-            rates = WarmupRates(schedule.epochs, schedule.lr, schedule.warmup_epochs)
-            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, least=self.trial_epochs, budget=budget)
+            rates = WarmupRates(most_epochs, schedule.lr, schedule.warmup_epochs)
+            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget)
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),
@@ -264,7 +275,7 @@ class FineTune(SupervisedProtocol):
             self.loader(context, patch_size=model.patch_size, transform=self._transform(context.source)),
             rates,
             context,
-            name=name,
+            name=f"{self.protocol}-{name}" + (f"-blr{blr:g}" if len(self.blrs) > 1 else ""),
             remedy=self.remedy,
             logits_with=logits_with,
             clip_grad=self.clip_grad,

@@ -107,26 +107,32 @@ def best_fit(train: Labelled, validation: Labelled | None, strengths: Sequence[f
     return best
 
 
-def accuracy_of_raw_pixels(source: ImageSource, train_N: Tensor, split: Split, *, most: int | None) -> float:
-    """Of a logistic regression on standardized pixels, whose L2 strength validation images choose.
+class RawPixels:
+    """A logistic regression on standardized pixels, whose L2 strength validation images choose.
 
     Args:
         source: the images.
         train_N: int64, which training images to fit.
-        split: whose images to classify.
-        most: at most so many of these, and of the validation images; None for all.
+        most: at most so many validation images, and images that are classified; None for all.
     """
-    standardize = standardizer(raw_pixels(source, source.train(), train_N))
 
-    def labelled(of: Split, indices_N: Tensor) -> Labelled:
-        return Labelled(standardize(raw_pixels(source, of, indices_N)), labels_of(of)[indices_N])
+    def __init__(self, source: ImageSource, train_N: Tensor, *, most: int | None) -> None:
+        self._source = source
+        self._most = most
+        self._standardize = standardizer(raw_pixels(source, source.train(), train_N))
+        fitted, chosen_by = self._labelled(source.train(), train_N), self._some(source.validation())
+        self._solution = best_fit(fitted, chosen_by, _STRENGTHS, num_classes=source.num_classes)
 
-    validation = source.validation()
-    chosen_by = labelled(validation, sample_indices(most, len(validation)))
-    fitted = labelled(source.train(), train_N)
-    solution = best_fit(fitted, chosen_by, _STRENGTHS, num_classes=source.num_classes)
-    scored = labelled(split, sample_indices(most, len(split)))
-    return (classify(scored.features_ND, solution) == scored.labels_N).float().mean().item()
+    def accuracy(self, split: Split) -> float:
+        """The share of a split's images that are classified rightly."""
+        features_ND, labels_N = self._some(split)
+        return (classify(features_ND, self._solution) == labels_N).float().mean().item()
+
+    def _some(self, split: Split) -> Labelled:
+        return self._labelled(split, sample_indices(self._most, len(split)))
+
+    def _labelled(self, split: Split, indices_N: Tensor) -> Labelled:
+        return Labelled(self._standardize(raw_pixels(self._source, split, indices_N)), labels_of(split)[indices_N])
 
 
 class Linear(PenalizedProbe):

@@ -2,16 +2,16 @@
 
 Representations of masked autoencoders show in fine-tuning first. The encoder is fine-tuned whole on a few labels,
 from its pre-trained weights and from the initialization it had before: same labels, same order, same augmentation, each
-until it levels off, at the learning rate that suits it.
+until it has converged, at the learning rate that suits it.
 
 Shape suffixes: N labelled images, K images of a split, Y classes.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +19,15 @@ from torch import Tensor, nn
 
 from curriculum.validation import require_at_least, require_choice, require_in, require_positive
 from hpm.data import ImageSource, Split
-from hpm.errors import Notice
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.classifier import classifier
+from hpm.evaluation.convergence import WarmupRates, compare_with_scratch, require_early_stopping, require_rates
 from hpm.evaluation.early_stopping import EarlyStopping
 from hpm.evaluation.features import POOLS, require_class_token
 from hpm.evaluation.few_labels import FewLabels, draw_labels
 from hpm.evaluation.intervals import half_interval
-from hpm.evaluation.levelling import (
-    Levelled,
-    WarmupRates,
-    compare_with_scratch,
-    require_levelling,
-    require_rates,
-)
-from hpm.evaluation.linear import accuracy_of_raw_pixels
+from hpm.evaluation.linear import RawPixels
 from hpm.evaluation.metrics import Metric, Unit, metric_on, split_of
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
 from hpm.evaluation.supervised import SupervisedTraining, accuracies
@@ -52,7 +45,7 @@ class LowShot(Evaluation):
     """Fine-tuning on a few labels, pre-trained against from scratch, with raw pixels beside them.
 
     Both networks are trained at a constant learning rate, of which validation images choose one for each, until their
-    accuracy on validation images has levelled off; see `compare_with_scratch`.
+    accuracy on validation images has converged; see `compare_with_scratch`.
 
     Metrics, means over draws of the labels: accuracies `low_shot/pretrained`, `low_shot/scratch`,
     `low_shot/scratch_equal_compute` (the best from scratch within what pre-training and fine-tuning computed together)
@@ -74,8 +67,7 @@ class LowShot(Evaluation):
         warmup_epochs: epochs of linear warm-up.
         patience: how much longer training goes on without a better accuracy, relative to the epochs it took; see
             `EarlyStopping`.
-        trial_epochs: epochs after which the worse half of the learning rates is given up, see `train_until_level`, and
-            that a training goes on at least without a better accuracy.
+        trial_epochs: epochs after which the worse half of the learning rates is given up; see `train_until_converged`.
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
         flip: probability of mirroring.
@@ -135,7 +127,7 @@ class LowShot(Evaluation):
         require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
         self.lrs = require_rates("LowShot", lr=lr)
         require_positive("LowShot", layer_decay=layer_decay)
-        require_levelling("LowShot", patience=patience, trial_epochs=trial_epochs)
+        require_early_stopping("LowShot", patience=patience, trial_epochs=trial_epochs)
         require_at_least("LowShot", 0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         require_in("LowShot", "[0, 1)", smoothing=smoothing)
         require_choice("LowShot", POOLS, pool=pool)
@@ -208,7 +200,7 @@ class LowShot(Evaluation):
     def _accuracies(self, context: EvaluationContext) -> dict[str, list[float]]:
         """By the metric's name, one for each draw. Processes take turns at the draws, each works alone on its own."""
         processes = context.processes
-        alone = replace(context, processes=DistributedContext(), folder=None)
+        alone = replace(context, processes=DistributedContext())
         own = {
             draw: self._measure_draw(alone, context.seed * self.draws + draw)
             for draw in range(processes.rank, self.draws, processes.world_size)
@@ -221,22 +213,23 @@ class LowShot(Evaluation):
         source = context.source
         train_N = draw_labels(labels_of(source.train()), self._per_class(source), source.num_classes, draw)
         rows = compare_with_scratch(
-            lambda model, name, lr, budget: self._start(context, model, train_N, name, lr, budget, draw),
+            partial(self._start, context, train_N, draw),
             self.lrs,
             context,
+            owner="LowShot",
             trial_epochs=self.trial_epochs,
             most_epochs=self.epochs,
             labelled=len(train_N),
             scratch=self.baselines,
         )
         measured: dict[str, float] = {}
-        for name, levelled in rows.items():
-            self._warn_of_end(name, levelled)
-            measured |= {f"low_shot/{name}/lr": levelled.lr, f"low_shot/{name}/epochs": levelled.epochs}
+        for name, converged in rows.items():
+            measured |= {f"low_shot/{name}/lr": converged.lr, f"low_shot/{name}/epochs": converged.epochs}
+        pixels = RawPixels(source, train_N, most=self.test_images) if self.baselines else None
         for which, split in context.held_out.items():
-            own = {name: self._accuracy(context, levelled, split) for name, levelled in rows.items()}
-            if self.baselines:
-                own["raw_pixels"] = accuracy_of_raw_pixels(source, train_N, split, most=self.test_images)
+            own = {name: self._accuracy(context, converged.logits_of, split) for name, converged in rows.items()}
+            if pixels is not None:
+                own["raw_pixels"] = pixels.accuracy(split)
                 own["gain"] = own["pretrained"] - own["scratch"]
             measured |= {metric_on(which, f"low_shot/{name}"): value for name, value in own.items()}
         return measured
@@ -244,12 +237,14 @@ class LowShot(Evaluation):
     def _start(
         self,
         context: EvaluationContext,
-        model: MaskedModel,
         train_N: Tensor,
+        draw: int,
+        model: MaskedModel,
         name: str,
         lr: float,
+        *,
+        most_epochs: int,
         budget: float | None,
-        draw: int,
     ) -> SupervisedTraining:
         vit = classifier(model, context.source.num_classes, pool=self.pool).train()
         layer_decay = self.layer_decay if name == "pretrained" else 1.0
@@ -265,30 +260,20 @@ class LowShot(Evaluation):
         )
 
         def accuracy_of(trained: nn.Module) -> float:
-            split = context.source.validation()
-            return accuracies(trained, context, split, sample_indices(self.test_images, len(split)))[""]
+            return self._accuracy(context, trained, context.source.validation())
 
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),
             lambda images_NCSS, labels_N: F.cross_entropy(vit(images_NCSS), labels_N, label_smoothing=self.smoothing),
             labelled,
-            WarmupRates(self.epochs, lr, self.warmup_epochs),
-            replace(context, report=None),
-            name=f"low-shot {name}, draw {draw}",
+            WarmupRates(most_epochs, lr, self.warmup_epochs),
+            context,
+            name=f"low-shot-draw{draw}-{name}-lr{lr:g}",
             remedy="Lower LowShot.lr.",
             logits_with=lambda trained, images_NCSS: trained(images_NCSS),
-            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, least=self.trial_epochs, budget=budget),
+            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget),
         )
 
-    def _warn_of_end(self, name: str, levelled: Levelled) -> None:
-        if not levelled.levelled_off:
-            warnings.warn(
-                f"low-shot {name}: the accuracy on validation images still rose after LowShot.epochs = {self.epochs}; "
-                "raise it to compare networks that have levelled off",
-                Notice,
-                stacklevel=2,
-            )
-
-    def _accuracy(self, context: EvaluationContext, levelled: Levelled, split: Split) -> float:
-        return accuracies(levelled.logits_of, context, split, sample_indices(self.test_images, len(split)))[""]
+    def _accuracy(self, context: EvaluationContext, logits_of: Callable[[Tensor], Tensor], split: Split) -> float:
+        return accuracies(logits_of, context, split, sample_indices(self.test_images, len(split)))[""]

@@ -8,12 +8,13 @@ Shape suffixes: N images of a micro-batch, K training images, M test images, C c
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +120,9 @@ class SupervisedTraining:
             context.report(f"{name}: going on after epoch {self.epochs} of {rates.epochs}, from {self._file}")
 
     def run(self, epochs: int | None = None) -> None:
-        """Train in place until so many epochs are done, or until early stopping says that it has levelled off.
+        """Train in place until so many epochs are done, or until early stopping ends it.
+
+        With early stopping, progress is saved and reported whenever the accuracy is measured, else after each epoch.
 
         Args:
             epochs: at most all, which None stands for.
@@ -130,20 +133,21 @@ class SupervisedTraining:
         last = self._rates.epochs if epochs is None else min(epochs, self._rates.epochs)
         started, first = time.monotonic(), self.epochs
         self.trained.train()
-        while self.epochs < last and not (self.stopping and self.stopping.levelled_off(self.epochs)):
+        while self.epochs < last and not (self.stopping and self.stopping.converged):
             mean = self._train_epoch()
             if not math.isfinite(mean):
                 raise TrainingError(f"{self.name}: the loss is not finite in epoch {self.epochs + 1}. {self._remedy}")
             self.epochs += 1
-            if self.stopping is not None:
-                self.stopping.after_epoch(self.epochs, last=self.epochs == self._rates.epochs)
+            whole = self.epochs == self._rates.epochs
+            if self.stopping is not None and not self.stopping.after_epoch(self.epochs, last=whole):
+                continue
             if self._context.processes.is_main:
                 self._save_progress()
             if self._context.report:
                 left = (time.monotonic() - started) / (self.epochs - first) * (last - self.epochs)
-                at_most = "at most " if self.stopping else ""
                 self._context.report(
-                    f"{self.name}: epoch {self.epochs}/{last}  loss {mean:.4f}  {at_most}{left:,.0f} s left"
+                    f"{self.name}: epoch {self.epochs}/{last}  loss {mean:.4f}  "
+                    + (f"{left:,.0f} s left" if self.stopping is None else f"best {self.stopping.best_accuracy:.1%}")
                 )
 
     def _train_epoch(self) -> float:
@@ -192,19 +196,21 @@ class SupervisedTraining:
         """The epochs that were done; 0 where nothing, or nothing whole, was saved."""
         if self._file is None or not self._file.is_file():
             return 0
-        before = {name: tensor.clone() for name, tensor in self.trained.state_dict().items()}
+        stateful: dict[str, Any] = {"trained": self.trained, "optimizer": self._optimizer}
+        if self.stopping is not None:
+            stateful["stopping"] = self.stopping
+        before = {name: copy.deepcopy(part.state_dict()) for name, part in stateful.items()}
         try:
             state = torch.load(self._file, map_location="cpu", weights_only=True)
-            self.trained.load_state_dict(state["trained"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            if self.stopping is not None:
-                self.stopping.load_state_dict(state["stopping"])
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            self.trained.load_state_dict(before)
+            for name, part in stateful.items():
+                part.load_state_dict(state[name])
+            return int(state["epoch"])
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            for name, part in stateful.items():
+                part.load_state_dict(before[name])
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             warnings.warn(f"{self._file} is damaged: {reason}; starting from the beginning", Notice, stacklevel=2)
             return 0
-        return state["epoch"]
 
 
 @torch.no_grad()

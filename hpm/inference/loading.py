@@ -18,9 +18,11 @@ from hpm.config import Config, make_importable, parse_config
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext
+from hpm.evaluation.base import Pretraining
 from hpm.methods.method import Method
 from hpm.optim.schedule import Schedule
 from hpm.runs.checkpoint import Checkpoint, find_checkpoint
+from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
@@ -86,13 +88,16 @@ class LoadedModel:
             source=self.source,
             device=self.device,
             seed=self.seed,
-            pretraining_images=self._pretraining_images(),
+            pretraining=self._pretraining(),
         )
 
-    def _pretraining_images(self) -> int | None:
-        """How many images the steps so far saw; None where the file does not say how many steps these were."""
+    def _pretraining(self) -> Pretraining | None:
+        """How the model was trained; None where there is no run to say so."""
+        if self.run is None or not self.run.manifest.is_file():
+            return None
         schedule: Schedule = self.config.parameter("Trainer", "schedule") or Schedule()
-        return self.step * schedule.batch_size if self.step else None
+        clock = schedule.clock(Manifest.read(self.run.manifest).data.images).at(self.step)
+        return Pretraining(clock, schedule.batch_size, self.config.parameter("Trainer", "progress_per") or "epoch")
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Put the weights of a checkpoint of the same run in the place of the present ones.

@@ -1,26 +1,8 @@
-"""What a method costs: parameters, operations and memory, counted without data and without weights.
-
-The method may lie on PyTorch's meta device, where tensors have a shape and nothing else; PyTorch's own counter
-watches it compute there.
-"""
+"""What a method costs beside its operations: parameters and memory, counted without data and without weights."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
-from curriculum import Batch, Mask, Noise, TrainingContext
 from hpm.methods.method import Method
-from hpm.methods.teacher import StudentTeacher
-from hpm.models.base import MaskedModel
-from hpm.optim.clock import Clock
-
-_SAMPLED_STEPS = 20_000  # of the schedule
 
 
 def parameters(method: Method) -> dict[str, int]:
@@ -37,112 +19,12 @@ def parameters(method: Method) -> dict[str, int]:
     }
 
 
-class _MetaTeacher(StudentTeacher):
-    """A teacher whose passes are counted: autocast knows no meta device, and changes no count."""
-
-    def _inference(self) -> AbstractContextManager[Any]:  # type: ignore[override]
-        return nullcontext()
-
-
 def macs_saved(method: Method) -> int:
     """Multiply-adds of the student's forward pass of one image that published code spends and ours does not."""
     patches = method.student.num_patches
     return method.student.macs_published_code_adds(
         masked=method.curriculum.count_masked(patches), thrown=method.curriculum.count_thrown(patches)
     )
-
-
-def multiply_adds(method: Method) -> dict[str, float]:
-    """Multiply-adds of each part in the forward pass of one image.
-
-    Matrix products, convolutions and attention are counted; norms, activation functions and losses are not. Only
-    visible patches are embedded and only masked ones predicted, by the decoders' last blocks too, so a student costs a
-    little less than in code that does so for all (ViT-B/16: 9.55 G instead of MAE's 9.78). The teacher's are what the
-    method's own difficulty asks of it; NaN where the difficulty looks at values, which cannot be counted without data.
-    The target's are those of the network whose features are reconstructed.
-
-    Args:
-        method: on the meta device.
-    """
-    model, difficulty = method.student, method.curriculum.difficulty
-    num_masked = method.curriculum.count_masked(model.num_patches)
-    with torch.device("meta"):
-        images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
-        noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
-        thrown = method.curriculum.count_thrown(model.num_patches)
-        mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
-        if method.curriculum.trained is not None:
-            method.curriculum.prepare(_no_run(model))
-        batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, method.target)
-        student = _count(lambda: model(images, mask))
-        asked = _MetaTeacher(model, method.target)  # one that does not remember what it was asked
-        target = _total(lambda: method.target(images, mask, model.patch_size, asked))
-        teacher_total = _total(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))
-    name = type(model).__name__
-    encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
-    return {
-        "encoder": encoder,
-        "reconstructor": student["Global"] - encoder - predictor,
-        "loss predictor": predictor,
-        "teacher": teacher_total,
-        "target": target,
-    }
-
-
-def _no_run(model: MaskedModel) -> TrainingContext:
-    """What a network beside the model needs to be built, of no run and without memory."""
-    return TrainingContext(
-        num_images=1,
-        steps_per_epoch=1,
-        in_chans=model.in_chans,
-        patch_size=model.patch_size,
-        grid=model.grid,
-        device=torch.device("meta"),
-        seed=0,
-    )
-
-
-@torch.no_grad()
-def _count(compute: Callable[[], object]) -> dict[str, float]:
-    """Multiply-adds by the module that they happen in, and of all as "Global"."""
-    with FlopCounterMode(display=False) as counter:
-        compute()
-    return {name: sum(counts.values()) / 2 for name, counts in counter.get_flop_counts().items()} | {
-        "Global": counter.get_total_flops() / 2
-    }
-
-
-def _total(compute: Callable[[], object]) -> float:
-    """Multiply-adds of all; NaN where that cannot be told: somebody's own part may do anything."""
-    try:
-        return _count(compute)["Global"]
-    except Exception:
-        return math.nan
-
-
-def teacher_share(method: Method, clock: Clock, progress_per: str) -> float:
-    """Share of a run's steps in which the curriculum asks its difficulty estimator.
-
-    Long runs are sampled at 20,000 evenly spaced steps. A scheduler that follows what the learner achieves cannot be
-    foreseen: then it is every step that may ask.
-
-    Args:
-        method: the method.
-        clock: the run's length; its step is not looked at.
-        progress_per: "epoch" or "step", as `Trainer` takes it.
-    """
-    curriculum, total = method.curriculum, clock.total_steps
-    may_ask = math.ceil(total / curriculum.score_every) / total
-    if curriculum.scheduler.watches:
-        return may_ask
-    stride = curriculum.score_every * max(1, total // curriculum.score_every // _SAMPLED_STEPS)
-    asks = [
-        curriculum.needs_scores_at(
-            Clock(step, clock.steps_per_epoch, clock.epochs).progress(progress_per), method.student.num_patches
-        )
-        for step in range(0, total, stride)
-    ]
-    return may_ask * sum(asks) / len(asks)
 
 
 def memory(

@@ -1,4 +1,4 @@
-"""What a run will cost, before it is started; see `hpm.planning.cost` for how it is counted."""
+"""What a run will cost, before it is started; counted by `hpm.methods.operations` and `hpm.planning.cost`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hpm.config import Config
 from hpm.errors import UserError
+from hpm.methods import operations
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.planning import cost
@@ -141,9 +142,10 @@ def _plan(
     micro_batch = schedule.micro_batch_size(machine.gpus)
     peak = machine.gpu.peaks[precision]
     work, left_out = _known_work(method)
-    share = cost.teacher_share(method, clock, settings.progress_per)
+    share = operations.teacher_share(method, clock, settings.progress_per)
     plain = work["encoder"] + work["reconstructor"]
-    step_flops = 2 * schedule.batch_size * _average_step(work, share, passes=4 if runtime.grad_checkpointing else 3)
+    passes = 4 if runtime.grad_checkpointing else 3
+    step_flops = 2 * schedule.batch_size * operations.average_step(work, share, passes=passes)
     return Plan(
         config=config,
         device=machine.device,
@@ -158,7 +160,7 @@ def _plan(
         multiply_adds=work,
         published_multiply_adds=plain + work["loss predictor"] + cost.macs_saved(method),
         teacher_share=share,
-        relative_cost=_average_step(work, share) / (3 * plain),
+        relative_cost=operations.average_step(work, share) / (3 * plain),
         step_flops=step_flops,
         memory=cost.memory(
             method,
@@ -177,7 +179,7 @@ def _plan(
 
 def _known_work(method: Method) -> tuple[dict[str, float], list[str]]:
     """Multiply-adds of each part, 0 for what cannot be counted without data; and a note of each of those."""
-    work, notes = cost.multiply_adds(method), []
+    work, notes = operations.multiply_adds(method), []
     for part, what in (
         ("target", f"what {type(method.target).__name__} computes"),
         ("teacher", f"what {type(method.curriculum.difficulty).__name__} asks of the teacher"),
@@ -186,18 +188,6 @@ def _known_work(method: Method) -> tuple[dict[str, float], list[str]]:
             work[part] = 0.0
             notes.append(f"{what} cannot be counted without data, and is left out")
     return work, notes
-
-
-def _average_step(work: dict[str, float], teacher_share: float, *, passes: int = 3) -> float:
-    """Multiply-adds of the average step for one image.
-
-    Args:
-        work: of each part, forward.
-        teacher_share: of the steps in which the teacher is asked.
-        passes: how many forward passes the student's costs are worth; the backward pass counts two.
-    """
-    student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
-    return passes * student + (teacher_share * work["teacher"] + work["target"])
 
 
 def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[str]:

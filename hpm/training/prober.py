@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpm.errors import Notice
 from hpm.evaluation import Evaluation, EvaluationContext
+from hpm.evaluation.base import Pretraining
 from hpm.evaluation.metrics import VALIDATION
 from hpm.training.recorder import RunRecorder
 from hpm.visualization.picture import picture
@@ -48,7 +49,7 @@ class Prober:
             source=trainer.source,
             device=trainer.device,
             seed=trainer.seed,
-            pretraining_images=trainer.clock.step * trainer.schedule.batch_size,
+            pretraining=Pretraining(trainer.clock, trainer.schedule.batch_size, trainer.progress_per),
             splits=splits,
         )
 

@@ -10,9 +10,11 @@ import torch
 from curriculum import Constant, Curriculum, HardestFirst, PredictedLoss
 from hpm.data import SPLITS, DigitScenes, TensorSplit
 from hpm.evaluation import EvaluationContext
+from hpm.evaluation.base import Pretraining
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.optim.clock import Clock
 from hpm.targets import NormalizedPixels
 
 
@@ -46,7 +48,7 @@ def context(source: DigitScenes) -> EvaluationContext:
         source=source,
         device=torch.device("cpu"),
         seed=0,
-        pretraining_images=40,
+        pretraining=Pretraining(Clock(4, 10, 4), 10, "epoch"),
         splits=("test",),
     )
 

@@ -127,7 +127,7 @@ def test_metrics_have_their_names(context: EvaluationContext) -> None:
 def test_low_shot_from_the_same_weights_is_the_same(context: EvaluationContext) -> None:
     """Pre-trained and from scratch differ in nothing but the weights (and the rates they are given)."""
     evaluation = LowShot(labels=20, epochs=3, batch_size=10, test_images=60, lr=1e-3, layer_decay=1.0)
-    metrics = evaluation(dataclasses.replace(context, initial=lambda: context.model, pretraining_images=None))
+    metrics = evaluation(dataclasses.replace(context, initial=lambda: context.model, pretraining=None))
     assert metrics["low_shot/gain"] == 0
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +13,8 @@ from curriculum.streams import Stream
 from hpm.data import RandomResizedCrop
 from hpm.errors import TrainingError
 from hpm.evaluation import EvaluationContext, LowShot, classifier
+from hpm.evaluation.convergence import WarmupRates
 from hpm.evaluation.few_labels import FewLabels, draw_labels
-from hpm.evaluation.levelling import WarmupRates
 from hpm.evaluation.samples import labels_of
 from hpm.optim.clock import Clock
 from hpm.optim.param_groups import layer_groups
@@ -86,7 +83,7 @@ def written_out(context: EvaluationContext, evaluation: LowShot, draw: int) -> n
 def test_the_loop_is_the_one_written_out(context: EvaluationContext) -> None:
     evaluation = LowShot(labels=40, epochs=3, batch_size=10, warmup_epochs=1.5, test_images=20)
     train_N = draw_labels(labels_of(context.source.train()), [4] * 10, 10, 1)
-    training = evaluation._start(context, context.model, train_N, "pretrained", 2e-3, None, 1)
+    training = evaluation._start(context, train_N, 1, context.model, "pretrained", 2e-3, most_epochs=3, budget=None)
     training.run(3)
     theirs = written_out(context, evaluation, draw=1).state_dict()
     for name, value in training.trained.state_dict().items():
@@ -96,15 +93,6 @@ def test_the_loop_is_the_one_written_out(context: EvaluationContext) -> None:
 def test_a_loss_that_is_not_finite_ends_it(context: EvaluationContext) -> None:
     evaluation = LowShot(labels=40, epochs=2, batch_size=10, lr=1e20)
     with pytest.raises(
-        TrainingError, match=r"low-shot pretrained, draw 0: the loss is not finite in epoch 1. Lower LowShot.lr"
+        TrainingError, match=r"low-shot-draw0-pretrained-lr1e\+20: the loss is not finite in epoch 1. Lower LowShot.lr"
     ):
         evaluation(context)
-
-
-def test_nothing_is_reported_or_saved(context: EvaluationContext, tmp_path: Path) -> None:
-    lines: list[str] = []
-    LowShot(labels=20, draws=1, epochs=1, batch_size=10, test_images=20, baselines=False)(
-        dataclasses.replace(context, folder=tmp_path, report=lines.append)
-    )
-    assert lines == []
-    assert list(tmp_path.iterdir()) == []

@@ -131,10 +131,11 @@ def test_people_read_accuracies_in_percent() -> None:
 
 
 def test_values_are_those_of_the_draws_where_an_evaluation_repeats_by_itself(context: EvaluationContext) -> None:
-    low_shot = LowShot(labels=20, draws=3, epochs=1, batch_size=10, test_images=60, lr=1e-3)
+    low_shot = LowShot(labels=20, draws=3, epochs=4, batch_size=10, test_images=60, lr=1e-3)
     values, metrics = low_shot.measure_values(context), low_shot.measure(context)
-    accuracies = {f"low_shot/{name}" for name in ("pretrained", "scratch", "raw_pixels", "gain")}
-    chosen = {f"low_shot/{name}/{what}" for name in ("pretrained", "scratch") for what in ("lr", "epochs")}
+    trained = ("pretrained", "scratch", "scratch_equal_compute")
+    accuracies = {f"low_shot/{name}" for name in (*trained, "raw_pixels", "gain")}
+    chosen = {f"low_shot/{name}/{what}" for name in trained for what in ("lr", "epochs")}
     assert values.keys() == accuracies | chosen
     for name, draws in values.items():
         assert draws == [metrics[f"{name}/draw{draw}"] for draw in range(3)]

@@ -25,6 +25,7 @@ from curriculum import (
     Uniform,
 )
 from hpm.config import parse_config
+from hpm.methods import operations
 from hpm.methods.decay import RampDecay
 from hpm.methods.method import Method
 from hpm.models.masked_autoencoder import MaskedAutoencoder
@@ -88,7 +89,7 @@ def test_by_hand() -> None:
     decoder_input = 96 * 64
     seen = 1 + visible
     all_ = 1 + patches
-    assert cost.multiply_adds(method(PredictedLoss(), **SMALL)) == {
+    assert operations.multiply_adds(method(PredictedLoss(), **SMALL)) == {
         "encoder": visible * pixels * 96 + 3 * block(seen, 96),
         "reconstructor": seen * decoder_input + block(all_, 64) + block(all_, 64, given=masked) + masked * 64 * pixels,
         "loss predictor": block(all_, 64, given=masked) + masked * 64,
@@ -102,15 +103,15 @@ def test_by_hand() -> None:
 
 
 def test_the_teacher_costs_what_the_difficulty_asks() -> None:
-    student = cost.multiply_adds(method(TrueLoss(probes=2), **SMALL))
+    student = operations.multiply_adds(method(TrueLoss(probes=2), **SMALL))
     assert student["teacher"] == 2 * (student["encoder"] + student["reconstructor"])
     # The last block: keys, and queries and attention of one token.
-    attention = cost.multiply_adds(method(Attention(), **SMALL))["teacher"]
+    attention = operations.multiply_adds(method(Attention(), **SMALL))["teacher"]
     assert attention == 64 * 192 * 96 + 2 * block(65, 96) + 65 * 3 * 96**2 + 65 * 96
     # No block: the projection of the first, and the products of 48 / 3 queries with all keys.
-    sampled = cost.multiply_adds(method(SampledAttention(), **SMALL))["teacher"]
+    sampled = operations.multiply_adds(method(SampledAttention(), **SMALL))["teacher"]
     assert sampled == 64 * 192 * 96 + 65 * 3 * 96**2 + 16 * 65 * 96
-    assert cost.multiply_adds(method(Uniform(), **SMALL))["teacher"] == 0
+    assert operations.multiply_adds(method(Uniform(), **SMALL))["teacher"] == 0
 
 
 class Peeking(DifficultyEstimator):
@@ -119,28 +120,30 @@ class Peeking(DifficultyEstimator):
 
 
 def test_a_difficulty_that_looks_at_values_is_not_counted() -> None:
-    assert math.isnan(cost.multiply_adds(method(Peeking(), **SMALL))["teacher"])
+    assert math.isnan(operations.multiply_adds(method(Peeking(), **SMALL))["teacher"])
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(200, 2), (800, 10), (1600, 21)])
 def test_the_teacher_is_asked_from_the_first_hard_patch_on(epochs: int, first: int) -> None:
     hpm = method(PredictedLoss())  # 147 masked patches
-    assert cost.teacher_share(hpm, Clock(0, 5, epochs), "epoch") == (epochs - first) / epochs
-    assert cost.teacher_share(hpm, Clock(0, 625, epochs), "epoch") == pytest.approx((epochs - first) / epochs, abs=1e-3)
+    assert operations.teacher_share(hpm, Clock(0, 5, epochs), "epoch") == (epochs - first) / epochs
+    assert operations.teacher_share(hpm, Clock(0, 625, epochs), "epoch") == pytest.approx(
+        (epochs - first) / epochs, abs=1e-3
+    )
 
 
 def test_shares_of_other_schedules() -> None:
     small = method(PredictedLoss(), **SMALL)
     clock = Clock(0, 10, 10)
     # int(48 * 0.5 * (step + 1) / 100) is 0 for the first four steps.
-    assert cost.teacher_share(small, clock, "step") == 0.96
+    assert operations.teacher_share(small, clock, "step") == 0.96
     small.curriculum.score_every = 4
-    assert cost.teacher_share(small, clock, "epoch") == 0.25
-    assert cost.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
+    assert operations.teacher_share(small, clock, "epoch") == 0.25
+    assert operations.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
     small.curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=Uniform(), sampler=Random())
-    assert cost.teacher_share(small, clock, "epoch") == 0
+    assert operations.teacher_share(small, clock, "epoch") == 0
     small.curriculum = Curriculum(scheduler=MetricPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
-    assert cost.teacher_share(small, clock, "epoch") == 1
+    assert operations.teacher_share(small, clock, "epoch") == 1
 
 
 # Memory

@@ -1,0 +1,156 @@
+"""What a method computes, counted without data and without weights: multiply-adds of its parts, on average over a run.
+
+The model lies on PyTorch's meta device, where tensors have a shape and nothing else; PyTorch's own counter watches
+it compute there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from curriculum import Batch, Curriculum, Mask, Noise, TrainingContext
+from hpm.methods.teacher import StudentTeacher
+from hpm.models.base import MaskedModel
+from hpm.optim.clock import Clock
+from hpm.targets import Target
+
+_SAMPLED_STEPS = 20_000  # of the schedule
+
+
+class Trained(Protocol):
+    """What is counted: a `Method`, or parts of one."""
+
+    @property
+    def student(self) -> MaskedModel:
+        """The model that is trained."""
+
+    @property
+    def curriculum(self) -> Curriculum:
+        """What decides the masks."""
+
+    @property
+    def target(self) -> Target:
+        """What is reconstructed."""
+
+
+class _MetaTeacher(StudentTeacher):
+    """A teacher whose passes are counted: autocast knows no meta device, and changes no count."""
+
+    def _inference(self) -> AbstractContextManager[Any]:  # type: ignore[override]
+        return nullcontext()
+
+
+def multiply_adds(method: Trained) -> dict[str, float]:
+    """Multiply-adds of each part in the forward pass of one image.
+
+    Matrix products, convolutions and attention are counted; norms, activation functions and losses are not. Only
+    visible patches are embedded and only masked ones predicted, by the decoders' last blocks too, so a student costs a
+    little less than in code that does so for all (ViT-B/16: 9.55 G instead of MAE's 9.78). The teacher's are what the
+    method's own difficulty asks of it; NaN where the difficulty looks at values, which cannot be counted without data.
+    The target's are those of the network whose features are reconstructed.
+
+    Args:
+        method: on the meta device; a curriculum whose difficulty is trained is prepared for a run.
+    """
+    model, curriculum, target = method.student, method.curriculum, method.target
+    difficulty, num_masked = curriculum.difficulty, curriculum.count_masked(model.num_patches)
+    with torch.device("meta"):
+        images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
+        noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
+        thrown = curriculum.count_thrown(model.num_patches)
+        mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
+        if curriculum.trained is not None:
+            curriculum.prepare(_no_run(model))
+        batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, target)
+        student = _count(lambda: model(images, mask))
+        asked = _MetaTeacher(model, target)  # one that does not remember what it was asked
+        targets = _total(lambda: target(images, mask, model.patch_size, asked))
+        teacher_total = _total(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))
+    name = type(model).__name__
+    encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
+    return {
+        "encoder": encoder,
+        "reconstructor": student["Global"] - encoder - predictor,
+        "loss predictor": predictor,
+        "teacher": teacher_total,
+        "target": targets,
+    }
+
+
+def encoder_multiply_adds(model: MaskedModel) -> float:
+    """Multiply-adds of the encoder's forward pass of one whole image; of a model on the meta device."""
+    with torch.device("meta"):
+        images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
+        return _count(lambda: model.encoder(images))["Global"]
+
+
+def _no_run(model: MaskedModel) -> TrainingContext:
+    """What a network beside the model needs to be built, of no run and without memory."""
+    return TrainingContext(
+        num_images=1,
+        steps_per_epoch=1,
+        in_chans=model.in_chans,
+        patch_size=model.patch_size,
+        grid=model.grid,
+        device=torch.device("meta"),
+        seed=0,
+    )
+
+
+@torch.no_grad()
+def _count(compute: Callable[[], object]) -> dict[str, float]:
+    """Multiply-adds by the module that they happen in, and of all as "Global"."""
+    with FlopCounterMode(display=False) as counter:
+        compute()
+    return {name: sum(counts.values()) / 2 for name, counts in counter.get_flop_counts().items()} | {
+        "Global": counter.get_total_flops() / 2
+    }
+
+
+def _total(compute: Callable[[], object]) -> float:
+    """Multiply-adds of all; NaN where that cannot be told: somebody's own part may do anything."""
+    try:
+        return _count(compute)["Global"]
+    except Exception:
+        return math.nan
+
+
+def teacher_share(method: Trained, clock: Clock, progress_per: str) -> float:
+    """Share of a run's steps in which the curriculum asks its difficulty estimator.
+
+    Long runs are sampled at 20,000 evenly spaced steps. A scheduler that follows what the learner achieves cannot be
+    foreseen: then it is every step that may ask.
+
+    Args:
+        method: the method.
+        clock: the run's length; its step is not looked at.
+        progress_per: "epoch" or "step", as `Trainer` takes it.
+    """
+    curriculum, num_patches, total = method.curriculum, method.student.num_patches, clock.total_steps
+    may_ask = math.ceil(total / curriculum.score_every) / total
+    if curriculum.scheduler.watches:
+        return may_ask
+    stride = curriculum.score_every * max(1, total // curriculum.score_every // _SAMPLED_STEPS)
+    asks = [
+        curriculum.needs_scores_at(Clock(step, clock.steps_per_epoch, clock.epochs).progress(progress_per), num_patches)
+        for step in range(0, total, stride)
+    ]
+    return may_ask * sum(asks) / len(asks)
+
+
+def average_step(work: dict[str, float], teacher_share: float, *, passes: int = 3) -> float:
+    """Multiply-adds of the average step for one image.
+
+    Args:
+        work: of each part, forward, as `multiply_adds` gives them.
+        teacher_share: of the steps in which the teacher is asked.
+        passes: how many forward passes the student's costs are worth; the backward pass counts two.
+    """
+    student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
+    return passes * student + (teacher_share * work["teacher"] + work["target"])

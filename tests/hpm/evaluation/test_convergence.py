@@ -1,0 +1,280 @@
+"""Trainings that go on until they have converged: averages, early stopping, successive halving, equal compute."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from curriculum import Constant, Curriculum, HardestFirst, PredictedLoss, Ramp, Random, Uniform
+from hpm.data import DigitScenes, Split
+from hpm.errors import Notice, TrainingError
+from hpm.evaluation import EvaluationContext, FineTune, LowShot
+from hpm.evaluation.base import Pretraining
+from hpm.evaluation.compute import _OnMeta, equal_epochs
+from hpm.evaluation.convergence import train_until_converged
+from hpm.evaluation.early_stopping import EarlyStopping, WeightAverage
+from hpm.evaluation.supervised import SupervisedTraining
+from hpm.methods import operations
+from hpm.optim.clock import Clock
+
+SETTINGS = {"labels": 40, "batch_size": 10, "test_images": 100, "lr": (1e-3, 4e-3), "trial_epochs": 2}
+
+
+def test_the_average_is_of_about_the_last_tenth_of_the_steps() -> None:
+    """Against the weights that each step has by the rule written out as one sum."""
+    module = nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module)
+    values = np.sin(np.arange(1, 201))
+    for value in values:
+        nn.init.constant_(module.weight, value)
+        average.update(module)
+    shares = np.array([1 - (1 - 1 / t) ** 10 for t in range(1, 201)])
+    weights = np.array([share * np.prod(1 - shares[t + 1 :]) for t, share in enumerate(shares)])
+    assert weights.sum() == pytest.approx(1)
+    assert weights[170:].sum() > 0.75
+    assert average.module.weight.item() == pytest.approx(float(weights @ values), abs=1e-5)
+    assert not average.module.training
+
+
+def stopping_at(accuracies: list[float], *, patience: float = 0.5, budget: float | None = None, steps: int = 100):  # type: ignore[no-untyped-def]
+    """The epochs after which a training of these validation accuracies ends, those measured, and what ended it."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    epochs, measured = 0, []
+
+    def accuracy_of(_: nn.Module) -> float:
+        measured.append(epochs)
+        return accuracies[epochs - 1]
+
+    stopping = EarlyStopping(module, accuracy_of, patience=patience, budget=budget)
+    while epochs < len(accuracies) and not stopping.converged:
+        epochs += 1
+        nn.init.constant_(module.weight, float(epochs))
+        for _ in range(steps):
+            stopping.after_step()
+        stopping.after_epoch(epochs)
+    return epochs, measured, stopping
+
+
+RISING = [0.01 * epoch for epoch in range(1, 100)]
+
+
+def test_it_ends_when_half_as_many_epochs_again_bring_nothing_better() -> None:
+    epochs, measured, stopping = stopping_at([0.1, 0.2, 0.3, 0.4, *[0.3] * 20])
+    assert (epochs, stopping.best_epoch, stopping.best_accuracy) == (6, 4, 0.4)
+    assert measured == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("patience", [0.05, 0.2, 0.5])
+def test_nothing_that_still_rises_has_converged(patience: float) -> None:
+    assert stopping_at(RISING, patience=patience)[0] == len(RISING)
+
+
+def test_a_lucky_start_does_not_end_it() -> None:
+    assert stopping_at([0.1] * 200, steps=1)[0] >= 100
+
+
+def test_the_budget_is_used_up_and_its_best_weights_kept() -> None:
+    assert stopping_at([0.1, 0.5, *[0.2] * 9])[0] == 3
+    assert stopping_at([0.1, 0.5, *[0.2] * 9], budget=7.9)[0] == 7
+    epochs, measured, stopping = stopping_at([*RISING[:30], *[0.0] * 40], budget=18.9)
+    assert 18 in measured  # the whole budget
+    assert (stopping.epoch_within_budget, stopping.best_epoch) == (18, 29)
+    assert epochs == 44
+    within = stopping.best_within_budget()
+    assert within is not None
+    assert within.weight.item() < stopping.best().weight.item()
+    assert stopping_at([0.5, *[0.1] * 20])[2].best_within_budget() is None
+
+
+def test_what_is_saved_goes_on_as_if_nothing_had_been() -> None:
+    accuracies = [*RISING[:12], *[0.0] * 30]
+
+    def train(stopping: EarlyStopping, module: nn.Module, first: int, last: int) -> None:
+        for epoch in range(first, last):
+            nn.init.constant_(module.weight, float(epoch))
+            for _ in range(50):
+                stopping.after_step()
+            now[0] = epoch
+            stopping.after_epoch(epoch)
+
+    now = [0]
+    states = []
+    for cut in (None, 9):
+        module = nn.Linear(1, 1, bias=False)
+        stopping = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, budget=10)
+        train(stopping, module, 1, 16 if cut is None else cut)
+        if cut is not None:
+            other = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, budget=10)
+            other.load_state_dict(stopping.state_dict())
+            train(other, module, cut, 16)
+            stopping = other
+        states.append(stopping.state_dict())
+    torch.testing.assert_close(states[0], states[1], atol=0, rtol=0)
+    assert states[0]["best_epoch"] == 10
+
+
+def test_the_rate_that_does_best_on_validation_images_wins(colors: EvaluationContext) -> None:
+    """A rate at which nothing is learned is given up after the first round."""
+    evaluation = LowShot(labels=100, batch_size=20)
+    started = {}
+
+    def start(lr: float) -> SupervisedTraining:
+        started[lr] = evaluation._start(
+            colors, torch.arange(100), 0, colors.model, "pretrained", lr, most_epochs=40, budget=None
+        )
+        return started[lr]
+
+    training, lr = train_until_converged(start, (1e-9, 2e-3, 1e-8), trial_epochs=8)
+    assert lr == 2e-3
+    assert training is started[lr]
+    assert training.epochs > 16
+    assert started[1e-9].epochs <= 16
+    assert started[1e-8].epochs <= 16
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        LowShot(**SETTINGS, epochs=8),
+        FineTune(
+            batch_size=100,
+            epochs=4,
+            warmup_epochs=0,
+            patience=0.5,
+            trial_epochs=1,
+            blr=(1e-3, 4e-3),
+            test_images=100,
+            precision="fp32",
+            baselines=True,
+        ),
+    ],
+)
+def test_the_labels_of_test_images_choose_nothing(context: EvaluationContext, evaluation: LowShot | FineTune) -> None:
+    """With the test labels shuffled everything but the test figures is the same, to the bit."""
+
+    class Shuffled(DigitScenes):
+        def read(self, split: str) -> Split:  # type: ignore[override]
+            read = super().read(split)
+            if split == "test":
+                assert read.labels is not None
+                read.labels = read.labels[torch.randperm(len(read), generator=torch.Generator().manual_seed(0))]
+            return read
+
+    both = dataclasses.replace(context, splits=("validation", "test"))
+    shuffled = Shuffled(img_size=16, train_size=400, validation_size=150, test_size=120)
+    one, other = evaluation(both), evaluation(dataclasses.replace(both, source=shuffled))
+    chosen = [name for name in one if name.startswith("validation/") or name.endswith(("/lr", "/epochs"))]
+    assert [one[name] for name in chosen] == [other[name] for name in chosen]
+    assert one != other
+
+
+def test_a_rate_at_which_the_loss_is_not_finite_is_given_up(colors: EvaluationContext) -> None:
+    settings = {"labels": 100, "batch_size": 20, "epochs": 6, "trial_epochs": 2, "baselines": False}
+    metrics = LowShot(lr=(1e20, 2e-3), **settings)(colors)
+    assert metrics["low_shot/pretrained/lr"] == 2e-3
+    assert LowShot(lr=2e-3, **settings)(colors) == metrics
+    with pytest.raises(TrainingError, match="the loss is not finite"):
+        LowShot(lr=(1e20, 1e19), **settings)(colors)
+
+
+def pretrained_for(context: EvaluationContext, steps: int, **settings: object) -> EvaluationContext:
+    """As if the model had been trained for so many steps of ten images, of a run of 100."""
+    clock = Clock(steps, 25, 4)
+    return dataclasses.replace(context, pretraining=Pretraining(clock, 10, "epoch"), **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "share"),
+    [
+        (Curriculum(scheduler=Ramp(start=0.0, end=0.5), difficulty=PredictedLoss(), sampler=HardestFirst()), 1),
+        (Curriculum(scheduler=Ramp(start=0.5, end=0.0), difficulty=PredictedLoss(), sampler=HardestFirst()), 0.75),
+        (
+            Curriculum(
+                scheduler=Ramp(start=0.0, end=0.5), difficulty=PredictedLoss(), sampler=HardestFirst(), score_every=4
+            ),
+            0.25,
+        ),
+        (Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random()), 0),
+    ],
+)
+def test_equal_computation_is_what_the_plan_counts(
+    context: EvaluationContext, curriculum: Curriculum, share: float
+) -> None:
+    """By hand: the teacher's pass counts in the share of the steps that ask it, the student's three times."""
+    model = copy.deepcopy(context.model).to("meta")
+    work = operations.multiply_adds(_OnMeta(model, curriculum, context.target))
+    assert work["teacher"] > 0 or share == 0
+    student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
+    whole = operations.encoder_multiply_adds(model)
+    # Twelve multiply-adds for each token and pair of widths, two for each pair of tokens and width, and the embedding.
+    assert whole == 2 * (12 * 17 * 32**2 + 2 * 17**2 * 32) + 16 * 48 * 32
+    expected = 100 * 10 * (3 * student + share * work["teacher"]) / (3 * whole * 40)
+    trained = pretrained_for(context, 100, curriculum=curriculum)
+    assert equal_epochs(trained, labelled=40) == pytest.approx(expected)
+    assert equal_epochs(pretrained_for(context, 50, curriculum=curriculum), 40) == pytest.approx(expected / 2)
+    assert equal_epochs(dataclasses.replace(context, pretraining=None), 40) is None
+
+
+def test_from_scratch_has_the_computation_of_both(context: EvaluationContext) -> None:
+    """The training from scratch goes on for at least its budget, and the row is the best within it."""
+    evaluation = LowShot(**SETTINGS | {"lr": 1e-3}, epochs=20, patience=0.1)
+    started = {}
+    start = evaluation._start
+
+    def watched(*arguments: Any, **settings: Any) -> SupervisedTraining:
+        training = start(*arguments, **settings)
+        started[arguments[4]] = (training, settings["budget"])
+        return training
+
+    evaluation._start = watched  # type: ignore[method-assign]
+    trained = pretrained_for(context, 60)
+    metrics = evaluation(trained)
+    (pretrained, none), (scratch, budget) = started["pretrained"], started["scratch"]
+    assert none is None
+    assert pretrained.stopping is not None
+    equal = equal_epochs(trained, 40)
+    assert equal is not None
+    assert budget == pytest.approx(equal + pretrained.stopping.best_epoch)
+    assert scratch.epochs >= int(budget)
+    assert metrics["low_shot/scratch_equal_compute/epochs"] <= budget
+    assert metrics["low_shot/scratch/epochs"] >= metrics["low_shot/scratch_equal_compute/epochs"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"), [(None, "what pre-training computed is not known"), (10**6, "more than LowShot.epochs = 4")]
+)
+def test_no_row_at_equal_computation_is_told(context: EvaluationContext, steps: int | None, message: str) -> None:
+    trained = dataclasses.replace(context, pretraining=None) if steps is None else pretrained_for(context, steps)
+    with pytest.warns(Notice, match=message):
+        metrics = LowShot(**SETTINGS, epochs=4, draws=2)(trained)
+    assert "low_shot/scratch" in metrics
+    assert "low_shot/scratch_equal_compute" not in metrics
+
+
+def test_a_killed_one_goes_on_to_the_same_figures(context: EvaluationContext, tmp_path: Path) -> None:
+    """In the middle of the race of learning rates, and of the training from scratch."""
+    evaluation, trained = LowShot(**SETTINGS, epochs=10), pretrained_for(context, 30)
+    expected = evaluation(trained)
+
+    class Killed(Exception): ...
+
+    for name in ("pretrained-lr0.004: epoch 2/", "scratch-lr0.001: epoch 3/", "scratch-lr0.004: epoch 5/"):
+
+        def kill(line: str, name: str = name) -> None:
+            if name in line:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            evaluation(dataclasses.replace(trained, folder=tmp_path, report=kill))
+    lines: list[str] = []
+    assert evaluation(dataclasses.replace(trained, folder=tmp_path, report=lines.append)) == expected
+    assert any("going on after epoch" in line for line in lines)
