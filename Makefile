@@ -7,8 +7,8 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: quickstart test test-gpu test-lowest install format static-checks gpu benchmarks clean
 
-quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data.
-	$(BIN)/hpm pretrain quickstart
+quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data, with three seeds.
+	$(BIN)/python benchmarks/quickstart.py
 
 # One thread for each process of the tests, and as many of these as there are cores, but each takes a gigabyte.
 test: $(INSTALLED)  ## Install, and run every test, on all cores.

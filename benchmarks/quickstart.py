@@ -35,14 +35,17 @@ def train(seed: int, folder: Path, bindings: Sequence[str]) -> dict[str, float]:
     if not summary.is_file():
         words = [word for binding in (f"Trainer.seed = {seed}", *bindings) for word in ("-b", binding)]
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / f"{folder.name}.txt").open("w") as log:
-            subprocess.run(
+        log = folder.parent / f"{folder.name}.txt"
+        with log.open("w") as file:
+            code = subprocess.run(
                 [sys.executable, "-m", "hpm", "pretrain", "quickstart", "--output", str(folder), "--resume", *words],
-                check=True,
-                stdout=log,
+                check=False,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
+            ).returncode
+        if code:
+            sys.exit(f"seed {seed} ended with code {code}; {log} says why")
     metrics: dict[str, float] = json.loads(summary.read_text())["metrics"]
     print(f"seed {seed}: {folder}, pictures in {folder / 'pictures'}", file=sys.stderr, flush=True)
     return metrics
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("-b", "--binding", action="append", default=[])
     options = parser.parse_args()
     started = time.monotonic()
+    print(f"{options.seeds} runs; what each says is in {options.output}/seed-*.txt", file=sys.stderr, flush=True)
     with ThreadPoolExecutor(min(options.seeds, 2 * (os.cpu_count() or 1))) as workers:
         runs = [
             workers.submit(train, seed, options.output / f"seed-{seed}", options.binding)
