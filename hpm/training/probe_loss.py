@@ -43,9 +43,10 @@ class ProbeLoss:
 
     The loss of training falls when the masks become easier; this one falls when the student learns. It is that of up to
     256 images, evenly spaced in the training split, at crops and under uniform masks that the run's seed decides. As
-    many patches are masked as at the mean of the mask ratios that the curriculum goes through. The student is in
-    evaluation mode meanwhile. Nothing is drawn from a generator and nothing is kept but the images, so that a run that
-    measures it trains as one that does not, and a resumed run and any number of processes measure the same.
+    many patches are masked as at the mean of the mask ratios that the curriculum goes through, rounded as it rounds.
+    The student is in evaluation mode meanwhile. Nothing is drawn from a generator and nothing is kept but the images,
+    so that a run that measures it trains as one that does not, and a resumed run and any number of processes measure
+    the same.
 
     Args:
         trainer: whose student it is; its images are read at the first measurement.
@@ -85,7 +86,7 @@ class ProbeLoss:
         num_patches = trainer.method.student.num_patches
         noise = Noise(hash_words(trainer.seed, Stream.PROBE_LOSS_MASKS), 0, rows_N.to(trainer.device))
         keys_NL = noise.bits(num_patches)
-        num_masked = count_masked(num_patches, fmean(curriculum.mask_ratios()))
+        num_masked = count_masked(num_patches, fmean(curriculum.mask_ratios()), curriculum.rounding)
         size = trainer.schedule.micro_batch_size(processes.world_size)
         return [
             _Pass(images, Mask.from_keys(keys, num_masked, curriculum.count_thrown(num_patches)), counted)

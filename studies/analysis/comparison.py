@@ -243,7 +243,7 @@ def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
 def _mean_cost(results: Sequence[Result]) -> dict[str, float]:
     means = {}
     for name in COSTS:
-        known = [result.cost[name] for result in results if name in result.cost]
+        known = [cost for result in results if math.isfinite(cost := result.cost.get(name, math.nan))]
         if known:
             means[name] = sum(known) / len(known)
     return means

@@ -50,15 +50,20 @@ def csv_results(path: Path) -> list[Result]:
         path: the file.
 
     Raises:
-        UserError: if it cannot be read, or lacks a column.
+        UserError: if it cannot be read, lacks a column, or has a line that ends too early.
     """
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
             reader = csv.DictReader(file)
             missing = [name for name in _OWN if name not in (reader.fieldnames or ())]
             if missing:
                 raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
-            return [_result(row) for row in reader]
+            runs = []
+            for row in reader:
+                if short := [name for name in _OWN if row[name] is None]:
+                    raise UserError(f"{path}, line {reader.line_num}: there is no {short[0]}; the line is too short")
+                runs.append(_result(row))
+            return runs
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a results.csv of a study: {error}") from error
 

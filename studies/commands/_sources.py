@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 
 if TYPE_CHECKING:
     import optuna
@@ -22,8 +23,9 @@ class Sources:
     Args:
         results: of all names.
         studies: those of the names that are studies of the storage.
-        identity: what the first name was started with, as `Definition.check` gave it; empty where it is no study.
-        first: the first name's source, as results call it.
+        identity: what the first name that has complete runs was started with, as `Definition.check` gave it; empty
+            where it is no study.
+        first: that name's source, as results call it.
     """
 
     results: Sequence[Result]
@@ -70,14 +72,14 @@ class Sources:
 
 
 def load_sources(names: Sequence[str], url: str) -> Sources:
-    """The complete runs of studies, experiments of MLflow, and CSV files.
+    """The complete runs of studies, experiments of MLflow, and CSV files. A notice names those without any.
 
     Args:
         names: of each; a name that ends in .csv is a file.
         url: of the studies' storage.
 
     Raises:
-        UserError: for a name that is none of the three, or where no run is complete.
+        UserError: for a name that is none of the three, or where no run of any is complete.
     """
     from hpm.tracking.mlflow import MLflowTracker
     from studies.analysis.results import experiment_results, study_results
@@ -85,17 +87,21 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
     from studies.definition.identity import identity_of
 
     studies = _load_studies([name for name in names if not name.endswith(".csv")], url)
-    results: list[Result] = []
-    for name in names:
+    found: dict[str, list[Result]] = {}
+    for name in dict.fromkeys(names):
         if name.endswith(".csv"):
-            results += csv_results(Path(name))
+            found[name] = csv_results(Path(name))
         elif name in studies:
-            results += study_results(studies[name])
+            found[name] = study_results(studies[name])
         else:
-            results += experiment_results(name, MLflowTracker())
-    if not results:
+            found[name] = experiment_results(name, MLflowTracker())
+    complete = [name for name, runs in found.items() if runs]
+    if not complete:
         raise UserError(f"{', '.join(names)}: no run is complete yet")
-    identity = identity_of(studies[names[0]]) if names[0] in studies else {}
+    if without := [name for name in found if not found[name]]:
+        warnings.warn(Notice(f"{', '.join(without)}: no run is complete yet; left out"), stacklevel=2)
+    results = [run for runs in found.values() for run in runs]
+    identity = identity_of(studies[complete[0]]) if complete[0] in studies else {}
     return Sources(results, studies, identity, results[0].source)
 
 

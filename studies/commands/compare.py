@@ -59,19 +59,21 @@ def command(
         if as_markdown:
             typer.echo(markdown(comparisons), nl=False)
         elif as_csv:
-            typer.echo(csv_text(comparisons[0].results), nl=False)
+            typer.echo(csv_text(sources.results), nl=False)
         else:
             show_comparisons(console, comparisons)
         if output is not None:
             words = ["hpm-study", "compare", *names]
             for comparison in comparisons:
                 words += ["--metric", comparison.metric]
-            words += ["--against", comparisons[0].baseline]
+            baselines = {comparison.baseline for comparison in comparisons}
+            if len(baselines) == 1:  # otherwise each table has its own first variant
+                words += ["--against", *baselines]
             if direction is not None:
                 words += ["--direction", direction]
             if equivalent_within is not None:
                 words += ["--equivalent-within", f"{equivalent_within:g}"]
             again = shlex.join([*words, "--output", str(output)])
             study = sources.studies.get(names[0]) if len(names) == 1 else None
-            report = write_files(comparisons, output, command=again, study=study)[0]
+            report = write_files(comparisons, output, runs=sources.results, command=again, study=study)[0]
             console.print(f"report: {report}", highlight=False, soft_wrap=True)

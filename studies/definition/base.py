@@ -12,8 +12,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from curriculum.validation import require_choice
 from hpm.config import parse_config
+from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
+from hpm.evaluation.metrics import VALIDATION, split_of
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
@@ -214,26 +216,35 @@ class Definition(ABC):
             trainer = config.build()
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
-        require_metric(self.metric, trainer.monitoring.evaluations, f"{type(self).__name__}.metric", what)
+        name = f"{type(self).__name__}.metric"
+        require_metric(self.metric, trainer.monitoring.evaluations, trainer.source, name, what)
         return config.text()
 
 
-def require_metric(metric: str, evaluations: Sequence[Evaluation], name: str, what: str) -> None:
-    """Find a metric that no evaluation can give before anything is trained.
+def require_metric(metric: str, evaluations: Sequence[Evaluation], source: ImageSource, name: str, what: str) -> None:
+    """Find a metric that no evaluation can give, or no image, before anything is trained; reads no images.
 
     Args:
         metric: as a run's summary names it.
         evaluations: those that are asked for. One that declares no metrics may give any.
+        source: of the images. That validation images are switched off is found; whether data that carve as many as
+            they have will have any is not.
         name: the binding that names the metric.
         what: whose evaluations these are.
 
     Raises:
-        UserError: naming the binding and the evaluations.
+        UserError: naming the binding, and the evaluations or the source's binding.
     """
     declared = all(evaluation.metrics for evaluation in evaluations)
     if declared and not any(evaluation.find_metric(metric) for evaluation in evaluations):
         shown = ", ".join(f"@{type(evaluation).__name__}()" for evaluation in evaluations) or "none"
         raise UserError(f"{name} = {metric!r} is measured by none of the evaluations of {what}: {shown}")
+    if split_of(metric) == VALIDATION and source.validation_images == 0 and not source.has_own_validation:
+        owner = type(source).__name__
+        raise UserError(
+            f"{name} = {metric!r} is measured on validation images, of which {owner}.validation_images = 0 leaves "
+            f"none in {what}; set it to a number of training images"
+        )
 
 
 def trials_not_failed(study: optuna.Study) -> list[FrozenTrial]:

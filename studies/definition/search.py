@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from curriculum.validation import require_choice
 from hpm.config import parse_config
 from hpm.errors import UserError
+from hpm.evaluation import find_metric
 from hpm.evaluation.metrics import VALIDATION, metric_on, split_of
 from studies.definition.base import (
     Definition,
@@ -34,7 +35,7 @@ class Search(Definition):
         base: configs that every run starts from.
         space: bindings and what each may be; see `studies.definition.space`.
         metric: the objective, as a run's summary names it. It begins with "validation/": what is chosen on test images
-            says nothing when it is scored on them.
+            says nothing when it is scored on them. It must have a better side, unlike a chosen learning rate.
         direction: "maximize" or "minimize" it.
         cost: a second objective to minimize: "flops" (counted, of the whole training) or "training_seconds"; there
             is no best trial then but a Pareto front, and no pruning. None for none.
@@ -73,6 +74,12 @@ class Search(Definition):
     ) -> None:
         super().__init__(base=base, bindings=bindings, seeds=seeds, metric=metric, direction=direction)
         for name, value in (("metric", metric), ("probe", probe)):
+            declared = find_metric(value)
+            if declared is not None and declared.higher_is_better is None:
+                raise ValueError(
+                    f"Search.{name} = {value!r} says nothing of how good a run is, for neither larger nor smaller "
+                    "values of it are better; choose by an accuracy, e.g. 'validation/low_shot/pretrained'"
+                )
             if split_of(value) != VALIDATION:
                 raise ValueError(
                     f"Search.{name} = {value!r} is measured on test images, which must choose nothing; choose by "
@@ -112,9 +119,10 @@ class Search(Definition):
             text = self._build([], bindings, f"space at {shown}")
             first_config = first_config or text
         if self.reports_probes:
-            monitoring = parse_config(self.base, self.bindings).build().monitoring
-            require_metric(self.probe, monitoring.probes, "Search.probe", "Monitoring.probes")
-            if not monitoring.probe_every:
+            trainer = parse_config(self.base, self.bindings).build()
+            probes = trainer.monitoring.probes
+            require_metric(self.probe, probes, trainer.source, "Search.probe", "Monitoring.probes")
+            if not trainer.monitoring.probe_every:
                 raise UserError("Search.pruner looks at probes, and Monitoring.probe_every = 0 asks for none")
         return self._identity(space=self.space_texts, cost=self.cost, seeds=list(self.seeds), config=first_config)
 

@@ -47,6 +47,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
         files = write_files(
             [comparison],
             options.folder,
+            runs=results,
             command=_command(definition, options),
             study=study,
             best=configs[0].read_text() if configs else None,

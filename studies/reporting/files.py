@@ -15,6 +15,7 @@ import optuna
 
 from hpm.runtime.files import write_text
 from studies.analysis.comparison import Comparison
+from studies.analysis.results import Result
 from studies.analysis.results_csv import csv_text
 from studies.definition.identity import identity_of
 from studies.reporting.figures import draw_comparison, draw_differences, draw_search
@@ -26,6 +27,7 @@ def write_files(
     comparisons: Sequence[Comparison],
     folder: Path,
     *,
+    runs: Sequence[Result],
     command: str,
     study: optuna.Study | None = None,
     best: str | None = None,
@@ -35,6 +37,7 @@ def write_files(
     Args:
         comparisons: what they show, at least one, of the same runs; the first has the figures of the training.
         folder: takes them; it is made where it is missing.
+        runs: every run, those too that have none of the metrics.
         command: the command that makes them again.
         study: the study that the results are of, where they are of one alone.
         best: the best configuration of a search.
@@ -58,7 +61,6 @@ def write_files(
         identity=identity,
         best=best,
     )
-    runs = list({id(run): run for comparison in comparisons for run in comparison.results}.values())
     tables = {folder / "results.md": markdown(comparisons), folder / "results.csv": csv_text(runs)}
     for path, text in tables.items():
         write_text(path, text)

@@ -16,6 +16,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#2
 _LINE_STYLES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
 _MARKERS = ("o", "s", "^", "D")
 _LABELS_A_COLUMN = 16  # of a legend
+MOST_MARKED = len(_COLORS) * len(_MARKERS)  # variants beyond this cannot be told apart
 
 
 def new_figure(height: float) -> tuple[Figure, Axes]:

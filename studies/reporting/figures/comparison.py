@@ -15,6 +15,7 @@ from hpm.visualization import style
 from studies.analysis.comparison import Comparison
 from studies.analysis.statistics import estimate
 from studies.reporting.figures.axes import (
+    MOST_MARKED,
     WIDTH,
     add_legend,
     color_of,
@@ -104,8 +105,8 @@ def _plot_interval(axis: Axes, place: float, values: Sequence[float], grid: floa
 
 
 def _draw_compute(comparison: Comparison, path: Path) -> Path:
-    """Mean against FLOPs of the training, with intervals. Equal costs stand side by side."""
-    figure, axis = new_figure(max(3.4, 0.19 * len(comparison.rows) + 0.8))
+    """Mean against FLOPs of the training, with intervals. Equal costs stand side by side; a crowd has no legend."""
+    figure, axis = new_figure(max(3.4, 0.19 * min(len(comparison.rows), MOST_MARKED) + 0.8))
     scale = comparison.unit.scale
     rows = [(number, row) for number, row in enumerate(comparison.rows) if "flops" in row.cost]
     costs = np.array([row.cost["flops"] / 1e12 for _, row in rows])
@@ -124,5 +125,6 @@ def _draw_compute(comparison: Comparison, path: Path) -> Path:
             label=row.variant,
         )
     label_axes(axis, "training, TFLOP", comparison.unit.label)
-    add_legend(axis, len(rows))
+    if len(rows) <= MOST_MARKED:
+        add_legend(axis, len(rows))
     return style.save(figure, path)

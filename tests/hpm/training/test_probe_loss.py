@@ -83,6 +83,21 @@ def test_it_looks_at_256_images_of_a_large_split_and_at_the_mean_mask_ratio(
     assert masked_NL.sum(dim=0).sub(80).abs().max() < 30
 
 
+def test_it_rounds_as_the_curriculum_does(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 of 16 patches rounded up and 6 thrown away would leave none visible; the curriculum masks 9."""
+    rounds = ("Curriculum.mask_ratio = 0.61", "Curriculum.throw_ratio = 0.38", "Curriculum.rounding = 'masked'")
+    trainer = ready(tiny, *rounds)
+    ask, counts = trainer.method.student_loss, set()
+
+    def recorded(images_NCHW: torch.Tensor, mask: Mask) -> torch.Tensor:
+        counts.add((mask.num_masked, mask.num_visible))
+        return ask(images_NCHW, mask)
+
+    monkeypatch.setattr(trainer.method, "student_loss", recorded)
+    assert math.isfinite(ProbeLoss(trainer).measure())
+    assert counts == {(trainer.method.curriculum.count_masked(16), 1)} == {(9, 1)}
+
+
 def test_it_stays_the_same_and_leaves_all_as_it_was(tiny: Path) -> None:
     """Another measurement, another trainer, other micro-batches and any state of the generators measure the same."""
     torch.manual_seed(0)

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hpm.data import FashionMNIST
+from hpm.errors import UserError
+from hpm.evaluation import Ridge
 from studies.cli import main
+from studies.definition.base import require_metric
 
 Command = Callable[..., tuple[int, str]]
 
@@ -94,6 +98,49 @@ def test_searches(command: Command, text: str, expected: str) -> None:
     code, message = command("search", "my.gin", "--trials", "2", text=text)
     assert (code, expected in message) == (2, True), message
     assert not Path("runs").exists()
+
+
+NO_VALIDATION = [
+    "FashionMNIST.validation_images = 0",
+    "Monitoring.evaluations = [@final/KNN()]",
+    "Monitoring.probe_every = 0",
+    "Monitoring.probes = []",
+]
+NONE_LEFT = " is measured on validation images, of which FashionMNIST.validation_images = 0 leaves none in "
+
+
+@pytest.mark.parametrize("name", ["metric", "probe"])
+@pytest.mark.parametrize("metric", ["low_shot/pretrained/lr", "validation/low_shot/pretrained/epochs/draw0"])
+def test_what_was_chosen_does_not_choose(command: Command, name: str, metric: str) -> None:
+    code, message = command("search", "my.gin", "--trials", "2", text=SEARCH + SPACE + f"Search.{name} = '{metric}'")
+    assert code == 2
+    assert f"Search.{name} = '{metric}' says nothing of how good a run is" in message
+
+
+@pytest.mark.usefixtures("fashion_mnist")
+def test_validation_images_that_are_switched_off(command: Command) -> None:
+    """Nothing is trained before it is known that no run can have the metric; test images are there all the same."""
+    fashion = f".base = ['ablations/fashion_mnist_small']\n{{0}}.bindings = {NO_VALIDATION}\n"
+    metric = ".metric = 'validation/knn/pretrained'"
+    text = "Ablation" + fashion.format("Ablation") + "Ablation.variants = {'a': []}\nAblation" + metric
+    code, message = command("ablate", "my.gin", text=text)
+    assert (code, "Ablation" + metric + NONE_LEFT + "variant a" in message) == (2, True), message
+    code, message = command(
+        "search", "my.gin", "--trials", "2", text="Search" + fashion.format("Search") + SPACE + "Search" + metric
+    )
+    assert (code, "Search" + metric + NONE_LEFT + "space at Ramp.end" in message) == (2, True), message
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("fashion_mnist", "command")
+def test_a_probe_of_validation_images_that_are_switched_off() -> None:
+    source, probe = FashionMNIST(validation_images=0), "validation/ridge/pretrained"
+    with pytest.raises(
+        UserError, match="Search.probe = 'validation/ridge/pretrained'" + NONE_LEFT + "Monitoring.probes"
+    ):
+        require_metric(probe, [Ridge()], source, "Search.probe", "Monitoring.probes")
+    require_metric("ridge/pretrained", [Ridge()], source, "Ablation.metric", "variant a")
+    require_metric(probe, [Ridge()], FashionMNIST(), "Search.probe", "Monitoring.probes")
 
 
 def test_options(command: Command) -> None:

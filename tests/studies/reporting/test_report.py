@@ -147,7 +147,9 @@ def test_pictures_of_a_search(directions: list[str], last: str, tmp_path: Path) 
 def test_a_search_has_its_own_figures_on_the_page(comparison: Comparison, tmp_path: Path) -> None:
     study = search(["maximize"])
     give_identity(study, {"kind": "search", "space": {"Ramp.end": "Float(0, 1)"}, "config": "Ramp.end = 0.5"})
-    report, *others = write_files([comparison], tmp_path / "out", command="c", study=study, best="Ramp.end = 0.7")
+    report, *others = write_files(
+        [comparison], tmp_path / "out", runs=comparison.results, command="c", study=study, best="Ramp.end = 0.7"
+    )
     assert [path.name for path in others[:2]] == ["results.md", "results.csv"]
     assert [path.name for path in others[2:6]] == ["history.png", "importance.png", "parallel.png", "differences.png"]
     read = Page(report.read_text())
