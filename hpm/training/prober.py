@@ -32,10 +32,11 @@ class Prober:
         self._trainer = trainer
         self._recorder = recorder
 
-    def context(self, *splits: str) -> EvaluationContext:
+    def context(self, step: int, *splits: str) -> EvaluationContext:
         """What evaluations look at. Every process must call this.
 
         Args:
+            step: taken so far.
             *splits: which held-out images they score.
         """
         trainer, method = self._trainer, self._trainer.method
@@ -49,7 +50,7 @@ class Prober:
             source=trainer.source,
             device=trainer.device,
             seed=trainer.seed,
-            pretraining=Pretraining(trainer.clock, trainer.schedule.batch_size, trainer.progress_per),
+            pretraining=Pretraining(trainer.clock.at(step), trainer.schedule.batch_size, trainer.progress_per),
             splits=splits,
         )
 
@@ -62,7 +63,7 @@ class Prober:
         Returns:
             The metrics; empty in all processes but the main one.
         """
-        context = self.context(VALIDATION)
+        context = self.context(step, VALIDATION)
         metrics: dict[str, float] = {}
         if self._trainer.processes.is_main:
             with self._trainer.runtime.uncompiled():
@@ -82,7 +83,7 @@ class Prober:
             "metrics", over how many "scored_images" those are that are shares of images, the "seconds" that they
             took, and the "picture" drawn; empty in all processes but the main one.
         """
-        context = self.context(VALIDATION, "test")
+        context = self.context(step, VALIDATION, "test")
         measured: dict[str, Any] = {}
         if self._trainer.processes.is_main:
             started = time.perf_counter()
