@@ -49,14 +49,12 @@ def build(config: str, bindings: list[str]) -> Any:
         """Stands in for a data set: a step's time depends on the images' shape alone."""
 
         def __init__(self, *, img_size: int, in_chans: int) -> None:
-            super().__init__(img_size=img_size, in_chans=in_chans, mean=[0.5] * in_chans, std=[0.25] * in_chans)
+            mean, std = [0.5] * in_chans, [0.25] * in_chans
+            super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, validation_images=0)
             images_KCHW = torch.empty(10_000, in_chans, img_size, img_size, dtype=torch.uint8, device="cpu")
             self._split = TensorSplit(images_KCHW.random_(0, 256, generator=torch.Generator("cpu").manual_seed(0)))
 
-        def train(self) -> TensorSplit:
-            return self._split
-
-        def test(self) -> TensorSplit:
+        def read(self, split: str) -> TensorSplit:
             return self._split
 
     register_configurables([RandomImages])

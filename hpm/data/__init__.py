@@ -2,17 +2,21 @@
 
 from hpm.data.crops import RandomResizedCrop, resample
 from hpm.data.loader import Loader
-from hpm.data.sources.base import SPLITS, ImageSource
+from hpm.data.sources.base import ImageSource
 from hpm.data.sources.digit_scenes import DigitScenes, SceneSplit
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fashion_mnist import FashionMNIST
 from hpm.data.sources.image_folder import FolderSplit, ImageFolder
-from hpm.data.sources.split import Crops, Split, TensorSplit, Unreadable
+from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Crops, Split, TensorSplit, Unreadable
 from hpm.data.sources.tar_shards import TarSplit
 from hpm.data.sources.timm_dataset import TimmDataset
 
 __all__ = [
+    "HELD_OUT",
     "SPLITS",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
     "Crops",
     "DigitScenes",
     "EncodedSplit",

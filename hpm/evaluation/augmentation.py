@@ -22,7 +22,7 @@ from torch import Tensor
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
-from hpm.data import Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable
+from hpm.data import TRAIN, Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable
 from hpm.data.sources.split import Choose
 from hpm.runtime.distributed import DistributedContext
 
@@ -176,7 +176,7 @@ class _WithTrainingSplit(ImageSource):
         self._train = train
 
     def read(self, split: str) -> Split:
-        return self._train if split == "train" else self._source.get_split(split)
+        return self._train if split == TRAIN else self._source.get_split(split)
 
 
 class AugmentingLoader(Loader):

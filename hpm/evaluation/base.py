@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 
 from curriculum import Curriculum
-from hpm.data import ImageSource, Split
-from hpm.evaluation.metrics import VALIDATION, Metric
+from hpm.data import HELD_OUT, ImageSource, Split
+from hpm.evaluation.metrics import Metric
 from hpm.methods.teacher import ModelTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
@@ -72,14 +72,13 @@ class EvaluationContext:
     report: Callable[[str], None] | None = None
     processes: DistributedContext = field(default_factory=DistributedContext)
     pretraining: Pretraining | None = None
-    splits: tuple[str, ...] = (VALIDATION, "test")
+    splits: tuple[str, ...] = HELD_OUT
     scored_images: dict[str, int] = field(default_factory=dict)
 
     @property
     def held_out(self) -> dict[str, Split]:
-        """The splits that are scored, by name; no validation images where the source has none."""
-        there = [name for name in self.splits if name == "test" or self.source.has_validation]
-        return {name: self.source.get_split(name) for name in there}
+        """The splits that are scored, by name, as far as the source has them."""
+        return self.source.existing(self.splits)
 
 
 class Evaluation(ABC):
@@ -121,7 +120,8 @@ class Evaluation(ABC):
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         """Find out before training or measuring whether data and model can serve.
 
-        Every evaluation needs test images of the size that the model takes; those that need more add to this.
+        Every evaluation needs images of the size that the model takes; those that need more add to this. Whether there
+        are images to score is for the caller to find out, who knows which are scored.
 
         Args:
             source: images and labels.
@@ -129,10 +129,9 @@ class Evaluation(ABC):
 
         Raises:
             ValueError: naming the binding or the data at fault.
-            UserError: if the data have no test images.
+            UserError: if images cannot be read.
         """
         model.check_images(source.img_size, source.in_chans, type(source).__name__)
-        source.test()
 
     def check_world_size(self, world_size: int) -> None:  # noqa: B027 - most can share with any number
         """Find out before measuring whether so many processes can share the work.

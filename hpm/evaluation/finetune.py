@@ -38,7 +38,7 @@ class FineTuneSchedule(Schedule):
 
 
 class FineTune(SupervisedProtocol):
-    """Test accuracy after fine-tuning the whole encoder on all labels (MAE, arXiv 2111.06377, appendix A.1).
+    """Accuracy after fine-tuning the whole encoder on all labels (MAE, arXiv 2111.06377, appendix A.1).
 
     The defaults are those published for ViT-B; `evaluation/finetune_vit_large` has ViT-L's. As there, a mean over
     patch tokens is normalized by a norm that starts anew.

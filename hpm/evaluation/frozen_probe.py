@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_choice
-from hpm.data import ImageSource, Split
+from hpm.data import VALIDATION, ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
-from hpm.evaluation.metrics import VALIDATION, Metric, Unit, metric_on
+from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
 from hpm.models.base import MaskedModel
 

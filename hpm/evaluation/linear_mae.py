@@ -53,7 +53,7 @@ class LinearMAESchedule(Schedule):
 
 
 class LinearMAE(SupervisedProtocol):
-    """Test accuracy of a linear classifier on the frozen encoder, by MAE's protocol (arXiv 2111.06377, appendix A.1).
+    """Accuracy of a linear classifier on the frozen encoder, by MAE's protocol (arXiv 2111.06377, appendix A.1).
 
     The defaults are the published ones. Every epoch sees other crops, so every epoch runs the encoder; `Linear` is
     the cheap relative, which sees each image once.

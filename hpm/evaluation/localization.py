@@ -31,7 +31,7 @@ _SCORES = (*(f"{model}/{name}" for model in ("teacher", "student") for name in _
 
 
 class Localization(Evaluation):
-    """How well the scores of difficulty estimators tell the object's patches from the others, mean over test images.
+    """How well the scores of difficulty estimators tell the object's patches from the others, mean over images.
 
     Metrics: `localization/SCORES/METRIC` for every one of `METRICS`. SCORES are `teacher/predicted_loss`,
     `teacher/true_loss` and `teacher/attention`, of the moving average; `student/...`, the same of the student;

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from hpm.data import TEST, VALIDATION
+
 
 class Unit(StrEnum):
     """What a metric's number is, and how people read it."""
@@ -47,23 +49,19 @@ class Unit(StrEnum):
         return f"{self.scale * value:.{self.digits}f} {self.symbol}".rstrip()
 
 
-VALIDATION = "validation"
-"""What a metric's name begins with where it was measured on validation images: "validation/knn/pretrained"."""
-
-
 def metric_on(split: str, name: str) -> str:
-    """What a metric is called that was measured on a split.
+    """What a metric is called that was measured on a split: "validation/knn/pretrained" on validation images.
 
     Args:
         split: "test", whose metrics have their own names, or "validation".
         name: the metric's own name, "knn/pretrained".
     """
-    return name if split == "test" else f"{split}/{name}"
+    return name if split == TEST else f"{split}/{name}"
 
 
 def split_of(name: str) -> str:
     """The split that a metric was measured on: "validation" or "test"."""
-    return VALIDATION if name.startswith(f"{VALIDATION}/") else "test"
+    return VALIDATION if name.startswith(f"{VALIDATION}/") else TEST
 
 
 @dataclass(frozen=True)

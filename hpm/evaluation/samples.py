@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch, Noise
-from hpm.data import ImageSource, Split
+from hpm.data import HELD_OUT, ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 
 _BATCH = 128  # images
-_HELD_OUT = ("validation", "test")
 
 
 def held_out_batches(
@@ -47,7 +46,7 @@ def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
         ValueError: where there are none, one class only, or held-out images of a class that no training image has.
     """
     name = type(evaluation).__name__
-    held_out = {split: source.get_split(split) for split in _HELD_OUT if split == "test" or source.has_validation}
+    held_out = source.existing(HELD_OUT)
     for split in (source.train(), *held_out.values()):
         if split.labels is None:
             raise ValueError(f"{name} needs labels, and the images of {type(source).__name__} have none")

@@ -43,7 +43,7 @@ def supervised_metrics(prefix: str, *baselines: str) -> tuple[Metric, ...]:
 
 
 class SupervisedProtocol(Evaluation):
-    """Test accuracy of a classifier that is trained on all labels, from the student and from its initialization.
+    """Accuracy of a classifier that is trained on all labels, from the student and from its initialization.
 
     Args:
         schedule: how long and how fast; its `owner` is the evaluation's name.

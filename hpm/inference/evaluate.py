@@ -131,6 +131,7 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
             evaluation.check_world_size(processes.world_size)
         except ValueError as error:
             raise UserError(str(error)) from error
+    loaded.source.test()  # on which, and on validation images where there are any, all are scored
     return evaluations
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpm.data import HELD_OUT, VALIDATION
 from hpm.errors import Notice
 from hpm.evaluation import Evaluation, EvaluationContext
 from hpm.evaluation.base import Pretraining
-from hpm.evaluation.metrics import VALIDATION
 from hpm.training.recorder import RunRecorder
 from hpm.visualization.picture import picture
 
@@ -83,7 +83,7 @@ class Prober:
             "metrics", over how many "scored_images" those are that are shares of images, the "seconds" that they
             took, and the "picture" drawn; empty in all processes but the main one.
         """
-        context = self.context(step, VALIDATION, "test")
+        context = self.context(step, *HELD_OUT)
         measured: dict[str, Any] = {}
         if self._trainer.processes.is_main:
             started = time.perf_counter()

@@ -135,6 +135,8 @@ class Trainer:
             evaluation.check(self.source, self.method.student)
         if self.monitoring.probes:
             self.source.validation()  # on which probes are scored
+        if self.monitoring.evaluations:
+            self.source.test()  # on which, and on validation images where there are any, evaluations are
 
     def start_from(self, path: Path) -> list[str]:
         """Train from the weights of a run, a checkpoint or a published file, rather than from random ones.

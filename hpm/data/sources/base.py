@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from curriculum.validation import require_at_least
+from curriculum.validation import require_at_least, require_choice
 from hpm.data.crops import whole_boxes
-from hpm.data.sources.carving import carve
-from hpm.data.sources.split import Split
+from hpm.data.sources.carving import carve, most_to_take
+from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION, Split
 from hpm.errors import UserError
-
-SPLITS = ("train", "validation", "test")
-"""Training images are learned from. Whatever is chosen is chosen on validation images. Test images are scored once."""
 
 _VALUES_AT_ONCE = 1 << 18  # few enough for the processor's cache, which makes normalization five times faster
 _CARVED_SHARE, _MOST_CARVED = 10, 10_000  # one of so many training images, and never more
@@ -97,9 +94,20 @@ class ImageSource(ABC):
         """Whether there are validation images, of the data set's own or carved."""
         return self.has_own_validation or self._carved[1] is not None
 
+    def existing(self, splits: Iterable[str]) -> dict[str, Split]:
+        """Those of some splits that there are, by name.
+
+        Args:
+            splits: names, of `SPLITS`.
+        """
+        return {name: self.get_split(name) for name in splits if self._has(name)}
+
+    def _has(self, split: str) -> bool:
+        return self.has_validation if split == VALIDATION else self.has_test if split == TEST else True
+
     def train(self) -> Split:
         """The training split, less what is carved from it: the same object at every call."""
-        return self.get_split("train")
+        return self.get_split(TRAIN)
 
     def validation(self) -> Split:
         """The validation split, the same object at every call.
@@ -107,7 +115,7 @@ class ImageSource(ABC):
         Raises:
             UserError: if there is none.
         """
-        return self.get_split("validation")
+        return self.get_split(VALIDATION)
 
     def test(self) -> Split:
         """The test split, the same object at every call.
@@ -115,7 +123,7 @@ class ImageSource(ABC):
         Raises:
             UserError: if the data set has none.
         """
-        return self.get_split("test")
+        return self.get_split(TEST)
 
     def get_split(self, name: str) -> Split:
         """A split by its name, the same object at every call.
@@ -125,34 +133,47 @@ class ImageSource(ABC):
 
         Raises:
             UserError: if there is none.
+            ValueError: if no split is called so.
         """
+        require_choice(f"{type(self).__name__}.get_split", SPLITS, name=name)
         if name not in self._loaded:
-            self._loaded[name] = self.read(name) if name == "test" or self.has_own_validation else self._part(name)
+            self._loaded[name] = self.read(name) if name == TEST or self.has_own_validation else self._part(name)
         return self._loaded[name]
 
     def _part(self, name: str) -> Split:
         """What carving leaves of the training images, or what it takes."""
         train, validation = self._carved
-        if name == "train":
+        if name == TRAIN:
             return train
         if validation is None:
-            owner = type(self).__name__
-            raise UserError(
-                f"{owner}.validation_images = {self.validation_images} leaves no validation images, and something is "
-                f"to be chosen on them; set it to a number of training images, fewer than {len(train)}"
-            )
+            raise UserError(self._why_nothing_is_carved(train))
         return validation
+
+    def _why_nothing_is_carved(self, train: Split) -> str:
+        owner, most = type(self).__name__, most_to_take(train)
+        if not most:
+            return f"{owner} has no validation images, and no class with two training images to carve them from"
+        reason = ""
+        if self.validation_images is None:
+            few = f", for a tenth of {len(train)} training images is none"
+            reason = few if self.has_test else ", for there are no test images either"
+        return (
+            f"{owner}.validation_images = {self.validation_images} leaves no validation images{reason}; something is "
+            f"to be chosen on them, so set it to a number of training images from 1 to {most}"
+        )
 
     @cached_property
     def _carved(self) -> tuple[Split, Split | None]:
         """The training and the validation images of data that have no validation split."""
-        whole = self.read("train")
-        count = self.validation_images
+        whole = self.read(TRAIN)
+        count, most = self.validation_images, most_to_take(whole)
         if count is None:
-            count = min(len(whole) // _CARVED_SHARE, _MOST_CARVED) if self.has_test else 0
-        if count >= len(whole):
-            owner = type(self).__name__
-            raise UserError(f"{owner}.validation_images = {count} leaves none of {len(whole)} images for training")
+            count = min(len(whole) // _CARVED_SHARE, _MOST_CARVED, most) if self.has_test else 0
+        if count > most:
+            raise UserError(
+                f"{type(self).__name__}.validation_images = {count} is more than {most}, which leave one of "
+                f"{len(whole)} images for training{'' if whole.labels is None else ' in every class'}"
+            )
         return carve(whole, count) if count else (whole, None)
 
     @property
@@ -213,7 +234,8 @@ class ImageSource(ABC):
         """Which patches of images, as `load` shows them, hold the object.
 
         Args:
-            split: one of this source's.
+            split: one of this source's. One that was carved is not what `read` gave, but has kept where its images
+                were there: `split.indices_K[indices_N]`; of others `split.indices_K` is None.
             indices_N: int64 [N], images of that split.
             patch_size: side of a patch in pixels; divides `img_size`.
 

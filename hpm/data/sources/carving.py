@@ -15,12 +15,11 @@ def carve(split: Split, count: int) -> tuple[Split, Split]:
     """Divide a split in two by a fixed rule: the same images every time, whatever the seed of a run.
 
     The images are ordered at random, by a seed that never changes. Of unlabeled images the first `count` are taken. Of
-    labeled ones every class gives the same share, as far as `count` allows, so that no class is without training
-    images.
+    labeled ones every class gives the same share, as far as `count` allows, but never its last image.
 
     Args:
         split: of K images.
-        count: how many are taken, less than K.
+        count: how many are taken, `most_to_take` or less.
 
     Returns:
         What is left, and what is taken, each in the order of the split.
@@ -35,11 +34,18 @@ def carve(split: Split, count: int) -> tuple[Split, Split]:
     return split.subset((~taken_K).nonzero().squeeze(1)), split.subset(taken_K.nonzero().squeeze(1))
 
 
+def most_to_take(split: Split) -> int:
+    """How many images can be taken from a split so that it keeps one, or one of every class that it has."""
+    kept = 1 if split.labels is None else len(split.labels.unique())
+    return len(split) - kept
+
+
 def _place_in_class(place_K: Tensor, labels_K: Tensor) -> Tensor:
-    """Each image's place among its class's, in (0, 1): the first of a hundred at 0.005, the only one at 0.5."""
+    """Each image's place among its class's, in (0, 1), the first of a hundred at 0.005; the last one's is above 1."""
     by_class_K = place_K.argsort()[labels_K[place_K.argsort()].argsort(stable=True)]
     size_Y = torch.bincount(labels_K)
     first_Y = size_Y.cumsum(0) - size_Y
     within_K = torch.empty_like(place_K)
     within_K[by_class_K] = torch.arange(len(labels_K), dtype=torch.float64) - first_Y[labels_K[by_class_K]]
-    return (within_K + 0.5) / size_Y[labels_K]
+    last_K = within_K + 1 == size_Y[labels_K]
+    return (within_K + 0.5) / size_Y[labels_K] + last_K

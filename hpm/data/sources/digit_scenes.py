@@ -22,7 +22,7 @@ from curriculum.validation import require_at_least, require_in
 from hpm.data.crops import resample
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
-from hpm.data.sources.split import Split, TensorSplit
+from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split, TensorSplit
 
 # Larger splits are rendered batch by batch.
 MEMORY_LIMIT = 1 << 30
@@ -30,12 +30,12 @@ MEMORY_LIMIT = 1 << 30
 _PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
 _MIN_SHARE = 0.1  # of a patch's pixels that must be strokes
 _PERIOD = 8  # digits of each class, of which the first and the fifth go to the test split, the third to validation
-_PLACES = {"test": (0, 4), "validation": (2,), "train": (1, 3, 5, 6, 7)}
-_SPANS = {"test": (0.0, 1 / 3), "validation": (1 / 3, 1.0), "train": (1 / 3, 1.0)}  # of the photographs' width
+_PLACES = {TEST: (0, 4), VALIDATION: (2,), TRAIN: (1, 3, 5, 6, 7)}
+_SPANS = {TEST: (0.0, 1 / 3), VALIDATION: (1 / 3, 1.0), TRAIN: (1 / 3, 1.0)}  # of the photographs' width
 _STREAMS = {
-    "train": Stream.DIGIT_SCENES_TRAIN,
-    "validation": Stream.DIGIT_SCENES_VALIDATION,
-    "test": Stream.DIGIT_SCENES_TEST,
+    TRAIN: Stream.DIGIT_SCENES_TRAIN,
+    VALIDATION: Stream.DIGIT_SCENES_VALIDATION,
+    TEST: Stream.DIGIT_SCENES_TEST,
 }
 
 
@@ -170,7 +170,7 @@ class DigitScenes(ImageSource):
             background=self.background,
             seed=hash_words(self.seed, stream),
         )
-        sizes = {"train": self.train_size, "validation": self.validation_size, "test": self.test_size}
+        sizes = {TRAIN: self.train_size, VALIDATION: self.validation_size, TEST: self.test_size}
         return SceneSplit(renderer=renderer, classes_K=classes_K[chosen_K], size=sizes[split])
 
     @property

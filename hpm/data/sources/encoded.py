@@ -132,6 +132,8 @@ class EncodedSubset(EncodedSplit):
         indices_K: int64 [K], which, in their order.
     """
 
+    indices_K: Tensor
+
     def __init__(self, split: EncodedSplit, indices_K: Tensor) -> None:
         super().__init__(split.mode)
         self.split = split

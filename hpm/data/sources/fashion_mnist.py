@@ -16,7 +16,7 @@ from torch import Tensor
 
 from curriculum.validation import require_in
 from hpm.data.sources.base import ImageSource
-from hpm.data.sources.split import TensorSplit
+from hpm.data.sources.split import TEST, TRAIN, TensorSplit
 from hpm.errors import UserError
 
 # Where Debian and Ubuntu put the package dataset-fashion-mnist.
@@ -34,7 +34,7 @@ _CLASS_NAMES = (
     "Bag",
     "Ankle boot",
 )
-_TRAIN_SIZE = 60_000
+_TRAIN_SIZE, _VALIDATION_IMAGES = 60_000, 5_000
 
 
 class FashionMNIST(ImageSource):
@@ -43,15 +43,19 @@ class FashionMNIST(ImageSource):
     Args:
         root: folder to download to, unless the system has the files. Default "data".
         train_size: the first so many of the training images. Default None, all but the validation images.
-        validation_images: the last so many of the 60,000 training images, whatever `train_size`. Default 5,000; 0 for
-            none.
+        validation_images: the last so many of the 60,000 training images, whatever `train_size`; 0 for none. Default
+            None, 5,000.
     """
+
+    validation_images: int
 
     resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
 
     def __init__(
-        self, *, root: str | Path = "data", train_size: int | None = None, validation_images: int = 5000
+        self, *, root: str | Path = "data", train_size: int | None = None, validation_images: int | None = None
     ) -> None:
+        if validation_images is None:
+            validation_images = _VALIDATION_IMAGES
         require_in("FashionMNIST", f"[0, {_TRAIN_SIZE - 1}]", validation_images=validation_images)
         most = _TRAIN_SIZE - validation_images
         if train_size is not None and not 1 <= train_size <= most:
@@ -69,7 +73,6 @@ class FashionMNIST(ImageSource):
         )
         self.root = Path(root)
         self.train_size = most if train_size is None else train_size
-        self._last_images = validation_images
 
     @property
     def known_train_size(self) -> int:
@@ -77,16 +80,17 @@ class FashionMNIST(ImageSource):
 
     @property
     def has_own_validation(self) -> bool:
-        return self._last_images > 0
+        return self.validation_images > 0
 
     def read(self, split: str) -> TensorSplit:
         """A split, uint8 [K, 1, 28, 28] in memory."""
-        if split == "test":
+        if split == TEST:
             return self._read("t10k")
         whole = self._read("train")
-        most = len(whole) - self._last_images
-        first, last = (0, min(self.train_size, most)) if split == "train" else (most, len(whole))
-        return whole if last - first == len(whole) else whole.subset(torch.arange(first, last))
+        assert whole.labels is not None
+        most = len(whole) - self.validation_images
+        part = slice(0, min(self.train_size, most)) if split == TRAIN else slice(most, None)
+        return TensorSplit(whole.images_KCHW[part], whole.labels[part])  # a view of what is kept, not a copy
 
     def _read(self, name: str) -> TensorSplit:
         if SYSTEM_FOLDER.is_dir():

@@ -19,6 +19,7 @@ from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fingerprint import joined_names
+from hpm.data.sources.split import HELD_OUT, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -56,7 +57,9 @@ class FolderSplit(EncodedSplit):
     def subset(self, indices_K: Tensor) -> FolderSplit:
         """Some of the files."""
         labels = None if self.labels is None else self.labels[indices_K]
-        return FolderSplit([self.paths[index] for index in indices_K.tolist()], labels, self.mode)
+        subset = FolderSplit([self.paths[index] for index in indices_K.tolist()], labels, self.mode)
+        subset.indices_K = indices_K
+        return subset
 
     def content(self) -> Iterable[bytes]:
         """Each file's name, from the folder on that holds all of them."""
@@ -78,7 +81,8 @@ class ImageFolder(ImageSource):
     are then unlabeled. Classes are in alphabetical order.
 
     Where `val` and `test` both exist they are the validation and the test images. Where only one does it is the test
-    images, as ImageNet's `val` is in what is published, and validation images are carved from the training images.
+    images, as ImageNet's `val` is in what is published, and validation images are carved from the training images. A
+    `test` folder without class folders beside a `train` and a `val` with them, as ImageNet's is, is left out.
 
     Args:
         root: the folder; None where a model is used or planned without its images.
@@ -109,11 +113,11 @@ class ImageFolder(ImageSource):
 
     @property
     def has_test(self) -> bool:
-        return "test" in self._scanned.splits
+        return TEST in self._scanned.splits
 
     @property
     def has_own_validation(self) -> bool:
-        return "validation" in self._scanned.splits
+        return VALIDATION in self._scanned.splits
 
     def read(self, split: str) -> FolderSplit:
         """Read a split.
@@ -151,17 +155,18 @@ def _scan_splits(root: Path) -> _Scanned:
     folder = root / "train"
     if not folder.is_dir():
         train, class_names = scan(root)
-        return _Scanned({"train": train}, tuple(class_names))
+        return _Scanned({TRAIN: train}, tuple(class_names))
     train, class_names = scan(folder)
-    splits = {"train": train}
-    held_out = [root / name for name in ("val", "test") if (root / name).is_dir()]
-    names = ("validation", "test") if len(held_out) == 2 else ("test",)
-    for name, path in zip(names, held_out, strict=False):
-        splits[name], own_names = scan(path)
+    held_out = {path: scan(path) for path in (root / "val", root / "test") if path.is_dir()}
+    if len(held_out) == 2 and held_out[root / "val"][1] and not held_out[root / "test"][1]:
+        del held_out[root / "test"]  # images whose classes are kept secret, as ImageNet's
+    for path, (_, own_names) in held_out.items():
         if own_names != class_names:
             differing = sorted(set(own_names) ^ set(class_names))
             raise UserError(f"{folder} and {path} must hold the same classes; only one has {_some(differing)}")
-    return _Scanned(splits, tuple(class_names))
+    names = HELD_OUT if len(held_out) == 2 else (TEST,)
+    splits = dict(zip(names, (split for split, _ in held_out.values()), strict=False))
+    return _Scanned({TRAIN: train, **splits}, tuple(class_names))
 
 
 def scan(folder: Path) -> tuple[FolderSplit, list[str]]:

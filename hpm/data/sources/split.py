@@ -16,6 +16,11 @@ from hpm.data.crops import resample
 from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
 from hpm.errors import UserError
 
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+"""Training images are learned from. Whatever is chosen is chosen on validation images. Test images are scored once."""
+
+HELD_OUT = (VALIDATION, TEST)
+
 _CPU = torch.device("cpu")
 
 # Boxes [N, 4] and flips [N] for some rows of a batch, given the sizes [N, 2] of their images.
@@ -60,10 +65,12 @@ class Split(ABC):
     Attributes:
         labels: int64 [K], each image's class, or None where there are none.
         device: where indices are expected and crops are made. Default the CPU.
+        indices_K: int64 [K], where these are some of the images of another split: which of them. Default None.
     """
 
     labels: Tensor | None = None
     device: torch.device = _CPU
+    indices_K: Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -114,7 +121,7 @@ class Split(ABC):
         return self
 
     def subset(self, indices_K: Tensor) -> Split:
-        """Some of the images, as a split of their own.
+        """Some of the images, as a split of their own, which remembers `indices_K`.
 
         Args:
             indices_K: int64 [K], which, in the order wanted.
@@ -140,6 +147,8 @@ class Subset(Split):
         split: of which these are.
         indices_K: int64 [K], which, in their order.
     """
+
+    indices_K: Tensor
 
     def __init__(self, split: Split, indices_K: Tensor) -> None:
         self.split = split
@@ -215,11 +224,17 @@ class TensorSplit(Split):
     def subset(self, indices_K: Tensor) -> TensorSplit:
         """A copy of some of the images."""
         labels = None if self.labels is None else self.labels[indices_K]
-        return TensorSplit(self.images_KCHW[indices_K.to(self.device)], labels)
+        subset = TensorSplit(self.images_KCHW[indices_K.to(self.device)], labels)
+        subset.indices_K = indices_K
+        return subset
 
     def to(self, device: torch.device) -> TensorSplit:
         """The same images on another device; labels stay where they are."""
-        return self if device == self.device else TensorSplit(self.images_KCHW.to(device), self.labels)
+        if device == self.device:
+            return self
+        moved = TensorSplit(self.images_KCHW.to(device), self.labels)
+        moved.indices_K = self.indices_K
+        return moved
 
     def content(self) -> Iterable[bytes]:
         """The images' size, and every pixel."""

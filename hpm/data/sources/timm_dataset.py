@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,8 +21,9 @@ from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.hugging_face import from_hugging_face
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
-from hpm.data.sources.split import Split
+from hpm.data.sources.split import TEST, TRAIN, Split
 from hpm.data.sources.timm_files import find_split, read_files
+from hpm.data.sources.timm_names import same_images
 from hpm.data.sources.torchvision_data import from_torchvision
 from hpm.errors import UserError
 
@@ -48,8 +50,8 @@ class TimmDataset(ImageSource):
             planned without its images.
         train_split: name of the training split. Default "train".
         test_split: name of the test split, None for none. Default "validation".
-        validation_split: name of the validation split. None, the default, has validation images carved from the
-            training images.
+        validation_split: name of the validation split, of other images than the two above. None, the default, has
+            validation images carved from the training images.
         img_size: S, side of the images in pixels. Default 224.
         in_chans: C, 3 for color or 1 for gray. Default 3.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
@@ -61,7 +63,8 @@ class TimmDataset(ImageSource):
         validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
 
     Raises:
-        UserError: if the name is none of these, or of data that cannot be addressed by index.
+        UserError: if the name is none of these, or of data that cannot be addressed by index; if two splits are the
+            same images by their names.
     """
 
     resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
@@ -89,11 +92,6 @@ class TimmDataset(ImageSource):
         kind, slash, rest = name.partition("/")
         self.name = kind.lower() + slash + rest
         self.root = None if root is None else Path(root)
-        if validation_split is not None and validation_split == test_split:
-            raise ValueError(
-                f"TimmDataset.validation_split = {validation_split!r} must be another than TimmDataset.test_split: "
-                "what is chosen on images says nothing when it is scored on them"
-            )
         self.test_split = test_split
         self.validation_split = validation_split
         self.crop_pct = crop_pct
@@ -102,6 +100,7 @@ class TimmDataset(ImageSource):
         self._mode = "RGB" if in_chans == 3 else "L"
         self.train_split = train_split
         self._check_name()
+        self._check_splits()
         super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, validation_images=validation_images)
 
     @cached_property
@@ -113,7 +112,7 @@ class TimmDataset(ImageSource):
     def has_test(self) -> bool:
         if self.name or self.root is None:
             return self.test_split is not None
-        return not self._has_no_test_files(self.root)
+        return self.test_split is not None and find_split(self.root, self.test_split) is not None
 
     @property
     def has_own_validation(self) -> bool:
@@ -124,11 +123,12 @@ class TimmDataset(ImageSource):
 
         Raises:
             UserError: if the data are missing, hold no images, or need a package that is not installed; if there is no
-                such split, or its classes differ from the training split's.
+                such split, its classes differ from the training split's, or two splits are the same images.
         """
-        if split == "train":
+        self._check_splits()
+        if split == TRAIN:
             return self._training[0]
-        name = self.test_split if split == "test" else self.validation_split
+        name = self.test_split if split == TEST else self.validation_split
         if name is None:
             raise UserError("TimmDataset.test_split is None, so there is nothing to evaluate on")
         self._check_there()
@@ -164,6 +164,19 @@ class TimmDataset(ImageSource):
         if self.name and (kind not in ("torch", "hfds") or not rest):
             raise UserError(f"TimmDataset.name = {self.name!r} is unknown; choose {_READERS}")
 
+    def _check_splits(self) -> None:
+        """The splits must be different images, as far as names, and folders that are there, tell."""
+        splits = {"train_split": self.train_split, "test_split": self.test_split}
+        if self.validation_split is not None:
+            splits["validation_split"] = self.validation_split
+        named = {argument: split for argument, split in splits.items() if split is not None}
+        for (first, one), (second, other) in combinations(named.items(), 2):
+            if same_images(self.name, self.root, one, other):
+                raise UserError(
+                    f"TimmDataset.{second} = {other!r} means the same images as TimmDataset.{first} = {one!r}; choose "
+                    "another: what is learned or chosen on images says nothing when it is scored on them"
+                )
+
     def _check_there(self) -> None:
         if self.name.startswith("hfds/") and find_spec("datasets") is None:
             raise UserError(f"TimmDataset.name = {self.name!r} needs the package datasets: pip install datasets")
@@ -187,7 +200,7 @@ class TimmDataset(ImageSource):
             return from_hugging_face(reader, target_key=target_key, mode=self._mode, described=self._described)
         assert self.root is not None
         path = find_split(self.root, split)
-        if path is None and training and split == "train" and self._has_no_test_files(self.root):
+        if path is None and training and split == "train" and not self._held_out_files(self.root):
             path = self.root
         if path is None:
             raise UserError(
@@ -195,8 +208,9 @@ class TimmDataset(ImageSource):
             )
         return read_files(path, self._mode)
 
-    def _has_no_test_files(self, root: Path) -> bool:
-        return self.test_split is None or find_split(root, self.test_split) is None
+    def _held_out_files(self, root: Path) -> list[Path]:
+        splits = [split for split in (self.test_split, self.validation_split) if split is not None]
+        return [path for split in splits if (path := find_split(root, split)) is not None]
 
     @contextmanager
     def _opening(self, split: str, advice: str = "") -> Iterator[None]:

@@ -13,12 +13,12 @@ from hpm.data.sources.tar_shards import read_tars
 from hpm.errors import UserError
 
 # timm's synonyms for the names of folders.
-_SYNONYMS = (("train", "training"), ("val", "valid", "validation", "eval", "evaluation"))
+SYNONYMS = (("train", "training"), ("val", "valid", "validation", "eval", "evaluation"))
 
 
 def find_split(root: Path, name: str) -> Path | None:
     """`root/name` or `root/name.tar`, also under timm's other names for it; None where there is none."""
-    for known in ([name], *(names for names in _SYNONYMS if name in names)):
+    for known in ([name], *(names for names in SYNONYMS if name in names)):
         for candidate in known:
             for path in (root / candidate, root / f"{candidate}.tar"):
                 if path.exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpm.config import configs_folder, parse_config
+from hpm.errors import UserError
 from hpm.training.trainer import Trainer
 
 CONFIGS = sorted(configs_folder().rglob("*.gin"))
@@ -63,6 +64,39 @@ def test_image_folder_config(tiny: Path, tmp_path: Path) -> None:
     bindings = [f"ImageFolder.root = '{tmp_path / 'images'}'", "Loading.num_workers = 0"]
     trainer = parse_config([str(tiny), "data/image_folder"], bindings).build()
     trainer.dry_run(_console())
+
+
+def labelled_folder(root: Path) -> list[str]:
+    """Thirty images of three classes, and the bindings to train on them."""
+    from PIL import Image
+
+    for name in ("a", "b", "c"):
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (20, 20), (number, 0, 0)).save(root / name / f"{number}.jpg")
+    return [f"ImageFolder.root = '{root}'", "Loading.num_workers = 0", "Monitoring.probe_every = 1"]
+
+
+def test_validation_images_are_a_binding(tiny: Path, tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "images")
+    source = (
+        parse_config([str(tiny), "data/image_folder"], [*folder, "ImageFolder.validation_images = 6"]).build().source
+    )
+    assert [len(source.train()), len(source.validation())] == [24, 6]
+
+
+def test_probes_need_no_test_images(tiny: Path, tmp_path: Path) -> None:
+    """Probes are scored on validation images alone, evaluations on test images too."""
+    folder = [*labelled_folder(tmp_path / "images"), "ImageFolder.validation_images = 6"]
+    probes = "Monitoring.probes = [@Agreement(), @KNN(), @Ridge()]"
+    bindings = [*folder, probes, "Monitoring.evaluations = []", "KNN.k = 5"]
+    trainer = parse_config([str(tiny), "data/image_folder"], bindings).build()
+    assert not trainer.source.has_test
+    with pytest.raises(UserError, match="has no val or test folder"):
+        parse_config([str(tiny), "data/image_folder"], [*folder, "Monitoring.evaluations = [@Agreement()]"]).build()
+    none = [*folder, probes, "ImageFolder.validation_images = None"]
+    with pytest.raises(UserError, match="validation_images = None leaves no validation images, for there are no test"):
+        parse_config([str(tiny), "data/image_folder"], none).build()
 
 
 def _console():  # type: ignore[no-untyped-def]

@@ -279,3 +279,16 @@ def test_a_config_may_bind_protocols_that_are_not_asked_for(
     (tmp_path / "wrong.gin").write_text("KNN.kk = 3\n")
     assert hpm("evaluate", run, "wrong.gin", "--protocol", "knn") == 2
     assert "kk" in capsys.readouterr().err
+
+
+def test_data_without_test_images_are_refused(
+    hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.new("RGB", (16, 16)).save(tmp_path / "images" / f"{number}.png")
+    source = ["Trainer.source = @ImageFolder()", f"ImageFolder.root = '{tmp_path / 'images'}'"]
+    bindings = [*source, "ImageFolder.img_size = 16", "ImageFolder.validation_images = 1"]
+    words = (word for binding in bindings for word in ("-b", binding))
+    assert hpm("evaluate", run, "--protocol", "agreement", *words) == 2
+    assert "has no val or test folder beside a train folder" in " ".join(capsys.readouterr().err.split())

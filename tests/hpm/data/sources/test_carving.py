@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hpm.data import FashionMNIST, ImageFolder, ImageSource, Split, TensorSplit, TimmDataset
-from hpm.data.sources.carving import carve
+from hpm.data import DigitScenes, FashionMNIST, ImageFolder, ImageSource, Split, TensorSplit, TimmDataset
+from hpm.data.sources.carving import carve, most_to_take
 from hpm.data.sources.split import Subset
 from hpm.errors import UserError
 
@@ -31,8 +31,12 @@ def numbers(split: Split) -> list[int]:
 @given(st.data(), st.integers(2, 200))
 def test_every_image_is_in_one_part_and_every_class_gives_its_share(data: st.DataObject, count: int) -> None:
     labels = data.draw(st.lists(st.integers(0, 4), min_size=count, max_size=count))
-    taken = data.draw(st.integers(1, count - 1))
-    left, carved = carve(numbered(labels, count), taken)
+    whole = numbered(labels, count)
+    assert most_to_take(whole) == count - len(set(labels))
+    taken = data.draw(st.integers(0, most_to_take(whole)))
+    left, carved = carve(whole, taken)
+    assert left.labels is not None
+    assert set(left.labels.tolist()) == set(labels)
     assert len(carved) == taken
     assert sorted(numbers(left) + numbers(carved)) == list(range(count))
     assert numbers(carved) == sorted(numbers(carved))
@@ -40,7 +44,8 @@ def test_every_image_is_in_one_part_and_every_class_gives_its_share(data: st.Dat
     assert [labels[number] for number in numbers(carved)] == carved.labels.tolist()
     for label in set(labels):
         share = taken / count * labels.count(label)
-        assert abs(carved.labels.tolist().count(label) - share) <= 2
+        # Where more than half is taken, a class that keeps its last image gives one less, and another one more.
+        assert abs(carved.labels.tolist().count(label) - share) <= 2 + (len(set(labels)) if 2 * taken > count else 0)
 
 
 def test_the_rule_is_fixed() -> None:
@@ -69,15 +74,48 @@ def test_a_tenth_is_carved_unless_more_or_none_is_asked_for() -> None:
 
 
 def test_no_validation_images() -> None:
-    with pytest.raises(UserError, match=r"Pixels.validation_images = 0 leaves no validation images, .* fewer than 60"):
+    with pytest.raises(UserError, match=r"Pixels.validation_images = 0 leaves no validation images; .* from 1 to 59$"):
         Pixels(60, validation_images=0).validation()
-    with pytest.raises(UserError, match=r"Pixels.validation_images = 60 leaves none of 60 images for training"):
+    message = r"Pixels.validation_images = 60 is more than 59, which leave one of 60 images for training$"
+    with pytest.raises(UserError, match=message):
         Pixels(60, validation_images=60).train()
+    few = "validation_images = None leaves no validation images, for a tenth of 9 training images is none; .* to 8$"
+    with pytest.raises(UserError, match=few):
+        Pixels(9).validation()
+    with pytest.raises(UserError, match="Pixels has no validation images, and no class with two training images"):
+        Pixels(1).validation()
     with pytest.raises(ValueError, match=r"Pixels.validation_images = -1 must be at least 0"):
         Pixels(60, validation_images=-1)
 
 
+def test_a_class_keeps_its_last_image() -> None:
+    left, carved = carve(numbered([0, 1, 1, 1, 1, 1, 1, 2], 8), 5)
+    assert left.labels is not None
+    assert left.labels.tolist() == [0, 1, 2]
+    assert len(carved) == 5
+
+    class Classes(Pixels):
+        def read(self, split: str) -> Split:
+            return numbered([0, 1, 1, 1, 1, 1, 1, 2], 8)
+
+    message = r"validation_images = 6 is more than 5, which leave one of 8 images for training in every class"
+    with pytest.raises(UserError, match=message):
+        Classes(8, validation_images=6).train()
+
+
+@pytest.mark.parametrize("source", [Pixels(60), DigitScenes(train_size=4, validation_size=4, test_size=4)])
+def test_a_split_of_another_name_is_refused(source: ImageSource) -> None:
+    with pytest.raises(ValueError, match=r"get_split.name = 'val' is unknown; choose 'train', 'validation', 'test'"):
+        source.get_split("val")
+
+
 def fill(folder: Path, count: int, first: int) -> None:
+    """Images of two classes; for a count of 0, two images without classes."""
+    if not count:
+        folder.mkdir()
+        for number in (first, first + 1):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.JPEG")
+        return
     for label in "ab":
         (folder / label).mkdir(parents=True)
         for number in range(first, first + count):
@@ -90,6 +128,7 @@ def fill(folder: Path, count: int, first: int) -> None:
         ({"train": 20, "val": 3, "test": 4}, [40, 6, 8]),
         ({"train": 20, "val": 3}, [36, 4, 6]),
         ({"train": 20, "test": 4}, [36, 4, 8]),
+        ({"train": 20, "val": 3, "test": 0}, [36, 4, 6]),
     ],
 )
 def test_folders(tmp_path: Path, folders: dict[str, int], sizes: list[int]) -> None:
@@ -99,7 +138,7 @@ def test_folders(tmp_path: Path, folders: dict[str, int], sizes: list[int]) -> N
     splits = [source.train(), source.validation(), source.test()]
     assert [len(split) for split in splits] == sizes
     assert len({path for split in splits for path in split.paths}) == sum(sizes)  # type: ignore[attr-defined]
-    assert source.test().name(0).split("/")[-3] == ("test" if "test" in folders else "val")
+    assert source.test().name(0).split("/")[-3] == ("test" if folders.get("test") else "val")
 
 
 def test_a_folder_without_test_images_is_all_for_training(tmp_path: Path) -> None:
@@ -115,16 +154,19 @@ def test_timm_takes_a_validation_split_by_its_name(tmp_path: Path) -> None:
         fill(tmp_path / name, count, 100 * place)
     source = TimmDataset(root=tmp_path, img_size=8, validation_split="val", test_split="test")
     assert [len(source.train()), len(source.validation()), len(source.test())] == [40, 6, 8]
-    with pytest.raises(ValueError, match=r"validation_split = 'val' must be another than TimmDataset.test_split"):
-        TimmDataset(validation_split="val", test_split="val")
 
 
 def test_fashion_mnist_validates_on_the_last_of_its_training_images(fashion_mnist: Path) -> None:
     few, all_of_them = FashionMNIST(train_size=100), FashionMNIST()
     assert [len(few.train()), len(few.validation()), len(few.test())] == [100, 5000, 100]
     assert torch.equal(few.validation().images_KCHW, all_of_them.validation().images_KCHW)  # type: ignore[attr-defined]
+    assert all_of_them.validation_images == FashionMNIST(validation_images=None).validation_images == 5000
+    assert few.train().images_KCHW.untyped_storage().data_ptr() == (  # type: ignore[attr-defined]
+        FashionMNIST().validation().images_KCHW.untyped_storage().data_ptr()  # type: ignore[attr-defined]
+    )
     whole = FashionMNIST(validation_images=0)
     assert len(whole.train()) == len(all_of_them.train()) + 5000
+    assert few.train().fingerprint() == whole.train().subset(torch.arange(100)).fingerprint()
     assert not whole.has_validation
     with pytest.raises(ValueError, match=r"FashionMNIST.train_size = 56000 must lie between 1 and 55000"):
         FashionMNIST(train_size=56000)
