@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def train(seed: int, folder: Path) -> Path:
 
 def evaluate(folder: Path, images: int) -> dict[str, float]:
     """A run's metrics: `object_share`, and `SCORES/METRIC` for all scores."""
-    metrics = Localization(images=images)(load_model(folder).context())
+    context = replace(load_model(folder).context(), splits=("test",))
+    metrics = Localization(images=images)(context)
     return {name.removeprefix("localization/"): value for name, value in metrics.items()}
 
 
