@@ -53,21 +53,21 @@ def test_any_model_with_any_data(data: str, model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", SMALL_MODELS)
 def test_fashion_mnist_has_its_own_size(model: str) -> None:
     assert sizes(["fashion_mnist", f"models/{model}"]) == (28, 1)
-    assert sizes(["quickstart", f"models/{model}"]) == (20, 3)
+    assert sizes(["quickstart", f"models/{model}"]) == (16, 3)
     assert sizes(["quickstart", f"models/{model}", "data/fashion_mnist"]) == (28, 1)
 
 
 @pytest.mark.parametrize(
     ("configs", "bindings", "expected"),
     [
-        (["quickstart"], [], (20, 3)),
+        (["quickstart"], [], (16, 3)),
         (["quickstart"], ["IMG_SIZE = 24"], (24, 3)),
         (["quickstart", "models/simmim_swin_tiny"], ["IMG_SIZE = 32"], (32, 3)),
         (["quickstart", "data/fashion_mnist"], [], (28, 1)),
         (["fashion_mnist", "data/digit_scenes"], [], (28, 3)),
-        (["quickstart", "data/image_folder"], [], (20, 3)),
+        (["quickstart", "data/image_folder"], [], (16, 3)),
         (["quickstart", "data/timm"], [NOWHERE, "IMG_SIZE = 32"], (32, 3)),
-        (["quickstart", "data/timm"], [NOWHERE, "IN_CHANS = 1", *GRAY], (20, 1)),
+        (["quickstart", "data/timm"], [NOWHERE, "IN_CHANS = 1", *GRAY], (16, 1)),
         (["recipes/hpm_vit_tiny_100"], [], (224, 3)),
         (["recipes/hpm_vit_tiny_100"], ["IMG_SIZE = 192"], (192, 3)),
         (["recipes/hpm_vit_tiny_100", "data/timm"], [NOWHERE], (224, 3)),
@@ -78,7 +78,7 @@ def test_fashion_mnist_has_its_own_size(model: str) -> None:
         (["recipes/maskfeat_vit_base_300"], ["IMG_SIZE = 192"], (192, 3)),
         # Both by themselves, as without the macro.
         (["quickstart"], ["MaskedAutoencoder.img_size = 32", "DigitScenes.img_size = 32"], (32, 3)),
-        (["quickstart", "models/simmim_vit_tiny"], ["ViT.img_size = 20", "ViT.patch_size = 4"], (20, 3)),
+        (["quickstart", "models/simmim_vit_tiny"], ["ViT.img_size = 16", "ViT.patch_size = 4"], (16, 3)),
     ],
 )
 def test_configs_go_together(configs: list[str], bindings: list[str], expected: tuple[int, int]) -> None:
@@ -88,8 +88,8 @@ def test_configs_go_together(configs: list[str], bindings: list[str], expected: 
 @pytest.mark.parametrize(
     ("configs", "bindings", "told"),
     [
-        (["quickstart"], ["DigitScenes.img_size = 24"], "MaskedAutoencoder.img_size = 20 and in_chans = 3 do not fit"),
-        (["quickstart"], ["IN_CHANS = 1"], "do not fit the images of DigitScenes: 20 pixels and 3 channels"),
+        (["quickstart"], ["DigitScenes.img_size = 24"], "MaskedAutoencoder.img_size = 16 and in_chans = 3 do not fit"),
+        (["quickstart"], ["IN_CHANS = 1"], "do not fit the images of DigitScenes: 16 pixels and 3 channels"),
         (["quickstart"], ["IMG_SIZE = 22"], "MaskedAutoencoder.patch_size = 4 does not divide"),
         (["quickstart"], ["IMG_SIZE = 'large'"], "MaskedAutoencoder.img_size = 'large' (base.gin, line "),
         (["fashion_mnist", "models/vit_tiny"], [], "do not fit the images of FashionMNIST: 28 pixels and 1 channels"),

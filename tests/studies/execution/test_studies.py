@@ -136,7 +136,7 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     assert "resuming after step" in Path("runs/abl/logs/random-seed0.txt").read_text()
     assert all(result["cost"]["images"] == 640 for trial in found for result in trial.user_attrs["results"])
     assert [result["scored_images"] for trial in found for result in trial.user_attrs["results"]] == [
-        {"ridge/pretrained": 48}
+        {"validation/ridge/pretrained": 40, "ridge/pretrained": 48}
     ] * 2
     assert Path("runs/abl/report.html").is_file()
 
