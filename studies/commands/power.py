@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -34,8 +35,8 @@ def command(
     from studies.commands._sources import load_sources
     from studies.reporting.power import show_seeds
 
-    if not effect > 0:
-        raise UserError(f"--effect {effect:g} must be more than 0, in the unit that the metric is shown in")
+    if not 0 < effect < math.inf:
+        raise UserError(f"--effect {effect:g} must be more than 0, in the unit that the metric is shown in, and finite")
     if not 0 < power < 1:
         raise UserError(f"--power {power:g} must lie between 0 and 1, e.g. 0.8")
     if variants is not None and variants < 2:

@@ -15,7 +15,8 @@ from studies.analysis.statistics import Estimate, PValue
 from studies.reporting.notes import footnote, notes
 
 # A terminal of fewer columns shows less.
-_WIDTH_OF_COSTS, _WIDTH_OF_EFFECTS = 128, 108
+_WIDTH_OF_COSTS, _WIDTH_OF_EFFECTS, _WIDTH_OF_BOTH_TESTS = 128, 108, 100
+_LONGEST_NAME = 28
 _COSTS = ("images", "seconds", "FLOPs")
 
 
@@ -94,11 +95,16 @@ def table(comparison: Comparison, width: int = 140) -> Table:
     """The table for a terminal of so many columns."""
     hidden = {"images", "seconds"} if width < _WIDTH_OF_COSTS else set()
     hidden |= {"FLOPs", "d_z"} if width < _WIDTH_OF_EFFECTS else set()
+    hidden |= {"p paired"} if width < _WIDTH_OF_BOTH_TESTS else set()
     shown = Table(title=title(comparison), title_justify="left", title_style="bold")
     names = columns(comparison)
+    # The names must be told apart, whatever else has to be cut.
+    longest = max(len(row.variant) for row in comparison.rows)
     for number, column in enumerate(names):
-        if column not in hidden:
-            shown.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
+        if number == 0:
+            shown.add_column(column, overflow="fold", min_width=min(longest, _LONGEST_NAME))
+        elif column not in hidden:
+            shown.add_column(column, justify="right", no_wrap=True)
     for row in comparison.rows:
         texts = [cell for cell, column in zip(cells(comparison, row), names, strict=True) if column not in hidden]
         shown.add_row(*texts, style="bold" if row.significant else "")

@@ -25,6 +25,8 @@ from hpm.errors import UserError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_VALIDATION_FOLDERS = ("val", "valid", "validation")
+
 # The usual evaluation: shorter side to 256, then the central 224 x 224.
 _EVALUATION_FRACTION = 0.875
 
@@ -80,9 +82,10 @@ class ImageFolder(ImageSource):
     folder, `root/CLASS/...`, all of it for training. In the place of the class folders there may be images, which
     are then unlabeled. Classes are in alphabetical order.
 
-    Where `val` and `test` both exist they are the validation and the test images. Where only one does it is the test
-    images, as ImageNet's `val` is in what is published, and validation images are carved from the training images. A
-    `test` folder without class folders beside a `train` and a `val` with them, as ImageNet's is, is left out.
+    `val` may be called `valid` or `validation` too. Where it and `test` both exist they are the validation and the
+    test images. Where only one does it is the test images, as ImageNet's `val` is in what is published, and validation
+    images are carved from the training images. A `test` folder without class folders beside a `train` and a `val` with
+    them, as ImageNet's is, is left out.
 
     Args:
         root: the folder; None where a model is used or planned without its images.
@@ -153,12 +156,21 @@ class ImageFolder(ImageSource):
 def _scan_splits(root: Path) -> _Scanned:
     """The splits that there are, and the names of their classes."""
     folder = root / "train"
+    val = next((root / name for name in _VALIDATION_FOLDERS if (root / name).is_dir()), root / "val")
+    found = [path for path in (val, root / "test") if path.is_dir()]
     if not folder.is_dir():
+        if found:
+            raise UserError(
+                f"{root} has a folder {found[0].name} and none called train: the training images belong there"
+            )
         train, class_names = scan(root)
         return _Scanned({TRAIN: train}, tuple(class_names))
+    if len({path.resolve() for path in (folder, *found)}) <= len(found):
+        shown = ", ".join(path.name for path in (folder, *found))
+        raise UserError(f"two of the folders {shown} of {root} are the same; what is scored must be other images")
     train, class_names = scan(folder)
-    held_out = {path: scan(path) for path in (root / "val", root / "test") if path.is_dir()}
-    if len(held_out) == 2 and held_out[root / "val"][1] and not held_out[root / "test"][1]:
+    held_out = {path: scan(path) for path in found}
+    if len(held_out) == 2 and held_out[val][1] and not held_out[root / "test"][1]:
         del held_out[root / "test"]  # images whose classes are kept secret, as ImageNet's
     for path, (_, own_names) in held_out.items():
         if own_names != class_names:

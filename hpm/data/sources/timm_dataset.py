@@ -170,6 +170,9 @@ class TimmDataset(ImageSource):
         if self.validation_split is not None:
             splits["validation_split"] = self.validation_split
         named = {argument: split for argument, split in splits.items() if split is not None}
+        for argument, split in named.items():
+            if not split:
+                raise UserError(f"TimmDataset.{argument} = '' names no split; name one, or set None for none")
         for (first, one), (second, other) in combinations(named.items(), 2):
             if same_images(self.name, self.root, one, other):
                 raise UserError(

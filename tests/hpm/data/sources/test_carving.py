@@ -180,3 +180,25 @@ def test_a_subset_is_the_images_it_names() -> None:
     assert subset.labels is not None
     assert (len(subset), subset.name(0), subset.labels.tolist()) == (2, "image 3", [8, 6])
     assert subset.fingerprint() != Subset(split, torch.tensor([1, 3])).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_the_validation_folder_by_any_of_its_names(tmp_path: Path, name: str) -> None:
+    for place, (folder, count) in enumerate({"train": 20, name: 3, "test": 4}.items()):
+        fill(tmp_path / folder, count, 100 * place)
+    source = ImageFolder(root=tmp_path, img_size=8)
+    assert [len(source.train()), len(source.validation()), len(source.test())] == [40, 6, 8]
+
+
+def test_folders_that_would_score_training_images(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 20, 0)
+    (tmp_path / "val").symlink_to(tmp_path / "train")
+    with pytest.raises(UserError, match=r"two of the folders train, val of .* are the same"):
+        ImageFolder(root=tmp_path, img_size=8).train()
+    (tmp_path / "train").rename(tmp_path / "training")
+    (tmp_path / "val").unlink()
+    fill(tmp_path / "val", 2, 100)
+    with pytest.raises(UserError, match="has a folder val and none called train"):
+        ImageFolder(root=tmp_path, img_size=8).train()
+    with pytest.raises(UserError, match=r"TimmDataset.validation_split = '' names no split"):
+        TimmDataset(root=tmp_path, validation_split="")
