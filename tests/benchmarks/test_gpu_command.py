@@ -89,6 +89,7 @@ def test_what_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 1
+    section.wait(timeout=10)  # a killed process takes a moment to go
     assert not section.is_running()
     assert list(sections(out)) == ["fp16"]
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
