@@ -29,8 +29,6 @@ class HardestFirst(Sampler):
 
     alpha_is_share = True
 
-    alpha_is_share = True
-
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return count_hard(alpha, num_masked) > 0
 

@@ -98,10 +98,6 @@ class FrozenProbe(Evaluation):
         if self.chooses:
             source.validation()
 
-    def choose_training_images(self, size: int) -> Tensor:
-        """Int64 [N]: the training images to fit, of so many."""
-        return sample_indices(self.train_images, size)
-
     @abstractmethod
     def fit(
         self, train: Labelled, validation: Labelled | None, *, num_classes: int, device: torch.device
@@ -123,9 +119,9 @@ class FrozenProbe(Evaluation):
         scored = context.held_out
         if self.chooses:
             scored = {VALIDATION: context.source.validation()} | scored
-        chosen = {"train": self._chosen(context.source.train(), self.choose_training_images)}
+        chosen = {"train": self._chosen(context.source.train(), self.train_images)}
         for name, split in scored.items():
-            chosen[name] = self._chosen(split, lambda size: sample_indices(self.test_images, size))
+            chosen[name] = self._chosen(split, self.test_images)
         metrics: dict[str, float] = {}
         for name, features in self._features(context, chosen):
             labelled = {which: Labelled(features[which], chosen[which].labels_N) for which in chosen}
@@ -142,8 +138,8 @@ class FrozenProbe(Evaluation):
         return metrics
 
     @staticmethod
-    def _chosen(split: Split, choose: Callable[[int], Tensor]) -> _Chosen:
-        indices_N = choose(len(split))
+    def _chosen(split: Split, count: int | None) -> _Chosen:
+        indices_N = sample_indices(count, len(split))
         return _Chosen(split, indices_N, labels_of(split)[indices_N])
 
     def _features(

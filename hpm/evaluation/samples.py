@@ -33,12 +33,6 @@ def sample_indices(count: int | None, size: int) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count].sort().values
 
 
-def shuffled_indices(count: int | None, size: int) -> Tensor:
-    """The same subset in a random order, the same for every seed: files come sorted by class."""
-    indices = sample_indices(count, size)
-    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))]
-
-
 def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
     """For evaluations that need a class for every image.
 

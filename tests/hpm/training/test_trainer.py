@@ -14,8 +14,6 @@ import pytest
 import torch
 from forks import Forks
 
-from hpm.evaluation import Evaluation, EvaluationContext, Ridge
-from hpm.inference.loading import load_model
 from hpm.runs import checkpoint
 from hpm.runs.manifest import Manifest
 from hpm.runtime.devices import choose_precision, set_up
@@ -290,21 +288,3 @@ def test_evaluations_of_a_compiled_run_compile_nothing(hpm: Hpm, tiny: Path) -> 
 
     evaluations = "Monitoring.evaluations = [@KNN(), @Agreement()]"
     assert 0 < graphs("Monitoring.evaluations = []") == graphs(evaluations, "Monitoring.probe_every = 1")
-
-
-def test_evaluations_know_how_long_the_model_was_trained(hpm: Hpm, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """During training, at its end, and of the run that was kept."""
-    seen = []
-
-    def watched(self: Evaluation, context: EvaluationContext) -> dict[str, float]:
-        assert context.pretraining is not None
-        seen.append((context.pretraining.clock.step, context.pretraining.batch_size, context.splits))
-        return {}
-
-    monkeypatch.setattr(Ridge, "measure", watched)
-    bindings = ("Monitoring.probe_every = 2", "Monitoring.probes = [@Ridge()]", "Monitoring.evaluations = [@Ridge()]")
-    assert hpm("pretrain", tiny, *(word for text in bindings for word in ("-b", text)), "--output", "run") == 0
-    assert seen == [(20, 16, ("validation",)), (40, 16, ("validation", "test"))]
-    kept = load_model(Path("run")).context().pretraining
-    assert kept is not None
-    assert (kept.clock.step, kept.clock.total_steps, kept.batch_size, kept.progress_per) == (40, 40, 16, "epoch")

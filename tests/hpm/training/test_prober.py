@@ -1,0 +1,31 @@
+"""What evaluations are told of the model that they measure, in training and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpm.evaluation import Evaluation, EvaluationContext, Ridge
+from hpm.inference.loading import load_model
+
+Hpm = Callable[..., int]
+
+
+def test_evaluations_know_how_long_the_model_was_trained(hpm: Hpm, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """During training, at its end, and of the run that was kept."""
+    seen = []
+
+    def watched(self: Evaluation, context: EvaluationContext) -> dict[str, float]:
+        assert context.pretraining is not None
+        seen.append((context.pretraining.clock.step, context.pretraining.batch_size, context.splits))
+        return {}
+
+    monkeypatch.setattr(Ridge, "measure", watched)
+    bindings = ("Monitoring.probe_every = 2", "Monitoring.probes = [@Ridge()]", "Monitoring.evaluations = [@Ridge()]")
+    assert hpm("pretrain", tiny, *(word for text in bindings for word in ("-b", text)), "--output", "run") == 0
+    assert seen == [(20, 16, ("validation",)), (40, 16, ("validation", "test"))]
+    kept = load_model(Path("run")).context().pretraining
+    assert kept is not None
+    assert (kept.clock.step, kept.clock.total_steps, kept.batch_size, kept.progress_per) == (40, 40, 16, "epoch")
