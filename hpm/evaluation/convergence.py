@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from curriculum.validation import require_at_least, require_positive
+from curriculum.validation import require_at_least, require_in, require_positive
 from hpm.errors import Notice, TrainingError
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.compute import equal_epochs
@@ -92,13 +92,14 @@ def require_rates(owner: str, **rates: float | Sequence[float]) -> tuple[float, 
     return several
 
 
-def require_early_stopping(owner: str, *, patience: float | None, trial_epochs: int) -> None:
+def require_early_stopping(owner: str, *, patience: float | None, min_delta: float, trial_epochs: int) -> None:
     """Check the settings of `EarlyStopping` and of `train_until_converged`.
 
     Raises:
         ValueError: naming the setting at fault.
     """
     require_positive(owner, patience=patience)
+    require_in(owner, "[0, 1)", min_delta=min_delta)
     require_at_least(owner, 1, trial_epochs=trial_epochs)
 
 
@@ -154,7 +155,7 @@ def compare_with_scratch(
     """Train from pre-trained weights and from scratch, each until it has converged at its own learning rate.
 
     "scratch_equal_compute" is what the training from scratch was at its best within the computation that pre-training
-    and fine-tuning took together; "scratch" goes on beyond that until it has converged. Where pre-training alone took
+    and fine-tuning took together; "scratch" goes on beyond that until it has converged, for `most_epochs` at most. Where pre-training alone took
     more than `most_epochs`, or what it took is not known, there is no "scratch_equal_compute", and a notice says so.
 
     Args:
@@ -163,7 +164,7 @@ def compare_with_scratch(
         context: gives both models, and how the model was pre-trained.
         owner: of the settings, for notices.
         trial_epochs: see `train_until_converged`.
-        most_epochs: of a training, unless the computation of the pre-training asks for more.
+        most_epochs: of a training; from scratch, beyond what pre-training and fine-tuning computed.
         labelled: images of an epoch.
         scratch: whether to train from scratch too.
     """
@@ -189,7 +190,7 @@ def compare_with_scratch(
         )
     else:
         budget = pretraining + stopping_of(pretrained).best_epoch
-        most = max(most_epochs, math.ceil(budget))
+        most = math.ceil(budget) + most_epochs
     training, lr = train(context.initial(), "scratch", most, budget)
     rows["scratch"] = _best(training, lr)
     stopping = stopping_of(training)

@@ -53,14 +53,16 @@ class WeightAverage:
 class EarlyStopping:
     """Ends a training that has converged, and keeps the averaged weights that did best on validation images.
 
-    It has converged when it has gone on for `patience` times as many epochs as it took to its best accuracy, and for
-    100 steps, without a better one. The accuracy is measured after the first epoch, whenever the epochs have grown by a
-    quarter, and before anything is decided.
+    It has converged when it has gone on for `patience` times as many epochs as it took to its last improvement, and for
+    100 steps, without another. An improvement is an accuracy that is better by `min_delta` than at the improvement
+    before. The accuracy is measured after the first epoch, whenever the epochs have grown by a quarter, and before
+    anything is decided. Weights that are better by less are kept all the same.
 
     Args:
         trained: the module that is trained.
         accuracy_of: of a module in its place, on validation images, in [0, 1].
         patience: see above, positive.
+        min_delta: see above, not negative: a smaller gain is noise, or not worth the wait. In [0, 1), as the accuracy.
         budget: epochs whose best weights are to be kept apart, and that are used up in any case; None for none.
 
     Attributes:
@@ -76,15 +78,19 @@ class EarlyStopping:
         accuracy_of: Callable[[nn.Module], float],
         *,
         patience: float,
+        min_delta: float = 0.0,
         budget: float | None = None,
     ) -> None:
         self._trained = trained
         self._accuracy_of = accuracy_of
         self._patience = patience
+        self._min_delta = min_delta
         self._budget = None if budget is None else max(1, math.floor(budget))
         self._average = WeightAverage(trained)
         self._next = 1
-        self._best_steps = 0
+        self._improved_to = -1.0
+        self._improved_epoch = 0
+        self._improved_steps = 0
         self._best: dict[str, Tensor] = {}
         self._within_budget: dict[str, Tensor] = {}
         self.best_accuracy = -1.0
@@ -110,12 +116,14 @@ class EarlyStopping:
             return False
         accuracy = self._accuracy_of(self._average.module)
         if accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_epoch, self._best_steps = accuracy, epochs, self._average.steps
+            self.best_accuracy, self.best_epoch = accuracy, epochs
             self._best = {name: value.clone() for name, value in self._average.module.state_dict().items()}
+        if accuracy > self._improved_to and accuracy >= self._improved_to + self._min_delta:
+            self._improved_to, self._improved_epoch, self._improved_steps = accuracy, epochs, self._average.steps
         if self._budget is not None and epochs <= self._budget:
             self._within_budget, self.epoch_within_budget = self._best, self.best_epoch
-        decides = math.ceil((1 + self._patience) * self.best_epoch)
-        waited_steps = self._average.steps - self._best_steps
+        decides = math.ceil((1 + self._patience) * self._improved_epoch)
+        waited_steps = self._average.steps - self._improved_steps
         self.converged = epochs >= max(decides, self._budget or 0) and waited_steps >= _LEAST_STEPS
         looks = [max(epochs + 1, math.ceil(epochs * _GROWTH)), decides, self._budget or 0]
         self._next = min(look for look in looks if look > epochs)
@@ -142,7 +150,7 @@ class EarlyStopping:
             "next": self._next,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
-            "best_steps": self._best_steps,
+            "improved": [self._improved_to, self._improved_epoch, self._improved_steps],
             "best": self._best,
             "epoch_within_budget": self.epoch_within_budget,
             "within_budget": self._within_budget,
@@ -156,7 +164,7 @@ class EarlyStopping:
         self._next = state["next"]
         self.best_accuracy = state["best_accuracy"]
         self.best_epoch = state["best_epoch"]
-        self._best_steps = state["best_steps"]
+        self._improved_to, self._improved_epoch, self._improved_steps = state["improved"]
         self._best = dict(state["best"])
         self.epoch_within_budget = state["epoch_within_budget"]
         self._within_budget = dict(state["within_budget"])

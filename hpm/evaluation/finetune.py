@@ -73,6 +73,7 @@ class FineTune(SupervisedProtocol):
         baselines: whether to train from scratch too, by the same recipe.
         patience: None, the default, trains by the schedule, as published. A number trains at a constant learning rate
             until the accuracy on validation images has converged, `epochs` at most; see `EarlyStopping`.
+        min_delta: with patience, the least gain of that accuracy that is an improvement.
         trial_epochs: with patience, epochs after which the worse half of the learning rates is given up; see
             `train_until_converged`.
 
@@ -111,11 +112,13 @@ class FineTune(SupervisedProtocol):
         test_images: int | None = None,
         baselines: bool = False,
         patience: float | None = None,
+        min_delta: float = 0.002,
         trial_epochs: int = 5,
     ) -> None:
         self.blrs = require_rates("FineTune", blr=blr)
-        require_early_stopping("FineTune", patience=patience, trial_epochs=trial_epochs)
+        require_early_stopping("FineTune", patience=patience, min_delta=min_delta, trial_epochs=trial_epochs)
         self.patience = patience
+        self.min_delta = min_delta
         self.trial_epochs = trial_epochs
         schedule = FineTuneSchedule(
             epochs=epochs,
@@ -267,7 +270,7 @@ class FineTune(SupervisedProtocol):
         stopping = None
         if self.patience is not None:
             rates = WarmupRates(most_epochs, schedule.lr, schedule.warmup_epochs)
-            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget)
+            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, min_delta=self.min_delta, budget=budget)
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),

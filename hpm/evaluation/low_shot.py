@@ -65,8 +65,9 @@ class LowShot(Evaluation):
             none applies.
         weight_decay: AdamW's.
         warmup_epochs: epochs of linear warm-up.
-        patience: how much longer training goes on without a better accuracy, relative to the epochs it took; see
+        patience: how much longer training goes on without an improvement, relative to the epochs it took; see
             `EarlyStopping`.
+        min_delta: the least gain of accuracy on validation images that is an improvement.
         trial_epochs: epochs after which the worse half of the learning rates is given up; see `train_until_converged`.
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
@@ -109,6 +110,7 @@ class LowShot(Evaluation):
         weight_decay: float = 0.05,
         warmup_epochs: float = 5,
         patience: float = 0.5,
+        min_delta: float = 0.005,
         trial_epochs: int = 20,
         smoothing: float = 0.1,
         scale: tuple[float, float] = (0.6, 1.0),
@@ -127,7 +129,7 @@ class LowShot(Evaluation):
         require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
         self.lrs = require_rates("LowShot", lr=lr)
         require_positive("LowShot", layer_decay=layer_decay)
-        require_early_stopping("LowShot", patience=patience, trial_epochs=trial_epochs)
+        require_early_stopping("LowShot", patience=patience, min_delta=min_delta, trial_epochs=trial_epochs)
         require_at_least("LowShot", 0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         require_in("LowShot", "[0, 1)", smoothing=smoothing)
         require_choice("LowShot", POOLS, pool=pool)
@@ -142,6 +144,7 @@ class LowShot(Evaluation):
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
         self.patience = patience
+        self.min_delta = min_delta
         self.trial_epochs = trial_epochs
         self.smoothing = smoothing
         self.test_images = test_images
@@ -272,7 +275,7 @@ class LowShot(Evaluation):
             name=f"low-shot-draw{draw}-{name}-lr{lr:g}",
             remedy="Lower LowShot.lr.",
             logits_with=lambda trained, images_NCSS: trained(images_NCSS),
-            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, budget=budget),
+            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, min_delta=self.min_delta, budget=budget),
         )
 
     def _accuracy(self, context: EvaluationContext, logits_of: Callable[[Tensor], Tensor], split: Split) -> float:

@@ -44,7 +44,7 @@ def test_the_average_is_of_about_the_last_tenth_of_the_steps() -> None:
     assert not average.module.training
 
 
-def stopping_at(accuracies: list[float], *, patience: float = 0.5, budget: float | None = None, steps: int = 100):  # type: ignore[no-untyped-def]
+def stopping_at(accuracies: list[float], *, steps: int = 100, **settings: float):  # type: ignore[no-untyped-def]
     """The epochs after which a training of these validation accuracies ends, those measured, and what ended it."""
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 0.0)
@@ -54,7 +54,7 @@ def stopping_at(accuracies: list[float], *, patience: float = 0.5, budget: float
         measured.append(epochs)
         return accuracies[epochs - 1]
 
-    stopping = EarlyStopping(module, accuracy_of, patience=patience, budget=budget)
+    stopping = EarlyStopping(module, accuracy_of, **{"patience": 0.5} | settings)
     while epochs < len(accuracies) and not stopping.converged:
         epochs += 1
         nn.init.constant_(module.weight, float(epochs))
@@ -76,6 +76,17 @@ def test_it_ends_when_half_as_many_epochs_again_bring_nothing_better() -> None:
 @pytest.mark.parametrize("patience", [0.05, 0.2, 0.5])
 def test_nothing_that_still_rises_has_converged(patience: float) -> None:
     assert stopping_at(RISING, patience=patience)[0] == len(RISING)
+
+
+def test_gains_below_min_delta_do_not_keep_it_going_but_are_kept() -> None:
+    """0.30 after three epochs, then a little more each time: over after five, with the weights of the fifth."""
+    accuracies = [0.1, 0.2, 0.3, *[0.3 + 0.001 * more for more in range(1, 30)]]
+    epochs, _, stopping = stopping_at(accuracies, min_delta=0.01)
+    assert (epochs, stopping.best_epoch, stopping.best_accuracy) == (5, 5, accuracies[4])
+    assert stopping.best().weight.item() > 3.5
+    # Small gains add up to an improvement: 0.004 an epoch are more than 0.01 within half as long again.
+    slowly = [0.1, 0.2, 0.3, 0.3, 0.31, *[0.31 + 0.004 * more for more in range(1, 20)]]
+    assert stopping_at(slowly, min_delta=0.01)[0] == len(slowly)
 
 
 def test_a_lucky_start_does_not_end_it() -> None:
@@ -110,10 +121,10 @@ def test_what_is_saved_goes_on_as_if_nothing_had_been() -> None:
     states = []
     for cut in (None, 9):
         module = nn.Linear(1, 1, bias=False)
-        stopping = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, budget=10)
+        stopping = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, min_delta=0.015, budget=10)
         train(stopping, module, 1, 16 if cut is None else cut)
         if cut is not None:
-            other = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, budget=10)
+            other = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, min_delta=0.015, budget=10)
             other.load_state_dict(stopping.state_dict())
             train(other, module, cut, 16)
             stopping = other
