@@ -155,7 +155,7 @@ def compare_with_scratch(
     """Train from pre-trained weights and from scratch, each until it has converged at its own learning rate.
 
     "scratch_equal_compute" is what the training from scratch was at its best within the computation that pre-training
-    and fine-tuning took together; "scratch" goes on beyond that until it has converged, for `most_epochs` at most. Where pre-training alone took
+    and fine-tuning took together; "scratch" goes on beyond that until it has converged. Where pre-training alone took
     more than `most_epochs`, or what it took is not known, there is no "scratch_equal_compute", and a notice says so.
 
     Args:

@@ -24,8 +24,9 @@ from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.convergence import WarmupRates, compare_with_scratch, require_early_stopping, require_rates
 from hpm.evaluation.early_stopping import EarlyStopping
+from hpm.evaluation.metrics import Metric, Unit
 from hpm.evaluation.supervised import LearningRates, SupervisedTraining
-from hpm.evaluation.supervised_protocol import Logits, SupervisedProtocol, autocast, supervised_metrics
+from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import layer_groups
 from hpm.optim.schedule import Schedule
@@ -45,7 +46,7 @@ class FineTune(SupervisedProtocol):
 
     Metrics: `finetune/pretrained` and, beyond five classes, `finetune/pretrained_top5`; with `baselines` the same
     from the random initialization, `finetune/scratch`, and with `patience` `finetune/scratch_equal_compute`; see
-    `compare_with_scratch`.
+    `compare_with_scratch`. What validation images chose is `finetune/pretrained/blr` and `finetune/pretrained/epochs`.
 
     Args:
         epochs: passes over the training images.
@@ -84,7 +85,10 @@ class FineTune(SupervisedProtocol):
     protocol = "finetune"
     prefix = "finetune"
     baseline = "scratch"
-    metrics = supervised_metrics(prefix, baseline, "scratch_equal_compute")
+    metrics = (
+        *supervised_metrics(prefix, baseline, "scratch_equal_compute"),
+        *(Metric(f"finetune/*/{setting}", Unit.SETTING, None) for setting in ("blr", "epochs")),
+    )
 
     def __init__(
         self,
@@ -178,13 +182,13 @@ class FineTune(SupervisedProtocol):
             )
         return rand_augment("FineTune", self.rand_augment, size=source.img_size, mean=source.mean)
 
-    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
+    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[TrainedClassifier]:
         """By the schedule, or until they have converged; validation images choose the base learning rate."""
         start = partial(self._start, context, precision)
         if self.patience is None:
             for name, model in self.models(context):
                 begin = partial(start, model, name, most_epochs=self.schedule.epochs, budget=None)
-                yield name, self._best_by_schedule(context, begin)
+                yield self._best_by_schedule(context, name, begin)
             return
         rows = compare_with_scratch(
             start,
@@ -199,12 +203,14 @@ class FineTune(SupervisedProtocol):
         for name, converged in rows.items():
             if context.report:
                 context.report(f"finetune {name}: best after {converged.epochs} epochs, at blr {converged.lr:g}")
-            yield name, converged.logits_of
+            yield TrainedClassifier(name, converged.logits_of, {"blr": converged.lr, "epochs": converged.epochs})
 
-    def _best_by_schedule(self, context: EvaluationContext, start: Callable[[float], SupervisedTraining]) -> Logits:
+    def _best_by_schedule(
+        self, context: EvaluationContext, name: str, start: Callable[[float], SupervisedTraining]
+    ) -> TrainedClassifier:
         """The classifier of the base learning rate that does best on validation images, where there are several."""
         best = -1.0
-        chosen: Logits | None = None
+        chosen: TrainedClassifier | None = None
         diverged: TrainingError | None = None
         for blr in self.blrs:
             training = start(blr)
@@ -214,11 +220,11 @@ class FineTune(SupervisedProtocol):
                 diverged = error
                 continue
             logits_of = partial(training.logits_with, training.trained.eval())
-            accuracy = 0.0
-            if len(self.blrs) > 1:
-                accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
+            if len(self.blrs) == 1:
+                return TrainedClassifier(name, logits_of)
+            accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
             if accuracy > best:
-                best, chosen = accuracy, logits_of
+                best, chosen = accuracy, TrainedClassifier(name, logits_of, {"blr": blr})
         if chosen is None:
             assert diverged is not None
             raise diverged

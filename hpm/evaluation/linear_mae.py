@@ -20,7 +20,7 @@ from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.features import pooled
 from hpm.evaluation.supervised import SupervisedTraining
-from hpm.evaluation.supervised_protocol import Logits, SupervisedProtocol, autocast, supervised_metrics
+from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast, supervised_metrics
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
 
@@ -142,12 +142,12 @@ class LinearMAE(SupervisedProtocol):
                 f"lower LinearMAE.accumulate{' or start fewer processes' if world_size > 1 else ''}"
             )
 
-    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
+    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[TrainedClassifier]:
         """By the schedule."""
         for name, model in self.models(context):
             training = self._start(context, model, name=f"{self.protocol}-{name}", precision=precision)
             training.run()
-            yield name, partial(training.logits_with, training.trained.eval())
+            yield TrainedClassifier(name, partial(training.logits_with, training.trained.eval()))
 
     def _start(
         self, context: EvaluationContext, model: MaskedModel, *, name: str, precision: str

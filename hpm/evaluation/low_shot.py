@@ -87,7 +87,7 @@ class LowShot(Evaluation):
         Metric("low_shot/gain", Unit.POINTS),
         Metric("low_shot/gain/draw*", Unit.POINTS),
         *(
-            Metric(f"low_shot/{name}{what}{draw}", Unit.NUMBER, None)
+            Metric(f"low_shot/{name}{what}{draw}", Unit.SETTING, None)
             for name in _TRAINED
             for what in _CHOSEN
             for draw in ("", "/draw*")

@@ -26,6 +26,8 @@ class Unit(StrEnum):
     """In the unit of the loss that was trained."""
     RATIO = "ratio"
     """Relative to a reference value."""
+    SETTING = "setting"
+    """What was chosen, such as a learning rate: no result, so nothing to average."""
     NUMBER = "number"
     """Anything else, such as a metric that no evaluation declares."""
 
@@ -46,6 +48,8 @@ class Unit(StrEnum):
 
     def readable(self, value: float) -> str:
         """A value as people read it: "81.25 %", "0.7731"."""
+        if self is Unit.SETTING:
+            return f"{value:g}"
         return f"{self.scale * value:.{self.digits}f} {self.symbol}".rstrip()
 
 

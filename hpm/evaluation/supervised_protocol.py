@@ -6,8 +6,8 @@ Shape suffixes: N images of a micro-batch, C channels, S side.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,20 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 Logits = Callable[[Tensor], Tensor]
 """Gives logits [N, classes] of normalized images [N, C, S, S]."""
+
+
+class TrainedClassifier(NamedTuple):
+    """A classifier that was trained.
+
+    Args:
+        name: what its metrics are called.
+        logits_of: gives its logits.
+        settings: what validation images chose for it, by name.
+    """
+
+    name: str
+    logits_of: Logits
+    settings: Mapping[str, float] = {}
 
 
 def supervised_metrics(prefix: str, *baselines: str) -> tuple[Metric, ...]:
@@ -102,15 +116,12 @@ class SupervisedProtocol(Evaluation):
         self.schedule.micro_batch_size(world_size)
 
     @abstractmethod
-    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[tuple[str, Logits]]:
+    def classifiers(self, context: EvaluationContext, precision: str) -> Iterator[TrainedClassifier]:
         """Train classifiers, and leave the models as they are.
 
         Args:
             context: what is evaluated.
             precision: "bf16" or "fp32".
-
-        Returns:
-            Each with what its metrics are called.
         """
 
     def models(self, context: EvaluationContext) -> Iterator[tuple[str, MaskedModel]]:
@@ -121,7 +132,8 @@ class SupervisedProtocol(Evaluation):
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        for name, logits_of in self.classifiers(context, choose_precision(self.precision, context.device)):
+        for name, logits_of, settings in self.classifiers(context, choose_precision(self.precision, context.device)):
+            metrics |= {f"{self.prefix}/{name}/{setting}": value for setting, value in settings.items()}
             for split_name, split in context.held_out.items():
                 for which, share in self.accuracies(context, split, logits_of).items():
                     metric = metric_on(split_name, f"{self.prefix}/{name}{which}")

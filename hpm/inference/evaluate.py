@@ -68,6 +68,7 @@ def evaluate(
     _check(protocols, weights, seeds)
     processes = DistributedContext() if processes is None else processes
     classes = [discovery.protocols()[name] for name in protocols]
+    _check_seeds(classes, seeds, bindings)
     loaded = load_model(path, bindings=[*_seed_bindings(classes, seeds), *bindings], over=configs, weights=weights)
     tracker: Tracker = loaded.config.parameter("Monitoring", "tracker") or NoTracker()
     evaluations = _build(loaded, classes, processes)
@@ -109,6 +110,15 @@ def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:
         raise UserError(f"--seeds {seeds} must be at least 1")
 
 
+def _check_seeds(classes: Sequence[type[Evaluation]], seeds: int | None, bindings: Sequence[str]) -> None:
+    """`--seeds` and a binding of an evaluation's own repetitions would say the same thing twice."""
+    for cls in classes:
+        parameter = f"{cls.__name__}.{cls.seeds_argument}"
+        for given in bindings:
+            if seeds is not None and given.partition("=")[0].strip() == parameter:
+                raise UserError(f"--seeds {seeds} and -b {given!r} say the same thing twice; leave one of them out")
+
+
 def _seed_bindings(classes: Sequence[type[Evaluation]], seeds: int | None) -> list[str]:
     """How often evaluations that repeat by themselves do so: as bindings, so that the configuration says it."""
     if seeds is None:
@@ -131,7 +141,7 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
             evaluation.check_world_size(processes.world_size)
         except ValueError as error:
             raise UserError(str(error)) from error
-    loaded.source.test()  # on which, and on validation images where there are any, all are scored
+    loaded.source.require_held_out()
     return evaluations
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpm.errors import UserError
-from hpm.evaluation import half_interval, unit_of
+from hpm.evaluation import Unit, half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import write_json
 from hpm.tracking import Tracker, TrackingError
@@ -48,6 +48,9 @@ def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
         shown.add_column(column, justify="left" if column == "metric" else "right")
     for name, metric in metrics.items():
         unit = unit_of(name)
+        if unit is Unit.SETTING:
+            shown.add_row(name, ", ".join(dict.fromkeys(map(unit.readable, metric["values"]))))
+            continue
         row = [name, unit.readable(metric["mean"])]
         if "interval" in metric:
             row += [f"± {unit.scale * metric['interval']:.{unit.digits}f}", str(len(metric["values"]))]

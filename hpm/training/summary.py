@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hpm.data import HELD_OUT
+from hpm.evaluation.metrics import metric_on
 from hpm.runs.run_folder import RunFolder
 from hpm.training.trainer import Trainer
 
@@ -28,31 +30,37 @@ def describe(trainer: Trainer) -> str:
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}, "
         f"mask ratio {curriculum.mask_ratio.describe()}\n"
         f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
-        f"{model.patch_size} px; data: {type(trainer.source).__name__}\n"
+        f"{model.patch_size} px\n"
+        f"data: {type(trainer.source).__name__}, images: {trainer.source.describe_splits()}\n"
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.schedule.batch_size} images, "
         f"on {many}{trainer.device} in {trainer.precision}"
     )
 
 
-_ROWS = (
-    ("low-shot fine-tune", "low_shot", ("pretrained", "scratch", "raw_pixels")),
-    ("k-NN on frozen features", "knn", ("pretrained", "initialization", "raw_pixels")),
-)
+_ROWS = {
+    "low_shot": "low-shot fine-tuning",
+    "finetune": "fine-tuning",
+    "linear": "linear probe",
+    "linear_mae": "linear probe, MAE's",
+    "ridge": "ridge probe",
+    "knn": "k-NN on frozen features",
+}
+_COLUMNS = {
+    "pre-trained": ("pretrained",),
+    "not pre-trained": ("scratch", "initialization"),
+    "raw pixels": ("raw_pixels",),
+}
 
 
 def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]) -> None:
     """Print the final figures, where things are, and what to try next."""
     metrics = summary["metrics"]
-    table = Table(title="test accuracy", title_justify="left", title_style="bold")
-    for column in ("", "pre-trained", "not pre-trained", "raw pixels"):
-        table.add_column(column, justify="left" if not column else "right")
-    for label, protocol, columns in _ROWS:
-        values = [metrics.get(f"{protocol}/{column}") for column in columns]
-        if values[0] is not None:
-            table.add_row(label, *("" if value is None else f"{value:.1%}" for value in values))
     console.print()
-    if table.row_count:
-        console.print(table)
+    for split in reversed(HELD_OUT):
+        table = _accuracies(metrics, split)
+        if table.row_count:
+            console.print(table)
+            break
     if "low_shot/scratch_equal_compute" in metrics:
         console.print(
             f"not pre-trained, with the computation of pre-training and fine-tuning together: "
@@ -77,6 +85,21 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     console.print(f"MLflow:   {hint}", highlight=False, soft_wrap=True)
     again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
     console.print(f"next:     {again}   [dim]# the same with MAE's random masks", highlight=False, soft_wrap=True)
+
+
+def _accuracies(metrics: Mapping[str, float], split: str) -> Table:
+    """What the evaluations found on a split; test images are the ones to report, where there are any."""
+    table = Table(title=f"{split} accuracy", title_justify="left", title_style="bold")
+    for column in ("", *_COLUMNS):
+        table.add_column(column, justify="right" if column else "left")
+    for protocol, label in _ROWS.items():
+        values = [
+            next((metrics[name] for name in names if name in metrics), None)
+            for names in ([metric_on(split, f"{protocol}/{name}") for name in column] for column in _COLUMNS.values())
+        ]
+        if values[0] is not None:
+            table.add_row(label, *("" if value is None else f"{value:.1%}" for value in values))
+    return table
 
 
 def _command(name: str) -> str:

@@ -136,7 +136,7 @@ class Trainer:
         if self.monitoring.probes:
             self.source.validation()  # on which probes are scored
         if self.monitoring.evaluations:
-            self.source.test()  # on which, and on validation images where there are any, evaluations are
+            self.source.require_held_out()
 
     def start_from(self, path: Path) -> list[str]:
         """Train from the weights of a run, a checkpoint or a published file, rather than from random ones.

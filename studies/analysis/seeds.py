@@ -76,7 +76,7 @@ def plan_seeds(comparison: Comparison, *, effect: float, power: float, variants:
     if not groups:
         raise UserError(
             f"{comparison.results[0].source} cannot tell how much {comparison.metric} scatters: no variant shares "
-            f"{FEWEST_PAIRS} or more seeds with its baseline and differs between them"
+            f"{FEWEST_PAIRS} or more seeds with its baseline, with differences that scatter"
         )
     total = len(comparison.rows) if variants is None else variants
     tests = total - len(comparison.groups) if variants is None else variants - 1

@@ -80,6 +80,11 @@ class Search(Definition):
                     f"Search.{name} = {value!r} says nothing of how good a run is, for neither larger nor smaller "
                     "values of it are better; choose by an accuracy, e.g. 'validation/low_shot/pretrained'"
                 )
+            if split_of(value) != VALIDATION and declared is None:
+                raise ValueError(
+                    f"Search.{name} = {value!r} is no metric that an evaluation measures on validation images: their "
+                    "names begin with 'validation/'; choose one, e.g. 'validation/low_shot/pretrained'"
+                )
             if split_of(value) != VALIDATION:
                 raise ValueError(
                     f"Search.{name} = {value!r} is measured on test images, which must choose nothing; choose by "

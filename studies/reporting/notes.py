@@ -50,7 +50,7 @@ def _detectable(comparison: Comparison) -> list[str]:
     """What each group's design would have found."""
     groups = [group for group in comparison.groups if group.has_spread]
     if not groups:
-        why = f"a variant needs {FEWEST_PAIRS} seeds that its baseline has, and values that scatter"
+        why = f"a variant needs {FEWEST_PAIRS} seeds that its baseline has, and differences that scatter"
         return [f"Least detectable effect: not known; {why}."]
     scale, digits = comparison.unit.scale, comparison.unit.digits
     parts = []

@@ -16,7 +16,7 @@ from torch import Tensor
 from curriculum.validation import require_at_least, require_choice
 from hpm.data.crops import whole_boxes
 from hpm.data.sources.carving import carve, most_to_take
-from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION, Split
+from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Split
 from hpm.errors import UserError
 
 _VALUES_AT_ONCE = 1 << 18  # few enough for the processor's cache, which makes normalization five times faster
@@ -102,6 +102,19 @@ class ImageSource(ABC):
         """
         return {name: self.get_split(name) for name in splits if self._has(name)}
 
+    def require_held_out(self) -> None:
+        """Find out before measuring whether there are images to score.
+
+        Raises:
+            UserError: if there are neither test nor validation images, or they cannot be read.
+        """
+        if not self.existing(HELD_OUT):
+            name, most = type(self).__name__, most_to_take(self.train())
+            raise UserError(
+                f"{name} has neither test nor validation images, and evaluations need one or the other; add some, or "
+                f"set {name}.validation_images to a number of training images from 1 to {most}"
+            )
+
     def _has(self, split: str) -> bool:
         return self.has_validation if split == VALIDATION else self.has_test if split == TEST else True
 
@@ -139,6 +152,31 @@ class ImageSource(ABC):
         if name not in self._loaded:
             self._loaded[name] = self.read(name) if name == TEST or self.has_own_validation else self._part(name)
         return self._loaded[name]
+
+    def require_nothing_to_carve(self) -> None:
+        """For sources whose data may come with validation images.
+
+        Raises:
+            UserError: if they do, and some are to be carved all the same.
+        """
+        if self.validation_images and self.has_own_validation:
+            raise UserError(
+                f"{type(self).__name__}.validation_images = {self.validation_images} carves nothing, for the data have "
+                "validation images of their own; leave it out"
+            )
+
+    def describe_splits(self) -> str:
+        """How many images the splits that were read so far have, for people: "900 train, 100 validation (carved)"."""
+        parts = []
+        for name in (name for name in SPLITS if name in self._loaded):
+            carved = name == VALIDATION and not self.has_own_validation
+            origin = "carved" if carved else self.origin(name)
+            parts.append(f"{len(self._loaded[name]):,} {name}" + (f" ({origin})" if origin else ""))
+        return ", ".join(parts)
+
+    def origin(self, split: str) -> str:
+        """What the data call a split that `read` gives, e.g. the name of its folder; "" where there is no such name."""
+        return ""
 
     def _part(self, name: str) -> Split:
         """What carving leaves of the training images, or what it takes."""

@@ -73,6 +73,7 @@ class _Scanned(NamedTuple):
 
     splits: dict[str, FolderSplit]
     class_names: tuple[str, ...]
+    folders: dict[str, str]
 
 
 class ImageFolder(ImageSource):
@@ -128,6 +129,7 @@ class ImageFolder(ImageSource):
         Raises:
             UserError: if a folder is missing or holds no image, or if the splits' classes differ.
         """
+        self.require_nothing_to_carve()
         found = self._scanned.splits.get(split)
         if found is None:
             raise UserError(
@@ -135,6 +137,9 @@ class ImageFolder(ImageSource):
                 "to evaluate on"
             )
         return found
+
+    def origin(self, split: str) -> str:
+        return self._scanned.folders.get(split, "")
 
     @cached_property
     def _scanned(self) -> _Scanned:
@@ -164,7 +169,7 @@ def _scan_splits(root: Path) -> _Scanned:
                 f"{root} has a folder {found[0].name} and none called train: the training images belong there"
             )
         train, class_names = scan(root)
-        return _Scanned({TRAIN: train}, tuple(class_names))
+        return _Scanned({TRAIN: train}, tuple(class_names), {})
     if len({path.resolve() for path in (folder, *found)}) <= len(found):
         shown = ", ".join(path.name for path in (folder, *found))
         raise UserError(f"two of the folders {shown} of {root} are the same; what is scored must be other images")
@@ -176,9 +181,10 @@ def _scan_splits(root: Path) -> _Scanned:
         if own_names != class_names:
             differing = sorted(set(own_names) ^ set(class_names))
             raise UserError(f"{folder} and {path} must hold the same classes; only one has {_some(differing)}")
-    names = HELD_OUT if len(held_out) == 2 else (TEST,)
-    splits = dict(zip(names, (split for split, _ in held_out.values()), strict=False))
-    return _Scanned({TRAIN: train, **splits}, tuple(class_names))
+    names = HELD_OUT[-len(held_out) :] if held_out else ()
+    splits = dict(zip(names, (split for split, _ in held_out.values()), strict=True))
+    folders = dict(zip(names, (path.name for path in held_out), strict=True))
+    return _Scanned({TRAIN: train, **splits}, tuple(class_names), {TRAIN: folder.name, **folders})
 
 
 def scan(folder: Path) -> tuple[FolderSplit, list[str]]:

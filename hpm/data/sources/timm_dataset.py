@@ -21,7 +21,7 @@ from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.hugging_face import from_hugging_face
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
-from hpm.data.sources.split import TEST, TRAIN, Split
+from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split
 from hpm.data.sources.timm_files import find_split, read_files
 from hpm.data.sources.timm_names import same_images
 from hpm.data.sources.torchvision_data import from_torchvision
@@ -32,6 +32,7 @@ _ITERABLE = {
     "tfds": "TensorFlow Datasets",
     "hfids": "Hugging Face data sets in streaming mode",
 }
+_USUAL_TEST_SPLIT = "validation"
 _READERS = '"" (a folder of images, a tar file or a folder of tar files), "torch/NAME" and "hfds/NAME"'
 
 
@@ -49,7 +50,7 @@ class TimmDataset(ImageSource):
         root: folder of the data. None, the default, for the usual cache of "hfds/", or where a model is used or
             planned without its images.
         train_split: name of the training split. Default "train".
-        test_split: name of the test split, None for none. Default "validation".
+        test_split: name of the test split, None for none. Default "validation", where there is one.
         validation_split: name of the validation split, of other images than the two above. None, the default, has
             validation images carved from the training images.
         img_size: S, side of the images in pixels. Default 224.
@@ -75,7 +76,7 @@ class TimmDataset(ImageSource):
         name: str = "",
         root: str | Path | None = None,
         train_split: str = "train",
-        test_split: str | None = "validation",
+        test_split: str | None = _USUAL_TEST_SPLIT,
         validation_split: str | None = None,
         img_size: int = 224,
         in_chans: int = 3,
@@ -110,9 +111,15 @@ class TimmDataset(ImageSource):
 
     @property
     def has_test(self) -> bool:
-        if self.name or self.root is None:
+        if self.test_split is None or self.name or self.root is None:
             return self.test_split is not None
-        return self.test_split is not None and find_split(self.root, self.test_split) is not None
+        there = find_split(self.root, self.test_split) is not None
+        if not there and self.test_split != _USUAL_TEST_SPLIT:
+            raise UserError(
+                f"TimmDataset.test_split = {self.test_split!r} is neither a folder nor a tar file in TimmDataset.root "
+                f"= {self.root}; name one, or set it to None for none"
+            )
+        return there
 
     @property
     def has_own_validation(self) -> bool:
@@ -126,6 +133,7 @@ class TimmDataset(ImageSource):
                 such split, its classes differ from the training split's, or two splits are the same images.
         """
         self._check_splits()
+        self.require_nothing_to_carve()
         if split == TRAIN:
             return self._training[0]
         name = self.test_split if split == TEST else self.validation_split
@@ -137,6 +145,10 @@ class TimmDataset(ImageSource):
             differing = sorted(set(class_names) ^ set(self.class_names))[:5]
             raise UserError(f"the splits of {self._described} must hold the same classes; they differ in {differing}")
         return images
+
+    def origin(self, split: str) -> str:
+        names = {TRAIN: self.train_split, VALIDATION: self.validation_split, TEST: self.test_split}
+        return names[split] or ""
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The central squares of `crop_pct` of the shorter side, float32 [N, 4]."""

@@ -85,15 +85,17 @@ def test_validation_images_are_a_binding(tiny: Path, tmp_path: Path) -> None:
     assert [len(source.train()), len(source.validation())] == [24, 6]
 
 
-def test_probes_need_no_test_images(tiny: Path, tmp_path: Path) -> None:
-    """Probes are scored on validation images alone, evaluations on test images too."""
+def test_validation_images_are_enough(tiny: Path, tmp_path: Path) -> None:
+    """Probes are scored on validation images alone, evaluations on test images too where there are any."""
     folder = [*labelled_folder(tmp_path / "images"), "ImageFolder.validation_images = 6"]
     probes = "Monitoring.probes = [@Agreement(), @KNN(), @Ridge()]"
     bindings = [*folder, probes, "Monitoring.evaluations = []", "KNN.k = 5"]
     trainer = parse_config([str(tiny), "data/image_folder"], bindings).build()
     assert not trainer.source.has_test
-    with pytest.raises(UserError, match="has no val or test folder"):
-        parse_config([str(tiny), "data/image_folder"], [*folder, "Monitoring.evaluations = [@Agreement()]"]).build()
+    final = "Monitoring.evaluations = [@Agreement()]"
+    parse_config([str(tiny), "data/image_folder"], [*folder, final]).build()
+    with pytest.raises(UserError, match="has neither test nor validation images"):
+        parse_config([str(tiny), "data/image_folder"], [*folder, final, "ImageFolder.validation_images = None"]).build()
     none = [*folder, probes, "ImageFolder.validation_images = None"]
     with pytest.raises(UserError, match="validation_images = None leaves no validation images, for there are no test"):
         parse_config([str(tiny), "data/image_folder"], none).build()

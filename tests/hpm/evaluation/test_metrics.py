@@ -100,6 +100,8 @@ def test_no_metric_is_declared_by_two_evaluations() -> None:
         ("agreement/teacher", Unit.CORRELATION, True),
         ("agreement/teacher_top", Unit.SHARE, True),
         ("curriculum/hardness_gap", Unit.LOSS, True),
+        ("low_shot/scratch/lr/draw0", Unit.SETTING, None),
+        ("finetune/pretrained/blr", Unit.SETTING, None),
         ("curriculum/alpha", Unit.NUMBER, None),
         ("localization/edge_density/auroc", Unit.SCORE, True),
     ],
@@ -128,6 +130,7 @@ def test_people_read_accuracies_in_percent() -> None:
     assert Unit.ACCURACY.readable(0.81254) == "81.25 %"
     assert Unit.POINTS.readable(-0.0125) == "-1.25 points"
     assert Unit.CORRELATION.readable(0.77312) == "0.7731"
+    assert Unit.SETTING.readable(1e-5) == "1e-05"
 
 
 def test_values_are_those_of_the_draws_where_an_evaluation_repeats_by_itself(context: EvaluationContext) -> None:

@@ -281,14 +281,28 @@ def test_a_config_may_bind_protocols_that_are_not_asked_for(
     assert "kk" in capsys.readouterr().err
 
 
-def test_data_without_test_images_are_refused(
+def test_data_without_test_images_are_scored_on_validation_images(
     hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "images").mkdir()
     for number in range(3):
         Image.new("RGB", (16, 16)).save(tmp_path / "images" / f"{number}.png")
     source = ["Trainer.source = @ImageFolder()", f"ImageFolder.root = '{tmp_path / 'images'}'"]
-    bindings = [*source, "ImageFolder.img_size = 16", "ImageFolder.validation_images = 1"]
-    words = (word for binding in bindings for word in ("-b", binding))
+    words = [word for binding in [*source, "ImageFolder.img_size = 16"] for word in ("-b", binding)]
     assert hpm("evaluate", run, "--protocol", "agreement", *words) == 2
-    assert "has no val or test folder beside a train folder" in " ".join(capsys.readouterr().err.split())
+    message = "ImageFolder has neither test nor validation images, and evaluations need one or the other; add some, or "
+    told = " ".join(capsys.readouterr().err.split())
+    assert message + "set ImageFolder.validation_images to a number of training images from 1 to 2" in told
+    assert hpm("evaluate", run, "--protocol", "agreement", *words, "-b", "ImageFolder.validation_images = 1") == 0
+    measured = results(run, "agreement")[-1]["metrics"]
+    assert measured
+    assert all(name.startswith("validation/") for name in measured)
+    linear = ["--protocol", "linear", *words, "-b", "ImageFolder.validation_images = 1"]
+    assert hpm("evaluate", run, *linear) == 2
+    assert "Linear needs labels" in " ".join(capsys.readouterr().err.split())
+
+
+def test_how_often_is_said_once(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("evaluate", run, "--protocol", "knn,low-shot", "--seeds", "2", "-b", "LowShot.draws = 5") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "--seeds 2 and -b 'LowShot.draws = 5' say the same thing twice; leave one of them out" in told

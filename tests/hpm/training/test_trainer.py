@@ -70,7 +70,8 @@ def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.Captur
     told = " ".join(capsys.readouterr().out.split())
     for part in (
         "alpha 0.12 -> 0.50",  # the first epoch's, as its rows have it
-        "low-shot fine-tune",
+        "data: DigitScenes, images: 160 train, 40 validation, 48 test",
+        "low-shot fine-tuning",
         "k-NN on frozen features",
         "not pre-trained",
         "Spearman",

@@ -141,6 +141,42 @@ def test_folders(tmp_path: Path, folders: dict[str, int], sizes: list[int]) -> N
     assert source.test().name(0).split("/")[-3] == ("test" if folders.get("test") else "val")
 
 
+def test_splits_are_told_with_their_folders(tmp_path: Path) -> None:
+    for place, (name, count) in enumerate({"train": 20, "valid": 3}.items()):
+        fill(tmp_path / name, count, 100 * place)
+    for source in (ImageFolder(root=tmp_path, img_size=8), TimmDataset(root=tmp_path, img_size=8, test_split="valid")):
+        assert source.describe_splits() == ""
+        source.train()
+        assert source.describe_splits() == "36 train (train)"
+        source.existing(("validation", "test"))
+        assert source.describe_splits() == "36 train (train), 4 validation (carved), 6 test (valid)"
+    fill(tmp_path / "test", 4, 300)
+    both = ImageFolder(root=tmp_path, img_size=8)
+    both.existing(("validation", "test"))
+    assert both.describe_splits() == "6 validation (valid), 8 test (test)"
+
+
+def test_nothing_is_carved_beside_validation_images_of_their_own(tmp_path: Path) -> None:
+    for place, (name, count) in enumerate({"train": 20, "val": 3, "test": 4}.items()):
+        fill(tmp_path / name, count, 100 * place)
+    for source in (
+        ImageFolder(root=tmp_path, img_size=8, validation_images=5),
+        TimmDataset(root=tmp_path, img_size=8, validation_split="val", test_split="test", validation_images=5),
+    ):
+        with pytest.raises(UserError, match=r"validation_images = 5 carves nothing, for the data have validation im"):
+            source.train()
+    assert len(ImageFolder(root=tmp_path, img_size=8, validation_images=0).train()) == 40
+
+
+def test_a_test_split_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """It would count as none, and the images in the folder that was meant would be scored by nobody."""
+    for place, (name, count) in enumerate({"train": 20, "test": 4}.items()):
+        fill(tmp_path / name, count, 100 * place)
+    with pytest.raises(UserError, match=r"TimmDataset.test_split = 'tset' is neither a folder nor a tar file in"):
+        TimmDataset(root=tmp_path, img_size=8, test_split="tset").train()
+    assert not TimmDataset(root=tmp_path, img_size=8, test_split=None).has_test
+
+
 def test_a_folder_without_test_images_is_all_for_training(tmp_path: Path) -> None:
     fill(tmp_path, 20, 0)
     for source in (ImageFolder(root=tmp_path, img_size=8), TimmDataset(root=tmp_path, img_size=8)):
