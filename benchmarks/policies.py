@@ -21,14 +21,14 @@ from hpm.config import configs_folder, parse_config
 from hpm.optim.clock import Clock
 
 BASELINE = "random"
+CONFIGS = ["base.gin", "models/tiny", "data/digit_scenes"]
 SETTINGS = [
-    # Of a small model, but not so small that drawing a mask costs more than training on it.
     "IMG_SIZE = 32",
-    "MaskedAutoencoder.embed_dim = 96",
-    "MaskedAutoencoder.depth = 4",
-    "MaskedAutoencoder.num_heads = 3",
-    "MaskedAutoencoder.decoder_embed_dim = 64",
+    "DigitScenes.train_size = 10000",
+    "Schedule.epochs = 4",
     "Schedule.batch_size = 64",
+    "Schedule.blr = 4e-3",
+    "Schedule.warmup_epochs = 0.5",
     "Monitoring.evaluations = []",
     "Monitoring.probes = []",
     "Monitoring.probe_every = 0",
@@ -45,7 +45,7 @@ class Contestant:
     """
 
     def __init__(self, name: str, bindings: list[str]) -> None:
-        trainer = parse_config(["quickstart", f"curricula/{name}"], [*SETTINGS, *bindings]).build()
+        trainer = parse_config([*CONFIGS, f"curricula/{name}"], [*SETTINGS, *bindings]).build()
         self.trainer = trainer
         self.step = trainer.build_step()
         self.batches = next(trainer.loader.epoch(0))
@@ -90,7 +90,8 @@ def main() -> None:
                 draws[name].append(draw)
     report = {
         "benchmark": "policies",
-        "bindings": bindings,
+        "configs": CONFIGS,
+        "bindings": [*SETTINGS, *bindings],
         "rounds": options.rounds,
         "batch": contestants[BASELINE].trainer.schedule.batch_size,
         "patches": contestants[BASELINE].step.method.student.num_patches,

@@ -92,14 +92,14 @@ def require_rates(owner: str, **rates: float | Sequence[float]) -> tuple[float, 
     return several
 
 
-def require_early_stopping(owner: str, *, patience: float | None, min_delta: float, trial_epochs: int) -> None:
+def require_early_stopping(owner: str, *, patience: float | None, threshold: float, trial_epochs: int) -> None:
     """Check the settings of `EarlyStopping` and of `train_until_converged`.
 
     Raises:
         ValueError: naming the setting at fault.
     """
     require_positive(owner, patience=patience)
-    require_in(owner, "[0, 1)", min_delta=min_delta)
+    require_in(owner, "[0, 1)", threshold=threshold)
     require_at_least(owner, 1, trial_epochs=trial_epochs)
 
 
@@ -164,7 +164,8 @@ def compare_with_scratch(
         context: gives both models, and how the model was pre-trained.
         owner: of the settings, for notices.
         trial_epochs: see `train_until_converged`.
-        most_epochs: of a training; from scratch, beyond what pre-training and fine-tuning computed.
+        most_epochs: of a training. From scratch, where there is a "scratch_equal_compute", so many beyond what
+            pre-training and fine-tuning computed.
         labelled: images of an epoch.
         scratch: whether to train from scratch too.
     """

@@ -53,16 +53,20 @@ class WeightAverage:
 class EarlyStopping:
     """Ends a training that has converged, and keeps the averaged weights that did best on validation images.
 
-    It has converged when it has gone on for `patience` times as many epochs as it took to its last improvement, and for
-    100 steps, without another. An improvement is an accuracy that is better by `min_delta` than at the improvement
-    before. The accuracy is measured after the first epoch, whenever the epochs have grown by a quarter, and before
-    anything is decided. Weights that are better by less are kept all the same.
+    It has converged when it has gone on for `patience` times as many epochs as it took to its last improvement, or to
+    the end of its warm-up, and for 100 steps, without another. An improvement is measured from the accuracy at the last
+    one, so that small gains add up to one; the best weights are kept whether or not they are an improvement. The
+    accuracy is measured after the first epoch, whenever the epochs have grown by a quarter, and before anything is
+    decided.
 
     Args:
         trained: the module that is trained.
         accuracy_of: of a module in its place, on validation images, in [0, 1].
         patience: see above, positive.
-        min_delta: see above, not negative: a smaller gain is noise, or not worth the wait. In [0, 1), as the accuracy.
+        threshold: the least gain that is an improvement, relative to the accuracy, as in PyTorch's
+            `ReduceLROnPlateau`: at 0.01 from 50 to 50.5 %. In [0, 1). Relative, so that a training that begins near
+            chance, where gains are small, is not taken for one that has ended.
+        warmup_epochs: epochs of warm-up, fractions allowed.
         budget: epochs whose best weights are to be kept apart, and that are used up in any case; None for none.
 
     Attributes:
@@ -78,13 +82,15 @@ class EarlyStopping:
         accuracy_of: Callable[[nn.Module], float],
         *,
         patience: float,
-        min_delta: float = 0.0,
+        threshold: float = 0.0,
+        warmup_epochs: float = 0.0,
         budget: float | None = None,
     ) -> None:
         self._trained = trained
         self._accuracy_of = accuracy_of
         self._patience = patience
-        self._min_delta = min_delta
+        self._threshold = threshold
+        self._warmup_epochs = warmup_epochs
         self._budget = None if budget is None else max(1, math.floor(budget))
         self._average = WeightAverage(trained)
         self._next = 1
@@ -118,11 +124,11 @@ class EarlyStopping:
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_epoch = accuracy, epochs
             self._best = {name: value.clone() for name, value in self._average.module.state_dict().items()}
-        if accuracy > self._improved_to and accuracy >= self._improved_to + self._min_delta:
+        if accuracy > self._improved_to * (1 + self._threshold):
             self._improved_to, self._improved_epoch, self._improved_steps = accuracy, epochs, self._average.steps
         if self._budget is not None and epochs <= self._budget:
             self._within_budget, self.epoch_within_budget = self._best, self.best_epoch
-        decides = math.ceil((1 + self._patience) * self._improved_epoch)
+        decides = math.ceil((1 + self._patience) * max(self._improved_epoch, self._warmup_epochs))
         waited_steps = self._average.steps - self._improved_steps
         self.converged = epochs >= max(decides, self._budget or 0) and waited_steps >= _LEAST_STEPS
         looks = [max(epochs + 1, math.ceil(epochs * _GROWTH)), decides, self._budget or 0]

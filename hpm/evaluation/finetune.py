@@ -46,7 +46,8 @@ class FineTune(SupervisedProtocol):
 
     Metrics: `finetune/pretrained` and, beyond five classes, `finetune/pretrained_top5`; with `baselines` the same
     from the random initialization, `finetune/scratch`, and with `patience` `finetune/scratch_equal_compute`; see
-    `compare_with_scratch`. What validation images chose is `finetune/pretrained/blr` and `finetune/pretrained/epochs`.
+    `compare_with_scratch`. With what base learning rate and for how long each was
+    trained is `finetune/pretrained/blr` and `finetune/pretrained/epochs`, `finetune/scratch/blr` and so on.
 
     Args:
         epochs: passes over the training images.
@@ -73,8 +74,9 @@ class FineTune(SupervisedProtocol):
         test_images: at most so many test images, and as many validation images; None for all.
         baselines: whether to train from scratch too, by the same recipe.
         patience: None, the default, trains by the schedule, as published. A number trains at a constant learning rate
-            until the accuracy on validation images has converged, `epochs` at most; see `EarlyStopping`.
-        min_delta: with patience, the least gain of that accuracy that is an improvement.
+            until the accuracy on validation images has converged, `epochs` at most, from scratch so many more than
+            pre-training and fine-tuning computed; see `EarlyStopping` and `compare_with_scratch`.
+        threshold: with patience, the least gain of that accuracy that is an improvement, relative to the accuracy.
         trial_epochs: with patience, epochs after which the worse half of the learning rates is given up; see
             `train_until_converged`.
 
@@ -116,13 +118,13 @@ class FineTune(SupervisedProtocol):
         test_images: int | None = None,
         baselines: bool = False,
         patience: float | None = None,
-        min_delta: float = 0.002,
+        threshold: float = 0.005,
         trial_epochs: int = 5,
     ) -> None:
         self.blrs = require_rates("FineTune", blr=blr)
-        require_early_stopping("FineTune", patience=patience, min_delta=min_delta, trial_epochs=trial_epochs)
+        require_early_stopping("FineTune", patience=patience, threshold=threshold, trial_epochs=trial_epochs)
         self.patience = patience
-        self.min_delta = min_delta
+        self.threshold = threshold
         self.trial_epochs = trial_epochs
         schedule = FineTuneSchedule(
             epochs=epochs,
@@ -201,8 +203,6 @@ class FineTune(SupervisedProtocol):
             scratch=self.baselines,
         )
         for name, converged in rows.items():
-            if context.report:
-                context.report(f"finetune {name}: best after {converged.epochs} epochs, at blr {converged.lr:g}")
             yield TrainedClassifier(name, converged.logits_of, {"blr": converged.lr, "epochs": converged.epochs})
 
     def _best_by_schedule(
@@ -220,11 +220,12 @@ class FineTune(SupervisedProtocol):
                 diverged = error
                 continue
             logits_of = partial(training.logits_with, training.trained.eval())
-            if len(self.blrs) == 1:
-                return TrainedClassifier(name, logits_of)
-            accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
+            accuracy = 0.0
+            if len(self.blrs) > 1:
+                accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
             if accuracy > best:
-                best, chosen = accuracy, TrainedClassifier(name, logits_of, {"blr": blr})
+                settings = {"blr": blr, "epochs": self.schedule.epochs}
+                best, chosen = accuracy, TrainedClassifier(name, logits_of, settings)
         if chosen is None:
             assert diverged is not None
             raise diverged
@@ -276,7 +277,14 @@ class FineTune(SupervisedProtocol):
         stopping = None
         if self.patience is not None:
             rates = WarmupRates(most_epochs, schedule.lr, schedule.warmup_epochs)
-            stopping = EarlyStopping(vit, accuracy_of, patience=self.patience, min_delta=self.min_delta, budget=budget)
+            stopping = EarlyStopping(
+                vit,
+                accuracy_of,
+                patience=self.patience,
+                threshold=self.threshold,
+                warmup_epochs=schedule.warmup_epochs,
+                budget=budget,
+            )
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),

@@ -50,15 +50,16 @@ class LowShot(Evaluation):
     Metrics, means over draws of the labels: accuracies `low_shot/pretrained`, `low_shot/scratch`,
     `low_shot/scratch_equal_compute` (the best from scratch within what pre-training and fine-tuning computed together)
     and `low_shot/raw_pixels` (logistic regression on the same labels); `low_shot/gain`, pre-trained minus
-    scratch; `low_shot/pretrained/lr` and `low_shot/pretrained/epochs`, what validation images chose. Each draw's own as
-    `low_shot/pretrained/draw0`; of several draws, half the width of the mean's 95 % interval (Student's t) as
-    `low_shot/pretrained/interval`.
+    scratch. Each draw's own as `low_shot/pretrained/draw0`; of several draws, half the width of the mean's 95 %
+    interval (Student's t) as `low_shot/pretrained/interval`. What validation images chose in a draw is
+    `low_shot/pretrained/lr/draw0` and `low_shot/pretrained/epochs/draw0`, of a single draw without `/draw0` too.
 
     Args:
         labels: labelled images of a draw, the same number of each class. Default 500, unless `fraction` is given.
         fraction: share of the labels instead, e.g. 0.01; of each class its share, rounded, but at least one image.
         draws: how many times labels are drawn; other seeds draw others.
-        epochs: passes over them, at most.
+        epochs: passes over them, at most; from scratch so many more than pre-training and fine-tuning computed, see
+            `compare_with_scratch`.
         batch_size: images a step.
         lr: learning rate, or several to choose from.
         layer_decay: factor between the learning rates of neighboring layers, from pre-trained weights; from scratch
@@ -67,7 +68,7 @@ class LowShot(Evaluation):
         warmup_epochs: epochs of linear warm-up.
         patience: how much longer training goes on without an improvement, relative to the epochs it took; see
             `EarlyStopping`.
-        min_delta: the least gain of accuracy on validation images that is an improvement.
+        threshold: the least gain of accuracy on validation images that is an improvement, relative to the accuracy.
         trial_epochs: epochs after which the worse half of the learning rates is given up; see `train_until_converged`.
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
@@ -110,7 +111,7 @@ class LowShot(Evaluation):
         weight_decay: float = 0.05,
         warmup_epochs: float = 5,
         patience: float = 0.5,
-        min_delta: float = 0.005,
+        threshold: float = 0.01,
         trial_epochs: int = 20,
         smoothing: float = 0.1,
         scale: tuple[float, float] = (0.6, 1.0),
@@ -129,7 +130,7 @@ class LowShot(Evaluation):
         require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
         self.lrs = require_rates("LowShot", lr=lr)
         require_positive("LowShot", layer_decay=layer_decay)
-        require_early_stopping("LowShot", patience=patience, min_delta=min_delta, trial_epochs=trial_epochs)
+        require_early_stopping("LowShot", patience=patience, threshold=threshold, trial_epochs=trial_epochs)
         require_at_least("LowShot", 0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         require_in("LowShot", "[0, 1)", smoothing=smoothing)
         require_choice("LowShot", POOLS, pool=pool)
@@ -144,7 +145,7 @@ class LowShot(Evaluation):
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
         self.patience = patience
-        self.min_delta = min_delta
+        self.threshold = threshold
         self.trial_epochs = trial_epochs
         self.smoothing = smoothing
         self.test_images = test_images
@@ -184,11 +185,13 @@ class LowShot(Evaluation):
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for name, values in self._accuracies(context).items():
-            metrics[name] = sum(values) / self.draws
             by_draw = {f"{name}/draw{draw}": value for draw, value in enumerate(values)}
             metrics |= by_draw
             if name.endswith(_CHOSEN):
+                if self.draws == 1:
+                    metrics[name] = values[0]
                 continue
+            metrics[name] = sum(values) / self.draws
             images = len(sample_indices(self.test_images, len(context.source.get_split(split_of(name)))))
             context.scored_images.update({name: images * self.draws, **dict.fromkeys(by_draw, images)})
             if self.draws > 1:
@@ -275,7 +278,14 @@ class LowShot(Evaluation):
             name=f"low-shot-draw{draw}-{name}-lr{lr:g}",
             remedy="Lower LowShot.lr.",
             logits_with=lambda trained, images_NCSS: trained(images_NCSS),
-            stopping=EarlyStopping(vit, accuracy_of, patience=self.patience, min_delta=self.min_delta, budget=budget),
+            stopping=EarlyStopping(
+                vit,
+                accuracy_of,
+                patience=self.patience,
+                threshold=self.threshold,
+                warmup_epochs=self.warmup_epochs,
+                budget=budget,
+            ),
         )
 
     def _accuracy(self, context: EvaluationContext, logits_of: Callable[[Tensor], Tensor], split: Split) -> float:

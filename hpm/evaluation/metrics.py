@@ -27,7 +27,7 @@ class Unit(StrEnum):
     RATIO = "ratio"
     """Relative to a reference value."""
     SETTING = "setting"
-    """What was chosen, such as a learning rate: no result, so nothing to average."""
+    """What something was trained with, such as a learning rate: no result, so nothing to average or compare."""
     NUMBER = "number"
     """Anything else, such as a metric that no evaluation declares."""
 

@@ -209,7 +209,11 @@ class SupervisedTraining:
             for name, part in stateful.items():
                 part.load_state_dict(before[name])
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"{self._file} is damaged: {reason}; starting from the beginning", Notice, stacklevel=2)
+            warnings.warn(
+                f"{self._file} is damaged or of another version: {reason}; starting from the beginning",
+                Notice,
+                stacklevel=2,
+            )
             return 0
 
 

@@ -36,7 +36,7 @@ class TrainedClassifier(NamedTuple):
     Args:
         name: what its metrics are called.
         logits_of: gives its logits.
-        settings: what validation images chose for it, by name.
+        settings: what it was trained with, by name.
     """
 
     name: str

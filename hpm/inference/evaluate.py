@@ -68,8 +68,13 @@ def evaluate(
     _check(protocols, weights, seeds)
     processes = DistributedContext() if processes is None else processes
     classes = [discovery.protocols()[name] for name in protocols]
-    _check_seeds(classes, seeds, bindings)
     loaded = load_model(path, bindings=[*_seed_bindings(classes, seeds), *bindings], over=configs, weights=weights)
+    for cls in classes if seeds else ():
+        if cls.seeds_argument and (given := loaded.config.parameter(cls.__name__, cls.seeds_argument)) != seeds:
+            raise UserError(
+                f"--seeds {seeds} and {cls.__name__}.{cls.seeds_argument} = {given} (-b) do not go together; leave one "
+                "of them out"
+            )
     tracker: Tracker = loaded.config.parameter("Monitoring", "tracker") or NoTracker()
     evaluations = _build(loaded, classes, processes)
     processes.connect(loaded.device)
@@ -108,15 +113,6 @@ def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:
     check_weights(weights)
     if seeds is not None and seeds < 1:
         raise UserError(f"--seeds {seeds} must be at least 1")
-
-
-def _check_seeds(classes: Sequence[type[Evaluation]], seeds: int | None, bindings: Sequence[str]) -> None:
-    """`--seeds` and a binding of an evaluation's own repetitions would say the same thing twice."""
-    for cls in classes:
-        parameter = f"{cls.__name__}.{cls.seeds_argument}"
-        for given in bindings:
-            if seeds is not None and given.partition("=")[0].strip() == parameter:
-                raise UserError(f"--seeds {seeds} and -b {given!r} say the same thing twice; leave one of them out")
 
 
 def _seed_bindings(classes: Sequence[type[Evaluation]], seeds: int | None) -> list[str]:

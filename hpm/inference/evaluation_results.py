@@ -30,11 +30,16 @@ def key_of(entry: Entry) -> str:
 def summarize(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     """Mean and values of each metric, and half the width of the mean's 95 % interval (Student's t) where there is one.
 
+    Of settings there are the values alone.
+
     Args:
         values: of each metric, one for each seed.
     """
     summary: dict[str, dict[str, Any]] = {}
     for name, of_seeds in values.items():
+        if unit_of(name) is Unit.SETTING:
+            summary[name] = {"values": of_seeds}
+            continue
         interval = {"interval": half_interval(of_seeds)} if len(of_seeds) > 1 else {}
         summary[name] = {"mean": statistics.fmean(of_seeds), **interval, "values": of_seeds}
     return summary
@@ -49,7 +54,7 @@ def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
     for name, metric in metrics.items():
         unit = unit_of(name)
         if unit is Unit.SETTING:
-            shown.add_row(name, ", ".join(dict.fromkeys(map(unit.readable, metric["values"]))))
+            shown.add_row(name, ", ".join(map(unit.readable, metric["values"])))
             continue
         row = [name, unit.readable(metric["mean"])]
         if "interval" in metric:
@@ -95,6 +100,10 @@ def send_to_tracker(console: Console, run: RunFolder, tracker: Tracker, entry: E
     figures: dict[str, float] = {}
     for name, metric in entry["metrics"].items():
         key = f"evaluate/{entry['weights']}/{name}"
+        if "mean" not in metric:
+            if len(metric["values"]) == 1:
+                figures[key] = metric["values"][0]
+            continue
         figures[key] = metric["mean"]
         if "interval" in metric:
             figures[f"{key}/interval"] = metric["interval"]

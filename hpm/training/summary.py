@@ -12,8 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hpm.data import HELD_OUT
-from hpm.evaluation.metrics import metric_on
+from hpm.data import TEST, VALIDATION
+from hpm.evaluation import find_metric
+from hpm.evaluation.metrics import metric_on, split_of
 from hpm.runs.run_folder import RunFolder
 from hpm.training.trainer import Trainer
 
@@ -55,22 +56,24 @@ _COLUMNS = {
 def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]) -> None:
     """Print the final figures, where things are, and what to try next."""
     metrics = summary["metrics"]
+    # Test figures are the ones to report; where there are no test images, an evaluation gives the others alone.
+    split = TEST if any(map(find_metric, (name for name in metrics if split_of(name) == TEST))) else VALIDATION
+    equal, teacher, student = (
+        metrics.get(metric_on(split, name))
+        for name in ("low_shot/scratch_equal_compute", "agreement/teacher", "agreement/student")
+    )
     console.print()
-    for split in reversed(HELD_OUT):
-        table = _accuracies(metrics, split)
-        if table.row_count:
-            console.print(table)
-            break
-    if "low_shot/scratch_equal_compute" in metrics:
+    table = _accuracies(metrics, split)
+    if table.row_count:
+        console.print(table)
+    if equal is not None:
         console.print(
-            f"not pre-trained, with the computation of pre-training and fine-tuning together: "
-            f"{metrics['low_shot/scratch_equal_compute']:.1%}",
+            f"not pre-trained, with the computation of pre-training and fine-tuning together: {equal:.1%}",
             highlight=False,
         )
-    if "agreement/teacher" in metrics:
+    if teacher is not None and student is not None:
         console.print(
-            f"predicted against true loss (Spearman, held-out images): teacher {metrics['agreement/teacher']:.2f}, "
-            f"student {metrics['agreement/student']:.2f}",
+            f"predicted against true loss (Spearman, {split} images): teacher {teacher:.2f}, student {student:.2f}",
             highlight=False,
         )
     seconds = summary["training_seconds"]
@@ -88,7 +91,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
 
 
 def _accuracies(metrics: Mapping[str, float], split: str) -> Table:
-    """What the evaluations found on a split; test images are the ones to report, where there are any."""
+    """What the evaluations found on a split."""
     table = Table(title=f"{split} accuracy", title_justify="left", title_style="bold")
     for column in ("", *_COLUMNS):
         table.add_column(column, justify="right" if column else "left")

@@ -15,7 +15,7 @@ from hpm.config import parse_config
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
-from hpm.evaluation.metrics import VALIDATION, split_of
+from hpm.evaluation.metrics import TEST, VALIDATION, metric_on, split_of
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
@@ -239,6 +239,11 @@ def require_metric(metric: str, evaluations: Sequence[Evaluation], source: Image
     if declared and not any(evaluation.find_metric(metric) for evaluation in evaluations):
         shown = ", ".join(f"@{type(evaluation).__name__}()" for evaluation in evaluations) or "none"
         raise UserError(f"{name} = {metric!r} is measured by none of the evaluations of {what}: {shown}")
+    if split_of(metric) == TEST and not source.has_test:
+        raise UserError(
+            f"{name} = {metric!r} is measured on test images, of which {type(source).__name__} has none in {what}; "
+            f"{metric_on(VALIDATION, metric)!r} is measured on validation images"
+        )
     if split_of(metric) == VALIDATION and source.validation_images == 0 and not source.has_own_validation:
         owner = type(source).__name__
         raise UserError(

@@ -80,15 +80,11 @@ class Search(Definition):
                     f"Search.{name} = {value!r} says nothing of how good a run is, for neither larger nor smaller "
                     "values of it are better; choose by an accuracy, e.g. 'validation/low_shot/pretrained'"
                 )
-            if split_of(value) != VALIDATION and declared is None:
-                raise ValueError(
-                    f"Search.{name} = {value!r} is no metric that an evaluation measures on validation images: their "
-                    "names begin with 'validation/'; choose one, e.g. 'validation/low_shot/pretrained'"
-                )
             if split_of(value) != VALIDATION:
+                known = metric_on(VALIDATION, value) if declared or "/" in value else "validation/low_shot/pretrained"
                 raise ValueError(
-                    f"Search.{name} = {value!r} is measured on test images, which must choose nothing; choose by "
-                    f"{metric_on(VALIDATION, value)!r}"
+                    f"Search.{name} = {value!r} is not measured on validation images, and test images must choose "
+                    f"nothing; choose by a metric that is, e.g. {known!r}"
                 )
         if not isinstance(space, Mapping) or not space:
             raise ValueError("Search.space must be a dictionary of at least one parameter")

@@ -6,6 +6,7 @@ Shape suffixes: N images of a batch, K images of a split, C channels, S output s
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -17,7 +18,7 @@ from curriculum.validation import require_at_least, require_choice
 from hpm.data.crops import whole_boxes
 from hpm.data.sources.carving import carve, most_to_take
 from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Split
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 
 _VALUES_AT_ONCE = 1 << 18  # few enough for the processor's cache, which makes normalization five times faster
 _CARVED_SHARE, _MOST_CARVED = 10, 10_000  # one of so many training images, and never more
@@ -103,17 +104,25 @@ class ImageSource(ABC):
         return {name: self.get_split(name) for name in splits if self._has(name)}
 
     def require_held_out(self) -> None:
-        """Find out before measuring whether there are images to score.
+        """Find out before measuring whether there are images to score; a notice says where there are no test images.
 
         Raises:
             UserError: if there are neither test nor validation images, or they cannot be read.
         """
-        if not self.existing(HELD_OUT):
-            name, most = type(self).__name__, most_to_take(self.train())
-            raise UserError(
-                f"{name} has neither test nor validation images, and evaluations need one or the other; add some, or "
-                f"set {name}.validation_images to a number of training images from 1 to {most}"
-            )
+        held_out = self.existing(HELD_OUT)
+        if TEST in held_out:
+            return
+        if held_out:
+            text = "there are no test images: evaluations score the validation images, on which they also choose"
+            warnings.warn(text, Notice, stacklevel=2)
+            return
+        most, advice = most_to_take(self.train()), ""
+        if most:
+            advice = f"; {type(self).__name__}.validation_images = N puts N of the training images aside, 1 to {most}"
+        try:
+            self.test()
+        except UserError as error:
+            raise UserError(f"{error}{advice}") from error
 
     def _has(self, split: str) -> bool:
         return self.has_validation if split == VALIDATION else self.has_test if split == TEST else True
@@ -153,25 +162,16 @@ class ImageSource(ABC):
             self._loaded[name] = self.read(name) if name == TEST or self.has_own_validation else self._part(name)
         return self._loaded[name]
 
-    def require_nothing_to_carve(self) -> None:
-        """For sources whose data may come with validation images.
-
-        Raises:
-            UserError: if they do, and some are to be carved all the same.
-        """
-        if self.validation_images and self.has_own_validation:
-            raise UserError(
-                f"{type(self).__name__}.validation_images = {self.validation_images} carves nothing, for the data have "
-                "validation images of their own; leave it out"
-            )
-
     def describe_splits(self) -> str:
         """How many images the splits that were read so far have, for people: "900 train, 100 validation (carved)"."""
+        read = dict(self._loaded)
+        carves = TRAIN in read and not self.has_own_validation
+        if carves and self._carved[1] is not None:
+            read[VALIDATION] = self._carved[1]
         parts = []
-        for name in (name for name in SPLITS if name in self._loaded):
-            carved = name == VALIDATION and not self.has_own_validation
-            origin = "carved" if carved else self.origin(name)
-            parts.append(f"{len(self._loaded[name]):,} {name}" + (f" ({origin})" if origin else ""))
+        for name in (name for name in SPLITS if name in read):
+            origin = "carved" if carves and name == VALIDATION else self.origin(name)
+            parts.append(f"{len(read[name]):,} {name}" + (f" ({origin})" if origin else ""))
         return ", ".join(parts)
 
     def origin(self, split: str) -> str:

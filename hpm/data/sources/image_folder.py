@@ -129,7 +129,11 @@ class ImageFolder(ImageSource):
         Raises:
             UserError: if a folder is missing or holds no image, or if the splits' classes differ.
         """
-        self.require_nothing_to_carve()
+        if self.validation_images and self.has_own_validation:
+            raise UserError(
+                f"ImageFolder.validation_images = {self.validation_images} carves nothing, for ImageFolder.root = "
+                f"{self.root} has a folder of validation images; leave it out"
+            )
         found = self._scanned.splits.get(split)
         if found is None:
             raise UserError(
@@ -181,10 +185,11 @@ def _scan_splits(root: Path) -> _Scanned:
         if own_names != class_names:
             differing = sorted(set(own_names) ^ set(class_names))
             raise UserError(f"{folder} and {path} must hold the same classes; only one has {_some(differing)}")
-    names = HELD_OUT[-len(held_out) :] if held_out else ()
-    splits = dict(zip(names, (split for split, _ in held_out.values()), strict=True))
-    folders = dict(zip(names, (path.name for path in held_out), strict=True))
-    return _Scanned({TRAIN: train, **splits}, tuple(class_names), {TRAIN: folder.name, **folders})
+    splits, folders = {TRAIN: train}, {TRAIN: folder.name}
+    names = HELD_OUT if len(held_out) == 2 else (TEST,)
+    for name, (path, (split, _)) in zip(names, held_out.items(), strict=False):
+        splits[name], folders[name] = split, path.name
+    return _Scanned(splits, tuple(class_names), folders)
 
 
 def scan(folder: Path) -> tuple[FolderSplit, list[str]]:

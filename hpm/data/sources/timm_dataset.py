@@ -50,7 +50,7 @@ class TimmDataset(ImageSource):
         root: folder of the data. None, the default, for the usual cache of "hfds/", or where a model is used or
             planned without its images.
         train_split: name of the training split. Default "train".
-        test_split: name of the test split, None for none. Default "validation", where there is one.
+        test_split: name of the test split, None for none. Default "validation"; files without it have no test images.
         validation_split: name of the validation split, of other images than the two above. None, the default, has
             validation images carved from the training images.
         img_size: S, side of the images in pixels. Default 224.
@@ -100,6 +100,11 @@ class TimmDataset(ImageSource):
         self.keys = (input_key, target_key)
         self._mode = "RGB" if in_chans == 3 else "L"
         self.train_split = train_split
+        if validation_split is not None and validation_images:
+            raise ValueError(
+                f"TimmDataset.validation_images = {validation_images} and TimmDataset.validation_split = "
+                f"{validation_split!r} say the same thing twice; leave one of them out"
+            )
         self._check_name()
         self._check_splits()
         super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, validation_images=validation_images)
@@ -113,13 +118,7 @@ class TimmDataset(ImageSource):
     def has_test(self) -> bool:
         if self.test_split is None or self.name or self.root is None:
             return self.test_split is not None
-        there = find_split(self.root, self.test_split) is not None
-        if not there and self.test_split != _USUAL_TEST_SPLIT:
-            raise UserError(
-                f"TimmDataset.test_split = {self.test_split!r} is neither a folder nor a tar file in TimmDataset.root "
-                f"= {self.root}; name one, or set it to None for none"
-            )
-        return there
+        return find_split(self.root, self.test_split) is not None
 
     @property
     def has_own_validation(self) -> bool:
@@ -133,13 +132,12 @@ class TimmDataset(ImageSource):
                 such split, its classes differ from the training split's, or two splits are the same images.
         """
         self._check_splits()
-        self.require_nothing_to_carve()
+        self._check_there()
         if split == TRAIN:
             return self._training[0]
         name = self.test_split if split == TEST else self.validation_split
         if name is None:
             raise UserError("TimmDataset.test_split is None, so there is nothing to evaluate on")
-        self._check_there()
         images, class_names = self._read(name, training=False)
         if tuple(class_names) != self.class_names:
             differing = sorted(set(class_names) ^ set(self.class_names))[:5]
@@ -148,7 +146,11 @@ class TimmDataset(ImageSource):
 
     def origin(self, split: str) -> str:
         names = {TRAIN: self.train_split, VALIDATION: self.validation_split, TEST: self.test_split}
-        return names[split] or ""
+        name = names[split] or ""
+        if self.name or self.root is None:
+            return name
+        path = find_split(self.root, name)
+        return "" if path is None else path.name
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The central squares of `crop_pct` of the shorter side, float32 [N, 4]."""
@@ -199,6 +201,11 @@ class TimmDataset(ImageSource):
             raise UserError(f"TimmDataset.root must be the folder of the data for TimmDataset.name = {self.name!r}")
         if not self.name and self.root is not None and not self.root.exists():
             raise UserError(f"TimmDataset.root = {self.root} does not exist")
+        if not self.has_test and self.test_split not in (None, _USUAL_TEST_SPLIT):
+            raise UserError(
+                f"TimmDataset.test_split = {self.test_split!r} is neither a folder nor a tar file in TimmDataset.root "
+                f"= {self.root}; name one, or set it to None for none"
+            )
 
     def _read(self, split: str, *, training: bool) -> tuple[Split, list[str]]:
         """A split, and the names of its classes."""

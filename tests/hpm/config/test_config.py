@@ -94,7 +94,9 @@ def test_validation_images_are_enough(tiny: Path, tmp_path: Path) -> None:
     assert not trainer.source.has_test
     final = "Monitoring.evaluations = [@Agreement()]"
     parse_config([str(tiny), "data/image_folder"], [*folder, final]).build()
-    with pytest.raises(UserError, match="has neither test nor validation images"):
+    with pytest.raises(
+        UserError, match=r"has no val or test folder .*; ImageFolder.validation_images = N puts N .* 1 to 27"
+    ):
         parse_config([str(tiny), "data/image_folder"], [*folder, final, "ImageFolder.validation_images = None"]).build()
     none = [*folder, probes, "ImageFolder.validation_images = None"]
     with pytest.raises(UserError, match="validation_images = None leaves no validation images, for there are no test"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,24 @@ def test_nothing_that_still_rises_has_converged(patience: float) -> None:
     assert stopping_at(RISING, patience=patience)[0] == len(RISING)
 
 
-def test_gains_below_min_delta_do_not_keep_it_going_but_are_kept() -> None:
+def test_gains_below_the_threshold_do_not_keep_it_going_but_are_kept() -> None:
     """0.30 after three epochs, then a little more each time: over after five, with the weights of the fifth."""
     accuracies = [0.1, 0.2, 0.3, *[0.3 + 0.001 * more for more in range(1, 30)]]
-    epochs, _, stopping = stopping_at(accuracies, min_delta=0.01)
+    epochs, _, stopping = stopping_at(accuracies, threshold=0.02)
     assert (epochs, stopping.best_epoch, stopping.best_accuracy) == (5, 5, accuracies[4])
     assert stopping.best().weight.item() > 3.5
-    # Small gains add up to an improvement: 0.004 an epoch are more than 0.01 within half as long again.
+    # Small gains add up to an improvement: 0.004 an epoch are more than 0.02 of 0.31 within half as long again.
     slowly = [0.1, 0.2, 0.3, 0.3, 0.31, *[0.31 + 0.004 * more for more in range(1, 20)]]
-    assert stopping_at(slowly, min_delta=0.01)[0] == len(slowly)
+    assert stopping_at(slowly, threshold=0.02)[0] == len(slowly)
+
+
+def test_what_has_not_taken_off_yet_has_not_ended() -> None:
+    """From a thousand classes' chance: gains are small beside the end, not beside the accuracy. And a warm-up ends."""
+    accuracies = [0.0002 * 1.6**epoch for epoch in range(1, 18)]
+    assert stopping_at(accuracies, threshold=0.01)[0] == len(accuracies)
+    warming = [*[0.001] * 5, *[0.001 + 0.05 * more for more in range(10)]]
+    assert stopping_at(warming, threshold=0.01)[0] == 2
+    assert stopping_at(warming, threshold=0.01, warmup_epochs=5)[0] == len(warming)
 
 
 def test_a_lucky_start_does_not_end_it() -> None:
@@ -107,7 +117,8 @@ def test_the_budget_is_used_up_and_its_best_weights_kept() -> None:
 
 
 def test_what_is_saved_goes_on_as_if_nothing_had_been() -> None:
-    accuracies = [*RISING[:12], *[0.0] * 30]
+    """Killed in the middle of gains that are no improvement, which are told from one by what was before."""
+    accuracies = [*RISING[:9], *[0.09 + 0.001 * more for more in range(1, 30)]]
 
     def train(stopping: EarlyStopping, module: nn.Module, first: int, last: int) -> None:
         for epoch in range(first, last):
@@ -119,18 +130,18 @@ def test_what_is_saved_goes_on_as_if_nothing_had_been() -> None:
 
     now = [0]
     states = []
-    for cut in (None, 9):
+    for cut in (None, 12):
         module = nn.Linear(1, 1, bias=False)
-        stopping = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, min_delta=0.015, budget=10)
+        stopping = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, threshold=0.1, budget=10)
         train(stopping, module, 1, 16 if cut is None else cut)
         if cut is not None:
-            other = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, min_delta=0.015, budget=10)
+            other = EarlyStopping(module, lambda _: accuracies[now[0] - 1], patience=0.5, threshold=0.1, budget=10)
             other.load_state_dict(stopping.state_dict())
             train(other, module, cut, 16)
             stopping = other
         states.append(stopping.state_dict())
     torch.testing.assert_close(states[0], states[1], atol=0, rtol=0)
-    assert states[0]["best_epoch"] == 10
+    assert (states[0]["best_epoch"], states[0]["improved"][1], states[0]["converged"]) == (14, 9, True)
 
 
 def test_the_rate_that_does_best_on_validation_images_wins(colors: EvaluationContext) -> None:
@@ -150,6 +161,22 @@ def test_the_rate_that_does_best_on_validation_images_wins(colors: EvaluationCon
     assert training.epochs > 16
     assert started[1e-9].epochs <= 16
     assert started[1e-8].epochs <= 16
+
+
+def test_evaluations_stop_as_their_settings_say(colors: EvaluationContext) -> None:
+    """Where nothing is learned, half as long again after the warm-up; without a warm-up, after 100 steps."""
+
+    def epochs(**settings: float) -> int:
+        evaluation = LowShot(labels=100, batch_size=20, **settings)  # type: ignore[arg-type]
+        training = evaluation._start(
+            colors, torch.arange(100), 0, colors.model, "pretrained", 1e-9, most_epochs=60, budget=None
+        )
+        training.run()
+        return training.epochs
+
+    assert epochs(threshold=0.9, warmup_epochs=24, patience=0.5) == 36
+    assert epochs(threshold=0.9, warmup_epochs=24, patience=0.25) == 30
+    assert 20 < epochs(threshold=0.9, warmup_epochs=0, patience=0.5) < 36
 
 
 @pytest.mark.parametrize(
@@ -183,7 +210,7 @@ def test_the_labels_of_test_images_choose_nothing(context: EvaluationContext, ev
     both = dataclasses.replace(context, splits=("validation", "test"))
     shuffled = Shuffled(img_size=16, train_size=400, validation_size=150, test_size=120)
     one, other = evaluation(both), evaluation(dataclasses.replace(both, source=shuffled))
-    chosen = [name for name in one if name.startswith("validation/") or name.endswith(("/lr", "/epochs"))]
+    chosen = [name for name in one if name.startswith("validation/") or name.endswith(("/lr", "/blr", "/epochs"))]
     assert [one[name] for name in chosen] == [other[name] for name in chosen]
     assert one != other
 
@@ -239,11 +266,13 @@ def test_from_scratch_has_the_computation_of_both(context: EvaluationContext) ->
     """The training from scratch goes on for at least its budget, and the row is the best within it."""
     evaluation = LowShot(**SETTINGS | {"lr": 1e-3}, epochs=20, patience=0.1)
     started = {}
+    most = {}
     start = evaluation._start
 
     def watched(*arguments: Any, **settings: Any) -> SupervisedTraining:
         training = start(*arguments, **settings)
         started[arguments[4]] = (training, settings["budget"])
+        most[arguments[4]] = settings["most_epochs"]
         return training
 
     evaluation._start = watched  # type: ignore[method-assign]
@@ -256,6 +285,7 @@ def test_from_scratch_has_the_computation_of_both(context: EvaluationContext) ->
     assert equal is not None
     assert budget == pytest.approx(equal + pretrained.stopping.best_epoch)
     assert scratch.epochs >= int(budget)
+    assert most == {"pretrained": 20, "scratch": math.ceil(budget) + 20}
     assert metrics["low_shot/scratch_equal_compute/epochs"] <= budget
     assert metrics["low_shot/scratch/epochs"] >= metrics["low_shot/scratch_equal_compute/epochs"]
 

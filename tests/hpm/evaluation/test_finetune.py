@@ -23,13 +23,16 @@ from hpm.runtime.distributed import DistributedContext
 QUICK = {"epochs": 3, "batch_size": 40, "warmup_epochs": 1, "precision": "fp32", "test_images": 60}
 
 
+TOLD = ("", "_top5", "/blr", "/epochs")
+
+
 def test_it_has_its_metrics_repeats_and_touches_nothing(context: EvaluationContext) -> None:
     evaluation = FineTune(baselines=True, **QUICK)
     evaluation.check(context.source, context.model)
     weights = {name: value.clone() for name, value in context.model.state_dict().items()}
     torch_state, python_state, numpy_state = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     metrics = evaluation(context)
-    assert set(metrics) == {f"finetune/{name}{top}" for name in ("pretrained", "scratch") for top in ("", "_top5")}
+    assert set(metrics) == {f"finetune/{name}{top}" for name in ("pretrained", "scratch") for top in TOLD}
     assert evaluation(context) == metrics
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
@@ -89,7 +92,9 @@ def test_of_several_rates_the_one_that_validation_images_choose(colors: Evaluati
     alone = {blr: FineTune(blr=blr, **settings)(colors) for blr in (1e-9, 1e-2)}
     metrics = FineTune(blr=(1e-9, 1e-2), **settings)(colors)
     assert alone[1e-2]["validation/finetune/pretrained"] > alone[1e-9]["validation/finetune/pretrained"]
-    assert metrics == alone[1e-2] | {"finetune/pretrained/blr": 1e-2}
+    assert metrics == alone[1e-2]
+    assert metrics["finetune/pretrained/blr"] == 1e-2
+    assert metrics["finetune/pretrained/epochs"] == 6
 
 
 def test_damaged_progress_is_reported_and_left(context: EvaluationContext, tmp_path: Path) -> None:
@@ -214,6 +219,7 @@ def test_accuracies_count(context: EvaluationContext) -> None:
         ({"batch_size": 6, "accumulate": 2}, "odd number of images"),
         ({"layer_decay": 0}, "FineTune.layer_decay = 0"),
         ({"patience": 0.0}, "FineTune.patience = 0.0"),
+        ({"threshold": -0.1}, "FineTune.threshold = -0.1"),
         ({"trial_epochs": 0}, "FineTune.trial_epochs = 0"),
         ({"blr": []}, r"FineTune.blr = \[\] must be a positive number, or several"),
         ({"drop_path": 1.0}, "FineTune.drop_path = 1.0"),
@@ -254,7 +260,7 @@ def test_an_unreadable_image_is_left_out(context: EvaluationContext, tmp_path: P
     images = ImageFolder(root=tmp_path, img_size=16)
     settings = {"epochs": 1, "batch_size": 30, "warmup_epochs": 0, "precision": "fp32"}
     metrics = FineTune(**settings)(dataclasses.replace(context, source=images))
-    assert set(metrics) == {"finetune/pretrained"}
+    assert set(metrics) == {"finetune/pretrained", "finetune/pretrained/blr", "finetune/pretrained/epochs"}
     (tmp_path / "val" / "a" / "3.png").write_text("no image")
     with pytest.raises(UserError, match=r"3.png cannot be read"):
         FineTune(num_workers=1, **settings)(dataclasses.replace(context, source=images))

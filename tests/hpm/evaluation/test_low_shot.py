@@ -77,6 +77,7 @@ def test_no_more_than_a_step_is_augmented_at_once(context: EvaluationContext) ->
         ({"lr": (1e-3, 0.0)}, "LowShot.lr = 0.0"),
         ({"lr": (1e-3, 1e-3)}, "LowShot.lr = .* must name each number once"),
         ({"patience": 0}, "LowShot.patience = 0"),
+        ({"threshold": 1.0}, "LowShot.threshold = 1.0"),
         ({"trial_epochs": 0}, "LowShot.trial_epochs = 0"),
     ],
 )

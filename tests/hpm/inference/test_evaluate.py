@@ -290,10 +290,11 @@ def test_data_without_test_images_are_scored_on_validation_images(
     source = ["Trainer.source = @ImageFolder()", f"ImageFolder.root = '{tmp_path / 'images'}'"]
     words = [word for binding in [*source, "ImageFolder.img_size = 16"] for word in ("-b", binding)]
     assert hpm("evaluate", run, "--protocol", "agreement", *words) == 2
-    message = "ImageFolder has neither test nor validation images, and evaluations need one or the other; add some, or "
     told = " ".join(capsys.readouterr().err.split())
-    assert message + "set ImageFolder.validation_images to a number of training images from 1 to 2" in told
+    assert "has no val or test folder beside a train folder, so there is nothing to evaluate on; " in told
+    assert "ImageFolder.validation_images = N puts N of the training images aside, 1 to 2" in told
     assert hpm("evaluate", run, "--protocol", "agreement", *words, "-b", "ImageFolder.validation_images = 1") == 0
+    assert "there are no test images: evaluations score the validation" in " ".join(capsys.readouterr().out.split())
     measured = results(run, "agreement")[-1]["metrics"]
     assert measured
     assert all(name.startswith("validation/") for name in measured)
@@ -303,6 +304,7 @@ def test_data_without_test_images_are_scored_on_validation_images(
 
 
 def test_how_often_is_said_once(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hpm("evaluate", run, "--protocol", "knn,low-shot", "--seeds", "2", "-b", "LowShot.draws = 5") == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "--seeds 2 and -b 'LowShot.draws = 5' say the same thing twice; leave one of them out" in told
+    for name in ("LowShot", "low_shot.LowShot"):
+        assert hpm("evaluate", run, "--protocol", "knn,low-shot", "--seeds", "2", "-b", f"{name}.draws = 5") == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "--seeds 2 and LowShot.draws = 5 (-b) do not go together; leave one of them out" in told

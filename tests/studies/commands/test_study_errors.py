@@ -84,15 +84,18 @@ def test_ablations(command: Command, text: str, expected: str) -> None:
         ),
         (
             SEARCH + SPACE + "Search.metric = 'ridge/pretrained'",
-            "Search.metric = 'ridge/pretrained' is measured on test images, which must choose nothing; choose by "
-            "'validation/ridge/pretrained'",
+            "Search.metric = 'ridge/pretrained' is not measured on validation images, and test images must choose "
+            "nothing; choose by a metric that is, e.g. 'validation/ridge/pretrained'",
         ),
         (
             SEARCH + SPACE + "Search.metric = 'loss'",
-            "Search.metric = 'loss' is no metric that an evaluation measures on validation images: their names begin "
-            "with 'validation/'; choose one, e.g. 'validation/low_shot/pretrained'",
+            "Search.metric = 'loss' is not measured on validation images, and test images must choose nothing; choose "
+            "by a metric that is, e.g. 'validation/low_shot/pretrained'",
         ),
-        (SEARCH + SPACE + "Search.probe = 'ridge/pretrained'", "Search.probe = 'ridge/pretrained' is measured on test"),
+        (
+            SEARCH + SPACE + "Search.probe = 'ridge/pretrained'",
+            "Search.probe = 'ridge/pretrained' is not measured on v",
+        ),
         (SEARCH + SPACE + "Search.first = [{'Ramp.start': 0.1}]", "which is not in Search.space"),
         (SEARCH + SPACE + "Search.first = [{'Ramp.end': 3.0}]", "Search.first sets Ramp.end = 3.0, which"),
         (SEARCH + SPACE + "Search.sampler = @TPESampler\nTPESampler.n_startup = 3", "n_startup"),

@@ -147,7 +147,7 @@ def test_splits_are_told_with_their_folders(tmp_path: Path) -> None:
     for source in (ImageFolder(root=tmp_path, img_size=8), TimmDataset(root=tmp_path, img_size=8, test_split="valid")):
         assert source.describe_splits() == ""
         source.train()
-        assert source.describe_splits() == "36 train (train)"
+        assert source.describe_splits() == "36 train (train), 4 validation (carved)"
         source.existing(("validation", "test"))
         assert source.describe_splits() == "36 train (train), 4 validation (carved), 6 test (valid)"
     fill(tmp_path / "test", 4, 300)
@@ -159,12 +159,12 @@ def test_splits_are_told_with_their_folders(tmp_path: Path) -> None:
 def test_nothing_is_carved_beside_validation_images_of_their_own(tmp_path: Path) -> None:
     for place, (name, count) in enumerate({"train": 20, "val": 3, "test": 4}.items()):
         fill(tmp_path / name, count, 100 * place)
-    for source in (
-        ImageFolder(root=tmp_path, img_size=8, validation_images=5),
-        TimmDataset(root=tmp_path, img_size=8, validation_split="val", test_split="test", validation_images=5),
+    with pytest.raises(UserError, match=r"validation_images = 5 carves nothing, for .* has a folder of validation im"):
+        ImageFolder(root=tmp_path, img_size=8, validation_images=5).train()
+    with pytest.raises(
+        ValueError, match=r"validation_images = 5 and TimmDataset.validation_split = 'val' say the same"
     ):
-        with pytest.raises(UserError, match=r"validation_images = 5 carves nothing, for the data have validation im"):
-            source.train()
+        TimmDataset(root=tmp_path, img_size=8, validation_split="val", test_split="test", validation_images=5)
     assert len(ImageFolder(root=tmp_path, img_size=8, validation_images=0).train()) == 40
 
 
@@ -173,7 +173,7 @@ def test_a_test_split_that_is_not_there_is_told(tmp_path: Path) -> None:
     for place, (name, count) in enumerate({"train": 20, "test": 4}.items()):
         fill(tmp_path / name, count, 100 * place)
     with pytest.raises(UserError, match=r"TimmDataset.test_split = 'tset' is neither a folder nor a tar file in"):
-        TimmDataset(root=tmp_path, img_size=8, test_split="tset").train()
+        TimmDataset(root=tmp_path, img_size=8, test_split="tset", validation_images=5).train()
     assert not TimmDataset(root=tmp_path, img_size=8, test_split=None).has_test
 
 

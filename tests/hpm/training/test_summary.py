@@ -1,0 +1,68 @@
+"""What a run says at its end."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hpm.evaluation import Unit, protocols
+from hpm.runs.run_folder import RunFolder
+from hpm.training.summary import _ROWS, show_summary
+
+MEASURED = {
+    "low_shot/pretrained": 0.7,
+    "low_shot/scratch": 0.6,
+    "low_shot/scratch_equal_compute": 0.55,
+    "low_shot/raw_pixels": 0.5,
+    "ridge/pretrained": 0.4,
+    "ridge/initialization": 0.3,
+    "agreement/teacher": 0.12,
+    "agreement/student": 0.81,
+}
+
+
+def told(metrics: dict[str, float]) -> str:
+    text = StringIO()
+    summary = {
+        "metrics": metrics,
+        "training_seconds": 2.0,
+        "evaluation_seconds": 1.0,
+        "images": 100,
+        "picture": "run/pictures/step-1.png",
+        "tracking": "off",
+    }
+    show_summary(Console(file=text, width=200), RunFolder(Path("run")), summary)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_figures_of_one_split(split: str) -> None:
+    """The test images' where there are any, else the validation images', never both."""
+    validation = {f"validation/{name}": value + 0.01 for name, value in MEASURED.items()}
+    text = told({"reconstruction_loss": 0.3} | validation | (MEASURED if split == "test" else {}))
+    own = MEASURED if split == "test" else {name: value + 0.01 for name, value in MEASURED.items()}
+    assert f"{split} accuracy" in text
+    rows = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:5]]
+        for line in text.splitlines()
+        if "│" in line
+    }
+    shown = [f"{own[f'low_shot/{name}']:.1%}" for name in ("pretrained", "scratch", "raw_pixels")]
+    assert rows["low-shot fine-tuning"] == shown
+    assert rows["ridge probe"] == [f"{own['ridge/pretrained']:.1%}", f"{own['ridge/initialization']:.1%}", ""]
+    assert f"together: {own['low_shot/scratch_equal_compute']:.1%}" in text
+    agreement = f"teacher {own['agreement/teacher']:.2f}, student {own['agreement/student']:.2f}"
+    assert f"predicted against true loss (Spearman, {split} images): {agreement}" in text
+
+
+def test_every_protocol_of_accuracies_has_a_row() -> None:
+    classifiers = {
+        metric.pattern.split("/")[0]
+        for evaluation in protocols().values()
+        for metric in evaluation.metrics
+        if metric.unit is Unit.ACCURACY and metric.matches(f"{metric.pattern.split('/')[0]}/pretrained")
+    }
+    assert set(_ROWS) == classifiers
