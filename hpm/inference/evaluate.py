@@ -78,6 +78,7 @@ def evaluate(
     tracker: Tracker = loaded.config.parameter("Monitoring", "tracker") or NoTracker()
     evaluations = _build(loaded, classes, processes)
     processes.connect(loaded.device)
+    console.print(f"data: {loaded.source.describe()}", markup=False, highlight=False, soft_wrap=True)
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
     folder = _results_folder(loaded)

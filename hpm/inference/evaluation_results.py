@@ -54,13 +54,18 @@ def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
     for name, metric in metrics.items():
         unit = unit_of(name)
         if unit is Unit.SETTING:
-            shown.add_row(name, ", ".join(map(unit.readable, metric["values"])))
+            shown.add_row(name, _listed([unit.readable(value) for value in metric["values"]]))
             continue
         row = [name, unit.readable(metric["mean"])]
         if "interval" in metric:
             row += [f"± {unit.scale * metric['interval']:.{unit.digits}f}", str(len(metric["values"]))]
         shown.add_row(*row)
     return shown
+
+
+def _listed(values: list[str]) -> str:
+    """Settings, in the order of the seeds: "0.002, 0.004", or "0.002" of any number that are the same."""
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
 def read_entries(file: Path) -> list[Entry]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from hpm.data import TEST, VALIDATION
 from hpm.evaluation import find_metric
-from hpm.evaluation.metrics import metric_on, split_of
+from hpm.evaluation.metrics import Unit, metric_on, split_of
 from hpm.runs.run_folder import RunFolder
 from hpm.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def describe(trainer: Trainer) -> str:
         f"mask ratio {curriculum.mask_ratio.describe()}\n"
         f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
         f"{model.patch_size} px\n"
-        f"data: {type(trainer.source).__name__}, images: {trainer.source.describe_splits()}\n"
+        f"data: {trainer.source.describe()}\n"
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.schedule.batch_size} images, "
         f"on {many}{trainer.device} in {trainer.precision}"
     )
@@ -57,7 +57,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     """Print the final figures, where things are, and what to try next."""
     metrics = summary["metrics"]
     # Test figures are the ones to report; where there are no test images, an evaluation gives the others alone.
-    split = TEST if any(map(find_metric, (name for name in metrics if split_of(name) == TEST))) else VALIDATION
+    split = TEST if any(_is_test_figure(name) for name in metrics) else VALIDATION
     equal, teacher, student = (
         metrics.get(metric_on(split, name))
         for name in ("low_shot/scratch_equal_compute", "agreement/teacher", "agreement/student")
@@ -88,6 +88,11 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     console.print(f"MLflow:   {hint}", highlight=False, soft_wrap=True)
     again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
     console.print(f"next:     {again}   [dim]# the same with MAE's random masks", highlight=False, soft_wrap=True)
+
+
+def _is_test_figure(name: str) -> bool:
+    declared = find_metric(name)
+    return split_of(name) == TEST and declared is not None and declared.unit is not Unit.SETTING
 
 
 def _accuracies(metrics: Mapping[str, float], split: str) -> Table:

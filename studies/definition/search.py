@@ -81,10 +81,11 @@ class Search(Definition):
                     "values of it are better; choose by an accuracy, e.g. 'validation/low_shot/pretrained'"
                 )
             if split_of(value) != VALIDATION:
-                known = metric_on(VALIDATION, value) if declared or "/" in value else "validation/low_shot/pretrained"
+                usual = {"metric": "validation/low_shot/pretrained", "probe": "validation/ridge/pretrained"}[name]
                 raise ValueError(
-                    f"Search.{name} = {value!r} is not measured on validation images, and test images must choose "
-                    f"nothing; choose by a metric that is, e.g. {known!r}"
+                    f"Search.{name} = {value!r} is not measured on validation images, by which alone a search chooses; "
+                    "name a metric that begins with 'validation/', e.g. "
+                    f"{metric_on(VALIDATION, value) if declared else usual!r}"
                 )
         if not isinstance(space, Mapping) or not space:
             raise ValueError("Search.space must be a dictionary of at least one parameter")

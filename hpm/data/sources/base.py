@@ -113,7 +113,7 @@ class ImageSource(ABC):
         if TEST in held_out:
             return
         if held_out:
-            text = "there are no test images: evaluations score the validation images, on which they also choose"
+            text = "there are no test images: evaluations score validation images, on which some of them also choose"
             warnings.warn(text, Notice, stacklevel=2)
             return
         most, advice = most_to_take(self.train()), ""
@@ -162,8 +162,8 @@ class ImageSource(ABC):
             self._loaded[name] = self.read(name) if name == TEST or self.has_own_validation else self._part(name)
         return self._loaded[name]
 
-    def describe_splits(self) -> str:
-        """How many images the splits that were read so far have, for people: "900 train, 100 validation (carved)"."""
+    def describe(self) -> str:
+        """For people, of the splits that were read so far: "ImageFolder, 3 classes, images: 90 train, 9 test (val)"."""
         read = dict(self._loaded)
         carves = TRAIN in read and not self.has_own_validation
         if carves and self._carved[1] is not None:
@@ -172,7 +172,8 @@ class ImageSource(ABC):
         for name in (name for name in SPLITS if name in read):
             origin = "carved" if carves and name == VALIDATION else self.origin(name)
             parts.append(f"{len(read[name]):,} {name}" + (f" ({origin})" if origin else ""))
-        return ", ".join(parts)
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        return f"{type(self).__name__}{classes}, images: {', '.join(parts) or 'none read'}"
 
     def origin(self, split: str) -> str:
         """What the data call a split that `read` gives, e.g. the name of its folder; "" where there is no such name."""
@@ -191,13 +192,15 @@ class ImageSource(ABC):
         owner, most = type(self).__name__, most_to_take(train)
         if not most:
             return f"{owner} has no validation images, and no class with two training images to carve them from"
-        reason = ""
+        what = f"{owner}.validation_images = {self.validation_images} leaves no validation images"
         if self.validation_images is None:
-            few = f", for a tenth of {len(train)} training images is none"
-            reason = few if self.has_test else ", for there are no test images either"
+            few = f"a tenth of {len(train)} training images is none"
+            what = (
+                f"{owner} has no validation images: {few if self.has_test else 'without test images none are carved'}"
+            )
         return (
-            f"{owner}.validation_images = {self.validation_images} leaves no validation images{reason}; something is "
-            f"to be chosen on them, so set it to a number of training images from 1 to {most}"
+            f"{what}; something is chosen or scored on them, so set {owner}.validation_images to a number of training "
+            f"images from 1 to {most}"
         )
 
     @cached_property

@@ -83,10 +83,10 @@ class ImageFolder(ImageSource):
     folder, `root/CLASS/...`, all of it for training. In the place of the class folders there may be images, which
     are then unlabeled. Classes are in alphabetical order.
 
-    `val` may be called `valid` or `validation` too. Where it and `test` both exist they are the validation and the
-    test images. Where only one does it is the test images, as ImageNet's `val` is in what is published, and validation
-    images are carved from the training images. A `test` folder without class folders beside a `train` and a `val` with
-    them, as ImageNet's is, is left out.
+    `val` may be called `valid` or `validation` too, and each may begin with a capital. Where it and `test` both exist
+    they are the validation and the test images. Where only one does it is the test images, as ImageNet's `val` is in
+    what is published, and validation images are carved from the training images. A `test` folder without class folders
+    beside a `train` and a `val` with them, as ImageNet's is, is left out.
 
     Args:
         root: the folder; None where a model is used or planned without its images.
@@ -164,9 +164,11 @@ class ImageFolder(ImageSource):
 
 def _scan_splits(root: Path) -> _Scanned:
     """The splits that there are, and the names of their classes."""
-    folder = root / "train"
-    val = next((root / name for name in _VALIDATION_FOLDERS if (root / name).is_dir()), root / "val")
-    found = [path for path in (val, root / "test") if path.is_dir()]
+    named = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
+    folder = named.get("train", root / "train")
+    val = next((named[name] for name in _VALIDATION_FOLDERS if name in named), root / "val")
+    test = named.get("test", root / "test")
+    found = [path for path in (val, test) if path.is_dir()]
     if not folder.is_dir():
         if found:
             raise UserError(
@@ -179,8 +181,8 @@ def _scan_splits(root: Path) -> _Scanned:
         raise UserError(f"two of the folders {shown} of {root} are the same; what is scored must be other images")
     train, class_names = scan(folder)
     held_out = {path: scan(path) for path in found}
-    if len(held_out) == 2 and held_out[val][1] and not held_out[root / "test"][1]:
-        del held_out[root / "test"]  # images whose classes are kept secret, as ImageNet's
+    if len(held_out) == 2 and held_out[val][1] and not held_out[test][1]:
+        del held_out[test]  # images whose classes are kept secret, as ImageNet's
     for path, (_, own_names) in held_out.items():
         if own_names != class_names:
             differing = sorted(set(own_names) ^ set(class_names))

@@ -206,6 +206,11 @@ class TimmDataset(ImageSource):
                 f"TimmDataset.test_split = {self.test_split!r} is neither a folder nor a tar file in TimmDataset.root "
                 f"= {self.root}; name one, or set it to None for none"
             )
+        if self.test_split is not None and not self.has_test and find_split(self.root or Path(), "test") is not None:
+            raise UserError(
+                f"TimmDataset.test_split = {self.test_split!r} is not in TimmDataset.root = {self.root}, but test is; "
+                "set it to 'test', or to None for no test images"
+            )
 
     def _read(self, split: str, *, training: bool) -> tuple[Split, list[str]]:
         """A split, and the names of its classes."""
@@ -232,7 +237,7 @@ class TimmDataset(ImageSource):
 
     def _held_out_files(self, root: Path) -> list[Path]:
         splits = [split for split in (self.test_split, self.validation_split) if split is not None]
-        return [path for split in splits if (path := find_split(root, split)) is not None]
+        return [path for split in (*splits, "test", "val") if (path := find_split(root, split)) is not None]
 
     @contextmanager
     def _opening(self, split: str, advice: str = "") -> Iterator[None]:

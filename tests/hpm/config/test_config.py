@@ -99,7 +99,7 @@ def test_validation_images_are_enough(tiny: Path, tmp_path: Path) -> None:
     ):
         parse_config([str(tiny), "data/image_folder"], [*folder, final, "ImageFolder.validation_images = None"]).build()
     none = [*folder, probes, "ImageFolder.validation_images = None"]
-    with pytest.raises(UserError, match="validation_images = None leaves no validation images, for there are no test"):
+    with pytest.raises(UserError, match="has no validation images: without test images none are carved"):
         parse_config([str(tiny), "data/image_folder"], none).build()
 
 

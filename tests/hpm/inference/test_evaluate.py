@@ -294,7 +294,7 @@ def test_data_without_test_images_are_scored_on_validation_images(
     assert "has no val or test folder beside a train folder, so there is nothing to evaluate on; " in told
     assert "ImageFolder.validation_images = N puts N of the training images aside, 1 to 2" in told
     assert hpm("evaluate", run, "--protocol", "agreement", *words, "-b", "ImageFolder.validation_images = 1") == 0
-    assert "there are no test images: evaluations score the validation" in " ".join(capsys.readouterr().out.split())
+    assert "there are no test images: evaluations score validation images" in " ".join(capsys.readouterr().out.split())
     measured = results(run, "agreement")[-1]["metrics"]
     assert measured
     assert all(name.startswith("validation/") for name in measured)

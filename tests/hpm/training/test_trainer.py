@@ -70,7 +70,7 @@ def test_a_run_leaves_what_it_should(hpm: Hpm, tiny: Path, capsys: pytest.Captur
     told = " ".join(capsys.readouterr().out.split())
     for part in (
         "alpha 0.12 -> 0.50",  # the first epoch's, as its rows have it
-        "data: DigitScenes, images: 160 train, 40 validation, 48 test",
+        "data: DigitScenes, 10 classes, images: 160 train, 40 validation, 48 test",
         "low-shot fine-tuning",
         "k-NN on frozen features",
         "not pre-trained",

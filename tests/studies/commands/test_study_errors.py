@@ -84,13 +84,13 @@ def test_ablations(command: Command, text: str, expected: str) -> None:
         ),
         (
             SEARCH + SPACE + "Search.metric = 'ridge/pretrained'",
-            "Search.metric = 'ridge/pretrained' is not measured on validation images, and test images must choose "
-            "nothing; choose by a metric that is, e.g. 'validation/ridge/pretrained'",
+            "Search.metric = 'ridge/pretrained' is not measured on validation images, by which alone a search chooses; "
+            "name a metric that begins with 'validation/', e.g. 'validation/ridge/pretrained'",
         ),
         (
             SEARCH + SPACE + "Search.metric = 'loss'",
-            "Search.metric = 'loss' is not measured on validation images, and test images must choose nothing; choose "
-            "by a metric that is, e.g. 'validation/low_shot/pretrained'",
+            "Search.metric = 'loss' is not measured on validation images, by which alone a search chooses; name a "
+            "metric that begins with 'validation/', e.g. 'validation/low_shot/pretrained'",
         ),
         (
             SEARCH + SPACE + "Search.probe = 'ridge/pretrained'",

@@ -79,7 +79,7 @@ def test_no_validation_images() -> None:
     message = r"Pixels.validation_images = 60 is more than 59, which leave one of 60 images for training$"
     with pytest.raises(UserError, match=message):
         Pixels(60, validation_images=60).train()
-    few = "validation_images = None leaves no validation images, for a tenth of 9 training images is none; .* to 8$"
+    few = "Pixels has no validation images: a tenth of 9 training images is none; .* from 1 to 8$"
     with pytest.raises(UserError, match=few):
         Pixels(9).validation()
     with pytest.raises(UserError, match="Pixels has no validation images, and no class with two training images"):
@@ -145,15 +145,15 @@ def test_splits_are_told_with_their_folders(tmp_path: Path) -> None:
     for place, (name, count) in enumerate({"train": 20, "valid": 3}.items()):
         fill(tmp_path / name, count, 100 * place)
     for source in (ImageFolder(root=tmp_path, img_size=8), TimmDataset(root=tmp_path, img_size=8, test_split="valid")):
-        assert source.describe_splits() == ""
+        assert source.describe() == f"{type(source).__name__}, 2 classes, images: none read"
         source.train()
-        assert source.describe_splits() == "36 train (train), 4 validation (carved)"
+        assert source.describe().endswith(", images: 36 train (train), 4 validation (carved)")
         source.existing(("validation", "test"))
-        assert source.describe_splits() == "36 train (train), 4 validation (carved), 6 test (valid)"
+        assert source.describe().endswith(", images: 36 train (train), 4 validation (carved), 6 test (valid)")
     fill(tmp_path / "test", 4, 300)
     both = ImageFolder(root=tmp_path, img_size=8)
     both.existing(("validation", "test"))
-    assert both.describe_splits() == "6 validation (valid), 8 test (test)"
+    assert both.describe() == "ImageFolder, 2 classes, images: 6 validation (valid), 8 test (test)"
 
 
 def test_nothing_is_carved_beside_validation_images_of_their_own(tmp_path: Path) -> None:
@@ -175,6 +175,22 @@ def test_a_test_split_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"TimmDataset.test_split = 'tset' is neither a folder nor a tar file in"):
         TimmDataset(root=tmp_path, img_size=8, test_split="tset", validation_images=5).train()
     assert not TimmDataset(root=tmp_path, img_size=8, test_split=None).has_test
+
+
+def test_folders_under_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
+    fill(tmp_path / "Train", 20, 0)
+    fill(tmp_path / "Test", 4, 100)
+    assert len(ImageFolder(root=tmp_path, img_size=8).test()) == 8
+    assert len(TimmDataset(root=tmp_path, img_size=8, test_split="test").test()) == 8
+    with pytest.raises(
+        UserError, match=r"test_split = 'validation' is not in .*, but test is; set it to 'test', or to"
+    ):
+        TimmDataset(root=tmp_path, img_size=8).train()
+    (tmp_path / "Train").rename(tmp_path / "pictures")
+    with pytest.raises(UserError, match="holds no split 'train'"):
+        TimmDataset(root=tmp_path, img_size=8, test_split="test").train()
+    with pytest.raises(UserError, match="holds no split 'train'"):
+        TimmDataset(root=tmp_path, img_size=8, test_split=None).train()
 
 
 def test_a_folder_without_test_images_is_all_for_training(tmp_path: Path) -> None:
@@ -218,7 +234,7 @@ def test_a_subset_is_the_images_it_names() -> None:
     assert subset.fingerprint() != Subset(split, torch.tensor([1, 3])).fingerprint()
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Validation"])
 def test_the_validation_folder_by_any_of_its_names(tmp_path: Path, name: str) -> None:
     for place, (folder, count) in enumerate({"train": 20, name: 3, "test": 4}.items()):
         fill(tmp_path / folder, count, 100 * place)
