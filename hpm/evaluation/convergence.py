@@ -158,6 +158,9 @@ def compare_with_scratch(
     and fine-tuning took together; "scratch" goes on beyond that until it has converged. Where pre-training alone took
     more than `most_epochs`, or what it took is not known, there is no "scratch_equal_compute", and a notice says so.
 
+    The network that is trained for longer finds better weights, also where both seem to have converged. So the
+    pre-trained one, too, is fine-tuned for at least as many epochs as its pre-training is worth.
+
     Args:
         start: begins a training.
         lrs: learning rates to choose from.
@@ -177,14 +180,16 @@ def compare_with_scratch(
             _notify(f"{training.name} had not converged after {most} epochs; raise {owner}.epochs")
         return training, lr
 
-    pretrained, lr = train(context.model, "pretrained", most_epochs, None)
+    pretraining = equal_epochs(context, labelled)
+    comparable = pretraining is not None and pretraining <= most_epochs
+    pretrained, lr = train(context.model, "pretrained", most_epochs, pretraining if comparable else None)
     rows = {"pretrained": _best(pretrained, lr)}
     if not scratch:
         return rows
-    pretraining, budget, most = equal_epochs(context, labelled), None, most_epochs
+    budget, most = None, most_epochs
     if pretraining is None:
         _notify("what pre-training computed is not known, so nothing from scratch is compared at equal computation")
-    elif pretraining > most_epochs:
+    elif not comparable:
         _notify(
             f"pre-training computed as much as {pretraining:,.0f} epochs from scratch, more than {owner}.epochs = "
             f"{most_epochs}, so nothing from scratch is compared at equal computation"

@@ -67,7 +67,7 @@ class EarlyStopping:
             `ReduceLROnPlateau`: at 0.01 from 50 to 50.5 %. In [0, 1). Relative, so that a training that begins near
             chance, where gains are small, is not taken for one that has ended.
         warmup_epochs: epochs of warm-up, fractions allowed.
-        budget: epochs whose best weights are to be kept apart, and that are used up in any case; None for none.
+        budget: epochs that are used up in any case, and whose best weights are kept apart; None for none.
 
     Attributes:
         best_accuracy: the best so far.
