@@ -92,7 +92,9 @@ def require_rates(owner: str, **rates: float | Sequence[float]) -> tuple[float, 
     return several
 
 
-def require_early_stopping(owner: str, *, patience: float | None, threshold: float, trial_epochs: int) -> None:
+def require_early_stopping(
+    owner: str, *, patience: float | None, threshold: float, min_epochs: int, trial_epochs: int
+) -> None:
     """Check the settings of `EarlyStopping` and of `train_until_converged`.
 
     Raises:
@@ -100,6 +102,7 @@ def require_early_stopping(owner: str, *, patience: float | None, threshold: flo
     """
     require_positive(owner, patience=patience)
     require_in(owner, "[0, 1)", threshold=threshold)
+    require_at_least(owner, 0, min_epochs=min_epochs)
     require_at_least(owner, 1, trial_epochs=trial_epochs)
 
 
@@ -155,11 +158,9 @@ def compare_with_scratch(
     """Train from pre-trained weights and from scratch, each until it has converged at its own learning rate.
 
     "scratch_equal_compute" is what the training from scratch was at its best within the computation that pre-training
-    and fine-tuning took together; "scratch" goes on beyond that until it has converged. Where pre-training alone took
-    more than `most_epochs`, or what it took is not known, there is no "scratch_equal_compute", and a notice says so.
-
-    The network that is trained for longer finds better weights, also where both seem to have converged. So the
-    pre-trained one, too, is fine-tuned for at least as many epochs as its pre-training is worth.
+    and fine-tuning, up to its best weights, took together; "scratch" goes on beyond that until it has converged. Where
+    pre-training alone took more than `most_epochs`, or what it took is not known, there is no "scratch_equal_compute",
+    and a notice says so.
 
     Args:
         start: begins a training.
@@ -180,16 +181,14 @@ def compare_with_scratch(
             _notify(f"{training.name} had not converged after {most} epochs; raise {owner}.epochs")
         return training, lr
 
-    pretraining = equal_epochs(context, labelled)
-    comparable = pretraining is not None and pretraining <= most_epochs
-    pretrained, lr = train(context.model, "pretrained", most_epochs, pretraining if comparable else None)
+    pretrained, lr = train(context.model, "pretrained", most_epochs, None)
     rows = {"pretrained": _best(pretrained, lr)}
     if not scratch:
         return rows
-    budget, most = None, most_epochs
+    pretraining, budget, most = equal_epochs(context, labelled), None, most_epochs
     if pretraining is None:
         _notify("what pre-training computed is not known, so nothing from scratch is compared at equal computation")
-    elif not comparable:
+    elif pretraining > most_epochs:
         _notify(
             f"pre-training computed as much as {pretraining:,.0f} epochs from scratch, more than {owner}.epochs = "
             f"{most_epochs}, so nothing from scratch is compared at equal computation"

@@ -67,6 +67,7 @@ class EarlyStopping:
             `ReduceLROnPlateau`: at 0.01 from 50 to 50.5 %. In [0, 1). Relative, so that a training that begins near
             chance, where gains are small, is not taken for one that has ended.
         warmup_epochs: epochs of warm-up, fractions allowed.
+        min_epochs: epochs before which it has not converged.
         budget: epochs that are used up in any case, and whose best weights are kept apart; None for none.
 
     Attributes:
@@ -84,6 +85,7 @@ class EarlyStopping:
         patience: float,
         threshold: float = 0.0,
         warmup_epochs: float = 0.0,
+        min_epochs: int = 0,
         budget: float | None = None,
     ) -> None:
         self._trained = trained
@@ -91,6 +93,7 @@ class EarlyStopping:
         self._patience = patience
         self._threshold = threshold
         self._warmup_epochs = warmup_epochs
+        self._min_epochs = min_epochs
         self._budget = None if budget is None else max(1, math.floor(budget))
         self._average = WeightAverage(trained)
         self._next = 1
@@ -129,6 +132,7 @@ class EarlyStopping:
         if self._budget is not None and epochs <= self._budget:
             self._within_budget, self.epoch_within_budget = self._best, self.best_epoch
         decides = math.ceil((1 + self._patience) * max(self._improved_epoch, self._warmup_epochs))
+        decides = max(decides, self._min_epochs)
         waited_steps = self._average.steps - self._improved_steps
         self.converged = epochs >= max(decides, self._budget or 0) and waited_steps >= _LEAST_STEPS
         looks = [max(epochs + 1, math.ceil(epochs * _GROWTH)), decides, self._budget or 0]

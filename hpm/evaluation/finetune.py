@@ -77,6 +77,7 @@ class FineTune(SupervisedProtocol):
             until the accuracy on validation images has converged, `epochs` at most, from scratch so many more than
             pre-training and fine-tuning computed; see `EarlyStopping` and `compare_with_scratch`.
         threshold: with patience, the least gain of that accuracy that is an improvement, relative to the accuracy.
+        min_epochs: with patience, epochs that a network is trained for at least, `epochs` allowing.
         trial_epochs: with patience, epochs after which the worse half of the learning rates is given up; see
             `train_until_converged`.
 
@@ -119,12 +120,16 @@ class FineTune(SupervisedProtocol):
         baselines: bool = False,
         patience: float | None = None,
         threshold: float = 0.005,
+        min_epochs: int = 10,
         trial_epochs: int = 5,
     ) -> None:
         self.blrs = require_rates("FineTune", blr=blr)
-        require_early_stopping("FineTune", patience=patience, threshold=threshold, trial_epochs=trial_epochs)
+        require_early_stopping(
+            "FineTune", patience=patience, threshold=threshold, min_epochs=min_epochs, trial_epochs=trial_epochs
+        )
         self.patience = patience
-        self.threshold = threshold
+        stops: dict[str, Any] = {"threshold": threshold, "min_epochs": min_epochs, "warmup_epochs": warmup_epochs}
+        self.early_stopping: Callable[..., EarlyStopping] = partial(EarlyStopping, patience=patience or 0.0, **stops)
         self.trial_epochs = trial_epochs
         schedule = FineTuneSchedule(
             epochs=epochs,
@@ -277,14 +282,7 @@ class FineTune(SupervisedProtocol):
         stopping = None
         if self.patience is not None:
             rates = WarmupRates(most_epochs, schedule.lr, schedule.warmup_epochs)
-            stopping = EarlyStopping(
-                vit,
-                accuracy_of,
-                patience=self.patience,
-                threshold=self.threshold,
-                warmup_epochs=schedule.warmup_epochs,
-                budget=budget,
-            )
+            stopping = self.early_stopping(vit, accuracy_of, budget=budget)
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),

@@ -69,6 +69,7 @@ class LowShot(Evaluation):
         patience: how much longer training goes on without an improvement, relative to the epochs it took; see
             `EarlyStopping`.
         threshold: the least gain of accuracy on validation images that is an improvement, relative to the accuracy.
+        min_epochs: epochs that a network is trained for at least, `epochs` allowing.
         trial_epochs: epochs after which the worse half of the learning rates is given up; see `train_until_converged`.
         smoothing: label smoothing.
         scale: area of the random crops, relative to the image.
@@ -112,6 +113,7 @@ class LowShot(Evaluation):
         warmup_epochs: float = 5,
         patience: float = 0.5,
         threshold: float = 0.01,
+        min_epochs: int = 100,
         trial_epochs: int = 20,
         smoothing: float = 0.1,
         scale: tuple[float, float] = (0.6, 1.0),
@@ -130,7 +132,9 @@ class LowShot(Evaluation):
         require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
         self.lrs = require_rates("LowShot", lr=lr)
         require_positive("LowShot", layer_decay=layer_decay)
-        require_early_stopping("LowShot", patience=patience, threshold=threshold, trial_epochs=trial_epochs)
+        require_early_stopping(
+            "LowShot", patience=patience, threshold=threshold, min_epochs=min_epochs, trial_epochs=trial_epochs
+        )
         require_at_least("LowShot", 0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
         require_in("LowShot", "[0, 1)", smoothing=smoothing)
         require_choice("LowShot", POOLS, pool=pool)
@@ -146,6 +150,7 @@ class LowShot(Evaluation):
         self.warmup_epochs = warmup_epochs
         self.patience = patience
         self.threshold = threshold
+        self.min_epochs = min_epochs
         self.trial_epochs = trial_epochs
         self.smoothing = smoothing
         self.test_images = test_images
@@ -284,6 +289,7 @@ class LowShot(Evaluation):
                 patience=self.patience,
                 threshold=self.threshold,
                 warmup_epochs=self.warmup_epochs,
+                min_epochs=self.min_epochs,
                 budget=budget,
             ),
         )

@@ -165,8 +165,8 @@ class ImageSource(ABC):
     def describe(self) -> str:
         """For people, of the splits that were read so far: "ImageFolder, 3 classes, images: 90 train, 9 test (val)"."""
         read = dict(self._loaded)
-        carves = TRAIN in read and not self.has_own_validation
-        if carves and self._carved[1] is not None:
+        carves = not self.has_own_validation
+        if carves and TRAIN in read and self._carved[1] is not None:
             read[VALIDATION] = self._carved[1]
         parts = []
         for name in (name for name in SPLITS if name in read):

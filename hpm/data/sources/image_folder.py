@@ -164,7 +164,7 @@ class ImageFolder(ImageSource):
 
 def _scan_splits(root: Path) -> _Scanned:
     """The splits that there are, and the names of their classes."""
-    named = {path.name.lower(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
+    named = _usual_folders(root)
     folder = named.get("train", root / "train")
     val = next((named[name] for name in _VALIDATION_FOLDERS if name in named), root / "val")
     test = named.get("test", root / "test")
@@ -192,6 +192,19 @@ def _scan_splits(root: Path) -> _Scanned:
     for name, (path, (split, _)) in zip(names, held_out.items(), strict=False):
         splits[name], folders[name] = split, path.name
     return _Scanned(splits, tuple(class_names), folders)
+
+
+def _usual_folders(root: Path) -> dict[str, Path]:
+    """Folders by their names in lower case; with a capital only where there are two or more of a data set's parts.
+
+    Among class folders one may be called Train, or Test.
+    """
+    usual = {"train", "test", *_VALIDATION_FOLDERS}
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    parts = {path.name.lower(): path for path in folders if path.name.lower() in usual}
+    if len(parts) == len(folders) > 1 or "train" in {path.name for path in folders}:
+        return parts
+    return {path.name: path for path in folders}
 
 
 def scan(folder: Path) -> tuple[FolderSplit, list[str]]:

@@ -147,7 +147,7 @@ class TimmDataset(ImageSource):
     def origin(self, split: str) -> str:
         names = {TRAIN: self.train_split, VALIDATION: self.validation_split, TEST: self.test_split}
         name = names[split] or ""
-        if self.name or self.root is None:
+        if not name or self.name or self.root is None:
             return name
         path = find_split(self.root, name)
         return "" if path is None else path.name
@@ -206,7 +206,8 @@ class TimmDataset(ImageSource):
                 f"TimmDataset.test_split = {self.test_split!r} is neither a folder nor a tar file in TimmDataset.root "
                 f"= {self.root}; name one, or set it to None for none"
             )
-        if self.test_split is not None and not self.has_test and find_split(self.root or Path(), "test") is not None:
+        spare = None if self.name or self.root is None else find_split(self.root, "test")
+        if self.test_split is not None and not self.has_test and spare is not None and self.validation_split != "test":
             raise UserError(
                 f"TimmDataset.test_split = {self.test_split!r} is not in TimmDataset.root = {self.root}, but test is; "
                 "set it to 'test', or to None for no test images"

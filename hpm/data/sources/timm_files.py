@@ -17,15 +17,12 @@ SYNONYMS = (("train", "training"), ("val", "valid", "validation", "eval", "evalu
 
 
 def find_split(root: Path, name: str) -> Path | None:
-    """`root/name` or `root/name.tar`, also under timm's other names for it or with a capital; None for none."""
-    there = {path.name.lower(): path for path in sorted(root.glob("*"), reverse=True)}
+    """`root/name` or `root/name.tar`, also under timm's other names for it; None where there is none."""
     for known in ([name], *(names for names in SYNONYMS if name in names)):
         for candidate in known:
             for path in (root / candidate, root / f"{candidate}.tar"):
                 if path.exists():
                     return path
-                if path.parent == root and path.name.lower() in there:
-                    return there[path.name.lower()]
     return None
 
 

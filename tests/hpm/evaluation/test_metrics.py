@@ -39,7 +39,7 @@ EVERY_METRIC: dict[str, list[Evaluation]] = {
     "linear": [Linear(**FROZEN)],
     "linear-mae": [LinearMAE(batch_size=200, accumulate=1, **TRAINED)],
     "localization": [Localization(images=20)],
-    "low-shot": [LowShot(labels=20, draws=2, epochs=8, batch_size=10, test_images=20, lr=1e-3)],
+    "low-shot": [LowShot(labels=20, draws=draws, epochs=8, batch_size=10, test_images=20, lr=1e-3) for draws in (1, 2)],
     "ridge": [Ridge(**FROZEN)],
 }
 

@@ -181,16 +181,26 @@ def test_folders_under_other_names_are_not_taken_for_classes(tmp_path: Path) -> 
     fill(tmp_path / "Train", 20, 0)
     fill(tmp_path / "Test", 4, 100)
     assert len(ImageFolder(root=tmp_path, img_size=8).test()) == 8
-    assert len(TimmDataset(root=tmp_path, img_size=8, test_split="test").test()) == 8
+    (tmp_path / "Train").rename(tmp_path / "train")
+    (tmp_path / "Test").rename(tmp_path / "test")
     with pytest.raises(
         UserError, match=r"test_split = 'validation' is not in .*, but test is; set it to 'test', or to"
     ):
         TimmDataset(root=tmp_path, img_size=8).train()
-    (tmp_path / "Train").rename(tmp_path / "pictures")
+    (tmp_path / "train").rename(tmp_path / "pictures")
     with pytest.raises(UserError, match="holds no split 'train'"):
         TimmDataset(root=tmp_path, img_size=8, test_split="test").train()
     with pytest.raises(UserError, match="holds no split 'train'"):
         TimmDataset(root=tmp_path, img_size=8, test_split=None).train()
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    """With a capital, among other classes."""
+    for place, name in enumerate(("Bus", "Train")):
+        fill(tmp_path / name, 0, 100 * place)
+    source = ImageFolder(root=tmp_path, img_size=8)
+    assert source.class_names == ("Bus", "Train")
+    assert len(source.train()) == 4
 
 
 def test_a_folder_without_test_images_is_all_for_training(tmp_path: Path) -> None:
