@@ -201,13 +201,15 @@ class TimmDataset(ImageSource):
             raise UserError(f"TimmDataset.root must be the folder of the data for TimmDataset.name = {self.name!r}")
         if not self.name and self.root is not None and not self.root.exists():
             raise UserError(f"TimmDataset.root = {self.root} does not exist")
-        if not self.has_test and self.test_split not in (None, _USUAL_TEST_SPLIT):
+        if self.test_split is None or self.has_test:
+            return
+        assert self.root is not None
+        if self.test_split != _USUAL_TEST_SPLIT:
             raise UserError(
                 f"TimmDataset.test_split = {self.test_split!r} is neither a folder nor a tar file in TimmDataset.root "
                 f"= {self.root}; name one, or set it to None for none"
             )
-        spare = None if self.name or self.root is None else find_split(self.root, "test")
-        if self.test_split is not None and not self.has_test and spare is not None and self.validation_split != "test":
+        if self.validation_split != "test" and find_split(self.root, "test") is not None:
             raise UserError(
                 f"TimmDataset.test_split = {self.test_split!r} is not in TimmDataset.root = {self.root}, but test is; "
                 "set it to 'test', or to None for no test images"
