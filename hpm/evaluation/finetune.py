@@ -46,8 +46,8 @@ class FineTune(SupervisedProtocol):
 
     Metrics: `finetune/pretrained` and, beyond five classes, `finetune/pretrained_top5`; with `baselines` the same
     from the random initialization, `finetune/scratch`, and with `patience` `finetune/scratch_equal_compute`; see
-    `compare_with_scratch`. With what base learning rate and for how long each was
-    trained is `finetune/pretrained/blr` and `finetune/pretrained/epochs`, `finetune/scratch/blr` and so on.
+    `compare_with_scratch`. The base learning rate and the epochs of each are `finetune/pretrained/blr` and
+    `finetune/pretrained/epochs`, `finetune/scratch/blr` and so on.
 
     Args:
         epochs: passes over the training images.
@@ -128,8 +128,9 @@ class FineTune(SupervisedProtocol):
             "FineTune", patience=patience, threshold=threshold, min_epochs=min_epochs, trial_epochs=trial_epochs
         )
         self.patience = patience
-        stops: dict[str, Any] = {"threshold": threshold, "min_epochs": min_epochs, "warmup_epochs": warmup_epochs}
-        self.early_stopping: Callable[..., EarlyStopping] = partial(EarlyStopping, patience=patience or 0.0, **stops)
+        self.early_stopping = partial(
+            EarlyStopping, threshold=threshold, warmup_epochs=warmup_epochs, min_epochs=min_epochs
+        )
         self.trial_epochs = trial_epochs
         schedule = FineTuneSchedule(
             epochs=epochs,
@@ -282,7 +283,7 @@ class FineTune(SupervisedProtocol):
         stopping = None
         if self.patience is not None:
             rates = WarmupRates(most_epochs, schedule.lr, schedule.warmup_epochs)
-            stopping = self.early_stopping(vit, accuracy_of, budget=budget)
+            stopping = self.early_stopping(vit, accuracy_of, patience=self.patience, budget=budget)
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),

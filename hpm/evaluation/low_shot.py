@@ -148,9 +148,13 @@ class LowShot(Evaluation):
         self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
-        self.patience = patience
-        self.threshold = threshold
-        self.min_epochs = min_epochs
+        self.early_stopping = partial(
+            EarlyStopping,
+            patience=patience,
+            threshold=threshold,
+            warmup_epochs=warmup_epochs,
+            min_epochs=min_epochs,
+        )
         self.trial_epochs = trial_epochs
         self.smoothing = smoothing
         self.test_images = test_images
@@ -283,15 +287,7 @@ class LowShot(Evaluation):
             name=f"low-shot-draw{draw}-{name}-lr{lr:g}",
             remedy="Lower LowShot.lr.",
             logits_with=lambda trained, images_NCSS: trained(images_NCSS),
-            stopping=EarlyStopping(
-                vit,
-                accuracy_of,
-                patience=self.patience,
-                threshold=self.threshold,
-                warmup_epochs=self.warmup_epochs,
-                min_epochs=self.min_epochs,
-                budget=budget,
-            ),
+            stopping=self.early_stopping(vit, accuracy_of, budget=budget),
         )
 
     def _accuracy(self, context: EvaluationContext, logits_of: Callable[[Tensor], Tensor], split: Split) -> float:
