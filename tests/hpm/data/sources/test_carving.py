@@ -122,6 +122,12 @@ def fill(folder: Path, count: int, first: int) -> None:
             Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / label / f"{number}.png")
 
 
+def fill_all(root: Path, counts: dict[str, int]) -> None:
+    """Folders of images, of which no two are the same."""
+    for place, (name, count) in enumerate(counts.items()):
+        fill(root / name, count, 100 * place)
+
+
 @pytest.mark.parametrize(
     ("folders", "sizes"),
     [
@@ -132,8 +138,7 @@ def fill(folder: Path, count: int, first: int) -> None:
     ],
 )
 def test_folders(tmp_path: Path, folders: dict[str, int], sizes: list[int]) -> None:
-    for place, (name, count) in enumerate(folders.items()):
-        fill(tmp_path / name, count, 100 * place)
+    fill_all(tmp_path, folders)
     source = ImageFolder(root=tmp_path, img_size=8)
     splits = [source.train(), source.validation(), source.test()]
     assert [len(split) for split in splits] == sizes
@@ -142,8 +147,7 @@ def test_folders(tmp_path: Path, folders: dict[str, int], sizes: list[int]) -> N
 
 
 def test_splits_are_told_with_their_folders(tmp_path: Path) -> None:
-    for place, (name, count) in enumerate({"train": 20, "valid": 3}.items()):
-        fill(tmp_path / name, count, 100 * place)
+    fill_all(tmp_path, {"train": 20, "valid": 3})
     for source in (ImageFolder(root=tmp_path, img_size=8), TimmDataset(root=tmp_path, img_size=8, test_split="valid")):
         assert source.describe() == f"{type(source).__name__}, 2 classes, images: none read"
         source.train()
@@ -157,8 +161,7 @@ def test_splits_are_told_with_their_folders(tmp_path: Path) -> None:
 
 
 def test_nothing_is_carved_beside_validation_images_of_their_own(tmp_path: Path) -> None:
-    for place, (name, count) in enumerate({"train": 20, "val": 3, "test": 4}.items()):
-        fill(tmp_path / name, count, 100 * place)
+    fill_all(tmp_path, {"train": 20, "val": 3, "test": 4})
     with pytest.raises(UserError, match=r"validation_images = 5 carves nothing, for .* has a folder of validation im"):
         ImageFolder(root=tmp_path, img_size=8, validation_images=5).train()
     with pytest.raises(
@@ -170,8 +173,7 @@ def test_nothing_is_carved_beside_validation_images_of_their_own(tmp_path: Path)
 
 def test_a_test_split_that_is_not_there_is_told(tmp_path: Path) -> None:
     """It would count as none, and the images in the folder that was meant would be scored by nobody."""
-    for place, (name, count) in enumerate({"train": 20, "test": 4}.items()):
-        fill(tmp_path / name, count, 100 * place)
+    fill_all(tmp_path, {"train": 20, "test": 4})
     with pytest.raises(UserError, match=r"TimmDataset.test_split = 'tset' is neither a folder nor a tar file in"):
         TimmDataset(root=tmp_path, img_size=8, test_split="tset", validation_images=5).train()
     assert not TimmDataset(root=tmp_path, img_size=8, test_split=None).has_test
@@ -212,8 +214,7 @@ def test_a_folder_without_test_images_is_all_for_training(tmp_path: Path) -> Non
 
 
 def test_timm_takes_a_validation_split_by_its_name(tmp_path: Path) -> None:
-    for place, (name, count) in enumerate({"train": 20, "val": 3, "test": 4}.items()):
-        fill(tmp_path / name, count, 100 * place)
+    fill_all(tmp_path, {"train": 20, "val": 3, "test": 4})
     source = TimmDataset(root=tmp_path, img_size=8, validation_split="val", test_split="test")
     assert [len(source.train()), len(source.validation()), len(source.test())] == [40, 6, 8]
 
@@ -246,8 +247,7 @@ def test_a_subset_is_the_images_it_names() -> None:
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Validation"])
 def test_the_validation_folder_by_any_of_its_names(tmp_path: Path, name: str) -> None:
-    for place, (folder, count) in enumerate({"train": 20, name: 3, "test": 4}.items()):
-        fill(tmp_path / folder, count, 100 * place)
+    fill_all(tmp_path, {"train": 20, name: 3, "test": 4})
     source = ImageFolder(root=tmp_path, img_size=8)
     assert [len(source.train()), len(source.validation()), len(source.test())] == [40, 6, 8]
 
