@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
+from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
 from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.keys import largest, random_keys
 from curriculum.mask import ROUNDINGS, Mask, count_masked, round_share
@@ -237,6 +237,27 @@ class Curriculum(Scheduled):
             return mask
         chance_NV = random_keys(noise.fold(Stream.BLANKS).bits(mask.num_visible))
         return replace(mask, blanked=largest(chance_NV, self.count_blanked(mask.num_visible)))
+
+    def remember(self, batch: Batch, mask: Mask, *, true_NM: Tensor, predicted_NM: Tensor | None, noise: Noise) -> None:
+        """Tell the difficulty what a training step measured, after `draw` with the same batch and noise.
+
+        Args:
+            batch: the images.
+            mask: the mask that was drawn for them.
+            true_NM: the reconstruction loss of each masked patch, without a graph.
+            predicted_NM: the student's prediction of it, without a graph; None where there is no loss predictor.
+            noise: the noise that `draw` was given.
+        """
+        self.difficulty.remember(
+            StepOutcome(
+                step=noise.step,
+                batch=batch,
+                mask=mask,
+                scores_NL=self.scores,
+                true_NM=true_NM,
+                predicted_NM=predicted_NM,
+            )
+        )
 
     def masker_loss(self, batch: Batch, mask: Mask, true_NM: Tensor, progress: float, noise: Noise) -> Tensor:
         """Compute what a trained difficulty minimizes, after `draw` with the same arguments.

@@ -59,6 +59,7 @@ class Stream(IntEnum):
     MIXTURE_TIES = 1105  # (noise, place of the estimator, patch): the order of equal scores
     SWITCHED_ESTIMATOR = 1106  # (noise, place of the estimator): the noise of an estimator within
     SOFT_MASK_CHOICE = 1107  # (noise): which of the masks that a network proposes is used
+    RESIDUAL_TIES = 1110  # (noise, patch): the order of equal scores and of equal edges
     SAMPLED_QUERIES = 1109  # (noise, patch): the patches whose attention is looked at
 
     # Samplers, beside their keys. Each is folded into the noise that the sampler is given.

@@ -7,18 +7,22 @@ sampled_attention  SampledAttention (SMA)
 features           FeatureNorm, Disagreement, Parts (SemMAE)
 pixels             EdgeDensity, PixelVariance, PixelEntropy
 uniform            Uniform
+loss_memory        LossMemory
 combined           Mixture, Smoothed, Switched
+residual           Residual
 cached             Cached (AMT)
 trained            AdaMAE, ADIOS, CLMAE: networks beside the model
 """
 
 from curriculum.difficulty.attention import Attention
-from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
+from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
 from curriculum.difficulty.cached import Cached
 from curriculum.difficulty.combined import Mixture, Smoothed, Switched
 from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
+from curriculum.difficulty.loss_memory import LossMemory
 from curriculum.difficulty.pixels import EdgeDensity, PixelEntropy, PixelVariance
 from curriculum.difficulty.predicted_loss import PredictedLoss
+from curriculum.difficulty.residual import Residual
 from curriculum.difficulty.sampled_attention import SampledAttention
 from curriculum.difficulty.trained import ADIOS, CLMAE, AdaMAE, TrainedDifficulty
 from curriculum.difficulty.true_loss import LossSpread, TrueLoss
@@ -34,14 +38,17 @@ __all__ = [
     "Disagreement",
     "EdgeDensity",
     "FeatureNorm",
+    "LossMemory",
     "LossSpread",
     "Mixture",
     "Parts",
     "PixelEntropy",
     "PixelVariance",
     "PredictedLoss",
+    "Residual",
     "SampledAttention",
     "Smoothed",
+    "StepOutcome",
     "Switched",
     "TrainedDifficulty",
     "TrainingContext",

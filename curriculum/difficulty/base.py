@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum.batch import Batch
+from curriculum.mask import Mask
 from curriculum.noise import Noise
 from curriculum.schedulers.scheduled import Scheduled
 from curriculum.teacher import Teacher
@@ -37,8 +38,32 @@ class TrainingContext:
     seed: int
 
 
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a training step found out about a batch, or about one of its micro-batches.
+
+    Args:
+        step: the number of the step.
+        batch: N images.
+        mask: what was masked.
+        scores_NL: the difficulty's scores, as it returned them; None where it was not asked.
+        true_NM: the reconstruction loss of each masked patch, without a graph.
+        predicted_NM: what the student's loss predictor gave for them, without a graph; None where it has none.
+    """
+
+    step: int
+    batch: Batch
+    mask: Mask
+    scores_NL: Tensor | None
+    true_NM: Tensor
+    predicted_NM: Tensor | None
+
+
 class DifficultyEstimator(Scheduled, ABC):
     """Scores every patch of every image, higher = harder.
+
+    Scoring changes nothing that is kept, so that an estimator may be asked about any images at any time; what it keeps
+    changes only in `remember`.
 
     Attributes:
         needs: the methods of `Teacher` it calls, so that an estimator that asks for what the teacher does not have is
@@ -47,6 +72,9 @@ class DifficultyEstimator(Scheduled, ABC):
         num_parts: how many parts of the image the scores number, where they are not difficulties but the numbers of
             parts that patches belong to; else None.
         stateful: whether it keeps tensors from one batch to the next.
+        outermost: whether it must be `Curriculum.difficulty` itself and not a part of another estimator, because it
+            is trained, or keeps its own scores.
+        needs_predictions: whether `remember` takes the predicted losses, for which the model must have a predictor.
         module: these tensors, as parameters and buffers, from `prepare` on: what a checkpoint has to hold.
     """
 
@@ -54,6 +82,8 @@ class DifficultyEstimator(Scheduled, ABC):
     reversible: bool = True
     num_parts: int | None = None
     stateful: bool = False
+    outermost: bool = False
+    needs_predictions: bool = False
     module: nn.Module | None = None
 
     @abstractmethod
@@ -80,3 +110,14 @@ class DifficultyEstimator(Scheduled, ABC):
 
     def prepare(self, context: TrainingContext) -> None:
         """Make what is kept between batches; called once, before training starts or is resumed."""
+
+    def remember(self, outcome: StepOutcome) -> None:
+        """Learn from a batch that was trained on; called once for each, by every process, without a graph.
+
+        What is kept lies in `module`, and is changed in place. It may not depend on how a step's images are divided
+        among processes and micro-batches, save for the order in which numbers are added.
+        """
+
+    def kept_bytes(self, num_images: int, num_patches: int) -> int:
+        """Return the bytes that are kept, on the device and in every checkpoint, for I images of L patches."""
+        return 0

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
+from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
 from curriculum.keys import ranks
 from curriculum.noise import Noise
 from curriculum.schedulers import Scheduler, values_of
@@ -22,13 +23,13 @@ from curriculum.validation import require_instance, require_positive
 
 
 class Combination(DifficultyEstimator):
-    """Base of the estimators that hold other estimators, which are checked and prepared with it.
+    """Base of the estimators that hold other estimators, which are checked, prepared and told of steps with it.
 
     Args:
         estimators: at least one.
 
     Raises:
-        ValueError: if one is not an estimator, or keeps tensors of its own, which only `Curriculum.difficulty` may.
+        ValueError: if one is not an estimator, or may only be `Curriculum.difficulty` itself.
     """
 
     def __init__(self, *, estimators: Sequence[DifficultyEstimator]) -> None:
@@ -38,13 +39,15 @@ class Combination(DifficultyEstimator):
         for estimator in estimators:
             if not isinstance(estimator, DifficultyEstimator):
                 raise ValueError(f"{owner} must be made of difficulty estimators, got {estimator!r}")
-            if estimator.stateful:
+            if estimator.outermost:
                 raise ValueError(
-                    f"{owner} cannot be made of {type(estimator).__name__}, which keeps tensors of its own; make that "
-                    "one Curriculum.difficulty itself"
+                    f"{owner} cannot be made of {type(estimator).__name__}, which is trained or keeps its own scores; "
+                    "make that one Curriculum.difficulty itself"
                 )
         self.estimators = tuple(estimators)
         self.needs = tuple(dict.fromkeys(name for estimator in estimators for name in estimator.needs))
+        self.needs_predictions = any(estimator.needs_predictions for estimator in estimators)
+        self.stateful = any(estimator.stateful for estimator in estimators)
 
     def check(self, num_patches: int, num_masked: int) -> None:
         """Find out whether each estimator can score."""
@@ -52,9 +55,21 @@ class Combination(DifficultyEstimator):
             estimator.check(num_patches, num_masked)
 
     def prepare(self, context: TrainingContext) -> None:
-        """Prepare each estimator."""
+        """Prepare each estimator, and gather what they keep."""
         for estimator in self.estimators:
             estimator.prepare(context)
+        if self.stateful:
+            kept = {f"{place}": one.module for place, one in enumerate(self.estimators) if one.module is not None}
+            self.module = nn.ModuleDict(kept)
+
+    def remember(self, outcome: StepOutcome) -> None:
+        """Tell each estimator of the step; what it scored itself is not known."""
+        for estimator in self.estimators:
+            estimator.remember(replace(outcome, scores_NL=None))
+
+    def kept_bytes(self, num_images: int, num_patches: int) -> int:
+        """Return the bytes that all of them keep."""
+        return sum(estimator.kept_bytes(num_images, num_patches) for estimator in self.estimators)
 
 
 class Mixture(Combination):

@@ -83,6 +83,7 @@ class TrainedDifficulty(DifficultyEstimator):
     """
 
     stateful = True
+    outermost = True
 
     def __init__(
         self, *, width: int = 96, depth: int = 1, lr: float = 1e-4, weight_decay: float = 0.0, outputs: int = 1

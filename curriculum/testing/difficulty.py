@@ -171,6 +171,23 @@ class DifficultyConformance(ABC):
             same = torch.allclose(parts_NL, whole_NL, rtol=self.tolerance, atol=1e-7, equal_nan=True)
             assert same, f"scoring a batch in two halves gives other scores on {case.name}"
 
+    def test_scoring_changes_nothing_that_is_kept(self) -> None:
+        """Evaluations ask too, and a run must not depend on whether it is watched: that is for `remember` to do."""
+        estimator = self.build()
+        if not estimator.stateful:
+            return
+        for case in self.cases():
+            self.score(estimator, case)
+            kept = {} if estimator.module is None else estimator.module.state_dict()
+            before = {name: x.clone() for name, x in kept.items()}
+            teacher = TinyTeacher(patch_size=_PATCH_SIZE) if estimator.needs else None
+            for step in range(3):
+                other = replace(case.noise, step=step)
+                estimator(case.batch, teacher, num_masked=case.num_masked, noise=other)
+            for name, x in kept.items():
+                same = torch.allclose(x, before[name], rtol=0, atol=0, equal_nan=True)
+                assert same, f"scoring changes the {name} that is kept on {case.name}; change it in remember"
+
     def test_inputs_are_left_as_they_were(self) -> None:
         estimator = self.build()
         for case in self.cases():

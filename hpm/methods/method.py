@@ -100,6 +100,11 @@ class Method:
                 f"Method.target = {name} is what the moving average makes of an image, but Method.ema_decay = None "
                 "means that there is none; set it, e.g. to @HorizonDecay()"
             )
+        if curriculum.difficulty.needs_predictions and self.student.loss_predictor is None:
+            raise ValueError(
+                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
+                f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
+            )
         for capability in target.needs:
             if reason := self.teacher.unsupported_reason(capability):
                 raise ValueError(f"Method.target = {name} needs {capability}, but {reason}")
@@ -208,6 +213,8 @@ class Method:
         reconstruction, total, count, predicted_NM, true_NM = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked
         )
+        with torch.no_grad():
+            self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
         if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
         count = self.processes.sum(count.float())

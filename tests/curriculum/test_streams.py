@@ -33,6 +33,7 @@ from curriculum import (
     Pool,
     PredictedLoss,
     Quotas,
+    Residual,
     SampledAttention,
     Sampler,
     Stratified,
@@ -56,6 +57,7 @@ DIFFICULTIES = [
     Cached(estimator=TrueLoss(), every=1),
     ADIOS(width=32),
     SampledAttention(),
+    Residual(estimator=TrueLoss()),
 ]
 SAMPLERS = [
     HardestFirst(),
@@ -208,7 +210,7 @@ def test_all_streams_of_difficulties_and_samplers_differ() -> None:
     noise = Noise.for_batch(seed=0, step=0, batch_size=5)
     difficulties = [stream for stream in Stream if 1100 < stream < 1200]
     samplers = [stream for stream in Stream if 1200 < stream < 1300]
-    assert len(difficulties) == 8
+    assert len(difficulties) == 9
     assert len(samplers) == 14
     own = noise.fold(Stream.DIFFICULTY)
     asked = [own, *(whose.fold(stream) for stream in difficulties for whose in (own, noise))]

@@ -1,0 +1,27 @@
+"""What the processes that train together tell each other, where a curriculum keeps something of what it saw.
+
+Shape suffix: N images of this process.
+"""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rows_of_all(values: Tensor) -> Tensor:
+    """Return the rows [N, ...] of every process, in the order of their ranks; every process must give as many."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    gathered = values.new_empty(len(values) * dist.get_world_size(), *values.shape[1:])
+    dist.all_gather_into_tensor(gathered, values.contiguous())
+    return gathered
+
+
+def sum_of_all(values: Tensor) -> Tensor:
+    """Return the sum of the values of every process."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
