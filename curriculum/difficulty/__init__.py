@@ -9,7 +9,7 @@ pixels             EdgeDensity, PixelVariance, PixelEntropy
 uniform            Uniform
 loss_memory        LossMemory
 combined           Mixture, Smoothed, Switched
-residual           Residual
+controls           PositionLoss, Residual, Shuffled
 cached             Cached (AMT)
 trained            AdaMAE, ADIOS, CLMAE: networks beside the model
 """
@@ -18,11 +18,11 @@ from curriculum.difficulty.attention import Attention
 from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
 from curriculum.difficulty.cached import Cached
 from curriculum.difficulty.combined import Mixture, Smoothed, Switched
+from curriculum.difficulty.controls import PositionLoss, Residual, Shuffled
 from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
 from curriculum.difficulty.loss_memory import LossMemory
 from curriculum.difficulty.pixels import EdgeDensity, PixelEntropy, PixelVariance
 from curriculum.difficulty.predicted_loss import PredictedLoss
-from curriculum.difficulty.residual import Residual
 from curriculum.difficulty.sampled_attention import SampledAttention
 from curriculum.difficulty.trained import ADIOS, CLMAE, AdaMAE, TrainedDifficulty
 from curriculum.difficulty.true_loss import LossSpread, TrueLoss
@@ -44,9 +44,11 @@ __all__ = [
     "Parts",
     "PixelEntropy",
     "PixelVariance",
+    "PositionLoss",
     "PredictedLoss",
     "Residual",
     "SampledAttention",
+    "Shuffled",
     "Smoothed",
     "StepOutcome",
     "Switched",

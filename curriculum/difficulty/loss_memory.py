@@ -69,12 +69,17 @@ class LossMemory(DifficultyEstimator):
         assert isinstance(self.module, ScoreMemory)
         loss_NM = outcome.predicted_NM if self.predicted else outcome.true_NM
         assert loss_NM is not None  # `needs_predictions` has seen to it
-        loss_NM = loss_NM.float()
-        deviation_N1, mean_N1 = torch.std_mean(loss_NM, dim=1, correction=0, keepdim=True)
-        new_NM = (loss_NM - mean_N1) / (deviation_N1 + 1e-6)
+        new_NM = standardized(loss_NM)
         old_NL = self.module.recall(batch)
         old_NM = mask.gather_masked(old_NL)
         mean_NM = torch.where(old_NM.isnan(), new_NM, self.momentum * old_NM + (1 - self.momentum) * new_NM)
         # A loss that is not finite, of a step that is skipped, changes nothing.
         kept_NM = torch.where(new_NM.isfinite(), mean_NM, old_NM)
         self.module.keep(batch, old_NL.scatter(1, mask.masked, kept_NM))
+
+
+def standardized(loss_NM: Tensor) -> Tensor:
+    """Return an image's losses less their mean, in units of their deviation, float32; NaN where one is not finite."""
+    loss_NM = loss_NM.float()
+    deviation_N1, mean_N1 = torch.std_mean(loss_NM, dim=1, correction=0, keepdim=True)
+    return (loss_NM - mean_N1) / (deviation_N1 + 1e-6)

@@ -20,8 +20,9 @@ NAMES = {
         Bandit Chained Competence Constant Cyclic Held MetricPaced Piecewise Plateau Ramp Reversed Scaled Stepped
         WarmRestarts""",
     "difficulty estimators": """
-        AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm LossSpread Mixture Parts PixelEntropy
-        PixelVariance PredictedLoss SampledAttention Smoothed Switched TrueLoss Uniform""",
+        AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm LossMemory LossSpread Mixture Parts
+        PixelEntropy PixelVariance PositionLoss PredictedLoss Residual SampledAttention Shuffled Smoothed Switched
+        TrueLoss Uniform""",
     "samplers": """
         Blockwise Bonus Cells FilteredNoise HardestFirst Hint MultiBlock Pool Quotas Random Stratified Weighted""",
     "curriculum": "Curriculum UniformRatio",

@@ -1,13 +1,26 @@
-"""What an estimator says beyond position and edges."""
+"""Controls: position alone, what is beyond position and edges, and the scores of other images."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from estimators import Given, score, train, training_context
+from estimators import Given, crop, score, train, training_context
 from torch import Tensor
 
-from curriculum import Batch, DifficultyEstimator, EdgeDensity, LossMemory, Noise, Residual, Stream, TrueLoss, Uniform
+from curriculum import (
+    Batch,
+    DifficultyEstimator,
+    EdgeDensity,
+    LossMemory,
+    Mask,
+    Noise,
+    PositionLoss,
+    Residual,
+    Shuffled,
+    Stream,
+    TrueLoss,
+    Uniform,
+)
 from curriculum.testing import DifficultyConformance, tiny_batch
 
 
@@ -110,3 +123,48 @@ def test_a_constant_difficulty_leaves_nothing() -> None:
 def test_a_momentum_that_cannot_be_is_refused(momentum: float) -> None:
     with pytest.raises(ValueError, match=r"Residual\.momentum"):
         Residual(estimator=Uniform(), momentum=momentum)
+    with pytest.raises(ValueError, match=r"PositionLoss\.momentum"):
+        PositionLoss(momentum=momentum)
+
+
+class TestPositionLoss(DifficultyConformance):
+    def build(self) -> DifficultyEstimator:
+        return PositionLoss()
+
+
+def test_position_alone_is_the_mean_of_what_was_masked_there() -> None:
+    """An independent reading: loops over steps, images and patches."""
+    estimator = PositionLoss(momentum=0.5)
+    estimator.prepare(training_context())
+    batch, generator = tiny_batch(num_images=5), torch.Generator().manual_seed(0)
+    sums, counts = [0.0] * 16, [0.0] * 16
+    for step in range(4):
+        expected = [total / count if count else 0.0 for total, count in zip(sums, counts, strict=True)]
+        assert score(estimator, batch, step=step)[2].tolist() == pytest.approx(expected, abs=1e-5)
+        loss_NL = torch.rand(5, 16, generator=generator) * torch.arange(1, 17)
+        mask = Mask.from_keys(torch.rand(5, 16, generator=generator), 6)
+        train(estimator, batch, step=step, mask=mask, loss_NL=loss_NL)
+        sums, counts = [0.5 * total for total in sums], [0.5 * count for count in counts]
+        for row, patches in enumerate(mask.masked.tolist()):
+            values = [float(loss_NL[row, patch]) for patch in patches]
+            mean = sum(values) / 6
+            deviation = (sum((value - mean) ** 2 for value in values) / 6) ** 0.5
+            for patch, value in zip(patches, values, strict=True):
+                sums[patch] += (value - mean) / deviation
+                counts[patch] += 1.0
+
+
+def test_shuffled_scores_are_those_of_the_next_image() -> None:
+    batch = tiny_batch(num_images=4)
+    own_NL, others_NL = score(EdgeDensity(), batch), score(Shuffled(estimator=EdgeDensity()), batch)
+    assert torch.equal(others_NL, own_NL[[1, 2, 3, 0]])
+
+
+def test_shuffled_memories_remember_the_right_image() -> None:
+    shuffled, plain = Shuffled(estimator=LossMemory()), LossMemory()
+    batch = crop(tiny_batch(num_images=3), [7, 150, 20], [0.0, 0.0, 40.0, 40.0])
+    for estimator in (shuffled, plain):
+        estimator.prepare(training_context())
+        train(estimator, batch, loss_NL=torch.arange(48.0).view(3, 16).sin())
+    scores_NL = score(plain, batch).nan_to_num(99.0)
+    assert torch.equal(score(shuffled, batch).nan_to_num(99.0), scores_NL[[1, 2, 0]])
