@@ -55,8 +55,12 @@ class RecordingTeacher:
     def unsupported_reason(self, capability: str) -> str | None:
         return self.inner.unsupported_reason(capability)
 
-    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        return self.inner.predicted_loss(images_NCHW)
+    def predicted_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        predicted = self.inner.predicted_loss(images_NCHW, mask)
+        if mask is not None:
+            self.masks.append(mask)
+            self.losses.append(predicted)
+        return predicted
 
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         self.masks.append(mask)
