@@ -27,6 +27,16 @@ class TestPredictedLoss(DifficultyConformance):
         return PredictedLoss()
 
 
+class TestPredictedLossOfTwoProbes(DifficultyConformance):
+    def build(self) -> DifficultyEstimator:
+        return PredictedLoss(probes=2)
+
+
+class TestPredictedLossOfOneProbe(DifficultyConformance):
+    def build(self) -> DifficultyEstimator:
+        return PredictedLoss(probes=1)
+
+
 class TestTrueLoss(DifficultyConformance):
     def build(self) -> DifficultyEstimator:
         return TrueLoss()
