@@ -52,7 +52,7 @@ class Stream(IntEnum):
     PROBE_LOSS_MASKS = 1006  # (seed, row, patch): the masks that the probe loss is measured under
 
     # Difficulty estimators. Each is folded into the noise that the estimator is given.
-    TRUE_LOSS_PROBES = 1101  # (noise, patch): the order of the patches, from which the probes are cut
+    DISJOINT_PROBES = 1101  # (noise, patch): the order of the patches, from which masked probe passes are cut
     LOSS_SPREAD_PROBE = 1102  # (noise, number of the probe, patch): the mask of a probe
     PARTS_FIRST_CENTER = 1103  # (noise): the patch from which k-means starts
     MIXTURE_ESTIMATOR = 1104  # (noise, place of the estimator): the noise of an estimator within

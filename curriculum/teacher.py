@@ -23,8 +23,16 @@ class Teacher(Protocol):
     def unsupported_reason(self, capability: str) -> str | None:
         """Say why this teacher lacks `capability`, the name of a method below; None where it has it."""
 
-    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        """Return the loss predictor's score of every patch of the full, unmasked image, [N, L]."""
+    def predicted_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """Return the loss predictor's scores of patches.
+
+        Args:
+            images_NCHW: the images.
+            mask: what of them is masked. Default None, nothing.
+
+        Returns:
+            [N, L], of every patch of the full image; with a mask [N, M], of the masked patches.
+        """
 
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """Return the reconstruction loss of the masked patches, [N, M]."""

@@ -85,10 +85,10 @@ class Student(nn.Module):
         error_NMP = self.reconstructor.decode(tokens_NVD, mask) - mask.gather_masked(patches_NLP)
         return error_NMP.square().mean(dim=-1), self.loss_predictor.decode(tokens_NVD, mask).squeeze(-1)
 
-    def predict_loss(self, images: Tensor) -> Tensor:
-        """[N, L]: the predicted loss of every patch of the full image."""
-        tokens_NLD = self.encoder.encode(self.embed(patchify(images)), None)
-        return self.loss_predictor.decode(tokens_NLD, None).squeeze(-1)
+    def predict_loss(self, images: Tensor, mask: Mask | None = None) -> Tensor:
+        """The predicted loss of every patch of the full image, [N, L], or of the masked ones, [N, M]."""
+        tokens = self.encoder.encode(self.embed(patchify(images)), mask)
+        return self.loss_predictor.decode(tokens, mask).squeeze(-1)
 
 
 class EMATeacher:
@@ -102,9 +102,9 @@ class EMATeacher:
         """Why this teacher cannot answer what a difficulty estimator asks; None where it can."""
         return None if hasattr(self, capability) else "this teacher predicts losses alone"
 
-    def predicted_loss(self, images: Tensor) -> Tensor:
-        """[N, L]: the answer to `PredictedLoss`."""
-        return self.model.predict_loss(images)
+    def predicted_loss(self, images: Tensor, mask: Mask | None = None) -> Tensor:
+        """[N, L], or [N, M] with a mask: the answer to `PredictedLoss`."""
+        return self.model.predict_loss(images, mask)
 
     def update(self, student: Student) -> None:
         """theta_teacher <- decay * theta_teacher + (1 - decay) * theta_student, after each step."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator
+from curriculum.difficulty.probes import check_probes, covering_probes, mean_over_probes
 from curriculum.mask import Mask
 from curriculum.noise import Noise
 from curriculum.streams import Stream
@@ -41,32 +42,22 @@ class TrueLoss(DifficultyEstimator):
     @classmethod
     def covering(cls, num_patches: int, num_masked: int) -> TrueLoss:
         """Build one with the fewest probes, but at least two, that together mask every patch."""
-        return cls(probes=max(2, -(-num_patches // num_masked)))
+        return cls(probes=covering_probes(num_patches, num_masked))
 
     def check(self, num_patches: int, num_masked: int) -> None:
         """Refuse more than one probe that still leave some patch visible in all of them."""
-        if self.probes > 1 and num_masked < -(-num_patches // self.probes):
-            needed = self.covering(num_patches, num_masked).probes
-            raise ValueError(
-                f"TrueLoss.probes = {self.probes} probes that mask {num_masked} of {num_patches} patches leave some "
-                f"patch visible in all of them; use TrueLoss.probes = {needed}, or 1 to leave patches unscored"
-            )
+        check_probes("TrueLoss", self.probes, num_patches, num_masked)
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         assert teacher is not None
-        num_patches = batch.num_patches
-        self.check(num_patches, num_masked)
-        # A patch's place in a random order; probe k sees the V places from k L / probes on, cyclically.
-        place_NL = noise.fold(Stream.TRUE_LOSS_PROBES).bits(num_patches).argsort(dim=1).argsort(dim=1)
-        total_NL = torch.zeros(place_NL.shape, dtype=torch.float32, device=place_NL.device)
-        count_NL = torch.zeros_like(total_NL)
-        for probe in range(self.probes):
-            key_NL = (place_NL - probe * num_patches // self.probes) % num_patches
-            mask = Mask.from_keys(key_NL, num_masked)
-            loss_NM = teacher.reconstruction_loss(batch.images, mask).float()
-            total_NL.scatter_add_(1, mask.masked, loss_NM)
-            count_NL.scatter_add_(1, mask.masked, torch.ones_like(loss_NM))
-        return total_NL / count_NL  # 0 / 0 is NaN: not scored
+        self.check(batch.num_patches, num_masked)
+        return mean_over_probes(
+            lambda mask: teacher.reconstruction_loss(batch.images, mask),
+            batch,
+            probes=self.probes,
+            num_masked=num_masked,
+            noise=noise,
+        )
 
 
 class LossSpread(DifficultyEstimator):

@@ -75,10 +75,17 @@ class TinyTeacher:
         """Say why this teacher lacks `capability`; None where it has it."""
         return self.lacks.get(capability)
 
-    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        """Return the energy of each patch's projection, [N, L]."""
+    def predicted_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """Return the energy of each patch's projection, [N, L].
+
+        With a mask, the absolute difference of each masked one from the mean of the visible ones, [N, M].
+        """
         self._note("predicted_loss")
-        return self._tokens(images_NCHW).square().mean(dim=-1)
+        tokens_NLD = self._tokens(images_NCHW)
+        if mask is None:
+            return tokens_NLD.square().mean(dim=-1)
+        guess_N1D = mask.gather_visible(tokens_NLD).mean(dim=1, keepdim=True)
+        return (mask.gather_masked(tokens_NLD) - guess_N1D).abs().mean(dim=-1)
 
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """Return how far each masked patch lies from the mean of the visible ones, [N, M]."""

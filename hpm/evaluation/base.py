@@ -29,11 +29,13 @@ class Pretraining:
         clock: the run's, at the step that was reached.
         batch_size: images of a step.
         progress_per: "epoch" or "step", as `Trainer` takes it.
+        dense_prediction_every: as `Method` takes it. Default 0, never.
     """
 
     clock: Clock
     batch_size: int
     progress_per: str
+    dense_prediction_every: int = 0
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ class _OnMeta(NamedTuple):
     student: MaskedModel
     curriculum: Curriculum
     target: Target
+    dense_prediction_every: int
 
 
 def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     """How many epochs of fine-tuning the encoder cost what its pre-training has cost, in multiply-adds.
 
     Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
-    that ask it, and the target. What a trained difficulty estimator learns beside the model is not counted.
+    that ask it, the target and dense prediction. What a trained difficulty estimator learns beside the model is not
+    counted.
 
     Args:
         context: knows how the model was trained.
@@ -41,10 +43,11 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     if pretraining is None:
         return None
     model = copy.deepcopy(context.model).to("meta")
-    method = _OnMeta(model, copy.deepcopy(context.curriculum), context.target)
+    method = _OnMeta(model, copy.deepcopy(context.curriculum), context.target, pretraining.dense_prediction_every)
     work = operations.multiply_adds(method)
     share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
+    dense = operations.dense_share(method, pretraining.clock)
     images = pretraining.clock.step * pretraining.batch_size
     fine_tuning = _PASSES * operations.encoder_multiply_adds(model) * labelled
-    epochs = images * operations.average_step(work, share) / fine_tuning
+    epochs = images * operations.average_step(work, share, dense) / fine_tuning
     return None if math.isnan(epochs) else epochs

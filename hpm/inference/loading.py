@@ -97,7 +97,8 @@ class LoadedModel:
             return None
         schedule: Schedule = self.config.parameter("Trainer", "schedule") or Schedule()
         clock = schedule.clock(Manifest.read(self.run.manifest).data.images).at(self.step)
-        return Pretraining(clock, schedule.batch_size, self.config.parameter("Trainer", "progress_per") or "epoch")
+        progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
+        return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
 
     def load_weights(self, checkpoint: Checkpoint) -> None:
         """Put the weights of a checkpoint of the same run in the place of the present ones.

@@ -39,6 +39,10 @@ class Method:
         target: what is reconstructed.
         prediction_loss: how the loss predictor learns; unused where the model has none.
         prediction_weight: its weight beside the reconstruction's loss (HPM: 1).
+        dense_prediction_every: in every so many steps the loss predictor also learns on the full image, at the content
+            tokens of the masked patches, from the losses that the step has measured for them: there `PredictedLoss`
+            without probes reads it. The same loss with the same weight; its gradient reaches the loss predictor's own
+            parameters alone. 0 for never, as published.
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
 
@@ -61,6 +65,7 @@ class Method:
         target: Target,
         prediction_loss: PredictionLoss | None = None,
         prediction_weight: float = 1.0,
+        dense_prediction_every: int = 0,
         ema_decay: Decay | None = None,
     ) -> None:
         require_instance("Method", MaskedModel, model=model)
@@ -69,12 +74,20 @@ class Method:
         require_instance("Method", PredictionLoss | None, prediction_loss=prediction_loss)
         require_instance("Method", Decay | None, ema_decay=ema_decay)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
+        require_at_least("Method", 0, dense_prediction_every=dense_prediction_every)
+        if dense_prediction_every and model.loss_predictor is None:
+            raise ValueError(
+                f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, and "
+                f"{type(model).__name__}.loss_predictor_depth is None; set it to a number of blocks, or "
+                "Method.dense_prediction_every = 0"
+            )
         self.student = model
         self.curriculum = curriculum
         self.target = target
         model.set_outputs(target.outputs(model))
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
+        self.dense_prediction_every = dense_prediction_every
         self.ema_decay = ema_decay
         self.processes = DistributedContext()
         self.sharded: ShardedModels | None = None
@@ -202,28 +215,35 @@ class Method:
     def losses(self, batch: Batch, progress: float, noise: Noise) -> Losses:
         """Draw a mask, reconstruct, predict the reconstruction's loss.
 
-        The prediction's loss is an average over the pairs of the whole batch, other processes' images included;
-        `total` is scaled so that the processes' mean gradient is that of the whole batch.
+        The prediction's loss is an average over the pairs of the whole batch, other processes' images included, and so
+        is the dense prediction's; `total` is scaled so that the processes' mean gradient is that of the whole batch.
         """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
         self.target.advance(progress)
         target_NMP: Tensor | None = None
         if self.target.needs or not self.target.in_pass:
             target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
-        reconstruction, total, count, predicted_NM, true_NM = self.forward(
-            batch.images, mask.visible, mask.masked, target_NMP, mask.blanked
+        dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
+        reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
+            batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense
         )
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
         if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
-        count = self.processes.sum(count.float())
-        prediction = total * self.processes.world_size / count.clamp(min=1)
+        prediction = learned = self._mean_over_batch(total, count)
+        if densely is not None:
+            learned = prediction + self._mean_over_batch(*densely)
         return Losses(
-            total=reconstruction + self.prediction_weight * prediction,
+            total=reconstruction + self.prediction_weight * learned,
             reconstruction=reconstruction,
             prediction=prediction,
             predicted_NM=predicted_NM,
             true_NM=true_NM,
             mask=mask,
         )
+
+    def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:
+        """The mean of this process's sum over the whole batch's count, times the number of processes."""
+        count = self.processes.sum(count.float())
+        return total * self.processes.world_size / count.clamp(min=1)

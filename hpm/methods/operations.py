@@ -38,6 +38,10 @@ class Trained(Protocol):
     def target(self) -> Target:
         """What is reconstructed."""
 
+    @property
+    def dense_prediction_every(self) -> int:
+        """How many steps lie between two in which the loss predictor also learns on the full image; 0 for never."""
+
 
 class _MetaTeacher(StudentTeacher):
     """A teacher whose passes are counted: autocast knows no meta device, and changes no count."""
@@ -53,7 +57,9 @@ def multiply_adds(method: Trained) -> dict[str, float]:
     visible patches are embedded and only masked ones predicted, by the decoders' last blocks too, so a student costs a
     little less than in code that does so for all (ViT-B/16: 9.55 G instead of MAE's 9.78). The teacher's are what the
     method's own difficulty asks of it; NaN where the difficulty looks at values, which cannot be counted without data.
-    The target's are those of the network whose features are reconstructed.
+    The target's are those of the network whose features are reconstructed. What a step of dense prediction computes
+    beside is "dense input", all that comes before the loss predictor, without a backward pass, and "dense prediction",
+    the predictor itself; 0 where there is none.
 
     Args:
         method: on the meta device; a curriculum whose difficulty is trained is prepared for a run.
@@ -72,12 +78,16 @@ def multiply_adds(method: Trained) -> dict[str, float]:
         asked = _MetaTeacher(model, target)  # one that does not remember what it was asked
         targets = _total(lambda: target(images, mask, model.patch_size, asked))
         teacher_total = _total(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))
+        dense = _count(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
     name = type(model).__name__
     encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
+    densely = dense.get(type(model.loss_predictor).__name__, 0.0)
     return {
         "encoder": encoder,
         "reconstructor": student["Global"] - encoder - predictor,
         "loss predictor": predictor,
+        "dense input": dense["Global"] - densely,
+        "dense prediction": densely,
         "teacher": teacher_total,
         "target": targets,
     }
@@ -144,13 +154,26 @@ def teacher_share(method: Trained, clock: Clock, progress_per: str) -> float:
     return may_ask * sum(asks) / len(asks)
 
 
-def average_step(work: dict[str, float], teacher_share: float, *, passes: int = 3) -> float:
+def dense_share(method: Trained, clock: Clock) -> float:
+    """Share of a run's steps in which the loss predictor also learns on the full image.
+
+    Args:
+        method: the method.
+        clock: the run's length; its step is not looked at.
+    """
+    every = method.dense_prediction_every
+    return math.ceil(clock.total_steps / every) / clock.total_steps if every else 0.0
+
+
+def average_step(work: dict[str, float], teacher_share: float, dense_share: float, *, passes: int = 3) -> float:
     """Multiply-adds of the average step for one image.
 
     Args:
         work: of each part, forward, as `multiply_adds` gives them.
         teacher_share: of the steps in which the teacher is asked.
+        dense_share: of the steps in which the loss predictor also learns on the full image.
         passes: how many forward passes the student's costs are worth; the backward pass counts two.
     """
     student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
-    return passes * student + (teacher_share * work["teacher"] + work["target"])
+    dense = work["dense input"] + passes * work["dense prediction"]
+    return passes * student + dense_share * dense + (teacher_share * work["teacher"] + work["target"])

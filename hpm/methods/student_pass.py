@@ -15,6 +15,10 @@ from hpm.methods.loss_prediction import PredictionLoss, ranking_accuracy
 from hpm.models.base import MaskedModel
 from hpm.targets import Target
 
+# Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]; sum and count of the
+# dense prediction's loss. What there is not is None.
+PassOutput = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, tuple[Tensor, Tensor] | None]
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -23,7 +27,8 @@ class Losses:
     Args:
         total: what is minimized; carries the gradient.
         reconstruction: mean loss of the masked patches.
-        prediction: loss of the loss predictor, 0 where there is none.
+        prediction: loss of the loss predictor at mask tokens, 0 where there is none; dense prediction adds to `total`
+            alone, so that this stays comparable from step to step.
         predicted_NM: predicted losses, or None.
         true_NM: the reconstruction's loss of each masked patch.
         mask: what was masked.
@@ -82,18 +87,22 @@ class StudentPass(nn.Module):
         masked_NM: Tensor,
         target_NMP: Tensor | None,
         blanked_NV: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
-        """Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M].
+        dense: bool = False,
+    ) -> PassOutput:
+        """Reconstruct, predict, measure.
 
-        The target is computed here where none is given: what `Target.in_pass` allows.
+        The target is computed here where none is given: what `Target.in_pass` allows. A dense pass also predicts the
+        losses of the masked patches from the full image, at their content tokens, which have no gradient.
         """
         mask = Mask(visible_NV, masked_NM, blanked=blanked_NV)
         with torch.autocast(images_NCHW.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output = self.student(images_NCHW, mask)
+            densely_NM = mask.gather_masked(self.student.predict_loss(images_NCHW, detached=True)) if dense else None
         if target_NMP is None:
             target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
         if output.predicted_loss_NM is None:
-            return true_NM.mean(), None, None, None, true_NM.detach()
+            return true_NM.mean(), None, None, None, true_NM.detach(), None
         total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
-        return true_NM.mean(), total, count, output.predicted_loss_NM.detach(), true_NM.detach()
+        densely = None if densely_NM is None else self.prediction_loss(densely_NM, true_NM)
+        return true_NM.mean(), total, count, output.predicted_loss_NM.detach(), true_NM.detach(), densely

@@ -54,7 +54,7 @@ class ModelTeacher:
         self._student = student
         self._reference = reference
         self._features = LastCallCache()
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled: Callable[..., Tensor] | None = None
 
     def compile(self, **options: Any) -> None:
         """Compile the pass that predicts losses, which a curriculum asks for at every step; shapes are static.
@@ -72,7 +72,7 @@ class ModelTeacher:
         """
 
     def record(self, sample_NCHW: Tensor) -> None:
-        """Record the pass that predicts losses of images like these as a CUDA graph; see `hpm.runtime.cuda_graphs`."""
+        """Record the pass that predicts losses of full images like these; see `hpm.runtime.cuda_graphs`."""
 
     def update(self, student: MaskedModel, decay: float) -> None:
         """Follow the student by one step."""
@@ -84,9 +84,9 @@ class ModelTeacher:
         return self.model.unsupported_reason(capability)
 
     @torch.no_grad()
-    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L] float32: the loss predictor on the full image. Reconstructs nothing."""
-        return self._predict_loss(images_NCHW)
+    def predicted_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """[N, L] float32: the loss predictor on the full image; [N, M] at the masked patches. Reconstructs nothing."""
+        return self._predict_loss(images_NCHW, mask)
 
     @torch.no_grad()
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
@@ -124,9 +124,9 @@ class ModelTeacher:
         """The model that predicts losses."""
         return self.model
 
-    def _predict_loss(self, images_NCHW: Tensor) -> Tensor:
+    def _predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         with self._inference():
-            return (self._compiled or self.model.predict_loss)(images_NCHW).float()
+            return (self._compiled or self.model.predict_loss)(images_NCHW, mask).float()
 
     def _compute_features(self, images_NCHW: Tensor) -> Tensor:
         with self._inference():
@@ -211,19 +211,21 @@ class EMATeacher(ModelTeacher):
         torch._foreach_lerp_(averages, [local_tensor(parameter) for parameter in student.parameters()], 1 - decay)
 
     @torch.no_grad()
-    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
+    def predicted_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         if self._copy is not None:
             self._copy.follow(self._state_of_weights())
-        return (self._recorded or self._predict_loss)(images_NCHW)
+        if mask is None and self._recorded is not None:
+            return self._recorded(images_NCHW)
+        return self._predict_loss(images_NCHW, mask)
 
     @property
     def _scoring_model(self) -> MaskedModel:
         return self.model if self._copy is None else self._copy.model
 
-    def _predict_loss(self, images_NCHW: Tensor) -> Tensor:
+    def _predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         if self._copy is None:
-            return super()._predict_loss(images_NCHW)
-        return (self._compiled or self._copy.model.predict_loss)(images_NCHW.to(torch.bfloat16)).float()
+            return super()._predict_loss(images_NCHW, mask)
+        return (self._compiled or self._copy.model.predict_loss)(images_NCHW.to(torch.bfloat16), mask).float()
 
     def _state_of_weights(self) -> tuple[int, object]:
         """Another one after every step of the average, and after every checkpoint that is read into it.

@@ -98,8 +98,17 @@ class MaskedModel(nn.Module, ABC):
         """[N, M, P]: the masked patches' reconstruction alone."""
 
     @abstractmethod
-    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
-        """[N, L]: the predicted loss of every patch of the full, unmasked image. Reconstructs nothing."""
+    def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
+        """The predicted loss of every patch of the full image, [N, L], or of the masked ones, [N, M].
+
+        Reconstructs nothing.
+
+        Args:
+            images_NCHW: images.
+            mask: None where every patch is seen.
+            detached: compute what the loss predictor reads without gradients, so that these reach its own parameters
+                alone. A head on the reconstructor's blocks owns none of these.
+        """
 
     @abstractmethod
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:

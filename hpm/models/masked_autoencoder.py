@@ -12,6 +12,7 @@ W decoders' width, P values of a patch's target.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -198,13 +199,15 @@ class MaskedAutoencoder(MaskedModel):
             self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask), 1 + mask.num_visible
         )
 
-    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
+    def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
-        tokens = self._decoder_input(self.encoder(images_NCHW), None)
-        if self.shares_decoder:
-            return self.loss_predictor(self.reconstructor.blocks(tokens, first=1), 0).squeeze(-1)
-        return self.loss_predictor(tokens, 1).squeeze(-1)
+        first = 1 if mask is None else 1 + mask.num_visible
+        with torch.no_grad() if detached else nullcontext():
+            tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
+            if self.shares_decoder:
+                tokens, first = self.reconstructor.blocks(tokens, first=first), 0
+        return self.loss_predictor(tokens, first).squeeze(-1)
 
     def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:
         """[N, 1 + L, W]: class token, visible patches, mask tokens, each with its position.

@@ -6,6 +6,8 @@ target.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -106,10 +108,12 @@ class SimMIM(MaskedModel):
         tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
         return self.head(self._masked(tokens, mask))
 
-    def predict_loss(self, images_NCHW: Tensor) -> Tensor:
+    def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set SimMIM.loss_predictor_depth")
-        return self.loss_predictor(self.encoder(images_NCHW), self.encoder.num_prefix_tokens).squeeze(-1)
+        with torch.no_grad() if detached else nullcontext():
+            tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+        return self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1)
 
     def _masked(self, tokens: Tensor, mask: Mask) -> Tensor:
         """[N, M, D]: the masked patches' tokens."""

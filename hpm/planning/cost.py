@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hpm.methods.method import Method
+from hpm.models.base import MaskedModel
 
 
 def parameters(method: Method) -> dict[str, int]:
@@ -65,7 +68,8 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
     activation function, and q, k, v of the fused attention, which keeps no attention map. With gradient
     checkpointing a block keeps its input, 4 D, and one block at a time all the rest. To the blocks come the heads'
     inputs, the error of the reconstruction, the pairs of the prediction loss, and the attention maps of a Swin, whose
-    kernel is not fused. A compiled model keeps less.
+    kernel is not fused. A step of dense prediction keeps the loss predictor's pass over all patches beside. A compiled
+    model keeps less.
 
     Args:
         method: the method.
@@ -73,17 +77,25 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
         grad_checkpointing: whether blocks compute their activations again in the backward pass.
     """
     model, curriculum = method.student, method.curriculum
-    thrown = curriculum.count_thrown(model.num_patches)
+    thrown, dense = curriculum.count_thrown(model.num_patches), method.dense_prediction_every > 0
     each = 20 + 4 * model.mlp_ratio if low else 32 + 8 * model.mlp_ratio
     maps = 0 if grad_checkpointing else (6 if low else 4) * model.encoder.attention_values()
 
     def kept(masked: int) -> float:
-        sizes = [tokens * width for tokens, width in model.block_sizes(masked, thrown)]
+        blocks_run = model.block_sizes(masked, thrown) + (_dense_block_sizes(model) if dense else [])
+        sizes = [tokens * width for tokens, width in blocks_run]
         blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
-        heads = sum(model.head_widths) * masked * (6 if low else 8)
-        pairs = 5 * masked**2 if model.loss_predictor is not None else 0
+        outputs = sum(model.head_widths) * masked + (model.head_widths[-1] * model.num_patches if dense else 0)
+        heads = outputs * (6 if low else 8)
+        pairs = (10 if dense else 5) * masked**2 if model.loss_predictor is not None else 0
         return blocks + maps + heads + 4 * masked * model.outputs + pairs
 
     # Where the ratio moves, the step that keeps most.
     counts = curriculum.counts_masked(model.num_patches)
     return max(kept(masked) for masked in (min(counts), max(counts)))
+
+
+def _dense_block_sizes(model: MaskedModel) -> list[tuple[int, int]]:
+    """(tokens, width) of the loss predictor's blocks in a pass over the full image."""
+    predictor: Any = model.loss_predictor
+    return [(model.encoder.num_prefix_tokens + model.num_patches, model.head_widths[-1])] * len(predictor.blocks)

@@ -36,9 +36,10 @@ class Plan:
         steps: of the whole run.
         parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
         multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
-            target's for the features that are reconstructed.
+            target's for the features that are reconstructed; those of dense prediction for one step of it.
         published_multiply_adds: the student's, counted as in the literature, whose code embeds and decodes every patch.
         teacher_share: share of the steps in which the teacher is asked.
+        dense_share: share of the steps in which the loss predictor also learns on the full image.
         relative_cost: operations of the average step, relative to a model without loss predictor and teacher.
         step_flops: operations of the average step, two for each multiply-add, the backward pass being twice the
             forward; gradient checkpointing adds one forward more.
@@ -63,6 +64,7 @@ class Plan:
     multiply_adds: dict[str, float]
     published_multiply_adds: float
     teacher_share: float
+    dense_share: float
     relative_cost: float
     step_flops: float
     memory: dict[str, float]
@@ -142,10 +144,10 @@ def _plan(
     micro_batch = schedule.micro_batch_size(machine.gpus)
     peak = machine.gpu.peaks[precision]
     work, left_out = _known_work(method)
-    share = operations.teacher_share(method, clock, settings.progress_per)
+    share, dense = operations.teacher_share(method, clock, settings.progress_per), operations.dense_share(method, clock)
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
-    step_flops = 2 * schedule.batch_size * operations.average_step(work, share, passes=passes)
+    step_flops = 2 * schedule.batch_size * operations.average_step(work, share, dense, passes=passes)
     return Plan(
         config=config,
         device=machine.device,
@@ -160,7 +162,8 @@ def _plan(
         multiply_adds=work,
         published_multiply_adds=plain + work["loss predictor"] + cost.macs_saved(method),
         teacher_share=share,
-        relative_cost=operations.average_step(work, share) / (3 * plain),
+        dense_share=dense,
+        relative_cost=operations.average_step(work, share, dense) / (3 * plain),
         step_flops=step_flops,
         memory=cost.memory(
             method,

@@ -51,6 +51,9 @@ def _parts_table(plan: Plan) -> Table:
     table.add_row("student", *_cells(plan, "encoder", "reconstructor", "loss predictor"))
     table.add_row("  as published code computes it", "", _units(plan.published_multiply_adds), style="dim")
     table.add_row("teacher", *_cells(plan, "teacher"))
+    if plan.dense_share:
+        label = f"dense prediction, in {plan.dense_share:.0%} of the steps"
+        table.add_row(label, "", _cells(plan, "dense input", "dense prediction")[1])
     if plan.multiply_adds["target"]:
         table.add_row("network of the target", "", _cells(plan, "target")[1])
     return table

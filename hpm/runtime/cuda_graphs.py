@@ -31,7 +31,7 @@ def _pool(device: torch.device) -> Any:
 class GraphedStudent:
     """The student's pass and its backward pass, recorded when this is made; every batch must be of the samples' shape.
 
-    Takes what `StudentPass` takes, of which neither a target nor blanked patches may be given.
+    Takes what `StudentPass` takes, of which neither a target nor blanked patches nor a dense pass may be asked for.
 
     Args:
         student_pass: a `StudentPass`; its blocks may be compiled.
@@ -55,15 +55,18 @@ class GraphedStudent:
         masked_NM: Tensor,
         target_NMP: Tensor | None = None,
         blanked_NV: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor]:
-        if target_NMP is not None or blanked_NV is not None:
-            raise ValueError("a recorded pass takes images and masks alone, neither a target nor blanked patches")
+        dense: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, None]:
+        if target_NMP is not None or blanked_NV is not None or dense:
+            raise ValueError(
+                "a recorded pass takes images and masks alone, neither a target nor blanked patches, and is not dense"
+            )
         # Copies, since the next step writes over what a graph gives; and to autograd, whatever it gives has a gradient.
         outputs = [x.clone() for x in self._replay(images_NCHW, visible_NV, masked_NM)]
         if len(outputs) == 2:
-            return outputs[0], None, None, None, outputs[1].detach()
+            return outputs[0], None, None, None, outputs[1].detach(), None
         reconstruction, total, count, predicted_NM, true_NM = outputs
-        return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach()
+        return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach(), None
 
 
 class _Outputs(nn.Module):

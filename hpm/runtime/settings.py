@@ -32,7 +32,8 @@ class Runtime:
         compile_mode: "default", or "max-autotune-no-cudagraphs" to try more kernels, which takes longer still.
         cuda_graphs: record the student's pass and the teacher's as CUDA graphs and replay them, so that the host
             launches three graphs for hundreds of kernels: for small models and batches, and where a host is slow. Goes
-            with compile False or "blocks", in one process, without accumulation.
+            with compile False or "blocks", in one process, without accumulation or dense prediction. Of the teacher's
+            passes it is the one over the full image, which `PredictedLoss` without probes asks for.
         residual_precision: what autocast keeps the tokens between the blocks in: "fp32", or "bf16", which is faster
             and changes what is learned by its rounding.
         teacher_precision: what the moving average predicts losses in: "same" as the student, "bf16" or "fp8" (an H100,

@@ -50,7 +50,12 @@ class Prober:
             source=trainer.source,
             device=trainer.device,
             seed=trainer.seed,
-            pretraining=Pretraining(trainer.clock.at(step), trainer.schedule.batch_size, trainer.progress_per),
+            pretraining=Pretraining(
+                trainer.clock.at(step),
+                trainer.schedule.batch_size,
+                trainer.progress_per,
+                method.dense_prediction_every,
+            ),
             splits=splits,
         )
 

@@ -20,6 +20,7 @@ from hpm.runtime.settings import Runtime
 from hpm.training.step import TrainingStep
 
 _BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
+_PASSES = 16  # of the student: torch's limit of eight, for as many numbers of masked patches, each dense or not
 # Forward passes beside `forward`.
 _QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features")
 
@@ -121,6 +122,7 @@ def _check_recordable(method: Method) -> None:
     for needed, lacks in (
         ("Curriculum.mask_ratio to be one number", len(set(curriculum.mask_ratios())) > 1),
         ("Curriculum.blank_ratio = 0", curriculum.blank_ratio != 0),
+        ("Method.dense_prediction_every = 0", method.dense_prediction_every != 0),
         (f"another Method.target: {type(target).__name__} is not computed in the student's pass", not target.in_pass),
     ):
         if lacks:
@@ -177,12 +179,14 @@ def compile_method(method: Method, *, blocks: bool, backend: str = "inductor", m
         backend: torch.compile's.
         mode: torch.compile's: "default", or "max-autotune-no-cudagraphs" to try more kernels.
     """
+    import torch._dynamo.config as dynamo  # seconds of imports that other runs are spared
+
     if not blocks:
+        if method.dense_prediction_every:
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _PASSES)
         method.forward = torch.compile(method.forward, dynamic=False, backend=backend, mode=mode)
         method.teacher.compile(backend=backend, mode=mode)
         return
-    import torch._dynamo.config as dynamo  # seconds of imports that other runs are spared
-
     # All blocks are one function to torch, which by default compiles a function for eight shapes and no more.
     dynamo.recompile_limit = max(dynamo.recompile_limit, _BLOCK_SHAPES)
     for block in method.student.blocks():

@@ -27,6 +27,16 @@ class TestPredictedLoss(DifficultyConformance):
         return PredictedLoss()
 
 
+class TestPredictedLossOfTwoProbes(DifficultyConformance):
+    def build(self) -> DifficultyEstimator:
+        return PredictedLoss(probes=2)
+
+
+class TestPredictedLossOfOneProbe(DifficultyConformance):
+    def build(self) -> DifficultyEstimator:
+        return PredictedLoss(probes=1)
+
+
 class TestTrueLoss(DifficultyConformance):
     def build(self) -> DifficultyEstimator:
         return TrueLoss()
@@ -55,8 +65,12 @@ class RecordingTeacher:
     def unsupported_reason(self, capability: str) -> str | None:
         return self.inner.unsupported_reason(capability)
 
-    def predicted_loss(self, images_NCHW: Tensor) -> Tensor:
-        return self.inner.predicted_loss(images_NCHW)
+    def predicted_loss(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        predicted = self.inner.predicted_loss(images_NCHW, mask)
+        if mask is not None:
+            self.masks.append(mask)
+            self.losses.append(predicted)
+        return predicted
 
     def reconstruction_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         self.masks.append(mask)
@@ -74,13 +88,24 @@ def noise_for(batch: Batch, seed: int = 0) -> Noise:
     return Noise.for_batch(seed=seed, step=0, batch_size=len(batch))
 
 
+Probing = type[TrueLoss] | type[PredictedLoss]
+PROBING: list[Probing] = [TrueLoss, PredictedLoss]
+
+
 def probe(
-    probes: int, *, grid: tuple[int, int] = (4, 4), ratio: float = 0.75, num_images: int = 4, seed: int = 0
+    probes: int,
+    *,
+    grid: tuple[int, int] = (4, 4),
+    ratio: float = 0.75,
+    num_images: int = 4,
+    seed: int = 0,
+    kind: Probing = TrueLoss,
 ) -> tuple[Tensor, RecordingTeacher]:
     batch = tiny_batch(grid=grid, num_images=num_images)
     teacher = RecordingTeacher()
     num_masked = count_masked(batch.num_patches, ratio)
-    scores_NL = TrueLoss(probes=probes)(batch, teacher, num_masked=num_masked, noise=noise_for(batch, seed))
+    scores_NL = kind(probes=probes)(batch, teacher, num_masked=num_masked, noise=noise_for(batch, seed))
+    assert {*teacher.inner.calls} == {*kind.needs}
     assert len(teacher.masks) == probes
     assert all(mask.num_masked == num_masked for mask in teacher.masks)
     return scores_NL, teacher
@@ -95,20 +120,21 @@ def read_scores(teacher: RecordingTeacher, image: int, num_patches: int) -> list
     return [sum(of_patch) / len(of_patch) if of_patch else math.nan for of_patch in losses]
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(
+    kind=st.sampled_from(PROBING),
     probes=st.integers(1, 5),
     grid=st.tuples(st.integers(1, 5), st.integers(2, 5)),
     ratio=st.floats(0.5, 0.9),
     seed=st.integers(0, 1000),
 )
-def test_true_loss_is_the_mean_over_the_probes_that_masked_a_patch(
-    probes: int, grid: tuple[int, int], ratio: float, seed: int
+def test_a_score_is_the_mean_over_the_probes_that_masked_the_patch(
+    kind: Probing, probes: int, grid: tuple[int, int], ratio: float, seed: int
 ) -> None:
     num_patches = grid[0] * grid[1]
     if not 1 <= int(num_patches * (1 - ratio)) < num_patches:
         ratio = 0.5
-    scores_NL, teacher = probe(probes, grid=grid, ratio=ratio, num_images=2, seed=seed)
+    scores_NL, teacher = probe(probes, grid=grid, ratio=ratio, num_images=2, seed=seed, kind=kind)
     for image in range(2):
         expected = read_scores(teacher, image, num_patches)
         assert scores_NL[image].tolist() == pytest.approx(expected, rel=1e-5, nan_ok=True)
@@ -125,9 +151,21 @@ def test_two_probes_see_disjoint_patches(grid: tuple[int, int], ratio: float) ->
     assert bool(scores_NL.isfinite().all())
 
 
-def test_one_probe_scores_what_it_masks_alone() -> None:
-    scores_NL, teacher = probe(1)
+@pytest.mark.parametrize("kind", PROBING)
+def test_one_probe_scores_what_it_masks_alone(kind: Probing) -> None:
+    scores_NL, teacher = probe(1, kind=kind)
     assert torch.equal(scores_NL.isnan(), ~teacher.masks[0].to_bool())
+
+
+def test_true_and_predicted_loss_are_asked_under_the_same_masks() -> None:
+    one, other = (probe(3, kind=kind)[1].masks for kind in PROBING)
+    assert all(torch.equal(mask.masked, again.masked) for mask, again in zip(one, other, strict=True))
+
+
+def test_the_masks_of_probes_are_what_they_were() -> None:
+    """Golden: what a seed means must not change."""
+    _, teacher = probe(2, num_images=1)
+    assert [mask.visible[0].tolist() for mask in teacher.masks] == [[0, 5, 6, 9], [2, 3, 4, 7]]
 
 
 def test_probes_cover_every_patch_at_a_low_ratio() -> None:
@@ -155,13 +193,18 @@ def test_probes_see_every_patch_equally_often() -> None:
         assert 400 < int(seen_L.min()) <= int(seen_L.max()) < 600
 
 
+@pytest.mark.parametrize("kind", PROBING)
 @pytest.mark.parametrize(("probes", "ratio", "needed"), [(2, 0.4, 3), (2, 0.25, 4), (3, 0.25, 4), (2, 0.1, 8)])
 def test_too_few_probes_for_the_ratio_are_refused_with_the_number_needed(
-    probes: int, ratio: float, needed: int
+    probes: int, ratio: float, needed: int, kind: Probing
 ) -> None:
-    with pytest.raises(ValueError, match=rf"TrueLoss.probes = {probes} .* use TrueLoss.probes = {needed}, or 1"):
-        probe(probes, ratio=ratio)
-    scores_NL, _ = probe(needed, ratio=ratio)
+    name = kind.__name__
+    refused = rf"{name}.probes = {probes} .* use {name}.probes = {needed}, or 1"
+    with pytest.raises(ValueError, match=refused):
+        kind(probes=probes).check(16, count_masked(16, ratio))
+    with pytest.raises(ValueError, match=refused):
+        probe(probes, ratio=ratio, kind=kind)
+    scores_NL, _ = probe(needed, ratio=ratio, kind=kind)
     assert bool(scores_NL.isfinite().all())
 
 
@@ -169,6 +212,8 @@ def test_too_few_probes_for_the_ratio_are_refused_with_the_number_needed(
 def test_true_loss_needs_a_probe(probes: int) -> None:
     with pytest.raises(ValueError, match=f"TrueLoss.probes = {probes} must be at least 1"):
         TrueLoss(probes=probes)
+    with pytest.raises(ValueError, match=r"PredictedLoss.probes = -1 must be at least 0"):
+        PredictedLoss(probes=-1)
 
 
 def test_a_half_precision_teacher_is_averaged_in_float32() -> None:

@@ -172,7 +172,7 @@ def test_drawing_has_no_state() -> None:
 
 def test_fold_gives_one_stream_for_each_purpose() -> None:
     noise = Noise.for_batch(seed=1, step=1, batch_size=2)
-    one, other = Stream.HINT_REVEALED, Stream.TRUE_LOSS_PROBES
+    one, other = Stream.HINT_REVEALED, Stream.DISJOINT_PROBES
     streams = [noise, *(noise.fold(stream) for stream in Stream)]
     streams += [noise.fold(one).fold(other), noise.fold(other).fold(one)]
     streams += [noise.fold(one, number) for number in range(20)]

@@ -132,7 +132,7 @@ def test_equal_computation_is_what_the_plan_counts(
 ) -> None:
     """By hand: the teacher's pass counts in the share of the steps that ask it, the student's three times."""
     model = copy.deepcopy(context.model).to("meta")
-    work = operations.multiply_adds(_OnMeta(model, curriculum, context.target))
+    work = operations.multiply_adds(_OnMeta(model, curriculum, context.target, 0))
     assert work["teacher"] > 0 or share == 0
     student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
     whole = operations.encoder_multiply_adds(model)
@@ -143,6 +143,11 @@ def test_equal_computation_is_what_the_plan_counts(
     assert equal_epochs(trained, labelled=40) == pytest.approx(expected)
     assert equal_epochs(pretrained_for(context, 50, curriculum=curriculum), 40) == pytest.approx(expected / 2)
     assert equal_epochs(dataclasses.replace(context, pretraining=None), 40) is None
+    assert trained.pretraining is not None
+    dense = dataclasses.replace(trained.pretraining, dense_prediction_every=1)
+    work = operations.multiply_adds(_OnMeta(model, curriculum, context.target, 1))
+    more = 100 * 10 * (work["dense input"] + 3 * work["dense prediction"]) / (3 * whole * 40)
+    assert equal_epochs(dataclasses.replace(trained, pretraining=dense), 40) == pytest.approx(expected + more)
 
 
 def test_from_scratch_has_the_computation_of_both(context: EvaluationContext) -> None:

@@ -48,13 +48,14 @@ SMALL = {
 }
 
 
-def method(difficulty: DifficultyEstimator, *, device: str = "meta", **model: Any) -> Method:
+def method(difficulty: DifficultyEstimator, *, device: str = "meta", dense: int = 0, **model: Any) -> Method:
     with torch.device(device):
         return Method(
             model=MaskedAutoencoder(**model),
             curriculum=Curriculum(scheduler=Ramp(), difficulty=difficulty, sampler=HardestFirst()),
             target=Pixels(),
             ema_decay=RampDecay(),
+            dense_prediction_every=dense,
         )
 
 
@@ -93,6 +94,8 @@ def test_by_hand() -> None:
         "encoder": visible * pixels * 96 + 3 * block(seen, 96),
         "reconstructor": seen * decoder_input + block(all_, 64) + block(all_, 64, given=masked) + masked * 64 * pixels,
         "loss predictor": block(all_, 64, given=masked) + masked * 64,
+        "dense input": 0,
+        "dense prediction": 0,
         "teacher": patches * pixels * 96
         + 3 * block(all_, 96)
         + all_ * decoder_input
@@ -112,6 +115,30 @@ def test_the_teacher_costs_what_the_difficulty_asks() -> None:
     sampled = operations.multiply_adds(method(SampledAttention(), **SMALL))["teacher"]
     assert sampled == 64 * 192 * 96 + 65 * 3 * 96**2 + 16 * 65 * 96
     assert operations.multiply_adds(method(Uniform(), **SMALL))["teacher"] == 0
+    for depth in (0, 1, 2):
+        shape = SMALL | {"loss_predictor_depth": depth}
+        probed = operations.multiply_adds(method(PredictedLoss(probes=3), **shape))
+        # Of a head on the reconstructor: the reconstructor without its own head.
+        read = probed["reconstructor"] - 48 * 64 * 192 if depth == 0 else 17 * 96 * 64
+        assert probed["teacher"] == 3 * (probed["encoder"] + read + probed["loss predictor"])
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_dense_prediction_costs_a_pass_whose_last_part_learns(depth: int) -> None:
+    """What the published teacher's pass costs, and twice the loss predictor for its backward pass."""
+    shape = SMALL | {"loss_predictor_depth": depth}
+    dense, plain = method(PredictedLoss(), dense=4, **shape), method(PredictedLoss(), **shape)
+    work, without = operations.multiply_adds(dense), operations.multiply_adds(plain)
+    predictor = depth * block(65, 64, given=64) + 64 * 64
+    assert work["dense prediction"] == predictor
+    assert work["dense input"] == work["teacher"] - predictor
+    assert work | {"dense input": 0, "dense prediction": 0} == without
+    assert operations.dense_share(dense, Clock(0, 10, 1)) == 3 / 10  # steps 0, 4 and 8
+    assert operations.dense_share(plain, Clock(0, 10, 1)) == 0
+    for passes in (3, 4):
+        more = operations.average_step(work, 0.5, 0.3, passes=passes)
+        less = operations.average_step(without, 0.5, 0.0, passes=passes)
+        assert more - less == pytest.approx(0.3 * (work["teacher"] + (passes - 1) * predictor))
 
 
 class Peeking(DifficultyEstimator):
@@ -183,6 +210,15 @@ def test_activations_against_what_autograd_keeps(low: bool, predictor: int | Non
     more = values - 8 * left * (1 if predictor is None else 2) if low else 0
     expected = 3 * (cost.activations(real, low=low) + more)
     assert kept_by_autograd(real, 3, low=low) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_dense_prediction_keeps_the_loss_predictors_pass(depth: int) -> None:
+    shape = SMALL | {"img_size": 96, "embed_dim": 132, "loss_predictor_depth": depth}
+    real = method(PredictedLoss(), device="cpu", dense=1, **shape)
+    expected = 3 * cost.activations(real, low=False)
+    assert expected > 3 * cost.activations(method(PredictedLoss(), device="cpu", **shape), low=False)
+    assert kept_by_autograd(real, 3, low=False) == pytest.approx(expected, rel=0.05)
 
 
 def test_checkpointing_keeps_a_blocks_input_and_one_block() -> None:

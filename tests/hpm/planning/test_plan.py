@@ -110,6 +110,18 @@ def test_hours(tiny: Path) -> None:
     assert make(tiny, "Curriculum.score_every = 4").teacher_share == 0.25
 
 
+def test_dense_prediction_is_a_part_of_its_own(tiny: Path) -> None:
+    made, plain = make(tiny, "Method.dense_prediction_every = 3"), make(tiny)
+    assert made.dense_share == 14 / 40  # steps 0, 3, ..., 39
+    more = made.multiply_adds["dense input"] + 3 * made.multiply_adds["dense prediction"]
+    assert made.step_flops - plain.step_flops == pytest.approx(2 * 16 * 14 / 40 * more)
+    assert made.relative_cost > plain.relative_cost
+    assert made.memory["activations"] > plain.memory["activations"]
+    assert made.published_multiply_adds == plain.published_multiply_adds
+    assert "dense prediction, in 35% of the steps" in shown(made)
+    assert "dense" not in shown(plain)
+
+
 @pytest.mark.parametrize(
     ("name", "device", "precision", "peak"),
     [
@@ -210,6 +222,11 @@ def test_show_and_json(tiny: Path) -> None:
             ["Runtime.teacher_precision = 'fp8'", "Curriculum.difficulty = @EdgeDensity()"],
             {},
             "of a moving average that predicts losses, and this curriculum asks none",
+        ),
+        (
+            ["Runtime.cuda_graphs = True", "Method.dense_prediction_every = 4"],
+            {},
+            "Runtime.cuda_graphs = True needs Method.dense_prediction_every = 0",
         ),
         (
             ["Runtime.cuda_graphs = True", "Curriculum.mask_ratio = @UniformRatio()"],

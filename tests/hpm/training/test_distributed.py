@@ -135,6 +135,25 @@ def test_replicated_and_sharded(
     assert_alike(tmp_path / "fsdp", alone)
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_sharded_with_dense_prediction_and_probes(
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks, depth: int
+) -> None:
+    """A step passes twice through some parts of the student, in part without gradients; the teacher sees masks."""
+    bindings = [
+        "PredictedLoss.probes = 2",
+        "Method.dense_prediction_every = 2",
+        f"MaskedAutoencoder.loss_predictor_depth = {depth}",
+    ]
+    words = [word for binding in bindings for word in ("-b", binding)]
+    monkeypatch.setenv("RECORD", str(tmp_path / "alone.txt"))
+    assert hpm("pretrain", recorded, *words, "--output", "alone") == 0
+    sharded = [*words, "-b", "Runtime.sharding = 'fsdp'"]
+    ran = two(forks, "pretrain", recorded, *sharded, "--output", "fsdp", RECORD=str(tmp_path / "fsdp.txt"))
+    assert ran.returncode == 0, ran.stderr
+    assert_alike(tmp_path / "fsdp", tmp_path / "alone")
+
+
 @pytest.mark.parametrize("difficulty", ["Attention", "SampledAttention"])
 def test_sharded_in_bf16_with_attention(recorded: Path, forks: Forks, difficulty: str) -> None:
     """Attention is read from inside a block, whose parameters are elsewhere until they are gathered."""
