@@ -8,7 +8,19 @@ from typing import Any
 
 import torch
 
-from curriculum import Batch, Constant, Curriculum, HardestFirst, PredictedLoss, Random, TrainingContext, Uniform
+from curriculum import (
+    Batch,
+    Constant,
+    Curriculum,
+    DifficultyEstimator,
+    HardestFirst,
+    LossMemory,
+    PredictedLoss,
+    Random,
+    TrainingContext,
+    TrueLoss,
+    Uniform,
+)
 from hpm.methods import operations
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
@@ -42,6 +54,8 @@ class Contestant:
     Args:
         alpha: None for MAE, which has neither loss predictor nor teacher; else the share of the mask that is hard.
         predictor: blocks of the loss predictor; None for as many as the reconstructor has.
+        difficulty: makes the difficulty. A loss predictor and a moving average are there where it asks for them.
+        dense: see `Method.dense_prediction_every`.
         every: see `Curriculum.score_every`.
         compile: False, True or "blocks"; see `Runtime.compile`.
         mode: see `Runtime.compile_mode`.
@@ -53,6 +67,8 @@ class Contestant:
 
     alpha: float | None = 0.5
     predictor: int | None = None
+    difficulty: Callable[[], DifficultyEstimator] = PredictedLoss
+    dense: int = 0
     every: int = 1
     compile: bool | str = False
     mode: str = "default"
@@ -70,6 +86,11 @@ CONTESTANTS = {
     "predictor_depth_1": Contestant(predictor=1),
     "score_every_4": Contestant(every=4),
     "both": Contestant(predictor=1, every=4),
+    "loss_memory": Contestant(difficulty=LossMemory),
+    "probes_2": Contestant(difficulty=lambda: PredictedLoss(probes=2)),
+    "probes_2_predictor_1": Contestant(difficulty=lambda: PredictedLoss(probes=2), predictor=1),
+    "dense_4": Contestant(dense=4),
+    "true_loss_2": Contestant(difficulty=lambda: TrueLoss(probes=2)),
     "mae_bf16_residual": Contestant(alpha=None, residual="bf16"),
     "bf16_residual": Contestant(residual="bf16"),
     "bf16_teacher": Contestant(teacher="bf16"),
@@ -85,13 +106,15 @@ def build_method(contestant: Contestant, model: str, **curriculum: Any) -> Metho
         parts: dict[str, Any] = {"scheduler": Constant(), "difficulty": Uniform(), "sampler": Random()}
         student = MaskedAutoencoder(**size, loss_predictor_depth=None)
         return Method(model=student, curriculum=Curriculum(**(parts | curriculum)), target=NormalizedPixels())
-    depth = contestant.predictor or size.get("decoder_depth", 8)
-    parts = {"scheduler": Constant(value=contestant.alpha), "difficulty": PredictedLoss(), "sampler": HardestFirst()}
+    difficulty = contestant.difficulty()
+    depth = (contestant.predictor or size.get("decoder_depth", 8)) if "predicted_loss" in difficulty.needs else None
+    parts = {"scheduler": Constant(value=contestant.alpha), "difficulty": difficulty, "sampler": HardestFirst()}
     return Method(
         model=MaskedAutoencoder(**size, loss_predictor_depth=depth),
         curriculum=Curriculum(**(parts | curriculum), score_every=contestant.every),
         target=NormalizedPixels(),
-        ema_decay=HorizonDecay(),
+        dense_prediction_every=contestant.dense,
+        ema_decay=HorizonDecay() if difficulty.needs else None,
     )
 
 
@@ -171,6 +194,9 @@ def flops_an_image(contestant: Contestant, model: str) -> dict[str, float]:
     """FLOPs of a step for one image: the student's, and all with the teacher's, two for each multiply-add."""
     with torch.device("meta"):
         parts = operations.multiply_adds(build_method(contestant, model))
-    student = 6 * (sum(parts.values()) - parts["teacher"])
     asked = 1 / contestant.every if contestant.alpha else 0
-    return {"student": student, "all": student + 2 * parts["teacher"] * asked}
+    densely = 1 / contestant.dense if contestant.dense else 0
+    return {
+        "student": 2 * operations.average_step(parts, 0, 0),
+        "all": 2 * operations.average_step(parts, asked, densely),
+    }
