@@ -101,7 +101,7 @@ def hardness_share(
     Returns:
         Float64 scalar, at most 1 but for noise. Infinite or NaN where nothing is attainable.
     """
-    extra_N = extra_loss(scores_NL, (one_NL + other_NL) / 2, k, among_NL)  # the mean over both measurements
+    extra_N = extra_loss(scores_NL, (one_NL.double() + other_NL) / 2, k, among_NL)  # the mean over both measurements
     return extra_N.nanmean() / attainable_extra_loss(one_NL, other_NL, k, among_NL).nanmean()
 
 
@@ -131,5 +131,5 @@ def not_blank(batch: Batch) -> Tensor:
         Bool [N, L]: whether the variance over a patch's pixels, mean over the channels, is above `BLANK_VARIANCE`.
     """
     size, (rows, columns) = batch.patch_size, batch.grid
-    pixels_NCRPKP = batch.images.float().view(len(batch), -1, rows, size, columns, size)
+    pixels_NCRPKP = batch.images.float().reshape(*batch.images.shape[:2], rows, size, columns, size)
     return (pixels_NCRPKP.var(dim=(3, 5), unbiased=False).mean(dim=1) > BLANK_VARIANCE).flatten(1)

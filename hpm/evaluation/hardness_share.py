@@ -127,7 +127,8 @@ class HardnessShare(Evaluation):
         scores_NL, edges_NL, one_NL, other_NL, not_blank_NL = (
             torch.cat(values) for values in zip(*measured, strict=True)
         )
-        scores = {"": scores_NL, "_position": position_scores((one_NL + other_NL) / 2), "_edges": edges_NL}
+        loss_NL = (one_NL.double() + other_NL) / 2
+        scores = {"": scores_NL, "_position": position_scores(loss_NL), "_edges": edges_NL}
         numbers_parts = context.curriculum.difficulty.num_parts is not None
         if numbers_parts or (not in_run and bool(scores_NL.isnan().all())):
             del scores[""]
@@ -138,7 +139,7 @@ class HardnessShare(Evaluation):
             for among, among_NL in (("", None), ("_not_blank", not_blank_NL))
         }
         extra = attainable_extra_loss(one_NL, other_NL, k).mean()
-        values["curriculum/attainable_hardness"] = 1 + extra / ((one_NL + other_NL) / 2).double().mean()
+        values["curriculum/attainable_hardness"] = 1 + extra / loss_NL.mean()
         # Not finite: where all patches are alike, or all but one of each image blank, nothing is attainable.
         return {name: value for name, tensor in values.items() if math.isfinite(value := tensor.item())}
 
