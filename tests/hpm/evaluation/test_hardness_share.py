@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import Forks
 from torch import Tensor
 
 from curriculum import (
@@ -40,6 +42,7 @@ from curriculum.noise import hash_words
 from curriculum.teacher import Teacher
 from hpm.evaluation import EvaluationContext, HardnessShare
 from hpm.methods.teacher import EMATeacher
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 from hpm.targets import Pixels
 
 Hpm = Callable[..., int]
@@ -258,8 +261,6 @@ def rows(folder: str) -> list[dict[str, Any]]:
 def test_a_run_with_it_is_the_run_without_and_resumes(
     name: str, tiny: Path, hpm: Hpm, same_end: Callable[[Path], None]
 ) -> None:
-    from hpm.runs.checkpoint import Checkpoint, list_checkpoints
-
     config, bindings = configured(tiny, name)
     for folder, measured in (("with", PROBED), ("without", PLAIN)):
         assert hpm("pretrain", config, *words(*SHORT, *bindings, *measured), "--output", folder) == 0
@@ -278,6 +279,19 @@ def test_a_run_with_it_is_the_run_without_and_resumes(
     assert json.loads(Path("with/summary.json").read_text())["metrics"] == {name: final[name] for name in NAMES}
     same_end(Path("with"))
     assert [{**row, "time": 0} for row in rows("half") if row["kind"] == "final"] == [{**final, "time": 0}]
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_measure_what_one_does(tiny: Path, hpm: Hpm, forks: Forks, sharding: str) -> None:
+    bindings = words(*SHORT, *PROBED)
+    assert hpm("pretrain", tiny, *bindings, "--output", "one") == 0
+    sharded = words(f"Runtime.sharding = '{sharding}'")
+    ran = forks.run("hpm", "pretrain", tiny, *bindings, *sharded, "--output", "two", env={**os.environ}, processes=2)
+    assert ran.returncode == 0, ran.stderr
+    for kind in ("probe", "final"):
+        one, two = (next(row for row in rows(folder) if row["kind"] == kind) for folder in ("one", "two"))
+        for name in NAMES:
+            assert two[name] == pytest.approx(one[name], abs=1e-2), name
 
 
 def test_without_a_run_held_out_images_stand_in(tiny: Path, hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
