@@ -77,7 +77,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
             highlight=False,
         )
     if hardness := _hardness(metrics):
-        console.print(hardness, highlight=False)
+        console.print(hardness, highlight=False, soft_wrap=True)
     seconds = summary["training_seconds"]
     console.print(
         f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
