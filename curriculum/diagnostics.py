@@ -14,18 +14,18 @@ from torch import Tensor
 # Rankings
 
 
-def spearman(one_NK: Tensor, other_NK: Tensor) -> Tensor:
+def spearman(one_NK: Tensor, other_NK: Tensor, among_NK: Tensor | None = None) -> Tensor:
     """Compute Spearman's rank correlation of each row; ties take their mean rank.
 
     Args:
         one_NK: [N, K], values of any type that sorts.
         other_NK: [N, K], the values that they are compared with.
+        among_NK: bool [N, K], the values that are looked at, all others being left out. Default None, all.
 
     Returns:
         Float64 [N] in [-1, 1]. NaN for a row that is constant or holds NaN in either.
     """
-    ranks_NK, others_NK = _mean_ranks(one_NK), _mean_ranks(other_NK)
-    ranks_NK, others_NK = (x - x.mean(dim=1, keepdim=True) for x in (ranks_NK, others_NK))
+    ranks_NK, others_NK = (_centered_ranks(x, among_NK) for x in (one_NK, other_NK))
     return (ranks_NK * others_NK).sum(dim=1) / (ranks_NK.norm(dim=1) * others_NK.norm(dim=1))
 
 
@@ -47,6 +47,18 @@ def top_k_agreement(one_NK: Tensor, other_NK: Tensor, k: int) -> Tensor:
         ValueError: if there are not k values.
     """
     return (_top_k(one_NK, k) * _top_k(other_NK, k)).sum(dim=1) / k
+
+
+def _centered_ranks(values_NK: Tensor, among_NK: Tensor | None) -> Tensor:
+    """Return each value's rank among those that are looked at, minus their mean rank, float64 [N, K]; else 0."""
+    if among_NK is None:
+        ranks_NK = _mean_ranks(values_NK)
+        return ranks_NK - ranks_NK.mean(dim=1, keepdim=True)
+    # Ranked twice: what is left out goes behind everything else, whatever its value was.
+    ranks_NK = _mean_ranks(values_NK.masked_fill(~among_NK, 0))
+    ranks_NK = _mean_ranks(ranks_NK.masked_fill(~among_NK, torch.inf)).masked_fill(~among_NK, 0.0)
+    mean_N1 = ranks_NK.sum(dim=1, keepdim=True) / among_NK.sum(dim=1, keepdim=True)
+    return (ranks_NK - mean_N1).masked_fill(~among_NK, 0.0)
 
 
 def _mean_ranks(values_NK: Tensor) -> Tensor:

@@ -36,12 +36,15 @@ class Stream(IntEnum):
     LOCALIZATION_RANDOM = 5  # (seed, test image, patch): the random scores that localization compares with
     LOW_SHOT_ORDER = 6  # (number of the draw): the order of the labelled images, over all epochs
     LOW_SHOT_CROPS = 7  # (number of the draw, epoch, image): the crops of the labelled images
+    HARDNESS_SCORES = 9  # (seed, step, image), then what the estimator folds: the scores that are judged
+    HARDNESS_TRUTH = 10  # (seed, half, step, image), then TRUE_LOSS_PROBES: the masks that the true loss is measured by
 
     # Loading of training images.
     LOADER_ORDER = 101  # (seed, epoch, image): the place of an image in an epoch
     LOADER_CROPS = 102  # (seed, epoch, image): the crop and the flip of an image
     RAND_AUGMENT = 103  # (seed, epoch, image): what RandAugment does to an image
     PROBE_LOSS_CROPS = 104  # (seed, image): the crop and the flip of an image that the probe loss is measured on
+    EVALUATION_CROPS = 105  # (seed, step, image): the crop and the flip of a training image that evaluations look at
 
     # The curriculum as a whole.
     BLANKS = 1001  # (seed, step, row, visible patch): which visible patches are hidden by a mask token

@@ -143,7 +143,7 @@ def test_private_names_of_gin_have_one_owner() -> None:
 CONCRETE = {
     "hpm.models": ("MaskedAutoencoder", "SimMIM", "ViT", "Swin"),
     "hpm.data": ("DigitScenes", "FashionMNIST", "ImageFolder", "TimmDataset"),
-    "hpm.evaluation": ("KNN", "LinearMAE", "Ridge", "FineTune", "LowShot", "Agreement", "Diagnostics"),
+    "hpm.evaluation": ("KNN", "LinearMAE", "Ridge", "FineTune", "LowShot", "Agreement", "Diagnostics", "HardnessShare"),
     "studies.definition": ("Ablation", "Search"),
     "curriculum": ("HardestFirst", "Quotas", "Parts", "UniformRatio", "PredictedLoss"),
 }

@@ -7,6 +7,7 @@ from hpm.evaluation.curriculum_diagnostics import Diagnostics
 from hpm.evaluation.discovery import find_metric, protocols, unit_of
 from hpm.evaluation.features import extract
 from hpm.evaluation.finetune import FineTune
+from hpm.evaluation.hardness_share import HardnessShare
 from hpm.evaluation.intervals import half_interval
 from hpm.evaluation.knn import KNN, knn_predict
 from hpm.evaluation.linear import Linear
@@ -23,6 +24,7 @@ __all__ = [
     "Evaluation",
     "EvaluationContext",
     "FineTune",
+    "HardnessShare",
     "Linear",
     "LinearMAE",
     "Localization",

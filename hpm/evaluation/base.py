@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from curriculum import Curriculum
+from curriculum import Batch, Curriculum
 from hpm.data import HELD_OUT, ImageSource, Split
 from hpm.evaluation.metrics import Metric
 from hpm.methods.teacher import ModelTeacher
@@ -60,6 +60,8 @@ class EvaluationContext:
         pretraining: how the model was trained so far. Default None, not known.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
             to be chosen, such as the length of the training, is scored on validation images alone.
+        training_batches: gives up to so many training images, cropped as the run crops them, in batches that say which
+            image each is and what was cropped. Default None, where no run is at hand.
     """
 
     model: MaskedModel
@@ -76,6 +78,7 @@ class EvaluationContext:
     pretraining: Pretraining | None = None
     splits: tuple[str, ...] = HELD_OUT
     scored_images: dict[str, int] = field(default_factory=dict)
+    training_batches: Callable[[int], Iterable[Batch]] | None = None
 
     @property
     def held_out(self) -> dict[str, Split]:

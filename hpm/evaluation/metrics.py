@@ -78,11 +78,14 @@ class Metric:
         pattern: the name, `protocol/what`. A star stands for any text between two slashes: "low_shot/*/draw*".
         unit: what the number is.
         higher_is_better: whether a larger value is the better one; None where neither is.
+        of_training_images: whether a run measures it on its training images, under the pattern's own name. It is
+            measured on held-out ones, as above, where no run is at hand. Default False.
     """
 
     pattern: str
     unit: Unit
     higher_is_better: bool | None = True
+    of_training_images: bool = False
 
     def matches(self, name: str) -> bool:
         """Whether a metric of this name is meant, on whichever images."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -154,7 +155,11 @@ def _run_of(path: Path) -> RunFolder:
 
 
 def _timeline(run: RunFolder, out: Path) -> Path:
-    rows = [row for row in run.metrics.rows() if row.get("kind") == "train"]
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in run.metrics.rows():
+        kinds.setdefault(row.get("kind", ""), []).append(row)
+    rows = kinds.get("train", [])
     if len(rows) < 2:
         raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
-    return draw_timeline(rows, Manifest.read(run.manifest).alpha_share, out)
+    probes = [*kinds.get("probe", []), *kinds.get("final", [])]
+    return draw_timeline(rows, Manifest.read(run.manifest).alpha_share, out, probes)

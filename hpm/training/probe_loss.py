@@ -15,8 +15,7 @@ from torch import Tensor
 from curriculum import Mask, Noise, Stream
 from curriculum.mask import count_masked
 from curriculum.noise import hash_words
-from hpm.data.fetch import Fetcher
-from hpm.errors import UserError
+from hpm.training.training_images import evenly_spaced, read_crops
 
 if TYPE_CHECKING:
     from hpm.training.trainer import Trainer
@@ -81,7 +80,8 @@ class ProbeLoss:
         processes, curriculum = trainer.processes, trainer.method.curriculum
         share = math.ceil(count / processes.world_size)
         rows_N = torch.arange(processes.rank * share, (processes.rank + 1) * share)
-        images_NCHW = self._load(rows_N.clamp(max=count - 1) * (len(trainer.source.train()) // count))
+        chosen_N = evenly_spaced(count, len(trainer.source.train()))[rows_N.clamp(max=count - 1)]
+        images_NCHW = read_crops(trainer, chosen_N, seed=hash_words(trainer.seed, Stream.PROBE_LOSS_CROPS)).images
         counted_N = (rows_N < count).float().to(trainer.device)
         num_patches = trainer.method.student.num_patches
         noise = Noise(hash_words(trainer.seed, Stream.PROBE_LOSS_MASKS), 0, rows_N.to(trainer.device))
@@ -94,20 +94,3 @@ class ProbeLoss:
                 images_NCHW.split(size), keys_NL.split(size), counted_N.split(size), strict=True
             )
         ]
-
-    def _load(self, indices_N: Tensor) -> Tensor:
-        """The images of these samples, normalized, [N, C, S, S]; for one that cannot be read the next stands in."""
-        trainer, split = self._trainer, self._trainer.source.train()
-        fetch = Fetcher(
-            split,
-            trainer.crop,
-            seed=hash_words(trainer.seed, Stream.PROBE_LOSS_CROPS),
-            epoch=0,
-            size=trainer.source.img_size,
-            known_unreadable={},
-            limit=int(trainer.loading.max_unreadable * len(split)),
-        )
-        fetched = fetch(indices_N)
-        if isinstance(fetched, UserError):
-            raise fetched
-        return trainer.source.normalize(fetched.images_NCSS.to(trainer.device))

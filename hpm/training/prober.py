@@ -14,6 +14,7 @@ from hpm.errors import Notice
 from hpm.evaluation import Evaluation, EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.training.recorder import RunRecorder
+from hpm.training.training_images import batches_to_evaluate
 from hpm.visualization.picture import picture
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Prober:
                 method.dense_prediction_every,
             ),
             splits=splits,
+            training_batches=partial(batches_to_evaluate, trainer, step),
         )
 
     def probe(self, step: int) -> dict[str, float]:

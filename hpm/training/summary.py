@@ -76,6 +76,8 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
             f"predicted against true loss (Spearman, {split} images): teacher {teacher:.2f}, student {student:.2f}",
             highlight=False,
         )
+    if hardness := _hardness(metrics):
+        console.print(hardness, highlight=False, soft_wrap=True)
     seconds = summary["training_seconds"]
     console.print(
         f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
@@ -92,7 +94,23 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
 
 def _is_test_figure(name: str) -> bool:
     declared = find_metric(name)
-    return split_of(name) == TEST and declared is not None and declared.unit is not Unit.SETTING
+    if declared is None or declared.unit is Unit.SETTING or declared.of_training_images:
+        return False
+    return split_of(name) == TEST
+
+
+def _hardness(metrics: Mapping[str, float]) -> str | None:
+    """What the curriculum's difficulty is worth, beside what needs no model; None where it was not measured."""
+    share, position, edges = (
+        metrics.get(f"curriculum/hardness_share{control}") for control in ("", "_position", "_edges")
+    )
+    if share is None or position is None or edges is None:
+        return None
+    own, position_alone, edges_alone = (f"{round(100 * value)}%" for value in (share, position, edges))  # never "-0%"
+    return (
+        f"hardness: the curriculum's hard patches have {own} of the attainable extra loss (position alone "
+        f"{position_alone}, edges {edges_alone})"
+    )
 
 
 def _accuracies(metrics: Mapping[str, float], split: str) -> Table:

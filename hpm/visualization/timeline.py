@@ -15,29 +15,45 @@ from matplotlib.ticker import PercentFormatter
 from hpm.visualization import style
 
 _WIDTH, _PANEL = 7.0, 1.45  # inches
+_SHARES = {
+    "curriculum/hardness_share": ("curriculum", style.BLUE, "-"),
+    "curriculum/hardness_share_position": ("position alone", style.ORANGE, "--"),
+    "curriculum/hardness_share_edges": ("edges", style.GREEN, ":"),
+}
+"""Shares of attainable hardness: the name, color and line of each metric's curve."""
 _SETTLED = 0.03  # of the run: before that losses fall from far above, and would flatten all that follows
 
 
-def draw_timeline(rows: Sequence[Mapping[str, Any]], following: str | None, path: Path) -> Path:
-    """Panels over epochs: the mask's shares, the losses, and how often the loss predictor orders patches rightly.
+def draw_timeline(
+    rows: Sequence[Mapping[str, Any]],
+    following: str | None,
+    path: Path,
+    probes: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Panels over epochs: the mask's shares, the losses, how often the loss predictor orders patches rightly, and the
+    share of attainable hardness where evaluations measured it.
 
     Args:
         rows: of metrics.jsonl, those of training.
         following: "hard" or "easy", the patches of which alpha is the share; None where it is no share.
         path: of the PNG.
+        probes: of metrics.jsonl, those of evaluations during training and at its end. Default none.
     """
+    measured = [row for row in probes if any(row.get(name) is not None for name in _SHARES)]
     epochs = _values(rows, "epoch")
     curves = {
         name: values
         for name in ("reconstruction_loss", "prediction_loss", "prediction_accuracy")
         if np.isfinite(values := _values(rows, name)).any()
     }
-    count = 1 + len(curves)
+    count = 1 + len(curves) + bool(measured)
     figure = Figure(figsize=(_WIDTH, _PANEL * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     _draw_shares(axes[0], epochs, _values(rows, "alpha"), following)
-    for axis, (name, values) in zip(axes[1:], curves.items(), strict=True):
+    for axis, (name, values) in zip(axes[1:], curves.items(), strict=False):
         _draw_curve(axis, name, epochs, values)
+    if measured:
+        _draw_hardness(axes[-1], _values(measured, "step") * rows[-1]["epoch"] / rows[-1]["step"], measured)
     axes[-1].set_xlabel("epoch", fontsize=style.TEXT, color=style.DARK)
     axes[-1].set_xlim(0, epochs[-1])
     figure.align_ylabels(axes)
@@ -86,17 +102,7 @@ def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -
     settled = settled[np.isfinite(settled)]
     if name == "prediction_accuracy":
         _prepare(axis, "prediction's\naccuracy")
-        axis.axhline(0.5, color=style.DARK, linewidth=1, linestyle=(0, (4, 3)))
-        axis.annotate(
-            "chance",
-            (1, 0.5),
-            (-4, 3),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            fontsize=style.SMALL,
-            color=style.DARK,
-        )
+        _mark(axis, 0.5, "chance")
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axis.set_ylim(min(0.45, float(np.nanmin(values)) - 0.02), max(0.8, float(np.nanmax(values)) + 0.03))
         color = style.GREEN
@@ -107,6 +113,48 @@ def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -
         axis.set_ylim(low - room, high + room)
         color = style.ORANGE if name.startswith("prediction") else style.BLUE
     axis.plot(epochs, values, color=color, linewidth=1.8)
+
+
+def _draw_hardness(axis: Axes, epochs: np.ndarray, measured: Sequence[Mapping[str, Any]]) -> None:
+    """What hard patches are worth, between chance and what is attainable."""
+    _prepare(axis, "share of\nattainable\nhardness")
+    lowest, highest = 0.0, 1.0
+    for metric, (name, color, line) in _SHARES.items():
+        values = _values(measured, metric)
+        if np.isfinite(values).any():
+            lowest, highest = min(lowest, float(np.nanmin(values))), max(highest, float(np.nanmax(values)))
+            axis.plot(
+                epochs, values, line, color=color, linewidth=1.8, marker="o", markersize=3, label=name, clip_on=False
+            )
+    _mark(axis, 0, "chance")
+    _mark(axis, 1)
+    axis.set_ylim(lowest - 0.08, highest + 0.08)
+    axis.set_yticks([0, 0.5, 1])
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.legend(
+        fontsize=style.SMALL,
+        labelcolor=style.DARK,
+        frameon=False,
+        ncols=len(_SHARES),
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0,
+    )
+
+
+def _mark(axis: Axes, level: float, name: str = "") -> None:
+    """A broken line, with its name at its right end."""
+    axis.axhline(level, color=style.DARK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axis.annotate(
+        name,
+        (1, level),
+        (-4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=style.SMALL,
+        color=style.DARK,
+    )
 
 
 def _prepare(axis: Axes, label: str) -> None:

@@ -236,11 +236,16 @@ def require_metric(metric: str, evaluations: Sequence[Evaluation], source: Image
         UserError: naming the binding, and the evaluations or the source's binding.
     """
     declared = all(evaluation.metrics for evaluation in evaluations)
-    known = any(evaluation.find_metric(metric) for evaluation in evaluations)
-    if declared and not known:
+    found = next((found for evaluation in evaluations if (found := evaluation.find_metric(metric))), None)
+    if declared and found is None:
         shown = ", ".join(f"@{type(evaluation).__name__}()" for evaluation in evaluations) or "none"
         raise UserError(f"{name} = {metric!r} is measured by none of the evaluations of {what}: {shown}")
-    if known and split_of(metric) == TEST and not source.has_test:
+    if found is not None and found.of_training_images:
+        if split_of(metric) == VALIDATION:
+            own = metric.removeprefix(f"{VALIDATION}/")
+            raise UserError(f"{name} = {metric!r} is measured on training images in {what}; name it {own!r}")
+        return
+    if found is not None and split_of(metric) == TEST and not source.has_test:
         raise UserError(
             f"{name} = {metric!r} is measured on test images, of which {type(source).__name__} has none in {what}; "
             f"{metric_on(VALIDATION, metric)!r} is measured on validation images"

@@ -80,7 +80,7 @@ class Search(Definition):
                     f"Search.{name} = {value!r} says nothing of how good a run is, for neither larger nor smaller "
                     "values of it are better; choose by an accuracy, e.g. 'validation/low_shot/pretrained'"
                 )
-            if split_of(value) != VALIDATION:
+            if split_of(value) != VALIDATION and not (declared and declared.of_training_images):
                 usual = {"metric": "validation/low_shot/pretrained", "probe": "validation/ridge/pretrained"}[name]
                 raise ValueError(
                     f"Search.{name} = {value!r} is not measured on validation images, by which alone a search chooses; "

@@ -70,6 +70,25 @@ def test_spearman_of_constant_or_unscored_rows_is_nan() -> None:
     assert spearman(one, other).tolist() == pytest.approx([NAN, NAN, NAN, 1], nan_ok=True)
 
 
+@pytest.mark.parametrize("levels", [None, 2, 5])
+def test_spearman_among_some(levels: int | None) -> None:
+    """Against scipy on what is left, whatever was left out."""
+    one, other = (random_values(40, 25, seed=seed, levels=levels) for seed in (0, 1))
+    among = random_objects(40, 25, seed=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows that are constant, or of one value
+        expected = [
+            scipy.stats.spearmanr(a[chosen], b[chosen]).statistic if chosen.sum() > 1 else NAN
+            for a, b, chosen in zip(one, other, among, strict=True)
+        ]
+    assert any(math.isnan(value) for value in expected)
+    assert spearman(one, other, among).tolist() == pytest.approx(expected, nan_ok=True)
+    anything = torch.where(among, one, NAN), torch.where(among, other, math.inf)
+    assert spearman(*anything, among).tolist() == pytest.approx(expected, nan_ok=True)
+    assert spearman(one, other, torch.ones_like(among)).tolist() == pytest.approx(spearman(one, other).tolist())
+    assert spearman(rows([1, NAN, 2]), rows([1, 2, 3]), torch.tensor([[True, True, False]])).isnan().all()
+
+
 @pytest.mark.parametrize(
     ("one", "other", "k", "expected"),
     [

@@ -30,7 +30,7 @@ NAMES = {
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
     "data": "DigitScenes FashionMNIST ImageFolder RandomResizedCrop TimmDataset",
-    "evaluations": "Agreement Diagnostics FineTune KNN Linear LinearMAE Localization LowShot Ridge",
+    "evaluations": "Agreement Diagnostics FineTune HardnessShare KNN Linear LinearMAE Localization LowShot Ridge",
     "models": "MaskedAutoencoder SimMIM Swin ViT",
     "training": "Checkpointing Loading Method MLflowTracker Monitoring Optimization Runtime Schedule Trainer",
 }

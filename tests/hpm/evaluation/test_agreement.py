@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-from curriculum import Batch, Noise, Random, TrueLoss, count_masked
+from curriculum import Batch, EdgeDensity, Noise, Random, TrueLoss, count_masked
+from curriculum.hardness import not_blank
 from hpm.evaluation import Agreement, EvaluationContext
 
-NAMES = ["agreement/teacher", "agreement/teacher_top", "agreement/student", "agreement/student_top"]
+NAMES = [
+    "agreement/teacher",
+    "agreement/teacher_top",
+    "agreement/student",
+    "agreement/student_top",
+    "agreement/teacher_not_blank",
+    "agreement/position",
+    "agreement/position_not_blank",
+    "agreement/edges",
+    "agreement/edges_not_blank",
+]
 
 
 def loaded(context: EvaluationContext, images: int) -> tuple[Batch, Noise]:
@@ -33,6 +45,17 @@ def test_each_image_by_hand(context: EvaluationContext) -> None:
     output = context.model(batch.images, mask)
     true_NM = context.target.loss(output.reconstruction_NMP, context.target(batch.images, mask, 4))
     assert output.predicted_loss_NM is not None
+    edges_NL = EdgeDensity()(batch, None, num_masked=12, noise=noise)
+    position_NL = torch.stack([torch.cat([true_NL[:n], true_NL[n + 1 :]]).mean(dim=0) for n in range(120)])
+    shown_NL = not_blank(batch)
+    assert 0 < (~shown_NL).sum() < shown_NL.numel()
+    for whose, predicted in (("teacher", predicted_NL), ("position", position_NL), ("edges", edges_NL)):
+        for among, chosen in (("", torch.ones_like(shown_NL)), ("_not_blank", shown_NL)):
+            rho = [
+                scipy.stats.spearmanr(a[some], b[some]).statistic
+                for a, b, some in zip(predicted, true_NL, chosen, strict=True)
+            ]
+            assert metrics[f"agreement/{whose}{among}"] == pytest.approx(np.nanmean(rho), abs=1e-4), whose
     for whose, predicted, true, k in (
         ("teacher", predicted_NL, true_NL, 4),
         ("student", output.predicted_loss_NM, true_NM, 3),
@@ -50,7 +73,7 @@ def test_an_untrained_predictor_agrees_by_chance_and_an_oracle_in_full(
     assert metrics["agreement/teacher_top"] == pytest.approx(4 / 16, abs=0.15)
     monkeypatch.setattr(TrueLoss, "__call__", lambda self, batch, teacher, **_: teacher.predicted_loss(batch.images))
     oracle = Agreement(images=120)(context)
-    assert oracle["agreement/teacher"] == pytest.approx(1)
+    assert oracle["agreement/teacher"] == oracle["agreement/teacher_not_blank"] == pytest.approx(1)
     assert oracle["agreement/teacher_top"] == pytest.approx(1)
     assert oracle["agreement/student_top"] == metrics["agreement/student_top"]
 

@@ -20,7 +20,7 @@ from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify
 from hpm.visualization import draw_timeline, look
 from hpm.visualization.picture import held_out, picture
-from hpm.visualization.timeline import _draw_shares
+from hpm.visualization.timeline import _SHARES, _draw_hardness, _draw_shares
 
 Hpm = Callable[..., int]
 
@@ -220,6 +220,26 @@ def test_a_timeline_of_incomplete_rows(tmp_path: Path) -> None:
     assert size_of(draw_timeline(rows, "hard", tmp_path / "t.png"))[0] > 300
     constant = [json.loads(json.dumps(row | {"reconstruction_loss": 1.0, "prediction_accuracy": 0.4})) for row in rows]
     assert size_of(draw_timeline(constant, None, tmp_path / "u.png"))[0] > 300
+
+
+def test_the_share_of_attainable_hardness_over_epochs(tmp_path: Path) -> None:
+    """A panel of its own where a probe measured it: at the probes' epochs, between 0 and 100 % at least."""
+    from matplotlib.figure import Figure
+
+    rows = [{"step": 5 * n, "epoch": n / 2, "alpha": 0.5, "reconstruction_loss": 1.0} for n in range(1, 5)]
+    shares = {name: 0.1 * place for place, name in enumerate(_SHARES, start=3)}
+    probes = [{"step": 10, **shares}, {"step": 15, "validation/ridge/pretrained": 0.5}, {"step": 20, **shares}]
+    without, other = (size_of(draw_timeline(rows, "hard", tmp_path / "t.png", shown)) for shown in ([], probes[1:2]))
+    with_it = size_of(draw_timeline(rows, "hard", tmp_path / "t.png", probes))
+    assert without == other
+    assert with_it[1] > 1.3 * without[1]
+
+    axis = Figure().subplots()
+    _draw_hardness(axis, np.array([1.0, 2.0]), [{next(iter(shares)): value} for value in (-0.4, 0.8)])
+    (curve, *marks) = axis.lines
+    assert curve.get_xydata().tolist() == [[1, -0.4], [2, 0.8]]
+    assert {tuple(mark.get_ydata()) for mark in marks} == {(0, 0), (1, 1)}
+    assert axis.get_ylim()[0] < -0.4 < 1 < axis.get_ylim()[1]
 
 
 def test_alpha_changes_where_an_epoch_begins() -> None:

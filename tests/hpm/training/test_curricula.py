@@ -1,4 +1,4 @@
-"""Every shipped curriculum trains, resumes exactly, and is the same in two processes as in one."""
+"""Every shipped curriculum trains, resumes exactly, says how hard it is, and is the same in two processes as in one."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ Hpm = Callable[..., int]
 
 @pytest.mark.parametrize("name", curricula())
 def test_it_trains_and_resumes_exactly(name: str, tiny: Path, hpm: Hpm) -> None:
-    words = [word for text in bindings(name) for word in ("-b", text)]
+    judged = ("Monitoring.evaluations = [@HardnessShare()]", "HardnessShare.images = 16")
+    words = [word for text in (*bindings(name), *judged) for word in ("-b", text)]
     assert hpm("pretrain", tiny, f"curricula/{name}", *words, "--output", "whole") == 0
     rows = [json.loads(line) for line in Path("whole/metrics.jsonl").read_text().splitlines()]
     assert all(math.isfinite(row["loss"]) for row in rows if row["kind"] == "train")
+    (final,) = [row for row in rows if row["kind"] == "final"]
+    assert math.isfinite(final["curriculum/hardness_share_position"])
+    # Numbers of parts are no difficulty, and without a difficulty hard patches are any patches.
+    assert ("curriculum/hardness_share" in final) == (name != "semmae")
+    drawn_without = ("random", "beit", "simmim", "um_mae", "i_jepa", "colormae")
+    assert (final.get("curriculum/hardness_share") == 0) == (name in drawn_without)
     shutil.copytree("whole", "half", symlinks=True)
     for left in ("half/checkpoints/checkpoint-00000020", "half/summary.json"):
         shutil.rmtree(left) if Path(left).is_dir() else Path(left).unlink()

@@ -22,6 +22,7 @@ MEASURED = {
     "agreement/teacher": 0.12,
     "agreement/student": 0.81,
 }
+HARDNESS = {"": 0.812, "_position": 0.638, "_edges": -0.004}
 
 
 def told(metrics: dict[str, float]) -> str:
@@ -60,6 +61,21 @@ def test_figures_of_one_split(split: str) -> None:
     assert f"together: {own['low_shot/scratch_equal_compute']:.1%}" in text
     agreement = f"teacher {own['agreement/teacher']:.2f}, student {own['agreement/student']:.2f}"
     assert f"predicted against true loss (Spearman, {split} images): {agreement}" in text
+
+
+def test_what_hard_patches_are_worth() -> None:
+    """Measured on training images: it says nothing of which figures there are of other images."""
+    shares = {f"curriculum/hardness_share{name}": value for name, value in HARDNESS.items()}
+    validation = {f"validation/{name}": value for name, value in MEASURED.items()}
+    text = told(shares | validation)
+    expected = (
+        "hardness: the curriculum's hard patches have 81% of the attainable extra loss (position alone 64%, edges 0%)"
+    )
+    assert expected in text
+    assert "validation accuracy" in text
+    assert "hardness" not in told(validation)
+    del shares["curriculum/hardness_share"]  # numbers of parts
+    assert "hardness" not in told(shares | validation)
 
 
 def test_every_protocol_of_accuracies_has_a_row() -> None:

@@ -23,6 +23,7 @@ CSV = (
     "mine,a,0,D,cpu,x,0.5\nmine,a,1,D,cpu,x,0.6\nmine,b,0,D,cpu,x,0.7\nmine,b,1,D,cpu,x,0.5\n"
 )
 SPACE = "Search.space = {'Ramp.end': 'Float(0, 1)'}\n"
+MEASURED = "Search.bindings = ['Monitoring.evaluations = [@HardnessShare()]']\n"
 
 
 @pytest.fixture
@@ -86,6 +87,19 @@ def test_ablations(command: Command, text: str, expected: str) -> None:
             SEARCH + SPACE + "Search.metric = 'ridge/pretrained'",
             "Search.metric = 'ridge/pretrained' is not measured on validation images, by which alone a search chooses; "
             "name a metric that begins with 'validation/', e.g. 'validation/ridge/pretrained'",
+        ),
+        (
+            SEARCH + SPACE + MEASURED + "Search.metric = 'validation/curriculum/hardness_share'",
+            "Search.metric = 'validation/curriculum/hardness_share' is measured on training images in space at "
+            "Ramp.end = 0.0; name it 'curriculum/hardness_share'",
+        ),
+        (
+            # Of training images, so it may be chosen by: what is refused is the next binding.
+            SEARCH
+            + SPACE
+            + MEASURED
+            + "Search.metric = 'curriculum/hardness_share'\nSearch.probe = 'ridge/pretrained'",
+            "Search.probe = 'ridge/pretrained' is not measured on v",
         ),
         (
             SEARCH + SPACE + "Search.metric = 'loss'",

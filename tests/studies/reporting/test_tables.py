@@ -51,6 +51,16 @@ def test_what_is_not_an_accuracy_is_not_shown_in_percent() -> None:
     assert "| a | 5 | 0.2500 | baseline |" in markdown([compare(runs, "agreement/teacher")])
 
 
+def test_the_share_of_attainable_hardness_is_shown_as_a_share() -> None:
+    runs = results("random", RANDOM) + results("hard", HARD)
+    for run in runs:
+        run.metrics["curriculum/hardness_share"] = 0.0 if run.variant == "random" else 0.8125
+    text = markdown([compare(runs, "curriculum/hardness_share", against="random")])
+    assert text.startswith("curriculum/hardness_share, against random\n")
+    assert "| random | 5 | 0.0000 | baseline |" in text
+    assert "| hard | 5 | 0.8125 | +0.8125 |" in text
+
+
 @pytest.mark.parametrize(("width", "hidden"), [(140, set()), (110, {"images", "seconds"})])
 def test_a_narrow_terminal_shows_less(comparison: Comparison, width: int, hidden: set[str]) -> None:
     console = Console(width=width, record=True, file=io.StringIO())

@@ -1,0 +1,198 @@
+"""HardnessShare: are the patches that the curriculum calls hard also hard to reconstruct?
+
+Shape suffixes: N images, L patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from curriculum import Batch, EdgeDensity, Noise, TrueLoss
+from curriculum.hardness import attainable_extra_loss, hardness_share, not_blank, position_scores
+from curriculum.noise import hash_words
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_in
+from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.metrics import Metric, Unit, metric_on
+from hpm.evaluation.samples import held_out_batches
+from hpm.methods.teacher import StudentTeacher
+from hpm.models.base import MaskedModel
+
+_NAME = "curriculum/hardness_share"
+
+
+class _Now(NamedTuple):
+    """When the curriculum is asked.
+
+    Args:
+        step: the last one that was taken, 0 before the first.
+        progress: of training, at that step.
+    """
+
+    step: int
+    progress: float
+
+
+class _Measured(NamedTuple):
+    """What is measured of some images; floating point [N, L] but for `not_blank_NL`, which is bool.
+
+    Args:
+        scores_NL: the curriculum's difficulty, higher = masked rather; NaN is not scored.
+        edges_NL: edge density.
+        one_NL: the student's loss of each patch, mean over the masks that hid it.
+        other_NL: the same under other masks.
+        not_blank_NL: whether the patch shows something.
+    """
+
+    scores_NL: Tensor
+    edges_NL: Tensor
+    one_NL: Tensor
+    other_NL: Tensor
+    not_blank_NL: Tensor
+
+
+class HardnessShare(Evaluation):
+    """The share of attainable hardness: the extra loss of the patches that the curriculum calls hardest.
+
+    It is the mean loss of the patches with the highest difficulty minus the mean of all, divided by the same of the
+    patches whose loss is truly highest: 1 for a difficulty that finds them, 0 for chance, negative for one that prefers
+    easy patches. Losses are the student's; `curriculum.hardness` says how they are kept from flattering themselves.
+    As many patches count as hardest as `top` of a mask, at the mean mask ratio, whatever alpha is.
+
+    A run measures it on its training images, cropped as it crops them, since a difficulty that keeps something of each
+    image knows only these. `hpm evaluate` has no run at hand, and takes held-out images. The difficulty is asked as in
+    the last step that was taken, at that progress, and keeps nothing of being asked. Scores are turned round where
+    `Curriculum.polarity` is "easiest".
+
+    Metrics, all `curriculum/...`:
+        hardness_share: of the curriculum's difficulty. 0 for one that is the same everywhere (`Uniform`) and for a
+            sampler that never asks for scores (`Random`), whose hard patches are any patches. None where scores are
+            numbers of parts (`Parts`), and where, outside of a run, nothing is scored.
+        hardness_share_position, hardness_share_edges: of scores that need no model, as controls: the mean loss at a
+            patch's position in the other images, and `EdgeDensity`.
+        ..._not_blank: the same among the patches that show something, see `curriculum.hardness.not_blank`.
+        attainable_hardness: the mean loss of the truly hardest patches relative to that of all.
+
+    Args:
+        images: how many, at most. Default 256.
+        top: share of a mask's patches that count as the hardest, in (0, 1]; rounded, but at least one. Default 0.5.
+        masks: by how many masks of each image the loss is measured, and once more by as many others; more where they
+            would not hide every patch. Default 8.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    protocol = "hardness_share"
+    metrics = (
+        *(
+            Metric(f"{_NAME}{control}{among}", Unit.RATIO, higher_is_better=better, of_training_images=True)
+            for control, better in (("", True), ("_position", None), ("_edges", None))
+            for among in ("", "_not_blank")
+        ),
+        Metric("curriculum/attainable_hardness", Unit.RATIO, higher_is_better=None, of_training_images=True),
+    )
+
+    def __init__(self, *, images: int = 256, top: float = 0.5, masks: int = 8) -> None:
+        require_at_least("HardnessShare", 1, images=images, masks=masks)
+        require_in("HardnessShare", "(0, 1]", top=top)
+        self.images = images
+        self.top = float(top)
+        self.masks = masks
+
+    @torch.no_grad()
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        if context.training_batches is not None:
+            batches = context.training_batches(self.images)
+            return self._measure(context, ((_indices_of(batch), batch) for batch in batches), in_run=True)
+        metrics: dict[str, float] = {}
+        for name, split in context.held_out.items():
+            held_out = held_out_batches(context, split, self.images)
+            own = self._measure(context, ((indices, batch) for indices, batch, _ in held_out), in_run=False)
+            metrics |= {metric_on(name, metric): value for metric, value in own.items()}
+        return metrics
+
+    def _measure(
+        self, context: EvaluationContext, batches: Iterable[tuple[Tensor, Batch]], *, in_run: bool
+    ) -> dict[str, float]:
+        now = _last_step(context)
+        num_masked = context.curriculum.count_masked(context.model.num_patches, now.progress)
+        measured = [self._look(context, batch, indices, now, num_masked) for indices, batch in batches]
+        scores_NL, edges_NL, one_NL, other_NL, not_blank_NL = (
+            torch.cat(values) for values in zip(*measured, strict=True)
+        )
+        loss_NL = (one_NL.double() + other_NL) / 2
+        scores = {"": scores_NL, "_position": position_scores(loss_NL), "_edges": edges_NL}
+        numbers_parts = context.curriculum.difficulty.num_parts is not None
+        if numbers_parts or (not in_run and bool(scores_NL.isnan().all())):
+            del scores[""]
+        k = max(1, round(self.top * num_masked))
+        values = {
+            f"{_NAME}{name}{among}": hardness_share(scores_NL, one_NL, other_NL, k, among_NL)
+            for name, scores_NL in scores.items()
+            for among, among_NL in (("", None), ("_not_blank", not_blank_NL))
+        }
+        extra = attainable_extra_loss(one_NL, other_NL, k).mean()
+        values["curriculum/attainable_hardness"] = 1 + extra / loss_NL.mean()
+        # Not finite: where all patches are alike, or all but one of each image blank, nothing is attainable.
+        return {name: value for name, tensor in values.items() if math.isfinite(value := tensor.item())}
+
+    def _look(
+        self, context: EvaluationContext, batch: Batch, indices_N: Tensor, now: _Now, num_masked: int
+    ) -> _Measured:
+        def noise(stream: Stream, *numbers: int) -> Noise:
+            return Noise(hash_words(context.seed, stream, *numbers), now.step, indices_N.to(context.device))
+
+        student = StudentTeacher(
+            context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
+        )
+        probes = max(self.masks, TrueLoss.covering(batch.num_patches, num_masked).probes)
+        with _in_evaluation_mode(context.model):
+            one_NL, other_NL = (
+                TrueLoss(probes=probes)(batch, student, num_masked=num_masked, noise=noise(Stream.HARDNESS_TRUTH, half))
+                for half in range(2)
+            )
+            scores_NL = _scores(context, batch, now, num_masked, noise(Stream.HARDNESS_SCORES))
+        edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise(Stream.HARDNESS_SCORES))
+        return _Measured(scores_NL.float(), edges_NL, one_NL, other_NL, not_blank(batch))
+
+
+def _indices_of(batch: Batch) -> Tensor:
+    assert batch.indices is not None
+    return batch.indices
+
+
+def _last_step(context: EvaluationContext) -> _Now:
+    """The last step of the pre-training; its end where nothing is known of it."""
+    if context.pretraining is None:
+        return _Now(0, 1.0)
+    clock = context.pretraining.clock
+    clock = clock.at(max(0, clock.step - 1))
+    return _Now(clock.step, clock.progress(context.pretraining.progress_per))
+
+
+def _scores(context: EvaluationContext, batch: Batch, now: _Now, num_masked: int, noise: Noise) -> Tensor:
+    """[N, L]: what the curriculum would mask first, at any alpha above 0."""
+    curriculum = context.curriculum
+    if not curriculum.sampler.at(now.progress).needs_scores(1.0, num_masked):
+        return batch.images.new_zeros(len(batch), batch.num_patches)
+    difficulty = curriculum.difficulty.at(now.progress)
+    scores_NL = difficulty(batch, context.teacher, num_masked=num_masked, noise=noise)
+    return scores_NL if curriculum.polarity == "hardest" else -scores_NL
+
+
+@contextmanager
+def _in_evaluation_mode(model: MaskedModel) -> Iterator[None]:
+    """A student in training is in training mode before and after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,319 @@
+"""The share of attainable hardness of a model and its curriculum, without a run and in one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forks import Forks
+from torch import Tensor
+
+from curriculum import (
+    Batch,
+    Cached,
+    Constant,
+    Curriculum,
+    DifficultyEstimator,
+    EdgeDensity,
+    HardestFirst,
+    Mask,
+    Noise,
+    Parts,
+    PredictedLoss,
+    Quotas,
+    Ramp,
+    Random,
+    Sampler,
+    Stream,
+    Switched,
+    TrainingContext,
+    TrueLoss,
+    Uniform,
+)
+from curriculum.hardness import extra_loss, not_blank
+from curriculum.noise import hash_words
+from curriculum.teacher import Teacher
+from hpm.evaluation import EvaluationContext, HardnessShare
+from hpm.methods.teacher import EMATeacher
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints
+from hpm.targets import Pixels
+
+Hpm = Callable[..., int]
+SHARE = "curriculum/hardness_share"
+OWN = [SHARE, f"{SHARE}_not_blank"]
+CONTROLS = [f"{SHARE}_{control}{among}" for control in ("position", "edges") for among in ("", "_not_blank")]
+NAMES = [*OWN, *CONTROLS, "curriculum/attainable_hardness"]
+
+
+def under(
+    context: EvaluationContext, difficulty: DifficultyEstimator, sampler: Sampler | None = None, **settings: Any
+) -> EvaluationContext:
+    """The same model under another curriculum, reconstructing raw pixels, whose losses differ from patch to patch."""
+    settings = {"scheduler": Constant(value=0.0), "sampler": sampler or HardestFirst()} | settings
+    curriculum = Curriculum(difficulty=difficulty, **settings)
+    return replace(context, curriculum=curriculum, target=Pixels(), teacher=EMATeacher(context.model, Pixels()))
+
+
+class Recorded(DifficultyEstimator):
+    """Scores edges, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Batch, int, Noise]] = []
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        self.asked.append((batch, num_masked, noise))
+        return EdgeDensity()(batch, teacher, num_masked=num_masked, noise=noise)
+
+
+class Memory(DifficultyEstimator):
+    """Knows images by their index alone, and of these the even ones."""
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        scores_NL = torch.full((len(batch), batch.num_patches), math.nan)
+        if batch.indices is not None:
+            scores_NL[batch.indices % 2 == 0] = torch.arange(float(batch.num_patches))
+        return scores_NL
+
+
+def in_run(context: EvaluationContext) -> EvaluationContext:
+    """The same, with the first test images as those that a run trains on."""
+
+    def batches(count: int) -> list[Batch]:
+        indices = torch.arange(count)
+        images = context.source.load(context.source.test(), indices)
+        boxes = torch.tensor([0.0, 0.0, 16.0, 16.0]).expand(count, -1)
+        whole = Batch(images, 4, indices, boxes, torch.zeros(count, dtype=torch.bool))
+        parts = (slice(0, count // 3), slice(count // 3, count))
+        return [Batch(*(x[part] if isinstance(x, Tensor) else x for x in vars(whole).values())) for part in parts]
+
+    return replace(context, training_batches=batches)
+
+
+@torch.no_grad()
+def read_losses(context: EvaluationContext, batch: Batch, half: int, masks: int) -> Tensor:
+    """Mean losses [N, L], each patch's squared errors from passes of single images under the masks one by one."""
+    noise = Noise(hash_words(context.seed, Stream.HARDNESS_TRUTH, half), 3, torch.arange(len(batch)))
+    order = noise.fold(Stream.TRUE_LOSS_PROBES).bits(16).argsort(dim=1)
+    losses = torch.zeros(len(batch), 16)
+    for image in range(len(batch)):
+        hidden: list[list[float]] = [[] for _ in range(16)]
+        for probe in range(masks):
+            first = probe * 16 // masks
+            visible = sorted(int(order[image, (first + place) % 16]) for place in range(4))
+            masked = sorted(set(range(16)) - set(visible))
+            pixels = batch.images[image : image + 1]
+            found = context.model(pixels, Mask(torch.tensor([visible]), torch.tensor([masked]))).reconstruction_NMP[0]
+            for patch, values in zip(masked, found, strict=True):
+                top, left = 4 * (patch // 4), 4 * (patch % 4)
+                target = pixels[0, :, top : top + 4, left : left + 4].permute(1, 2, 0).flatten()
+                hidden[patch].append(float((values - target).square().mean()))
+        losses[image] = torch.tensor([sum(values) / len(values) for values in hidden])
+    return losses
+
+
+@pytest.mark.parametrize("top", [0.5, 0.2])
+def test_each_image_by_hand(context: EvaluationContext, top: float) -> None:
+    """The clock stands at step 4, so that step 3 is asked about; 12 of 16 patches are masked, and 6 or 2 are hard."""
+    context = in_run(under(context, EdgeDensity()))
+    metrics = HardnessShare(images=60, masks=4, top=top)(context)
+    assert context.training_batches is not None
+    batch = Batch(torch.cat([part.images for part in context.training_batches(60)]), 4)
+    one, other = (read_losses(context, batch, half, 4) for half in range(2))
+    edges = EdgeDensity()(batch, None, num_masked=12, noise=Noise(0, 0, torch.arange(60)))
+    position = torch.stack([torch.cat([one[:n] + other[:n], one[n + 1 :] + other[n + 1 :]]).mean(0) for n in range(60)])
+    k = {0.5: 6, 0.2: 2}[top]
+    for among, chosen in (("", None), ("_not_blank", not_blank(batch))):
+        best = (extra_loss(one, other, k, chosen) + extra_loss(other, one, k, chosen)).nanmean()
+        for name, scores in (("", edges), ("_edges", edges), ("_position", position)):
+            own = (extra_loss(scores, one, k, chosen) + extra_loss(scores, other, k, chosen)).nanmean()
+            assert metrics[f"{SHARE}{name}{among}"] == pytest.approx(float(own / best), rel=1e-3), name
+    mean = float((one + other).mean()) / 2
+    extra = float((extra_loss(one, other, k) + extra_loss(other, one, k)).mean()) / 2
+    assert metrics["curriculum/attainable_hardness"] == pytest.approx((mean + extra) / mean, rel=1e-4)
+    assert list(metrics) == NAMES
+
+
+def test_the_true_loss_has_nearly_all_and_its_reverse_less_than_none(context: EvaluationContext) -> None:
+    hardest, easiest = (
+        HardnessShare(images=120)(under(context, TrueLoss(probes=2), polarity=polarity))
+        for polarity in ("hardest", "easiest")
+    )
+    assert 0.9 < hardest[SHARE] < 1.02
+    assert 0.8 < hardest[f"{SHARE}_not_blank"] < 1.02
+    assert easiest[SHARE] < -0.5
+    assert all(hardest[name] == easiest[name] for name in CONTROLS)
+    assert 0 < hardest[f"{SHARE}_edges"] < hardest[SHARE]
+    assert hardest["curriculum/attainable_hardness"] > 1.1
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "sampler"), [(Uniform(), HardestFirst()), (PredictedLoss(), Random()), (Parts(parts=2), Random())]
+)
+def test_no_opinion_has_exactly_none(
+    context: EvaluationContext, difficulty: DifficultyEstimator, sampler: Sampler
+) -> None:
+    metrics = HardnessShare(images=40)(under(context, difficulty, sampler))
+    expected = OWN if difficulty.num_parts is None else []
+    assert [name for name in OWN if name in metrics] == expected
+    assert all(metrics[name] == 0 for name in expected)
+    assert all(metrics[name] != 0 for name in CONTROLS)
+
+
+def test_numbers_of_parts_are_no_difficulty(context: EvaluationContext) -> None:
+    metrics = HardnessShare(images=40)(under(context, Parts(parts=2), Quotas(parts=2)))
+    assert list(metrics) == [name for name in NAMES if name not in OWN]
+
+
+def test_what_knows_training_images_alone_is_judged_on_them_alone(context: EvaluationContext) -> None:
+    context = under(context, Memory())
+    assert list(HardnessShare(images=40)(context)) == [name for name in NAMES if name not in OWN]
+    metrics = HardnessShare(images=40)(in_run(context))
+    assert list(metrics) == NAMES
+    assert metrics[SHARE] != 0
+    nothing = HardnessShare(images=40)(in_run(under(context, Cached(estimator=EdgeDensity(), start=9))))
+    assert nothing[SHARE] != 0  # not prepared: it asks its estimator
+    cached = Cached(estimator=EdgeDensity(), start=9)
+    cached.prepare(TrainingContext(120, 10, 3, 4, (4, 4), torch.device("cpu"), 0))
+    assert HardnessShare(images=40)(in_run(under(context, cached)))[SHARE] == 0  # its masks are random until it starts
+
+
+def test_it_is_asked_as_in_the_last_step(context: EvaluationContext) -> None:
+    """10 steps an epoch, 4 epochs, after step 4: step 3 at the progress of the first epoch, 0.25."""
+    recorded = Recorded()
+    switched = Switched(estimators=[Uniform(), recorded], scheduler=Ramp(start=0.0, end=1.0, until=0.25))
+    context = in_run(under(context, switched, mask_ratio=Ramp(start=0.5, end=0.9)))
+    before = context.curriculum.scores = torch.zeros(2, 16)
+    assert HardnessShare(images=60)(context)[SHARE] == pytest.approx(
+        HardnessShare(images=60)(in_run(under(context, EdgeDensity(), mask_ratio=Ramp(start=0.5, end=0.9))))[SHARE]
+    )
+    assert [noise.step for _, _, noise in recorded.asked] == [3, 3]
+    assert {num_masked for _, num_masked, _ in recorded.asked} == {context.curriculum.count_masked(16, 0.25)}
+    assert torch.cat([batch.indices for batch, _, _ in recorded.asked]).tolist() == list(range(60))  # type: ignore[misc]
+    assert torch.cat([noise.rows_N for _, _, noise in recorded.asked]).tolist() == list(range(60))
+    assert context.curriculum.scores is before
+
+
+def test_repeats_and_leaves_everything_as_it_was(context: EvaluationContext) -> None:
+    context = under(context, TrueLoss())
+    context.model.train()
+    state, weights = torch.get_rng_state(), {k: v.clone() for k, v in context.model.state_dict().items()}
+    evaluation = HardnessShare(images=40)
+    evaluation.check(context.source, context.model)
+    assert evaluation(context) == evaluation(context)
+    assert evaluation(replace(context, seed=1)) != evaluation(context)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in context.model.modules())
+    assert all(torch.equal(value, weights[name]) for name, value in context.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in context.model.parameters())
+
+
+def test_more_masks_where_patches_are_rarely_hidden(context: EvaluationContext) -> None:
+    """3 of 16: six masks hide all."""
+    metrics = HardnessShare(images=30, masks=1)(under(context, TrueLoss(probes=6), mask_ratio=0.19))
+    assert 0.5 < metrics[SHARE] < 1.2
+
+
+# In a run.
+
+PROBED = [
+    "Monitoring.probe_every = 1",
+    "Monitoring.probes = [@HardnessShare()]",
+    "Monitoring.evaluations = [@HardnessShare()]",
+    "HardnessShare.images = 40",
+]
+PLAIN = ["Monitoring.probe_every = 0", "Monitoring.evaluations = []"]
+SHORT = ["Schedule.epochs = 2", "HorizonDecay.fraction = 0.2", "Checkpointing.every = 10"]
+CURRICULA = {
+    "hpm": [],
+    "adversary": ["include 'curricula/adios.gin'"],
+    "cached": [
+        "Curriculum.difficulty = @Cached()",
+        "Cached.estimator = @EdgeDensity()",
+        "Cached.period = 'step'",
+        "Cached.every = 4",
+    ],
+}
+
+
+def configured(tiny: Path, name: str) -> tuple[Path, list[str]]:
+    bindings = CURRICULA[name]
+    includes = [line for line in bindings if line.startswith("include")]
+    tiny.write_text(tiny.read_text() + "".join(f"{line}\n" for line in includes))
+    return tiny, [line for line in bindings if line not in includes]
+
+
+def words(*bindings: str) -> list[str]:
+    return [word for text in bindings for word in ("-b", text)]
+
+
+def rows(folder: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(folder, "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_a_run_with_it_is_the_run_without_and_resumes(
+    name: str, tiny: Path, hpm: Hpm, same_end: Callable[[Path], None]
+) -> None:
+    config, bindings = configured(tiny, name)
+    for folder, measured in (("with", PROBED), ("without", PLAIN)):
+        assert hpm("pretrain", config, *words(*SHORT, *bindings, *measured), "--output", folder) == 0
+    ends = [Checkpoint(list_checkpoints(Path(folder, "checkpoints"))[0]) for folder in ("with", "without")]
+    assert set(ends[0].names()) == set(ends[1].names())
+    for tensor in ends[0].names():
+        torch.testing.assert_close(ends[0].tensor(tensor), ends[1].tensor(tensor), rtol=0, atol=0, equal_nan=True)
+    losses = [[row["loss"] for row in rows(folder) if row["kind"] == "train"] for folder in ("with", "without")]
+    assert losses[0] == losses[1]
+    (probe,) = [row for row in rows("with") if row["kind"] == "probe"]
+    (final,) = [row for row in rows("with") if row["kind"] == "final"]
+    for row in (probe, final):
+        # On training images alone, so under one name.
+        assert [key for key in row if key not in ("step", "time", "kind")] == NAMES
+    assert probe[SHARE] != final[SHARE] != 0
+    assert json.loads(Path("with/summary.json").read_text())["metrics"] == {name: final[name] for name in NAMES}
+    same_end(Path("with"))
+    assert [{**row, "time": 0} for row in rows("half") if row["kind"] == "final"] == [{**final, "time": 0}]
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_measure_what_one_does(tiny: Path, hpm: Hpm, forks: Forks, sharding: str) -> None:
+    bindings = words(*SHORT, *PROBED)
+    assert hpm("pretrain", tiny, *bindings, "--output", "one") == 0
+    sharded = words(f"Runtime.sharding = '{sharding}'")
+    ran = forks.run("hpm", "pretrain", tiny, *bindings, *sharded, "--output", "two", env={**os.environ}, processes=2)
+    assert ran.returncode == 0, ran.stderr
+    for kind in ("probe", "final"):
+        one, two = (next(row for row in rows(folder) if row["kind"] == kind) for folder in ("one", "two"))
+        for name in NAMES:
+            assert two[name] == pytest.approx(one[name], abs=1e-2), name
+
+
+def test_without_a_run_held_out_images_stand_in(tiny: Path, hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("pretrain", tiny, *words(*SHORT, *PROBED), "--output", "run") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    share = json.loads(Path("run/summary.json").read_text())["metrics"][SHARE]
+    assert f"hardness: the curriculum's hard patches have {round(100 * share)}% of the attainable extra loss" in told
+    assert hpm("evaluate", "run", "--protocol", "hardness_share", "-b", "HardnessShare.images = 40") == 0
+    metrics = json.loads(Path("run/evaluation-hardness_share.json").read_text())[-1]["metrics"]
+    assert set(metrics) == {*NAMES, *(f"validation/{name}" for name in NAMES)}
+    assert hpm("visualize", "run", "--timeline") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": 0}, "HardnessShare.images = 0"),
+        ({"masks": 0}, "HardnessShare.masks = 0"),
+        ({"top": 0.0}, "HardnessShare.top = 0.0 must lie"),
+        ({"top": 1.1}, "HardnessShare.top = 1.1 must lie"),
+    ],
+)
+def test_refuses(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HardnessShare(**arguments)  # type: ignore[arg-type]
