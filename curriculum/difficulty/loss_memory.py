@@ -22,9 +22,9 @@ class LossMemory(DifficultyEstimator):
     Every step measures the loss of the patches that it masks; nothing else is computed, so that neither a teacher nor
     a loss predictor is needed. A step's losses are standardized over the masked patches of each image: the model
     learns, and a patch that was masked long ago would look hard beside others. A patch that is masked again takes the
-    mean of its old score and the new one, weighted by `momentum`. Scores follow the pixels from crop to crop; see
-    `ScoreMemory`. Patches that were never masked, or that the last crop did not show, are not scored; before an image
-    comes a second time it is masked at random.
+    mean of its old score and the new one, weighted by `momentum`. Scores follow the pixels: every image has a map of
+    them, which covers all of it that was ever shown; see `ScoreMemory.blend`. What was never masked is not scored;
+    before an image comes a second time it is masked at random.
 
     It takes I * L half-precision numbers of memory on the device, and in the checkpoint: 0.53 GB for ImageNet's
     1,281,167 images of 196 patches. Processes exchange what they measure, so that masks do not depend on their number.
@@ -69,13 +69,9 @@ class LossMemory(DifficultyEstimator):
         assert isinstance(self.module, ScoreMemory)
         loss_NM = outcome.predicted_NM if self.predicted else outcome.true_NM
         assert loss_NM is not None  # `needs_predictions` has seen to it
-        new_NM = standardized(loss_NM)
-        old_NL = self.module.recall(batch)
-        old_NM = mask.gather_masked(old_NL)
-        mean_NM = torch.where(old_NM.isnan(), new_NM, self.momentum * old_NM + (1 - self.momentum) * new_NM)
+        unknown_NL = torch.full((len(batch), batch.num_patches), float("nan"), device=loss_NM.device)
         # A loss that is not finite, of a step that is skipped, changes nothing.
-        kept_NM = torch.where(new_NM.isfinite(), mean_NM, old_NM)
-        self.module.keep(batch, old_NL.scatter(1, mask.masked, kept_NM))
+        self.module.blend(batch, unknown_NL.scatter(1, mask.masked, standardized(loss_NM)), self.momentum)
 
 
 def standardized(loss_NM: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Shape suffixes: N images of a batch, I images of the data set, L patches, R rows
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -14,10 +16,10 @@ from curriculum.processes import rows_of_all
 
 
 class ScoreMemory(nn.Module):
-    """Keeps the scores of the patches of every training image, with the crop that they belong to.
+    """Keeps a map of scores for every training image, L cells, with the part of the image that it covers.
 
-    Another crop takes them from the patches that lie under its patches' centers. What the old crop did not show is not
-    scored, nor are images of which nothing was kept.
+    A crop takes its patches' scores from the cells under their centers. What a map does not cover is not scored, nor
+    are images of which nothing was kept.
 
     Processes exchange what they keep, so that each holds all of it and nothing depends on how many there are.
 
@@ -25,10 +27,10 @@ class ScoreMemory(nn.Module):
         context: the run; says how many images there are, their grid of patches and the device.
 
     Attributes:
-        scores: float16 [I, L], of the crop as it was seen, relative to the scale; NaN where not scored.
+        scores: float16 [I, L], relative to the scale, in raster order on the grid of the patches; NaN where not scored.
         scale: float32 [I], a power of two that exceeds the image's largest score: small whole numbers stay exact.
-        boxes: float32 [I, 4], that crop as (left, top, width, height) in pixels of the stored image.
-        flips: bool [I], whether that crop was mirrored.
+        boxes: float32 [I, 4], what the map covers, as (left, top, width, height) in pixels of the stored image.
+        flips: bool [I], whether the map is mirrored.
     """
 
     scores: Tensor
@@ -55,7 +57,48 @@ class ScoreMemory(nn.Module):
         return num_images * (2 * num_patches + 4 + 16 + 1)
 
     def keep(self, batch: Batch, scores_NL: Tensor) -> None:
-        """Keep the scores of a batch, and those of the other processes' batches; all must call this."""
+        """Keep the scores of a batch's crops in the place of what is known of its images.
+
+        Every process must call this, with as many images.
+        """
+        self._keep(batch, scores_NL, _boxes(batch), _flips(batch))
+
+    def blend(self, batch: Batch, scores_NL: Tensor, momentum: float) -> None:
+        """Take scores of some patches of a batch's crops into the maps of its images, which grow to cover the crops.
+
+        A cell takes the score of the patch under its center. One that has a score keeps `momentum` of it. A map covers
+        the box around all crops that it has seen; when it grows, its cells take their scores from the old cells under
+        their centers. Every process must call this, with as many images.
+
+        Args:
+            batch: N images.
+            scores_NL: floating point [N, L]; NaN or infinite where there is nothing to take.
+            momentum: weight of the old score, in [0, 1).
+        """
+        assert batch.indices is not None
+        boxes_N4, flips_N = _boxes(batch), _flips(batch)
+        known_N1 = ~self.scores.index_select(0, batch.indices).isnan().all(dim=1, keepdim=True)
+        old_N4 = torch.where(known_N1, self.boxes.index_select(0, batch.indices), boxes_N4)
+        corner_N2 = torch.minimum(old_N4[:, :2], boxes_N4[:, :2])
+        far_N2 = torch.maximum(old_N4[:, :2] + old_N4[:, 2:], boxes_N4[:, :2] + boxes_N4[:, 2:])
+        grown = _Map(torch.cat([corner_N2, far_N2 - corner_N2], dim=1), torch.zeros_like(flips_N))
+        new_NL = _moved(scores_NL.float(), _Map(boxes_N4, flips_N), grown, batch.grid)
+        old_NL = self._recall(batch, grown)
+        mean_NL = torch.where(old_NL.isnan(), new_NL, momentum * old_NL + (1 - momentum) * new_NL)
+        self._keep(batch, torch.where(new_NL.isfinite(), mean_NL, old_NL), *grown)
+
+    def recall(self, batch: Batch) -> Tensor:
+        """Return what is known of the patches of a batch's crops, float32 [N, L]; NaN where nothing is."""
+        return self._recall(batch, _Map(_boxes(batch), _flips(batch)))
+
+    def _recall(self, batch: Batch, wanted: _Map) -> Tensor:
+        assert batch.indices is not None
+        scores_NL, scale_N, boxes_N4, flips_N = (
+            kept.index_select(0, batch.indices) for kept in (self.scores, self.scale, self.boxes, self.flips)
+        )
+        return _moved(scores_NL.float() * scale_N.unsqueeze(1), _Map(boxes_N4, flips_N), wanted, batch.grid)
+
+    def _keep(self, batch: Batch, scores_NL: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> None:
         assert batch.indices is not None
         scores_NL = scores_NL.float()
         _, exponent_N = torch.frexp(scores_NL.abs().nan_to_num(0.0).amax(dim=1))
@@ -65,33 +108,40 @@ class ScoreMemory(nn.Module):
         for kept, values in (
             (self.scores, relative_NL),
             (self.scale, scale_N),
-            (self.boxes, _boxes(batch)),
-            (self.flips, _flips(batch)),
+            (self.boxes, boxes_N4),
+            (self.flips, flips_N),
         ):
             kept.index_copy_(0, indices_N, rows_of_all(values))
 
-    def recall(self, batch: Batch) -> Tensor:
-        """Return the kept scores of the places where the patches of the present crops lie, float32 [N, L]."""
-        assert batch.indices is not None
-        scores_NL, scale_N, kept_N4, kept_flips_N = (
-            kept.index_select(0, batch.indices) for kept in (self.scores, self.scale, self.boxes, self.flips)
-        )
-        boxes_N4, flips_N = _boxes(batch), _flips(batch)
-        rows, columns = batch.grid
-        x_K = (torch.arange(columns, device=scores_NL.device) + 0.5) / columns
-        y_R = (torch.arange(rows, device=scores_NL.device) + 0.5) / rows
-        # Patch centers in the image, then in the crop that was scored, from 0 to 1.
-        x_NK = torch.where(flips_N.unsqueeze(1), 1 - x_K, x_K) * boxes_N4[:, 2:3] + boxes_N4[:, 0:1]
-        y_NR = y_R * boxes_N4[:, 3:4] + boxes_N4[:, 1:2]
-        x_NK = (x_NK - kept_N4[:, 0:1]) / kept_N4[:, 2:3]
-        y_NR = (y_NR - kept_N4[:, 1:2]) / kept_N4[:, 3:4]
-        x_NK = torch.where(kept_flips_N.unsqueeze(1), 1 - x_NK, x_NK)
-        outside_NRK = ((x_NK < 0) | (x_NK > 1)).unsqueeze(1) | ((y_NR < 0) | (y_NR > 1)).unsqueeze(2)
-        column_NK = (x_NK * columns).long().clamp(0, columns - 1)
-        row_NR = (y_NR * rows).long().clamp(0, rows - 1)
-        index_NL = (row_NR.unsqueeze(2) * columns + column_NK.unsqueeze(1)).flatten(1)
-        recalled_NL = scores_NL.float().gather(1, index_NL) * scale_N.unsqueeze(1)
-        return recalled_NL.masked_fill_(outside_NRK.flatten(1), float("nan"))
+
+class _Map(NamedTuple):
+    """The part of each image that a grid of cells, or of patches, lies over.
+
+    Args:
+        boxes_N4: float32, (left, top, width, height) in pixels of the stored image.
+        flips_N: bool, whether it is mirrored left to right.
+    """
+
+    boxes_N4: Tensor
+    flips_N: Tensor
+
+
+def _moved(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int]) -> Tensor:
+    """Return, for every cell of the target, the score of the source's cell under its center; NaN outside of it."""
+    rows, columns = grid
+    x_K = (torch.arange(columns, device=scores_NL.device) + 0.5) / columns
+    y_R = (torch.arange(rows, device=scores_NL.device) + 0.5) / rows
+    # Centers in the image, then in the source, from 0 to 1.
+    x_NK = torch.where(target.flips_N.unsqueeze(1), 1 - x_K, x_K) * target.boxes_N4[:, 2:3] + target.boxes_N4[:, 0:1]
+    y_NR = y_R * target.boxes_N4[:, 3:4] + target.boxes_N4[:, 1:2]
+    x_NK = (x_NK - source.boxes_N4[:, 0:1]) / source.boxes_N4[:, 2:3]
+    y_NR = (y_NR - source.boxes_N4[:, 1:2]) / source.boxes_N4[:, 3:4]
+    x_NK = torch.where(source.flips_N.unsqueeze(1), 1 - x_NK, x_NK)
+    outside_NRK = ((x_NK < 0) | (x_NK > 1)).unsqueeze(1) | ((y_NR < 0) | (y_NR > 1)).unsqueeze(2)
+    column_NK = (x_NK * columns).long().clamp(0, columns - 1)
+    row_NR = (y_NR * rows).long().clamp(0, rows - 1)
+    index_NL = (row_NR.unsqueeze(2) * columns + column_NK.unsqueeze(1)).flatten(1)
+    return scores_NL.gather(1, index_NL).masked_fill_(outside_NRK.flatten(1), float("nan"))
 
 
 def _boxes(batch: Batch) -> Tensor:

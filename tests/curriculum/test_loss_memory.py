@@ -88,17 +88,18 @@ def test_predicted_losses_are_kept_where_asked() -> None:
 
 
 class _Marked:
-    """An image of 64 x 64 pixels of which one square of 8 x 8 is hard wherever it is seen, at random crops.
+    """An image of 64 x 64 pixels of which one square is hard wherever it is seen, at random crops.
 
     The grid is 4 x 4, so that a patch of a crop of w pixels is w / 4 pixels wide.
     """
 
-    def __init__(self, left: int, top: int) -> None:
-        self.left, self.top = left, top
+    def __init__(self, left: int, top: int, *, size: int = 8) -> None:
+        self.left, self.top, self.size = left, top, size
 
     def holds(self, box: list[float], flip: bool) -> tuple[Tensor, Tensor]:
         """Per patch: whether its center lies in the square; whether it touches the square at all. Bool [16] each."""
         x, y, width, height = box
+        right, bottom = self.left + self.size, self.top + self.size
         inside, touches = [], []
         for row in range(4):
             for column in range(4):
@@ -106,8 +107,12 @@ class _Marked:
                 x0, x1 = x + place * width / 4, x + (place + 1) * width / 4
                 y0, y1 = y + row * height / 4, y + (row + 1) * height / 4
                 middle = (x0 + x1) / 2, (y0 + y1) / 2
-                inside.append(self.left <= middle[0] < self.left + 8 and self.top <= middle[1] < self.top + 8)
-                touches.append(x0 < self.left + 8 and x1 > self.left and y0 < self.top + 8 and y1 > self.top)
+                inside.append(
+                    self.left <= middle[0] < self.left + self.size and self.top <= middle[1] < self.top + self.size
+                )
+                touches.append(
+                    x0 < self.left + self.size and x1 > self.left and y0 < self.top + self.size and y1 > self.top
+                )
         return torch.tensor(inside), torch.tensor(touches)
 
 
@@ -155,6 +160,34 @@ def test_a_marked_patch_is_found_again_through_crops_and_flips(
             abs(center[0] - corner[0] - 4) > 4 + width / 4 or abs(center[1] - corner[1] - 4) > 4 + height / 4
         ):
             assert scores_L[patch] < 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(st.integers(0, 40), st.integers(0, 40)), st.lists(boxes(), min_size=1, max_size=5), boxes())
+def test_a_map_grows_over_many_crops_and_keeps_the_mark(
+    corner: tuple[int, int], crops: list[tuple[list[float], bool]], last: tuple[list[float], bool]
+) -> None:
+    """The mark is 24 pixels wide, a patch at most 16: what its middle lies in is hard, what is far from it easy."""
+    mark = _Marked(*corner, size=24)
+    estimator, images = memory(), tiny_batch(num_images=1)
+    shown: list[list[float]] = []
+    for box, flip in crops:
+        _, touches = mark.holds(box, flip)
+        if not bool(touches.all()) and bool(touches.any()):
+            shown.append(box)
+            seen = crop(images, [3], box, flip=flip)
+            train(estimator, seen, mask=masked(list(range(16))), loss_NL=touches.float().unsqueeze(0))
+    scores_L = score(estimator, crop(images, [3], last[0], flip=last[1]), step=1)[0]
+    for patch in range(16):
+        column, row = patch % 4, patch // 4
+        column = 3 - column if last[1] else column
+        x, y = last[0][0] + (column + 0.5) * last[0][2] / 4, last[0][1] + (row + 0.5) * last[0][3] / 4
+        away = max(abs(x - corner[0] - 12), abs(y - corner[1] - 12))
+        if any(box[0] + 8 < x < box[0] + box[2] - 8 and box[1] + 8 < y < box[1] + box[3] - 8 for box in shown):
+            assert not bool(scores_L[patch].isnan())  # half a cell from the border of a crop, its center was in it
+        if not bool(scores_L[patch].isnan()):
+            assert scores_L[patch] > 0 or away > 3
+            assert scores_L[patch] < 0 or away <= 36
 
 
 def test_what_is_remembered_survives_a_checkpoint() -> None:
