@@ -107,12 +107,8 @@ class _Marked:
                 x0, x1 = x + place * width / 4, x + (place + 1) * width / 4
                 y0, y1 = y + row * height / 4, y + (row + 1) * height / 4
                 middle = (x0 + x1) / 2, (y0 + y1) / 2
-                inside.append(
-                    self.left <= middle[0] < self.left + self.size and self.top <= middle[1] < self.top + self.size
-                )
-                touches.append(
-                    x0 < self.left + self.size and x1 > self.left and y0 < self.top + self.size and y1 > self.top
-                )
+                inside.append(self.left <= middle[0] < right and self.top <= middle[1] < bottom)
+                touches.append(x0 < right and x1 > self.left and y0 < bottom and y1 > self.top)
         return torch.tensor(inside), torch.tensor(touches)
 
 
