@@ -161,7 +161,10 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protocol", "knn,svm"], "--protocol svm is unknown; choose from agreement, diagnostics, finetune, knn"),
+        (
+            ["--protocol", "knn,svm"],
+            "--protocol svm is unknown; choose from agreement, diagnostics, finetune, hardness_share, knn",
+        ),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),
         (["--seeds", "0"], "--seeds 0 must be at least 1"),
