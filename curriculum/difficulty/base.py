@@ -62,8 +62,8 @@ class StepOutcome:
 class DifficultyEstimator(Scheduled, ABC):
     """Scores every patch of every image, higher = harder.
 
-    Scoring changes nothing that is kept, so that an estimator may be asked about any images at any time; what it keeps
-    changes only in `remember`.
+    Scoring changes nothing that is kept and asks no other process, so that evaluations may ask about any images at any
+    time, in one process alone; what is kept changes only in `remember`.
 
     Attributes:
         needs: the methods of `Teacher` it calls, so that an estimator that asks for what the teacher does not have is

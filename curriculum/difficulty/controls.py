@@ -6,7 +6,6 @@ Shape suffixes: N images, L patches, M masked.
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from curriculum.batch import Batch
@@ -16,7 +15,7 @@ from curriculum.difficulty.loss_memory import standardized
 from curriculum.difficulty.pixels import EdgeDensity
 from curriculum.keys import ranks
 from curriculum.noise import Noise
-from curriculum.processes import rows_of_all, sum_of_all
+from curriculum.processes import sum_of_all
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
 from curriculum.validation import require_in
@@ -164,10 +163,11 @@ class Residual(Combination):
 
 
 class Shuffled(Combination):
-    """Gives each image the scores of the next image of the step: hard patches of another picture.
+    """Gives each image the scores of the next image of the batch: hard patches of another picture.
 
     Such masks are like the estimator's in everything but that they do not follow the image: as clustered, and with
-    the same preference for positions. It takes the next image of the micro-batch, of all processes together.
+    the same preference for positions. As they depend on which images lie side by side, they are others where a step is
+    divided among more processes or micro-batches.
 
     Args:
         estimator: the estimator whose scores are taken.
@@ -177,6 +177,4 @@ class Shuffled(Combination):
         super().__init__(estimators=[estimator])
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
-        scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
-        first = dist.get_rank() * len(batch) if dist.is_initialized() else 0
-        return rows_of_all(scores_NL).roll(-1, dims=0)[first : first + len(batch)]
+        return self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise).roll(-1, dims=0)

@@ -89,7 +89,7 @@ class HardnessShare(Evaluation):
         ValueError: naming the setting at fault.
     """
 
-    protocol = "hardness_share"
+    protocol = "hardness-share"
     metrics = (
         *(
             Metric(f"{_NAME}{control}{among}", Unit.RATIO, higher_is_better=better, of_training_images=True)

@@ -31,7 +31,13 @@ def macs_saved(method: Method) -> int:
 
 
 def memory(
-    method: Method, *, precision: str, micro_batch: int, shards: int = 1, grad_checkpointing: bool = False
+    method: Method,
+    *,
+    precision: str,
+    micro_batch: int,
+    images: int = 0,
+    shards: int = 1,
+    grad_checkpointing: bool = False,
 ) -> dict[str, float]:
     """Bytes on each device by what they are for, all at once: an upper estimate of what it counts.
 
@@ -43,6 +49,7 @@ def memory(
         method: the method.
         precision: "bf16", "fp16", "tf32" or "fp32".
         micro_batch: images on a device at a time.
+        images: of the training set, of which the curriculum may keep something.
         shards: devices that share the weights; 1 where each has all of them.
         grad_checkpointing: see `activations`.
     """
@@ -56,6 +63,7 @@ def memory(
         "teacher": 4 * count["teacher"] / shards,
         "network of the target": 4.0 * method.target.num_parameters,
         "low-precision weights": 2.0 * student if low else 0.0,
+        "curriculum": float(method.curriculum.difficulty.kept_bytes(images, method.student.num_patches)),
         "activations": micro_batch * kept,
     }
 

@@ -169,6 +169,7 @@ def _plan(
             method,
             precision=precision,
             micro_batch=micro_batch,
+            images=images,
             shards=machine.gpus if runtime.sharding == "fsdp" else 1,
             grad_checkpointing=runtime.grad_checkpointing,
         ),

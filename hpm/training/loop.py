@@ -154,7 +154,8 @@ class TrainingLoop:
     def _probe(self) -> None:
         metrics = self.prober.probe(self.clock.step)
         if self.processes.is_main and metrics:
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            first = {name.rpartition("/")[0]: name for name in reversed(metrics)}  # of each protocol; a line is short
+            shown = "  ".join(f"{name} {metrics[name]:.3f}" for name in reversed(first.values()))
             self.progress.report(f"epoch {self.clock.epoch}/{self.clock.epochs}  {shown}")
 
     def _stop(self) -> None:

@@ -100,7 +100,7 @@ def in_run(context: EvaluationContext) -> EvaluationContext:
 def read_losses(context: EvaluationContext, batch: Batch, half: int, masks: int) -> Tensor:
     """Mean losses [N, L], each patch's squared errors from passes of single images under the masks one by one."""
     noise = Noise(hash_words(context.seed, Stream.HARDNESS_TRUTH, half), 3, torch.arange(len(batch)))
-    order = noise.fold(Stream.TRUE_LOSS_PROBES).bits(16).argsort(dim=1)
+    order = noise.fold(Stream.DISJOINT_PROBES).bits(16).argsort(dim=1)
     losses = torch.zeros(len(batch), 16)
     for image in range(len(batch)):
         hidden: list[list[float]] = [[] for _ in range(16)]
@@ -239,6 +239,13 @@ CURRICULA = {
         "Cached.period = 'step'",
         "Cached.every = 4",
     ],
+    "memory": ["Curriculum.difficulty = @LossMemory()"],
+    "asked in every step": [
+        "Curriculum.difficulty = @Cached()",
+        "Cached.estimator = @EdgeDensity()",
+        "Cached.period = 'step'",
+        "Cached.every = 1",
+    ],
 }
 
 
@@ -299,7 +306,7 @@ def test_without_a_run_held_out_images_stand_in(tiny: Path, hpm: Hpm, capsys: py
     told = " ".join(capsys.readouterr().out.split())
     share = json.loads(Path("run/summary.json").read_text())["metrics"][SHARE]
     assert f"hardness: the curriculum's hard patches have {round(100 * share)}% of the attainable extra loss" in told
-    assert hpm("evaluate", "run", "--protocol", "hardness_share", "-b", "HardnessShare.images = 40") == 0
+    assert hpm("evaluate", "run", "--protocol", "hardness-share", "-b", "HardnessShare.images = 40") == 0
     metrics = json.loads(Path("run/evaluation-hardness_share.json").read_text())[-1]["metrics"]
     assert set(metrics) == {*NAMES, *(f"validation/{name}" for name in NAMES)}
     assert hpm("visualize", "run", "--timeline") == 0

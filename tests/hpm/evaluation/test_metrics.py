@@ -36,7 +36,7 @@ EVERY_METRIC: dict[str, list[Evaluation]] = {
     "agreement": [Agreement(images=20)],
     "diagnostics": [Diagnostics(images=20)],
     "finetune": [FineTune(batch_size=200, patience=0.5, **TRAINED | {"epochs": 3})],
-    "hardness_share": [HardnessShare(images=20)],
+    "hardness-share": [HardnessShare(images=20)],
     "knn": [KNN(k=3, **FROZEN), KNN(k=[3, 5], **FROZEN)],
     "linear": [Linear(**FROZEN)],
     "linear-mae": [LinearMAE(batch_size=200, accumulate=1, **TRAINED)],
