@@ -69,7 +69,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=2, help="in each round")
+    parser.add_argument("--steps", type=int, default=4, help="in each round; a multiple of 4 for hpm_dense")
     parser.add_argument("--only", nargs="*", help="names of curricula; random is always there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-b", "--binding", action="append", default=[])

@@ -307,7 +307,7 @@ def test_without_a_run_held_out_images_stand_in(tiny: Path, hpm: Hpm, capsys: py
     share = json.loads(Path("run/summary.json").read_text())["metrics"][SHARE]
     assert f"hardness: the curriculum's hard patches have {round(100 * share)}% of the attainable extra loss" in told
     assert hpm("evaluate", "run", "--protocol", "hardness-share", "-b", "HardnessShare.images = 40") == 0
-    metrics = json.loads(Path("run/evaluation-hardness_share.json").read_text())[-1]["metrics"]
+    metrics = json.loads(Path("run/evaluation-hardness-share.json").read_text())[-1]["metrics"]
     assert set(metrics) == {*NAMES, *(f"validation/{name}" for name in NAMES)}
     assert hpm("visualize", "run", "--timeline") == 0
 
