@@ -7,9 +7,8 @@ words. A comment at each member says what else is hashed beside it: what the num
 The noise of a batch itself, which no stream has been folded into, belongs to the keys of the sampler: a uniform mask
 is the hash of (seed, step, row, patch). Nothing else may draw from it.
 
-The values of the streams are part of what a seed means. Never change or reuse one: runs could not be repeated. Those of
-`DIGIT_SCENES_TRAIN`, `DIGIT_SCENES_VALIDATION` and `DIGIT_SCENES_TEST` define a data set; with other values its images
-would be others.
+The values of the streams are part of what a seed means. Never change or reuse one: runs could not be repeated. Those
+whose names begin with `DIGIT_SCENES` and `COMPOSITES` define data sets; with other values their images would be others.
 
 Some choices are not streams because they do not come from hashes but from the generators of PyTorch or another library:
 a model's initial weights, which the run's seed decides; the labels of a low-shot draw, which the number of the draw
@@ -29,6 +28,9 @@ class Stream(IntEnum):
     DIGIT_SCENES_TRAIN = 1  # (data seed), then scene and choice: a training scene of DigitScenes
     DIGIT_SCENES_TEST = 2  # (data seed), then scene and choice: a test scene of DigitScenes
     DIGIT_SCENES_VALIDATION = 8  # (data seed), then scene and choice: a validation scene of DigitScenes
+    COMPOSITES_TRAIN = 9  # (data seed), then scene or round of labels, and choice: a training scene of Composites
+    COMPOSITES_VALIDATION = 10  # (data seed), likewise: a validation scene of Composites
+    COMPOSITES_TEST = 11  # (data seed), likewise: a test scene of Composites
 
     # Evaluation.
     SUPERVISED_STEP = 3  # (seed, step, rank): mixup and drop path of a step of supervised training

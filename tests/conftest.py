@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import itertools
 import os
 import shutil
 import struct
@@ -58,11 +59,15 @@ def _one_thread() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs the real Fashion-MNIST where it is not installed; no test downloads it."""
-    from hpm.data.sources.fashion_mnist import SYSTEM_FOLDER
+    """Skip what needs real data where they are not installed; no test downloads them."""
+    from hpm.data.sources import fashion_mnist, stamp_scenes
 
-    if item.get_closest_marker("needs_fashion_mnist") and not SYSTEM_FOLDER.is_dir():
+    if item.get_closest_marker("needs_fashion_mnist") and not fashion_mnist.SYSTEM_FOLDER.is_dir():
         pytest.skip("needs Debian's package dataset-fashion-mnist")
+    if item.get_closest_marker("needs_stamp_scenes"):
+        listed = [*itertools.chain(*stamp_scenes.stamps().values()), *stamp_scenes.photographs()]
+        if not all(Path(stamp_scenes.SYSTEM_FOLDER, path).is_file() for path in listed):
+            pytest.skip(f"needs Debian's packages {', '.join(stamp_scenes.PACKAGES)}")
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +89,23 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Has random images stand in for Fashion-MNIST, installed or not; returns their folder."""
     monkeypatch.setattr("hpm.data.sources.fashion_mnist.SYSTEM_FOLDER", fashion_mnist_files)
     return fashion_mnist_files
+
+
+@pytest.fixture(scope="session")
+def stamp_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small pictures of nothing in the places of all files of StampScenes."""
+    from PIL import Image
+
+    from hpm.data.sources.stamp_scenes import photographs, stamps
+
+    root = tmp_path_factory.mktemp("stamp-scenes")
+    cutout, photograph = Image.new("RGBA", (30, 30), "red"), Image.new("RGB", (80, 60), "blue")
+    cutout.putpixel((0, 0), (0, 0, 0, 0))
+    for image, paths in ((cutout, itertools.chain(*stamps().values())), (photograph, photographs())):
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            image.save(root / path, "png")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -142,7 +142,7 @@ def test_private_names_of_gin_have_one_owner() -> None:
 # Concrete classes that another room has no business to know: it asks the object instead.
 CONCRETE = {
     "hpm.models": ("MaskedAutoencoder", "SimMIM", "ViT", "Swin"),
-    "hpm.data": ("DigitScenes", "FashionMNIST", "ImageFolder", "TimmDataset"),
+    "hpm.data": ("Composites", "DigitScenes", "FashionMNIST", "ImageFolder", "StampScenes", "TimmDataset"),
     "hpm.evaluation": ("KNN", "LinearMAE", "Ridge", "FineTune", "LowShot", "Agreement", "Diagnostics", "HardnessShare"),
     "studies.definition": ("Ablation", "Search"),
     "curriculum": ("HardestFirst", "Quotas", "Parts", "UniformRatio", "PredictedLoss"),

@@ -3,11 +3,14 @@
 from hpm.data.crops import RandomResizedCrop, resample
 from hpm.data.loader import Loader
 from hpm.data.sources.base import ImageSource
-from hpm.data.sources.digit_scenes import DigitScenes, SceneSplit
+from hpm.data.sources.composites import Composites
+from hpm.data.sources.digit_scenes import DigitScenes
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fashion_mnist import FashionMNIST
 from hpm.data.sources.image_folder import FolderSplit, ImageFolder
+from hpm.data.sources.scene_split import SceneSplit
 from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Crops, Split, TensorSplit, Unreadable
+from hpm.data.sources.stamp_scenes import StampScenes
 from hpm.data.sources.tar_shards import TarSplit
 from hpm.data.sources.timm_dataset import TimmDataset
 
@@ -17,6 +20,7 @@ __all__ = [
     "TEST",
     "TRAIN",
     "VALIDATION",
+    "Composites",
     "Crops",
     "DigitScenes",
     "EncodedSplit",
@@ -28,6 +32,7 @@ __all__ = [
     "RandomResizedCrop",
     "SceneSplit",
     "Split",
+    "StampScenes",
     "TarSplit",
     "TensorSplit",
     "TimmDataset",

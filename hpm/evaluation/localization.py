@@ -65,7 +65,8 @@ class Localization(Evaluation):
             name = type(source).__name__
             raise ValueError(
                 f"Localization needs data that know which patches hold the object, and {name} does not; use "
-                "DigitScenes, or remove Localization from Monitoring.probes and Monitoring.evaluations"
+                "DigitScenes, Composites or StampScenes, or remove Localization from Monitoring.probes and "
+                "Monitoring.evaluations"
             )
         super().check(source, model)
 

@@ -85,9 +85,12 @@ def test_all_values_are_distinct() -> None:
 
 
 def test_streams_that_define_data_keep_their_hashes() -> None:
-    """The seeds from which the scenes of DigitScenes are rendered."""
+    """The seeds from which the scenes of DigitScenes and Composites are rendered."""
     assert hash_words(0, Stream.DIGIT_SCENES_TRAIN) == 9414328390532763172
     assert hash_words(0, Stream.DIGIT_SCENES_TEST) == 12416261422349131856
+    assert hash_words(0, Stream.COMPOSITES_TRAIN) == 2773310039523687767
+    assert hash_words(0, Stream.COMPOSITES_VALIDATION) == 13682035284950319637
+    assert hash_words(0, Stream.COMPOSITES_TEST) == 3962339062506082966
 
 
 # The source.

@@ -11,8 +11,6 @@ Shape suffixes: N images, K images or digits of a split, G grid cells, S side in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from torch import Tensor
 
@@ -22,12 +20,9 @@ from curriculum.validation import require_at_least, require_in
 from hpm.data.crops import resample
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
-from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split, TensorSplit
+from hpm.data.sources.scene_split import SceneSplit
+from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split
 
-# Larger splits are rendered batch by batch.
-MEMORY_LIMIT = 1 << 30
-
-_PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
 _MIN_SHARE = 0.1  # of a patch's pixels that must be strokes
 _PERIOD = 8  # digits of each class, of which the first and the fifth go to the test split, the third to validation
 _PLACES = {TEST: (0, 4), VALIDATION: (2,), TRAIN: (1, 3, 5, 6, 7)}
@@ -37,61 +32,6 @@ _STREAMS = {
     VALIDATION: Stream.DIGIT_SCENES_VALIDATION,
     TEST: Stream.DIGIT_SCENES_TEST,
 }
-
-
-class SceneSplit(Split):
-    """Scenes of one split, held in memory up to `MEMORY_LIMIT` bytes, else rendered when asked for.
-
-    Args:
-        renderer: draws the scenes.
-        classes_K: int64 [K], the class of each of the renderer's digits.
-        size: how many scenes.
-    """
-
-    def __init__(self, *, renderer: SceneRenderer, classes_K: Tensor, size: int) -> None:
-        self.renderer = renderer
-        self.side = renderer.photographs.size
-        chunks = torch.arange(size).split(max(1, _PIXELS_AT_ONCE // self.side**2))
-        self.labels: Tensor = torch.cat([classes_K[renderer.digits(chunk)] for chunk in chunks])
-        fits = size * 3 * self.side**2 <= MEMORY_LIMIT
-        self._images_KCSS = self._render(chunks, size) if fits else None
-
-    def _render(self, chunks: Sequence[Tensor], size: int) -> Tensor:
-        images_KCSS = torch.empty(size, 3, self.side, self.side, dtype=torch.uint8)
-        threads = torch.get_num_threads()
-        # Many small operations: where the cores are shared, threads that wait for each other make it ten times slower.
-        torch.set_num_threads(1)
-        try:
-            for chunk in chunks:
-                images_KCSS[chunk[0] : chunk[-1] + 1] = self.renderer.render(chunk)
-        finally:
-            torch.set_num_threads(threads)
-        return images_KCSS
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def sizes(self, indices_N: Tensor) -> Tensor:
-        """Int64 [N, 2], all the same."""
-        return torch.tensor([self.side, self.side]).expand(len(indices_N), 2)
-
-    def images(self, indices_N: Tensor) -> Tensor:
-        """Whole scenes, uint8 [N, 3, S, S]."""
-        return self.renderer.render(indices_N) if self._images_KCSS is None else self._images_KCSS[indices_N]
-
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
-        """Float32 [N, 3, size, size] in [0, 255]."""
-        return resample(self.images(indices_N), boxes_N4, flips_N, size)
-
-    def content(self) -> Iterable[bytes]:
-        """How the scenes are drawn, rather than the pixels, which another processor may round otherwise."""
-        return (repr((self.side, self.renderer.settings)).encode(),)
-
-    def to(self, device: torch.device) -> Split:
-        """The scenes on another device where they are held in memory; else the split itself."""
-        if device == self.device or self._images_KCSS is None:
-            return self
-        return TensorSplit(self._images_KCSS.to(device), self.labels)
 
 
 class DigitScenes(ImageSource):
@@ -169,9 +109,10 @@ class DigitScenes(ImageSource):
             scales=self.scales,
             background=self.background,
             seed=hash_words(self.seed, stream),
+            classes_K=classes_K[chosen_K],
         )
         sizes = {TRAIN: self.train_size, VALIDATION: self.validation_size, TEST: self.test_size}
-        return SceneSplit(renderer=renderer, classes_K=classes_K[chosen_K], size=sizes[split])
+        return SceneSplit(renderer=renderer, size=sizes[split])
 
     @property
     def knows_objects(self) -> bool:
@@ -186,7 +127,7 @@ class DigitScenes(ImageSource):
 
     def digit_mask(self, split: SceneSplit, indices_N: Tensor) -> Tensor:
         """Which pixels of the whole scene the digit's strokes cover, bool [N, S, S]."""
-        return split.renderer.strokes(indices_N)
+        return split.renderer.masks(indices_N)
 
     def digit_patches(
         self,

@@ -69,6 +69,7 @@ class SceneRenderer:
 
     Args:
         digits_KGG: float64 [K, 8, 8], ink from 0 to 1.
+        classes_K: int64 [K], the class of each digit.
         photographs: what the digits are drawn over.
         clutter: F, fragments of other digits in each scene.
         scales: smallest and largest side of a digit relative to the scene's.
@@ -80,6 +81,7 @@ class SceneRenderer:
         self,
         *,
         digits_KGG: Tensor,
+        classes_K: Tensor,
         photographs: Photographs,
         clutter: int,
         scales: tuple[float, float],
@@ -87,6 +89,7 @@ class SceneRenderer:
         seed: int,
     ) -> None:
         self.digits_KGG = digits_KGG
+        self.classes_K = classes_K
         self.photographs = photographs
         self.clutter = clutter
         self.scales = scales
@@ -94,13 +97,18 @@ class SceneRenderer:
         self.seed = seed
 
     @property
+    def side(self) -> int:
+        """S."""
+        return self.photographs.size
+
+    @property
     def settings(self) -> tuple[object, ...]:
         """All that decides what the scenes look like, beside digits and photographs."""
         return len(self.digits_KGG), self.clutter, self.scales, self.background, self.seed
 
-    def digits(self, indices_N: Tensor) -> Tensor:
-        """Which digit each scene shows, int64 [N] in [0, K)."""
-        return (self._uniform(indices_N)[:, 0] * len(self.digits_KGG)).long()
+    def labels(self, indices_N: Tensor) -> Tensor:
+        """The class of each scene's digit, int64 [N]."""
+        return self.classes_K[(self._uniform(indices_N)[:, 0] * len(self.digits_KGG)).long()]
 
     def render(self, indices_N: Tensor) -> Tensor:
         """The scenes, uint8 [N, 3, S, S]."""
@@ -115,7 +123,7 @@ class SceneRenderer:
         ink_N1SS = ink_NSS.unsqueeze(1) * (255.0 * (1.0 - self.background))
         return (photo_N3SS + ink_N1SS).round_().to(torch.uint8)
 
-    def strokes(self, indices_N: Tensor) -> Tensor:
+    def masks(self, indices_N: Tensor) -> Tensor:
         """Which pixels the digit's strokes cover, bool [N, S, S]. Fragments do not count."""
         uniform = self._uniform(indices_N)
         return self._digit(uniform, self._cell(uniform)) >= _STROKE_LEVEL

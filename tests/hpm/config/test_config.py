@@ -16,6 +16,7 @@ CONFIGS = sorted(configs_folder().rglob("*.gin"))
 SMALL = {
     "digit_scenes": ["DigitScenes.train_size = 600", "DigitScenes.validation_size = 20", "DigitScenes.test_size = 40"],
     "fashion_mnist": ["FashionMNIST.train_size = 600"],
+    "stamp_scenes": ["StampScenes.train_size = 600", "StampScenes.validation_size = 20", "StampScenes.test_size = 40"],
 }
 COMPLETE = [path for path in CONFIGS if path.parent == configs_folder() and path.stem != "base"]
 
@@ -27,9 +28,10 @@ def small(text: str) -> list[str]:
 
 @pytest.mark.usefixtures("fashion_mnist")
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
-def test_complete_configs_build(path: Path) -> None:
-    labels = ["LowShot.labels = 100"] if "LowShot" in path.read_text() else []
-    trainer = parse_config([str(path)], small(path.read_text()) + labels).build()
+def test_complete_configs_build(path: Path, stamp_files: Path) -> None:
+    more = ["LowShot.labels = 100"] if "LowShot" in path.read_text() else []
+    more += [f"StampScenes.root = '{stamp_files}'"] if "data/stamp_scenes" in path.read_text() else []
+    trainer = parse_config([str(path)], small(path.read_text()) + more).build()
     assert isinstance(trainer, Trainer)
 
 

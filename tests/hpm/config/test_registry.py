@@ -29,7 +29,7 @@ NAMES = {
     "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
-    "data": "DigitScenes FashionMNIST ImageFolder RandomResizedCrop TimmDataset",
+    "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",
     "evaluations": "Agreement Diagnostics FineTune HardnessShare KNN Linear LinearMAE Localization LowShot Ridge",
     "models": "MaskedAutoencoder SimMIM Swin ViT",
     "training": "Checkpointing Loading Method MLflowTracker Monitoring Optimization Runtime Schedule Trainer",

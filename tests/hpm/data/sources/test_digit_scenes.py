@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from curriculum.noise import Noise
 from hpm.data.crops import RandomResizedCrop, whole_boxes
 from hpm.data.loader import Loader
-from hpm.data.sources import digit_scenes
+from hpm.data.sources import digit_scenes, scene_split
 from hpm.data.sources.base import SPLITS
 from hpm.data.sources.digit_scenes import DigitScenes
 
@@ -46,7 +46,7 @@ def test_a_scene_is_the_same_in_any_batch(scenes, indices):
 
 
 def test_scenes_rendered_on_demand_are_the_stored_ones(scenes, monkeypatch):
-    monkeypatch.setattr(digit_scenes, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(scene_split, "MEMORY_LIMIT", 0)
     rendered = DigitScenes(train_size=600, test_size=300).train()
     assert rendered._images_KCSS is None
     indices_N = torch.tensor([5, 599, 17, 5])
@@ -190,6 +190,6 @@ def test_scenes_in_memory_can_be_moved(monkeypatch):
     train = scenes.train()
     assert train.to(torch.device("cpu")) is train
     assert train.to(torch.device("meta")).images_KCHW.shape == (20, 3, 32, 32)
-    monkeypatch.setattr(digit_scenes, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(scene_split, "MEMORY_LIMIT", 0)
     rendered = DigitScenes(train_size=20, test_size=10).train()
     assert rendered.to(torch.device("meta")) is rendered

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.datasets import FakeData
 
 from hpm.data import DigitScenes, FashionMNIST, FolderSplit, ImageFolder, Split, TarSplit, TensorSplit, TimmDataset
-from hpm.data.sources import digit_scenes
+from hpm.data.sources import scene_split
 from hpm.data.sources.fingerprint import fingerprint_of, joined_names
 from hpm.data.sources.tar_shards import Member
 from hpm.data.sources.torchvision_data import ItemSplit
@@ -133,7 +133,7 @@ def test_scenes_are_told_by_how_they_are_drawn(monkeypatch: pytest.MonkeyPatch) 
         scenes(min_scale=0.8).train(),
     ]
     assert len({expected, *(split.fingerprint() for split in others)}) == 1 + len(others)
-    monkeypatch.setattr(digit_scenes, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(scene_split, "MEMORY_LIMIT", 0)
     rendered = scenes().train()
     assert rendered._images_KCSS is None
     assert rendered.fingerprint() == expected

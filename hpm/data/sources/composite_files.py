@@ -1,0 +1,155 @@
+"""The files of composites: cut-outs in class folders, and photographs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION
+from hpm.errors import UserError
+
+_PERIOD, _VALIDATION, _TEST = 20, (1, 9, 15), (2, 7, 12, 17)  # photographs, and the places of those held out
+_FEWEST_PHOTOGRAPHS = 3  # one for each split
+_FAINT = 16  # opacity, of 255, below which a pixel does not belong to a cut-out
+
+
+def find_cutouts(folder: Path) -> dict[str, list[Path]]:
+    """The images of each class folder, both in alphabetical order.
+
+    Raises:
+        UserError: if the folder is missing or has fewer than two class folders, or if one of them holds no image.
+    """
+    _require_folder("cutouts", folder)
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if len(classes) < 2:
+        raise UserError(
+            f"Composites.cutouts = {folder} has {len(classes)} class folders; two or more belong there, each with "
+            "cut-outs of one class"
+        )
+    found = {path.name: _images(path) for path in classes}
+    for name, paths in found.items():
+        if not paths:
+            raise UserError(f"{folder / name} holds no images")
+    return found
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """All images of a folder and the folders within, in alphabetical order.
+
+    Raises:
+        UserError: if the folder is missing or holds fewer than three photographs.
+    """
+    _require_folder("photographs", folder)
+    found = _images(folder)
+    if len(found) < _FEWEST_PHOTOGRAPHS:
+        raise UserError(
+            f"Composites.photographs = {folder} holds {len(found)} images; training, validation and test scenes share "
+            f"no photograph, which takes {_FEWEST_PHOTOGRAPHS} or more"
+        )
+    return found
+
+
+def divide(photographs: Sequence[Path]) -> dict[str, list[Path]]:
+    """The photographs of each split, by its name: of every twenty in their order 3 are for validation, 4 for testing.
+
+    They lie apart, so that every folder of many photographs gives some to each split, and three or more photographs
+    give each split one.
+    """
+    places = [place % _PERIOD for place in range(len(photographs))]
+    names = [TEST if place in _TEST else VALIDATION if place in _VALIDATION else TRAIN for place in places]
+    return {name: [path for path, own in zip(photographs, names, strict=True) if own == name] for name in SPLITS}
+
+
+def read_cutout(path: Path, *, side: int) -> Image.Image:
+    """A cut-out without its empty margin, its colours multiplied by its opacity (Pillow's mode RGBa).
+
+    Args:
+        path: an image with transparency.
+        side: pixels; a cut-out whose larger side is larger is made smaller.
+
+    Raises:
+        UserError: if the file is damaged, or nothing or everything in it is opaque.
+    """
+    image = _decode(path, None).convert("RGBA")
+    opacity = image.getchannel("A")
+    if opacity.getextrema()[0] == 255:
+        raise UserError(f"{path} has no transparency, which is what tells a cut-out from what was around it")
+    box = opacity.point(lambda level: 255 * (level >= _FAINT)).getbbox()
+    if box is None:
+        raise UserError(f"{path} is transparent everywhere: there is no cut-out in it")
+    return _shrink(image.crop(box).convert("RGBa"), side / max(box[2] - box[0], box[3] - box[1]))
+
+
+def read_photograph(path: Path, *, side: int, least: int) -> Image.Image:
+    """A photograph in colour.
+
+    Args:
+        path: an image.
+        side: pixels; a photograph whose shorter side is larger is made smaller.
+        least: pixels that its shorter side needs.
+
+    Raises:
+        UserError: if the file is damaged or the photograph too small.
+    """
+    image = _decode(path, side)
+    if min(image.size) < least:
+        raise UserError(
+            f"{path} has {image.width} x {image.height} pixels, too few for scenes of {least} pixels; take it out of "
+            "the photographs"
+        )
+    return _shrink(image.convert("RGB"), side / min(image.size))
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """Hexadecimal digits that tell the content of files, in their order, from others; their names do not count.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _decode(path: Path, side: int | None) -> Image.Image:
+    """The image of a file, decoded; a JPEG at a fraction of its size where twice `side` remains, which is faster."""
+    try:
+        with Image.open(path) as image:
+            if side is not None:
+                image.draft(None, (2 * side, 2 * side))
+            image.load()
+            return image
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} cannot be read as an image: it is none that Pillow knows") from error
+    except Exception as error:  # Pillow's readers raise almost anything about a damaged file
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _shrink(image: Image.Image, factor: float) -> Image.Image:
+    """The image made smaller by an antialiased filter; the image itself where the factor is 1 or more."""
+    if factor >= 1:
+        return image
+    size = tuple(max(1, round(length * factor)) for length in image.size)
+    return image.resize(size, Image.Resampling.BICUBIC)  # type: ignore[arg-type]
+
+
+def _require_folder(setting: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"Composites.{setting} = {folder} is not a folder")
+
+
+def _images(folder: Path) -> list[Path]:
+    """Image files at any depth below a folder, hidden ones aside, ordered by their paths below it."""
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+    names: Sequence[tuple[str, ...]] = sorted(path.relative_to(folder).parts for path in paths)
+    return [folder.joinpath(*parts) for parts in names if not any(part.startswith(".") for part in parts)]

@@ -1,0 +1,235 @@
+"""Draws composites: a cut-out pasted over a piece of a photograph, sometimes with another in front of it or behind.
+
+Every choice is noise addressed by the scene's index, so that a scene is the same in any batch and any process. Pillow
+does the geometry, in whole numbers, one scene after the other.
+
+Shape suffixes: N scenes, Y classes, S side in pixels, H W sides of a pasted cut-out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from curriculum.noise import Noise
+from hpm.data.sources.composite_files import digest_of, read_cutout, read_photograph
+
+VERSION = 1
+"""Raise it with every change of the pixels that the same files and settings give: files of stored scenes go by it."""
+
+_SMALLEST_CROP = 0.2  # side of the smallest piece of a photograph relative to the photograph's shorter side
+_STORED_CUTOUT = 2.0  # larger side of a cut-out in memory relative to its largest in a scene; it is made smaller once
+_MOST_DEGREES = 25.0  # of rotation, either way
+_BRIGHTNESS = (0.7, 1.3)
+_OVERHANG = 0.15  # of a cut-out's height and width, which the border may cut off
+_OTHER_SCALE = (0.3, 0.6)  # of the other cut-out, relative to the object's
+_MOST_HIDDEN = 0.5  # of the object; another cut-out that would hide more goes behind it
+_SCENES, _LABELS = 0, 1  # the noise's steps
+
+_FILTER, _FAST_FILTER = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+
+
+class _Paste(NamedTuple):
+    """What is chosen for a cut-out, each in [0, 1)."""
+
+    cutout: float
+    scale: float
+    angle: float
+    mirror: float
+    brightness: float
+
+
+class _Scene(NamedTuple):
+    """What else is chosen for a scene, each in [0, 1)."""
+
+    top: float
+    left: float
+    photograph: float
+    crop_side: float
+    crop_top: float
+    crop_left: float
+    crop_mirror: float
+    occluded: float
+    other_class: float
+    other_angle: float  # where the other cut-out's middle lies, as seen from the object's
+
+
+class _Choices(NamedTuple):
+    """All that is chosen for a scene."""
+
+    label: int
+    object: _Paste
+    other: _Paste
+    scene: _Scene
+
+
+_PASTE = len(_Paste._fields)
+_COLUMNS = 2 * _PASTE + len(_Scene._fields)  # of noise, in the order of the fields
+
+
+class CompositeRenderer:
+    """Scenes of one split.
+
+    Files are read when the first scene is drawn.
+
+    Args:
+        cutouts: the files of each class.
+        photographs: the files of what is behind.
+        side: S.
+        scales: smallest and largest of a cut-out's larger side, before it is rotated, relative to the scene's.
+        occlusion: probability of another cut-out.
+        seed: of every choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        cutouts: Sequence[Sequence[Path]],
+        photographs: Sequence[Path],
+        side: int,
+        scales: tuple[float, float],
+        occlusion: float,
+        seed: int,
+    ) -> None:
+        self.cutouts = cutouts
+        self.photographs = photographs
+        self.side = side
+        self.scales = scales
+        self.occlusion = occlusion
+        self.seed = seed
+
+    @cached_property
+    def settings(self) -> tuple[object, ...]:
+        """All that decides what the scenes look like: the files' content, and the settings."""
+        counts = tuple(map(len, self.cutouts))
+        files = digest_of([*(path for paths in self.cutouts for path in paths), *self.photographs])
+        return VERSION, files, counts, len(self.photographs), self.scales, self.occlusion, self.seed
+
+    def labels(self, indices_N: Tensor) -> Tensor:
+        """The class of each scene's object, int64 [N]: each once among the first Y scenes, the next Y and so on."""
+        classes = len(self.cutouts)
+        order_NY = Noise(self.seed, _LABELS, indices_N // classes).bits(classes).argsort(dim=1)
+        return order_NY.gather(1, (indices_N % classes).unsqueeze(1)).squeeze(1)
+
+    def render(self, indices_N: Tensor) -> Tensor:
+        """The scenes, uint8 [N, 3, S, S]."""
+        scenes_NSS3 = np.empty((len(indices_N), self.side, self.side, 3), dtype=np.uint8)
+        for row, choices in enumerate(self._choices(indices_N)):
+            scenes_NSS3[row] = self._draw(choices)[0]
+        return torch.from_numpy(scenes_NSS3).permute(0, 3, 1, 2).contiguous()
+
+    def masks(self, indices_N: Tensor) -> Tensor:
+        """Which pixels show the object rather than what is behind or in front of it, bool [N, S, S]."""
+        masks_NSS = np.empty((len(indices_N), self.side, self.side), dtype=bool)
+        for row, choices in enumerate(self._choices(indices_N)):
+            masks_NSS[row] = self._draw(choices)[1] >= 128
+        return torch.from_numpy(masks_NSS)
+
+    def _choices(self, indices_N: Tensor) -> Iterator[_Choices]:
+        uniform = Noise(self.seed, _SCENES, indices_N).uniform(_COLUMNS).tolist()
+        for row, label in zip(uniform, self.labels(indices_N).tolist(), strict=True):
+            first, second, rest = row[:_PASTE], row[_PASTE : 2 * _PASTE], row[2 * _PASTE :]
+            yield _Choices(label, _Paste(*first), _Paste(*second), _Scene(*rest))
+
+    @cached_property
+    def _cutouts(self) -> list[list[Image.Image]]:
+        side = math.ceil(_STORED_CUTOUT * self.scales[1] * self.side)
+        return [[read_cutout(path, side=side) for path in paths] for paths in self.cutouts]
+
+    @cached_property
+    def _photographs(self) -> list[Image.Image]:
+        side = math.ceil(self.side / _SMALLEST_CROP)
+        return [read_photograph(path, side=side, least=self.side) for path in self.photographs]
+
+    def _draw(self, choices: _Choices) -> tuple[np.ndarray, np.ndarray]:
+        """A scene, uint8 [S, S, 3], and how much of each pixel is the object, uint8 [S, S]."""
+        thing_HW4 = self._transform(choices.object, choices.label, _between(self.scales, choices.object.scale))
+        height, width = thing_HW4.shape[:2]
+        top = _place(choices.scene.top, height, self.side)
+        left = _place(choices.scene.left, width, self.side)
+        layers = [self._on_canvas(thing_HW4, top, left)]
+        shown_SS = layers[0][:, :, 3]
+        if choices.scene.occluded < self.occlusion:
+            other_SS4 = self._other(choices, (top + height / 2, left + width / 2), (height / 2, width / 2))
+            rest_SS = _times(shown_SS, 255 - other_SS4[:, :, 3])
+            if rest_SS.sum() >= (1 - _MOST_HIDDEN) * shown_SS.sum():
+                layers, shown_SS = [*layers, other_SS4], rest_SS
+            else:
+                layers = [other_SS4, *layers]
+        scene_SS3 = self._background(choices.scene)
+        for layer_SS4 in layers:
+            scene_SS3 = _times(scene_SS3, 255 - layer_SS4[:, :, 3:]) + layer_SS4[:, :, :3]
+        return scene_SS3, shown_SS
+
+    def _background(self, choices: _Scene) -> np.ndarray:
+        """A square piece of a photograph, never enlarged, uint8 [S, S, 3]."""
+        photograph = _pick(self._photographs, choices.photograph)
+        side = self.side + int(choices.crop_side * (min(photograph.size) - self.side + 1))
+        left = int(choices.crop_left * (photograph.width - side + 1))
+        top = int(choices.crop_top * (photograph.height - side + 1))
+        piece = photograph.resize((self.side, self.side), _FILTER, box=(left, top, left + side, top + side))
+        return np.asarray(ImageOps.mirror(piece) if choices.crop_mirror < 0.5 else piece)
+
+    def _other(self, choices: _Choices, middle: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
+        """A smaller cut-out of another class whose middle lies at the object's edge, uint8 [S, S, 4]."""
+        classes = len(self._cutouts)
+        label = (choices.label + 1 + int(choices.scene.other_class * (classes - 1))) % classes
+        scale = _between(self.scales, choices.object.scale) * _between(_OTHER_SCALE, choices.other.scale)
+        thing_HW4 = self._transform(choices.other, label, scale)
+        angle = 2 * math.pi * choices.scene.other_angle
+        top = middle[0] + radii[0] * math.sin(angle) - thing_HW4.shape[0] / 2
+        left = middle[1] + radii[1] * math.cos(angle) - thing_HW4.shape[1] / 2
+        return self._on_canvas(thing_HW4, round(top), round(left))
+
+    def _transform(self, paste: _Paste, label: int, scale: float) -> np.ndarray:
+        """A cut-out mirrored, rotated, resized and lit, uint8 [H, W, 4], colours multiplied by opacity."""
+        image = _pick(self._cutouts[label], paste.cutout)
+        factor = scale * self.side / max(image.size)
+        if paste.mirror < 0.5:
+            image = ImageOps.mirror(image)
+        # Rotated while it is large: the resampling that makes it small afterwards hides that of the rotation.
+        image = image.rotate(_between((-_MOST_DEGREES, _MOST_DEGREES), paste.angle), _FAST_FILTER, expand=True)
+        width, height = (max(1, round(length * factor)) for length in image.size)
+        pixels_HW4 = np.array(image.resize((width, height), _FILTER))
+        lit_HW3 = pixels_HW4[:, :, :3] * np.float32(_between(_BRIGHTNESS, paste.brightness))
+        # No colour exceeds its opacity, where a cubic filter overshoots or the light is strong.
+        pixels_HW4[:, :, :3] = np.minimum(lit_HW3.round(), pixels_HW4[:, :, 3:])
+        return pixels_HW4
+
+    def _on_canvas(self, thing_HW4: np.ndarray, top: int, left: int) -> np.ndarray:
+        """The part of a cut-out that lies within the scene, uint8 [S, S, 4], with nothing around it."""
+        canvas_SS4 = np.zeros((self.side, self.side, 4), dtype=np.uint8)
+        visible_HW4 = canvas_SS4[max(0, top) : max(0, top + len(thing_HW4))]
+        visible_HW4 = visible_HW4[:, max(0, left) : max(0, left + thing_HW4.shape[1])]
+        height, width = visible_HW4.shape[:2]
+        first_row, first_column = max(0, -top), max(0, -left)
+        visible_HW4[:] = thing_HW4[first_row : first_row + height, first_column : first_column + width]
+        return canvas_SS4
+
+
+def _place(choice: float, length: int, side: int) -> int:
+    """Where a cut-out begins along one axis, so that no more than the overhang is cut off on either side."""
+    overhang = _OVERHANG * length
+    first, last = sorted((-overhang, side - length + overhang))
+    return round(_between((first, last), choice))
+
+
+def _times(pixels: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Pixels times a share in 255ths, rounded, uint8."""
+    return ((pixels.astype(np.uint16) * share + 127) // 255).astype(np.uint8)
+
+
+def _between(ends: tuple[float, float], choice: float) -> float:
+    return ends[0] + (ends[1] - ends[0]) * choice
+
+
+def _pick(images: Sequence[Image.Image], choice: float) -> Image.Image:
+    return images[int(choice * len(images))]

@@ -1,0 +1,181 @@
+"""Composites: scenes made of cut-out objects and photographs of one's own, or of those that a package brings.
+
+After the composites of Dwibedi, Misra and Hebert (2017, "Cut, paste and learn"). The object's pixels are known exactly.
+
+Shape suffixes: N images, L patches, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import PIL
+import torch
+from torch import Tensor
+
+from curriculum.noise import hash_words
+from curriculum.streams import Stream
+from curriculum.validation import require_at_least, require_in
+from hpm.data.sources.base import ImageSource
+from hpm.data.sources.composite_files import divide, find_cutouts, find_photographs
+from hpm.data.sources.composite_renderer import CompositeRenderer
+from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
+from hpm.data.sources.scene_file import scene_file
+from hpm.data.sources.scene_split import SceneSplit
+from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split
+from hpm.errors import UserError
+
+_MIN_SHARE = 0.25  # of a patch's pixels that must be the object
+_STREAMS = {
+    TRAIN: Stream.COMPOSITES_TRAIN,
+    VALIDATION: Stream.COMPOSITES_VALIDATION,
+    TEST: Stream.COMPOSITES_TEST,
+}
+
+
+class Composites(ImageSource):
+    """Cut-out objects pasted on pieces of photographs. The label is the object's class.
+
+    An object has a random place, size, rotation and brightness, and may be mirrored; the border cuts some, and a
+    smaller cut-out of another class covers some in part, or stands behind. Classes are equally frequent. The splits
+    share the cut-outs but no photograph: of every twenty photographs, ordered by name, three are for validation and
+    four for testing.
+
+    Args:
+        cutouts: a folder of class folders of images with transparency; a class may have several. None where a model is
+            used or planned without its images.
+        photographs: a folder of photographs, looked through at any depth; three or more, each with a shorter side of
+            `img_size` pixels at least; or None, likewise.
+        img_size: S, side of a scene in pixels. Default 64.
+        train_size: scenes of the training split. Default 20000.
+        validation_size: scenes of the validation split. Default 2000.
+        test_size: scenes of the test split. Default 4000.
+        min_scale: smallest of an object's larger side, before it is rotated, relative to the scene's. Default 0.45.
+        max_scale: largest. Default 0.85.
+        occlusion: probability of a cut-out of another class at the object's edge. One that would hide more than half
+            of the object stands behind it. Default 0.25.
+        mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
+        std: of each channel, likewise. Default ImageNet's.
+        seed: of the scenes. Default 0.
+        cache_dir: folder where scenes that fit in memory (1 GiB) are stored, so that the next run reads them instead of
+            rendering them. Default None, nowhere.
+    """
+
+    resume_free: ClassVar[frozenset[str]] = frozenset({"cutouts", "photographs", "cache_dir"})
+
+    def __init__(
+        self,
+        *,
+        cutouts: str | Path | None = None,
+        photographs: str | Path | None = None,
+        img_size: int = 64,
+        train_size: int = 20_000,
+        validation_size: int = 2_000,
+        test_size: int = 4_000,
+        min_scale: float = 0.45,
+        max_scale: float = 0.85,
+        occlusion: float = 0.25,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        seed: int = 0,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        name = type(self).__name__
+        require_at_least(name, 8, img_size=img_size)
+        require_at_least(name, 1, train_size=train_size, validation_size=validation_size, test_size=test_size)
+        require_in(name, "(0, 1]", min_scale=min_scale)
+        require_in(name, f"[{min_scale}, 1]", max_scale=max_scale)
+        require_in(name, "[0, 1]", occlusion=occlusion)
+        super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std)
+        self.folders = {"cutouts": cutouts, "photographs": photographs}
+        self.split_sizes = {TRAIN: train_size, VALIDATION: validation_size, TEST: test_size}
+        self.scales = (float(min_scale), float(max_scale))
+        self.occlusion = float(occlusion)
+        self.seed = seed
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the class folders."""
+        return tuple(self.cutout_files)
+
+    @cached_property
+    def cutout_files(self) -> dict[str, list[Path]]:
+        """The files of each class's cut-outs, in label order.
+
+        Raises:
+            UserError: if there are none.
+        """
+        return find_cutouts(self._folder("cutouts"))
+
+    @cached_property
+    def photograph_files(self) -> list[Path]:
+        """The files of all photographs, three or more.
+
+        Raises:
+            UserError: if there are fewer.
+        """
+        return find_photographs(self._folder("photographs"))
+
+    @property
+    def known_train_size(self) -> int:
+        return self.split_sizes[TRAIN]
+
+    @property
+    def has_own_validation(self) -> bool:
+        return True
+
+    def read(self, split: str) -> SceneSplit:
+        """Draw a split's scenes, or read those that `cache_dir` has.
+
+        Raises:
+            UserError: if a folder is missing or a file unfit or damaged; it names it.
+        """
+        stream = _STREAMS[split]
+        renderer = CompositeRenderer(
+            cutouts=list(self.cutout_files.values()),
+            photographs=divide(self.photograph_files)[split],
+            side=self.img_size,
+            scales=self.scales,
+            occlusion=self.occlusion,
+            seed=hash_words(self.seed, stream),
+        )
+        size, file = self.split_sizes[split], None
+        if self.cache_dir is not None:
+            # Another version of Pillow may decode or resample otherwise.
+            defining = (PIL.__version__, size, self.img_size, renderer.settings)
+            file = scene_file(self.cache_dir, f"{type(self).__name__}-{split}", *defining)
+        return SceneSplit(renderer=renderer, size=size, file=file)
+
+    @property
+    def knows_objects(self) -> bool:
+        return True
+
+    def object_masks(self, split: Split, indices_N: Tensor) -> Tensor:
+        """Which pixels of whole scenes show the object, at an opacity of a half or more, bool [N, S, S].
+
+        What another cut-out hides does not count.
+
+        Args:
+            split: one of this source's.
+            indices_N: int64 [N], the scenes.
+        """
+        assert isinstance(split, SceneSplit)
+        return split.renderer.masks(indices_N)
+
+    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor:
+        """Which patches of scenes hold the object: those of which it is a quarter or more, bool [N, L]."""
+        if patch_size < 1 or self.img_size % patch_size:
+            name = type(self).__name__
+            raise ValueError(f"patch_size = {patch_size} does not divide {name}.img_size = {self.img_size}")
+        masks_N1SS = self.object_masks(split, indices_N).unsqueeze(1).float()
+        return torch.nn.functional.avg_pool2d(masks_N1SS, patch_size).flatten(1) >= _MIN_SHARE
+
+    def _folder(self, setting: str) -> Path:
+        folder = self.folders[setting]
+        if folder is None:
+            raise UserError(f"Composites.{setting} is not bound; bind it to the folder that holds the {setting}")
+        return Path(folder)

@@ -1,0 +1,100 @@
+"""Splits of scenes that are drawn: held in memory while they are few, else drawn when asked for.
+
+Shape suffixes: N scenes, K scenes of the split, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hpm.data.crops import resample
+from hpm.data.sources.scene_file import stored_scenes
+from hpm.data.sources.split import Split, TensorSplit
+
+# Larger splits are rendered batch by batch.
+MEMORY_LIMIT = 1 << 30
+
+_PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
+
+
+class Renderer(Protocol):
+    """Draws scenes, each of which depends on its index alone."""
+
+    @property
+    def side(self) -> int:
+        """S."""
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """All that decides what the scenes look like, beside their side."""
+
+    def labels(self, indices_N: Tensor) -> Tensor:
+        """The class of each scene, int64 [N]."""
+
+    def render(self, indices_N: Tensor) -> Tensor:
+        """The scenes, uint8 [N, 3, S, S]."""
+
+    def masks(self, indices_N: Tensor) -> Tensor:
+        """Which pixels show the object, bool [N, S, S]."""
+
+
+class SceneSplit(Split):
+    """Scenes of one split, held in memory up to `MEMORY_LIMIT` bytes, else rendered when asked for.
+
+    Args:
+        renderer: draws the scenes.
+        size: K, how many scenes.
+        file: where those held in memory are stored, to be read instead of rendered the next time. Default None.
+    """
+
+    def __init__(self, *, renderer: Renderer, size: int, file: Path | None = None) -> None:
+        self.renderer = renderer
+        self.side = renderer.side
+        self._chunks = torch.arange(size).split(max(1, _PIXELS_AT_ONCE // self.side**2))
+        self.labels: Tensor = torch.cat([renderer.labels(chunk) for chunk in self._chunks])
+        self._images_KCSS: Tensor | None = None
+        if size * 3 * self.side**2 <= MEMORY_LIMIT:
+            shape = (size, 3, self.side, self.side)
+            self._images_KCSS = self._render() if file is None else stored_scenes(file, shape, self._render)
+
+    def _render(self) -> Tensor:
+        images_KCSS = torch.empty(len(self), 3, self.side, self.side, dtype=torch.uint8)
+        threads = torch.get_num_threads()
+        # Many small operations: where the cores are shared, threads that wait for each other make it ten times slower.
+        torch.set_num_threads(1)
+        try:
+            for chunk in self._chunks:
+                images_KCSS[chunk[0] : chunk[-1] + 1] = self.renderer.render(chunk)
+        finally:
+            torch.set_num_threads(threads)
+        return images_KCSS
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sizes(self, indices_N: Tensor) -> Tensor:
+        """Int64 [N, 2], all the same."""
+        return torch.tensor([self.side, self.side]).expand(len(indices_N), 2)
+
+    def images(self, indices_N: Tensor) -> Tensor:
+        """Whole scenes, uint8 [N, 3, S, S]."""
+        return self.renderer.render(indices_N) if self._images_KCSS is None else self._images_KCSS[indices_N]
+
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+        """Float32 [N, 3, size, size] in [0, 255]."""
+        return resample(self.images(indices_N), boxes_N4, flips_N, size)
+
+    def content(self) -> Iterable[bytes]:
+        """How the scenes are drawn, rather than the pixels, which another processor may round otherwise."""
+        return (repr((self.side, self.renderer.settings)).encode(),)
+
+    def to(self, device: torch.device) -> Split:
+        """The scenes on another device where they are held in memory; else the split itself."""
+        if device == self.device or self._images_KCSS is None:
+            return self
+        return TensorSplit(self._images_KCSS.to(device), self.labels)
