@@ -38,8 +38,8 @@ class Stream(IntEnum):
     LOCALIZATION_RANDOM = 5  # (seed, test image, patch): the random scores that localization compares with
     LOW_SHOT_ORDER = 6  # (number of the draw): the order of the labelled images, over all epochs
     LOW_SHOT_CROPS = 7  # (number of the draw, epoch, image): the crops of the labelled images
-    HARDNESS_SCORES = 9  # (seed, step, image), then what the estimator folds: the scores that are judged
-    HARDNESS_TRUTH = 10  # (seed, half, step, image), then DISJOINT_PROBES: the masks that the true loss is measured by
+    HARDNESS_SCORES = 12  # (seed, step, image), then what the estimator folds: the scores that are judged
+    HARDNESS_TRUTH = 13  # (seed, half, step, image), then DISJOINT_PROBES: the masks that the true loss is measured by
 
     # Loading of training images.
     LOADER_ORDER = 101  # (seed, epoch, image): the place of an image in an epoch
