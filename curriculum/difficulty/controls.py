@@ -21,10 +21,11 @@ from curriculum.teacher import Teacher
 from curriculum.validation import require_in
 
 
-class PositionMeans(nn.Module):
-    """The mean of a value at every position, over the images of the last steps and of all processes.
+class PositionLosses(nn.Module):
+    """The mean loss at every position, over the images of the last steps and of all processes.
 
-    All images of a step are given the means of the steps before, however the step is divided into micro-batches.
+    Losses are standardized over the masked patches of each image. All images of a step are given the means of the
+    steps before, however the step is divided into micro-batches.
 
     Args:
         num_patches: L.
@@ -36,40 +37,51 @@ class PositionMeans(nn.Module):
         counts: float32 [L], likewise.
         newest_sums: float32 [L], of the present step.
         newest_counts: float32 [L], likewise.
+        step: int64, the present step's number; -1 before the first.
     """
 
     sums: Tensor
     counts: Tensor
     newest_sums: Tensor
     newest_counts: Tensor
+    step: Tensor
 
     def __init__(self, num_patches: int, momentum: float, device: torch.device) -> None:
         super().__init__()
         self.momentum = momentum
-        self._step: int | None = None  # the present one; None after a resume, which begins one
         for name in ("sums", "counts", "newest_sums", "newest_counts"):
             self.register_buffer(name, torch.zeros(num_patches, device=device))
+        self.register_buffer("step", torch.tensor(-1, device=device))
 
     def mean_L(self, step: int) -> Tensor:
         """Return what the images of a step are given, [L]; 0 where nothing is known."""
         sums_L, counts_L = self._totals(step)
         return torch.where(counts_L > 0, sums_L / counts_L, 0.0)
 
-    def add(self, values_NL: Tensor, step: int) -> None:
-        """Count the values of images of a step; NaN does not count. Every process must call this."""
-        if step != self._step:
-            for kept, total_L in zip((self.sums, self.counts), self._totals(step), strict=True):
-                kept.copy_(total_L)
-            self.newest_sums.zero_()
-            self.newest_counts.zero_()
-            self._step = step
-        self.newest_sums.add_(sum_of_all(values_NL.nansum(dim=0)))
-        self.newest_counts.add_(sum_of_all((~values_NL.isnan()).float().sum(dim=0)))
+    def add(self, outcome: StepOutcome) -> None:
+        """Take the losses of the patches that a step masked. Every process must call this."""
+        loss_NM, mask = standardized(outcome.true_NM), outcome.mask
+        known_NM = loss_NM.isfinite()
+        zero_NL = torch.zeros(len(loss_NM), mask.num_patches, device=loss_NM.device)
+        new_L, count_L = (
+            sum_of_all(zero_NL.scatter(1, mask.masked, values_NM).sum(dim=0))
+            for values_NM in (torch.where(known_NM, loss_NM, 0.0), known_NM.float())
+        )
+        same = self.step == outcome.step
+        totals = self._totals(outcome.step)
+        for kept, newest, total_L, added_L in (
+            (self.sums, self.newest_sums, totals[0], new_L),
+            (self.counts, self.newest_counts, totals[1], count_L),
+        ):
+            kept.copy_(total_L)
+            newest.copy_(torch.where(same, newest, 0.0) + added_L)
+        self.step.fill_(outcome.step)
 
     def _totals(self, step: int) -> tuple[Tensor, Tensor]:
-        if step == self._step:
-            return self.sums, self.counts
-        return self.sums * self.momentum + self.newest_sums, self.counts * self.momentum + self.newest_counts
+        """Sums and counts of the steps before."""
+        same = self.step == step
+        sums_L = torch.where(same, self.sums, self.sums * self.momentum + self.newest_sums)
+        return sums_L, torch.where(same, self.counts, self.counts * self.momentum + self.newest_counts)
 
 
 class PositionLoss(DifficultyEstimator):
@@ -90,31 +102,27 @@ class PositionLoss(DifficultyEstimator):
 
     def prepare(self, context: TrainingContext) -> None:
         """Start the positions' means."""
-        self.module = PositionMeans(context.grid[0] * context.grid[1], self.momentum, context.device)
+        self.module = PositionLosses(context.grid[0] * context.grid[1], self.momentum, context.device)
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         if self.module is None:
             return torch.full((len(batch), batch.num_patches), float("nan"), device=batch.images.device)
-        assert isinstance(self.module, PositionMeans)
+        assert isinstance(self.module, PositionLosses)
         return self.module.mean_L(noise.step).expand(len(batch), -1)
 
     def remember(self, outcome: StepOutcome) -> None:
         """Take the losses of the patches that a step masked."""
-        if self.module is None:
-            return
-        assert isinstance(self.module, PositionMeans)
-        loss_NM = standardized(outcome.true_NM)
-        unknown_NL = torch.full((len(loss_NM), outcome.mask.num_patches), float("nan"), device=loss_NM.device)
-        loss_NM = torch.where(loss_NM.isfinite(), loss_NM, torch.nan)
-        self.module.add(unknown_NL.scatter(1, outcome.mask.masked, loss_NM), outcome.step)
+        if self.module is not None:
+            assert isinstance(self.module, PositionLosses)
+            self.module.add(outcome)
 
 
 class Residual(Combination):
     """Scores patches by another estimator, less what is to be had for free: a patch's position and its edges.
 
     Is anything learned beyond them? The estimator's scores become ranks from 0 to 1. Within each image the part of
-    them that is linear in the rank of `EdgeDensity` is taken out by least squares; then each position's mean over the
-    images of the last steps. What is left is uncorrelated with the edges of an image and has no preferred position.
+    them is taken out by least squares that is linear in the mean loss at a patch's position, as `PositionLoss` scores
+    it, and in the rank of its `EdgeDensity`. What is left is uncorrelated with either, in every image.
 
     Args:
         estimator: the estimator whose scores are taken.
@@ -133,33 +141,45 @@ class Residual(Combination):
         """Start the positions' means."""
         super().prepare(context)
         kept = {} if self.module is None else {"0": self.module}
-        means = PositionMeans(context.grid[0] * context.grid[1], self.momentum, context.device)
-        self.module = nn.ModuleDict(kept | {"positions": means})
+        losses = PositionLosses(context.grid[0] * context.grid[1], self.momentum, context.device)
+        self.module = nn.ModuleDict(kept | {"positions": losses})
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         bits_NL = noise.fold(Stream.RESIDUAL_TIES).bits(batch.num_patches)
         scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
-        rank_NL = ranks(scores_NL, bits_NL)
+        unscored_NL = scores_NL.isnan()
         edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise)
-        edge_rank_NL = ranks(edges_NL.masked_fill(rank_NL.isnan(), torch.nan), bits_NL)
-        rank_NL, edge_rank_NL = (x_NL - x_NL.nanmean(dim=1, keepdim=True) for x_NL in (rank_NL, edge_rank_NL))
-        slope_N1 = (rank_NL * edge_rank_NL).nansum(dim=1, keepdim=True)
-        slope_N1 = slope_N1 / edge_rank_NL.square().nansum(dim=1, keepdim=True).clamp(min=1e-12)
-        beyond_NL = rank_NL - slope_N1 * edge_rank_NL
-        return beyond_NL if self.module is None else beyond_NL - self._means().mean_L(noise.step)
+        losses = self._losses()
+        position_L = edges_NL.new_zeros(batch.num_patches) if losses is None else losses.mean_L(noise.step)
+        left_NL, edges_NL, position_NL = (
+            x_NL.masked_fill(unscored_NL, torch.nan)
+            for x_NL in (ranks(scores_NL, bits_NL), ranks(edges_NL, bits_NL), position_L.expand_as(scores_NL))
+        )
+        for free_NL in (position_NL, _without(edges_NL, position_NL)):
+            left_NL = _without(left_NL, free_NL)
+        return left_NL
 
     def remember(self, outcome: StepOutcome) -> None:
-        """Take what the edges left of a batch's scores into the positions' means."""
+        """Take the losses of the patches that a step masked."""
         super().remember(outcome)
-        if self.module is not None and outcome.scores_NL is not None:
-            means = self._means()
-            means.add(outcome.scores_NL + means.mean_L(outcome.step), outcome.step)
+        losses = self._losses()
+        if losses is not None:
+            losses.add(outcome)
 
-    def _means(self) -> PositionMeans:
-        assert self.module is not None
-        means = self.module.get_submodule("positions")
-        assert isinstance(means, PositionMeans)
-        return means
+    def _losses(self) -> PositionLosses | None:
+        if self.module is None:
+            return None
+        losses = self.module.get_submodule("positions")
+        assert isinstance(losses, PositionLosses)
+        return losses
+
+
+def _without(values_NL: Tensor, free_NL: Tensor) -> Tensor:
+    """Return values less their mean and less what is linear in others, within each image; NaN is left out."""
+    values_NL, free_NL = (x_NL - x_NL.nanmean(dim=1, keepdim=True) for x_NL in (values_NL, free_NL))
+    slope_N1 = (values_NL * free_NL).nansum(dim=1, keepdim=True)
+    slope_N1 = slope_N1 / free_NL.square().nansum(dim=1, keepdim=True).clamp(min=1e-12)
+    return values_NL - slope_N1 * free_NL
 
 
 class Shuffled(Combination):
@@ -167,7 +187,7 @@ class Shuffled(Combination):
 
     Such masks are like the estimator's in everything but that they do not follow the image: as clustered, and with
     the same preference for positions. As they depend on which images lie side by side, they are others where a step is
-    divided among more processes or micro-batches.
+    divided among more processes or micro-batches; a batch of one image is not scored.
 
     Args:
         estimator: the estimator whose scores are taken.
@@ -177,4 +197,5 @@ class Shuffled(Combination):
         super().__init__(estimators=[estimator])
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
-        return self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise).roll(-1, dims=0)
+        scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
+        return torch.full_like(scores_NL, torch.nan) if len(batch) == 1 else scores_NL.roll(-1, dims=0)

@@ -66,26 +66,28 @@ class ScoreMemory(nn.Module):
     def blend(self, batch: Batch, scores_NL: Tensor, momentum: float) -> None:
         """Take scores of some patches of a batch's crops into the maps of its images, which grow to cover the crops.
 
-        A cell takes the score of the patch under its center. One that has a score keeps `momentum` of it. A map covers
-        the box around all crops that it has seen; when it grows, its cells take their scores from the old cells under
-        their centers. Every process must call this, with as many images.
+        A map covers the box around all crops that it has seen, so that its cells are as large as their patches or
+        larger. A cell takes the mean score of the patches whose centers lie in it; one that has a score keeps
+        `momentum` of it. When a map grows, its cells take their scores from the old cells under their centers. Every
+        process must call this, with as many images.
 
         Args:
             batch: N images.
-            scores_NL: floating point [N, L]; NaN or infinite where there is nothing to take.
+            scores_NL: floating point [N, L], less than 1e4 in magnitude; NaN or infinite where there is nothing to
+                take.
             momentum: weight of the old score, in [0, 1).
         """
         assert batch.indices is not None
-        boxes_N4, flips_N = _boxes(batch), _flips(batch)
+        crop = _Map(_boxes(batch), _flips(batch))
         known_N1 = ~self.scores.index_select(0, batch.indices).isnan().all(dim=1, keepdim=True)
-        old_N4 = torch.where(known_N1, self.boxes.index_select(0, batch.indices), boxes_N4)
-        corner_N2 = torch.minimum(old_N4[:, :2], boxes_N4[:, :2])
-        far_N2 = torch.maximum(old_N4[:, :2] + old_N4[:, 2:], boxes_N4[:, :2] + boxes_N4[:, 2:])
-        grown = _Map(torch.cat([corner_N2, far_N2 - corner_N2], dim=1), torch.zeros_like(flips_N))
-        new_NL = _moved(scores_NL.float(), _Map(boxes_N4, flips_N), grown, batch.grid)
+        old_N4 = torch.where(known_N1, self.boxes.index_select(0, batch.indices), crop.boxes_N4)
+        corner_N2 = torch.minimum(old_N4[:, :2], crop.boxes_N4[:, :2])
+        far_N2 = torch.maximum(old_N4[:, :2] + old_N4[:, 2:], crop.boxes_N4[:, :2] + crop.boxes_N4[:, 2:])
+        grown = _Map(torch.cat([corner_N2, far_N2 - corner_N2], dim=1), torch.zeros_like(crop.flips_N))
+        new_NL = _mean_in_cells(scores_NL, crop, grown, batch.grid)
         old_NL = self._recall(batch, grown)
         mean_NL = torch.where(old_NL.isnan(), new_NL, momentum * old_NL + (1 - momentum) * new_NL)
-        self._keep(batch, torch.where(new_NL.isfinite(), mean_NL, old_NL), *grown)
+        self._keep(batch, torch.where(new_NL.isnan(), old_NL, mean_NL), *grown)
 
     def recall(self, batch: Batch) -> Tensor:
         """Return what is known of the patches of a batch's crops, float32 [N, L]; NaN where nothing is."""
@@ -105,13 +107,17 @@ class ScoreMemory(nn.Module):
         scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
         relative_NL = (scores_NL / scale_N.unsqueeze(1)).half()
         indices_N = rows_of_all(batch.indices)
+        # An image may come twice, where it stands in for one that cannot be read: its last row counts, whatever the
+        # order in which the device copies.
+        sorted_N, order_N = indices_N.sort(stable=True)
+        last_N = order_N[torch.searchsorted(sorted_N, indices_N, right=True) - 1]
         for kept, values in (
             (self.scores, relative_NL),
             (self.scale, scale_N),
             (self.boxes, boxes_N4),
             (self.flips, flips_N),
         ):
-            kept.index_copy_(0, indices_N, rows_of_all(values))
+            kept.index_copy_(0, indices_N, rows_of_all(values)[last_N])
 
 
 class _Map(NamedTuple):
@@ -128,20 +134,41 @@ class _Map(NamedTuple):
 
 def _moved(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int]) -> Tensor:
     """Return, for every cell of the target, the score of the source's cell under its center; NaN outside of it."""
+    index_NL, outside_NL = _cell_under_center(target, source, grid)
+    return scores_NL.gather(1, index_NL).masked_fill_(outside_NL, float("nan"))
+
+
+def _mean_in_cells(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int]) -> Tensor:
+    """Return, for every cell of the target, the mean of the source's scores whose centers lie in it; NaN for none.
+
+    Of scores below 1e4 in magnitude, to a precision of 2e-6. Whole numbers are added, whose sum is the same in whatever
+    order a device adds them.
+    """
+    index_NL, outside_NL = _cell_under_center(source, target, grid)
+    taken_NL = scores_NL.isfinite() & ~outside_NL
+    whole_NL = (scores_NL.nan_to_num(0.0, 0.0, 0.0).double() * 2**18).round().long() * taken_NL
+    sum_NL = torch.zeros_like(whole_NL).scatter_add_(1, index_NL, whole_NL)
+    count_NL = torch.zeros_like(whole_NL).scatter_add_(1, index_NL, taken_NL.long())
+    return (sum_NL / count_NL / 2**18).float()  # 0 / 0 is NaN
+
+
+def _cell_under_center(of: _Map, under: _Map, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Find the cell of one map under the center of each cell of another, int64 [N, L], and which lie outside of it."""
     rows, columns = grid
-    x_K = (torch.arange(columns, device=scores_NL.device) + 0.5) / columns
-    y_R = (torch.arange(rows, device=scores_NL.device) + 0.5) / rows
-    # Centers in the image, then in the source, from 0 to 1.
-    x_NK = torch.where(target.flips_N.unsqueeze(1), 1 - x_K, x_K) * target.boxes_N4[:, 2:3] + target.boxes_N4[:, 0:1]
-    y_NR = y_R * target.boxes_N4[:, 3:4] + target.boxes_N4[:, 1:2]
-    x_NK = (x_NK - source.boxes_N4[:, 0:1]) / source.boxes_N4[:, 2:3]
-    y_NR = (y_NR - source.boxes_N4[:, 1:2]) / source.boxes_N4[:, 3:4]
-    x_NK = torch.where(source.flips_N.unsqueeze(1), 1 - x_NK, x_NK)
+    device = of.boxes_N4.device
+    x_K = (torch.arange(columns, device=device) + 0.5) / columns
+    y_R = (torch.arange(rows, device=device) + 0.5) / rows
+    # Centers in the image, then in the map under them, from 0 to 1.
+    x_NK = torch.where(of.flips_N.unsqueeze(1), 1 - x_K, x_K) * of.boxes_N4[:, 2:3] + of.boxes_N4[:, 0:1]
+    y_NR = y_R * of.boxes_N4[:, 3:4] + of.boxes_N4[:, 1:2]
+    x_NK = (x_NK - under.boxes_N4[:, 0:1]) / under.boxes_N4[:, 2:3]
+    y_NR = (y_NR - under.boxes_N4[:, 1:2]) / under.boxes_N4[:, 3:4]
+    x_NK = torch.where(under.flips_N.unsqueeze(1), 1 - x_NK, x_NK)
     outside_NRK = ((x_NK < 0) | (x_NK > 1)).unsqueeze(1) | ((y_NR < 0) | (y_NR > 1)).unsqueeze(2)
     column_NK = (x_NK * columns).long().clamp(0, columns - 1)
     row_NR = (y_NR * rows).long().clamp(0, rows - 1)
     index_NL = (row_NR.unsqueeze(2) * columns + column_NK.unsqueeze(1)).flatten(1)
-    return scores_NL.gather(1, index_NL).masked_fill_(outside_NRK.flatten(1), float("nan"))
+    return index_NL, outside_NRK.flatten(1)
 
 
 def _boxes(batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from estimators import Given, crop, score, train, training_context
@@ -39,13 +40,21 @@ class TestResidualOfMemory(DifficultyConformance):
 class Hidden(DifficultyEstimator):
     """Twice the edges' rank, a preference for the lower rows, and a part of its own that neither knows."""
 
-    def own(self, batch: Batch, noise: Noise) -> Tensor:
-        return noise.fold(Stream.CUSTOM, 1).uniform(batch.num_patches)
-
     def __call__(self, batch: Batch, teacher: object, *, num_masked: int, noise: Noise) -> Tensor:
         edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise)
         rank_NL = edges_NL.argsort(dim=1).argsort(dim=1) / (batch.num_patches - 1)
-        return 2 * rank_NL + torch.arange(batch.num_patches) / batch.num_patches + self.own(batch, noise)
+        return (
+            2 * rank_NL
+            + torch.arange(batch.num_patches) / batch.num_patches
+            + Random()(batch, None, num_masked=num_masked, noise=noise)
+        )
+
+
+class Random(DifficultyEstimator):
+    """Noise."""
+
+    def __call__(self, batch: Batch, teacher: object, *, num_masked: int, noise: Noise) -> Tensor:
+        return noise.fold(Stream.CUSTOM, 1).uniform(batch.num_patches)
 
 
 def prepared(estimator: DifficultyEstimator) -> Residual:
@@ -59,28 +68,54 @@ def test_what_edges_say_is_taken_out() -> None:
     assert float(score(residual, tiny_batch(num_images=6)).abs().max()) < 1e-5
 
 
-def test_what_position_says_is_taken_out_after_a_few_steps() -> None:
+def learned(residual: Residual, batch: Batch, *, steps: int) -> None:
+    """Losses that rise from position to position, but for noise."""
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        loss_NL = torch.arange(16) / 4 + torch.rand(len(batch), 16, generator=generator)
+        train(residual, batch, step=step, loss_NL=loss_NL)
+
+
+def test_position_and_edges_are_taken_out_by_least_squares_in_every_image() -> None:
+    """Against numpy, on ranks that are computed here."""
+    hidden = Hidden()
+    residual = prepared(hidden)
+    batch = tiny_batch(num_images=32)
+    learned(residual, batch, steps=5)
+    noise = Noise.for_batch(seed=3, step=5, batch_size=len(batch))
+    given_NL = hidden(batch, None, num_masked=12, noise=noise)
+    edges_NL = EdgeDensity()(batch, None, num_masked=12, noise=noise)
+    assert residual.module is not None
+    position = PositionLoss(momentum=0.9)
+    position.module = residual.module.get_submodule("positions")
+    position_L = score(position, batch, step=5)[0].double().numpy()
+    left_NL = score(residual, batch, step=5)
+    for given, edges, left in zip(given_NL, edges_NL, left_NL.double().numpy(), strict=True):
+        ranks, edge_ranks = (x.argsort().argsort().double().numpy() / 15 for x in (given, edges))
+        free = np.stack([np.ones(16), position_L, edge_ranks], axis=1)
+        expected = ranks - free @ np.linalg.lstsq(free, ranks, rcond=None)[0]
+        assert left == pytest.approx(expected, abs=1e-5)
+        assert abs(np.corrcoef(left, edge_ranks)[0, 1]) < 1e-3
+        assert abs(np.corrcoef(left, position_L)[0, 1]) < 1e-3
+
+
+def test_what_position_says_is_taken_out_once_losses_were_measured() -> None:
     residual = prepared(Given([float(patch) for patch in range(16)]))
     batch = tiny_batch(num_images=64)
     first_NL = score(residual, batch)
-    for step in range(3):
-        train(residual, batch, step=step)
-    later_NL = score(residual, batch, step=3)
-    assert float(first_NL.mean(dim=0).abs().max()) > 0.2
-    assert float(later_NL.mean(dim=0).abs().max()) < 1e-5
+    learned(residual, batch, steps=5)
+    later_NL = score(residual, batch, step=5)
+    assert float(first_NL.abs().mean()) > 0.2
+    assert float(later_NL.abs().mean()) < 0.03
 
 
 def test_what_is_its_own_is_left() -> None:
-    hidden = Hidden()
-    residual = prepared(hidden)
+    """A score that has nothing to do with either is all but left as it was."""
+    residual = prepared(Random())
     batch = tiny_batch(num_images=128)
-    for step in range(20):
-        train(residual, batch, step=step)
-    noise = Noise.for_batch(seed=3, step=20, batch_size=len(batch))
-    own_NL = hidden.own(batch, noise)
-    left_NL = score(residual, batch, step=20)
-    given_NL = hidden(batch, None, num_masked=12, noise=noise)
-    assert _correlation(left_NL, own_NL) > 0.7 > 0.5 > _correlation(given_NL, own_NL)
+    learned(residual, batch, steps=5)
+    noise = Noise.for_batch(seed=3, step=5, batch_size=len(batch))
+    assert _correlation(score(residual, batch, step=5), Random()(batch, None, num_masked=12, noise=noise)) > 0.85
 
 
 def _correlation(one: Tensor, other: Tensor) -> float:
@@ -92,31 +127,24 @@ def test_a_step_may_be_divided_into_micro_batches() -> None:
     whole, halves = prepared(Hidden()), prepared(Hidden())
     batch = tiny_batch(num_images=8)
     for step in range(3):
-        expected_NL = train(whole, batch, step=step)
+        loss_NL = torch.arange(16).expand(8, -1) + step * torch.eye(16)[:8]
+        expected_NL = train(whole, batch, step=step, loss_NL=loss_NL)
         for _ in range(2):  # the same images twice, so that sums and counts are twice those of one batch
-            assert torch.allclose(train(halves, batch, step=step), expected_NL, atol=1e-6)
+            assert torch.allclose(train(halves, batch, step=step, loss_NL=loss_NL), expected_NL, atol=1e-6)
 
 
 def test_what_is_kept_survives_a_checkpoint() -> None:
     first, second = prepared(Hidden()), prepared(Hidden())
     batch = tiny_batch(num_images=8)
-    for step in range(2):
-        train(first, batch, step=step)
+    learned(first, batch, steps=2)
     assert first.module is not None
     assert second.module is not None
     second.module.load_state_dict(first.module.state_dict())
     assert torch.equal(score(first, batch, step=2), score(second, batch, step=2))
+    assert torch.equal(score(first, batch, step=1), score(second, batch, step=1))  # as in the step that was the last
     for estimator in (first, second):
         train(estimator, batch, step=2)
     assert torch.equal(score(first, batch, step=3), score(second, batch, step=3))
-
-
-def test_a_constant_difficulty_leaves_nothing() -> None:
-    """But the order of ties, which is random: no position and no image is preferred."""
-    residual = prepared(Uniform())
-    scores_NL = score(residual, tiny_batch(num_images=64))
-    assert abs(float(scores_NL.mean())) < 1e-5
-    assert not bool(scores_NL.isnan().any())
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0])
@@ -158,6 +186,11 @@ def test_shuffled_scores_are_those_of_the_next_image() -> None:
     batch = tiny_batch(num_images=4)
     own_NL, others_NL = score(EdgeDensity(), batch), score(Shuffled(estimator=EdgeDensity()), batch)
     assert torch.equal(others_NL, own_NL[[1, 2, 3, 0]])
+
+
+def test_a_batch_of_one_image_has_no_other() -> None:
+    """Lest the control become the estimator itself."""
+    assert bool(score(Shuffled(estimator=EdgeDensity()), tiny_batch(num_images=1)).isnan().all())
 
 
 def test_shuffled_memories_remember_the_right_image() -> None:

@@ -69,6 +69,34 @@ def test_a_patch_that_is_masked_again_takes_the_weighted_mean() -> None:
     assert scores_L[5] == pytest.approx(float(second[2]), abs=2e-3)
 
 
+def test_a_cell_takes_the_mean_of_the_patches_in_it() -> None:
+    """A crop of a quarter of the image has four patches in each cell of the image's map."""
+    estimator, images = memory(momentum=0.0), tiny_batch(num_images=1)
+    whole, part = crop(images, [7], WHOLE), crop(images, [7], [0.0, 20.0, 20.0, 20.0])
+    everything = masked(list(range(16)))
+    train(estimator, whole, mask=everything, loss_NL=torch.arange(16.0).view(1, 16))
+    before_L = score(estimator, whole, step=1)[0]
+    loss_NL = torch.rand(1, 16, generator=torch.Generator().manual_seed(0))
+    train(estimator, part, step=1, mask=everything, loss_NL=loss_NL)
+    after_L = score(estimator, whole, step=2)[0].view(4, 4)
+    quarters = standardized(loss_NL[0].tolist()).view(2, 2, 2, 2).mean(dim=(1, 3))
+    assert torch.allclose(after_L[2:, :2], quarters, atol=2e-3)
+    assert torch.equal(after_L[:2], before_L.view(4, 4)[:2])
+    assert torch.equal(after_L[2:, 2:], before_L.view(4, 4)[2:, 2:])
+
+
+def test_the_last_row_of_an_image_that_comes_twice_counts() -> None:
+    """One stands in for an image that cannot be read."""
+    twice, once = memory(), memory()
+    batch = crop(tiny_batch(num_images=3), [7, 20, 7], WHOLE)
+    batch = replace(batch, boxes=torch.tensor([WHOLE, WHOLE, [10.0, 10.0, 20.0, 20.0]]))
+    mask, loss_NL = masked([1, 2, 3], [4, 5, 6], [7, 8, 9]), torch.arange(48.0).view(3, 16).sin()
+    train(twice, batch, mask=mask, loss_NL=loss_NL)
+    last = Batch(batch.images[1:], 4, batch.indices[1:], batch.boxes[1:], batch.flips[1:])  # type: ignore[index]
+    train(once, last, mask=Mask(mask.visible[1:], mask.masked[1:]), loss_NL=loss_NL[1:])
+    assert torch.equal(score(twice, last).nan_to_num(99.0), score(once, last).nan_to_num(99.0))
+
+
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     estimator, batch = memory(), crop(tiny_batch(num_images=1), [7], WHOLE)
     loss_NL = torch.arange(16.0).view(1, 16)

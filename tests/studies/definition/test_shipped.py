@@ -11,7 +11,8 @@ from hpm.config import configs_folder, parse_config
 from studies.definition.loading import load_definition
 
 FOLDER = configs_folder()
-ABLATIONS = sorted(path for path in (FOLDER / "ablations").glob("*.gin") if path.stem != "fashion_mnist_small")
+TRAINED = ("fashion_mnist_small", "stamp_scenes_small")  # what ablations train
+ABLATIONS = sorted(path for path in (FOLDER / "ablations").glob("*.gin") if path.stem not in TRAINED)
 SEARCHES = sorted((FOLDER / "studies").glob("*.gin"))
 
 
@@ -20,6 +21,9 @@ def test_they_are_there() -> None:
         "mask_strategy",
         "schedulers",
         "difficulty",
+        "hardness",
+        "hardness_share",
+        "hardness_share_stamp_scenes",
         "alpha_range",
         "prediction_loss",
         "prediction_loss_small",
@@ -33,10 +37,14 @@ def test_they_are_there() -> None:
 
 @pytest.mark.usefixtures("fashion_mnist")
 @pytest.mark.parametrize("path", [*ABLATIONS, *SEARCHES], ids=lambda path: path.stem)
-def test_a_study_builds(path: Path) -> None:
+def test_a_study_builds(path: Path, stamp_files: Path) -> None:
     kind = "ablation" if path.parent.name == "ablations" else "search"
     name = f"{path.parent.name}/{path.stem}"
-    identity = load_definition(kind, [name]).check()
+    definition = load_definition(kind, [name])
+    if "stamp_scenes_small" in "".join(definition.base):
+        few = (f"StampScenes.{split}_size = 100" for split in ("train", "validation", "test"))
+        definition.bindings = (*definition.bindings, f"StampScenes.root = '{stamp_files}'", *few)
+    identity = definition.check()
     assert identity["kind"] == kind
     command = "ablate" if kind == "ablation" else "search"
     assert re.search(rf"#   hpm-study {command} {name} ", path.read_text())
