@@ -119,5 +119,8 @@ class DifficultyEstimator(Scheduled, ABC):
         """
 
     def kept_bytes(self, num_images: int, num_patches: int) -> int:
-        """Return the bytes that are kept, on the device and in every checkpoint, for I images of L patches."""
+        """Return the bytes that are kept of I images of L patches, on the device and in every checkpoint.
+
+        What does not grow with the number of images does not count.
+        """
         return 0

@@ -63,7 +63,7 @@ def memory(
         "teacher": 4 * count["teacher"] / shards,
         "network of the target": 4.0 * method.target.num_parameters,
         "low-precision weights": 2.0 * student if low else 0.0,
-        "curriculum": float(method.curriculum.difficulty.kept_bytes(images, method.student.num_patches)),
+        "scores of the images": float(method.curriculum.difficulty.kept_bytes(images, method.student.num_patches)),
         "activations": micro_batch * kept,
     }
 

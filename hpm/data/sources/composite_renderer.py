@@ -1,7 +1,7 @@
 """Draws composites: a cut-out pasted over a piece of a photograph, sometimes with another in front of it or behind.
 
 Every choice is noise addressed by the scene's index, so that a scene is the same in any batch and any process. Pillow
-does the geometry, in whole numbers, one scene after the other.
+does the geometry, one scene after the other.
 
 Shape suffixes: N scenes, Y classes, S side in pixels, H W sides of a pasted cut-out.
 """

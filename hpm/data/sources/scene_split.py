@@ -61,6 +61,8 @@ class SceneSplit(Split):
         if size * 3 * self.side**2 <= MEMORY_LIMIT:
             shape = (size, 3, self.side, self.side)
             self._images_KCSS = self._render() if file is None else stored_scenes(file, shape, self._render)
+        else:
+            renderer.render(self._chunks[0][:1])  # loads what it draws from, which loader processes then share
 
     def _render(self) -> Tensor:
         images_KCSS = torch.empty(len(self), 3, self.side, self.side, dtype=torch.uint8)

@@ -1,8 +1,8 @@
-"""Stamp scenes: photographic stamps of Tux Paint on photographs of desktop wallpapers, all of them Debian packages.
+"""Stamp scenes: photographic stamps of Tux Paint on photographs, all of them in Debian packages.
 
 `stamp_scenes.tsv` lists the files, so that the data set is the same wherever these files are. They were chosen by eye:
-of the stamps those cut from photographs that a person recognizes at 48 pixels, stamps of one thing in one class; of the
-wallpapers those that are photographs, each once.
+of the stamps those cut from photographs that a person recognizes at 48 pixels, stamps of one thing in one class; of
+desktop wallpapers, and of the pictures that Tux Paint offers to draw on, those that are photographs, each once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hpm.data.sources.composites import Composites
 from hpm.errors import UserError
 
 SYSTEM_FOLDER = "/usr/share"
+_MOST_PIXELS = 376  # the shorter side of the smallest photograph
 PACKAGES = ("tuxpaint-stamps-default", "tuxpaint-data", "mate-backgrounds", "plasma-workspace-wallpapers")
 
 
@@ -49,6 +50,11 @@ class StampScenes(Composites):
         seed: int = 0,
         cache_dir: str | Path | None = None,
     ) -> None:
+        if img_size > _MOST_PIXELS:
+            raise ValueError(
+                f"StampScenes.img_size = {img_size} must be at most {_MOST_PIXELS}, the shorter side of the smallest "
+                "photograph"
+            )
         super().__init__(
             img_size=img_size,
             train_size=train_size,

@@ -240,6 +240,8 @@ CURRICULA = {
         "Cached.every = 4",
     ],
     "memory": ["Curriculum.difficulty = @LossMemory()"],
+    "position": ["Curriculum.difficulty = @PositionLoss()"],
+    "residual": ["Curriculum.difficulty = @Residual()", "Residual.estimator = @LossMemory()"],
     "asked in every step": [
         "Curriculum.difficulty = @Cached()",
         "Cached.estimator = @EdgeDensity()",
@@ -286,6 +288,10 @@ def test_a_run_with_it_is_the_run_without_and_resumes(
     assert json.loads(Path("with/summary.json").read_text())["metrics"] == {name: final[name] for name in NAMES}
     same_end(Path("with"))
     assert [{**row, "time": 0} for row in rows("half") if row["kind"] == "final"] == [{**final, "time": 0}]
+    Path("with/summary.json").unlink()  # as if it had been killed while it was evaluated
+    assert hpm("pretrain", "--resume", "--output", "with") == 0
+    again = [row for row in rows("with") if row["kind"] == "final"]
+    assert {**again[-1], "time": 0} == {**final, "time": 0}
 
 
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])

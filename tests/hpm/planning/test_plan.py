@@ -260,5 +260,5 @@ def test_only_gpus_from_ada_on_compute_in_fp8(tiny: Path, device: str) -> None:
 def test_what_a_curriculum_keeps_of_every_image_is_counted() -> None:
     """Two bytes for each of 196 patches, and 21 for the crop, of ImageNet's images."""
     made = make_plan(parse_config(["recipes/hpm_memory_vit_base_800"]), gpus=8)
-    assert made.memory["curriculum"] == 1_281_167 * (2 * 196 + 21)
-    assert make_plan(parse_config(["recipes/mae_vit_base_800"]), gpus=8).memory["curriculum"] == 0
+    assert made.memory["scores of the images"] == 1_281_167 * (2 * 196 + 21)
+    assert make_plan(parse_config(["recipes/mae_vit_base_800"]), gpus=8).memory["scores of the images"] == 0

@@ -135,9 +135,9 @@ def test_replicated_and_sharded(
     assert_alike(tmp_path / "fsdp", alone)
 
 
-@pytest.mark.parametrize("depth", [0, 1])
-def test_sharded_with_dense_prediction_and_probes(
-    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks, depth: int
+@pytest.mark.parametrize(("sharding", "depth"), [("none", 1), ("fsdp", 0), ("fsdp", 1)])
+def test_dense_prediction_and_probes(
+    recorded: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks, sharding: str, depth: int
 ) -> None:
     """A step passes twice through some parts of the student, in part without gradients; the teacher sees masks."""
     bindings = [
@@ -148,10 +148,10 @@ def test_sharded_with_dense_prediction_and_probes(
     words = [word for binding in bindings for word in ("-b", binding)]
     monkeypatch.setenv("RECORD", str(tmp_path / "alone.txt"))
     assert hpm("pretrain", recorded, *words, "--output", "alone") == 0
-    sharded = [*words, "-b", "Runtime.sharding = 'fsdp'"]
-    ran = two(forks, "pretrain", recorded, *sharded, "--output", "fsdp", RECORD=str(tmp_path / "fsdp.txt"))
+    shared = [*words, "-b", f"Runtime.sharding = '{sharding}'"]
+    ran = two(forks, "pretrain", recorded, *shared, "--output", "shared", RECORD=str(tmp_path / "shared.txt"))
     assert ran.returncode == 0, ran.stderr
-    assert_alike(tmp_path / "fsdp", tmp_path / "alone")
+    assert_alike(tmp_path / "shared", tmp_path / "alone")
 
 
 @pytest.mark.parametrize("difficulty", ["Attention", "SampledAttention"])

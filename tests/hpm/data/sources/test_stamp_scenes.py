@@ -102,3 +102,8 @@ def test_an_object_looks_like_its_stamp() -> None:
 def mean_color(path: Path) -> torch.Tensor:
     pixels = torch.tensor(list(Image.open(path).convert("RGBA").getdata()), dtype=torch.float32)
     return pixels[pixels[:, 3] > 200, :3].mean(dim=0)
+
+
+def test_scenes_larger_than_a_photograph_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"StampScenes\.img_size = 377 must be at most 376"):
+        StampScenes(img_size=377)
