@@ -68,11 +68,14 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
     now = now._replace(step=now.step - now.step % curriculum.score_every)
     rows_N = torch.arange(len(batch)) if batch.indices is None else batch.indices
     noise = Noise(hash_words(context.seed, Stream.PICTURE_MASKS), now.step, rows_N.to(context.device))
-    num_masked = curriculum.count_masked(batch.num_patches, now.progress)
-    scores_NL = priorities(context, batch, now, num_masked, noise.fold(Stream.DIFFICULTY))
+    mask = curriculum.draw(batch, context.teacher, now.progress, noise)
+    num_masked, scores_NL = mask.num_masked, curriculum.scores
+    if scores_NL is None:  # Alpha masks nothing for its difficulty as yet, if it ever does.
+        scores_NL = priorities(context, batch, now, num_masked, noise.fold(Stream.PICTURE_SCORES))
+    elif curriculum.polarity == "easiest":
+        scores_NL = -scores_NL
     if scores_NL is None or bool(scores_NL.isnan().all()):
         return None
-    mask = curriculum.draw(batch, context.teacher, now.progress, noise)
     alpha = curriculum.alpha(now.progress)
     masked = cover(_rgb(pixels_NCSS), mask.to_bool(), batch, MASKED)
     if curriculum.alpha_share is not None:
