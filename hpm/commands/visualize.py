@@ -24,7 +24,7 @@ def command(
     ] = None,
     binding: Bindings = None,
 ) -> None:
-    """Draw what a model sees, reconstructs, expects to be hard, finds hard and attends to; or how it got there."""
+    """Draw what is hard for a model, what its curriculum masks and what it makes of that; or how it got there."""
     from rich.console import Console
 
     from hpm.errors import UserError

@@ -6,8 +6,7 @@ Shape suffixes: N images, L patches.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -19,24 +18,12 @@ from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
 from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.last_step import LastStep, in_evaluation_mode, last_step, priorities
 from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import StudentTeacher
-from hpm.models.base import MaskedModel
 
 _NAME = "curriculum/hardness_share"
-
-
-class _Now(NamedTuple):
-    """When the curriculum is asked.
-
-    Args:
-        step: the last one that was taken, 0 before the first.
-        progress: of training, at that step.
-    """
-
-    step: int
-    progress: float
 
 
 class _Measured(NamedTuple):
@@ -121,7 +108,7 @@ class HardnessShare(Evaluation):
     def _measure(
         self, context: EvaluationContext, batches: Iterable[tuple[Tensor, Batch]], *, in_run: bool
     ) -> dict[str, float]:
-        now = _last_step(context)
+        now = last_step(context)
         num_masked = context.curriculum.count_masked(context.model.num_patches, now.progress)
         measured = [self._look(context, batch, indices, now, num_masked) for indices, batch in batches]
         scores_NL, edges_NL, one_NL, other_NL, not_blank_NL = (
@@ -144,7 +131,7 @@ class HardnessShare(Evaluation):
         return {name: value for name, tensor in values.items() if math.isfinite(value := tensor.item())}
 
     def _look(
-        self, context: EvaluationContext, batch: Batch, indices_N: Tensor, now: _Now, num_masked: int
+        self, context: EvaluationContext, batch: Batch, indices_N: Tensor, now: LastStep, num_masked: int
     ) -> _Measured:
         def noise(stream: Stream, *numbers: int) -> Noise:
             return Noise(hash_words(context.seed, stream, *numbers), now.step, indices_N.to(context.device))
@@ -153,12 +140,14 @@ class HardnessShare(Evaluation):
             context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
         )
         probes = max(self.masks, TrueLoss.covering(batch.num_patches, num_masked).probes)
-        with _in_evaluation_mode(context.model):
+        with in_evaluation_mode(context.model):
             one_NL, other_NL = (
                 TrueLoss(probes=probes)(batch, student, num_masked=num_masked, noise=noise(Stream.HARDNESS_TRUTH, half))
                 for half in range(2)
             )
-            scores_NL = _scores(context, batch, now, num_masked, noise(Stream.HARDNESS_SCORES))
+            scores_NL = priorities(context, batch, now, num_masked, noise(Stream.HARDNESS_SCORES))
+        if scores_NL is None:
+            scores_NL = torch.zeros_like(one_NL)
         edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise(Stream.HARDNESS_SCORES))
         return _Measured(scores_NL.float(), edges_NL, one_NL, other_NL, not_blank(batch))
 
@@ -166,33 +155,3 @@ class HardnessShare(Evaluation):
 def _indices_of(batch: Batch) -> Tensor:
     assert batch.indices is not None
     return batch.indices
-
-
-def _last_step(context: EvaluationContext) -> _Now:
-    """The last step of the pre-training; its end where nothing is known of it."""
-    if context.pretraining is None:
-        return _Now(0, 1.0)
-    clock = context.pretraining.clock
-    clock = clock.at(max(0, clock.step - 1))
-    return _Now(clock.step, clock.progress(context.pretraining.progress_per))
-
-
-def _scores(context: EvaluationContext, batch: Batch, now: _Now, num_masked: int, noise: Noise) -> Tensor:
-    """[N, L]: what the curriculum would mask first, at any alpha above 0."""
-    curriculum = context.curriculum
-    if not curriculum.sampler.at(now.progress).needs_scores(1.0, num_masked):
-        return batch.images.new_zeros(len(batch), batch.num_patches)
-    difficulty = curriculum.difficulty.at(now.progress)
-    scores_NL = difficulty(batch, context.teacher, num_masked=num_masked, noise=noise)
-    return scores_NL if curriculum.polarity == "hardest" else -scores_NL
-
-
-@contextmanager
-def _in_evaluation_mode(model: MaskedModel) -> Iterator[None]:
-    """A student in training is in training mode before and after."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hpm.data import ImageSource
+from curriculum import Batch
 from hpm.errors import UserError
 from hpm.inference.images import image_files, read
 from hpm.inference.loading import LoadedModel, load_model
@@ -84,31 +84,31 @@ def _draw(
     loaded.config.check_bindings()
     for line in loaded.lines:
         console.print(line, markup=False, highlight=False)
-    shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded.source, images, count)
+    shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
     out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
     if kind == "sheet":
         return draw_sheet(look(loaded.context(), shown), out)
     return draw_strip(_stages(console, loaded, shown), out)
 
 
-def _held_out(loaded: LoadedModel, count: int) -> Tensor:
+def _held_out(loaded: LoadedModel, count: int) -> Batch:
     """The first validation images of the model's own data."""
     try:
-        return held_out(loaded.source, count)
+        return held_out(loaded.source, loaded.method.student.patch_size, count)
     except UserError as error:
         if loaded.run is not None:
             raise
         raise UserError(f"{error}; images of your own can be shown with --images FOLDER") from error
 
 
-def _from_folder(console: Console, source: ImageSource, folder: Path, count: int) -> Tensor:
+def _from_folder(console: Console, loaded: LoadedModel, folder: Path, count: int) -> Batch:
     """Readable images of a folder, evenly from the first to the last; for an unreadable one the next."""
     files = list(image_files(folder))
     shown: list[Tensor] = []
     for number in range(min(count, len(files))):
         first, last = (len(files) * place // min(count, len(files)) for place in (number, number + 1))
         for file in files[first:last]:
-            images, _, problems = read(source, [file])
+            images, _, problems = read(loaded.source, [file])
             for problem in problems:
                 console.print(
                     f"skipped, unreadable: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True
@@ -118,10 +118,10 @@ def _from_folder(console: Console, source: ImageSource, folder: Path, count: int
                 break
     if not shown:
         raise UserError(f"{folder} holds no readable image" if files else f"{folder} holds no images")
-    return torch.cat(shown)
+    return Batch(torch.cat(shown), loaded.method.student.patch_size)
 
 
-def _stages(console: Console, loaded: LoadedModel, images_NCSS: Tensor) -> list[Stage]:
+def _stages(console: Console, loaded: LoadedModel, batch: Batch) -> list[Stage]:
     """The model at the run's checkpoints, the oldest first; at most `MOST_STAGES`, evenly chosen."""
     if loaded.run is None:
         raise UserError(f"{loaded.path} belongs to no run; --strip needs a run's folder and the checkpoints in it")
@@ -142,7 +142,7 @@ def _stages(console: Console, loaded: LoadedModel, images_NCSS: Tensor) -> list[
         loaded.load_weights(saved)
         step = saved.values["step"]
         title = f"step {step:,}" + (f"\nepoch {step / per_epoch:.3g}" if per_epoch else "")
-        stages.append(Stage(title, look(loaded.context(), images_NCSS)))
+        stages.append(Stage(title, look(loaded.context(), batch)))
     return stages
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ class Prober:
         )
 
     def probe(self, step: int) -> dict[str, float]:
-        """Measure and draw in the middle of training, on validation images.
+        """Measure on validation images and draw training images, in the middle of training.
 
         Args:
             step: taken so far.
@@ -81,7 +82,7 @@ class Prober:
         return metrics
 
     def evaluate(self, step: int) -> dict[str, Any]:
-        """Measure and draw at the end of training, on validation and on test images.
+        """Measure on validation and test images and draw training images, at the end of training.
 
         Args:
             step: taken in all.
@@ -111,6 +112,8 @@ class Prober:
         self._recorder.folder.metrics.append({"step": step, "time": time.time(), "kind": kind, **metrics})
 
     def _draw(self, context: EvaluationContext, step: int) -> Path:
+        # Crops of no step, so that all of a run's pictures show the same.
+        context = replace(context, training_batches=partial(batches_to_evaluate, self._trainer, 0))
         folder = self._recorder.folder.pictures
         path = folder / f"step-{step:08d}.png"
         try:

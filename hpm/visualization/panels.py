@@ -1,4 +1,4 @@
-"""What a model makes of some images: what it sees, reconstructs, expects to be hard, finds hard and attends to.
+"""What a model makes of some images, and what its curriculum does: what a picture shows of them.
 
 Shape suffixes: N images, C channels, S side, L patches.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from curriculum import Batch, Noise, Random, TrueLoss
 from hpm.evaluation.base import EvaluationContext
+from hpm.evaluation.last_step import in_evaluation_mode, last_step
 from hpm.models.patches import patchify, unpatchify
-
-_GRAY = 0.5
+from hpm.visualization.curriculum_panels import MASKED, CurriculumPanels, cover, look_at_curriculum
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Panels:
         maps: by title, a score of every patch [N, L].
         grid: rows and columns of patches.
         visible: share of the patches that the encoder sees.
+        curriculum: what the curriculum calls hard and masks; None where its masks follow nothing.
+        crops: whether these are training images, cropped as in training.
     """
 
     pixels: Tensor
@@ -37,30 +39,39 @@ class Panels:
     maps: dict[str, Tensor]
     grid: tuple[int, int]
     visible: float
+    curriculum: CurriculumPanels | None
+    crops: bool
 
 
 @torch.no_grad()
-def look(context: EvaluationContext, images_NCSS: Tensor) -> Panels:
-    """Put images, as the source normalizes them, to a model.
+def look(context: EvaluationContext, batch: Batch) -> Panels:
+    """Put images to a model and its curriculum.
 
-    The mask is random, at the training ratio, the same for every model of one seed. The maps are the teacher's: the
-    predicted loss of the full image, where there is a loss predictor; the true loss, measured by probe passes that
-    together mask every patch; the last block's attention from the class token, mean over heads, where there is one.
+    The mask that hides patches from the encoder is random, at the training ratio, the same for every model of one seed.
+    The maps are the teacher's: the predicted loss of the full image, where there is a loss predictor; the true loss,
+    measured by probe passes that together mask every patch; the last block's attention from the class token, mean over
+    heads, where there is one.
+
+    Args:
+        context: model, teacher and curriculum.
+        batch: the images, as the source normalizes them; training images say which they are and what was cropped.
     """
-    source = context.source
-    model = context.model
-    teacher = context.teacher
-    batch = Batch(images_NCSS.to(context.device), model.patch_size)
+    batch = batch.to(context.device)
+    with in_evaluation_mode(context.model):
+        return _look(context, batch)
+
+
+def _look(context: EvaluationContext, batch: Batch) -> Panels:
+    source, model, teacher = context.source, context.model, context.teacher
     noise = Noise(context.seed, 0, torch.arange(len(batch), device=context.device))
-    num_masked = context.curriculum.count_masked(batch.num_patches)
+    num_masked = context.curriculum.count_masked(batch.num_patches, last_step(context).progress)
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
-    patches = patchify(batch.images, model.patch_size)
     restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
     reconstruction = None
     if restored is not None:
+        patches = patchify(batch.images, model.patch_size)
         whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
         reconstruction = source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
-    hidden = unpatchify(mask.to_bool().unsqueeze(-1).expand_as(patches).float(), model.patch_size, batch.grid).bool()
     pixels = source.denormalize(batch.images)
     maps = {}
     if teacher.unsupported_reason("predicted_loss") is None:
@@ -71,9 +82,11 @@ def look(context: EvaluationContext, images_NCSS: Tensor) -> Panels:
         maps["attention"] = teacher.attention(batch.images).mean(dim=1)
     return Panels(
         pixels=pixels,
-        seen=pixels.masked_fill(hidden, _GRAY),
+        seen=cover(pixels, mask.to_bool(), batch, MASKED),
         reconstruction=reconstruction,
         maps=maps,
         grid=batch.grid,
         visible=1 - num_masked / batch.num_patches,
+        curriculum=look_at_curriculum(context, batch, pixels),
+        crops=batch.boxes is not None,
     )

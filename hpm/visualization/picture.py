@@ -5,25 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from curriculum import Batch
 from hpm.data import ImageSource
 from hpm.evaluation.base import EvaluationContext
-from hpm.visualization import draw_sheet, look
+from hpm.visualization.panels import look
+from hpm.visualization.sheet import draw_sheet
 
 
 def picture(context: EvaluationContext, path: Path, *, images: int = 6) -> Path:
-    """Draw the first validation images, one a row, and write a PNG.
+    """Draw some images, one a row, and write a PNG; see `draw_sheet`.
 
-    Columns: the image; what the encoder sees of it under a random mask at the training ratio; the student's
-    reconstruction, visible patches as they are; the teacher's predicted loss of the full image, where there is a
-    loss predictor; its true loss, measured by probe passes that together mask every patch; its attention. Maps run
-    from an image's lowest patch (dark) to its highest (bright): colors compare within a map, not between maps.
+    Where a run is at hand these are training images, cropped as it crops them, since a difficulty that keeps something
+    of each image knows only these; else the first held-out images.
     """
-    return draw_sheet(look(context, held_out(context.source, images)), path)
+    if context.training_batches is not None:
+        batch = next(iter(context.training_batches(images)))
+    else:
+        batch = held_out(context.source, context.model.patch_size, images)
+    return draw_sheet(look(context, batch), path)
 
 
-def held_out(source: ImageSource, count: int) -> Tensor:
-    """The first validation images, or training images where there are none: normalized [N, C, S, S]."""
+def held_out(source: ImageSource, patch_size: int, count: int) -> Batch:
+    """The first validation images, or training images where there are none, normalized."""
     split = source.validation() if source.has_validation else source.train()
-    return source.load(split, torch.arange(min(count, len(split))))
+    return Batch(source.load(split, torch.arange(min(count, len(split)))), patch_size)

@@ -63,5 +63,5 @@ def draw_strip(stages: Sequence[Stage], path: Path) -> Path:
                 above, (f"image,\nseen ({first.visible:.0%})", *(s.title for s in stages)), strict=True
             ):
                 axis.set_title(title, fontsize=style.TITLE, color=style.DARK)
-    style.add_scale(figure, grid[-1, 1:], wide=len(stages) > 2)
+    style.add_scale(figure, grid[-1, 1:], columns=len(stages))
     return style.save(figure, path)

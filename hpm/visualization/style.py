@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -17,6 +18,7 @@ from hpm.errors import UserError
 
 MAP = "viridis"
 DARK, BLUE, ORANGE, GREEN, LIGHT = "#222222", "#0072B2", "#D55E00", "#009E73", "#D9D9D9"  # Okabe and Ito's, and grays
+_SCORES = colormaps[MAP].with_extremes(bad=LIGHT)
 TITLE = 12
 TEXT = 10
 SMALL = 9
@@ -38,17 +40,18 @@ def show_pixels(axis: Axes, pixels_CSS: Tensor, place: Place | None = None) -> N
 
 
 def show_map(axis: Axes, scores_L: Tensor, grid: tuple[int, int], place: Place | None = None) -> None:
-    """Scores of an image's patches, from its lowest (dark) to its highest (bright); unscored ones stay white."""
+    """Scores of an image's patches, from its lowest (dark) to its highest (bright); unscored ones are gray."""
     scores = scores_L.detach().cpu().float().reshape(grid).numpy()
-    axis.imshow(scores, cmap=MAP, interpolation="nearest", extent=place)
+    axis.imshow(scores, cmap=_SCORES, interpolation="nearest", extent=place)
 
 
-def add_scale(figure: Figure, place: SubplotSpec, *, wide: bool) -> None:
-    """The maps' color scale, lying in a row of its own; `wide` where there is room for three labels."""
-    bar = figure.colorbar(ScalarMappable(cmap=MAP), cax=figure.add_subplot(place), orientation="horizontal")
+def add_scale(figure: Figure, place: SubplotSpec, *, columns: int) -> None:
+    """The maps' color scale, lying in a row of its own under so many columns, which leave room for fuller labels."""
+    bar = figure.colorbar(ScalarMappable(cmap=_SCORES), cax=figure.add_subplot(place), orientation="horizontal")
     bar.outline.set_visible(False)
-    labels = ["lowest patch", "in each map", "highest patch"] if wide else ["lowest patch", "highest patch"]
-    bar.set_ticks([0, 0.5, 1] if wide else [0, 1], labels=labels)
+    wide = columns > 2
+    ends = ("lowest patch", "highest patch") if columns > 1 else ("lowest", "highest")
+    bar.set_ticks([0, 0.5, 1] if wide else [0, 1], labels=[ends[0], "in each map", ends[1]] if wide else ends)
     bar.ax.tick_params(length=0, labelsize=SMALL, labelcolor=DARK)
     first, *_, last = bar.ax.get_xticklabels()
     first.set_horizontalalignment("left")

@@ -1,8 +1,9 @@
-"""A user's own module: a curriculum that records what is drawn for every image, and can end the process at a step."""
+"""A user's own module: a curriculum that records the masks of every image trained on, and can end the process."""
 
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import gin
 import torch
@@ -29,7 +30,10 @@ class RecordingCurriculum(Curriculum):
                 os.killpg(os.getpgrp(), number)
             else:
                 os.kill(os.getpid(), number)
-        mask = super().draw(batch, teacher, progress, noise)
+        return super().draw(batch, teacher, progress, noise)
+
+    def remember(self, batch: Batch, mask: Mask, *, noise: Noise, **losses: Any) -> None:
+        super().remember(batch, mask, noise=noise, **losses)
         assert batch.indices is not None
         assert batch.boxes is not None
         assert batch.flips is not None
@@ -41,4 +45,3 @@ class RecordingCurriculum(Curriculum):
         rows = zip(noise.rows_N.tolist(), batch.indices.tolist(), crops, masks, strict=True)
         with Path(os.environ["RECORD"]).open("a") as file:
             file.writelines(f"{noise.step} {row} {sample} {crop} {drawn}\n" for row, sample, crop, drawn in rows)
-        return mask

@@ -76,9 +76,9 @@ def size_of(path: Path) -> tuple[int, int]:
 def test_what_a_sheet_shows(run: Path) -> None:
     loaded = load_model(run)
     context = loaded.context()
-    shown = held_out(context.source, 5)
+    shown = held_out(context.source, 4, 5)
     panels = look(context, shown)
-    pixels = context.source.denormalize(shown)
+    pixels = context.source.denormalize(shown.images)
     assert panels.pixels.shape == panels.seen.shape == panels.reconstruction.shape == (5, 3, 16, 16)
     assert list(panels.maps) == ["predicted loss", "true loss", "attention"]
     assert all(scores.shape == (5, 16) and scores.isfinite().all() for scores in panels.maps.values())
@@ -94,7 +94,7 @@ def test_what_a_sheet_shows(run: Path) -> None:
 def test_normalized_pixels_are_given_back_in_the_images_own_contrast(run: Path) -> None:
     """The reconstruction of a patch has the patch's own mean, up to clipping: those well inside [0, 1] tell."""
     context = load_model(run).context()
-    shown = held_out(context.source, 20)
+    shown = held_out(context.source, 4, 20)
     with torch.no_grad():
         for parameter in context.model.reconstructor.head.parameters():
             parameter.zero_()  # then every normalized pixel is 0: its patch's mean
@@ -104,14 +104,16 @@ def test_normalized_pixels_are_given_back_in_the_images_own_contrast(run: Path) 
     expected = original.reshape(*original.shape[:2], 16, 3)
     # One mean over all of a patch's normalized values, of every channel, as in MAE.
     source = context.source
-    mean = patchify(shown, 4).mean(dim=-1)[..., None, None] * torch.tensor(source.std) + torch.tensor(source.mean)
+    mean = patchify(shown.images, 4).mean(dim=-1)[..., None, None] * torch.tensor(source.std) + torch.tensor(
+        source.mean
+    )
     found = restored.reshape(expected.shape)
     torch.testing.assert_close(found[hidden], mean.clamp(0, 1).expand_as(expected)[hidden], rtol=1e-4, atol=1e-4)
 
 
 def test_the_picture_of_a_run_in_progress(run: Path, tmp_path: Path) -> None:
     width, height = size_of(picture(load_model(run).context(), tmp_path / "p.png", images=2))
-    assert width > 1.5 * height  # six columns, two rows
+    assert width > 1.5 * height  # seven columns, two rows
     assert size_of(next((run / "pictures").glob("*.png")))[0] == width
 
 
@@ -132,7 +134,7 @@ def test_a_strip_shows_each_checkpoint_as_it_was(run: Path, tmp_path: Path) -> N
     width, height = size_of(out)
     assert width > height  # 1 + 6 columns, two rows
     loaded = load_model(run)
-    shown = held_out(loaded.source, 2)
+    shown = held_out(loaded.source, 4, 2)
     stages = _stages(console, loaded, shown)
     assert [stage.title.partition("\n")[0] for stage in stages] == [f"step {n}" for n in (7, 14, 21, 28, 35, 40)]
     assert stages[-1].title.endswith("epoch 4")

@@ -1,0 +1,61 @@
+"""The curriculum as it is asked in the last step that was taken.
+
+Shape suffixes: N images, L patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from torch import Tensor
+
+from curriculum import Batch, Noise
+from hpm.evaluation.base import EvaluationContext
+from hpm.models.base import MaskedModel
+
+
+class LastStep(NamedTuple):
+    """When the curriculum is asked.
+
+    Args:
+        step: the last one that was taken, 0 before the first.
+        progress: of training, at that step.
+    """
+
+    step: int
+    progress: float
+
+
+def last_step(context: EvaluationContext) -> LastStep:
+    """The last step of the pre-training; its end where nothing is known of it."""
+    if context.pretraining is None:
+        return LastStep(0, 1.0)
+    clock = context.pretraining.clock
+    clock = clock.at(max(0, clock.step - 1))
+    return LastStep(clock.step, clock.progress(context.pretraining.progress_per))
+
+
+def priorities(context: EvaluationContext, batch: Batch, now: LastStep, num_masked: int, noise: Noise) -> Tensor | None:
+    """[N, L]: what the curriculum would mask first, at any alpha above 0; None for a sampler that never asks.
+
+    These are the difficulty's scores, turned round where `Curriculum.polarity` is "easiest".
+    """
+    curriculum = context.curriculum
+    if not curriculum.sampler.at(now.progress).needs_scores(1.0, num_masked):
+        return None
+    difficulty = curriculum.difficulty.at(now.progress)
+    scores_NL = difficulty(batch, context.teacher, num_masked=num_masked, noise=noise)
+    return scores_NL if curriculum.polarity == "hardest" else -scores_NL
+
+
+@contextmanager
+def in_evaluation_mode(model: MaskedModel) -> Iterator[None]:
+    """A student in training is in training mode before and after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
