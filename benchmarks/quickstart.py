@@ -1,7 +1,8 @@
-"""The quickstart with three seeds: what pre-training is worth, mean and 95 % interval over seeds, as Markdown.
+"""The quickstart: random masks and a curriculum side by side, with three seeds, as Markdown.
 
-Runs `hpm pretrain quickstart` once for each seed, up to two at a time for each core, one thread each. A run that is
-there already is not repeated.
+How hard were the masks, what did the network learn, what did it cost? Trains `hpm pretrain quickstart` as it is and
+under `curricula/random`, once for each seed, as many runs at a time as there are cores, one thread each; means and 95 %
+intervals over seeds. A run that is there already is not repeated.
 
     python benchmarks/quickstart.py [--seeds 3] [--output runs/quickstart-seeds]
 """
@@ -18,44 +19,80 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from hpm.evaluation import half_interval
 
+# What each run adds to the quickstart. The networks that it is held against are the same for both, and trained once.
+RUNS = {"random": ["curricula/random", "-b", "LowShot.baselines = False"], "curriculum": []}
+_ACCURACY = "low_shot/pretrained"
 ROWS = {
-    "low_shot/pretrained": "pre-trained",
+    "extra loss of the hard patches, % of the attainable": ("curriculum/hardness_share", 100.0),
+    "fine-tuned on 100 labels, test accuracy, %": (_ACCURACY, 100.0),
+    "seconds of pre-training": ("training_seconds", 1.0),
+}
+BASELINES = {
     "low_shot/scratch": "from scratch",
     "low_shot/scratch_equal_compute": "from scratch, equal compute",
     "low_shot/raw_pixels": "raw pixels, logistic regression",
 }
 
 
-def train(seed: int, folder: Path, bindings: Sequence[str]) -> dict[str, float]:
-    """A run's final metrics."""
+def train(name: str, seed: int, folder: Path, bindings: Sequence[str]) -> dict[str, float]:
+    """A run's final metrics, and its seconds of training."""
     summary = folder / "summary.json"
     if not summary.is_file():
         words = [word for binding in (f"Trainer.seed = {seed}", *bindings) for word in ("-b", binding)]
+        command = ["hpm", "pretrain", "quickstart", *RUNS[name], *words, "--output", str(folder), "--resume"]
         folder.parent.mkdir(parents=True, exist_ok=True)
         log = folder.parent / f"{folder.name}.txt"
         with log.open("w") as file:
             code = subprocess.run(
-                [sys.executable, "-m", "hpm", "pretrain", "quickstart", "--output", str(folder), "--resume", *words],
+                [sys.executable, "-m", *command],
                 check=False,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
             ).returncode
         if code:
-            sys.exit(f"seed {seed} ended with code {code}; {log} says why")
-    metrics: dict[str, float] = json.loads(summary.read_text())["metrics"]
-    print(f"seed {seed}: {folder}, pictures in {folder / 'pictures'}", file=sys.stderr, flush=True)
-    return metrics
+            sys.exit(f"{folder.name} ended with code {code}; {log} says why")
+    found: dict[str, Any] = json.loads(summary.read_text())
+    print(f"{folder.name}: {folder}, pictures in {folder / 'pictures'}", file=sys.stderr, flush=True)
+    return {**found["metrics"], "training_seconds": found["training_seconds"]}
 
 
 def cell(values: Sequence[float], sign: str = "") -> str:
-    """Mean and interval, in percent."""
-    values = [100 * value for value in values]
+    """Mean and interval."""
     half = f" ± {half_interval(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):{sign}.1f}{half}"
+
+
+def differences(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Seed by seed."""
+    return [mine - theirs for mine, theirs in zip(one, other, strict=True)]
+
+
+def print_tables(found: dict[str, list[dict[str, float]]]) -> None:
+    """What the runs found, and whether their accuracies differ."""
+    seeds = len(found["random"])
+    print(f"| {seeds} seeds | random masks | curriculum | difference |")
+    print("| --- | ---: | ---: | ---: |")
+    for label, (metric, scale) in ROWS.items():
+        random, curriculum = ([scale * run[metric] for run in found[name]] for name in RUNS)
+        print(f"| {label} | {cell(random)} | {cell(curriculum)} | {cell(differences(curriculum, random), '+')} |")
+    print()
+    accuracies = {name: [100 * run[_ACCURACY] for run in found[name]] for name in RUNS}
+    gains = differences(accuracies["curriculum"], accuracies["random"])
+    apart = seeds > 1 and abs(statistics.fmean(gains)) > half_interval(gains)
+    told = "differ" if apart else "cannot be told apart"
+    print(f"By {seeds} seed(s) the two accuracies {told}: each seed draws other labels, which moves them by more.")
+    print()
+    print("| test accuracy, %, without pre-training | | curriculum minus this |")
+    print("| --- | ---: | ---: |")
+    for metric, label in BASELINES.items():
+        if all(metric in run for run in found["curriculum"]):
+            baseline = [100 * run[metric] for run in found["curriculum"]]
+            print(f"| {label} | {cell(baseline)} | {cell(differences(accuracies['curriculum'], baseline), '+')} |")
 
 
 def main() -> None:
@@ -66,20 +103,15 @@ def main() -> None:
     parser.add_argument("-b", "--binding", action="append", default=[])
     options = parser.parse_args()
     started = time.monotonic()
-    print(f"{options.seeds} runs; what each says is in {options.output}/seed-*.txt", file=sys.stderr, flush=True)
-    with ThreadPoolExecutor(min(options.seeds, 2 * (os.cpu_count() or 1))) as workers:
-        runs = [
-            workers.submit(train, seed, options.output / f"seed-{seed}", options.binding)
-            for seed in range(options.seeds)
-        ]
-        found = [run.result() for run in runs]
-    print(f"| test accuracy, %, {options.seeds} seeds | | pre-trained minus this |")
-    print("| --- | ---: | ---: |")
-    for metric, name in ROWS.items():
-        if all(metric in metrics for metrics in found):
-            values = [metrics[metric] for metrics in found]
-            gains = [metrics["low_shot/pretrained"] - value for metrics, value in zip(found, values, strict=True)]
-            print(f"| {name} | {cell(values)} | {'' if not any(gains) else cell(gains, '+')} |")
+    cells = [(name, seed) for seed in range(options.seeds) for name in RUNS]
+    print(f"{len(cells)} runs; what each says is in {options.output}/*.txt", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as workers:
+        runs = {
+            (name, seed): workers.submit(train, name, seed, options.output / f"{name}-seed-{seed}", options.binding)
+            for name, seed in cells
+        }
+        found = {name: [runs[name, seed].result() for seed in range(options.seeds)] for name in RUNS}
+    print_tables(found)
     print(f"in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 

@@ -21,6 +21,8 @@ FREE = {
     "ImageFolder.root",
     "TimmDataset.root",
     "FashionMNIST.root",
+    *(f"Composites.{name}" for name in ("cutouts", "photographs", "cache_dir")),
+    *(f"StampScenes.{name}" for name in ("root", "cache_dir")),
     *(f"MLflowTracker.{name}" for name in ("uri", "experiment", "tags", "system_metrics", "enabled")),
 }
 ROUNDING = {
