@@ -84,8 +84,8 @@ def print_tables(found: dict[str, list[dict[str, float]]]) -> None:
     accuracies = {name: [100 * run[_ACCURACY] for run in found[name]] for name in RUNS}
     gains = differences(accuracies["curriculum"], accuracies["random"])
     apart = seeds > 1 and abs(statistics.fmean(gains)) > half_interval(gains)
-    told = "differ" if apart else "cannot be told apart"
-    print(f"By {seeds} seed(s) the two accuracies {told}: each seed draws other labels, which moves them by more.")
+    told = "differ" if apart else "cannot be told apart: every seed draws other labels, and the draw moves them too"
+    print(f"By {seeds} seed{'s' * (seeds > 1)} the two accuracies {told}.")
     print()
     print("| test accuracy, %, without pre-training | | curriculum minus this |")
     print("| --- | ---: | ---: |")

@@ -5,6 +5,7 @@ Shape suffix: N images of this process.
 
 from __future__ import annotations
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -13,9 +14,9 @@ def rows_of_all(values: Tensor) -> Tensor:
     """Return the rows [N, ...] of every process, in the order of their ranks; every process must give as many."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
-    gathered = values.new_empty(len(values) * dist.get_world_size(), *values.shape[1:])
-    dist.all_gather_into_tensor(gathered, values.contiguous())
-    return gathered
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values.contiguous())
+    return torch.cat(gathered)
 
 
 def sum_of_all(values: Tensor) -> Tensor:

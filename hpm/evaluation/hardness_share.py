@@ -6,6 +6,7 @@ Shape suffixes: N images, L patches.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from curriculum.hardness import attainable_extra_loss, hardness_share, not_blank
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
+from hpm.errors import Notice
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.last_step import LastStep, in_evaluation_mode, last_step, priorities
 from hpm.evaluation.metrics import Metric, Unit, metric_on
@@ -119,6 +121,10 @@ class HardnessShare(Evaluation):
         numbers_parts = context.curriculum.difficulty.num_parts is not None
         if numbers_parts or (not in_run and bool(scores_NL.isnan().all())):
             del scores[""]
+            if not numbers_parts:
+                name = type(context.curriculum.difficulty).__name__
+                text = f"{name} knows training images alone: the curriculum's own share is in the run's summary.json"
+                warnings.warn(text, Notice, stacklevel=2)
         k = max(1, round(self.top * num_masked))
         values = {
             f"{_NAME}{name}{among}": hardness_share(scores_NL, one_NL, other_NL, k, among_NL)

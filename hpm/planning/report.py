@@ -27,10 +27,11 @@ def show_plan(console: Console, plan: Plan) -> None:
             "large matrix products alone"
         )
     if plan.relative_cost > 1:
+        asked = f"asked in {plan.teacher_share:.0%} of the steps" if plan.multiply_adds["teacher"] else "never asked"
         lines.insert(
             1,
-            f"teacher:  asked in {plan.teacher_share:.0%} of the steps; the average step costs "
-            f"{plan.relative_cost:.2f} times one without loss predictor and teacher",
+            f"teacher:  {asked}; the average step costs {plan.relative_cost:.2f} times one without loss predictor and "
+            "teacher",
         )
     for line in lines:
         console.print(line, highlight=False)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from curriculum import Batch
 from hpm.errors import Interrupted, TrainingError, UserError
+from hpm.evaluation import find_metric
 from hpm.methods.student_pass import Losses
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest
 from hpm.runs.checkpoint_writer import CheckpointWriter
@@ -154,7 +155,10 @@ class TrainingLoop:
     def _probe(self) -> None:
         metrics = self.prober.probe(self.clock.step)
         if self.processes.is_main and metrics:
-            first = {name.rpartition("/")[0]: name for name in reversed(metrics)}  # of each protocol; a line is short
+            # A line is short: of each protocol the first, and no controls, which are neither better nor worse.
+            declared = {name: find_metric(name) for name in metrics}
+            judged = [name for name, one in declared.items() if one is None or one.higher_is_better is not None]
+            first = {name.rpartition("/")[0]: name for name in reversed(judged)}
             shown = "  ".join(f"{name} {metrics[name]:.3f}" for name in reversed(first.values()))
             self.progress.report(f"epoch {self.clock.epoch}/{self.clock.epochs}  {shown}")
 

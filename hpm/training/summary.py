@@ -106,11 +106,14 @@ def _hardness(metrics: Mapping[str, float]) -> str | None:
     )
     if share is None or position is None or edges is None:
         return None
-    own, position_alone, edges_alone = (f"{round(100 * value)}%" for value in (share, position, edges))  # never "-0%"
-    return (
-        f"hardness: the curriculum's hard patches have {own} of the attainable extra loss (position alone "
-        f"{position_alone}, edges {edges_alone})"
-    )
+    own, position_alone, edges_alone = (f"{round(100 * value)}%" for value in (abs(share), position, edges))
+    if share == 0:
+        what = "the curriculum calls no patch harder than another: 0%"
+    elif share > 0:
+        what = f"the patches that the curriculum would mask first have {own}"
+    else:
+        what = f"the patches that the curriculum would mask first are easier than the average, by {own}"
+    return f"hardness: {what} of the attainable extra loss (position alone {position_alone}, edges {edges_alone})"
 
 
 def _accuracies(metrics: Mapping[str, float], split: str) -> Table:

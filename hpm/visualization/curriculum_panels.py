@@ -89,7 +89,7 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
     if mask.thrown is not None:
         captions.append("White patches are thrown away: neither seen nor reconstructed.")
     if shown and bool(scores_NL.isnan().any()):
-        captions.append("Difficulty: gray patches are not scored.")
+        captions.append("Light gray patches are not scored.")
     return CurriculumPanels(
         difficulty=scores_NL if shown else None,
         turned=curriculum.polarity != "hardest",

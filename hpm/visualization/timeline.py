@@ -66,7 +66,16 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:
-    """The mask as a band of patches by difficulty, below alpha, under one of random patches."""
+    """The mask as a band of patches by difficulty, below alpha, under one of random patches.
+
+    Where alpha is no share of the mask it is a line: what it means is the sampler's.
+    """
+    if not following and np.nanmax(alpha) > 0:
+        _prepare(axis, "alpha")
+        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
+        axis.set_ylim(0, 1)
+        axis.set_yticks([0, 0.5, 1])
+        return
     _prepare(axis, "share of the mask")
     # A row tells of the interval before it; where that began in another epoch, of the part in this one.
     epochs, alpha = np.concatenate([[0.0], epochs]), np.concatenate([alpha[:1], alpha])

@@ -99,7 +99,7 @@ def read_photograph(path: Path, *, side: int, least: int) -> Image.Image:
     if min(image.size) < least:
         raise UserError(
             f"{path} has {image.width} x {image.height} pixels, too few for scenes of {least} pixels; take it out of "
-            "the photographs, or lower Composites.img_size"
+            "the photographs, or lower the scenes' size, IMG_SIZE"
         )
     return _shrink(image.convert("RGB"), side / min(image.size))
 

@@ -53,7 +53,7 @@ class StampScenes(Composites):
         if img_size > _MOST_PIXELS:
             raise ValueError(
                 f"StampScenes.img_size = {img_size} must be at most {_MOST_PIXELS}, the shorter side of the smallest "
-                "photograph"
+                "photograph; configs call it IMG_SIZE"
             )
         super().__init__(
             img_size=img_size,

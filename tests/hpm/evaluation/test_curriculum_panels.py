@@ -238,7 +238,7 @@ def test_unscored_patches_are_gray_and_change_no_other_color(context: Evaluation
     """Half is scored from 0 to 13: dark below, bright above; the rest, and an image without a score, are gray."""
     _, panels = shown_by(under(context, Half()))
     assert panels.curriculum is not None
-    assert panels.curriculum.captions[-1] == "Difficulty: gray patches are not scored."
+    assert panels.curriculum.captions[-1] == "Light gray patches are not scored."
     assert not in_color(panels.curriculum.masked, BLUE)[0].any()
     count, place = len(titles(panels)), titles(panels).index("difficulty")
     with Image.open(draw_sheet(panels, tmp_path / "sheet.png")) as image:

@@ -311,7 +311,7 @@ def test_without_a_run_held_out_images_stand_in(tiny: Path, hpm: Hpm, capsys: py
     assert hpm("pretrain", tiny, *words(*SHORT, *PROBED), "--output", "run") == 0
     told = " ".join(capsys.readouterr().out.split())
     share = json.loads(Path("run/summary.json").read_text())["metrics"][SHARE]
-    assert f"hardness: the curriculum's hard patches have {round(100 * share)}% of the attainable extra loss" in told
+    assert f"{round(100 * abs(share))}% of the attainable extra loss (position alone" in told
     assert hpm("evaluate", "run", "--protocol", "hardness-share", "-b", "HardnessShare.images = 40") == 0
     metrics = json.loads(Path("run/evaluation-hardness-share.json").read_text())[-1]["metrics"]
     assert set(metrics) == {*NAMES, *(f"validation/{name}" for name in NAMES)}

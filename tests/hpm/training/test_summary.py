@@ -69,7 +69,8 @@ def test_what_hard_patches_are_worth() -> None:
     validation = {f"validation/{name}": value for name, value in MEASURED.items()}
     text = told(shares | validation)
     expected = (
-        "hardness: the curriculum's hard patches have 81% of the attainable extra loss (position alone 64%, edges 0%)"
+        "hardness: the patches that the curriculum would mask first have 81% of the attainable extra loss (position "
+        "alone 64%, edges 0%)"
     )
     assert expected in text
     assert "validation accuracy" in text
