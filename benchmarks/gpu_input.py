@@ -138,7 +138,7 @@ def _differences(first: Path, second: Path) -> list[str]:
 
 
 def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
-    """What the levers do to what is learned: the quickstart in bf16 under each, the same seeds, evaluated as it is."""
+    """What the levers do to what is learned: HPM at quickstart scale in bf16 under each, the same seeds."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         yield {"skipped": f"the command needs {', '.join(missing)}"}
         return
@@ -184,7 +184,18 @@ def _start(folder: Path, bindings: list[str]) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     words = [word for binding in bindings for word in ("-b", binding)]
     return subprocess.Popen(
-        [sys.executable, "-m", "hpm", "pretrain", "quickstart", "--resume", "--output", str(folder), *words],
+        [
+            sys.executable,
+            "-m",
+            "hpm",
+            "pretrain",
+            "quickstart",
+            "curricula/hpm_easy_to_hard",
+            "--resume",
+            "--output",
+            str(folder),
+            *words,
+        ],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,8 +1,9 @@
-"""Does difficulty find the digit? Localization of every estimator's scores on DigitScenes, after the quickstart.
+"""Does difficulty find the digit? Localization of all estimators' scores on DigitScenes, after HPM at quickstart scale.
 
-Trains the quickstart once for each seed by `hpm pretrain`, without its own evaluations; a run that is there already is
-not repeated, so that the program goes on where it was stopped. Or takes finished runs. Prints JSON: for every
-estimator and metric the mean and the 95 % interval over runs, and draws the same as a picture.
+Trains the quickstart under `curricula/hpm_easy_to_hard` once for each seed by `hpm pretrain`, without its own
+evaluations; a run that is there already is not repeated, so that the program goes on where it was stopped. Or takes
+finished runs. Prints JSON: for every estimator and metric the mean and the 95 % interval over runs, and draws the same
+as a picture.
 
     python benchmarks/localization.py [--seeds 3] [--output runs/localization]
     python benchmarks/localization.py --runs runs/quickstart-1 runs/quickstart-2
@@ -43,7 +44,7 @@ def train(seed: int, folder: Path) -> Path:
     """A finished run of the quickstart; trained now, or before."""
     if not (folder / "summary.json").is_file():
         arguments = [word for binding in [*SETTINGS, f"Trainer.seed = {seed}"] for word in ("-b", binding)]
-        command = [sys.executable, "-m", "hpm", "pretrain", "quickstart", *arguments]
+        command = [sys.executable, "-m", "hpm", "pretrain", "quickstart", "curricula/hpm_easy_to_hard", *arguments]
         subprocess.run([*command, "--resume", "--output", str(folder)], check=True, stdout=sys.stderr)
     return folder
 
@@ -109,7 +110,7 @@ def main() -> None:
     draw(scores, options.plot, runs=len(runs), images=images)
     report = {
         "benchmark": "localization",
-        "config": "quickstart",
+        "config": "quickstart curricula/hpm_easy_to_hard",
         "runs": [str(folder) for folder in runs],
         "images": images,
         "object_share": interval([row["object_share"] for row in rows]),
