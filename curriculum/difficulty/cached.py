@@ -79,7 +79,8 @@ class Cached(Combination):
 
     def remember(self, outcome: StepOutcome) -> None:
         """Keep the scores that the estimator gave in this step, if it ran."""
-        if outcome.scores_NL is None or outcome.batch.indices is None or not self.asks(outcome.step):
+        if self.module is None or outcome.batch.indices is None or outcome.scores_NL is None:
             return
         assert isinstance(self.module, ScoreMemory)
-        self.module.keep(outcome.batch, outcome.scores_NL)
+        if self.asks(outcome.step):
+            self.module.keep(outcome.batch, outcome.scores_NL)
