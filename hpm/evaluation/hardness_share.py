@@ -20,10 +20,11 @@ from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
 from hpm.errors import Notice
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.last_step import LastStep, in_evaluation_mode, last_step, priorities
+from hpm.evaluation.last_step import LastStep, last_step, priorities
 from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import StudentTeacher
+from hpm.models.base import in_evaluation_mode
 
 _NAME = "curriculum/hardness_share"
 

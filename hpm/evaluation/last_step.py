@@ -5,15 +5,12 @@ Shape suffixes: N images, L patches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
 
 from curriculum import Batch, Noise
 from hpm.evaluation.base import EvaluationContext
-from hpm.models.base import MaskedModel
 
 
 class LastStep(NamedTuple):
@@ -48,14 +45,3 @@ def priorities(context: EvaluationContext, batch: Batch, now: LastStep, num_mask
     difficulty = curriculum.difficulty.at(now.progress)
     scores_NL = difficulty(batch, context.teacher, num_masked=num_masked, noise=noise)
     return scores_NL if curriculum.polarity == "hardest" else -scores_NL
-
-
-@contextmanager
-def in_evaluation_mode(model: MaskedModel) -> Iterator[None]:
-    """A student in training is in training mode before and after."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -21,7 +21,7 @@ from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
 from hpm.methods.student_pass import Losses, StudentPass
 from hpm.methods.teacher import EMATeacher, ModelTeacher, StudentTeacher
-from hpm.models.base import MaskedModel
+from hpm.models.base import MaskedModel, in_evaluation_mode
 from hpm.runtime.distributed import DistributedContext
 from hpm.targets import Target
 
@@ -190,11 +190,8 @@ class Method:
     def student_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """[N, M]: the student's loss of reconstructing the masked patches, in evaluation mode, without gradients."""
         asked = StudentTeacher(self.student, self.target, autocast=self._autocast, reference=self.teacher)
-        training = self.student.training
-        self.student.eval()
-        loss_NM = asked.reconstruction_loss(images_NCHW, mask)
-        self.student.train(training)
-        return loss_NM
+        with in_evaluation_mode(self.student):
+            return asked.reconstruction_loss(images_NCHW, mask)
 
     def initial_copy(self, seed: int) -> MaskedModel:
         """A model as it was before training: the same architecture at the initialization that `seed` gives."""

@@ -7,6 +7,8 @@ patch's target.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -226,3 +228,14 @@ class MaskedModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Blocks):
                 module.residual_dtype = dtype
+
+
+@contextmanager
+def in_evaluation_mode(model: MaskedModel) -> Iterator[None]:
+    """A student in training is in training mode before and after."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

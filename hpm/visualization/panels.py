@@ -12,7 +12,8 @@ from torch import Tensor
 
 from curriculum import Batch, Noise, Random, TrueLoss
 from hpm.evaluation.base import EvaluationContext
-from hpm.evaluation.last_step import in_evaluation_mode, last_step
+from hpm.evaluation.last_step import last_step
+from hpm.models.base import in_evaluation_mode
 from hpm.models.patches import patchify, unpatchify
 from hpm.visualization.curriculum_panels import MASKED, CurriculumPanels, cover, look_at_curriculum
 
