@@ -17,7 +17,6 @@ from forks import Forks
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
 Hpm = Callable[..., int]
-PLUGINS = Path(__file__).parents[2] / "plugins"
 RECORDING = """
 Method.curriculum = @RecordingCurriculum()
 RecordingCurriculum.scheduler = @Ramp()
@@ -33,14 +32,11 @@ KNN.baselines = True
 
 
 @pytest.fixture
-def recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def recorded(tiny_with_plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """50 steps, every one logged and everything drawn recorded."""
-    tiny.write_text("import recording\n" + tiny.read_text() + RECORDING)
-    monkeypatch.syspath_prepend(str(PLUGINS))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGINS), str(Path(__file__).parents[3])]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.chdir(tiny.parent)
-    return tiny
+    tiny_with_plugins.write_text("import recording\n" + tiny_with_plugins.read_text() + RECORDING)
+    monkeypatch.chdir(tiny_with_plugins.parent)
+    return tiny_with_plugins
 
 
 def torchrun(*arguments: object, restarts: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -33,13 +33,10 @@ RECORDED = [
 
 
 @pytest.fixture
-def recorded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def recorded(tiny_with_plugins: Path) -> Path:
     """The tiny run with a curriculum that records what it draws, and a probe with pictures."""
-    tiny.write_text("import recording\n" + tiny.read_text() + "\n".join(RECORDED) + "\n")
-    monkeypatch.syspath_prepend(str(PLUGINS))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGINS), str(Path(__file__).parents[3])]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tiny
+    tiny_with_plugins.write_text("import recording\n" + tiny_with_plugins.read_text() + "\n".join(RECORDED) + "\n")
+    return tiny_with_plugins
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from forks import Forks
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
 Hpm = Callable[..., int]
-PLUGINS = Path(__file__).parents[2] / "plugins"
 MEMORY = """
 Method.curriculum = @RecordingCurriculum()
 Method.ema_decay = None
@@ -30,13 +29,10 @@ Monitoring.evaluations = []
 
 
 @pytest.fixture
-def remembering(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    tiny.write_text("import recording\n" + tiny.read_text() + MEMORY)
-    monkeypatch.syspath_prepend(str(PLUGINS))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGINS), str(Path(__file__).parents[3])]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.chdir(tiny.parent)
-    return tiny
+def remembering(tiny_with_plugins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tiny_with_plugins.write_text("import recording\n" + tiny_with_plugins.read_text() + MEMORY)
+    monkeypatch.chdir(tiny_with_plugins.parent)
+    return tiny_with_plugins
 
 
 def final_state(run: Path) -> dict[str, torch.Tensor]:
