@@ -28,11 +28,12 @@ def start(out: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def section_of(process: subprocess.Popen[str], name: str) -> psutil.Process:
-    """The process of a section, once it is there."""
+    """The process of a section, once it is there: between fork and exec it still has its parent's command line."""
     while process.poll() is None:
         for child in psutil.Process(process.pid).children():
             with suppress(psutil.NoSuchProcess):  # or ended in between
-                if name in child.cmdline():
+                words = child.cmdline()
+                if "--section" in words and words[words.index("--section") + 1] == name:
                     return child
         time.sleep(0.05)
     raise AssertionError(f"{name} never started")
