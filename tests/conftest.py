@@ -99,7 +99,7 @@ def stamp_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from hpm.data.sources.stamp_scenes import photographs, stamps
 
     root = tmp_path_factory.mktemp("stamp-scenes")
-    cutout, photograph = Image.new("RGBA", (30, 30), "red"), Image.new("RGB", (80, 60), "blue")
+    cutout, photograph = Image.new("RGBA", (30, 30), "red"), Image.new("RGB", (96, 72), "blue")
     cutout.putpixel((0, 0), (0, 0, 0, 0))
     for image, paths in ((cutout, itertools.chain(*stamps().values())), (photograph, photographs())):
         for path in paths:

@@ -11,7 +11,7 @@ from hpm.config import configs_folder, parse_config
 from studies.definition.loading import load_definition
 
 FOLDER = configs_folder()
-TRAINED = ("fashion_mnist_small", "stamp_scenes_small")  # what ablations train
+TRAINED = ("fashion_mnist_small", "stamp_scenes", "stamp_scenes_small")  # what ablations train
 ABLATIONS = sorted(path for path in (FOLDER / "ablations").glob("*.gin") if path.stem not in TRAINED)
 SEARCHES = sorted((FOLDER / "studies").glob("*.gin"))
 
@@ -22,6 +22,7 @@ def test_they_are_there() -> None:
         "schedulers",
         "difficulty",
         "hardness",
+        "hardness_confirmed",
         "hardness_share",
         "hardness_share_stamp_scenes",
         "alpha_range",
@@ -41,7 +42,7 @@ def test_a_study_builds(path: Path, stamp_files: Path) -> None:
     kind = "ablation" if path.parent.name == "ablations" else "search"
     name = f"{path.parent.name}/{path.stem}"
     definition = load_definition(kind, [name])
-    if "stamp_scenes_small" in "".join(definition.base):
+    if "ablations/stamp_scenes" in "".join(definition.base):
         few = (f"StampScenes.{split}_size = 100" for split in ("train", "validation", "test"))
         definition.bindings = (*definition.bindings, f"StampScenes.root = '{stamp_files}'", *few)
     identity = definition.check()
