@@ -23,6 +23,8 @@ def test_they_are_there() -> None:
         "difficulty",
         "hardness",
         "hardness_confirmed",
+        "hardness_fashion_mnist",
+        "hardness_longer",
         "hardness_share",
         "hardness_share_stamp_scenes",
         "alpha_range",
