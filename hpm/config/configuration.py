@@ -106,6 +106,15 @@ class Config:
         selectors = gin_compat.full_names(part)
         return any(statement.key[1] in selectors for statement in self.statements)
 
+    def refers_to(self, macro: str) -> bool:
+        """Whether any binding refers to a macro.
+
+        Args:
+            macro: its name, "IMG_SIZE".
+        """
+        wanted = (macro, MACRO)
+        return any(wanted in gin_compat.references(statement.value) for statement in self.statements)
+
     def bindings_of(self, part: str) -> dict[str, Any]:
         """What a part's parameters are bound to without a scope, whatever it refers to built.
 

@@ -27,6 +27,7 @@ _OPTUNA_CLASSES = (
     pruners.WilcoxonPruner,
     pruners.PatientPruner,
 )
+_PARTS = (*_KINDS.values(), *_OPTUNA_CLASSES)
 
 
 def load_definition(kind: str, configs: Sequence[str], bindings: Sequence[str] = ()) -> Definition:
@@ -35,22 +36,39 @@ def load_definition(kind: str, configs: Sequence[str], bindings: Sequence[str] =
     Args:
         kind: "ablation" or "search".
         configs: gin files that define it.
-        bindings: gin bindings over them.
+        bindings: gin bindings over them. Those that are not of the study's own parts, nor of a macro that its files
+            refer to, are of its runs: they are added to the definition's `bindings`, over its base and under its
+            variants or its space.
 
     Raises:
         UserError: naming the file or binding at fault.
     """
     quiet_optuna()
-    register_configurables([*_KINDS.values(), *_OPTUNA_CLASSES])
+    register_configurables(_PARTS)
     part = _KINDS[kind].__name__
-    config = parse_config(configs, bindings)
+    of_study, of_runs = _divide(configs, bindings)
+    config = parse_config(configs, of_study)
     if not config.binds(part):
         raise UserError(
             f"{configs[0]} binds nothing of {part}; `ablate` takes a file of an Ablation, `search` of a Search"
         )
     definition: Definition = config.build(part)
     definition.keep_config(config.imports, config.bindings_of)
+    definition.bindings = (*definition.bindings, *of_runs)
     return definition
+
+
+def _divide(configs: Sequence[str], bindings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is bound of the study and of the macros that its files refer to, and what is bound of its runs."""
+    keys = [binding.partition("=")[0].strip() for binding in bindings]
+    # The class in "scope/module.Class.parameter"; empty for a macro.
+    classes = [key.rpartition("/")[2].rpartition(".")[0].rpartition(".")[2] for key in keys]
+    names = {"", *(cls.__name__ for cls in _PARTS)}
+    config = parse_config(configs, [binding for binding, name in zip(bindings, classes, strict=True) if name in names])
+    of_study, of_runs = [], []
+    for binding, key, name in zip(bindings, keys, classes, strict=True):
+        (of_study if name in names and (name or config.refers_to(key)) else of_runs).append(binding)
+    return of_study, of_runs
 
 
 def quiet_optuna() -> None:

@@ -29,7 +29,11 @@ class StudyOptions:
     configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="The study's gin file; more go over it.")]
     bindings: Annotated[
         list[str],
-        typer.Option("--binding", "-b", help="A gin binding over the files, e.g. 'Ablation.seeds = [0]'."),
+        typer.Option(
+            "--binding",
+            "-b",
+            help="A gin binding of the study, 'Ablation.seeds = [0]', or of all its runs, 'Schedule.epochs = 1'.",
+        ),
     ] = field(default_factory=list)
     study: Annotated[str | None, typer.Option(help="Its name; by default the first config's.")] = None
     storage: StorageOption = DEFAULT_STORAGE
