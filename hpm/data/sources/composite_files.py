@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -14,6 +14,7 @@ from hpm.errors import UserError
 
 _PERIOD, _VALIDATION, _TEST = 20, (1, 9, 15), (2, 7, 12, 17)  # photographs, and the places of those held out
 _FEWEST_PHOTOGRAPHS = 3  # one for each split
+_MOST_TOLD = 3  # unfit files in one message
 _FAINT = 16  # opacity, of 255, below which a pixel does not belong to a cut-out
 
 
@@ -62,6 +63,24 @@ def divide(photographs: Sequence[Path]) -> dict[str, list[Path]]:
     places = [place % _PERIOD for place in range(len(photographs))]
     names = [TEST if place in _TEST else VALIDATION if place in _VALIDATION else TRAIN for place in places]
     return {name: [path for path, own in zip(photographs, names, strict=True) if own == name] for name in SPLITS}
+
+
+def read_all(paths: Iterable[Path], read: Callable[[Path], Image.Image]) -> list[Image.Image]:
+    """Read files, and name all that are unfit, not the first alone.
+
+    Raises:
+        UserError: what is wrong with the first three, and how many there are.
+    """
+    images, faults = [], []
+    for path in paths:
+        try:
+            images.append(read(path))
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"; and {len(faults) - _MOST_TOLD} more files are unfit" if len(faults) > _MOST_TOLD else ""
+        raise UserError("; ".join(faults[:_MOST_TOLD]) + more)
+    return images
 
 
 def read_cutout(path: Path, *, side: int) -> Image.Image:

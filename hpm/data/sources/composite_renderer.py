@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from curriculum.noise import Noise
-from hpm.data.sources.composite_files import digest_of, read_cutout, read_photograph
+from hpm.data.sources.composite_files import digest_of, read_all, read_cutout, read_photograph
 
 VERSION = 1
 """Raise it with every change of the pixels that the same files and settings give: files of stored scenes go by it."""
@@ -142,12 +143,13 @@ class CompositeRenderer:
     @cached_property
     def _cutouts(self) -> list[list[Image.Image]]:
         side = math.ceil(_STORED_CUTOUT * self.scales[1] * self.side)
-        return [[read_cutout(path, side=side) for path in paths] for paths in self.cutouts]
+        read = iter(read_all(chain.from_iterable(self.cutouts), partial(read_cutout, side=side)))
+        return [list(islice(read, len(paths))) for paths in self.cutouts]
 
     @cached_property
     def _photographs(self) -> list[Image.Image]:
         side = math.ceil(self.side / _SMALLEST_CROP)
-        return [read_photograph(path, side=side, least=self.side) for path in self.photographs]
+        return read_all(self.photographs, partial(read_photograph, side=side, least=self.side))
 
     def _draw(self, choices: _Choices) -> tuple[np.ndarray, np.ndarray]:
         """A scene, uint8 [S, S, 3], and how much of each pixel is the object, uint8 [S, S]."""

@@ -179,6 +179,7 @@ class Composites(ImageSource):
 
     def _folder(self, setting: str) -> Path:
         folder = self.folders[setting]
-        if folder is None:
-            raise UserError(f"Composites.{setting} is not bound; bind it to the folder that holds the {setting}")
+        if folder is None or folder == "":
+            state = "not bound" if folder is None else "empty"
+            raise UserError(f"Composites.{setting} is {state}; bind it to the folder that holds the {setting}")
         return Path(folder)

@@ -263,6 +263,8 @@ def test_missing_folders_are_named(folders: dict[str, str], setting: str) -> Non
         Composites(**folders | {setting: "/nowhere"}, **FEW).train()
     with pytest.raises(UserError, match=rf"Composites\.{setting} is not bound; bind it to the folder"):
         Composites(**folders | {setting: None}, **FEW).train()
+    with pytest.raises(UserError, match=rf"Composites\.{setting} is empty; bind it to the folder"):
+        Composites(**folders | {setting: ""}, **FEW).train()
 
 
 def spoil(root: Path, what: str) -> None:
@@ -307,7 +309,10 @@ def spoil(root: Path, what: str) -> None:
         ("damaged cut-out", r"red/tall\.png cannot be read as an image: "),
         ("no image", r"red/tall\.png cannot be read as an image: "),
         ("few", r"Composites\.photographs = .* holds 2 images; .* share no photograph, which takes 3 or more"),
-        ("small", r"photographs/of ./...png has 200 x 23 pixels, too few for scenes of 24 pixels"),
+        (
+            "small",
+            r"photographs/of ./...png has 200 x 23 pixels, too few for scenes of 24 pixels.*; .* more files are unfit$",
+        ),
         ("damaged photograph", r"photographs/of ./...png cannot be read as an image: "),
     ],
 )
