@@ -34,12 +34,11 @@ def command(
 
     All tables of one call are corrected together.
     """
-    from rich.console import Console
-
     from hpm.runtime.notices import notices_to
     from studies.analysis.comparison import compare_metrics
     from studies.analysis.results_csv import csv_text
     from studies.commands._sources import load_sources
+    from studies.reporting.console import table_console
     from studies.reporting.files import write_files
     from studies.reporting.tables import markdown, show_comparisons
 
@@ -47,7 +46,7 @@ def command(
         raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")
     if as_markdown and as_csv:
         raise UserError("--markdown and --csv are two formats; ask for one of them")
-    console = Console(stderr=as_markdown or as_csv)
+    console = table_console(stderr=as_markdown or as_csv)
     with notices_to(console):
         sources = load_sources(names, storage)
         comparisons = compare_metrics(

@@ -12,6 +12,7 @@ from studies.analysis.cautions import distinct_warnings
 from studies.analysis.comparison import ComparedVariant, Comparison
 from studies.analysis.results import COSTS
 from studies.analysis.statistics import Estimate, PValue
+from studies.reporting.console import WIDTH_OF_ALL
 from studies.reporting.notes import footnote, notes
 
 # A terminal of fewer columns shows less.
@@ -91,7 +92,7 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison], *, mos
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
-def table(comparison: Comparison, width: int = 140) -> Table:
+def table(comparison: Comparison, width: int = WIDTH_OF_ALL) -> Table:
     """The table for a terminal of so many columns."""
     hidden = {"images", "seconds"} if width < _WIDTH_OF_COSTS else set()
     hidden |= {"FLOPs", "d_z"} if width < _WIDTH_OF_EFFECTS else set()

@@ -40,6 +40,15 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return run
 
 
+def test_a_pipe_gets_every_column(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    heads = output("compare", ZOO, "--metric", "linear/pretrained", "--against", "random").splitlines()[2]
+    assert "p paired" in heads
+    assert "seconds" in heads
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "seconds" not in output("compare", ZOO, "--metric", "linear/pretrained", "--against", "random")
+
+
 BOTH = ("--metric", "linear/pretrained", "--metric", "knn/pretrained", "--against", "random")
 
 
