@@ -27,7 +27,7 @@ _OPTUNA_CLASSES = (
     pruners.WilcoxonPruner,
     pruners.PatientPruner,
 )
-_PARTS = (*_KINDS.values(), *_OPTUNA_CLASSES)
+_PARTS: tuple[type, ...] = (*_KINDS.values(), *_OPTUNA_CLASSES)
 
 
 def load_definition(kind: str, configs: Sequence[str], bindings: Sequence[str] = ()) -> Definition:
@@ -65,7 +65,8 @@ def _divide(configs: Sequence[str], bindings: Sequence[str]) -> tuple[list[str],
     classes = [key.rpartition("/")[2].rpartition(".")[0].rpartition(".")[2] for key in keys]
     names = {"", *(cls.__name__ for cls in _PARTS)}
     config = parse_config(configs, [binding for binding, name in zip(bindings, classes, strict=True) if name in names])
-    of_study, of_runs = [], []
+    of_study: list[str] = []
+    of_runs: list[str] = []
     for binding, key, name in zip(bindings, keys, classes, strict=True):
         (of_study if name in names and (name or config.refers_to(key)) else of_runs).append(binding)
     return of_study, of_runs
