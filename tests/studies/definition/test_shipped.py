@@ -25,6 +25,7 @@ def test_they_are_there() -> None:
         "hardness_confirmed",
         "hardness_fashion_mnist",
         "hardness_longer",
+        "hardness_pilot",
         "hardness_share",
         "hardness_share_stamp_scenes",
         "alpha_range",
