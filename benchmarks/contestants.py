@@ -94,8 +94,7 @@ CONTESTANTS = {
     "mae_bf16_residual": Contestant(alpha=None, residual="bf16"),
     "bf16_residual": Contestant(residual="bf16"),
     "bf16_teacher": Contestant(teacher="bf16"),
-    "fp8_teacher": Contestant(teacher="fp8"),
-    "all_levers": Contestant(residual="bf16", teacher="fp8"),
+    "bf16_teacher_and_residual": Contestant(residual="bf16", teacher="bf16"),
 }
 
 

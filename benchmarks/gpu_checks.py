@@ -86,7 +86,6 @@ def no_sync(device: torch.device, tiny: bool) -> Iterator[Result]:
     cases["bf16 teacher and residual"] = (Contestant(teacher="bf16", residual="bf16"), {})
     if device.type == "cuda":
         cases["fp16"] = (Contestant(precision="fp16"), {})
-        cases["fp8 teacher"] = (Contestant(teacher="fp8"), {})
         cases["CUDA graphs"] = (Contestant(graphs=True), {})
         cases["CUDA graphs in fp16"] = (Contestant(graphs=True, precision="fp16"), {})
     found: Result = {"cases": 0, "failed": []}
@@ -146,7 +145,7 @@ def resume(device: torch.device, tiny: bool) -> Iterator[Result]:
     """`deterministic`: six steps equal three, a checkpoint and three more, to the bit; and so do two runs."""
     cases = {"bf16 teacher and residual": Contestant(teacher="bf16", residual="bf16")}
     if device.type == "cuda":
-        cases |= {"CUDA graphs": Contestant(graphs=True), "fp8 teacher": Contestant(teacher="fp8")}
+        cases["CUDA graphs"] = Contestant(graphs=True)
         cases["fp16"] = Contestant(precision="fp16")
     cases |= {"bf16": Contestant(), "blocks compiled": Contestant(compile="blocks")}
     if device.type == "cuda":

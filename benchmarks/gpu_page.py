@@ -103,7 +103,12 @@ def tables(found: Found) -> Iterable[tuple[str, Sequence[str], list[list[str]]]]
         yield "HPM at alpha 0.5, ViT-B/16: the published code and ours", head, rows
     part = sections.get("parts", {})
     if part.get("ms"):
-        yield "Parts of a step of HPM at alpha 0.5, ViT-B/16", ("part", "ms"), pairs(part["ms"])
+        head = ("part", "ms, launched by the host", "ms of the device alone")
+        alone = part.get("device_ms", {})
+        rows = [
+            [name, f"{value:.1f}", f"{alone[name]:.1f}" if name in alone else ""] for name, value in part["ms"].items()
+        ]
+        yield "Parts of a step of HPM at alpha 0.5, ViT-B/16, without CUDA graphs", head, rows
     if part.get("kinds_ms"):
         yield "Where the device's time goes in that step", ("kernels", "ms"), pairs(part["kinds_ms"])
     if rows := teacher_rows(sections.get("teacher", {})):

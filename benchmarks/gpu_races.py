@@ -11,8 +11,8 @@ from contestants import CONTESTANTS, Contestant
 from gpu_speed import Result
 from step import Race
 
-METHODS = ("mae", "hpm_alpha_0", "hpm_alpha_0.25", "hpm_alpha_0.5", "both")
-LEVERS = ("mae_bf16_residual", "bf16_residual", "fp8_teacher", "all_levers")
+METHODS = ("mae", "loss_memory", "hpm_alpha_0", "hpm_alpha_0.25", "hpm_alpha_0.5", "both")
+LEVERS = ("mae_bf16_residual", "bf16_residual", "bf16_teacher", "bf16_teacher_and_residual")
 
 
 class Plan(NamedTuple):
@@ -29,8 +29,6 @@ def races(device: torch.device, tiny: bool, model: str, plans: list[Plan]) -> It
     found: Result = {"races": [], "failed": []}
     for batch_size, names, compile, graphs in plans:
         found["races"].append({})
-        if device.type == "cpu":
-            names = tuple(name for name in names if not name.startswith(("fp8", "all_levers")))
         used, images = ("toy", 4) if tiny else (model, batch_size)
         settings: dict[str, Any] = {"compile": compile, "graphs": graphs and device.type == "cuda"}
         contestants = {name: replace(CONTESTANTS[name], **settings) for name in names}
@@ -49,9 +47,7 @@ def warm(device: torch.device, tiny: bool) -> Iterator[Result]:
     """Compile what the races need while the checks run, into the cache on disk that all processes share."""
     found: Result = {"seconds_by_contestant": {}, "failed": []}
     for model in ("vit_base",) if tiny else ("vit_base", "vit_large"):
-        for name in ("mae", "hpm_alpha_0.5", "bf16_residual", "fp8_teacher"):
-            if name == "fp8_teacher" and device.type == "cpu":
-                continue
+        for name in ("mae", "hpm_alpha_0.5", "bf16_residual", "bf16_teacher"):
             contestant = replace(CONTESTANTS[name], compile="blocks")
             size = ("toy", 4) if tiny else (model, 256)
             run = Race({name: contestant}, size[0], device=device, batch_size=size[1])
@@ -79,7 +75,7 @@ def vit_base_eager(device: torch.device, tiny: bool) -> Iterator[Result]:
 
 def vit_large(device: torch.device, tiny: bool) -> Iterator[Result]:
     """ViT-L/16 at 256 images, blocks compiled, as CUDA graphs."""
-    names = ("mae", "hpm_alpha_0", "hpm_alpha_0.5", "both", "fp8_teacher", "all_levers")
+    names = ("mae", "hpm_alpha_0", "hpm_alpha_0.5", "both", "bf16_teacher_and_residual")
     yield from races(device, tiny, "vit_large", [Plan(256, names)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -44,8 +44,6 @@ def machine(device: torch.device, tiny: bool) -> Iterator[Result]:
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("tf32", torch.float32)):
         if device.type == "cuda" or name == "tf32":
             found[f"matmul_{name}_tflops"] = _product_tflops(size, dtype, device)
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
-        found["matmul_fp8_tflops"] = _fp8_product_tflops(size, device)
     source = torch.empty(2 ** (20 if tiny else 31), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     found["copy_tbps"] = 2 * source.numel() / seconds_of(lambda: target.copy_(source), str(device)) / 1e12
@@ -57,18 +55,11 @@ def _product_tflops(size: int, dtype: torch.dtype, device: torch.device) -> floa
     return 2 * size**3 / seconds_of(lambda: a @ b, str(device)) / 1e12
 
 
-def _fp8_product_tflops(size: int, device: torch.device) -> float:
-    a, b = (torch.randn(size, size, device=device).to(torch.float8_e4m3fn) for _ in range(2))
-    scale = torch.ones((), device=device)
-
-    def product() -> Tensor:
-        return torch._scaled_mm(a, b.t(), scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True)
-
-    return 2 * size**3 / seconds_of(product, str(device)) / 1e12
-
-
 def attention(device: torch.device, tiny: bool) -> Iterator[Result]:
-    """Each attention kernel against float64, forward and backward, at the lengths that masking gives; and its time."""
+    """Each attention kernel against float64, forward and backward, at the lengths that masking gives; and its time.
+
+    On CUDA they are replayed as graphs: launched by the host, the shortest would show how long a launch takes.
+    """
     found: Result = {"rows": {}, "failed": []}
     for tokens, width, heads in ATTENTION_SHAPES:
         qkv = torch.randn(2 if tiny else 256, tokens, 3, heads, width, device=device, dtype=torch.bfloat16)
@@ -103,13 +94,29 @@ def _attention_row(qkv: Tensor, exact: list[Tensor], device: torch.device, *, re
     pairs = zip(_attend_both_ways(qkv), exact, strict=True)
     errors = [((mine[:2].double() - theirs).norm() / theirs.norm()).item() for mine, theirs in pairs]
     with torch.no_grad():
-        alone = seconds_of(lambda: _attend(qkv), str(device), repeats=repeats)
-    both = seconds_of(lambda: _attend_both_ways(qkv), str(device), repeats=repeats)
+        alone = seconds_of(_recorded(lambda: _attend(qkv), device), str(device), repeats=repeats)
+    both = seconds_of(_recorded(lambda: _attend_both_ways(qkv), device), str(device), repeats=repeats)
     return {"errors": errors, "forward_ms": 1e3 * alone, "both_ms": 1e3 * both}
 
 
+def _recorded(action: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """The action as a CUDA graph; itself where there is none."""
+    if device.type != "cuda":
+        return action
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            action()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        action()
+    return graph.replay
+
+
 def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
-    """What the parts of a step of HPM at alpha 0.5 take, and the kernels that take longest."""
+    """What the parts of a step of HPM at alpha 0.5 take, launched by the host and on the device alone; its kernels."""
     size = 4 if tiny else 256
     step = build_step(Contestant(compile="blocks"), "toy" if tiny else "vit_base", device=device, batch_size=size)
     method, batch = step.method, random_batch(step)
@@ -130,10 +137,11 @@ def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
         "moving average": lambda: method.teacher.update(method.student, 0.99),
         "whole step": lambda: step([batch], step=1, progress=0.5, lr=1e-4, decay=0.99),
     }
-    found: Result = {"ms": {}}
+    found: Result = {"ms": {}, "device_ms": {}}
     for name, action in actions.items():
         with torch.no_grad() if name.startswith(("teacher", "drawing")) else nullcontext():
             found["ms"][name] = 1e3 * seconds_of(action, str(device), repeats=2 if tiny else 5)
+            found["device_ms"][name] = sum(row["ms"] for row in _kernels(action, device))
     method.losses(batch, 0.5, noise).total.backward()
     gradients = [p.grad for p in method.student.parameters()]
 
@@ -143,6 +151,7 @@ def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
         step._update(torch.zeros(3, device=device), 1e-4)
 
     found["ms"]["norm, AdamW"] = 1e3 * seconds_of(update, str(device), repeats=2 if tiny else 5)
+    found["device_ms"]["norm, AdamW"] = sum(row["ms"] for row in _kernels(update, device))
     yield found
     found["kernels"] = _kernels(actions["whole step"], device)
     found["kinds_ms"] = _by_kind(found["kernels"])
@@ -196,20 +205,14 @@ def teacher(device: torch.device, tiny: bool) -> Iterator[Result]:
     with torch.no_grad():
         exact_NL = torch.cat([model.predict_loss(rows) for rows in images.split(32)])
     found: Result = {"rows": {}, "failed": []}
-    variants: dict[str, dict[str, Any]] = {
-        "autocast": {},
-        "bf16": {"precision": "bf16"},
-        "bf16, GELU in the product": {"precision": "bf16", "epilogue": True},
-    }
-    if device.type == "cuda":
-        variants["fp8"] = {"precision": "fp8"}
-    for name, settings in variants.items():
+    for name in ("autocast", "bf16"):
+        low = name == "bf16"
         try:
-            scoring = LowPrecisionCopy(model, **settings).follow(1) if settings else model
+            scoring = LowPrecisionCopy(model).follow(1) if low else model
             for block in scoring.blocks():
                 block.compile(dynamic=False)
 
-            def score(scoring: Any = scoring, low: bool = bool(settings)) -> Tensor:
+            def score(scoring: Any = scoring, low: bool = low) -> Tensor:
                 with torch.no_grad(), nullcontext() if low else torch.autocast(device.type, dtype=torch.bfloat16):
                     return scoring.predict_loss(images.bfloat16() if low else images).float()
 

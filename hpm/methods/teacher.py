@@ -169,8 +169,8 @@ class EMATeacher(ModelTeacher):
         student: copied, weights and device.
         target: what the reconstruction's loss is measured against.
         autocast: dtype of low-precision forward passes, None for the weights' own.
-        precision: what the losses are predicted in: "same" as the student, by autocast; "bf16" or "fp8", by a
-            `LowPrecisionCopy` that follows the average. Only the order of the losses matters to a curriculum.
+        precision: what the losses are predicted in: "same" as the student, by autocast; "bf16", by a `LowPrecisionCopy`
+            that follows the average. Only the order of the losses matters to a curriculum.
         averaged: the average's weights at its start; None for a copy of the student's.
     """
 
@@ -191,7 +191,7 @@ class EMATeacher(ModelTeacher):
         self._updates = 0
         self._copy: LowPrecisionCopy | None = None
         if precision != "same" and student.loss_predictor is not None:
-            self._copy = LowPrecisionCopy(self.model, precision)
+            self._copy = LowPrecisionCopy(self.model)
         self._recorded: GraphedScores | None = None
 
     def compile_blocks(self, **options: Any) -> None:

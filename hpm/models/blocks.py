@@ -15,8 +15,6 @@ from timm.models.vision_transformer_relpos import RelPosBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hpm.runtime.devices import attention_kernels
-
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
 
@@ -100,14 +98,13 @@ class Blocks(nn.ModuleList):
             tokens = tokens.to(self.residual_dtype)
         last = len(self) - 1
         residual = tokens.dtype  # which layer scale, in float32, would raise
-        with attention_kernels(tokens):
-            for place, block in enumerate(self):
-                if place == last and first:
-                    more = (*more, first)
-                if self.grad_checkpointing and torch.is_grad_enabled():
-                    tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
-                else:
-                    tokens = block(tokens, *more)
-                if self.residual_dtype is not None:
-                    tokens = tokens.to(residual)
+        for place, block in enumerate(self):
+            if place == last and first:
+                more = (*more, first)
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens, *more)
+            if self.residual_dtype is not None:
+                tokens = tokens.to(residual)
         return tokens if len(self) else tokens[:, first:]

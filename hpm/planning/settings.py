@@ -19,8 +19,6 @@ from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import check_method
 from hpm.training.trainer import PROGRESS_PER
 
-_FP8_CAPABILITY = (8, 9)  # the first GPUs that multiply matrices of 8 bits, Ada's
-
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -78,12 +76,7 @@ class RunSettings:
                 f"Runtime.device = {runtime.device!r} would be shared by all --gpus {machine.gpus}; choose 'cuda' or "
                 "'auto'"
             )
-        check_method(method, runtime, None)
-        if runtime.teacher_precision == "fp8" and machine.gpu.capability < _FP8_CAPABILITY:
-            raise ValueError(
-                f"Runtime.teacher_precision = 'fp8' needs an H100, an RTX 4090 or newer, and --device {machine.device} "
-                "is older"
-            )
+        check_method(method, runtime)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
 
 

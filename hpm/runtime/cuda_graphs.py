@@ -13,19 +13,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 _WARM_UP = 3  # passes before recording, which compile, choose kernels and fill caches
-_pools: dict[torch.device, Any] = {}
 
 
-def _pool(device: torch.device) -> Any:
-    """The memory that all graphs of a device share."""
-    if device not in _pools:
-        _pools[device] = torch.cuda.graph_pool_handle()
-    return _pools[device]
+class _Pool:
+    """The memory that all graphs of a device share; theirs alone, for torch takes no pool whose graphs are gone."""
+
+    def __init__(self) -> None:
+        self.handle: Any = torch.cuda.graph_pool_handle()
+
+
+_pools: WeakValueDictionary[torch.device, _Pool] = WeakValueDictionary()
+
+
+def _pool(device: torch.device) -> _Pool:
+    """The pool of the graphs that there are, or a new one; whoever records into it holds it."""
+    pool = _pools.get(device)
+    if pool is None:
+        _pools[device] = pool = _Pool()
+    return pool
 
 
 class GraphedStudent:
@@ -39,12 +50,13 @@ class GraphedStudent:
     """
 
     def __init__(self, student_pass: nn.Module, samples: tuple[Tensor, Tensor, Tensor]) -> None:
+        self._pool = _pool(samples[0].device)
         recorded: Any = torch.cuda.make_graphed_callables(
             _Outputs(student_pass),
             samples,
             num_warmup_iters=_WARM_UP,
             allow_unused_input=True,
-            pool=_pool(samples[0].device),
+            pool=self._pool.handle,
         )
         self._replay: Callable[..., tuple[Tensor, ...]] = recorded
 
@@ -103,8 +115,9 @@ class GraphedScores:
             for _ in range(_WARM_UP):
                 score(self._images_NCHW)
         torch.cuda.current_stream().wait_stream(stream)
+        self._pool = _pool(sample_NCHW.device)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=_pool(sample_NCHW.device)):
+        with torch.cuda.graph(self._graph, pool=self._pool.handle):
             self._scores_NL = score(self._images_NCHW)
 
     @torch.no_grad()

@@ -6,13 +6,9 @@ import os
 import platform
 import resource
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,27 +89,13 @@ def set_up(device: torch.device, precision: str, *, deterministic: bool) -> None
         _set_deterministic(deterministic)
 
 
-_FEW_TOKENS = 64
-_FOR_FEW_TOKENS = [
-    *(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION),
-    *(SDPBackend.FLASH_ATTENTION, SDPBackend.MATH),
-]
-
-
-def attention_kernels(tokens_NTD: Tensor) -> AbstractContextManager[Any]:
-    """Prefers the attention kernel that is fastest for so many tokens, by `benchmarks/gpu.py --only attention`.
-
-    On an H100 in bf16, cuDNN's is fastest at 197 and 257 tokens, and torch prefers it where the device has it. At 50,
-    what an encoder sees of 196 patches, the memory-efficient one takes two thirds of its time. All are as close to
-    float64 as each other.
-    """
-    if tokens_NTD.is_cuda and tokens_NTD.shape[1] <= _FEW_TOKENS:
-        return sdpa_kernel(_FOR_FEW_TOKENS, set_priority=True)
-    return nullcontext()
-
-
 def _allow_attention() -> None:
-    """Every fused attention kernel may be taken, cuDNN's among them, which older versions of torch leave out."""
+    """Every fused attention kernel may be taken, cuDNN's among them, which older versions of torch leave out.
+
+    Which one is left to torch, which prefers cuDNN's on an H100, the fastest there of those that
+    `benchmarks/gpu.py --only attention` measures. It decides on that at the first call of a process, and overwrites an
+    order that `sdpa_kernel(..., set_priority=True)` asks for just then: so nothing here asks for one.
+    """
     torch.backends.cuda.enable_cudnn_sdp(True)
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)

@@ -17,7 +17,7 @@ from hpm.runtime.distributed import SHARDINGS, DistributedContext
 COMPILATIONS = (False, True, "blocks")
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 RESIDUAL_PRECISIONS = ("fp32", "bf16")
-TEACHER_PRECISIONS = ("same", "bf16", "fp8")
+TEACHER_PRECISIONS = ("same", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Runtime:
             passes it is the one over the full image, which `PredictedLoss` without probes asks for.
         residual_precision: what autocast keeps the tokens between the blocks in: "fp32", or "bf16", which is faster
             and changes what is learned by its rounding.
-        teacher_precision: what the moving average predicts losses in: "same" as the student, "bf16" or "fp8" (an H100,
-            an RTX 4090 or newer). The average itself stays in float32, and only the order of the losses matters.
+        teacher_precision: what the moving average predicts losses in: "same" as the student, or "bf16" throughout,
+            weights too. The average itself stays in float32, and only the order of the losses matters.
         grad_checkpointing: compute activations again in the backward pass rather than keep them.
         sharding: "none" gives every process the whole model, "fsdp" a part of it.
         deterministic: bit-exact repetition on CUDA too, at some cost; a CPU always repeats.
@@ -127,10 +127,6 @@ class Runtime:
                 raise ValueError(
                     f"Runtime.{name} = {value!r} goes with Runtime.precision = 'bf16', and here it is {precision!r}"
                 )
-        if self.teacher_precision == "fp8" and device_type != "cuda":
-            raise ValueError(
-                f"Runtime.teacher_precision = 'fp8' needs an H100, an RTX 4090 or newer, and this is {device_type}"
-            )
         if self.sharding == "fsdp" and world_size == 1:
             raise ValueError(
                 "Runtime.sharding = 'fsdp' spreads the model over processes, and this is the only one; start several "

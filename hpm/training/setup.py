@@ -14,7 +14,7 @@ from hpm.optim.optimization import Optimization
 from hpm.optim.param_groups import build_adamw
 from hpm.optim.schedule import Schedule
 from hpm.runtime.cuda_graphs import GraphedStudent
-from hpm.runtime.devices import autocast_dtype, device_name, set_up
+from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext, shard
 from hpm.runtime.settings import Runtime
 from hpm.training.step import TrainingStep
@@ -56,7 +56,7 @@ def build_training_step(
         ValueError: where the method cannot be computed as `runtime` says.
     """
     device = context.device
-    check_method(method, runtime, device)
+    check_method(method, runtime)
     set_up(device, precision, deterministic=runtime.deterministic)
     processes.connect(device)
     student = method.student
@@ -94,13 +94,12 @@ def build_training_step(
     )
 
 
-def check_method(method: Method, runtime: Runtime, device: torch.device | None) -> None:
+def check_method(method: Method, runtime: Runtime) -> None:
     """Refuse a method that cannot be computed as the settings say.
 
     Args:
         method: what is to be trained.
         runtime: how.
-        device: where; None where that is not known yet, as when a run is planned.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -113,7 +112,7 @@ def check_method(method: Method, runtime: Runtime, device: torch.device | None) 
     if runtime.cuda_graphs:
         _check_recordable(method)
     if runtime.teacher_precision != "same":
-        _check_low_precision(method, runtime, device)
+        _check_low_precision(method, runtime)
 
 
 def _check_recordable(method: Method) -> None:
@@ -129,22 +128,13 @@ def _check_recordable(method: Method) -> None:
             raise ValueError(f"Runtime.cuda_graphs = True needs {needed}")
 
 
-def _check_low_precision(method: Method, runtime: Runtime, device: torch.device | None) -> None:
+def _check_low_precision(method: Method, runtime: Runtime) -> None:
     """What a teacher of a precision of its own needs."""
-    name = f"Runtime.teacher_precision = {runtime.teacher_precision!r}"
     if "predicted_loss" not in method.curriculum.difficulty.needs or method.ema_decay is None:
         raise ValueError(
-            f"{name} is of a moving average that predicts losses, and this curriculum asks none: set it to 'same'"
+            f"Runtime.teacher_precision = {runtime.teacher_precision!r} is of a moving average that predicts losses, "
+            "and this curriculum asks none: set it to 'same'"
         )
-    if runtime.teacher_precision != "fp8":
-        return
-    if device is not None and torch.cuda.get_device_capability(device) < (8, 9):
-        raise ValueError(f"{name} needs an H100, an RTX 4090 or newer, and this is {device_name(device)}")
-    student = method.student
-    widths = {width for _, width in student.block_sizes(1, 0)}
-    widths |= {int(width * student.mlp_ratio) for width in widths}
-    if any(width % 16 for width in widths):
-        raise ValueError(f"{name} needs widths that are multiples of 16, and these are {sorted(widths)}")
 
 
 def _shard(method: Method, processes: DistributedContext) -> None:

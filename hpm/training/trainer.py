@@ -129,7 +129,7 @@ class Trainer:
         self.runtime.check_compiler()
         if self.loading.gpu_decode and self.device.type != "cuda":
             raise ValueError(f"Loading.gpu_decode = True needs a CUDA device, this is {self.device}; set it to False")
-        check_method(self.method, self.runtime, self.device)
+        check_method(self.method, self.runtime)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)

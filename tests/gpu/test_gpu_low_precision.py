@@ -1,11 +1,11 @@
-"""A teacher in fp8 orders patches nearly as one in float32 does, and follows its average."""
+"""A teacher in bf16 follows its average on a GPU too, where fused updates change no version."""
 
 from __future__ import annotations
 
 import torch
 
 from hpm.methods.teacher import EMATeacher
-from hpm.models.low_precision import Fp8Linear, LowPrecisionCopy
+from hpm.models.low_precision import LowPrecisionCopy
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.targets import Pixels
 
@@ -13,23 +13,16 @@ SIZES = {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_head
 DECODER = {"decoder_embed_dim": 64, "decoder_depth": 1, "decoder_num_heads": 2, "loss_predictor_depth": 2}
 
 
-def test_an_fp8_layer_is_close_to_the_layer() -> None:
-    linear = torch.nn.Linear(64, 96, device="cuda")
-    x = torch.randn(8, 5, 64, device="cuda")
-    exact = linear(x)
-    assert ((Fp8Linear(linear)(x.bfloat16()).float() - exact).norm() / exact.norm()).item() < 0.06
-
-
 def test_a_copy_follows_every_step_of_the_average() -> None:
     torch.manual_seed(0)
     student = MaskedAutoencoder(**SIZES, **DECODER).cuda()
     images = torch.randn(16, 3, 64, 64, device="cuda")
-    teacher = EMATeacher(student, Pixels(), autocast=torch.bfloat16, precision="fp8")
+    teacher = EMATeacher(student, Pixels(), autocast=torch.bfloat16, precision="bf16")
     for _ in range(3):
         with torch.no_grad():
             for parameter in student.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         teacher.update(student, 0.5)
         mine = teacher.predicted_loss(images)
-        anew = LowPrecisionCopy(teacher.model, "fp8").follow("now").predict_loss(images.bfloat16()).float()
+        anew = LowPrecisionCopy(teacher.model).follow("now").predict_loss(images.bfloat16()).float()
         assert torch.equal(mine, anew)

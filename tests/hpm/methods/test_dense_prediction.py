@@ -175,6 +175,6 @@ def test_what_cannot_be(settings: dict, words: str, monkeypatch: pytest.MonkeyPa
 
 def test_a_recorded_step_is_refused() -> None:
     runtime = Runtime(cuda_graphs=True)
-    check_method(method(every=0), runtime, None)
+    check_method(method(every=0), runtime)
     with pytest.raises(ValueError, match=r"Runtime\.cuda_graphs = True needs Method\.dense_prediction_every = 0"):
-        check_method(method(), runtime, None)
+        check_method(method(), runtime)

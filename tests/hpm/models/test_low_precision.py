@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from curriculum import Mask
 from hpm.methods.teacher import EMATeacher
-from hpm.models.low_precision import EpilogueMlp, LowPrecisionCopy, to_fp8
+from hpm.models.low_precision import EpilogueMlp, LowPrecisionCopy
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.simmim import SimMIM
 from hpm.models.vit import ViT
@@ -55,7 +55,7 @@ def test_a_teacher_in_bf16_follows_steps_and_what_is_read_into_it(images: torch.
     teacher = EMATeacher(student, Pixels(), autocast=torch.bfloat16, precision="bf16")
 
     def anew() -> torch.Tensor:
-        return LowPrecisionCopy(teacher.model, "bf16").follow("now").predict_loss(images.bfloat16()).float()
+        return LowPrecisionCopy(teacher.model).follow("now").predict_loss(images.bfloat16()).float()
 
     seen = [teacher.predicted_loss(images)]
     for _ in range(2):
@@ -81,16 +81,6 @@ def test_losses_predicted_under_autocast_are_not_tied(images: torch.Tensor) -> N
     assert predicted_NM.dtype == torch.float32
     assert all(len(row.unique()) == 48 for row in predicted_NM)
     assert not torch.equal(predicted_NM, predicted_NM.bfloat16().float())
-
-
-def test_fp8_rows_have_scales_of_their_own() -> None:
-    rows = torch.randn(5, 32) * torch.tensor([1e-6, 1.0, 1e4, 0.0, 3.0]).unsqueeze(1)
-    quantized, scale = to_fp8(rows)
-    assert quantized.dtype == torch.float8_e4m3fn
-    back = quantized.float() * scale
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    assert ((back - rows).abs() <= 2**-4 * rows.abs() + 2**-9 * largest).all()
-    assert torch.equal(back[3], torch.zeros(32))
 
 
 def test_gelu_in_the_product_is_gelu() -> None:
@@ -125,7 +115,7 @@ def test_tokens_between_blocks_are_bf16_under_autocast_alone(images: torch.Tenso
             "Runtime.residual_precision = 'bf16' goes with Runtime.precision = 'bf16', and here it is 'fp32'",
         ),
         (["Runtime.teacher_precision = 'bf16'"], "goes with Runtime.precision = 'bf16', and here it is 'fp32'"),
-        (["Runtime.precision = 'bf16'", "Runtime.teacher_precision = 'fp8'"], "needs an H100, an RTX 4090 or newer"),
+        (["Runtime.teacher_precision = 'fp8'"], "Runtime.teacher_precision = 'fp8' is unknown"),
         (
             [
                 "Runtime.precision = 'bf16'",
