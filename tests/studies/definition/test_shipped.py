@@ -23,6 +23,7 @@ def test_they_are_there() -> None:
         "difficulty",
         "hardness",
         "hardness_confirmed",
+        "hardness_controls",
         "hardness_fashion_mnist",
         "hardness_longer",
         "hardness_pilot",
