@@ -50,7 +50,7 @@ SECTIONS = {
     "recompiles": Section("gpu_checks", "recompiles", 110),
     "train": Section("gpu_input", "train", 110),
     "warm": Section("gpu_races", "warm", 110),
-    "vit_base": Section("gpu_races", "vit_base", 150),
+    "vit_base": Section("gpu_races", "vit_base", 170),
     "published": Section("gpu_published", "published", 120),
     "parts": Section("gpu_speed", "parts", 60),
     "teacher": Section("gpu_speed", "teacher", 60),

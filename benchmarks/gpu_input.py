@@ -156,11 +156,11 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
                 bindings = [
                     f"Runtime.device = '{device}'",
                     *("Runtime.precision = 'bf16'", "MLflowTracker.enabled = False", f"Trainer.seed = {seed}"),
-                    *("Monitoring.probe_every = 0", "LowShot.baselines = False"),
+                    "Monitoring.probe_every = 0",
                     *more,
                 ]
-                if tiny:
-                    bindings += [*_FEW_IMAGES, "Schedule.epochs = 1", "Schedule.warmup_epochs = 0"]
+                small = [*_FEW_IMAGES, "Schedule.epochs = 1", "Schedule.warmup_epochs = 0"]
+                bindings += small if tiny else ["LowShot.baselines = False"]
                 runs[name] = _start(Path(folder, name.replace(" ", "_")), bindings)
             for name, process in runs.items():
                 told, _ = process.communicate()

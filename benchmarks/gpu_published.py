@@ -7,6 +7,7 @@ of it is here. It needs three things that newer libraries no longer have: a timm
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import time
@@ -52,6 +53,7 @@ def published(device: torch.device, tiny: bool, checkout: Path | None) -> Iterat
                 found["failed"].append(f"{name} at {size}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
         found["rows"][str(size)] = _in_turns(takes, device, rounds=2 if tiny else 5)
         takes.clear()
+        gc.collect()
         if graphs:
             torch.cuda.empty_cache()
         yield found

@@ -22,10 +22,17 @@ _WARM_UP = 3  # passes before recording, which compile, choose kernels and fill 
 
 
 class _Pool:
-    """The memory that all graphs of a device share; theirs alone, for torch takes no pool whose graphs are gone."""
+    """The memory that all graphs of a device share.
 
-    def __init__(self) -> None:
-        self.handle: Any = torch.cuda.graph_pool_handle()
+    It holds a graph of its own, of one fill: torch refuses to record into a pool all of whose graphs are gone, and
+    those of a discarded step go whenever Python collects them.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            torch.zeros(1, device=device)
+        self.handle: Any = self._graph.pool()
 
 
 _pools: WeakValueDictionary[torch.device, _Pool] = WeakValueDictionary()
@@ -35,7 +42,7 @@ def _pool(device: torch.device) -> _Pool:
     """The pool of the graphs that there are, or a new one; whoever records into it holds it."""
     pool = _pools.get(device)
     if pool is None:
-        _pools[device] = pool = _Pool()
+        _pools[device] = pool = _Pool(device)
     return pool
 
 

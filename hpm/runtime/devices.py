@@ -92,9 +92,9 @@ def set_up(device: torch.device, precision: str, *, deterministic: bool) -> None
 def _allow_attention() -> None:
     """Every fused attention kernel may be taken, cuDNN's among them, which older versions of torch leave out.
 
-    Which one is left to torch, which prefers cuDNN's on an H100, the fastest there of those that
-    `benchmarks/gpu.py --only attention` measures. It decides on that at the first call of a process, and overwrites an
-    order that `sdpa_kernel(..., set_priority=True)` asks for just then: so nothing here asks for one.
+    Which one is left to torch, which prefers cuDNN's on an H100, the fastest there for 197 and 257 tokens by
+    `benchmarks/gpu.py --only attention`. It decides on that at the first call of a process, and overwrites an order
+    that `sdpa_kernel(..., set_priority=True)` asks for just then: so nothing here asks for one.
     """
     torch.backends.cuda.enable_cudnn_sdp(True)
     torch.backends.cuda.enable_flash_sdp(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 
 import torch
@@ -194,6 +195,7 @@ def _record(method: Method, batch_size: int) -> None:
         method: initialized, perhaps compiled.
         batch_size: images of every step, on this device.
     """
+    gc.collect()  # the graphs of a step that is no more keep its memory until then
     student = method.student
     device = student.mask_token.device
     patches = torch.arange(student.num_patches, device=device).expand(batch_size, -1)
