@@ -92,7 +92,7 @@ def draw_differences(comparison: Comparison, folder: Path, *, name: bool = False
     right.axvline(0, color=style.DARK, linewidth=1)
     left.set_yticks(range(len(rows)), [row.variant for row in rows])
     left.set_xlabel(comparison.unit.label, fontsize=style.TEXT, color=style.DARK)
-    right.set_xlabel(f"minus {comparison.baseline}, by seed", fontsize=style.TEXT, color=style.DARK)
+    right.set_xlabel(f"by seed, minus\n{comparison.baseline}", fontsize=style.TEXT, color=style.DARK)
     return style.save(figure, path)
 
 
