@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curriculum import Noise
 from hpm.models.low_precision import LowPrecisionCopy
+from hpm.runtime.cuda_graphs import record
 
 Result = dict[str, Any]
 
@@ -103,15 +104,7 @@ def _recorded(action: Callable[[], object], device: torch.device) -> Callable[[]
     """The action as a CUDA graph; itself where there is none."""
     if device.type != "cuda":
         return action
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            action()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        action()
+    graph, _ = record(action)
     return graph.replay
 
 
@@ -137,10 +130,9 @@ def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
         "moving average": lambda: method.teacher.update(method.student, 0.99),
         "whole step": lambda: step([batch], step=1, progress=0.5, lr=1e-4, decay=0.99),
     }
-    found: Result = {"ms": {}, "device_ms": {}}
+    found: Result = {"ms": {}}
     for name, action in actions.items():
-        with torch.no_grad() if name.startswith(("teacher", "drawing")) else nullcontext():
-            found["ms"][name] = 1e3 * seconds_of(action, str(device), repeats=2 if tiny else 5)
+        found["ms"][name] = 1e3 * seconds_of(action, str(device), repeats=2 if tiny else 5)
     method.losses(batch, 0.5, noise).total.backward()
     gradients = [p.grad for p in method.student.parameters()]
 
@@ -152,13 +144,11 @@ def parts(device: torch.device, tiny: bool) -> Iterator[Result]:
     actions["norm, AdamW"] = update
     found["ms"]["norm, AdamW"] = 1e3 * seconds_of(update, str(device), repeats=2 if tiny else 5)
     yield found
-    for name, action in actions.items():  # after the timings, for a profiler that has run may slow them
-        with torch.no_grad() if name.startswith(("teacher", "drawing")) else nullcontext():
-            found["device_ms"][name] = sum(row["ms"] for row in _kernels(action, device))
-    yield found
-    found["kernels"] = _kernels(actions["whole step"], device)
-    found["kinds_ms"] = _by_kind(found["kernels"])
-    found["kernels"] = found["kernels"][:40]
+    # After the timings, for a profiler that has run may slow them.
+    kernels = {name: _kernels(action, device) for name, action in actions.items()}
+    found["device_ms"] = {name: sum(row["ms"] for row in rows) for name, rows in kernels.items()}
+    found["kinds_ms"] = _by_kind(kernels["whole step"])
+    found["kernels"] = kernels["whole step"][:40]
     yield found
 
 

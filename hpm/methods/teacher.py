@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from curriculum import Mask
+from curriculum.validation import require_choice
 from hpm.models.base import MaskedModel
 from hpm.models.low_precision import LowPrecisionCopy
 from hpm.runtime.cuda_graphs import GraphedScores
 from hpm.runtime.distributed import local_tensor
 from hpm.runtime.last_call_cache import LastCallCache
+from hpm.runtime.settings import TEACHER_PRECISIONS
 from hpm.targets import Target
 
 
@@ -185,6 +187,7 @@ class EMATeacher(ModelTeacher):
         precision: str = "same",
         averaged: MaskedModel | None = None,
     ) -> None:
+        require_choice("EMATeacher", TEACHER_PRECISIONS, precision=precision)
         model = copy.deepcopy(student) if averaged is None else averaged
         super().__init__(model.requires_grad_(False).eval(), target, student=student, autocast=autocast)
         self.averaged_model = self.model

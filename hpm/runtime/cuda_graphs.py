@@ -12,12 +12,13 @@ Shape suffixes: N images, L patches, V visible, M masked.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+T = TypeVar("T")
 _WARM_UP = 3  # passes before recording, which compile, choose kernels and fill caches
 
 
@@ -44,6 +45,28 @@ def _pool(device: torch.device) -> _Pool:
     if pool is None:
         _pools[device] = pool = _Pool(device)
     return pool
+
+
+def record(action: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, T]:
+    """Record what an action launches, after passes on a stream aside that are not.
+
+    Args:
+        action: computes on CUDA, always on the same memory.
+        pool: handle of the memory that the graph may share; None for memory of its own.
+
+    Returns:
+        The graph, and what the action gave, which every replay writes anew.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            action()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        outputs = action()
+    return graph, outputs
 
 
 class GraphedStudent:
@@ -116,16 +139,8 @@ class GraphedScores:
         self.score = score
         self._images_NCHW = sample_NCHW.clone()
         self._precision = torch.get_float32_matmul_precision()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                score(self._images_NCHW)
-        torch.cuda.current_stream().wait_stream(stream)
         self._pool = _pool(sample_NCHW.device)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=self._pool.handle):
-            self._scores_NL = score(self._images_NCHW)
+        self._graph, self._scores_NL = record(lambda: score(self._images_NCHW), self._pool.handle)
 
     @torch.no_grad()
     def __call__(self, images_NCHW: Tensor) -> Tensor:
