@@ -38,7 +38,9 @@ class StudyOptions:
     study: Annotated[str | None, typer.Option(help="Its name; by default the first config's.")] = None
     storage: StorageOption = DEFAULT_STORAGE
     output: Annotated[Path | None, typer.Option(help="The folder of its runs; by default runs/STUDY.")] = None
-    workers: Annotated[int, typer.Option(help="Runs that train at the same time, each on its own device.")] = 1
+    workers: Annotated[
+        int, typer.Option(help="Runs that train at the same time; more than there are GPUs share them.")
+    ] = 1
     processes: Annotated[
         int, typer.Option(help="Processes, and devices, of each run; more than one through torchrun.")
     ] = 1

@@ -1,4 +1,4 @@
-"""Where a worker's runs compute: on its own GPUs, or on its share of the cores."""
+"""Where a worker's runs compute: on its own GPUs, on its share of one, or on its share of the cores."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Placement:
 
     @classmethod
     def of_worker(cls, number: int, *, workers: int, processes: int) -> Placement:
-        """The devices of one of several workers: its own GPUs where there are some, else its share of the cores.
+        """The devices of one of several workers: its own GPUs, one that it shares, or its share of the cores.
+
+        More workers than there are GPUs share them in turn, since small models leave most of one idle.
 
         Args:
             number: the worker's.
@@ -35,19 +37,21 @@ class Placement:
             processes: of each run.
 
         Raises:
-            UserError: where there are fewer GPUs than workers and processes need.
+            UserError: where runs of several processes need more GPUs than there are.
         """
         count = torch.cuda.device_count()
+        threads = max(1, (os.cpu_count() or 1) // (workers * processes))
         if not count:
-            cores = os.cpu_count() or 1
-            return cls(processes=processes, threads=max(1, cores // (workers * processes)))
-        if workers * processes > count:
+            return cls(processes=processes, threads=threads)
+        if workers * processes <= count:
+            first = number * processes
+            return cls(devices=tuple(range(first, first + processes)), processes=processes)
+        if processes > 1:
             raise UserError(
                 f"--workers {workers} with --processes {processes} needs {workers * processes} GPUs, this machine has "
                 f"{count}"
             )
-        first = number * processes
-        return cls(devices=tuple(range(first, first + processes)), processes=processes)
+        return cls(devices=(number % count,), threads=threads)
 
     def environment(self) -> dict[str, str]:
         """The environment of a run's processes."""
