@@ -49,6 +49,7 @@ SECTIONS = {
     "resume": Section("gpu_checks", "resume", 110),
     "recompiles": Section("gpu_checks", "recompiles", 110),
     "train": Section("gpu_input", "train", 110),
+    "accuracy": Section("gpu_input", "accuracy", 110),
     "warm": Section("gpu_races", "warm", 110),
     "vit_base": Section("gpu_races", "vit_base", 170),
     "published": Section("gpu_published", "published", 120),
@@ -57,11 +58,10 @@ SECTIONS = {
     "vit_large": Section("gpu_races", "vit_large", 120),
     "data": Section("gpu_input", "data", 60),
     "vit_base_small": Section("gpu_races", "vit_base_small", 75),
-    "accuracy": Section("gpu_input", "accuracy", 90),
     "vit_base_eager": Section("gpu_races", "vit_base_eager", 60),
     "compilation": Section("gpu_races", "compilation", 200),
 }
-CHECKS = ("parity", "sync", "fp16", "resume", "recompiles", "train", "warm")
+CHECKS = ("parity", "sync", "fp16", "resume", "recompiles", "train", "accuracy", "warm")
 _CHECKS_ON_A_CPU = 2  # side by side, one thread each
 PASSED = ("ok", "skipped", "no time left")
 

@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -110,22 +109,17 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
         if tiny:
             bindings += _FEW_IMAGES
         started = time.perf_counter()
-        whole = _pretrain(Path(folder, "whole"), bindings)
+        whole = _start(Path(folder, "whole"), bindings)
+        stopped = _stop_at(Path(folder, "stopped"), _start(Path(folder, "stopped"), bindings), rows=3)
+        again = _start(Path(folder, "stopped"), bindings)
+        for name, process, expected in (("stopped", stopped, 75), ("whole", whole, 0), ("resumed", again, 0)):
+            told, _ = process.communicate()
+            if process.returncode != expected:
+                result["failed"].append(f"the {name} run ended with {process.returncode}: {_last_line(told)}")
         result["seconds"] = time.perf_counter() - started
-        if whole.returncode:
-            result["failed"].append(f"the run ended with {whole.returncode}: {_last_line(whole.stdout)}")
-            yield result
-            return
-        summary = json.loads(Path(folder, "whole", "summary.json").read_text())
-        result |= {"metrics": summary["metrics"], "training_seconds": summary["training_seconds"]}
-        yield result
-        stopped = _pretrain(Path(folder, "stopped"), bindings, stop_at_row=3)
-        if stopped.returncode != 75:
-            result["failed"].append(f"after SIGTERM it ended with {stopped.returncode}: {_last_line(stopped.stdout)}")
-        again = _pretrain(Path(folder, "stopped"), bindings)
-        if again.returncode:
-            result["failed"].append(f"the resumed run ended with {again.returncode}: {_last_line(again.stdout)}")
-        else:
+        if not result["failed"]:
+            summary = json.loads(Path(folder, "whole", "summary.json").read_text())
+            result |= {"metrics": summary["metrics"], "training_seconds": summary["training_seconds"]}
             result["failed"] += _differences(Path(folder, "whole"), Path(folder, "stopped"))
         yield result
 
@@ -149,9 +143,9 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
         "bf16 teacher": ["Runtime.teacher_precision = 'bf16'"],
     }
     result: Result = {"runs": [], "failed": []}
-    for seed in range(1 if tiny else 2):
-        with tempfile.TemporaryDirectory() as folder:
-            runs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for seed in range(1 if tiny else 2):
             for name, more in variants.items():
                 bindings = [
                     f"Runtime.device = '{device}'",
@@ -161,17 +155,17 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
                 ]
                 small = [*_FEW_IMAGES, "Schedule.epochs = 1", "Schedule.warmup_epochs = 0"]
                 bindings += small if tiny else ["LowShot.baselines = False"]
-                runs[name] = _start(Path(folder, name.replace(" ", "_")), bindings)
-            for name, process in runs.items():
-                told, _ = process.communicate()
-                if process.returncode:
-                    result["failed"].append(f"{name}, seed {seed}: {_last_line(told)}")
-                    continue
-                summary = json.loads(Path(folder, name.replace(" ", "_"), "summary.json").read_text())
-                rows = Path(folder, name.replace(" ", "_"), "metrics.jsonl").read_text().splitlines()
-                losses = [row["loss"] for row in map(json.loads, rows) if row["kind"] == "train"]
-                row = {"variant": name, "seed": seed, "last_loss": losses[-1], "metrics": summary["metrics"]}
-                result["runs"].append(row | {"training_seconds": summary["training_seconds"]})
+                path = Path(folder, f"{name.replace(' ', '_')}-{seed}")
+                runs[name, seed] = path, _start(path, bindings)
+        for (name, seed), (path, process) in runs.items():
+            told, _ = process.communicate()
+            if process.returncode:
+                result["failed"].append(f"{name}, seed {seed}: {_last_line(told)}")
+                continue
+            metrics = json.loads((path / "summary.json").read_text())["metrics"]
+            rows = (path / "metrics.jsonl").read_text().splitlines()
+            losses = [row["loss"] for row in map(json.loads, rows) if row["kind"] == "train"]
+            result["runs"].append({"variant": name, "seed": seed, "last_loss": losses[-1], "metrics": metrics})
             yield result
 
 
@@ -199,16 +193,14 @@ def _start(folder: Path, bindings: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def _pretrain(folder: Path, bindings: list[str], *, stop_at_row: int | None = None) -> Any:
-    """Run to the end, or until so many rows of metrics are there; then SIGTERM."""
-    process = _start(folder, bindings)
-    if stop_at_row is not None:
-        metrics = folder / "metrics.jsonl"
-        while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") >= stop_at_row):
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate()
-    return subprocess.CompletedProcess(process.args, process.returncode, told)
+def _stop_at(folder: Path, process: subprocess.Popen[str], *, rows: int) -> subprocess.Popen[str]:
+    """Send a run SIGTERM once its metrics have so many rows, and wait until it has ended."""
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") >= rows):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    return process
 
 
 def _last_line(told: str) -> str:
