@@ -164,6 +164,8 @@ def page(found: Found) -> str:
         "| --- | --- | --- | --- |",
     ]
     for name, section in found["sections"].items():
+        if name == "warm":  # it fills caches for the others and shows nothing
+            continue
         told = "; ".join(filter(None, [*section.get("failed", []), section.get("skipped"), section.get("note")]))
         lines.append(f"| {name} | {section['status']} | {section['commit']} | {told} |")
     for title, head, rows in tables(found):
