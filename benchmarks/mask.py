@@ -17,6 +17,7 @@ from machine import describe_machine, synchronize
 from torch import Tensor
 
 from curriculum import HardestFirst, Mask, Noise, Random, count_hard, count_masked
+from curriculum.samplers import Blockwise, Sampler
 
 
 def per_image_loop(scores_NL: Tensor, num_masked: int, num_hard: int) -> Mask:
@@ -46,7 +47,7 @@ def main() -> None:
     num_hard = count_hard(options.alpha, num_masked)
     scores_NL = torch.randn(options.images, options.patches, device=options.device)
 
-    def draw(sampler: Random | HardestFirst, step: int) -> Mask:
+    def draw(sampler: Sampler, step: int, scores_NL: Tensor | None = scores_NL) -> Mask:
         noise = Noise.for_batch(seed=0, step=step, batch_size=options.images, device=options.device)
         return sampler(scores_NL, alpha=options.alpha, num_masked=num_masked, grid=grid, noise=noise)
 
@@ -54,6 +55,8 @@ def main() -> None:
         "per_image_loop": lambda step: per_image_loop(scores_NL, num_masked, num_hard),
         "hardest_first": lambda step: draw(HardestFirst(), step),
         "random": lambda step: draw(Random(), step),
+        "blockwise": lambda step: draw(Blockwise(), step, None),
+        "blockwise_where_hard": lambda step: draw(Blockwise(), step),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for step in range(options.rounds + 3):

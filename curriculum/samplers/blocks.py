@@ -8,6 +8,7 @@ Shape suffixes: N images, R rows and K columns of patches, L = R K patches.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,36 +22,36 @@ from curriculum.validation import require_at_least, require_in
 _TRIES = 10  # of one block, before BEiT gives up
 
 
+@cache
+def _windows(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return all windows along one side of the grid.
+
+    Returns:
+        Float64 [size, start, patch], 1 inside the window of that size and start, sizes and starts 0 to `length`; and
+        float64 [size, start], 0 where it fits and -inf where not.
+    """
+    size, start, patch = (torch.arange(count, device=device) for count in (length + 1, length + 1, length))
+    end = start + size.unsqueeze(1)
+    inside = (patch >= start.view(1, -1, 1)) & (patch < end.unsqueeze(2))
+    return inside.double(), torch.zeros_like(end, dtype=torch.float64).masked_fill(end > length, -math.inf)
+
+
 def window_sums(values_NRK: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
-    """Return, for each patch, the sum over the window that has it as its upper left corner, [N, R, K].
+    """Return, for each patch, the sum over the window that has it as its upper left corner, float64 [N, R, K].
 
     Each image has a window of its own height and width, int64 [N] in patches. Where the window does not fit, the sum
-    is -inf, or the smallest integer.
+    is -inf. Sums of integers are exact.
     """
-    n, rows, columns = values_NRK.shape
-    integral = values_NRK.new_zeros(n, rows + 1, columns + 1)
-    integral[:, 1:, 1:] = values_NRK.cumsum(1).cumsum(2)
-    top_R = torch.arange(rows, device=values_NRK.device).view(1, -1, 1)
-    left_K = torch.arange(columns, device=values_NRK.device).view(1, 1, -1)
-    bottom_NRK, right_NRK = top_R + height_N.view(-1, 1, 1), left_K + width_N.view(-1, 1, 1)
-    fits_NRK = (bottom_NRK <= rows) & (right_NRK <= columns)
-    flat = integral.flatten(1)
-
-    def corner(row: Tensor, column: Tensor) -> Tensor:
-        index = row.clamp(max=rows) * (columns + 1) + column.clamp(max=columns)
-        return flat.gather(1, index.expand(n, rows, columns).flatten(1)).view(n, rows, columns)
-
-    sums = corner(bottom_NRK, right_NRK) - corner(top_R, right_NRK) - corner(bottom_NRK, left_K) + corner(top_R, left_K)
-    least = -math.inf if sums.is_floating_point() else torch.iinfo(sums.dtype).min
-    return sums.masked_fill(~fits_NRK, least)
+    (rows, columns), device = values_NRK.shape[1:], values_NRK.device
+    (inside_rows, row_fits), (inside_columns, column_fits) = _windows(rows, device), _windows(columns, device)
+    sums_NRK = inside_rows[height_N, :-1] @ values_NRK.double() @ inside_columns[width_N, :-1].mT
+    return sums_NRK.add_(row_fits[height_N, :-1, None]).add_(column_fits[width_N, None, :-1])
 
 
 def rectangles(grid: tuple[int, int], top_N: Tensor, left_N: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
-    """Return bool [N, R, K], True inside each image's rectangle."""
-    row_R = torch.arange(grid[0], device=top_N.device).view(1, -1, 1)
-    column_K = torch.arange(grid[1], device=top_N.device).view(1, 1, -1)
-    top, left, height, width = (x.view(-1, 1, 1) for x in (top_N, left_N, height_N, width_N))
-    return (row_R >= top) & (row_R < top + height) & (column_K >= left) & (column_K < left + width)
+    """Return float64 [N, R, K], 1 inside each image's rectangle and 0 elsewhere."""
+    inside_rows, inside_columns = (_windows(length, top_N.device)[0] for length in grid)
+    return inside_rows[height_N, top_N].unsqueeze(2) * inside_columns[width_N, left_N].unsqueeze(1)
 
 
 def place(
@@ -77,8 +78,8 @@ def place(
     Returns:
         Top and left, int64 [N].
     """
-    rows_N, columns_N = (length - side_N + last for length, side_N in zip(grid, (height_N, width_N), strict=True))
-    top_N, left_N = (uniform_N3[:, 0] * rows_N).long(), (uniform_N3[:, 1] * columns_N).long()
+    top_N = (uniform_N3[:, 0] * (grid[0] + last - height_N)).long()
+    left_N = (uniform_N3[:, 1] * (grid[1] + last - width_N)).long()
     if scores_NRK is None:
         return top_N, left_N
     best_N = window_sums(scores_NRK, height_N, width_N).flatten(1).argmax(dim=1)
@@ -87,15 +88,15 @@ def place(
 
 
 def _scores(scores_NL: Tensor | None, grid: tuple[int, int], noise: Noise) -> Tensor | None:
-    """Return the scores as ranks from 0 to 2^24, int64 [N, R, K]; a patch that is not scored has a random rank.
+    """Return the scores as ranks from 0 to 2^24, float64 [N, R, K]; a patch that is not scored has a random rank.
 
-    Integers add up exactly, so that sums of windows are the same on every device, and deterministic on CUDA.
+    They are integers, which add up exactly, so that sums of windows are the same on every device.
     """
     if scores_NL is None:
         return None
     rank_NL = ranks(scores_NL, noise.bits(scores_NL.shape[1]))
     rank_NL = torch.where(rank_NL.isnan(), noise.fold(Stream.BLOCKS_UNSCORED).uniform(rank_NL.shape[1]), rank_NL)
-    return (rank_NL * 2**24).long().view(-1, *grid)
+    return (rank_NL * 2**24).floor().double().view(-1, *grid)
 
 
 class Blockwise(Sampler):
@@ -132,39 +133,35 @@ class Blockwise(Sampler):
         self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
     ) -> Tensor:
         """Return bool [N, R, K], True at the at most M patches that BEiT's rule masks."""
+        # In float64 throughout, where counts and sums of ranks are exact and no device's rounding of a root or an
+        # exponential moves a block by a patch. Hundreds of small operations a step: each that is saved counts.
         scores_NRK = _scores(scores_NL, grid, noise)
-        chance = noise.fold(Stream.BLOCKWISE_ATTEMPTS)
-        uniform_NA5 = chance.uniform(self.attempts * 5).view(-1, self.attempts, 5)
         n, device = len(noise.rows_N), noise.rows_N.device
-        masked_NRK = torch.zeros(n, *grid, dtype=torch.bool, device=device)
-        count_N = torch.zeros(n, dtype=torch.int64, device=device)
-        tries_N = torch.zeros_like(count_N)
-        for attempt in range(self.attempts):
-            uniform_N5 = uniform_NA5[:, attempt]
-            left_over_N = num_masked - count_N
-            height_N, width_N = self._shapes(left_over_N, uniform_N5[:, :2])
-            fits_N = (height_N < grid[0]) & (width_N < grid[1]) & (height_N > 0) & (width_N > 0)
-            height_N, width_N = height_N.clamp(1, grid[0]), width_N.clamp(1, grid[1])
-            wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(masked_NRK, 0)
+        uniform_AN5 = noise.fold(Stream.BLOCKWISE_ATTEMPTS).uniform(self.attempts * 5).double()
+        uniform_AN5 = uniform_AN5.view(n, self.attempts, 5).transpose(0, 1).contiguous()
+        root_AN = (math.log(self.min_aspect) / 2 * (1 - 2 * uniform_AN5[..., 1])).exp()
+        root_AN2 = torch.stack((root_AN, 1 / root_AN), dim=-1)
+        least_AN = self.min_patches * (1 - uniform_AN5[..., 0])
+        limit_2 = torch.stack([torch.full((), side, device=device) for side in grid])
+        free_NRK = torch.ones(n, *grid, dtype=torch.float64, device=device)
+        left_over_N = torch.full_like(free_NRK[:, 0, 0], num_masked)
+        refusals_N = torch.zeros_like(left_over_N)
+        for uniform_N5, root_N2, least_N in zip(uniform_AN5, root_AN2, least_AN, strict=True):
+            area_N = torch.addcmul(least_N, uniform_N5[:, 0], left_over_N)
+            size_N2 = (area_N.sqrt().unsqueeze(1) * root_N2).round()
+            # A block that would not fit has no patches, and so is refused.
+            height_N, width_N = (size_N2 * (size_N2 < limit_2).all(dim=1, keepdim=True)).long().unbind(1)
+            wanted_NRK = None if scores_NRK is None else scores_NRK * free_NRK
             top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_N5[:, 2:], alpha)
-            new_NRK = rectangles(grid, top_N, left_N, height_N, width_N) & ~masked_NRK
+            new_NRK = rectangles(grid, top_N, left_N, height_N, width_N).mul_(free_NRK)
             gain_N = new_NRK.sum(dim=(1, 2))
-            takes_N = fits_N & (gain_N > 0) & (gain_N <= left_over_N) & (tries_N < _TRIES)
-            masked_NRK |= new_NRK & takes_N.view(-1, 1, 1)
-            count_N += gain_N * takes_N
+            takes_N = ((gain_N > 0) & (gain_N <= left_over_N)).double()
+            free_NRK.addcmul_(new_NRK, takes_N.view(-1, 1, 1), value=-1)
+            left_over_N.addcmul_(gain_N, takes_N, value=-1)
             # Ten refusals in a row end it for good.
-            tries_N = torch.where(takes_N, 0, tries_N + 1)
-        return masked_NRK
-
-    def _shapes(self, left_over_N: Tensor, uniform_N2: Tensor) -> tuple[Tensor, Tensor]:
-        """Return height and width in patches, int64 [N] each, as BEiT rounds them."""
-        # In float64, so that no device's rounding of a root or an exponential moves a block by a patch.
-        uniform_N2 = uniform_N2.double()
-        area_N = self.min_patches + uniform_N2[:, 0] * (left_over_N - self.min_patches)
-        log_aspect_N = math.log(self.min_aspect) * (1 - 2 * uniform_N2[:, 1])
-        root_N = (log_aspect_N / 2).exp()
-        side_N = area_N.clamp(min=0).sqrt()
-        return (side_N * root_N).round().long(), (side_N / root_N).round().long()
+            refusals_N = (refusals_N + 1) * (1 - takes_N)
+            left_over_N *= refusals_N < _TRIES
+        return free_NRK == 0
 
 
 class MultiBlock(Sampler):
@@ -231,10 +228,10 @@ class MultiBlock(Sampler):
         for block in range(self.targets):
             wanted_NRK = None if scores_NRK is None else scores_NRK.masked_fill(target_NRK, 0)
             top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_NA3[:, block], alpha, last=False)
-            target_NRK = target_NRK | rectangles(grid, top_N, left_N, height_N, width_N)
+            target_NRK |= rectangles(grid, top_N, left_N, height_N, width_N) > 0
         height_N, width_N = self._shape(grid, self.context_scale, (1.0, 1.0), size[1], noise)
         top_N, left_N = place(None, grid, height_N, width_N, uniform_NA3[:, -1], 0.0, last=False)
-        return target_NRK, rectangles(grid, top_N, left_N, height_N, width_N)
+        return target_NRK, rectangles(grid, top_N, left_N, height_N, width_N) > 0
 
     def _shape(
         self,
