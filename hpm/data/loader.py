@@ -99,13 +99,21 @@ class Loader:
         self.device = device
         self.max_unreadable = max_unreadable
         self.unreadable: dict[str, str] = {}
-        self._split = split if num_workers else split.to(device)
+        self._given_split = split
         self._unreadable_by_index: dict[int, str] = {}
         self._jpegs: JpegSplit | None = None
         if gpu_decode:
             encoded = _require_encoded(split, type(source).__name__, num_workers)
             self._jpegs = JpegSplit(encoded)
             self._decoder = Decoder(encoded.mode, source.img_size, device)
+
+    @cached_property
+    def _split(self) -> Split:
+        """The training split where it is read: on the device, or by processes that share what it holds."""
+        if self.num_workers == 0:
+            return self._given_split.to(self.device)
+        self._given_split.prepare()
+        return self._given_split
 
     def order(self, epoch: int) -> Tensor:
         """The samples of an epoch in the order in which they come, int64 [K]."""

@@ -89,6 +89,9 @@ class GraphedStudent:
             pool=self._pool.handle,
         )
         self._replay: Callable[..., tuple[Tensor, ...]] = recorded
+        # Gradients of a replayed pass are added up on the stream of its recording, of which torch warns since 2.9.
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
 
     def __call__(
         self,

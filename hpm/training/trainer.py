@@ -171,6 +171,7 @@ class Trainer:
             UserError: if another process is writing to the folder.
         """
         with StopSignals() as signals, folder.locked() if self.processes.is_main else nullcontext():
+            self.source.prepare()
             loop = TrainingLoop(self, self.build_step(), folder, console, signals)
             if resume:
                 loop.resume()

@@ -103,6 +103,7 @@ class Definition(ABC):
         self.seeds = tuple(seeds)
         self.metric = metric
         self.direction = cast(Direction, direction)
+        self._has_read_images = False
 
     @property
     def objectives(self) -> list[str]:
@@ -214,6 +215,9 @@ class Definition(ABC):
         try:
             config = parse_config([*self.base, *configs], [*self.bindings, *bindings])
             trainer = config.build()
+            if not self._has_read_images:  # once: it may take long, and variants seldom differ in their images
+                trainer.source.prepare()
+                self._has_read_images = True
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
         name = f"{type(self).__name__}.metric"

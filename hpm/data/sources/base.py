@@ -162,6 +162,15 @@ class ImageSource(ABC):
             self._loaded[name] = self.read(name) if name == TEST or self.has_own_validation else self._part(name)
         return self._loaded[name]
 
+    def prepare(self) -> None:
+        """Read what the splits that were asked for so far hold in memory.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        for split in self._loaded.values():
+            split.prepare()
+
     def describe(self) -> str:
         """For people, of the splits that were read so far: "ImageFolder, 3 classes, images: 90 train, 9 test (val)"."""
         read = dict(self._loaded)

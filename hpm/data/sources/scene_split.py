@@ -1,4 +1,4 @@
-"""Splits of scenes that are drawn: held in memory while they are few, else drawn when asked for.
+"""Splits of scenes that are drawn when asked for: all at once while they fit in memory, else a batch at a time.
 
 Shape suffixes: N scenes, K scenes of the split, S side in pixels.
 """
@@ -6,6 +6,8 @@ Shape suffixes: N scenes, K scenes of the split, S side in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -44,7 +46,7 @@ class Renderer(Protocol):
 
 
 class SceneSplit(Split):
-    """Scenes of one split, held in memory up to `MEMORY_LIMIT` bytes, else rendered when asked for.
+    """Scenes of one split, rendered when asked for: all of them up to `MEMORY_LIMIT` bytes, which are then held.
 
     Args:
         renderer: draws the scenes.
@@ -55,14 +57,21 @@ class SceneSplit(Split):
     def __init__(self, *, renderer: Renderer, size: int, file: Path | None = None) -> None:
         self.renderer = renderer
         self.side = renderer.side
+        self._file = file
         self._chunks = torch.arange(size).split(max(1, _PIXELS_AT_ONCE // self.side**2))
         self.labels: Tensor = torch.cat([renderer.labels(chunk) for chunk in self._chunks])
-        self._images_KCSS: Tensor | None = None
-        if size * 3 * self.side**2 <= MEMORY_LIMIT:
-            shape = (size, 3, self.side, self.side)
-            self._images_KCSS = self._render() if file is None else stored_scenes(file, shape, self._render)
-        else:
-            renderer.render(self._chunks[0][:1])  # loads what it draws from, which loader processes then share
+
+    def prepare(self) -> None:
+        if self._images_KCSS is None:
+            self.renderer.render(self._chunks[0][:1])  # loads what it draws from
+
+    @cached_property
+    def _images_KCSS(self) -> Tensor | None:
+        """All scenes, rendered or read when first asked for; None where they are too many."""
+        shape = (len(self), 3, self.side, self.side)
+        if prod(shape) > MEMORY_LIMIT:
+            return None
+        return self._render() if self._file is None else stored_scenes(self._file, shape, self._render)
 
     def _render(self) -> Tensor:
         images_KCSS = torch.empty(len(self), 3, self.side, self.side, dtype=torch.uint8)

@@ -116,6 +116,15 @@ class Split(ABC):
         """What a message calls an image: its file where there is one."""
         return f"image {index}"
 
+    def prepare(self) -> None:  # noqa: B027 - most splits have nothing to prepare
+        """Read now what is read once and then held, so that its faults show and processes started later share it.
+
+        By default there is nothing of the kind.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+
     def to(self, device: torch.device) -> Split:
         """The same split on another device, where its images lie in memory; else the split itself."""
         return self
@@ -174,6 +183,10 @@ class Subset(Split):
     def name(self, index: int) -> str:
         """What the other split calls the image."""
         return self.split.name(int(self.indices_K[index]))
+
+    def prepare(self) -> None:
+        """Read what the other split reads once."""
+        self.split.prepare()
 
     def to(self, device: torch.device) -> Split:
         """The same images of the other split on another device."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hpm.errors import UserError
 from studies.definition.ablation import Ablation, cell_of
 from studies.definition.base import Definition, QueuedTrial
 from studies.definition.identity import difference, give_identity, identity_of, key_of, update_baseline
@@ -156,3 +159,19 @@ def test_a_study_keeps_its_identity() -> None:
     update_baseline(study, {**identity, "baseline": "b"})
     assert identity_of(study) == {**identity, "baseline": "b"}
     assert difference(identity, {**identity, "kind": "search"}) == "another kind: 'ablation' there, 'search' here"
+
+
+def test_images_that_cannot_be_read_are_found_before_anything_is_trained(tmp_path: Path) -> None:
+    for name in ("cutouts/a/0.png", "cutouts/b/0.png", "photographs/0.png", "photographs/1.png", "photographs/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    bindings = [f"Composites.{folder} = '{tmp_path / folder}'" for folder in ("cutouts", "photographs")]
+    small = ["IMG_SIZE = 16", "MaskedAutoencoder.patch_size = 4", "Schedule.batch_size = 4"]
+    definition = Ablation(
+        base=["quickstart", "data/composites"],
+        variants={"a": []},
+        bindings=[*bindings, *small],
+        metric="linear/pretrained",
+    )
+    with pytest.raises(UserError, match=r"variant a: \S+/(cutouts|photographs)/.*\.png cannot be read as an image"):
+        definition.check()

@@ -321,7 +321,7 @@ def test_unfit_files_are_named(folders: dict[str, str], tmp_path: Path, what: st
         shutil.copytree(folder, tmp_path / name)
     spoil(tmp_path, what)
     with pytest.raises(UserError, match=told):
-        Composites(cutouts=tmp_path / "cutouts", photographs=tmp_path / "photographs", **FEW).train()
+        Composites(cutouts=tmp_path / "cutouts", photographs=tmp_path / "photographs", **FEW).train().prepare()
 
 
 # A run.

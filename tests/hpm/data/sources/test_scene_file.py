@@ -110,5 +110,19 @@ def test_a_source_reads_what_another_stored(composite_folders: Callable[..., dic
         assert second.get_split(name).fingerprint() == plain.get_split(name).fingerprint()
         masks_NSS = second.object_masks(second.get_split(name), indices_N)
         assert torch.equal(masks_NSS, plain.object_masks(plain.get_split(name), indices_N))
-    Composites(**settings | {"occlusion": 0.0}, cache_dir=tmp_path).train()
+    Composites(**settings | {"occlusion": 0.0}, cache_dir=tmp_path).train().prepare()
     assert len(list(tmp_path.glob("Composites-train-*.scenes"))) == 2
+
+
+def test_scenes_are_rendered_when_pixels_are_asked_for(
+    composite_folders: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    settings = {**composite_folders(), "img_size": 16, "train_size": 12, "validation_size": 9, "test_size": 7}
+    source = Composites(**settings, cache_dir=tmp_path)
+    labels_K = source.train().labels
+    assert labels_K is not None
+    assert len(source.train()) == len(labels_K) == source.known_train_size == 12
+    assert source.train().fingerprint() != source.test().fingerprint()
+    assert not list(tmp_path.glob("*.scenes"))
+    source.prepare()  # what was asked for so far
+    assert sorted(path.name.split("-")[1] for path in tmp_path.glob("*.scenes")) == ["test", "train"]
