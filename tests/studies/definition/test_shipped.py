@@ -22,6 +22,7 @@ def test_they_are_there() -> None:
         "schedulers",
         "difficulty",
         "hardness",
+        "hardness_blocks",
         "hardness_confirmed",
         "hardness_controls",
         "hardness_fashion_mnist",
