@@ -108,18 +108,16 @@ def train(device: torch.device, tiny: bool) -> Iterator[Result]:
         ]
         if tiny:
             bindings += _FEW_IMAGES
-        started = time.perf_counter()
+        yield result
         whole = _start(Path(folder, "whole"), bindings)
         stopped = _stop_at(Path(folder, "stopped"), _start(Path(folder, "stopped"), bindings), rows=3)
         again = _start(Path(folder, "stopped"), bindings)
-        for name, process, expected in (("stopped", stopped, 75), ("whole", whole, 0), ("resumed", again, 0)):
-            told, _ = process.communicate()
-            if process.returncode != expected:
-                result["failed"].append(f"the {name} run ended with {process.returncode}: {_last_line(told)}")
-        result["seconds"] = time.perf_counter() - started
+        for name, process, expected in (("whole", whole, 0), ("stopped", stopped, 75), ("resumed", again, 0)):
+            if process.wait() != expected:
+                told = _last_line(Path(folder, "whole" if name == "whole" else "stopped"))
+                result["failed"].append(f"the {name} run ended with {process.returncode}: {told}")
         if not result["failed"]:
-            summary = json.loads(Path(folder, "whole", "summary.json").read_text())
-            result |= {"metrics": summary["metrics"], "training_seconds": summary["training_seconds"]}
+            result["metrics"] = json.loads(Path(folder, "whole", "summary.json").read_text())["metrics"]
             result["failed"] += _differences(Path(folder, "whole"), Path(folder, "stopped"))
         yield result
 
@@ -158,9 +156,8 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
                 path = Path(folder, f"{name.replace(' ', '_')}-{seed}")
                 runs[name, seed] = path, _start(path, bindings)
         for (name, seed), (path, process) in runs.items():
-            told, _ = process.communicate()
-            if process.returncode:
-                result["failed"].append(f"{name}, seed {seed}: {_last_line(told)}")
+            if process.wait():
+                result["failed"].append(f"{name}, seed {seed}: {_last_line(path)}")
                 continue
             metrics = json.loads((path / "summary.json").read_text())["metrics"]
             rows = (path / "metrics.jsonl").read_text().splitlines()
@@ -169,31 +166,26 @@ def accuracy(device: torch.device, tiny: bool) -> Iterator[Result]:
             yield result
 
 
-def _start(folder: Path, bindings: list[str]) -> subprocess.Popen[str]:
+def _start(folder: Path, bindings: list[str]) -> subprocess.Popen[bytes]:
+    """Start a run in a folder, or go on with it; what it prints goes into a file beside the folder."""
     root = Path(__file__).parent.parent
     path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    words = [word for binding in bindings for word in ("-b", binding)]
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "hpm",
-            "pretrain",
-            "quickstart",
-            "curricula/hpm_easy_to_hard",
-            "--resume",
-            "--output",
-            str(folder),
-            *words,
-        ],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    words = ["quickstart", "curricula/hpm_easy_to_hard", "--resume", "--output", str(folder)]
+    words += [word for binding in bindings for word in ("-b", binding)]
+    with _log(folder).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "hpm", "pretrain", *words],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def _stop_at(folder: Path, process: subprocess.Popen[str], *, rows: int) -> subprocess.Popen[str]:
+def _log(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.txt")
+
+
+def _stop_at(folder: Path, process: subprocess.Popen[bytes], *, rows: int) -> subprocess.Popen[bytes]:
     """Send a run SIGTERM once its metrics have so many rows, and wait until it has ended."""
     metrics = folder / "metrics.jsonl"
     while process.poll() is None and not (metrics.is_file() and metrics.read_text().count("\n") >= rows):
@@ -203,5 +195,6 @@ def _stop_at(folder: Path, process: subprocess.Popen[str], *, rows: int) -> subp
     return process
 
 
-def _last_line(told: str) -> str:
-    return (told.strip().splitlines() or [""])[-1][:150]
+def _last_line(folder: Path) -> str:
+    """What a run printed last."""
+    return (_log(folder).read_text(errors="replace").strip().splitlines() or [""])[-1][:150]

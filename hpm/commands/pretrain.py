@@ -103,6 +103,7 @@ def _build(
         make_importable(plugins)
         config = parse_config(configs, bindings)
         trainer: Trainer = config.build()
+        trainer.source.prepare()  # before there is a folder, and before signals are told to wait
         trainer.method.target.load()
         lines = [] if init_from is None else trainer.start_from(init_from)
     for line in lines:

@@ -99,7 +99,7 @@ class Loader:
         self.device = device
         self.max_unreadable = max_unreadable
         self.unreadable: dict[str, str] = {}
-        self._given_split = split
+        self._train = split
         self._unreadable_by_index: dict[int, str] = {}
         self._jpegs: JpegSplit | None = None
         if gpu_decode:
@@ -110,14 +110,20 @@ class Loader:
     @cached_property
     def _split(self) -> Split:
         """The training split where it is read: on the device, or by processes that share what it holds."""
-        if self.num_workers == 0:
-            return self._given_split.to(self.device)
-        self._given_split.prepare()
-        return self._given_split
+        self._train.prepare()
+        return self._train if self.num_workers else self._train.to(self.device)
+
+    def prepare(self) -> None:
+        """Read what of the training images lies in memory, and move it to the device; else the first step does.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        _ = self._split
 
     def order(self, epoch: int) -> Tensor:
         """The samples of an epoch in the order in which they come, int64 [K]."""
-        samples_K = torch.arange(len(self._split))
+        samples_K = torch.arange(len(self._train))
         keys_K = Noise(hash_words(self.seed, Stream.LOADER_ORDER), epoch, samples_K).bits(1).squeeze(1)
         return keys_K.argsort(stable=True)
 
@@ -205,7 +211,7 @@ class Loader:
             raise fetched
         if fetched.newly_unreadable:
             self._unreadable_by_index |= fetched.newly_unreadable
-            self.unreadable |= {self._split.name(index): reason for index, reason in fetched.newly_unreadable.items()}
+            self.unreadable |= {self._train.name(index): reason for index, reason in fetched.newly_unreadable.items()}
             self._require_readable()
         return Batch(fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N)
 
@@ -216,7 +222,7 @@ class Loader:
 
     @property
     def _limit(self) -> int:
-        return int(self.max_unreadable * len(self._split))
+        return int(self.max_unreadable * len(self._train))
 
     def _require_readable(self) -> None:
         """End training where too many images cannot be read.
@@ -230,7 +236,7 @@ class Loader:
         names = [f"{name} ({reason})" for name, reason in islice(self.unreadable.items(), _NAMED)]
         more = f" and {count - len(names)} more" if count > len(names) else ""
         raise TrainingError(
-            f"{count} of {len(self._split)} training images cannot be read, where Loading.max_unreadable = "
+            f"{count} of {len(self._train)} training images cannot be read, where Loading.max_unreadable = "
             f"{self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Fix or remove them, or raise "
             "Loading.max_unreadable"
         )

@@ -127,6 +127,10 @@ class RandAugmented(Split):
         """As the inner split's."""
         return self.inner.name(index)
 
+    def prepare(self) -> None:
+        """Read what the inner split reads once."""
+        self.inner.prepare()
+
     def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
         """Uint8 [N, C, S, S]."""
         return self.view(indices_N, size, lambda rows, sizes_N2: (boxes_N4[rows], flips_N[rows])).images_NCSS

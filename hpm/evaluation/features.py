@@ -99,6 +99,7 @@ def batches(
         for indices_B in batch_indices:
             yield source.load(split, indices_B).to(device)
         return
+    split.prepare()
     for loaded in DataLoader(
         _Unaugmented(source, split),
         batch_sampler=[indices_B.tolist() for indices_B in batch_indices],

@@ -139,6 +139,7 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
         except ValueError as error:
             raise UserError(str(error)) from error
     loaded.source.require_held_out()
+    loaded.source.prepare()
     return evaluations
 
 

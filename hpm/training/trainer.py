@@ -168,10 +168,11 @@ class Trainer:
         Raises:
             TrainingError: if too many losses are not finite or too many images unreadable; checkpoints are kept.
             Interrupted: after SIGTERM or SIGUSR1; everything is saved.
-            UserError: if another process is writing to the folder.
+            UserError: if another process is writing to the folder, or images cannot be read.
         """
+        self.source.prepare()
+        self.loader.prepare()
         with StopSignals() as signals, folder.locked() if self.processes.is_main else nullcontext():
-            self.source.prepare()
             loop = TrainingLoop(self, self.build_step(), folder, console, signals)
             if resume:
                 loop.resume()

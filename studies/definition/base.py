@@ -103,7 +103,7 @@ class Definition(ABC):
         self.seeds = tuple(seeds)
         self.metric = metric
         self.direction = cast(Direction, direction)
-        self._has_read_images = False
+        self._sources: list[tuple[str, ImageSource]] = []  # of what has been built: the first
 
     @property
     def objectives(self) -> list[str]:
@@ -215,14 +215,27 @@ class Definition(ABC):
         try:
             config = parse_config([*self.base, *configs], [*self.bindings, *bindings])
             trainer = config.build()
-            if not self._has_read_images:  # once: it may take long, and variants seldom differ in their images
-                trainer.source.prepare()
-                self._has_read_images = True
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
         name = f"{type(self).__name__}.metric"
         require_metric(self.metric, trainer.monitoring.evaluations, trainer.source, name, what)
+        self._sources = self._sources or [(what, trainer.source)]
         return config.text()
+
+    def read_images(self) -> None:
+        """Read what the first run that was checked holds in memory, so that its faults show before anything is trained.
+
+        Those of the first stand for all, since it may take long and runs of a study seldom differ in their images.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        for what, source in self._sources:
+            try:
+                source.prepare()
+            except UserError as error:
+                raise UserError(f"{what}: {error}") from error
+        self._sources.clear()
 
 
 def require_metric(metric: str, evaluations: Sequence[Evaluation], source: ImageSource, name: str, what: str) -> None:

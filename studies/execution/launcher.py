@@ -58,6 +58,7 @@ def work_through(kind: str, options: StudyOptions, console: Console, *, trials: 
     with console.status("checking ..."):
         definition = load_definition(kind, options.configs, options.bindings)
         identity = definition.check()
+        definition.read_images()
         tracker = study_tracker(definition, options.name)
     with storage_errors(options.storage):
         storage = open_options_storage(options)

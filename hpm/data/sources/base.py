@@ -107,7 +107,7 @@ class ImageSource(ABC):
         """Find out before measuring whether there are images to score; a notice says where there are no test images.
 
         Raises:
-            UserError: if there are neither test nor validation images, or they cannot be read.
+            UserError: if there are neither test nor validation images, or they cannot be found.
         """
         held_out = self.existing(HELD_OUT)
         if TEST in held_out:
