@@ -171,7 +171,6 @@ def test_images_that_cannot_be_read_are_found_before_anything_is_trained(tmp_pat
         base=["quickstart", "data/composites"],
         variants={"a": []},
         bindings=[*bindings, *small],
-        metric="linear/pretrained",
     )
     definition.check()
     with pytest.raises(UserError, match=r"variant a: \S+/(cutouts|photographs)/.*\.png cannot be read as an image"):
