@@ -163,11 +163,7 @@ class ImageSource(ABC):
         return self._loaded[name]
 
     def prepare(self) -> None:
-        """Read what the splits that were asked for so far hold in memory.
-
-        Raises:
-            UserError: if it cannot be read.
-        """
+        """Read what the splits that were asked for so far hold in memory; a UserError says what cannot be read."""
         for split in self._loaded.values():
             split.prepare()
 
@@ -298,7 +294,7 @@ class ImageSource(ABC):
         """Mean, standard deviation, and the largest pixel value, 255."""
         # Made once for each device: a copy from ordinary memory waits for the device.
         if device not in self._moments_on:
-            values = [self.mean, self.std, [255.0] * self.in_chans]
-            self._moments_on[device] = torch.tensor(values, device=device)[:, :, None, None]
+            moments = torch.tensor([self.mean, self.std, [255.0] * self.in_chans], device=device)
+            self._moments_on[device] = moments[:, :, None, None]
         mean_C11, std_C11, white_C11 = self._moments_on[device]
         return mean_C11, std_C11, white_C11
