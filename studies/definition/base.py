@@ -103,7 +103,7 @@ class Definition(ABC):
         self.seeds = tuple(seeds)
         self.metric = metric
         self.direction = cast(Direction, direction)
-        self._sources: list[tuple[str, ImageSource]] = []  # of what has been built: the first
+        self._first_source: tuple[str, ImageSource] | None = None  # of what has been built, and whose it is
 
     @property
     def objectives(self) -> list[str]:
@@ -219,7 +219,7 @@ class Definition(ABC):
             raise UserError(f"{what}: {error}") from error
         name = f"{type(self).__name__}.metric"
         require_metric(self.metric, trainer.monitoring.evaluations, trainer.source, name, what)
-        self._sources = self._sources or [(what, trainer.source)]
+        self._first_source = self._first_source or (what, trainer.source)
         return config.text()
 
     def read_images(self) -> None:
@@ -230,12 +230,14 @@ class Definition(ABC):
         Raises:
             UserError: if it cannot be read.
         """
-        for what, source in self._sources:
-            try:
-                source.prepare()
-            except UserError as error:
-                raise UserError(f"{what}: {error}") from error
-        self._sources.clear()
+        if self._first_source is None:
+            return
+        what, source = self._first_source
+        try:
+            source.prepare()
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from error
+        self._first_source = None  # its images take memory
 
 
 def require_metric(metric: str, evaluations: Sequence[Evaluation], source: ImageSource, name: str, what: str) -> None:

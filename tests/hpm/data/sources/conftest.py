@@ -38,3 +38,11 @@ def composite_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         return {"cutouts": str(root / "cutouts"), "photographs": str(root / "photographs")}
 
     return make
+
+
+@pytest.fixture
+def tiny_composites(tiny: Path) -> Path:
+    """The tiny config on composites, whose folders are for the test to bind."""
+    without = [line for line in tiny.read_text().splitlines() if "igit" not in line]
+    tiny.write_text("\n".join([without[0], "include 'data/composites.gin'", *without[1:]]))
+    return tiny
