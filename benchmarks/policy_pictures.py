@@ -32,12 +32,8 @@ SETTINGS = [
     "DigitScenes.img_size = 40",
     "MaskedAutoencoder.img_size = 40",
 ]
-# 100 patches are half of ImageNet's, and the run has fewer epochs than those between two refreshes of AMT.
-FITTED = {
-    "amt": ["Cached.every = 1", "Cached.start = 1"],
-    "beit": ["Blockwise.min_patches = 8"],
-    "hardest_blocks": ["Blockwise.min_patches = 8"],
-}
+# The run has fewer epochs than those between two refreshes of AMT.
+FITTED = {"amt": ["Cached.every = 1", "Cached.start = 1"]}
 
 
 def snapshots(name: str, steps: int) -> list[Tensor]:

@@ -9,7 +9,7 @@ pixels             EdgeDensity, PixelVariance, PixelEntropy
 uniform            Uniform
 loss_memory        LossMemory
 combined           Mixture, Smoothed, Switched
-controls           PositionLoss, Residual, Shuffled
+controls           ObjectShare, PositionLoss, Residual, Shuffled
 cached             Cached (AMT)
 trained            AdaMAE, ADIOS, CLMAE: networks beside the model
 """
@@ -18,7 +18,7 @@ from curriculum.difficulty.attention import Attention
 from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
 from curriculum.difficulty.cached import Cached
 from curriculum.difficulty.combined import Mixture, Smoothed, Switched
-from curriculum.difficulty.controls import PositionLoss, Residual, Shuffled
+from curriculum.difficulty.controls import ObjectShare, PositionLoss, Residual, Shuffled
 from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
 from curriculum.difficulty.loss_memory import LossMemory
 from curriculum.difficulty.pixels import EdgeDensity, PixelEntropy, PixelVariance
@@ -41,6 +41,7 @@ __all__ = [
     "LossMemory",
     "LossSpread",
     "Mixture",
+    "ObjectShare",
     "Parts",
     "PixelEntropy",
     "PixelVariance",

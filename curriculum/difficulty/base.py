@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class TrainingContext:
         grid: rows and columns of patches.
         device: the device of the images.
         seed: the run's seed.
+        object_shares: gives the object's share of each patch's pixels, float32 [N, L], of a batch of training images.
+            Default None, where the data do not know which pixels are the object.
     """
 
     num_images: int
@@ -36,6 +39,7 @@ class TrainingContext:
     grid: tuple[int, int]
     device: torch.device
     seed: int
+    object_shares: Callable[[Batch], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class DifficultyEstimator(Scheduled, ABC):
         outermost: whether it must be `Curriculum.difficulty` itself and not a part of another estimator, because it
             is trained, or keeps its own scores.
         needs_predictions: whether `remember` takes the predicted losses, for which the model must have a predictor.
+        needs_objects: whether it needs `TrainingContext.object_shares`, so that data that do not know which pixels are
+            the object are refused before training starts.
         module: these tensors, as parameters and buffers, from `prepare` on: what a checkpoint has to hold.
     """
 
@@ -84,6 +90,7 @@ class DifficultyEstimator(Scheduled, ABC):
     stateful: bool = False
     outermost: bool = False
     needs_predictions: bool = False
+    needs_objects: bool = False
     module: nn.Module | None = None
 
     @abstractmethod

@@ -47,6 +47,7 @@ class Combination(DifficultyEstimator):
         self.estimators = tuple(estimators)
         self.needs = tuple(dict.fromkeys(name for estimator in estimators for name in estimator.needs))
         self.needs_predictions = any(estimator.needs_predictions for estimator in estimators)
+        self.needs_objects = any(estimator.needs_objects for estimator in estimators)
         self.stateful = any(estimator.stateful for estimator in estimators)
 
     def check(self, num_patches: int, num_masked: int) -> None:

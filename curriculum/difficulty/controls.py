@@ -1,9 +1,11 @@
-"""Controls: what is to be had of a difficulty for free, and difficulties without it.
+"""Controls: what is to be had of a difficulty for free, difficulties without it, and what the data know.
 
 Shape suffixes: N images, L patches, M masked.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -199,3 +201,24 @@ class Shuffled(Combination):
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
         return torch.full_like(scores_NL, torch.nan) if len(batch) == 1 else scores_NL.roll(-1, dims=0)
+
+
+class ObjectShare(DifficultyEstimator):
+    """Scores a patch by the share of its pixels that show the object, as the data know it.
+
+    Where what is hard is the object rather than what is behind it, masks of what is hard hide the object. These hide it
+    without asking what is hard. That takes what nobody knows of images without labels: it is no method, but what one
+    may be held against. Images of a training run alone are scored.
+    """
+
+    needs_objects = True
+    _shares: Callable[[Batch], Tensor] | None = None
+
+    def prepare(self, context: TrainingContext) -> None:
+        """Find out who knows the object."""
+        self._shares = context.object_shares
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        if self._shares is None or batch.indices is None:
+            return torch.full((len(batch), batch.num_patches), float("nan"), device=batch.images.device)
+        return self._shares(batch)

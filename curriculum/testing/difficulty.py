@@ -64,6 +64,13 @@ class _Case:
         return {name: x for name, x in named.items() if x is not None} | {"rows of the noise": self.noise.rows_N}
 
 
+def _object_shares(batch: Batch) -> Tensor:
+    """Return some share of every patch, which depends on the image's index alone."""
+    assert batch.indices is not None
+    patches_L = torch.arange(batch.num_patches, device=batch.indices.device)
+    return (5 * batch.indices.unsqueeze(1) + 3 * patches_L) % 8 / 7
+
+
 class DifficultyConformance(ABC):
     """The tests that every estimator must pass: subclass it as `Test...` and define how to `build` the estimator.
 
@@ -99,21 +106,21 @@ class DifficultyConformance(ABC):
     def score(self, estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
         """Compute the scores of one call, with a teacher only where `needs` names one of its methods.
 
-        An estimator that keeps tensors is prepared anew each time.
+        An estimator is prepared anew each time.
         """
-        if estimator.stateful:
-            channels, grid = case.batch.images.shape[1], case.batch.grid
-            estimator.prepare(
-                TrainingContext(
-                    num_images=_NUM_IMAGES,
-                    steps_per_epoch=1,
-                    in_chans=channels,
-                    patch_size=_PATCH_SIZE,
-                    grid=grid,
-                    device=case.batch.images.device,
-                    seed=7,
-                )
+        channels, grid = case.batch.images.shape[1], case.batch.grid
+        estimator.prepare(
+            TrainingContext(
+                num_images=_NUM_IMAGES,
+                steps_per_epoch=1,
+                in_chans=channels,
+                patch_size=_PATCH_SIZE,
+                grid=grid,
+                device=case.batch.images.device,
+                seed=7,
+                object_shares=_object_shares,
             )
+        )
         if estimator.needs and teacher is None:
             teacher = TinyTeacher(patch_size=_PATCH_SIZE)
         return estimator(case.batch, teacher, num_masked=case.num_masked, noise=case.noise)

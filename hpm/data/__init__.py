@@ -2,6 +2,7 @@
 
 from hpm.data.crops import RandomResizedCrop, resample
 from hpm.data.loader import Loader
+from hpm.data.object_shares import ObjectShares
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.composites import Composites
 from hpm.data.sources.digit_scenes import DigitScenes
@@ -29,6 +30,7 @@ __all__ = [
     "ImageFolder",
     "ImageSource",
     "Loader",
+    "ObjectShares",
     "RandomResizedCrop",
     "SceneSplit",
     "Split",

@@ -5,10 +5,11 @@ Shape suffixes: N images, L patches.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from curriculum.hardness import attainable_extra_loss, hardness_share, not_blank
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
+from hpm.data import ObjectShares, Split
 from hpm.errors import Notice
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.last_step import LastStep, last_step, priorities
@@ -27,24 +29,6 @@ from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import in_evaluation_mode
 
 _NAME = "curriculum/hardness_share"
-
-
-class _Measured(NamedTuple):
-    """What is measured of some images; floating point [N, L] but for `not_blank_NL`, which is bool.
-
-    Args:
-        scores_NL: the curriculum's difficulty, higher = masked rather; NaN is not scored.
-        edges_NL: edge density.
-        one_NL: the student's loss of each patch, mean over the masks that hid it.
-        other_NL: the same under other masks.
-        not_blank_NL: whether the patch shows something.
-    """
-
-    scores_NL: Tensor
-    edges_NL: Tensor
-    one_NL: Tensor
-    other_NL: Tensor
-    not_blank_NL: Tensor
 
 
 class HardnessShare(Evaluation):
@@ -100,48 +84,52 @@ class HardnessShare(Evaluation):
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         if context.training_batches is not None:
             batches = context.training_batches(self.images)
-            return self._measure(context, ((_indices_of(batch), batch) for batch in batches), in_run=True)
+            pairs = ((_indices_of(batch), batch) for batch in batches)
+            return self._measure(context, context.source.train(), pairs, in_run=True)
         metrics: dict[str, float] = {}
         for name, split in context.held_out.items():
-            held_out = held_out_batches(context, split, self.images)
-            own = self._measure(context, ((indices, batch) for indices, batch, _ in held_out), in_run=False)
+            pairs = ((indices, batch) for indices, batch, _ in held_out_batches(context, split, self.images))
+            own = self._measure(context, split, pairs, in_run=False)
             metrics |= {metric_on(name, metric): value for metric, value in own.items()}
         return metrics
 
     def _measure(
-        self, context: EvaluationContext, batches: Iterable[tuple[Tensor, Batch]], *, in_run: bool
+        self, context: EvaluationContext, split: Split, batches: Iterable[tuple[Tensor, Batch]], *, in_run: bool
     ) -> dict[str, float]:
         now = last_step(context)
         num_masked = context.curriculum.count_masked(context.model.num_patches, now.progress)
-        measured = [self._look(context, batch, indices, now, num_masked) for indices, batch in batches]
-        scores_NL, edges_NL, one_NL, other_NL, not_blank_NL = (
-            torch.cat(values) for values in zip(*measured, strict=True)
-        )
-        loss_NL = (one_NL.double() + other_NL) / 2
-        scores = {"": scores_NL, "_position": position_scores(loss_NL), "_edges": edges_NL}
+        object_shares = ObjectShares.of(context.source, split)
+        measured: dict[str, list[Tensor]] = {}
+        for indices_N, batch in batches:
+            looked = self._look(context, batch, indices_N, now, num_masked)
+            if object_shares is not None:
+                looked["_object"] = object_shares(replace(batch, indices=indices_N.to(context.device)))
+                looked["masked"] = _masked(context, batch, now, _noise(context, now, indices_N, Stream.HARDNESS_MASKS))
+            for what, values_NL in looked.items():
+                measured.setdefault(what, []).append(values_NL)
+        of = {what: torch.cat(of_batches) for what, of_batches in measured.items()}
+        of["_position"] = position_scores((of["one"].double() + of["other"]) / 2)
         numbers_parts = context.curriculum.difficulty.num_parts is not None
-        if numbers_parts or (not in_run and bool(scores_NL.isnan().all())):
-            del scores[""]
+        knows_nothing = not in_run and bool(of[""].isnan().all())
+        if numbers_parts or knows_nothing:
+            del of[""]
+        if knows_nothing:
+            of.pop("masked", None)
             if not numbers_parts:
                 name = type(context.curriculum.difficulty).__name__
                 text = f"{name} knows training images alone: the curriculum's own share is in the run's summary.json"
                 warnings.warn(text, Notice, stacklevel=2)
-        k = max(1, round(self.top * num_masked))
-        values = {
-            f"{_NAME}{name}{among}": hardness_share(scores_NL, one_NL, other_NL, k, among_NL)
-            for name, scores_NL in scores.items()
-            for among, among_NL in (("", None), ("_not_blank", not_blank_NL))
-        }
-        extra = attainable_extra_loss(one_NL, other_NL, k).mean()
-        values["curriculum/attainable_hardness"] = 1 + extra / loss_NL.mean()
         # Not finite: where all patches are alike, or all but one of each image blank, nothing is attainable.
+        values = self._values(of, max(1, round(self.top * num_masked)))
         return {name: value for name, tensor in values.items() if math.isfinite(value := tensor.item())}
 
     def _look(
         self, context: EvaluationContext, batch: Batch, indices_N: Tensor, now: LastStep, num_masked: int
-    ) -> _Measured:
+    ) -> dict[str, Tensor]:
+        """What is measured of a batch, [N, L] each, by its name in `_values`."""
+
         def noise(stream: Stream, *numbers: int) -> Noise:
-            return Noise(hash_words(context.seed, stream, *numbers), now.step, indices_N.to(context.device))
+            return _noise(context, now, indices_N, stream, *numbers)
 
         student = StudentTeacher(
             context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
@@ -153,10 +141,46 @@ class HardnessShare(Evaluation):
                 for half in range(2)
             )
             scores_NL = priorities(context, batch, now, num_masked, noise(Stream.HARDNESS_SCORES))
-        if scores_NL is None:
-            scores_NL = torch.zeros_like(one_NL)
+        scores_NL = torch.zeros_like(one_NL) if scores_NL is None else scores_NL.float()
         edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise(Stream.HARDNESS_SCORES))
-        return _Measured(scores_NL.float(), edges_NL, one_NL, other_NL, not_blank(batch))
+        return {"one": one_NL, "other": other_NL, "": scores_NL, "_edges": edges_NL, "not_blank": not_blank(batch)}
+
+    def _values(self, of: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        """The metrics.
+
+        Args:
+            of: what was measured of all images, [N, L] each: "one" and "other", the student's losses, means over the
+                masks that hid a patch; "not_blank", bool, whether a patch shows something; scores, by what follows
+                `hardness_share` in their metrics' names; and "masked", bool.
+            k: how many patches count as the hardest.
+        """
+        one_NL, other_NL = of["one"], of["other"]
+        values = {
+            f"{_NAME}{scores}{among}": hardness_share(of[scores], one_NL, other_NL, k, among_NL)
+            for scores in ("", "_position", "_edges", "_object")
+            if scores in of
+            for among, among_NL in (("", None), ("_not_blank", of["not_blank"]))
+        }
+        extra = attainable_extra_loss(one_NL, other_NL, k).mean()
+        values["curriculum/attainable_hardness"] = 1 + extra / ((one_NL.double() + other_NL) / 2).mean()
+        if "masked" in of:
+            # Of images whose crop has nothing of it there is no share.
+            hidden_N = (of["_object"] * of["masked"]).sum(dim=1) / of["_object"].sum(dim=1)
+            values["curriculum/object_masked"] = hidden_N.nanmean()
+        return values
+
+
+def _noise(context: EvaluationContext, now: LastStep, indices_N: Tensor, stream: Stream, *numbers: int) -> Noise:
+    return Noise(hash_words(context.seed, stream, *numbers), now.step, indices_N.to(context.device))
+
+
+def _masked(context: EvaluationContext, batch: Batch, now: LastStep, noise: Noise) -> Tensor:
+    """Which patches the curriculum would mask at present, bool [N, L]."""
+    # A copy, for drawing leaves the last batch's scores in the curriculum.
+    curriculum = copy.copy(context.curriculum)
+    curriculum.mask_ratio, curriculum.score_every = curriculum.mask_ratio.without_chance(), 1
+    with in_evaluation_mode(context.model):
+        return curriculum.draw(batch, context.teacher, now.progress, noise).to_bool()
 
 
 def _indices_of(batch: Batch) -> Tensor:

@@ -38,6 +38,8 @@ def describe(trainer: Trainer) -> str:
     )
 
 
+_HARDNESS_SHARE = "curriculum/hardness_share"
+
 _ROWS = {
     "low_shot": "low-shot fine-tuning",
     "finetune": "fine-tuning",
@@ -101,19 +103,19 @@ def _is_test_figure(name: str) -> bool:
 
 def _hardness(metrics: Mapping[str, float]) -> str | None:
     """What the curriculum's difficulty is worth, beside what needs no model; None where it was not measured."""
-    share, position, edges = (
-        metrics.get(f"curriculum/hardness_share{control}") for control in ("", "_position", "_edges")
-    )
+    share, position, edges = (metrics.get(f"{_HARDNESS_SHARE}{control}") for control in ("", "_position", "_edges"))
     if share is None or position is None or edges is None:
         return None
-    own, position_alone, edges_alone = (f"{round(100 * value)}%" for value in (abs(share), position, edges))
+    free = {"position alone": position, "edges": edges, "the object": metrics.get(f"{_HARDNESS_SHARE}_object")}
+    controls = ", ".join(f"{name} {round(100 * value)}%" for name, value in free.items() if value is not None)
+    own = f"{round(100 * abs(share))}%"
     if share == 0:
         what = "the curriculum calls no patch harder than another: 0%"
     elif share > 0:
         what = f"the patches that the curriculum would mask first have {own}"
     else:
         what = f"the patches that the curriculum would mask first are easier than the average, by {own}"
-    return f"hardness: {what} of the attainable extra loss (position alone {position_alone}, edges {edges_alone})"
+    return f"hardness: {what} of the attainable extra loss ({controls})"
 
 
 def _accuracies(metrics: Mapping[str, float], split: str) -> Table:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from curriculum import TrainingContext
 from curriculum.validation import require_choice, require_instance
-from hpm.data import ImageSource, Loader, RandomResizedCrop
+from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.optim.optimization import Optimization
@@ -115,6 +115,12 @@ class Trainer:
             gpu_decode=self.loading.gpu_decode,
         )
         self.clock = self.schedule.clock(len(source.train()))
+        if method.curriculum.difficulty.needs_objects and self.context().object_shares is None:
+            name = type(method.curriculum.difficulty).__name__
+            raise ValueError(
+                f"Curriculum.difficulty = {name} needs data that know which pixels are the object, and "
+                f"{type(source).__name__} does not; use DigitScenes, Composites or StampScenes"
+            )
         self.initial_weights: dict[str, torch.Tensor] | None = None
         self.init_from: Path | None = None
 
@@ -220,6 +226,7 @@ class Trainer:
             grid=model.grid,
             device=self.device,
             seed=self.seed,
+            object_shares=ObjectShares.of(self.source, self.source.train(), self.device),
         )
 
     def step_arguments(self, clock: Clock) -> dict[str, Any]:

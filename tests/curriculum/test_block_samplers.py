@@ -86,6 +86,15 @@ def test_blocks_follow_beits_rule() -> None:
     assert stats.chi2_contingency([count_L, expected_L]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize(("grid", "least"), [((14, 14), 16), ((8, 8), 5), ((7, 7), 4), ((2, 3), 1)])
+def test_the_smallest_block_is_a_share_of_the_image(grid: tuple[int, int], least: int) -> None:
+    own, given = (
+        sampler.blocks(None, alpha=0.0, num_masked=grid[0] * grid[1] // 2, grid=grid, noise=noise_of(50))
+        for sampler in (Blockwise(), Blockwise(min_patches=least))
+    )
+    assert torch.equal(own, given)
+
+
 def test_thirty_attempts_are_enough_for_almost_every_image() -> None:
     few, many = (
         Blockwise(attempts=attempts).blocks(None, alpha=0.0, num_masked=147, grid=GRID, noise=noise_of(500))

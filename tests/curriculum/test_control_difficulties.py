@@ -15,6 +15,7 @@ from curriculum import (
     LossMemory,
     Mask,
     Noise,
+    ObjectShare,
     PositionLoss,
     Residual,
     Shuffled,
@@ -180,6 +181,23 @@ def test_position_alone_is_the_mean_of_what_was_masked_there() -> None:
             for patch, value in zip(patches, values, strict=True):
                 sums[patch] += (value - mean) / deviation
                 counts[patch] += 1.0
+
+
+class TestObjectShare(DifficultyConformance):
+    def build(self) -> DifficultyEstimator:
+        return ObjectShare()
+
+
+def test_the_object_is_asked_of_the_run() -> None:
+    batch = tiny_batch(num_images=4)
+    estimator, shares_NL = ObjectShare(), torch.rand(4, 16)
+    assert estimator.needs_objects
+    assert Shuffled(estimator=estimator).needs_objects
+    assert not Shuffled(estimator=EdgeDensity()).needs_objects
+    assert bool(score(estimator, batch).isnan().all())
+    estimator.prepare(training_context(object_shares=lambda _: shares_NL))
+    assert torch.equal(score(estimator, batch), shares_NL)
+    assert bool(score(estimator, Batch(batch.images, batch.patch_size)).isnan().all())  # images of no run
 
 
 def test_shuffled_scores_are_those_of_the_next_image() -> None:

@@ -13,8 +13,6 @@ from hpm.config import configs_folder, parse_config
 # Sixteen patches are few, and twenty steps short.
 SMALL = {
     "amt": ["Cached.start = 1", "Cached.every = 2"],
-    "beit": ["Blockwise.min_patches = 2"],
-    "hardest_blocks": ["Blockwise.min_patches = 2"],
     "semmae": ["Parts.parts = 3", "Quotas.parts = 3"],
 }
 SHORT = ["Schedule.epochs = 2", "Monitoring.evaluations = []", "Monitoring.log_every = 10", "Checkpointing.every = 10"]

@@ -13,22 +13,19 @@ from pathlib import Path
 from typing import ClassVar
 
 import PIL
-import torch
-from torch import Tensor
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
-from hpm.data.sources.base import ImageSource
 from hpm.data.sources.composite_files import divide, find_cutouts, find_photographs
 from hpm.data.sources.composite_renderer import CompositeRenderer
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
 from hpm.data.sources.scene_file import scene_file
 from hpm.data.sources.scene_split import SceneSplit
-from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split
+from hpm.data.sources.scenes import Scenes
+from hpm.data.sources.split import TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
 
-_MIN_SHARE = 0.25  # of a patch's pixels that must be the object
 _STREAMS = {
     TRAIN: Stream.COMPOSITES_TRAIN,
     VALIDATION: Stream.COMPOSITES_VALIDATION,
@@ -36,7 +33,7 @@ _STREAMS = {
 }
 
 
-class Composites(ImageSource):
+class Composites(Scenes):
     """Cut-out objects pasted on pieces of photographs. The label is the object's class.
 
     An object has a random place, size, rotation and brightness, and may be mirrored; the border cuts some, and a
@@ -68,6 +65,7 @@ class Composites(ImageSource):
     """
 
     resume_free: ClassVar[frozenset[str]] = frozenset({"cutouts", "photographs", "cache_dir"})
+    min_object_share: ClassVar[float] = 0.25
 
     def __init__(
         self,
@@ -127,10 +125,6 @@ class Composites(ImageSource):
     def known_train_size(self) -> int:
         return self.split_sizes[TRAIN]
 
-    @property
-    def has_own_validation(self) -> bool:
-        return True
-
     def read(self, split: str) -> SceneSplit:
         """Draw a split's scenes, or read those that `cache_dir` has.
 
@@ -152,30 +146,6 @@ class Composites(ImageSource):
             defining = (PIL.__version__, size, self.img_size, renderer.settings)
             file = scene_file(self.cache_dir, f"{type(self).__name__}-{split}", *defining)
         return SceneSplit(renderer=renderer, size=size, file=file)
-
-    @property
-    def knows_objects(self) -> bool:
-        return True
-
-    def object_masks(self, split: Split, indices_N: Tensor) -> Tensor:
-        """Which pixels of whole scenes show the object, at an opacity of a half or more, bool [N, S, S].
-
-        What another cut-out hides does not count.
-
-        Args:
-            split: one of this source's.
-            indices_N: int64 [N], the scenes.
-        """
-        assert isinstance(split, SceneSplit)
-        return split.renderer.masks(indices_N)
-
-    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor:
-        """Which patches of scenes hold the object: those of which it is a quarter or more, bool [N, L]."""
-        if patch_size < 1 or self.img_size % patch_size:
-            name = type(self).__name__
-            raise ValueError(f"patch_size = {patch_size} does not divide {name}.img_size = {self.img_size}")
-        masks_N1SS = self.object_masks(split, indices_N).unsqueeze(1).float()
-        return torch.nn.functional.avg_pool2d(masks_N1SS, patch_size).flatten(1) >= _MIN_SHARE
 
     def _folder(self, setting: str) -> Path:
         folder = self.folders[setting]

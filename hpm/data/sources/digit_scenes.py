@@ -11,19 +11,19 @@ Shape suffixes: N images, K images or digits of a split, G grid cells, S side in
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
-from hpm.data.crops import resample
-from hpm.data.sources.base import ImageSource
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
 from hpm.data.sources.scene_split import SceneSplit
-from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split
+from hpm.data.sources.scenes import Scenes
+from hpm.data.sources.split import TEST, TRAIN, VALIDATION
 
-_MIN_SHARE = 0.1  # of a patch's pixels that must be strokes
 _PERIOD = 8  # digits of each class, of which the first and the fifth go to the test split, the third to validation
 _PLACES = {TEST: (0, 4), VALIDATION: (2,), TRAIN: (1, 3, 5, 6, 7)}
 _SPANS = {TEST: (0.0, 1 / 3), VALIDATION: (1 / 3, 1.0), TRAIN: (1 / 3, 1.0)}  # of the photographs' width
@@ -34,7 +34,7 @@ _STREAMS = {
 }
 
 
-class DigitScenes(ImageSource):
+class DigitScenes(Scenes):
     """Digits over photographs, among fragments of other digits. The label is the digit.
 
     The splits share no digit, and the test split shares no part of the photographs with the others: they are too small
@@ -51,6 +51,8 @@ class DigitScenes(ImageSource):
         background: strength of the photograph, from 0 (white digits on black) to 1 (no digits). Default 0.3.
         seed: of the scenes. Default 0.
     """
+
+    min_object_share: ClassVar[float] = 0.1  # strokes are thin
 
     def __init__(
         self,
@@ -91,10 +93,6 @@ class DigitScenes(ImageSource):
     def known_train_size(self) -> int:
         return self.train_size
 
-    @property
-    def has_own_validation(self) -> bool:
-        return True
-
     def read(self, split: str) -> SceneSplit:
         """Draw a split's scenes."""
         from sklearn.datasets import load_digits, load_sample_images
@@ -113,48 +111,6 @@ class DigitScenes(ImageSource):
         )
         sizes = {TRAIN: self.train_size, VALIDATION: self.validation_size, TEST: self.test_size}
         return SceneSplit(renderer=renderer, size=sizes[split])
-
-    @property
-    def knows_objects(self) -> bool:
-        return True
-
-    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor:
-        """Which patches of scenes hold the digit, bool [N, L]; see `digit_patches`."""
-        assert isinstance(split, SceneSplit)
-        boxes_N4 = self.evaluation_boxes(split.sizes(indices_N))
-        flips_N = torch.zeros(len(indices_N), dtype=torch.bool)
-        return self.digit_patches(split, indices_N, patch_size=patch_size, boxes_N4=boxes_N4, flips_N=flips_N)
-
-    def digit_mask(self, split: SceneSplit, indices_N: Tensor) -> Tensor:
-        """Which pixels of the whole scene the digit's strokes cover, bool [N, S, S]."""
-        return split.renderer.masks(indices_N)
-
-    def digit_patches(
-        self,
-        split: SceneSplit,
-        indices_N: Tensor,
-        *,
-        patch_size: int,
-        boxes_N4: Tensor,
-        flips_N: Tensor,
-    ) -> Tensor:
-        """Which patches of a crop hold the digit: those where its strokes cover a tenth of the pixels or more.
-
-        Args:
-            split: one of this source's.
-            indices_N: int64 [N], the scenes.
-            patch_size: side of a patch in pixels; divides `img_size`.
-            boxes_N4: float32 [N, 4], the crops, as in a batch.
-            flips_N: bool [N], whether they are mirrored.
-
-        Returns:
-            Bool [N, L], patches in raster order.
-        """
-        if patch_size < 1 or self.img_size % patch_size:
-            raise ValueError(f"patch_size = {patch_size} does not divide DigitScenes.img_size = {self.img_size}")
-        mask_N1SS = self.digit_mask(split, indices_N).unsqueeze(1).to(torch.uint8) * 255
-        stroke_N1SS = (resample(mask_N1SS, boxes_N4, flips_N, self.img_size) >= 127.5).float()
-        return torch.nn.functional.avg_pool2d(stroke_N1SS, patch_size).flatten(1) >= _MIN_SHARE
 
 
 def digits_of(split: str, classes_K: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Shape suffixes: N scenes, K scenes of the split, S side in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -74,16 +74,22 @@ class SceneSplit(Split):
         return self._render() if self._file is None else stored_scenes(self._file, shape, self._render)
 
     def _render(self) -> Tensor:
-        images_KCSS = torch.empty(len(self), 3, self.side, self.side, dtype=torch.uint8)
+        return self._draw_all(self.renderer.render, torch.empty(len(self), 3, self.side, self.side, dtype=torch.uint8))
+
+    def object_masks(self) -> Tensor:
+        """Which pixels of each of the scenes show the object, bool [K, S, S]: drawn anew at every call."""
+        return self._draw_all(self.renderer.masks, torch.empty(len(self), self.side, self.side, dtype=torch.bool))
+
+    def _draw_all(self, draw: Callable[[Tensor], Tensor], drawn_K: Tensor) -> Tensor:
         threads = torch.get_num_threads()
         # Many small operations: where the cores are shared, threads that wait for each other make it ten times slower.
         torch.set_num_threads(1)
         try:
             for chunk in self._chunks:
-                images_KCSS[chunk[0] : chunk[-1] + 1] = self.renderer.render(chunk)
+                drawn_K[chunk[0] : chunk[-1] + 1] = draw(chunk)
         finally:
             torch.set_num_threads(threads)
-        return images_KCSS
+        return drawn_K
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -48,8 +48,9 @@ from hpm.targets import Pixels
 Hpm = Callable[..., int]
 SHARE = "curriculum/hardness_share"
 OWN = [SHARE, f"{SHARE}_not_blank"]
-CONTROLS = [f"{SHARE}_{control}{among}" for control in ("position", "edges") for among in ("", "_not_blank")]
-NAMES = [*OWN, *CONTROLS, "curriculum/attainable_hardness"]
+CONTROLS = [f"{SHARE}_{control}{among}" for control in ("position", "edges", "object") for among in ("", "_not_blank")]
+OBJECT_MASKED = "curriculum/object_masked"
+NAMES = [*OWN, *CONTROLS, "curriculum/attainable_hardness", OBJECT_MASKED]
 
 
 def under(
@@ -82,12 +83,21 @@ class Memory(DifficultyEstimator):
         return scores_NL
 
 
+class Inner(DifficultyEstimator):
+    """Calls the four patches in the middle of 4 x 4 hard."""
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        scores_NL = torch.zeros(len(batch), batch.num_patches)
+        scores_NL[:, [5, 6, 9, 10]] = 1.0
+        return scores_NL
+
+
 def in_run(context: EvaluationContext) -> EvaluationContext:
-    """The same, with the first test images as those that a run trains on."""
+    """The same, with the first training images, whole, as those that a run trains on."""
 
     def batches(count: int) -> list[Batch]:
         indices = torch.arange(count)
-        images = context.source.load(context.source.test(), indices)
+        images = context.source.load(context.source.train(), indices)
         boxes = torch.tensor([0.0, 0.0, 16.0, 16.0]).expand(count, -1)
         whole = Batch(images, 4, indices, boxes, torch.zeros(count, dtype=torch.bool))
         parts = (slice(0, count // 3), slice(count // 3, count))
@@ -173,7 +183,7 @@ def test_numbers_of_parts_are_no_difficulty(context: EvaluationContext) -> None:
 
 def test_what_knows_training_images_alone_is_judged_on_them_alone(context: EvaluationContext) -> None:
     context = under(context, Memory())
-    assert list(HardnessShare(images=40)(context)) == [name for name in NAMES if name not in OWN]
+    assert list(HardnessShare(images=40)(context)) == [name for name in NAMES if name not in (*OWN, OBJECT_MASKED)]
     metrics = HardnessShare(images=40)(in_run(context))
     assert list(metrics) == NAMES
     assert metrics[SHARE] != 0
@@ -220,6 +230,26 @@ def test_more_masks_where_patches_are_rarely_hidden(context: EvaluationContext) 
     assert 0.5 < metrics[SHARE] < 1.2
 
 
+def test_how_much_of_the_object_is_masked(context: EvaluationContext) -> None:
+    """By hand from the masks that the curriculum draws, and against what chance hides."""
+    source, inner = context.source, [5, 6, 9, 10]
+    masks_NSS = source.object_masks(source.train(), torch.arange(60))
+    shares_NL = torch.nn.functional.avg_pool2d(masks_NSS.float(), 4).flatten(1)
+    inner_N = shares_NL[:, inner].sum(dim=1) / shares_NL.sum(dim=1)
+    for difficulty, alpha, expected_N in (
+        (Inner(), 1.0, inner_N + (1 - inner_N) * 4 / 12),  # 8 of 16 are masked: these 4, and 4 others by chance
+        (Inner(), 0.0, torch.tensor(0.5)),
+        (Uniform(), 1.0, torch.tensor(0.5)),
+    ):
+        masked = in_run(under(context, difficulty, scheduler=Constant(value=alpha), mask_ratio=0.5))
+        found = HardnessShare(images=60)(masked)[OBJECT_MASKED]
+        assert found == pytest.approx(float(expected_N.mean()), abs=0.03)
+    easiest = in_run(under(context, Inner(), scheduler=Constant(value=1.0), mask_ratio=0.5, polarity="easiest"))
+    assert HardnessShare(images=60)(easiest)[OBJECT_MASKED] == pytest.approx(
+        float(((1 - inner_N) * 8 / 12).mean()), abs=0.03
+    )
+
+
 # In a run.
 
 PROBED = [
@@ -241,6 +271,7 @@ CURRICULA = {
     ],
     "memory": ["Curriculum.difficulty = @LossMemory()"],
     "position": ["Curriculum.difficulty = @PositionLoss()"],
+    "object": ["Curriculum.difficulty = @ObjectShare()"],
     "residual": ["Curriculum.difficulty = @Residual()", "Residual.estimator = @LossMemory()"],
     "asked in every step": [
         "Curriculum.difficulty = @Cached()",

@@ -31,7 +31,7 @@ def empty_source() -> DigitScenes:
 def test_the_object_map_is_where_the_strokes_are(source: DigitScenes) -> None:
     indices = torch.tensor([7, 3, 90])
     object_NL = source.object_map(source.test(), indices, patch_size=4)
-    strokes_NSS = source.digit_mask(source.test(), indices)
+    strokes_NSS = source.object_masks(source.test(), indices)
     for image, strokes_SS in enumerate(strokes_NSS):
         for patch in range(16):
             top, left = patch // 4 * 4, patch % 4 * 4

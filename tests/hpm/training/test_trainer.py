@@ -173,6 +173,22 @@ def test_a_seed_that_no_generator_takes(hpm: Hpm, tiny: Path, capsys: pytest.Cap
     assert f"Trainer.seed = {2**64} must fit into 64 bits" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("fashion_mnist")
+@pytest.mark.parametrize("wrapped", ["", "Shuffled"])
+def test_data_that_do_not_know_the_object_are_refused(
+    wrapped: str, hpm: Hpm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bindings = ["Curriculum.difficulty = @ObjectShare()"]
+    if wrapped:
+        bindings = [f"Curriculum.difficulty = @{wrapped}()", f"{wrapped}.estimator = @ObjectShare()"]
+    words = [word for binding in bindings for word in ("-b", binding)]
+    assert hpm("pretrain", "fashion_mnist", *words, "--output", "run") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"Curriculum.difficulty = {wrapped or 'ObjectShare'} needs data that know which pixels are the object" in told
+    assert "FashionMNIST does not; use DigitScenes, Composites or StampScenes" in told
+    assert not Path("run").exists()
+
+
 EXPLODING = """
 import gin
 from hpm.targets import Pixels

@@ -27,6 +27,7 @@ def test_they_are_there() -> None:
         "hardness_controls",
         "hardness_fashion_mnist",
         "hardness_longer",
+        "hardness_objects",
         "hardness_pilot",
         "hardness_share",
         "hardness_share_stamp_scenes",

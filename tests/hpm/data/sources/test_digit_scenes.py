@@ -1,13 +1,16 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curriculum import Batch
 from curriculum.noise import Noise
-from hpm.data.crops import RandomResizedCrop, whole_boxes
+from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
+from hpm.data.object_shares import ObjectShares
 from hpm.data.sources import digit_scenes, scene_split
 from hpm.data.sources.base import SPLITS
 from hpm.data.sources.digit_scenes import DigitScenes
@@ -99,7 +102,7 @@ def test_the_label_is_the_digit_drawn():
 def test_strokes_are_brighter_than_what_is_under_them(scenes):
     indices_N = torch.arange(200)
     split = scenes.train()
-    mask_NSS = scenes.digit_mask(split, indices_N)
+    mask_NSS = scenes.object_masks(split, indices_N)
     assert mask_NSS.shape == (200, 32, 32)
     assert mask_NSS.any(dim=(1, 2)).all()
     images_NSS = split.images(indices_N).float().mean(dim=1)
@@ -110,49 +113,51 @@ def test_strokes_are_brighter_than_what_is_under_them(scenes):
 def test_without_clutter_and_photograph_the_mask_is_the_image():
     scenes = DigitScenes(train_size=50, test_size=10, clutter=0, background=0.0)
     images_N3SS = scenes.train().images(torch.arange(50))
-    assert torch.equal(images_N3SS[:, 0] >= 128, scenes.digit_mask(scenes.train(), torch.arange(50)))
+    assert torch.equal(images_N3SS[:, 0] >= 128, scenes.object_masks(scenes.train(), torch.arange(50)))
 
 
 def test_clutter_adds_ink_but_leaves_the_digit_alone():
     few, many = (DigitScenes(train_size=100, test_size=10, clutter=clutter, background=0.0) for clutter in (0, 6))
     indices_N = torch.arange(100)
-    mask_NSS = many.digit_mask(many.train(), indices_N)
+    mask_NSS = many.object_masks(many.train(), indices_N)
     clean, cluttered = few.train().images(indices_N)[:, 0], many.train().images(indices_N)[:, 0]
-    assert torch.equal(mask_NSS, few.digit_mask(few.train(), indices_N))
+    assert torch.equal(mask_NSS, few.object_masks(few.train(), indices_N))
     assert torch.equal(clean[mask_NSS], cluttered[mask_NSS])
     assert (cluttered >= clean).all()
     assert cluttered.float().mean() > 1.2 * clean.float().mean()
 
 
-def test_digit_patches_of_whole_scenes(scenes):
+def test_patches_of_the_object_in_whole_scenes(scenes):
     indices_N = torch.arange(40)
     split = scenes.test()
-    boxes_N4, straight_N = whole_boxes(split.sizes(indices_N)), torch.zeros(40, dtype=torch.bool)
-    patches_NL = scenes.digit_patches(split, indices_N, patch_size=8, boxes_N4=boxes_N4, flips_N=straight_N)
-    share_NL = scenes.digit_mask(split, indices_N).view(40, 4, 8, 4, 8).float().mean(dim=(2, 4)).flatten(1)
-    assert torch.equal(patches_NL, share_NL >= 0.1)
-    mirrored_NL = scenes.digit_patches(split, indices_N, patch_size=8, boxes_N4=boxes_N4, flips_N=~straight_N)
-    assert torch.equal(mirrored_NL.view(40, 4, 4), patches_NL.view(40, 4, 4).flip(2))
+    share_NL = scenes.object_masks(split, indices_N).view(40, 4, 8, 4, 8).float().mean(dim=(2, 4)).flatten(1)
+    assert torch.equal(scenes.object_map(split, indices_N, patch_size=8), share_NL >= 0.1)
+    images = scenes.load(split, indices_N)
+    assert torch.equal(ObjectShares(split)(Batch(images, 8, indices_N)), share_NL)
+    mirrored = Batch(images, 8, indices_N, flips=torch.ones(40, dtype=torch.bool))
+    assert torch.equal(ObjectShares(split)(mirrored).view(40, 4, 4), share_NL.view(40, 4, 4).flip(2))
 
 
-def test_digit_patches_follow_the_crop():
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_shares_of_the_object_follow_the_crop(device):
     # A scene without clutter and photograph shows its own strokes, cropped as the images are.
-    scenes = DigitScenes(train_size=64, test_size=10, clutter=0, background=0.0)
+    scenes = DigitScenes(train_size=300, test_size=10, clutter=0, background=0.0)
     loader = Loader(source=scenes, batch_size=64, patch_size=8, crop=RandomResizedCrop(), seed=0)
     (batch,) = next(loader.epoch(0))
-    patches_NL = scenes.digit_patches(
-        scenes.train(), batch.indices, patch_size=8, boxes_N4=batch.boxes, flips_N=batch.flips
-    )
+    assert batch.flips.any()
+    found_NL = ObjectShares.of(scenes, scenes.train(), device)(batch)
     bright_NSS = scenes.denormalize(batch.images)[:, 0] >= 0.5
     share_NL = bright_NSS.view(64, 4, 8, 4, 8).float().mean(dim=(2, 4)).flatten(1)
-    assert ((share_NL >= 0.1) == patches_NL).float().mean() > 0.97
+    assert (found_NL - share_NL).abs().mean() < 0.02
+    elsewhere_NL = ObjectShares(scenes.train())(replace(batch, flips=~batch.flips))
+    assert (elsewhere_NL - share_NL).abs().mean() > 0.08
 
 
 def test_any_size():
     scenes = DigitScenes(img_size=224, train_size=3, test_size=3)
     assert scenes.train().images(torch.tensor([2])).shape == (1, 3, 224, 224)
     small = DigitScenes(img_size=32, train_size=3, test_size=3)
-    large_mask, small_mask = (s.digit_mask(s.train(), torch.arange(3)).float() for s in (scenes, small))
+    large_mask, small_mask = (s.object_masks(s.train(), torch.arange(3)).float() for s in (scenes, small))
     assert (torch.nn.functional.avg_pool2d(large_mask, 7) - small_mask).abs().mean() < 0.05
 
 
@@ -176,20 +181,4 @@ def test_bad_arguments_are_named(argument, value):
 
 def test_a_patch_size_that_does_not_divide_is_refused(scenes):
     with pytest.raises(ValueError, match="patch_size = 5 does not divide"):
-        scenes.digit_patches(
-            scenes.train(),
-            torch.arange(1),
-            patch_size=5,
-            boxes_N4=torch.tensor([[0.0, 0.0, 32.0, 32.0]]),
-            flips_N=torch.tensor([False]),
-        )
-
-
-def test_scenes_in_memory_can_be_moved(monkeypatch):
-    scenes = DigitScenes(train_size=20, test_size=10)
-    train = scenes.train()
-    assert train.to(torch.device("cpu")) is train
-    assert train.to(torch.device("meta")).images_KCHW.shape == (20, 3, 32, 32)
-    monkeypatch.setattr(scene_split, "MEMORY_LIMIT", 0)
-    rendered = DigitScenes(train_size=20, test_size=10).train()
-    assert rendered.to(torch.device("meta")) is rendered
+        scenes.object_map(scenes.train(), torch.arange(1), patch_size=5)
