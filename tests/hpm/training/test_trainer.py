@@ -184,7 +184,8 @@ def test_data_that_do_not_know_the_object_are_refused(
     words = [word for binding in bindings for word in ("-b", binding)]
     assert hpm("pretrain", "fashion_mnist", *words, "--output", "run") == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert f"Curriculum.difficulty = {wrapped or 'ObjectShare'} needs data that know which pixels are the object" in told
+    named = wrapped or "ObjectShare"
+    assert f"Curriculum.difficulty = {named} needs data that know which pixels are the object" in told
     assert "FashionMNIST does not; use DigitScenes, Composites or StampScenes" in told
     assert not Path("run").exists()
 
