@@ -20,7 +20,7 @@ from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
 
 _TRIES = 10  # of one block, before BEiT gives up
-_MIN_SHARE = 16 / 196  # of the image that BEiT's smallest block takes
+_PUBLISHED_MIN_SHARE = 16 / 196  # of the image that BEiT's smallest block takes
 
 
 @cache
@@ -110,7 +110,7 @@ class Blockwise(Sampler):
 
     Args:
         min_patches: the smallest area of a block, in patches. Default None, the same share of the image as 16 of 196
-            patches, as published: 5 of 64.
+            patches, as published, rounded and at least 1: 5 of 64.
         min_aspect: the smallest aspect ratio; the largest is its inverse. Default 0.3.
         attempts: how many blocks are drawn, refused ones included; the same for every image. Default 30: what more
             would mask is 0.001 M for 147 of 196 patches, 0.01 M for more of them or larger grids.
@@ -144,7 +144,7 @@ class Blockwise(Sampler):
         uniform_AN5 = uniform_AN5.view(n, self.attempts, 5).transpose(0, 1).contiguous()
         root_AN = (math.log(self.min_aspect) / 2 * (1 - 2 * uniform_AN5[..., 1])).exp()
         root_AN2 = torch.stack((root_AN, 1 / root_AN), dim=-1)
-        least = self.min_patches or max(1, round(_MIN_SHARE * grid[0] * grid[1]))
+        least = self.min_patches or max(1, round(_PUBLISHED_MIN_SHARE * grid[0] * grid[1]))
         least_AN = least * (1 - uniform_AN5[..., 0])
         limit_2 = torch.stack([torch.full((), side, device=device) for side in grid])
         free_NRK = torch.ones(n, *grid, dtype=torch.float64, device=device)

@@ -10,6 +10,7 @@ from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fashion_mnist import FashionMNIST
 from hpm.data.sources.image_folder import FolderSplit, ImageFolder
 from hpm.data.sources.scene_split import SceneSplit
+from hpm.data.sources.scenes import Scenes
 from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Crops, Split, TensorSplit, Unreadable
 from hpm.data.sources.stamp_scenes import StampScenes
 from hpm.data.sources.tar_shards import TarSplit
@@ -33,6 +34,7 @@ __all__ = [
     "ObjectShares",
     "RandomResizedCrop",
     "SceneSplit",
+    "Scenes",
     "Split",
     "StampScenes",
     "TarSplit",

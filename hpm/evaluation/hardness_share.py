@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +32,33 @@ from hpm.models.base import in_evaluation_mode
 _NAME = "curriculum/hardness_share"
 
 
+class _Measured(NamedTuple):
+    """What is measured of some images.
+
+    Args:
+        scores_NL: the curriculum's difficulty, higher = masked rather; NaN is not scored.
+        edges_NL: edge density.
+        one_NL: the student's loss of each patch, mean over the masks that hid it.
+        other_NL: the same under other masks.
+        not_blank_NL: bool, whether the patch shows something.
+        objects_NL: the object's share of the patch's pixels; None where the data do not know.
+        masked_NL: bool, whether the curriculum masks the patch; None likewise.
+    """
+
+    scores_NL: Tensor
+    edges_NL: Tensor
+    one_NL: Tensor
+    other_NL: Tensor
+    not_blank_NL: Tensor
+    objects_NL: Tensor | None
+    masked_NL: Tensor | None
+
+    @property
+    def loss_NL(self) -> Tensor:
+        """The mean of both measurements of the loss, float64."""
+        return (self.one_NL.double() + self.other_NL) / 2
+
+
 class HardnessShare(Evaluation):
     """The share of attainable hardness: the extra loss of the patches that the curriculum calls hardest.
 
@@ -50,8 +78,13 @@ class HardnessShare(Evaluation):
             numbers of parts (`Parts`), and where, outside of a run, nothing is scored.
         hardness_share_position, hardness_share_edges: of scores that need no model, as controls: the mean loss at a
             patch's position in the other images, and `EdgeDensity`.
+        hardness_share_object: of the object's share of a patch's pixels, where the data know it (`Scenes`): how far
+            what is hard is the object.
         ..._not_blank: the same among the patches that show something, see `curriculum.hardness.not_blank`.
         attainable_hardness: the mean loss of the truly hardest patches relative to that of all.
+        object_masked: the share of the object's pixels that lie in masked patches, under masks that the curriculum
+            draws as in a step that asks for scores. Random masks hide the mask ratio of it. Where the data know the
+            object, unless nothing is scored outside of a run.
 
     Args:
         images: how many, at most. Default 256.
@@ -67,10 +100,11 @@ class HardnessShare(Evaluation):
     metrics = (
         *(
             Metric(f"{_NAME}{control}{among}", Unit.RATIO, higher_is_better=better, of_training_images=True)
-            for control, better in (("", True), ("_position", None), ("_edges", None))
+            for control, better in (("", True), ("_position", None), ("_edges", None), ("_object", None))
             for among in ("", "_not_blank")
         ),
         Metric("curriculum/attainable_hardness", Unit.RATIO, higher_is_better=None, of_training_images=True),
+        Metric("curriculum/object_masked", Unit.SHARE, higher_is_better=None, of_training_images=True),
     )
 
     def __init__(self, *, images: int = 256, top: float = 0.5, masks: int = 8) -> None:
@@ -98,89 +132,71 @@ class HardnessShare(Evaluation):
     ) -> dict[str, float]:
         now = last_step(context)
         num_masked = context.curriculum.count_masked(context.model.num_patches, now.progress)
-        object_shares = ObjectShares.of(context.source, split)
-        measured: dict[str, list[Tensor]] = {}
-        for indices_N, batch in batches:
-            looked = self._look(context, batch, indices_N, now, num_masked)
-            if object_shares is not None:
-                looked["_object"] = object_shares(replace(batch, indices=indices_N.to(context.device)))
-                looked["masked"] = _masked(context, batch, now, _noise(context, now, indices_N, Stream.HARDNESS_MASKS))
-            for what, values_NL in looked.items():
-                measured.setdefault(what, []).append(values_NL)
-        of = {what: torch.cat(of_batches) for what, of_batches in measured.items()}
-        of["_position"] = position_scores((of["one"].double() + of["other"]) / 2)
+        objects = ObjectShares.of(context.source, split)
+        measured = [self._look(context, batch, indices, now, num_masked, objects) for indices, batch in batches]
+        of = _Measured(*(None if x[0] is None else torch.cat(x) for x in zip(*measured, strict=True)))  # type: ignore[arg-type]
         numbers_parts = context.curriculum.difficulty.num_parts is not None
-        knows_nothing = not in_run and bool(of[""].isnan().all())
-        if numbers_parts or knows_nothing:
-            del of[""]
-        if knows_nothing:
-            of.pop("masked", None)
-            if not numbers_parts:
-                name = type(context.curriculum.difficulty).__name__
-                text = f"{name} knows training images alone: the curriculum's own share is in the run's summary.json"
-                warnings.warn(text, Notice, stacklevel=2)
+        knows_nothing = not in_run and bool(of.scores_NL.isnan().all())
+        if knows_nothing and not numbers_parts:
+            name = type(context.curriculum.difficulty).__name__
+            text = f"{name} knows training images alone: the curriculum's own share is in the run's summary.json"
+            warnings.warn(text, Notice, stacklevel=2)
+        scores = {} if numbers_parts or knows_nothing else {"": of.scores_NL}
+        scores |= {"_position": position_scores(of.loss_NL), "_edges": of.edges_NL}
+        if of.objects_NL is not None:
+            scores["_object"] = of.objects_NL
+        k = max(1, round(self.top * num_masked))
+        values = {
+            f"{_NAME}{name}{among}": hardness_share(scores_NL, of.one_NL, of.other_NL, k, among_NL)
+            for name, scores_NL in scores.items()
+            for among, among_NL in (("", None), ("_not_blank", of.not_blank_NL))
+        }
+        extra = attainable_extra_loss(of.one_NL, of.other_NL, k).mean()
+        values["curriculum/attainable_hardness"] = 1 + extra / of.loss_NL.mean()
+        if of.objects_NL is not None and of.masked_NL is not None and not knows_nothing:
+            # Of images whose crop has nothing of the object there is no share.
+            hidden_N = (of.objects_NL * of.masked_NL).sum(dim=1) / of.objects_NL.sum(dim=1)
+            values["curriculum/object_masked"] = hidden_N.nanmean()
         # Not finite: where all patches are alike, or all but one of each image blank, nothing is attainable.
-        values = self._values(of, max(1, round(self.top * num_masked)))
         return {name: value for name, tensor in values.items() if math.isfinite(value := tensor.item())}
 
     def _look(
-        self, context: EvaluationContext, batch: Batch, indices_N: Tensor, now: LastStep, num_masked: int
-    ) -> dict[str, Tensor]:
-        """What is measured of a batch, [N, L] each, by its name in `_values`."""
-
+        self,
+        context: EvaluationContext,
+        batch: Batch,
+        indices_N: Tensor,
+        now: LastStep,
+        num_masked: int,
+        objects: ObjectShares | None,
+    ) -> _Measured:
         def noise(stream: Stream, *numbers: int) -> Noise:
-            return _noise(context, now, indices_N, stream, *numbers)
+            return Noise(hash_words(context.seed, stream, *numbers), now.step, indices_N.to(context.device))
 
         student = StudentTeacher(
             context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
         )
         probes = max(self.masks, TrueLoss.covering(batch.num_patches, num_masked).probes)
+        objects_NL = masked_NL = None
         with in_evaluation_mode(context.model):
             one_NL, other_NL = (
                 TrueLoss(probes=probes)(batch, student, num_masked=num_masked, noise=noise(Stream.HARDNESS_TRUTH, half))
                 for half in range(2)
             )
             scores_NL = priorities(context, batch, now, num_masked, noise(Stream.HARDNESS_SCORES))
+            if objects is not None:
+                objects_NL = objects(replace(batch, indices=indices_N.to(context.device)))
+                masked_NL = _masked(context, batch, now, noise(Stream.HARDNESS_MASKS))
         scores_NL = torch.zeros_like(one_NL) if scores_NL is None else scores_NL.float()
         edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise(Stream.HARDNESS_SCORES))
-        return {"one": one_NL, "other": other_NL, "": scores_NL, "_edges": edges_NL, "not_blank": not_blank(batch)}
-
-    def _values(self, of: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-        """The metrics.
-
-        Args:
-            of: what was measured of all images, [N, L] each: "one" and "other", the student's losses, means over the
-                masks that hid a patch; "not_blank", bool, whether a patch shows something; scores, by what follows
-                `hardness_share` in their metrics' names; and "masked", bool.
-            k: how many patches count as the hardest.
-        """
-        one_NL, other_NL = of["one"], of["other"]
-        values = {
-            f"{_NAME}{scores}{among}": hardness_share(of[scores], one_NL, other_NL, k, among_NL)
-            for scores in ("", "_position", "_edges", "_object")
-            if scores in of
-            for among, among_NL in (("", None), ("_not_blank", of["not_blank"]))
-        }
-        extra = attainable_extra_loss(one_NL, other_NL, k).mean()
-        values["curriculum/attainable_hardness"] = 1 + extra / ((one_NL.double() + other_NL) / 2).mean()
-        if "masked" in of:
-            # Of images whose crop has nothing of it there is no share.
-            hidden_N = (of["_object"] * of["masked"]).sum(dim=1) / of["_object"].sum(dim=1)
-            values["curriculum/object_masked"] = hidden_N.nanmean()
-        return values
-
-
-def _noise(context: EvaluationContext, now: LastStep, indices_N: Tensor, stream: Stream, *numbers: int) -> Noise:
-    return Noise(hash_words(context.seed, stream, *numbers), now.step, indices_N.to(context.device))
+        return _Measured(scores_NL, edges_NL, one_NL, other_NL, not_blank(batch), objects_NL, masked_NL)
 
 
 def _masked(context: EvaluationContext, batch: Batch, now: LastStep, noise: Noise) -> Tensor:
-    """Which patches the curriculum would mask at present, bool [N, L]."""
+    """Which patches the curriculum would mask in a step that asks for scores, bool [N, L]."""
     # A copy, for drawing leaves the last batch's scores in the curriculum.
     curriculum = copy.copy(context.curriculum)
     curriculum.mask_ratio, curriculum.score_every = curriculum.mask_ratio.without_chance(), 1
-    with in_evaluation_mode(context.model):
-        return curriculum.draw(batch, context.teacher, now.progress, noise).to_bool()
+    return curriculum.draw(batch, context.teacher, now.progress, noise).to_bool()
 
 
 def _indices_of(batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from curriculum import TrainingContext
 from curriculum.validation import require_choice, require_instance
-from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop
+from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop, Scenes
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.optim.optimization import Optimization
@@ -115,12 +115,6 @@ class Trainer:
             gpu_decode=self.loading.gpu_decode,
         )
         self.clock = self.schedule.clock(len(source.train()))
-        if method.curriculum.difficulty.needs_objects and self.context().object_shares is None:
-            name = type(method.curriculum.difficulty).__name__
-            raise ValueError(
-                f"Curriculum.difficulty = {name} needs data that know which pixels are the object, and "
-                f"{type(source).__name__} does not; use DigitScenes, Composites or StampScenes"
-            )
         self.initial_weights: dict[str, torch.Tensor] | None = None
         self.init_from: Path | None = None
 
@@ -137,6 +131,13 @@ class Trainer:
             raise ValueError(f"Loading.gpu_decode = True needs a CUDA device, this is {self.device}; set it to False")
         check_method(self.method, self.runtime)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
+        difficulty = self.method.curriculum.difficulty
+        if difficulty.needs_objects and not isinstance(self.source, Scenes):
+            name, source = type(difficulty).__name__, type(self.source).__name__
+            raise ValueError(
+                f"Curriculum.difficulty = {name} needs data that know which pixels are the object, and {source} does "
+                "not; use DigitScenes, Composites or StampScenes"
+            )
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if self.monitoring.probes:
@@ -217,7 +218,7 @@ class Trainer:
 
     def context(self) -> TrainingContext:
         """The run that the curriculum is part of."""
-        model = self.method.student
+        model, needed = self.method.student, self.method.curriculum.difficulty.needs_objects
         return TrainingContext(
             num_images=len(self.source.train()),
             steps_per_epoch=self.clock.steps_per_epoch,
@@ -226,7 +227,7 @@ class Trainer:
             grid=model.grid,
             device=self.device,
             seed=self.seed,
-            object_shares=ObjectShares.of(self.source, self.source.train(), self.device),
+            object_shares=ObjectShares.of(self.source, self.source.train(), self.device) if needed else None,
         )
 
     def step_arguments(self, clock: Clock) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _SHARES = {
     "curriculum/hardness_share": ("curriculum", style.BLUE, "-"),
     "curriculum/hardness_share_position": ("position alone", style.ORANGE, "--"),
     "curriculum/hardness_share_edges": ("edges", style.GREEN, ":"),
-    "curriculum/hardness_share_object": ("the object", style.DARK, "-."),
+    "curriculum/hardness_share_object": ("the object", style.GREEN, "-."),
 }
 """Shares of attainable hardness: the name, color and line of each metric's curve."""
 _SETTLED = 0.03  # of the run: before that losses fall from far above, and would flatten all that follows

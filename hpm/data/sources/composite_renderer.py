@@ -128,7 +128,7 @@ class CompositeRenderer:
         return torch.from_numpy(scenes_NSS3).permute(0, 3, 1, 2).contiguous()
 
     def masks(self, indices_N: Tensor) -> Tensor:
-        """Which pixels show the object rather than what is behind or in front of it, bool [N, S, S]."""
+        """Which pixels show the object, by a half at least, rather than what is behind or in front, bool [N, S, S]."""
         masks_NSS = np.empty((len(indices_N), self.side, self.side), dtype=bool)
         for row, choices in enumerate(self._choices(indices_N)):
             masks_NSS[row] = self._draw(choices)[1] >= 128

@@ -42,7 +42,7 @@ class Renderer(Protocol):
         """The scenes, uint8 [N, 3, S, S]."""
 
     def masks(self, indices_N: Tensor) -> Tensor:
-        """Which pixels show the object, bool [N, S, S]."""
+        """Which pixels show the object, bool [N, S, S]: what is behind it or in front of it does not count."""
 
 
 class SceneSplit(Split):

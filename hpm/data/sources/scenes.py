@@ -44,7 +44,11 @@ class Scenes(ImageSource):
         return split.renderer.masks(indices_N)
 
     def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor:
-        """Which patches of scenes hold the object, bool [N, L]: where it has `min_object_share` of the pixels."""
+        """Which patches of scenes hold the object, bool [N, L]: where it has `min_object_share` of the pixels.
+
+        Raises:
+            ValueError: if `patch_size` does not divide the scenes' side.
+        """
         if patch_size < 1 or self.img_size % patch_size:
             name = type(self).__name__
             raise ValueError(f"patch_size = {patch_size} does not divide {name}.img_size = {self.img_size}")

@@ -1,3 +1,4 @@
+import copy
 import itertools
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from curriculum import Batch
 from curriculum.noise import Noise
+from curriculum.testing import refuse_host_sync
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
 from hpm.data.object_shares import ObjectShares
@@ -138,19 +140,26 @@ def test_patches_of_the_object_in_whole_scenes(scenes):
     assert torch.equal(ObjectShares(split)(mirrored).view(40, 4, 4), share_NL.view(40, 4, 4).flip(2))
 
 
-@pytest.mark.parametrize("device", [None, torch.device("cpu")])
-def test_shares_of_the_object_follow_the_crop(device):
+def test_shares_of_the_object_follow_the_crop(monkeypatch):
     # A scene without clutter and photograph shows its own strokes, cropped as the images are.
     scenes = DigitScenes(train_size=300, test_size=10, clutter=0, background=0.0)
     loader = Loader(source=scenes, batch_size=64, patch_size=8, crop=RandomResizedCrop(), seed=0)
     (batch,) = next(loader.epoch(0))
     assert batch.flips.any()
-    found_NL = ObjectShares.of(scenes, scenes.train(), device)(batch)
+    drawn, held = (ObjectShares.of(scenes, scenes.train(), device) for device in (None, torch.device("cpu")))
+    found_NL = drawn(batch)
     bright_NSS = scenes.denormalize(batch.images)[:, 0] >= 0.5
     share_NL = bright_NSS.view(64, 4, 8, 4, 8).float().mean(dim=(2, 4)).flatten(1)
     assert (found_NL - share_NL).abs().mean() < 0.02
-    elsewhere_NL = ObjectShares(scenes.train())(replace(batch, flips=~batch.flips))
+    elsewhere_NL = drawn(replace(batch, flips=~batch.flips))
     assert (elsewhere_NL - share_NL).abs().mean() > 0.08
+    with refuse_host_sync():
+        held_NL = held(batch)
+    assert torch.equal(held_NL, found_NL)
+    monkeypatch.setattr(scene_split, "MEMORY_LIMIT", 300 * 32 * 32 - 1)
+    with pytest.raises(AssertionError, match="waits for the device"), refuse_host_sync():
+        ObjectShares.of(scenes, scenes.train(), torch.device("cpu"))(batch)
+    assert copy.deepcopy(held) is held
 
 
 def test_any_size():
@@ -182,3 +191,13 @@ def test_bad_arguments_are_named(argument, value):
 def test_a_patch_size_that_does_not_divide_is_refused(scenes):
     with pytest.raises(ValueError, match="patch_size = 5 does not divide"):
         scenes.object_map(scenes.train(), torch.arange(1), patch_size=5)
+
+
+def test_scenes_in_memory_can_be_moved(monkeypatch):
+    scenes = DigitScenes(train_size=20, test_size=10)
+    train = scenes.train()
+    assert train.to(torch.device("cpu")) is train
+    assert train.to(torch.device("meta")).images_KCHW.shape == (20, 3, 32, 32)
+    monkeypatch.setattr(scene_split, "MEMORY_LIMIT", 0)
+    rendered = DigitScenes(train_size=20, test_size=10).train()
+    assert rendered.to(torch.device("meta")) is rendered
