@@ -177,6 +177,7 @@ class Curriculum(Scheduled):
         """
         for ratio, masked in zip(self.mask_ratios(), self.counts_masked(num_patches), strict=True):
             self.difficulty.check(num_patches, masked)
+            self.sampler.check(num_patches, masked)
             visible = num_patches - masked - self.count_thrown(num_patches)
             if visible < 1:
                 raise ValueError(

@@ -215,7 +215,15 @@ class ObjectShare(DifficultyEstimator):
     _shares: Callable[[Batch], Tensor] | None = None
 
     def prepare(self, context: TrainingContext) -> None:
-        """Find out who knows the object."""
+        """Find out who knows the object.
+
+        Raises:
+            ValueError: if nobody does.
+        """
+        if context.object_shares is None:
+            raise ValueError(
+                "ObjectShare needs TrainingContext.object_shares: data that know which pixels are the object"
+            )
         self._shares = context.object_shares
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:

@@ -33,6 +33,13 @@ class Sampler(Scheduled, ABC):
         """Say whether the keys depend on the difficulty at this alpha; where not, the teacher is not run."""
         return True
 
+    def check(self, num_patches: int, num_masked: int) -> None:
+        """Find out before training whether M of L patches can be masked as the settings say.
+
+        Raises:
+            ValueError: where they cannot.
+        """
+
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
         """Find out before training whether this sampler can use the scores of a difficulty estimator.
 

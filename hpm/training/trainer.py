@@ -135,8 +135,8 @@ class Trainer:
         if difficulty.needs_objects and not isinstance(self.source, Scenes):
             name, source = type(difficulty).__name__, type(self.source).__name__
             raise ValueError(
-                f"Curriculum.difficulty = {name} needs data that know which pixels are the object, and {source} does "
-                "not; use DigitScenes, Composites or StampScenes"
+                f"Curriculum.difficulty = {name} asks which pixels are the object, and {source} does not know; use "
+                "DigitScenes, Composites or StampScenes"
             )
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)

@@ -195,6 +195,8 @@ def test_the_object_is_asked_of_the_run() -> None:
     assert Shuffled(estimator=estimator).needs_objects
     assert not Shuffled(estimator=EdgeDensity()).needs_objects
     assert bool(score(estimator, batch).isnan().all())
+    with pytest.raises(ValueError, match=r"ObjectShare needs TrainingContext\.object_shares"):
+        estimator.prepare(training_context())
     estimator.prepare(training_context(object_shares=lambda _: shares_NL))
     assert torch.equal(score(estimator, batch), shares_NL)
     assert bool(score(estimator, Batch(batch.images, batch.patch_size)).isnan().all())  # images of no run

@@ -13,6 +13,7 @@ from curriculum import (
     CLMAE,
     AdaMAE,
     Attention,
+    Blockwise,
     Cached,
     Constant,
     Curriculum,
@@ -86,6 +87,16 @@ def test_check_passes_where_the_teacher_can() -> None:
     build().check(TinyTeacher(), 196)
     build(difficulty=Uniform()).check(None, 196)
     build().check(TinyTeacher(lacks={"attention": "there is no class token"}), 196)
+
+
+def test_check_refuses_blocks_that_are_larger_than_the_mask() -> None:
+    """Where none fits, all would be masked at random."""
+    for sampler in (Blockwise(), Blockwise(min_patches=12)):
+        build(difficulty=Uniform(), sampler=sampler).check(None, 16)
+    with pytest.raises(
+        ValueError, match=r"Blockwise\.min_patches = 13 must be at most 12, the patches that are masked"
+    ):
+        build(difficulty=Uniform(), sampler=Blockwise(min_patches=13)).check(None, 16)
 
 
 def test_check_says_what_is_missing() -> None:

@@ -185,8 +185,8 @@ def test_data_that_do_not_know_the_object_are_refused(
     assert hpm("pretrain", "fashion_mnist", *words, "--output", "run") == 2
     told = " ".join(capsys.readouterr().err.split())
     named = wrapped or "ObjectShare"
-    assert f"Curriculum.difficulty = {named} needs data that know which pixels are the object" in told
-    assert "FashionMNIST does not; use DigitScenes, Composites or StampScenes" in told
+    assert f"Curriculum.difficulty = {named} asks which pixels are the object, and FashionMNIST does not know" in told
+    assert "use DigitScenes, Composites or StampScenes" in told
     assert not Path("run").exists()
 
 
