@@ -127,8 +127,8 @@ class Blockwise(Sampler):
         """Refuse a smallest block that is larger than the mask."""
         if self.min_patches is not None and self.min_patches > num_masked:
             raise ValueError(
-                f"Blockwise.min_patches = {self.min_patches} must be at most {num_masked}, the patches that are masked of "
-                f"{num_patches}"
+                f"Blockwise.min_patches = {self.min_patches} must be at most {num_masked}, the patches that are masked "
+                f"of {num_patches}"
             )
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
