@@ -13,7 +13,9 @@ from studies.analysis.results_csv import csv_results, csv_text
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("study", ["frameworks", "hardness", "hardness_share", "mask_strategy", "prediction_loss", "zoo"])
+@pytest.mark.parametrize(
+    "study", ["frameworks", "hardness", "hardness_share", "mask_strategy", "prediction_loss", "zoo"]
+)
 def test_committed_results_are_the_same_after_a_round_trip(study: str) -> None:
     path = ROOT / "docs" / "results" / study / "results.csv"
     assert csv_text(csv_results(path)) == path.read_text()
