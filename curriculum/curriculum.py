@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -238,6 +239,12 @@ class Curriculum(Scheduled):
             return mask
         chance_NV = random_keys(noise.fold(Stream.BLANKS).bits(mask.num_visible))
         return replace(mask, blanked=largest(chance_NV, self.count_blanked(mask.num_visible)))
+
+    def for_measuring(self) -> Curriculum:
+        """Return a copy that draws at the mean mask ratio, so that drawing leaves this one's `scores` as they are."""
+        curriculum = copy.copy(self)
+        curriculum.mask_ratio = self.mask_ratio.without_chance()
+        return curriculum
 
     def remember(self, batch: Batch, mask: Mask, *, true_NM: Tensor, predicted_NM: Tensor | None, noise: Noise) -> None:
         """Tell the difficulty what a training step measured, after `draw` with the same batch and noise.

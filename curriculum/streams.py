@@ -40,9 +40,9 @@ class Stream(IntEnum):
     LOW_SHOT_CROPS = 7  # (number of the draw, epoch, image): the crops of the labelled images
     HARDNESS_SCORES = 12  # (seed, step, image), then what the estimator folds: the scores that are judged
     HARDNESS_TRUTH = 13  # (seed, half, step, image), then DISJOINT_PROBES: the masks that the true loss is measured by
-    HARDNESS_MASKS = 16  # (seed, step, image), with all that a curriculum folds: the masks whose object is looked at
     PICTURE_MASKS = 14  # (seed, step, image): the masks that a curriculum draws for a picture, with all that it folds
     PICTURE_SCORES = 15  # (noise), then what the estimator folds: the scores in a picture whose masks ask for none
+    HARDNESS_MASKS = 16  # (seed, step, image), with all that a curriculum folds: the masks whose object is looked at
 
     # Loading of training images.
     LOADER_ORDER = 101  # (seed, epoch, image): the place of an image in an epoch

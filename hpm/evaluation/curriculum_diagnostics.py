@@ -5,7 +5,6 @@ Shape suffixes: N images, L patches, M masked.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -64,9 +63,7 @@ class Diagnostics(Evaluation):
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        # A copy, for drawing leaves the last batch's scores in the curriculum.
-        curriculum = copy.copy(context.curriculum)
-        curriculum.mask_ratio = curriculum.mask_ratio.without_chance()
+        curriculum = context.curriculum.for_measuring()
         metrics: dict[str, float] = {}
         for name, split in context.held_out.items():
             means = self._measure_split(context, curriculum, split)

@@ -5,7 +5,6 @@ Shape suffixes: N images, L patches.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterable
@@ -193,9 +192,8 @@ class HardnessShare(Evaluation):
 
 def _masked(context: EvaluationContext, batch: Batch, now: LastStep, noise: Noise) -> Tensor:
     """Which patches the curriculum would mask in a step that asks for scores, bool [N, L]."""
-    # A copy, for drawing leaves the last batch's scores in the curriculum.
-    curriculum = copy.copy(context.curriculum)
-    curriculum.mask_ratio, curriculum.score_every = curriculum.mask_ratio.without_chance(), 1
+    curriculum = context.curriculum.for_measuring()
+    curriculum.score_every = 1
     return curriculum.draw(batch, context.teacher, now.progress, noise).to_bool()
 
 

@@ -5,7 +5,6 @@ Shape suffixes: N images, C channels, S side, L patches, T thrown.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -59,9 +58,7 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
         None where masks follow nothing: the sampler never asks for scores, nothing is scored, or the teacher cannot
         answer.
     """
-    # A copy, for drawing leaves the last batch's scores in the curriculum.
-    curriculum = copy.copy(context.curriculum)
-    curriculum.mask_ratio = curriculum.mask_ratio.without_chance()
+    curriculum = context.curriculum.for_measuring()
     if any(context.teacher.unsupported_reason(capability) for capability in curriculum.difficulty.needs):
         return None
     now = last_step(context)
