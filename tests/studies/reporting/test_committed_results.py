@@ -1,4 +1,4 @@
-"""The pages of committed results are what `hpm-study compare` makes of their results.csv."""
+"""The tables of committed results are what the `hpm-study compare` commands on their pages make of the committed CSV."""
 
 from __future__ import annotations
 
@@ -12,24 +12,33 @@ from studies.analysis.comparison import compare_metrics
 from studies.analysis.results_csv import csv_results
 from studies.reporting.tables import markdown
 
-RESULTS = Path(__file__).parents[3] / "docs" / "results"
-STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/results.csv"))
+ROOT = Path(__file__).parents[3]
+STUDIES = sorted(path.parent.name for path in (ROOT / "docs" / "results").glob("*/results.csv"))
+_COMMAND = re.compile(r"^hpm-study compare (docs/results/(?:[^\n\\]|\\\n)+)", re.MULTILINE)
+
+
+def _commands(page: str) -> list[list[str]]:
+    """The words of every comparison of committed results whose table the page shows."""
+    return [shlex.split(command.replace("\\\n", " ")) for command in _COMMAND.findall(page)]
+
+
+def _table(words: list[str]) -> str:
+    def values(option: str) -> list[str]:
+        return [words[place + 1] for place, word in enumerate(words) if word == option]
+
+    metrics = dict.fromkeys(values("--metric"), "maximize")
+    return markdown(compare_metrics(csv_results(ROOT / words[0]), metrics, against=values("--against")[0]))
 
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_pages_are_made_of_the_results(study: str) -> None:
-    page = (RESULTS / study / "README.md").read_text()
-    (command,) = re.findall(r"hpm-study (compare docs/results/\S+ .*? --output docs/results/\S+)\n", page, re.DOTALL)
-    words = shlex.split(command.replace("\\\n", " "))
-    metrics = [words[place + 1] for place, word in enumerate(words) if word == "--metric"]
-    made = markdown(
-        compare_metrics(
-            csv_results(RESULTS / study / "results.csv"),
-            dict.fromkeys(metrics, "maximize"),
-            against=words[words.index("--against") + 1],
-        )
-    )
-    assert (RESULTS / study / "results.md").read_text() == made
-    for line in made.splitlines():
-        if line.startswith(("| ", "Are all", "Least detectable")):
-            assert line in page, line
+    folder = ROOT / "docs" / "results" / study
+    page = (folder / "README.md").read_text()
+    commands = _commands(page)
+    (written,) = [words for words in commands if "--output" in words]
+    assert written[written.index("--output") + 1] == f"docs/results/{study}"
+    assert (folder / "results.md").read_text() == _table(written)
+    for words in commands:
+        for line in _table(words).splitlines():
+            if line.startswith("| ") or (words is written and line.startswith(("Are all", "Least detectable"))):
+                assert line in page, f"{' '.join(words)}: {line}"
