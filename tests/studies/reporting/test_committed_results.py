@@ -1,4 +1,7 @@
-"""The tables of committed results are what the `hpm-study compare` commands on their pages make of the committed CSV."""
+"""The tables on the pages of committed results are what `hpm-study compare` makes of the committed CSV.
+
+They stand below the commands that make them.
+"""
 
 from __future__ import annotations
 
