@@ -10,14 +10,11 @@ from made_results import HARD, RANDOM, results
 from hpm.errors import UserError
 from studies.analysis.results_csv import csv_results, csv_text
 
-ROOT = Path(__file__).parents[3]
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 
 
-@pytest.mark.parametrize(
-    "study", ["frameworks", "hardness", "hardness_share", "mask_strategy", "prediction_loss", "zoo"]
-)
-def test_committed_results_are_the_same_after_a_round_trip(study: str) -> None:
-    path = ROOT / "docs" / "results" / study / "results.csv"
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.csv")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_committed_results_are_the_same_after_a_round_trip(path: Path) -> None:
     assert csv_text(csv_results(path)) == path.read_text()
 
 
