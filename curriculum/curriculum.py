@@ -18,6 +18,7 @@ from curriculum.mask_ratio import MaskRatio, as_mask_ratio
 from curriculum.noise import Noise
 from curriculum.samplers import Sampler
 from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler
+from curriculum.schedulers.scheduled import restore_states
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
 from curriculum.validation import require_at_least, require_choice, require_in, require_instance
@@ -290,6 +291,9 @@ class Curriculum(Scheduled):
         return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        for name, scheduler in self.schedulers().items():
-            scheduler.load_state_dict(state.get(name, {}))
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: naming the schedulers of which it is not the state; all others are restored.
+        """
+        restore_states(self.schedulers(), state)

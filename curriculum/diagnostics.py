@@ -114,15 +114,16 @@ def hard_share(scores_NL: Tensor, masked_NL: Tensor, k: int) -> Tensor:
     Args:
         scores_NL: [N, L], higher = harder. NaN, not scored, is never among the hardest.
         masked_NL: bool [N, L], True where masked.
-        k: how many patches count as the hardest, in [1, L].
+        k: how many patches count as the hardest, in [1, L]; all that are scored, where these are fewer.
 
     Returns:
-        Float64 [N] in [0, 1].
+        Float64 [N] in [0, 1]; NaN where nothing is scored.
 
     Raises:
         ValueError: if there are not k patches.
     """
-    return (_top_k(scores_NL, k) * masked_NL).sum(dim=1) / k
+    hardest_NL = _top_k(scores_NL, k)
+    return (hardest_NL * masked_NL).sum(dim=1) / hardest_NL.sum(dim=1)
 
 
 def coverage(masked_NL: Tensor) -> Tensor:

@@ -123,6 +123,8 @@ class Bandit(Scheduler):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if len(state["weights"]) != len(self.values):
+            raise ValueError(f"Bandit.values are {len(self.values)}, and were {len(state['weights'])}")
         self._weights = list(state["weights"])
         self._progress = list(state["progress"])
         self._interval = state["interval"]

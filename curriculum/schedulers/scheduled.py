@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from curriculum.schedulers.base import Scheduler
@@ -29,6 +29,24 @@ class Scheduled:
     def schedulers(self) -> dict[str, Scheduler]:
         """Return the schedulers of this part and of those within, by name: `{"temperature": ...}`."""
         return dict(_found(vars(self)))
+
+
+def restore_states(schedulers: Mapping[str, Scheduler], states: Mapping[str, Any]) -> None:
+    """Give schedulers what they had observed, by name; one whose state is another kind's keeps its own.
+
+    Raises:
+        ValueError: naming those, after all others are restored.
+    """
+    misfits = []
+    for name, scheduler in schedulers.items():
+        before = scheduler.state_dict()
+        try:
+            scheduler.load_state_dict(states.get(name, {}))
+        except (LookupError, TypeError, ValueError):
+            scheduler.load_state_dict(before)
+            misfits.append(f"{name} = {type(scheduler).__name__}")
+    if misfits:
+        raise ValueError(f"what was observed is of another scheduler than {', '.join(misfits)}")
 
 
 def values_of(scalar: Scalar) -> list[float]:

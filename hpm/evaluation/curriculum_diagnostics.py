@@ -5,6 +5,7 @@ Shape suffixes: N images, L patches, M masked.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -27,7 +28,8 @@ class Diagnostics(Evaluation):
         hardness_gap: the student's reconstruction loss under the masks drawn, minus that under uniform masks;
             hardness_gap_relative: in units of the latter.
         hard_share: share of the M hardest patches that are masked, M being the number of masked patches; uniform
-            masks reach the mask ratio. Only where the difficulty was asked for.
+            masks reach the mask ratio. Only where the difficulty was asked for, and scores any of these images by how
+            hard they are: a memory of the training images does not, nor are numbers of parts (`Parts`) scores.
         mask_entropy: how little a patch's position says about whether it is masked, relative to the maximum.
         coverage_min, coverage_max: how often the positions that are masked least and most often are masked.
         object_overlap: share of the masked patches that lie on the object; object_overlap_to_chance: relative to
@@ -81,6 +83,8 @@ class Diagnostics(Evaluation):
             for name, value_N in measured.items():
                 values.setdefault(name, []).append(value_N)
         means = {name: torch.cat(of_batches).double().nanmean().item() for name, of_batches in values.items()}
+        if math.isnan(means.get("hard_share", 0.0)):
+            del means["hard_share"]
         uniform = means.pop("uniform_loss")
         means |= {"alpha": curriculum.alpha(self.progress), "hardness_gap_relative": means["hardness_gap"] / uniform}
         return means | _positions(torch.cat(masks))
@@ -109,7 +113,7 @@ def _losses(context: EvaluationContext, batch: Batch, mask: Mask, noise: Noise) 
 def _choice(curriculum: Curriculum, mask: Mask, object_NL: Tensor | None) -> dict[str, Tensor]:
     """What the masks prefer, [N] each."""
     values, masked_NL = {}, mask.to_bool()
-    if curriculum.scores is not None:
+    if curriculum.scores is not None and curriculum.difficulty.num_parts is None:
         values["hard_share"] = measure.hard_share(curriculum.scores, masked_NL, mask.num_masked)
     if object_NL is not None:
         object_NL = object_NL.to(masked_NL.device)

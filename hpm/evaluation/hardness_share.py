@@ -74,7 +74,7 @@ class HardnessShare(Evaluation):
     Metrics, all `curriculum/...`:
         hardness_share: of the curriculum's difficulty. 0 for one that is the same everywhere (`Uniform`) and for a
             sampler that never asks for scores (`Random`), whose hard patches are any patches. None where scores are
-            numbers of parts (`Parts`), and where, outside of a run, nothing is scored.
+            numbers of parts (`Parts`), and outside of a run where scores depend on what is known of training images.
         hardness_share_position, hardness_share_edges: of scores that need no model, as controls: the mean loss at a
             patch's position in the other images, and `EdgeDensity`.
         hardness_share_object: of the object's share of a patch's pixels, where the data know it (`Scenes`): how far
@@ -83,7 +83,7 @@ class HardnessShare(Evaluation):
         attainable_hardness: the mean loss of the truly hardest patches relative to that of all.
         object_masked: the share of the object's pixels that lie in masked patches, under masks that the curriculum
             draws as in a step that asks for scores. Random masks hide the mask ratio of it. Where the data know the
-            object, unless nothing is scored outside of a run.
+            object, except where, outside of a run, the share itself is None.
 
     Args:
         images: how many, at most. Default 256.
@@ -134,13 +134,15 @@ class HardnessShare(Evaluation):
         objects = ObjectShares.of(context.source, split)
         measured = [self._look(context, batch, indices, now, num_masked, objects) for indices, batch in batches]
         of = _Measured(*(None if x[0] is None else torch.cat(x) for x in zip(*measured, strict=True)))  # type: ignore[arg-type]
-        numbers_parts = context.curriculum.difficulty.num_parts is not None
-        knows_nothing = not in_run and bool(of.scores_NL.isnan().all())
-        if knows_nothing and not numbers_parts:
-            name = type(context.curriculum.difficulty).__name__
+        difficulty = context.curriculum.difficulty
+        numbers_parts = difficulty.num_parts is not None
+        of_training_images = difficulty.kept_bytes(1, 1) > 0 or difficulty.needs_objects
+        unknown = not in_run and (of_training_images or bool(of.scores_NL.isnan().all()))
+        if unknown and not numbers_parts:
+            name = type(difficulty).__name__
             text = f"{name} knows training images alone: the curriculum's own share is in the run's summary.json"
             warnings.warn(text, Notice, stacklevel=2)
-        scores = {} if numbers_parts or knows_nothing else {"": of.scores_NL}
+        scores = {} if numbers_parts or unknown else {"": of.scores_NL}
         scores |= {"_position": position_scores(of.loss_NL), "_edges": of.edges_NL}
         if of.objects_NL is not None:
             scores["_object"] = of.objects_NL
@@ -152,7 +154,7 @@ class HardnessShare(Evaluation):
         }
         extra = attainable_extra_loss(of.one_NL, of.other_NL, k).mean()
         values["curriculum/attainable_hardness"] = 1 + extra / of.loss_NL.mean()
-        if of.objects_NL is not None and of.masked_NL is not None and not knows_nothing:
+        if of.objects_NL is not None and of.masked_NL is not None and not unknown:
             # Of images whose crop has nothing of the object there is no share.
             hidden_N = (of.objects_NL * of.masked_NL).sum(dim=1) / of.objects_NL.sum(dim=1)
             values["curriculum/object_masked"] = hidden_N.nanmean()

@@ -5,18 +5,20 @@ and none of its run's images are read.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from curriculum import TrainingContext
+from curriculum import Batch, TrainingContext
 from curriculum.validation import require_instance
 from hpm.config import Config, make_importable, parse_config
 from hpm.data import ImageSource
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 from hpm.evaluation import EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.methods.method import Method
@@ -100,16 +102,64 @@ class LoadedModel:
         progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
         return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
 
-    def load_weights(self, checkpoint: Checkpoint) -> None:
-        """Put the weights of a checkpoint of the same run in the place of the present ones.
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Put what a checkpoint of the same run holds in the place of the present weights and curriculum.
+
+        A scheduler that is not the run's, by a binding over its configuration, stays as it is before training; a
+        `Notice` says so.
 
         Raises:
-            UserError: if they are another model's.
+            UserError: if they are another model's, or of another curriculum that learns.
         """
         method = self.method
         checkpoint.load_into(method.student, "student")
         if method.teacher.averaged_model is not None:
             checkpoint.load_into(method.teacher.averaged_model, "teacher")
+        try:
+            method.curriculum.load_state_dict(checkpoint.values["curriculum"])
+        except ValueError as error:
+            warnings.warn(f"{error}: it stands as before training", Notice, stacklevel=2)
+        if learned := self.learned_by_difficulty():
+            saved = checkpoint.names()
+            if any(f"curriculum.{name}" not in saved for name in learned):
+                raise self.unlearned(checkpoint.path)
+            difficulty = method.curriculum.difficulty
+            assert difficulty.module is not None
+            others = tuple(name for name in difficulty.module.state_dict() if name not in learned)
+            checkpoint.load_into(difficulty.module, "curriculum", exclude=others)
+
+    def learned_by_difficulty(self) -> list[str]:
+        """The tensors that the difficulty keeps and that are not of single images, which no use here asks about.
+
+        It is prepared for them where it is not yet, as for a training split without images.
+        """
+        curriculum, model = self.method.curriculum, self.method.student
+        if not curriculum.difficulty.stateful:
+            return []
+        if curriculum.difficulty.module is None:
+            curriculum.prepare(
+                TrainingContext(
+                    num_images=0,
+                    steps_per_epoch=1,
+                    in_chans=model.in_chans,
+                    patch_size=model.patch_size,
+                    grid=model.grid,
+                    device=self.device,
+                    seed=self.seed,
+                    object_shares=_unasked,
+                )
+            )
+        assert curriculum.difficulty.module is not None
+        return [name for name, tensor in curriculum.difficulty.module.state_dict().items() if tensor.numel()]
+
+    def unlearned(self, path: Path) -> UserError:
+        """What to tell of a file that lacks what the difficulty learns."""
+        name = type(self.method.curriculum.difficulty).__name__
+        return UserError(f"{path} holds nothing of what {name} learns beside a model; choose another curriculum")
+
+
+def _unasked(batch: Batch) -> Tensor:
+    raise AssertionError("the object's share is asked of images of a training run alone")
 
 
 def load_model(
@@ -149,12 +199,7 @@ def load_model(
         config = parse_config([str(file), *over], bindings)
     run = _run_of(path, checkpoint)
     loaded = _build(config, checkpoint.path, run, step=checkpoint.values["step"], lines=lines)
-    loaded.load_weights(checkpoint)
-    trained = loaded.method.curriculum.trained
-    if trained is not None:
-        loaded.method.curriculum.prepare(_context_of(loaded, checkpoint))
-        assert trained.module is not None
-        checkpoint.load_into(trained.module, "curriculum")
+    loaded.load(checkpoint)
     return loaded
 
 
@@ -170,12 +215,9 @@ def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> L
     if not configs:
         raise UserError(f"{path} does not say which model it is of; name its config, e.g. recipes/hpm_vit_base_200")
     loaded = _build(parse_config(configs, bindings), path, None, step=0)
+    if loaded.learned_by_difficulty():
+        raise loaded.unlearned(path)
     method = loaded.method
-    if method.curriculum.trained is not None:
-        name = type(method.curriculum.trained).__name__
-        raise UserError(
-            f"{path} holds no network of {name}, which is trained beside a model; choose another curriculum"
-        )
     lines = method.student.load_pretrained(path)
     method.start_teacher()
     return replace(loaded, lines=tuple(lines))
@@ -200,17 +242,3 @@ def _build(config: Config, path: Path, run: RunFolder | None, *, step: int, line
     with torch.no_grad():
         method.initialize(device, autocast=autocast_dtype(precision), seed=seed, mean=source.mean, std=source.std)
     return LoadedModel(path, run, step, config, method, source, device, seed, tuple(lines))
-
-
-def _context_of(loaded: LoadedModel, checkpoint: Checkpoint) -> TrainingContext:
-    """What a network that is trained beside the model needs to be built again."""
-    model = loaded.method.student
-    return TrainingContext(
-        num_images=checkpoint.manifest.data.images,
-        steps_per_epoch=1,
-        in_chans=model.in_chans,
-        patch_size=model.patch_size,
-        grid=model.grid,
-        device=loaded.device,
-        seed=loaded.seed,
-    )

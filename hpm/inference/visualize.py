@@ -139,7 +139,7 @@ def _stages(console: Console, loaded: LoadedModel, batch: Batch) -> list[Stage]:
     stages = []
     for folder in folders:
         saved = checkpoint.Checkpoint(folder)
-        loaded.load_weights(saved)
+        loaded.load(saved)
         step = saved.values["step"]
         title = f"step {step:,}" + (f"\nepoch {step / per_epoch:.3g}" if per_epoch else "")
         stages.append(Stage(title, look(loaded.context(), batch)))

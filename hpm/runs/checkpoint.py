@@ -87,21 +87,23 @@ class Checkpoint:
         """The tensors' names."""
         return list(dict.fromkeys(name for part in self._parts for name in part.keys()))  # noqa: SIM118
 
-    def state_dict(self, prefix: str) -> dict[str, Tensor]:
-        """All tensors whose names begin with `prefix` and a dot, without them; empty where there are none."""
-        start = f"{prefix}."
-        return {name.removeprefix(start): self.tensor(name) for name in self.names() if name.startswith(start)}
+    def state_dict(self, prefix: str, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        """All tensors whose names begin with `prefix` and a dot, without them; empty where there are none.
 
-    def load_into(self, module: nn.Module, prefix: str, *, exclude_prefix: str | None = None) -> None:
-        """Give a module the weights that lie under `prefix`; names that start with `exclude_prefix` stay.
+        Those whose names, so shortened, begin with one of `exclude` are not read.
+        """
+        start = f"{prefix}."
+        names = [name.removeprefix(start) for name in self.names() if name.startswith(start)]
+        return {name: self.tensor(start + name) for name in names if not name.startswith(exclude)}
+
+    def load_into(self, module: nn.Module, prefix: str, *, exclude: tuple[str, ...] = ()) -> None:
+        """Give a module the weights that lie under `prefix`; its own whose names begin with one of `exclude` stay.
 
         Raises:
             UserError: if they are another model's.
         """
-        state = self.state_dict(prefix)
-        if exclude_prefix is not None:
-            own = {name: value for name, value in module.state_dict().items() if name.startswith(exclude_prefix)}
-            state = {name: value for name, value in state.items() if not name.startswith(exclude_prefix)} | own
+        own = {name: value for name, value in module.state_dict().items() if name.startswith(exclude)}
+        state = self.state_dict(prefix, exclude=exclude) | own
         try:
             module.load_state_dict(state)
         except RuntimeError as error:

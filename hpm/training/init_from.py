@@ -34,7 +34,7 @@ def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[Path
         saved, lines = find_checkpoint(path)
         path = saved.path
         other = saved.manifest.target
-        saved.load_into(student, "student", exclude_prefix=None if other == kind else f"{head}.")
+        saved.load_into(student, "student", exclude=() if other == kind else (f"{head}.",))
     else:
         other = PIXELS  # what published models reconstruct
         lines = student.load_pretrained(path, exclude_prefix=None if other == kind else f"{head}.")

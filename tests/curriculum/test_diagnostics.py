@@ -151,10 +151,12 @@ def test_hardness_gap() -> None:
         ([1, 2, 3, 4], [1, 0, 0, 1], 1, 1.0),
         ([5, 5, 5, 5], [1, 1, 1, 0], 3, 0.75),
         ([NAN, NAN, 3, 4], [1, 1, 0, 0], 2, 0.0),
+        ([NAN, NAN, 3, 4], [1, 1, 1, 0], 3, 1 / 2),  # two are scored, and so the hardest
+        ([NAN, NAN, NAN, NAN], [1, 1, 0, 0], 2, NAN),
     ],
 )
 def test_hard_share(scores: list[float], masked: list[int], k: int, expected: float) -> None:
-    assert hard_share(rows(scores), torch.tensor([masked]).bool(), k).item() == pytest.approx(expected)
+    assert hard_share(rows(scores), torch.tensor([masked]).bool(), k).item() == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])

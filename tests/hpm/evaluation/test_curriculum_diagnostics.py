@@ -16,7 +16,10 @@ from curriculum import (
     DifficultyEstimator,
     EdgeDensity,
     HardestFirst,
+    LossMemory,
     Noise,
+    Parts,
+    Quotas,
     Ramp,
     Random,
     Sampler,
@@ -103,6 +106,17 @@ def test_masks_are_drawn_at_the_progress_asked_for(context: EvaluationContext, p
     assert ("curriculum/hard_share" in metrics) == (alpha > 0)
     fixed = Diagnostics(images=60)(under(context, scheduler=Constant(value=alpha)))
     assert metrics == pytest.approx(fixed)
+
+
+@pytest.mark.parametrize("difficulty", [LossMemory(), Parts(parts=3)])
+def test_no_hard_share_of_what_is_not_scored_or_is_no_score(
+    context: EvaluationContext, difficulty: DifficultyEstimator
+) -> None:
+    """A memory of training images knows none of these; parts are numbered."""
+    sampler = Quotas(parts=3) if isinstance(difficulty, Parts) else HardestFirst()
+    metrics = Diagnostics()(under(context, scheduler=Constant(value=1.0), difficulty=difficulty, sampler=sampler))
+    assert metrics.keys() >= ALWAYS
+    assert "curriculum/hard_share" not in metrics
 
 
 def test_coverage_is_that_of_the_masks_drawn(context: EvaluationContext) -> None:

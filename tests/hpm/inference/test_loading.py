@@ -1,0 +1,80 @@
+"""What a model that is loaded again knows of its curriculum: what the run had observed and learned, and no more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpm.errors import Notice, UserError
+from hpm.inference.loading import load_model
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints
+
+LEARNING = (
+    "Curriculum.scheduler = @Plateau()",
+    "Plateau.patience = 1",
+    "Plateau.threshold = 0.9",
+    "Curriculum.difficulty = @Residual()",
+    "Residual.estimator = @PredictedLoss()",
+    "Monitoring.evaluations = [@Diagnostics()]",
+    "Checkpointing.keep_every = 7",
+)
+Hpm = Callable[..., int]
+
+
+@pytest.fixture
+def run(pretrained: Callable[..., Path]) -> Path:
+    """Its alpha is what the losses made of it, and its difficulty knows the positions' mean losses."""
+    return pretrained(*LEARNING)
+
+
+def test_an_evaluation_sees_the_curriculum_as_the_run_left_it(hpm: Hpm, run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    assert hpm("evaluate", copied, "--protocol", "diagnostics") == 0
+    (entry,) = json.loads((copied / "evaluation-diagnostics.json").read_text())
+    final = json.loads((run / "summary.json").read_text())["metrics"]
+    assert final["curriculum/alpha"] > 0
+    for name, metric in entry["metrics"].items():
+        assert metric["mean"] == final[name], name
+
+
+def test_each_checkpoint_has_its_own(run: Path) -> None:
+    loaded = load_model(run)
+    alphas, positions = [], []
+    for folder in list_checkpoints(run / "checkpoints")[::-1]:
+        loaded.load(Checkpoint(folder))
+        alphas.append(loaded.method.curriculum.alpha(1.0))
+        module = loaded.method.curriculum.difficulty.module
+        assert module is not None
+        positions.append(module.get_submodule("positions").get_buffer("sums").clone())
+    assert alphas == sorted(alphas)
+    assert alphas[0] < alphas[-1]
+    assert not torch.equal(positions[0], positions[-1])
+
+
+def test_another_scheduler_stands_as_before_training(run: Path) -> None:
+    for binding in ("Curriculum.scheduler = @MetricPaced()", "Curriculum.scheduler = @Ramp()"):
+        with pytest.warns(Notice, match="another scheduler than scheduler = .*: it stands as before training"):
+            load_model(run, bindings=[binding])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        load_model(run, bindings=["Plateau.patience = 3"])
+
+
+def test_a_difficulty_that_learned_nothing_here_is_refused(run: Path) -> None:
+    with pytest.raises(UserError, match="holds nothing of what PositionLoss learns beside a model"):
+        load_model(run, bindings=["Curriculum.difficulty = @PositionLoss()"])
+
+
+def test_what_is_kept_of_training_images_is_left_where_it_is(pretrained: Callable[..., Path]) -> None:
+    run = pretrained("Curriculum.difficulty = @LossMemory()", "Monitoring.evaluations = []")
+    loaded = load_model(run)
+    assert loaded.learned_by_difficulty() == []
+    module = loaded.method.curriculum.difficulty.module
+    assert module is not None
+    assert [len(tensor) for tensor in module.state_dict().values()] == [0, 0, 0, 0]
