@@ -43,7 +43,7 @@ def warnings_of_runs(variants: Mapping[str, Sequence[Result]]) -> list[str]:
     counts = Counter((name, run.seed) for name, runs in variants.items() for run in runs)
     if repeated := sorted({name for (name, _), count in counts.items() if count > 1}):
         lines.append(f"several runs of one seed: {_listed(repeated)}; the last of each is used")
-    if changed := [name for name, runs in variants.items() if len({run.config for run in runs}) > 1]:
+    if changed := [name for name, runs in variants.items() if len({run.config for run in runs} - {""}) > 1]:
         lines.append(f"the configuration changed between runs: {_listed(changed)}")
     return lines
 
@@ -79,14 +79,18 @@ def warnings_of_seeds(rows: Sequence[ComparedVariant], values: Mapping[str, Mapp
     return lines
 
 
-def warnings_of_budgets(rows: Sequence[ComparedVariant], measured: Sequence[Result]) -> list[str]:
+def warnings_of_budgets(metric: str, rows: Sequence[ComparedVariant], measured: Sequence[Result]) -> list[str]:
     """Costs, data, devices or sources that differ.
 
     Args:
-        rows: the table's.
+        metric: the table's.
+        rows: likewise.
         measured: the runs behind it.
     """
     lines = []
+    scored = {run.scored_images[metric] for run in measured if metric in run.scored_images}
+    if len(scored) > 1:
+        lines.append(f"{metric} is a share of {min(scored):,} images in some runs and of {max(scored):,} in others")
     budgets = {round(row.cost["images"]) for row in rows if "images" in row.cost}
     if len(budgets) > 1:
         lines.append(f"budgets differ: variants were trained on {min(budgets):,} to {max(budgets):,} images")

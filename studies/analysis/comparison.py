@@ -193,7 +193,7 @@ def _table(
         warnings=[
             *warnings_of_runs(variants),
             *warnings_of_seeds(rows, values),
-            *warnings_of_budgets(rows, measured),
+            *warnings_of_budgets(metric, rows, measured),
             *warnings_of_left_out(metric, named),
         ],
         results=measured,

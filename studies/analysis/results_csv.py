@@ -1,13 +1,15 @@
 """Complete runs as CSV: full precision, nothing scaled. What `csv_text` writes `csv_results` reads.
 
-The columns are what every run says of itself, then a search's parameters ("Ramp.end"), metrics ("knn/pretrained"), and
-"scored_images:METRIC", over how many images a metric is a share of right answers.
+The columns are what every run says of itself, `config` where that is known, then a search's parameters ("Ramp.end",
+"scope/Ramp.end"), metrics ("knn/pretrained"), and "scored_images:METRIC", over how many images a metric is a share of
+right answers.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +17,10 @@ from hpm.errors import UserError
 from studies.analysis.results import COSTS, Result, metric_names
 
 _OWN = ("source", "variant", "seed", "data", "device", "commit")
+_CONFIG = "config"
 _SCORED = "scored_images:"
+# What a search binds: a macro, or a part's parameter, in a scope or in none.
+_PARAMETER = re.compile(r"[^/]*|(.*/)?[^/]*[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
 
 def csv_text(results: Sequence[Result]) -> str:
@@ -27,13 +32,14 @@ def csv_text(results: Sequence[Result]) -> str:
     metrics = metric_names(results)
     parameters = sorted({name for result in results for name in result.parameters})
     scored = sorted({name for result in results for name in result.scored_images if name in metrics})
+    own = [*_OWN, _CONFIG] if any(result.config for result in results) else _OWN
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_OWN, *COSTS, *parameters, *metrics, *(_SCORED + name for name in scored)])
+    writer.writerow([*own, *COSTS, *parameters, *metrics, *(_SCORED + name for name in scored)])
     for result in results:
         writer.writerow(
             [
-                *(getattr(result, name) for name in _OWN),
+                *(getattr(result, name) for name in own),
                 *(result.cost.get(name, "") for name in COSTS),
                 *(result.parameters.get(name, "") for name in parameters),
                 *(result.metrics.get(name, "") for name in metrics),
@@ -69,18 +75,22 @@ def csv_results(path: Path) -> list[Result]:
 
 
 def _result(row: dict[str, str]) -> Result:
-    given = {name: value for name, value in row.items() if name is not None and value and name not in _OWN}
+    own = (*_OWN, _CONFIG, *COSTS)
+    given = {name: value for name, value in row.items() if name is not None and value}
     scored = {name.removeprefix(_SCORED): int(value) for name, value in given.items() if name.startswith(_SCORED)}
+    measured = {name: value for name, value in given.items() if name not in own and not name.startswith(_SCORED)}
+    parameters = {name: value for name, value in measured.items() if _PARAMETER.fullmatch(name)}
     return Result(
         source=row["source"],
         variant=row["variant"],
         seed=int(row["seed"]),
-        metrics={name: float(value) for name, value in given.items() if "/" in name and not name.startswith(_SCORED)},
+        metrics={name: float(value) for name, value in measured.items() if name not in parameters},
         cost={name: _number(given[name]) for name in COSTS if name in given},
         data=row["data"],
         device=row["device"],
         commit=row["commit"],
-        parameters={name: value for name, value in given.items() if "/" not in name and name not in COSTS},
+        parameters=parameters,
+        config=given.get(_CONFIG, ""),
         scored_images=scored,
     )
 

@@ -79,7 +79,7 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
         url: of the studies' storage.
 
     Raises:
-        UserError: for a name that is none of the three, or where no run of any is complete.
+        UserError: for a name that is none of the three, where no run of any is complete, or two have the same run.
     """
     from hpm.tracking.mlflow import MLflowTracker
     from studies.analysis.results import experiment_results, study_results
@@ -100,9 +100,27 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
         raise UserError(f"{', '.join(names)}: no run is complete yet")
     if without := [name for name in found if not found[name]]:
         warnings.warn(Notice(f"{', '.join(without)}: no run is complete yet; left out"), stacklevel=2)
+    _refuse_doubles(found)
     results = [run for runs in found.values() for run in runs]
     identity = identity_of(studies[complete[0]]) if complete[0] in studies else {}
     return Sources(results, studies, identity, results[0].source)
+
+
+def _refuse_doubles(found: Mapping[str, Sequence[Result]]) -> None:
+    """Two names with a run of one study, variant and seed: which of both counts nobody can say.
+
+    Raises:
+        UserError: naming both and the run.
+    """
+    first: dict[tuple[str, str, int], str] = {}
+    for name, runs in found.items():
+        for run in runs:
+            holder = first.setdefault((run.source, run.variant, run.seed), name)
+            if holder != name:
+                raise UserError(
+                    f"{holder} and {name} both have a run of study {run.source}, {run.variant} seed {run.seed}; name "
+                    "one of them, or rename the study in the column 'source' of one file"
+                )
 
 
 def _load_studies(names: Sequence[str], url: str) -> dict[str, optuna.Study]:

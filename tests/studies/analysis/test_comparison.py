@@ -82,7 +82,14 @@ def test_baselines_that_do_not_fit(against: str, expected: str) -> None:
         (results("b", RANDOM, data="DigitScenes"), "data differ: DigitScenes, FashionMNIST"),
         (results("b", RANDOM, device="H100"), "devices differ: H100, cpu"),
         (results("b", RANDOM, commit="def"), "source versions differ: abc, def"),
-        (results("b", RANDOM[:1]) + results("b", RANDOM, config="x"), "the configuration changed between runs: b"),
+        (
+            results("b", RANDOM[:1], config="y") + results("b", RANDOM, config="x"),
+            "the configuration changed between runs: b",
+        ),
+        (
+            results("b", RANDOM, scored_images={"low_shot/pretrained": 2000}),
+            "low_shot/pretrained is a share of 2,000 images in some runs and of 10,000 in others",
+        ),
         (results("b", RANDOM[:1]) + results("b", RANDOM), "several runs of one seed: b"),
         (
             [Result("s", "b", 0, {}, {}, "FashionMNIST", "cpu", "abc")],
@@ -93,6 +100,12 @@ def test_baselines_that_do_not_fit(against: str, expected: str) -> None:
 def test_warns(others: list[Result], expected: str) -> None:
     made = compare(results("a", RANDOM) + others, "low_shot/pretrained")
     assert any(expected in warning for warning in made.warnings)
+
+
+def test_a_configuration_that_is_not_known_has_not_changed() -> None:
+    known, unknown = results("b", RANDOM[:2], config="x"), results("b", RANDOM)[2:]
+    made = compare(results("a", RANDOM) + known + unknown, "low_shot/pretrained")
+    assert not any("configuration" in warning for warning in made.warnings)
 
 
 def test_several_studies_keep_their_names() -> None:

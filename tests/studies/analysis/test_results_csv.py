@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ def test_committed_results_are_the_same_after_a_round_trip(path: Path) -> None:
 
 
 def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
-    runs = results("random", RANDOM, parameters={"Ramp.end": "0.5"}) + results("hard", HARD)
+    parameters = {"Ramp.end": "0.5", "ratio/Ramp.end": "0.1", "a/b/hpm.Ramp.end": "0.2", "ALPHA": "1"}
+    runs = results("random", RANDOM, parameters=parameters, config="ab") + results("hard", HARD)
+    runs[0] = replace(runs[0], metrics={"low_shot/pretrained": 0.5, "few/fraction0.1": 0.2, "few/0.1": 0.3})
     path = tmp_path / "results.csv"
     path.write_text(csv_text(runs))
     read = csv_results(path)

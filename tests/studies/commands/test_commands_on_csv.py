@@ -16,6 +16,7 @@ from hpm.errors import UserError
 from studies.analysis.results import RESULTS
 from studies.analysis.results_csv import csv_results
 from studies.cli import main
+from studies.commands._sources import load_sources
 from studies.definition.identity import give_identity
 from studies.execution.storage import open_storage
 
@@ -183,6 +184,21 @@ def test_a_spreadsheets_file_and_a_line_that_is_too_short(output: Output) -> Non
     path.write_text("knn/pretrained,source,variant,seed,data,device,commit\n0.5,mine,a,0\n")
     with pytest.raises(UserError, match=r"mine.csv, line 2: there is no data; the line is too short"):
         csv_results(path)
+
+
+def test_two_files_with_a_run_of_one_seed_are_refused(output: Output) -> None:
+    one, two, more = (
+        csv_file(f"{name}.csv", rows)
+        for name, rows in (
+            ("one", [*spread("a", 3), *spread("b", 3)]),
+            ("two", spread("b", 3)),
+            ("more", [(name, seed + 3, *others) for name, seed, *others in spread("b", 3)]),
+        )
+    )
+    message = r"one.csv and two.csv both have a run of study mine, b seed 0; name one of them"
+    with pytest.raises(UserError, match=message):
+        load_sources([one, two], "sqlite:///none.db")
+    assert "b" in output("compare", one, more, "--metric", "linear/pretrained")
 
 
 def test_seeds_for_a_question(output: Output) -> None:
