@@ -36,6 +36,7 @@ class Cached(Combination):
     """
 
     outermost = True
+    passes_scores_on = True
 
     def __init__(
         self, *, estimator: DifficultyEstimator, every: int = 40, period: str = "epoch", start: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,15 @@ class Combination(DifficultyEstimator):
     Args:
         estimators: at least one.
 
+    Attributes:
+        passes_scores_on: whether it gives scores as an estimator gave them, so that numbers of parts stay such.
+
     Raises:
-        ValueError: if one is not an estimator, or may only be `Curriculum.difficulty` itself.
+        ValueError: if one is not an estimator, may only be `Curriculum.difficulty` itself, or numbers parts where
+            scores are not passed on.
     """
+
+    passes_scores_on: ClassVar[bool] = False
 
     def __init__(self, *, estimators: Sequence[DifficultyEstimator]) -> None:
         owner = type(self).__name__
@@ -44,11 +51,18 @@ class Combination(DifficultyEstimator):
                     f"{owner} cannot be made of {type(estimator).__name__}, which is trained or keeps its own scores; "
                     "make that one Curriculum.difficulty itself"
                 )
+            if estimator.num_parts is not None and not self.passes_scores_on:
+                raise ValueError(
+                    f"{owner} cannot be made of {type(estimator).__name__}, whose scores are the numbers of parts and "
+                    "no difficulties; choose another estimator"
+                )
         self.estimators = tuple(estimators)
         self.needs = tuple(dict.fromkeys(name for estimator in estimators for name in estimator.needs))
         self.needs_predictions = any(estimator.needs_predictions for estimator in estimators)
         self.needs_objects = any(estimator.needs_objects for estimator in estimators)
         self.stateful = any(estimator.stateful for estimator in estimators)
+        self.reversible = all(estimator.reversible for estimator in estimators)
+        self.num_parts = estimators[0].num_parts
 
     def check(self, num_patches: int, num_masked: int) -> None:
         """Find out whether each estimator can score."""

@@ -195,6 +195,8 @@ class Shuffled(Combination):
         estimator: the estimator whose scores are taken.
     """
 
+    passes_scores_on = True
+
     def __init__(self, *, estimator: DifficultyEstimator) -> None:
         super().__init__(estimators=[estimator])
 

@@ -124,11 +124,23 @@ class Blockwise(Sampler):
         self.attempts = attempts
 
     def check(self, num_patches: int, num_masked: int) -> None:
-        """Refuse a smallest block that is larger than the mask."""
-        if self.min_patches is not None and self.min_patches > num_masked:
+        """Refuse a smallest block that is larger than the mask, or as large as no block can be.
+
+        A block ends before the grid does, in both directions, and its sides are rounded.
+        """
+        if self.min_patches is None:
+            return
+        if self.min_patches > num_masked:
             raise ValueError(
                 f"Blockwise.min_patches = {self.min_patches} must be at most {num_masked}, the patches that are masked "
                 f"of {num_patches}"
+            )
+        # No grid of so many patches has room for more than a square one.
+        limit = (math.sqrt(num_patches) - 0.5) ** 2
+        if self.min_patches >= limit:
+            raise ValueError(
+                f"Blockwise.min_patches = {self.min_patches} must be below {limit:g}: no block is as long or as wide "
+                f"as the grid of {num_patches} patches"
             )
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:

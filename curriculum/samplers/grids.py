@@ -5,9 +5,12 @@ Shape suffixes: N images, L patches, C cells.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.keys import order_keys, ranks
 from curriculum.noise import Noise
 from curriculum.samplers.base import Sampler
@@ -42,6 +45,23 @@ class Cells(Sampler):
         require_at_least("Cells", 1, size=size)
         self.size = size
         self.sampler = HardestFirst() if sampler is None else sampler
+        self.reversible = self.sampler.reversible
+
+    def check(self, num_patches: int, num_masked: int) -> None:
+        """Find out whether the sampler can mask as many cells, where the grid is square and so its cells are known."""
+        side = math.isqrt(num_patches)
+        if side**2 == num_patches:
+            num_cells = (-(-side // self.size)) ** 2
+            self.sampler.check(num_cells, self._count_masked(num_patches, num_masked, num_cells))
+
+    def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
+        """Refuse numbers of parts, of which a cell has no mean, and what the sampler refuses."""
+        if difficulty.num_parts is not None:
+            raise ValueError(
+                f"Cells takes the mean of the scores in a cell, and those of {type(difficulty).__name__} are the "
+                "numbers of parts; choose another sampler or difficulty"
+            )
+        self.sampler.check_difficulty(difficulty)
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return self.sampler.needs_scores(alpha, num_masked)
@@ -60,12 +80,17 @@ class Cells(Sampler):
                 for values in (scores_NL.nan_to_num(0.0, posinf=1e30, neginf=-1e30), known_NL.to(scores_NL.dtype))
             )
             scores_NC = sums_NC / count_NC  # 0 / 0 is NaN: no patch of the cell is scored
-        masked = min(num_cells, -(-num_masked * num_cells // num_patches))
+        masked = self._count_masked(num_patches, num_masked, num_cells)
         cell_noise = noise.fold(Stream.CELLS_SAMPLER)
         keys_NC = self.sampler.keys(scores_NC, alpha=alpha, num_masked=masked, grid=cells, noise=cell_noise)
         # The cells' order, then the patches' own within a cell.
         place_NL = keys_NC.argsort(dim=1).argsort(dim=1)[:, cell_L]
         return place_NL.mul_(2**40).add_(noise.fold(Stream.CELLS_WITHIN).bits(num_patches).bitwise_and_(2**40 - 1))
+
+    @staticmethod
+    def _count_masked(num_patches: int, num_masked: int, num_cells: int) -> int:
+        """How many cells are masked, the last one in part."""
+        return min(num_cells, -(-num_masked * num_cells // num_patches))
 
 
 class Stratified(Sampler):

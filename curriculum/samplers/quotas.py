@@ -45,7 +45,7 @@ class Quotas(Sampler):
         found = difficulty.num_parts
         if found is not None and found > self.parts:
             name = type(difficulty).__name__
-            raise ValueError(f"Quotas.parts = {self.parts} must be at least {name}.parts = {found}")
+            raise ValueError(f"Quotas.parts = {self.parts} must be at least {found}, the parts that {name} numbers")
 
     def keys(
         self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise

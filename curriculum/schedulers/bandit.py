@@ -21,7 +21,8 @@ class Bandit(Scheduler):
     After Graves et al. 2017 (arXiv 1704.03003), whose learning progress is the fall of the loss of one task's sample by
     a step that was trained on it. Here it is the metric's fall over an interval. The default metric is the loss of
     fixed images under fixed random masks, which do not depend on the value that is played: the loss of training would
-    reward whatever makes the masks easier. The value is a hash of (seed, interval): a resumed run plays the same.
+    reward whatever makes the masks easier. The value is a hash of (seed, interval): a resumed run plays the same. An
+    evaluation after an interval's end asks for the value that the next one would play.
 
     Args:
         values: the values to choose from, at least two. Default (0, 0.25, 0.5).

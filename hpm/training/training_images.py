@@ -57,9 +57,9 @@ def read_crops(trainer: Trainer, indices_N: Tensor, *, seed: int, epoch: int = 0
 
 
 def evenly_spaced(count: int, size: int) -> Tensor:
-    """Return `count` indices of `size`, at most that many, int64: the first, and then one every `size // count`."""
+    """Return `count` indices of `size`, at most that many, int64: the first of each of so many equal parts."""
     count = min(count, size)
-    return torch.arange(count) * (size // count)
+    return torch.arange(count) * size // count
 
 
 def batches_to_evaluate(trainer: Trainer, step: int, count: int) -> Iterator[Batch]:

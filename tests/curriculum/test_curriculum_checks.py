@@ -15,6 +15,7 @@ from curriculum import (
     Attention,
     Blockwise,
     Cached,
+    Cells,
     Constant,
     Curriculum,
     Cyclic,
@@ -99,6 +100,18 @@ def test_check_refuses_blocks_that_are_larger_than_the_mask() -> None:
         build(difficulty=Uniform(), sampler=Blockwise(min_patches=13)).check(None, 16)
 
 
+def test_check_refuses_blocks_that_no_grid_has_room_for() -> None:
+    """Of 8 x 8 patches a block takes 7 x 7, whose area may have been rounded down from 56."""
+    for sampler in (Blockwise(min_patches=56), Cells(sampler=Blockwise(min_patches=12))):
+        build(difficulty=Uniform(), sampler=sampler, mask_ratio=0.9).check(None, 64)
+    for sampler, message in (
+        (Blockwise(min_patches=57), r"Blockwise\.min_patches = 57 must be below 56.25: no block is as long"),
+        (Cells(sampler=Blockwise(min_patches=13)), r"Blockwise\.min_patches = 13 must be below 12.25"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(difficulty=Uniform(), sampler=sampler, mask_ratio=0.9).check(None, 64)
+
+
 def test_check_says_what_is_missing() -> None:
     with pytest.raises(ValueError, match="difficulty = PredictedLoss needs the teacher's predicted_loss, but there is"):
         build().check(None, 196)
@@ -116,6 +129,8 @@ def test_check_says_what_is_missing() -> None:
         (EdgeDensity(), Weighted(weights="proportional")),
         (ADIOS(), HardestFirst()),
         (CLMAE(), HardestFirst()),
+        (EdgeDensity(), Cells(sampler=Weighted(weights="proportional"))),
+        (Cached(estimator=Parts()), HardestFirst()),
     ],
 )
 def test_what_cannot_be_turned_round_is_refused(difficulty: DifficultyEstimator, sampler: Sampler) -> None:
@@ -124,9 +139,15 @@ def test_what_cannot_be_turned_round_is_refused(difficulty: DifficultyEstimator,
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"Quotas\.parts = 3 must be at least Parts\.parts = 6"):
+    with pytest.raises(ValueError, match=r"Quotas\.parts = 3 must be at least 6, the parts that Parts numbers"):
         Curriculum(scheduler=Constant(), difficulty=Parts(), sampler=Quotas(parts=3)).check(TinyTeacher(), 16)
     with pytest.raises(ValueError, match=r"score_every = 2, but Cached has to follow every step"):
         Curriculum(scheduler=Constant(), difficulty=Cached(estimator=Uniform()), sampler=HardestFirst(), score_every=2)
     with pytest.raises(ValueError, match="AdaMAE has no network yet"):
         score(AdaMAE(), tiny_batch())
+    with pytest.raises(ValueError, match=r"Quotas\.parts = 3 must be at least 6, the parts that Cached numbers"):
+        Curriculum(scheduler=Constant(), difficulty=Cached(estimator=Parts()), sampler=Quotas(parts=3)).check(
+            TinyTeacher(), 16
+        )
+    with pytest.raises(ValueError, match="Cells takes the mean of the scores in a cell, and those of Parts are the"):
+        Curriculum(scheduler=Constant(), difficulty=Parts(), sampler=Cells()).check(TinyTeacher(), 16)

@@ -39,6 +39,7 @@ from curriculum import (
         lambda: PixelEntropy(bins=1),
         lambda: Parts(parts=0),
         lambda: Mixture(estimators=["Uniform"]),  # type: ignore[list-item]
+        lambda: Smoothed(estimator=Parts()),
     ],
 )
 def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]

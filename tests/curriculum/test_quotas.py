@@ -101,7 +101,7 @@ def test_more_parts_than_quotas_are_refused() -> None:
     Quotas(parts=2).check_difficulty(Halves())
     Quotas(parts=1).check_difficulty(Uniform())
     Random().check_difficulty(Halves())
-    with pytest.raises(ValueError, match=r"Quotas\.parts = 1 must be at least Halves\.parts = 2"):
+    with pytest.raises(ValueError, match=r"Quotas\.parts = 1 must be at least 2, the parts that Halves numbers"):
         Quotas(parts=1).check_difficulty(Halves())
 
 

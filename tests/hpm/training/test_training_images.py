@@ -52,3 +52,4 @@ def test_at_most_as_many_as_there_are(trainer: Trainer) -> None:
     assert len(joined(trainer, 0, 1000)) == 400
     assert evenly_spaced(5, 3).tolist() == [0, 1, 2]
     assert evenly_spaced(3, 10).tolist() == [0, 3, 6]
+    assert evenly_spaced(4, 7).tolist() == [0, 1, 3, 5]  # no more of the first half than of the second
