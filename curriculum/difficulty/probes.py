@@ -22,7 +22,7 @@ def covering_probes(num_patches: int, num_masked: int) -> int:
 
 
 def check_probes(owner: str, probes: int, num_patches: int, num_masked: int) -> None:
-    """Refuse more than one probe that still leave some patch visible in all of them.
+    """Refuse more than one probe that still leave some patch visible in all of them, and probes that repeat others.
 
     Args:
         owner: the estimator's name, as a config writes it.
@@ -38,6 +38,11 @@ def check_probes(owner: str, probes: int, num_patches: int, num_masked: int) -> 
         raise ValueError(
             f"{owner}.probes = {probes} probes that mask {num_masked} of {num_patches} patches leave some "
             f"patch visible in all of them; use {owner}.probes = {needed}, or 1 to leave patches unscored"
+        )
+    if probes > num_patches:
+        raise ValueError(
+            f"{owner}.probes = {probes} must be at most {num_patches}, the patches of an image: more probes repeat "
+            "masks of others"
         )
 
 

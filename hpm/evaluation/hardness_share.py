@@ -89,7 +89,7 @@ class HardnessShare(Evaluation):
         images: how many, at most. Default 256.
         top: share of a mask's patches that count as the hardest, in (0, 1]; rounded, but at least one. Default 0.5.
         masks: by how many masks of each image the loss is measured, and once more by as many others; more where they
-            would not hide every patch. Default 8.
+            would not hide every patch, and no more than an image has patches. Default 8.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -177,6 +177,7 @@ class HardnessShare(Evaluation):
             context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
         )
         probes = max(self.masks, TrueLoss.covering(batch.num_patches, num_masked).probes)
+        probes = min(probes, batch.num_patches)  # more would repeat masks
         objects_NL = masked_NL = None
         with in_evaluation_mode(context.model):
             one_NL, other_NL = (

@@ -132,6 +132,7 @@ def test_a_score_is_the_mean_over_the_probes_that_masked_the_patch(
     kind: Probing, probes: int, grid: tuple[int, int], ratio: float, seed: int
 ) -> None:
     num_patches = grid[0] * grid[1]
+    probes = min(probes, num_patches)
     if not 1 <= int(num_patches * (1 - ratio)) < num_patches:
         ratio = 0.5
     scores_NL, teacher = probe(probes, grid=grid, ratio=ratio, num_images=2, seed=seed, kind=kind)
@@ -206,6 +207,13 @@ def test_too_few_probes_for_the_ratio_are_refused_with_the_number_needed(
         probe(probes, ratio=ratio, kind=kind)
     scores_NL, _ = probe(needed, ratio=ratio, kind=kind)
     assert bool(scores_NL.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", PROBING)
+def test_probes_that_would_repeat_others_are_refused(kind: Probing) -> None:
+    kind(probes=16).check(16, 12)
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\.probes = 17 must be at most 16, the patches of an image"):
+        kind(probes=17).check(16, 12)
 
 
 @pytest.mark.parametrize("probes", [0, -1])
