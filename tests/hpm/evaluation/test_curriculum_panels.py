@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from forks import Forks
 from PIL import Image
 from torch import Tensor
 
@@ -38,11 +35,8 @@ from curriculum import (
 from curriculum.noise import hash_words
 from curriculum.teacher import Teacher
 from hpm.evaluation import EvaluationContext
-from hpm.inference.loading import load_model
 from hpm.models.patches import patchify
-from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 from hpm.visualization import Panels, draw_sheet, look
-from hpm.visualization import picture as pictures
 from hpm.visualization.curriculum_panels import CurriculumPanels
 from hpm.visualization.picture import held_out
 from hpm.visualization.sheet import _columns
@@ -268,83 +262,3 @@ def test_it_leaves_everything_as_it_was(context: EvaluationContext) -> None:
     assert one.curriculum is not None
     assert other.curriculum is not None
     assert torch.equal(one.curriculum.masked, other.curriculum.masked)
-
-
-# In a run.
-
-MEMORY = [
-    "Curriculum.difficulty = @LossMemory()",
-    "Method.ema_decay = None",
-    "MaskedAutoencoder.loss_predictor_depth = None",
-    "Schedule.epochs = 3",
-    "Monitoring.evaluations = []",
-    "Monitoring.probes = []",
-]
-
-
-def train(hpm: Hpm, tiny: Path, folder: str, *bindings: str) -> None:
-    words = [word for text in (*MEMORY, *bindings) for word in ("-b", text)]
-    assert hpm("pretrain", tiny, *words, "--output", folder) == 0
-
-
-def assert_same_run(one: str, other: str) -> None:
-    ends = [Checkpoint(list_checkpoints(Path(folder, "checkpoints"))[0]) for folder in (one, other)]
-    assert set(ends[0].names()) == set(ends[1].names())
-    for name in ends[0].names():
-        torch.testing.assert_close(ends[0].tensor(name), ends[1].tensor(name), rtol=0, atol=0, equal_nan=True)
-    rows = [[json.loads(line) for line in Path(f, "metrics.jsonl").read_text().splitlines()] for f in (one, other)]
-    losses = [[row["loss"] for row in of_run if row["kind"] == "train"] for of_run in rows]
-    assert losses[0] == losses[1]
-
-
-def drawn_in(folder: str) -> int:
-    return len(list(Path(folder, "pictures").glob("*.png")))
-
-
-def test_a_loss_memory_is_drawn_and_the_run_is_the_same(
-    tiny: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Pictures after 10, 20 and 30 steps, of the same crops of training images; what is remembered of them grows."""
-    seen: list[Panels] = []
-
-    def watched(panels: Panels, path: Path) -> Path:
-        seen.append(panels)
-        return draw_sheet(panels, path)
-
-    train(hpm, tiny, "without", "Monitoring.probe_every = 0")
-    monkeypatch.setattr(pictures, "draw_sheet", watched)
-    train(hpm, tiny, "with", "Monitoring.probe_every = 1")
-    assert_same_run("with", "without")
-    assert (drawn_in("with"), drawn_in("without")) == (3, 1)
-    assert all(panels.crops for panels in seen)
-    assert all(torch.equal(panels.pixels, seen[0].pixels) for panels in seen)
-    assert all(len(panels.pixels) == 6 for panels in seen)
-    scored = []
-    for panels, alpha in zip(seen, (1 / 6, 1 / 3, 1 / 2), strict=True):
-        assert titles(panels)[:4] == ["training image", "true loss", "difficulty", "curriculum's mask"]
-        assert panels.curriculum is not None
-        assert panels.curriculum.difficulty is not None
-        assert f"alpha {alpha:.2f}" in panels.curriculum.captions[0]
-        scored.append(int(panels.curriculum.difficulty.isfinite().sum()))
-        blue = in_color(panels.curriculum.masked, BLUE)
-        assert blue.sum() == 6 * int(12 * alpha)
-        for scores, chosen in zip(panels.curriculum.difficulty, blue, strict=True):
-            hard = scores[~scores.isnan()].sort(descending=True).values[: int(chosen.sum())]
-            assert torch.equal(scores[chosen].sort(descending=True).values, hard)
-    assert 6 * 8 < scored[0] < scored[2]
-
-    context = load_model(tmp_path / "with").context()
-    assert look(context, held_out(context.source, 4, 3)).curriculum is None  # these images were never reconstructed
-
-
-def test_in_two_processes_the_main_one_draws_alone(
-    tiny: Path, forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder, every in (("with", 1), ("without", 0)):
-        words = [word for text in (*MEMORY, f"Monitoring.probe_every = {every}") for word in ("-b", text)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        ran = forks.run("hpm", "pretrain", tiny, *words, "--output", folder, env=environment, processes=2)
-        assert ran.returncode == 0, ran.stderr
-    assert_same_run("with", "without")
-    assert (drawn_in("with"), drawn_in("without")) == (3, 1)
