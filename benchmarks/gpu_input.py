@@ -24,7 +24,7 @@ from PIL import Image
 from hpm.data import ImageFolder, Loader, RandomResizedCrop
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
-_NEEDED = ("gin", "beartype", "typer", "rich")
+_NEEDED = ("gin", "typeguard", "typer", "rich")
 _FEW_IMAGES = ("DigitScenes.train_size = 640", "DigitScenes.test_size = 128", "Monitoring.evaluations = []")
 
 

@@ -21,7 +21,7 @@ from hpm.runtime.cuda_graphs import record
 
 Result = dict[str, Any]
 
-NEEDED_BY_COMMANDS = ("gin", "beartype", "typer", "rich", "mlflow", "optuna", "sqlalchemy", "timm", "torchvision")
+NEEDED_BY_COMMANDS = ("gin", "typeguard", "typer", "rich", "mlflow", "optuna", "sqlalchemy", "timm", "torchvision")
 # Tokens, width of a head, heads: the encoder on a quarter of the patches, the decoders, the teacher's encoder, ViT-H.
 ATTENTION_SHAPES = ((50, 64, 12), (197, 32, 16), (197, 64, 12), (257, 80, 16))
 BACKENDS = ("default", "CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION")

@@ -29,6 +29,10 @@ _NO_VALUE = (
 assert importlib.util
 
 
+UNKNOWN = object()
+"""Stands for what cannot be told before it is built."""
+
+
 class GinError(Exception):
     """A text that gin does not understand.
 
@@ -201,6 +205,33 @@ def macro_name(value: Any) -> str | None:
     if is_reference(value) and value.config_key[1] == MACRO:
         return value.config_key[0]
     return None
+
+
+def as_built(value: Any) -> Any:
+    """A value of the type that it has once it is built: an object for each `@Part()`, which is not initialized, and the
+    class for `@Part`; `UNKNOWN` where that cannot be told before, as of a function.
+
+    Args:
+        value: without macros that are set.
+    """
+    if isinstance(value, list | tuple):
+        items = [as_built(item) for item in value]
+        return UNKNOWN if any(item is UNKNOWN for item in items) else type(value)(items)
+    if isinstance(value, dict):
+        values = [as_built(item) for item in value.values()]
+        unknown = any(item is UNKNOWN for item in values) or any(map(is_reference, value))
+        return UNKNOWN if unknown else dict(zip(value, values, strict=True))
+    if not is_reference(value):
+        return value
+    part = registered().get(value.config_key[1])
+    if not isinstance(part, type):
+        return UNKNOWN
+    if not value.evaluate:
+        return part
+    try:
+        return part.__new__(part)  # type: ignore[call-overload]
+    except Exception:  # a class that makes its objects in a way of its own
+        return UNKNOWN
 
 
 # The configuration in force.

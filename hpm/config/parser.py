@@ -5,33 +5,20 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from beartype import BeartypeConf
-from beartype.door import is_bearable
-
 from hpm.config import gin_compat
 from hpm.config.configuration import Config, as_user_error
-from hpm.config.gin_compat import MACRO, Binding, GinError, Import, Include
+from hpm.config.gin_compat import Binding, GinError, Import, Include
 from hpm.config.registry import configurables, register_configurables
-from hpm.config.usage import (
-    Statement,
-    check_circles,
-    check_macros,
-    last_places,
-    macros_of,
-    resolve_macros,
-    spell,
-)
+from hpm.config.usage import Statement, check_circles, check_macros, spell
+from hpm.config.values import check_values
 from hpm.errors import UserError
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
-
-_NUMERIC_TOWER = BeartypeConf(is_pep484_tower=True)  # an int is a good float
 
 
 def configs_folder() -> Path:
@@ -100,7 +87,7 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
     check_macros(reader.statements)
     with as_user_error():
         gin_compat.finalize()
-    _check_types(reader.statements)
+    check_values(reader.statements)
     return Config(files[0].stem, tuple(reader.statements), tuple(sorted(gin_compat.imports().values())))
 
 
@@ -215,36 +202,3 @@ def _takes(part: Callable[..., Any], name: str) -> bool:
     """Whether a part has a parameter of that name, or takes any."""
     parameters = inspect.signature(part).parameters
     return name in parameters or any(given.kind is given.VAR_KEYWORD for given in parameters.values())
-
-
-def _check_types(statements: Sequence[Statement]) -> None:
-    """A literal must be of the type that the parameter declares; references are checked by who takes them."""
-    bound, last, parts = gin_compat.bound(), last_places(statements), gin_compat.registered()
-    macros = macros_of(bound)
-    hints: dict[str, dict[str, Any]] = {}
-    for key, bound_value in bound.items():
-        _, selector, name = key
-        value = resolve_macros(bound_value, macros)
-        if selector == MACRO or gin_compat.references(value):
-            continue
-        if selector not in hints:
-            hints[selector] = _type_hints(parts[selector])
-        hint = hints[selector].get(name)
-        if hint is not None and not is_bearable(value, hint, conf=_NUMERIC_TOWER):
-            raise UserError(
-                f"{spell(key)} = {value!r} ({statements[last[key]].where}) has the wrong type: {_spell_type(hint)} is "
-                "wanted"
-            )
-
-
-def _type_hints(part: Callable[..., Any]) -> dict[str, Any]:
-    function = part.__init__ if inspect.isclass(part) else part
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # a plugin whose annotations cannot be resolved is checked by itself alone
-        return {}
-
-
-def _spell_type(hint: Any) -> str:
-    name = hint.__name__ if inspect.isclass(hint) else str(hint)
-    return name.replace("collections.abc.", "")

@@ -1,0 +1,126 @@
+"""Whether bound values are what their parameters take: found before anything is built, in words that name the binding.
+
+A parameter's own annotation says what it takes. Ranges are checked by the parts themselves (`curriculum.validation`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+
+from hpm.config import gin_compat
+from hpm.config.gin_compat import MACRO
+from hpm.config.usage import Statement, last_places, macros_of, resolve_macros, spell
+from hpm.errors import UserError
+
+_LARGEST = 2**64  # seeds take all below it, and no counter more
+
+
+def check_values(statements: Sequence[Statement]) -> None:
+    """Refuse a value that its parameter does not take.
+
+    That is a literal or a part of another type, True or False for a number, and a number that is not finite or that no
+    machine holds.
+
+    Args:
+        statements: every binding, in the order in which they were read.
+
+    Raises:
+        UserError: naming the binding and what is wanted.
+    """
+    bound, last, parts = gin_compat.bound(), last_places(statements), gin_compat.registered()
+    macros = macros_of(bound)
+    hints: dict[str, Mapping[str, Any]] = {}
+    for key, bound_value in bound.items():
+        _, selector, name = key
+        if selector == MACRO:
+            continue
+        value = resolve_macros(bound_value, macros)
+        where = statements[last[key]].where
+        if any(_is_no_number(leaf) for leaf in _leaves(value)):
+            raise UserError(f"{spell(key)} = {value!r} ({where}) must be finite, and below 2^64")
+        if selector not in hints:
+            hints[selector] = _type_hints(parts[selector])
+        hint = hints[selector].get(name)
+        built = gin_compat.as_built(value)
+        if hint is None or built is gin_compat.UNKNOWN or _fits(built, hint):
+            continue
+        if gin_compat.references(value):
+            if _names(hint, _is_protocol):
+                continue  # what a protocol asks for may be there only once the part is initialized
+            raise UserError(f"{spell(key)} must be {_spell_wanted(hint)}, got {_describe(built)} ({where})")
+        raise UserError(f"{spell(key)} = {value!r} ({where}) has the wrong type: {_spell_type(hint)} is wanted")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; Python's bool is an int, and is none here."""
+    try:
+        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
+        return False
+    takes_bool = _names(hint, lambda kind: kind in (bool, Any, object))
+    return takes_bool or not any(isinstance(leaf, bool) for leaf in _leaves(value))
+
+
+def _names(hint: Any, wanted: Callable[[Any], bool]) -> bool:
+    """Whether a type is, or holds somewhere in it, one that is wanted."""
+    return wanted(hint) or any(_names(kind, wanted) for kind in typing.get_args(hint))
+
+
+def _is_protocol(kind: Any) -> bool:
+    return bool(getattr(kind, "_is_protocol", False))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """All that lists, tuples and dicts hold, however deep."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, dict):
+        yield from _leaves([*value.keys(), *value.values()])
+    else:
+        yield value
+
+
+def _is_no_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    return isinstance(value, int) and abs(value) >= _LARGEST
+
+
+def _type_hints(part: Callable[..., Any]) -> Mapping[str, Any]:
+    function = part.__init__ if inspect.isclass(part) else part
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # a plugin whose annotations cannot be resolved is checked by itself alone
+        return {}
+
+
+def _spell_type(hint: Any) -> str:
+    name = hint.__name__ if inspect.isclass(hint) else str(hint)
+    return re.sub(r"\b[a-z_]\w*\.", "", name)
+
+
+def _spell_wanted(hint: Any) -> str:
+    """A class or a choice of some as a sentence has them, "a Scheduler or None"; any other type as it is written."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if not all(map(inspect.isclass, kinds)):
+        return _spell_type(hint)
+    names = ["None" if kind is type(None) else kind.__name__ for kind in kinds]
+    return f"{'an' if names[0][0] in 'AEIOUaeiou' else 'a'} {' or '.join(names)}"
+
+
+def _describe(value: Any) -> str:
+    """What was given instead: a class that is not called, a part, or a list of these."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_describe, value))}]"
+    if isinstance(value, type):
+        return f"the class {value.__name__}; call it"
+    return repr(value) if value is None or isinstance(value, bool | int | float | str | dict) else type(value).__name__
