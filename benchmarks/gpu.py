@@ -7,7 +7,8 @@
 Each section is a process of its own with a limit, and writes what it has found so far: an illegal access, a hang or
 the end of the time costs one section, and not what it had measured. The checks run side by side, whatever is timed
 runs alone, until the time is up. It needs torch, timm, torchvision, numpy, safetensors and pillow; where gin,
-typeguard, typer and rich are there as well, it trains through the command too. No network. Exit code 1 where a section failed.
+typeguard, typer and rich are there as well, it trains through the command too. No network. Exit code 1 where a section
+failed.
 """
 
 from __future__ import annotations
