@@ -22,13 +22,12 @@ def command(
     binding: Bindings = None,
 ) -> None:
     """Compute the features of a folder's images, at constant memory; unreadable images are named and left out."""
-    from rich.console import Console
-
     from hpm.inference.embed import embed
+    from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
 
     *configs, folder = configs_and_folder
-    console = Console()
+    console = make_console()
     with notices_to(console):
         embed(
             model,

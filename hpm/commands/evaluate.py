@@ -29,14 +29,13 @@ def command(
 
     A long protocol that was killed goes on with the same command. Under torchrun all processes share the work.
     """
-    from rich.console import Console
-
     from hpm.inference.evaluate import evaluate
+    from hpm.runtime.console import make_console
     from hpm.runtime.distributed import DistributedContext
     from hpm.runtime.notices import notices_to
 
     processes = DistributedContext.from_environment()
-    console = Console(quiet=not processes.is_main)
+    console = make_console(quiet=not processes.is_main)
     with notices_to(console):
         evaluate(
             model,

@@ -23,12 +23,11 @@ def command(
     binding: Bindings = None,
 ) -> None:
     """Write a trained encoder for timm, as plain weights, or for ONNX."""
-    from rich.console import Console
-
     from hpm.inference.export import export
+    from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
 
-    console = Console()
+    console = make_console()
     with notices_to(console):
         export(
             model,

@@ -15,17 +15,18 @@ def command(
     """Show every part that a config can name, with its parameters and their defaults."""
     import inspect
 
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from hpm.config import configurables, imported_configurables, parse_config
+    from hpm.runtime.console import make_console
 
     kinds: dict[str, list[type]] = configurables()
     if configs:
         parse_config(configs)
         if imported := imported_configurables():
             kinds["imported by the config"] = imported
-    console = Console()
+    console = make_console()
     for kind, classes in kinds.items():
         table = Table(title=kind, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
         for cls in classes:
@@ -35,6 +36,9 @@ def command(
                 if name not in ("args", "kwargs")
             )
             summary = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
-            table.add_row(f"[cyan]{cls.__name__}", f"{summary}\n[dim]{parameters}" if parameters else summary)
+            told = Text(summary)
+            if parameters:
+                told.append(f"\n{parameters}", "dim")
+            table.add_row(Text(cls.__name__, "cyan"), told)
         console.print(table)
         console.print()

@@ -24,14 +24,13 @@ def command(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from hpm.config import parse_config
     from hpm.planning.plan import make_plan
     from hpm.planning.report import show_plan
+    from hpm.runtime.console import make_console
 
     plan = make_plan(parse_config(configs, binding or []), gpus=gpus, device=device, images=images, mfu=mfu)
     if as_json:
         typer.echo(json.dumps(asdict(plan), indent=2))
     else:
-        show_plan(Console(), plan)
+        show_plan(make_console(), plan)

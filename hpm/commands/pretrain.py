@@ -44,11 +44,10 @@ def command(
     Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
     signal, --resume goes on.
     """
-    from rich.console import Console
-
     from hpm.runs.checkpoint import list_checkpoints
     from hpm.runs.manifest import Manifest
     from hpm.runs.run_folder import RunFolder
+    from hpm.runtime.console import make_console
     from hpm.runtime.distributed import DistributedContext
     from hpm.runtime.notices import notices_to
 
@@ -68,7 +67,7 @@ def command(
         init_from = None if list_checkpoints(folder.checkpoints) else _origin(init_from, manifest.init_from)
     else:
         resume = False
-    console = Console(quiet=not processes.is_main)
+    console = make_console(quiet=not processes.is_main)
     with notices_to(console):
         config, trainer = _build(console, configs or [], binding or [], plugins, init_from)
         if dry_run:
@@ -107,7 +106,7 @@ def _build(
         trainer.method.target.load()
         lines = [] if init_from is None else trainer.start_from(init_from)
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     return config, trainer
 
 
@@ -115,7 +114,7 @@ def _dry_run(console: Console, trainer: Trainer) -> None:
     from hpm.training.summary import describe
 
     trainer.dry_run(console)
-    console.print(describe(trainer), highlight=False)
+    console.print(describe(trainer))
     console.print("dry run: everything builds and runs; nothing was written")
 
 
@@ -153,7 +152,7 @@ def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
             + "\nresume without naming a config to use the saved one, or start a new run with --init-from"
         )
     for line in rounding:
-        console.print(f"resuming with {line}: the same run up to rounding", style="yellow", markup=False)
+        console.print(f"resuming with {line}: the same run up to rounding", style="yellow")
     folder.next_config = config.text()
 
 
@@ -168,8 +167,8 @@ def _run(console: Console, config: Config, trainer: Trainer, folder: RunFolder, 
             trainer.replay(folder, name=name, parameters=config.parameters())
         show_summary(console, folder, json.loads(folder.summary.read_text()))
         return
-    console.print(describe(trainer), highlight=False)
-    console.print(f"run folder: {folder.path}", markup=False, highlight=False)
+    console.print(describe(trainer))
+    console.print(f"run folder: {folder.path}")
     try:
         summary = trainer.fit(folder, console, name=name, parameters=config.parameters(), resume=resume)
     except Interrupted as error:

@@ -25,15 +25,14 @@ def command(
     binding: Bindings = None,
 ) -> None:
     """Draw what is hard for a model, what its curriculum masks and what it makes of that; or how it got there."""
-    from rich.console import Console
-
     from hpm.errors import UserError
     from hpm.inference.visualize import visualize
+    from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
 
     if strip and timeline:
         raise UserError("--strip and --timeline are two pictures; ask for one of them")
-    console, kind = Console(), "strip" if strip else "timeline" if timeline else "sheet"
+    console, kind = make_console(), "strip" if strip else "timeline" if timeline else "sheet"
     with notices_to(console):
         visualize(
             model,

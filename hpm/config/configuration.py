@@ -167,6 +167,8 @@ def as_user_error() -> Iterator[None]:
     """Turns what gin and the parts raise into a `UserError`: gin's exceptions are of classes made on the fly."""
     try:
         yield
+    except SystemExit as error:  # somebody's part, and it would look like success
+        raise UserError(f"a part ended the program by sys.exit({error.code!r}) while it was built") from error
     except Exception as error:
         raise UserError(_message(error)) from error
 

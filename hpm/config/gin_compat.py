@@ -29,10 +29,6 @@ _NO_VALUE = (
 assert importlib.util
 
 
-UNKNOWN = object()
-"""Stands for what cannot be told before it is built."""
-
-
 class GinError(Exception):
     """A text that gin does not understand.
 
@@ -159,7 +155,9 @@ def _no_part(name: str) -> str:
 def _run_import(context: Any, statement: Any) -> None:
     try:
         context.process_import(statement)
-    except Exception as error:  # somebody's module may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # somebody's module may raise anything, and SystemExit would look like success
         reason = f"{statement.format()!r} fails with {type(error).__name__}: {error}"
         if isinstance(error, ModuleNotFoundError) and error.name == statement.module.partition(".")[0]:
             reason += "; put it beside the config or into the current folder, or install it"
@@ -207,31 +205,13 @@ def macro_name(value: Any) -> str | None:
     return None
 
 
-def as_built(value: Any) -> Any:
-    """A value of the type that it has once it is built: an object for each `@Part()`, which is not initialized, and the
-    class for `@Part`; `UNKNOWN` where that cannot be told before, as of a function.
+def part_of(reference: Any) -> tuple[Any, bool]:
+    """What a reference means, a class or a function (None for a macro), and whether it is called, as in `@Part()`.
 
     Args:
-        value: without macros that are set.
+        reference: see `is_reference`.
     """
-    if isinstance(value, list | tuple):
-        items = [as_built(item) for item in value]
-        return UNKNOWN if any(item is UNKNOWN for item in items) else type(value)(items)
-    if isinstance(value, dict):
-        values = [as_built(item) for item in value.values()]
-        unknown = any(item is UNKNOWN for item in values) or any(map(is_reference, value))
-        return UNKNOWN if unknown else dict(zip(value, values, strict=True))
-    if not is_reference(value):
-        return value
-    part = registered().get(value.config_key[1])
-    if not isinstance(part, type):
-        return UNKNOWN
-    if not value.evaluate:
-        return part
-    try:
-        return part.__new__(part)  # type: ignore[call-overload]
-    except Exception:  # a class that makes its objects in a way of its own
-        return UNKNOWN
+    return registered().get(reference.config_key[1]), reference.evaluate
 
 
 # The configuration in force.

@@ -20,6 +20,7 @@ from hpm.config.gin_compat import MACRO
 from hpm.config.usage import Statement, last_places, macros_of, resolve_macros, spell
 from hpm.errors import UserError
 
+_UNKNOWN = object()  # what cannot be told before it is built
 _LARGEST = 2**64  # seeds take all below it, and no counter more
 
 
@@ -49,14 +50,38 @@ def check_values(statements: Sequence[Statement]) -> None:
         if selector not in hints:
             hints[selector] = _type_hints(parts[selector])
         hint = hints[selector].get(name)
-        built = gin_compat.as_built(value)
-        if hint is None or built is gin_compat.UNKNOWN or _fits(built, hint):
+        built = _as_built(value)
+        if hint is None or built is _UNKNOWN or _fits(built, hint):
             continue
         if gin_compat.references(value):
             if _names(hint, _is_protocol):
                 continue  # what a protocol asks for may be there only once the part is initialized
             raise UserError(f"{spell(key)} must be {_spell_wanted(hint)}, got {_describe(built)} ({where})")
         raise UserError(f"{spell(key)} = {value!r} ({where}) has the wrong type: {_spell_type(hint)} is wanted")
+
+
+def _as_built(value: Any) -> Any:
+    """A value of the type that it has once it is built: an object for each `@Part()`, which is not initialized, and the
+    class for `@Part`; `_UNKNOWN` where that cannot be told before, as of a function.
+    """
+    if isinstance(value, list | tuple):
+        items = [_as_built(item) for item in value]
+        return _UNKNOWN if any(item is _UNKNOWN for item in items) else type(value)(items)
+    if isinstance(value, dict):
+        values = [_as_built(item) for item in value.values()]
+        unknown = any(item is _UNKNOWN for item in values) or any(map(gin_compat.is_reference, value))
+        return _UNKNOWN if unknown else dict(zip(value, values, strict=True))
+    if not gin_compat.is_reference(value):
+        return value
+    part, is_called = gin_compat.part_of(value)
+    if not isinstance(part, type):
+        return _UNKNOWN
+    if not is_called:
+        return part
+    try:
+        return part.__new__(part)  # type: ignore[call-overload]
+    except Exception:  # a class that makes its objects in a way of its own
+        return _UNKNOWN
 
 
 def _fits(value: Any, hint: Any) -> bool:

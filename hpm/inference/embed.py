@@ -79,7 +79,7 @@ def embed(
     if pool == "token" and not encoder.num_prefix_tokens:
         raise UserError(f"--pool token: {type(encoder).__name__} has no class token; choose --pool mean")
     for line in loaded.lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     unfinished = out.with_name(out.name + ".partial")
     try:
         done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
@@ -91,7 +91,7 @@ def embed(
     finally:
         unfinished.unlink(missing_ok=True)
     skipped = f", {len(done.problems)} unreadable ones left out" if done.problems else ""
-    console.print(f"features of {done.images} images{skipped}: {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"features of {done.images} images{skipped}: {out}")
     return done
 
 
@@ -123,9 +123,7 @@ def _write(
     with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
         for files, (images_KCSS, places, unreadable) in batches:
             for line in unreadable:
-                console.print(
-                    f"skipped, unreadable: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True
-                )
+                console.print(f"skipped, unreadable: {line}", style="yellow", soft_wrap=True)
             problems += unreadable
             if places:
                 features_KD = pooled(encoder, images_KCSS.to(context.device), pool).float().cpu()

@@ -78,9 +78,9 @@ def evaluate(
     tracker: Tracker = loaded.config.parameter("Monitoring", "tracker") or NoTracker()
     evaluations = _build(loaded, classes, processes)
     processes.connect(loaded.device)
-    console.print(f"data: {loaded.source.describe()}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"data: {loaded.source.describe()}")
     for line in loaded.lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     folder = _results_folder(loaded)
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
@@ -88,7 +88,7 @@ def evaluate(
     for evaluation in evaluations:
         name = evaluation.protocol
         entry = _entry(loaded, evaluation, configs, bindings, weights, seeds)
-        console.print(f"{name}: {entry['model']}, {weights}'s weights, on {loaded.device}", highlight=False)
+        console.print(f"{name}: {entry['model']}, {weights}'s weights, on {loaded.device}")
         progress = folder / "evaluation" / f"{name}-{_fingerprint(loaded, entry, processes.world_size)}"
         started = time.monotonic()
         values = _measure(console, loaded, evaluation, processes, weights=weights, seeds=seeds or 1, progress=progress)
@@ -199,7 +199,7 @@ def _measure(
     """Each metric's values, one for each seed."""
 
     def report(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
+        console.print(text)
 
     if seeds > 1 and (evaluation.seeds_argument is not None or not evaluation.seeded):
         if evaluation.seeds_argument is None:
@@ -209,7 +209,7 @@ def _measure(
     values: dict[str, list[float]] = {}
     for seed in range(context.seed, context.seed + seeds):
         if seeds > 1:
-            console.print(f"seed {seed}", highlight=False)
+            console.print(f"seed {seed}")
         if not evaluation.shared and not processes.is_main:
             continue
         measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))

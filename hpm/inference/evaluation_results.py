@@ -92,12 +92,12 @@ def write_entry(console: Console, file: Path, entry: Entry) -> None:
         replaced = [other for other in entries if key_of(other) == key_of(entry)]
         write_json(file, [*(other for other in entries if key_of(other) != key_of(entry)), entry])
     except (OSError, UserError) as error:
-        console.print(f"{file} could not be written: {error}; these are the results", style="yellow", markup=False)
+        console.print(f"{file} could not be written: {error}; these are the results", style="yellow")
         console.print_json(json.dumps(entry))
         return
     for other in replaced:
-        console.print(f"replaces the result of {other.get('time')}", highlight=False)
-    console.print(f"results: {file}", highlight=False, soft_wrap=True)
+        console.print(f"replaces the result of {other.get('time')}")
+    console.print(f"results: {file}")
 
 
 def send_to_tracker(console: Console, run: RunFolder, tracker: Tracker, entry: Entry) -> None:
@@ -115,7 +115,7 @@ def send_to_tracker(console: Console, run: RunFolder, tracker: Tracker, entry: E
     try:
         where = tracker.add_metrics(run.path, figures, step=entry["step"])
     except TrackingError as error:
-        console.print(f"MLflow does not have these results: {error}", style="yellow", markup=False)
+        console.print(f"MLflow does not have these results: {error}", style="yellow")
         return
     if where:
-        console.print(f"MLflow: {where}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow: {where}")

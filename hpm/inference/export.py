@@ -70,7 +70,7 @@ def export(
     loaded = load_model(path, configs, bindings, weights=weights)
     loaded.config.check_bindings()
     for line in loaded.lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     model, source = loaded.context(weights).model, loaded.source
     if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
         raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
@@ -84,15 +84,15 @@ def export(
             _write_safetensors(model if whole else model.encoder, notes, partial)
         else:
             difference = _write_onnx(timm_encoder(model, pool), source, notes, partial)
-            console.print(f"onnxruntime and torch agree to {difference:.1e}", highlight=False)
+            console.print(f"onnxruntime and torch agree to {difference:.1e}")
         if out.is_dir():
             out.rmdir()  # empty
         partial.replace(out)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
-    console.print(f"{weights}'s weights: {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{weights}'s weights: {out}")
     if to == "timm":
-        console.print(f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=N)", markup=False)
+        console.print(f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=N)")
     return out
 
 

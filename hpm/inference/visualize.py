@@ -65,7 +65,7 @@ def visualize(
             drawn = _draw(path, console, kind, configs, bindings, images, count, out)
     except OSError as error:
         raise UserError(f"the picture could not be written: {error}; choose another --out") from error
-    console.print(f"picture: {drawn}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"picture: {drawn}")
     return drawn
 
 
@@ -83,7 +83,7 @@ def _draw(
     loaded = load_model(path, configs, bindings)
     loaded.config.check_bindings()
     for line in loaded.lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
     out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
     if kind == "sheet":
@@ -110,9 +110,7 @@ def _from_folder(console: Console, loaded: LoadedModel, folder: Path, count: int
         for file in files[first:last]:
             images, _, problems = read(loaded.source, [file])
             for problem in problems:
-                console.print(
-                    f"skipped, unreadable: {problem}", style="yellow", markup=False, highlight=False, soft_wrap=True
-                )
+                console.print(f"skipped, unreadable: {problem}", style="yellow", soft_wrap=True)
             if len(images):
                 shown.append(images)
                 break
@@ -132,7 +130,7 @@ def _stages(console: Console, loaded: LoadedModel, batch: Batch) -> list[Stage]:
             "-b 'Checkpointing.keep_every = N', a multiple of Checkpointing.every"
         )
     if len(folders) > MOST_STAGES:
-        console.print(f"{len(folders)} checkpoints: {MOST_STAGES} of them are shown", highlight=False)
+        console.print(f"{len(folders)} checkpoints: {MOST_STAGES} of them are shown")
         folders = [folders[place * (len(folders) - 1) // (MOST_STAGES - 1)] for place in range(MOST_STAGES)]
     epochs = {row["step"]: row["epoch"] for row in loaded.run.metrics.rows() if row.get("epoch")}
     per_epoch = next((step / epoch for step, epoch in epochs.items()), None)

@@ -17,7 +17,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     lines = [
         f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images in batches of "
         f"{plan.batch_size:,}; {_units(plan.step_flops)}FLOP a step",
-        f"time:     [bold]{_duration(plan.hours)}[/] on {plan.gpus} {gpu.name}, {plan.gpus * plan.hours:,.3g} GPU "
+        f"time:     {_duration(plan.hours)} on {plan.gpus} {gpu.name}, {plan.gpus * plan.hours:,.3g} GPU "
         f"hours, with {plan.images_per_second:,.0f} images/s from the data, if {plan.mfu:.0%} of "
         f"{_units(plan.peak)}FLOP/s in {plan.precision} are reached: an assumption, see --mfu",
     ]
@@ -34,11 +34,11 @@ def show_plan(console: Console, plan: Plan) -> None:
             "teacher",
         )
     for line in lines:
-        console.print(line, highlight=False)
+        console.print(line)
     if not plan.fits:
-        console.print(f"memory:   too much for the {gpu.name}; {_advice(plan)}", style="red", highlight=False)
+        console.print(f"memory:   too much for the {gpu.name}; {_advice(plan)}", style="red")
     for note in plan.notes:
-        console.print(f"note:     {note}", style="dim", highlight=False)
+        console.print(f"note:     {note}", style="dim")
 
 
 def _parts_table(plan: Plan) -> Table:

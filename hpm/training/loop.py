@@ -246,7 +246,7 @@ class TrainingLoop:
         """
         newest, damaged = load_newest(self.folder.checkpoints) if self.processes.is_main else (None, [])
         for line in damaged:
-            self.console.print(f"{line}; going back to the one before", style="yellow", markup=False, highlight=False)
+            self.console.print(f"{line}; going back to the one before", style="yellow")
         (path, *_) = self.processes.gather(None if newest is None else newest.path)
         if path is not None:
             self._restore(newest or Checkpoint(path))
@@ -281,4 +281,4 @@ class TrainingLoop:
         self._saved = values["step"]
         self.writer.written = values["step"]
         self.clock = self.clock.at(values["step"])
-        self.console.print(f"resuming after step {values['step']} of {self.clock.total_steps}", highlight=False)
+        self.console.print(f"resuming after step {values['step']} of {self.clock.total_steps}")

@@ -64,4 +64,4 @@ class TrainingProgress:
 
     def report(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text)

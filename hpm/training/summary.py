@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hpm.data import TEST, VALIDATION
 from hpm.evaluation import find_metric
@@ -71,27 +72,24 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     if equal is not None:
         console.print(
             f"not pre-trained, with the computation of pre-training and fine-tuning together: {equal:.1%}",
-            highlight=False,
         )
     if teacher is not None and student is not None:
         console.print(
             f"predicted against true loss (Spearman, {split} images): teacher {teacher:.2f}, student {student:.2f}",
-            highlight=False,
         )
     if hardness := _hardness(metrics):
-        console.print(hardness, highlight=False, soft_wrap=True)
+        console.print(hardness)
     seconds = summary["training_seconds"]
     console.print(
         f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
         f"evaluated in {summary['evaluation_seconds']:,.0f} s",
-        highlight=False,
     )
-    console.print(f"picture:  {summary['picture']}", highlight=False, soft_wrap=True)
-    console.print(f"metrics:  {folder.metrics.path} and {folder.summary}", highlight=False, soft_wrap=True)
+    console.print(f"picture:  {summary['picture']}")
+    console.print(f"metrics:  {folder.metrics.path} and {folder.summary}")
     hint = summary.get("tracking_problem") or _mlflow_hint(summary["tracking"])
-    console.print(f"MLflow:   {hint}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow:   {hint}")
     again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
-    console.print(f"next:     {again}   [dim]# the same with MAE's random masks", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(f"next:     {again}   ", ("# the same with MAE's random masks", "dim")))
 
 
 def _is_test_figure(name: str) -> bool:

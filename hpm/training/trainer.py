@@ -199,7 +199,7 @@ class Trainer:
         step, batches = self.build_step(), self.loader.epoch(0)
         for number in range(min(2, self.clock.steps_per_epoch)):
             losses = step(next(batches), **self.step_arguments(self.clock.at(number)))
-            console.print(f"step {number + 1}: loss {losses[-1].total.item():.4f}", highlight=False)
+            console.print(f"step {number + 1}: loss {losses[-1].total.item():.4f}")
 
     def build_step(self) -> TrainingStep:
         """What takes the steps: initialized, distributed and compiled."""
@@ -287,8 +287,6 @@ class Trainer:
                 f"the teacher averages over {share:.0%} of the run's steps, so it stays close to its random start; "
                 f"HorizonDecay(fraction=0.1) or less suits a run of {total} steps",
                 style="yellow",
-                markup=False,
-                highlight=False,
             )
 
 

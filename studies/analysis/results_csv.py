@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hpm.errors import UserError
 from studies.analysis.results import COSTS, Result, metric_names
@@ -19,6 +20,7 @@ from studies.analysis.results import COSTS, Result, metric_names
 _OWN = ("source", "variant", "seed", "data", "device", "commit")
 _CONFIG = "config"
 _SCORED = "scored_images:"
+_BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 # What a search binds: a macro, or a part's parameter, in a scope or in none.
 _PARAMETER = re.compile(r"[^/]*|(.*/)?[^/]*[A-Za-z_]\w*\.[A-Za-z_]\w*")
 
@@ -39,9 +41,9 @@ def csv_text(results: Sequence[Result]) -> str:
     for result in results:
         writer.writerow(
             [
-                *(getattr(result, name) for name in own),
+                *(_no_formula(getattr(result, name)) for name in own),
                 *(result.cost.get(name, "") for name in COSTS),
-                *(result.parameters.get(name, "") for name in parameters),
+                *(_no_formula(result.parameters.get(name, "")) for name in parameters),
                 *(result.metrics.get(name, "") for name in metrics),
                 *(result.scored_images.get(name, "") for name in scored),
             ]
@@ -81,18 +83,37 @@ def _result(row: dict[str, str]) -> Result:
     measured = {name: value for name, value in given.items() if name not in own and not name.startswith(_SCORED)}
     parameters = {name: value for name, value in measured.items() if _PARAMETER.fullmatch(name)}
     return Result(
-        source=row["source"],
-        variant=row["variant"],
+        source=_as_given(row["source"]),
+        variant=_as_given(row["variant"]),
         seed=int(row["seed"]),
         metrics={name: float(value) for name, value in measured.items() if name not in parameters},
         cost={name: _number(given[name]) for name in COSTS if name in given},
-        data=row["data"],
-        device=row["device"],
-        commit=row["commit"],
-        parameters=parameters,
+        data=_as_given(row["data"]),
+        device=_as_given(row["device"]),
+        commit=_as_given(row["commit"]),
+        parameters={name: _as_given(value) for name, value in parameters.items()},
         config=given.get(_CONFIG, ""),
         scored_images=scored,
     )
+
+
+def _no_formula(value: Any) -> Any:
+    """A cell that no spreadsheet runs: an apostrophe goes before text that begins as a formula does, or with one."""
+    text = str(value)
+    return f"'{text}" if text.startswith(_BEGINS_FORMULA) and not _is_number(text) else value
+
+
+def _as_given(text: str) -> str:
+    """What `_no_formula` was given, as text."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_BEGINS_FORMULA) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str) -> float:

@@ -13,11 +13,11 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
         options: what it is started with.
         trials: of a search, how many it is to have in all.
     """
+    from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
     from studies.execution.finish import finish
     from studies.execution.launcher import work_through
-    from studies.reporting.console import table_console
 
-    console = table_console()
+    console = make_console()
     with notices_to(console):
         finish(work_through(kind, options, console, trials=trials), options, console)

@@ -34,11 +34,11 @@ def command(
 
     All tables of one call are corrected together.
     """
+    from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
     from studies.analysis.comparison import compare_metrics
     from studies.analysis.results_csv import csv_text
     from studies.commands._sources import load_sources
-    from studies.reporting.console import table_console
     from studies.reporting.files import write_files
     from studies.reporting.tables import markdown, show_comparisons
 
@@ -46,7 +46,7 @@ def command(
         raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")
     if as_markdown and as_csv:
         raise UserError("--markdown and --csv are two formats; ask for one of them")
-    console = table_console(stderr=as_markdown or as_csv)
+    console = make_console(stderr=as_markdown or as_csv)
     with notices_to(console):
         sources = load_sources(names, storage)
         comparisons = compare_metrics(
@@ -75,4 +75,4 @@ def command(
             again = shlex.join([*words, "--output", str(output)])
             study = sources.studies.get(names[0]) if len(names) == 1 else None
             report = write_files(comparisons, output, runs=sources.results, command=again, study=study)[0]
-            console.print(f"report: {report}", highlight=False, soft_wrap=True)
+            console.print(f"report: {report}")

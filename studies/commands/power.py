@@ -27,11 +27,11 @@ def command(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Tell how many seeds a comparison needs to find an effect, given how much a finished study's seeds scatter."""
+    from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
     from studies.analysis.comparison import compare
     from studies.analysis.seeds import plan_seeds
     from studies.commands._sources import load_sources
-    from studies.reporting.console import table_console
     from studies.reporting.power import show_seeds
 
     if not 0 < effect < math.inf:
@@ -40,7 +40,7 @@ def command(
         raise UserError(f"--power {power:g} must lie between 0 and 1, e.g. 0.8")
     if variants is not None and variants < 2:
         raise UserError(f"--variants {variants} must be at least 2, the baseline among them")
-    console = table_console()
+    console = make_console()
     with notices_to(console):
         sources = load_sources([name], storage)
         ((chosen, direction),) = sources.metrics([metric] if metric else [], None).items()

@@ -53,9 +53,9 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
             best=configs[0].read_text() if configs else None,
         )
         show_comparisons(console, [comparison], most=definition.shown_rows)
-        console.print(f"report: {files[0]}", highlight=False, soft_wrap=True)
+        console.print(f"report: {files[0]}")
         for path in configs:
-            console.print(f"best setting: {path}", highlight=False, soft_wrap=True)
+            console.print(f"best setting: {path}")
         if len(configs) == 1:
             _show_test_figure(definition, definition.best_trials(study)[0], results, console)
         files += configs
@@ -68,7 +68,7 @@ def _show_test_figure(definition: Definition, best: FrozenTrial, results: Sequen
     values = [run.metrics[metric] for run in results if run.variant == variant and metric in run.metrics]
     if values and metric != definition.metric:
         mean = unit_of(metric).readable(sum(values) / len(values))
-        console.print(f"chosen on validation images; on test images {metric} is {mean}", highlight=False)
+        console.print(f"chosen on validation images; on test images {metric} is {mean}")
 
 
 def _command(definition: Definition, options: StudyOptions) -> str:
@@ -87,7 +87,7 @@ def _report_failures(study: optuna.Study, console: Console) -> None:
     for trial in trials:
         if trial.state == TrialState.FAIL and trial.number not in retried:
             reason = trial.user_attrs.get(ERROR, "its worker died too often")
-            console.print(f"trial {trial.number} failed: {reason}", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"trial {trial.number} failed: {reason}", style="yellow")
 
 
 def write_best_configs(study: optuna.Study, definition: Definition, folder: Path) -> list[Path]:

@@ -69,8 +69,6 @@ def work_through(kind: str, options: StudyOptions, console: Console, *, trials: 
     console.print(
         f"study {options.name}: {_count_states(study)}; {added} added\nruns: {options.folder}; MLflow: "
         f"{tracker.where if tracker.enabled else 'off'}",
-        highlight=False,
-        soft_wrap=True,
     )
     if options.workers == 1:
         try:
@@ -131,7 +129,7 @@ def line_printer(console: Console, prefix: str = "") -> Callable[[str], None]:
         console: where a person reads.
         prefix: what stands before each line.
     """
-    return lambda text: console.print(f"{prefix}{text}", markup=False, highlight=False, soft_wrap=True)
+    return lambda text: console.print(f"{prefix}{text}")
 
 
 def _count_states(study: optuna.Study) -> str:

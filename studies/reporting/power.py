@@ -36,9 +36,6 @@ def show_seeds(console: Console, plan: SeedPlan) -> None:
         f"{plan.variants} variants, power {plan.power:.0%}, level {plan.level:.2g}, which is 0.05 over the number of "
         f"tests, the strictest of Holm's. The spread is known from {smallest} seeds only as well as its interval says, "
         "if errors are about normal; other variants, data or lengths of training may scatter otherwise.",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
 
 

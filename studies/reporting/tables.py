@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
 
+from hpm.runtime.console import WIDTH_OF_PIPES
 from studies.analysis.cautions import distinct_warnings
 from studies.analysis.comparison import ComparedVariant, Comparison
 from studies.analysis.results import COSTS
 from studies.analysis.statistics import Estimate, PValue
-from studies.reporting.console import WIDTH_OF_ALL
 from studies.reporting.notes import footnote, notes
 
 # A terminal of fewer columns shows less.
@@ -87,12 +88,12 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison], *, mos
     for comparison in comparisons:
         console.print(table(replace(comparison, rows=list(comparison.rows)[:most]), console.width))
         for note in notes(comparison):
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+            console.print(note)
     for warning in distinct_warnings([comparison.warnings for comparison in comparisons]):
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow")
 
 
-def table(comparison: Comparison, width: int = WIDTH_OF_ALL) -> Table:
+def table(comparison: Comparison, width: int = WIDTH_OF_PIPES) -> Table:
     """The table for a terminal of so many columns."""
     hidden = {"images", "seconds"} if width < _WIDTH_OF_COSTS else set()
     hidden |= {"FLOPs", "d_z"} if width < _WIDTH_OF_EFFECTS else set()
@@ -112,6 +113,15 @@ def table(comparison: Comparison, width: int = WIDTH_OF_ALL) -> Table:
     return shown
 
 
+def plain_markdown(text: str) -> str:
+    """A text for the cell of a table: it ends no cell and begins no tag.
+
+    Args:
+        text: "a|b <c>".
+    """
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text.replace("|", "\\|").replace("\n", " "))
+
+
 def title(comparison: Comparison) -> str:
     """What a table is of."""
     return f"{comparison.unit.label}, against {comparison.baseline}"
@@ -127,16 +137,19 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     for comparison in comparisons:
         names = columns(comparison)
         lines += [
-            title(comparison),
+            plain_markdown(title(comparison)),
             "",
             "| " + " | ".join(names) + " |",
             "| --- |" + " ---: |" * (len(names) - 1),
-            *("| " + " | ".join(cell or " " for cell in cells(comparison, row)) + " |" for row in comparison.rows),
+            *(
+                "| " + " | ".join(plain_markdown(cell) or " " for cell in cells(comparison, row)) + " |"
+                for row in comparison.rows
+            ),
             "",
         ]
         for note in notes(comparison):
             lines += [note, ""]
     lines.append(footnote(comparisons))
     warnings = distinct_warnings([comparison.warnings for comparison in comparisons])
-    lines += [f"\nWarning: {warning}." for warning in warnings]
+    lines += [f"\nWarning: {plain_markdown(warning)}." for warning in warnings]
     return "\n".join(lines) + "\n"

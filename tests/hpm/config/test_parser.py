@@ -180,6 +180,25 @@ def test_what_is_not_bound_is_named(write: Write) -> None:
     assert str(error.value) == "Held.scheduler is not bound; bind it"
 
 
+@pytest.mark.parametrize(
+    "how", ["raise SystemExit(0)", "import sys; sys.exit()", "class Odd(BaseException): ...\nraise Odd"]
+)
+def test_an_import_that_ends_the_program_is_no_success(write: Write, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    write(f"{how}\n", "part_that_exits.py")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError, match=r"mine.gin, line 1: 'import part_that_exits' fails with (SystemExit|Odd)"):
+        parse_config([str(write("import part_that_exits\n"))])
+
+
+def test_a_part_that_ends_the_program_is_no_success(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = "import gin\nfrom curriculum import Constant\n@gin.register\nclass Leaving(Constant):\n"
+    write(f"{part}    def __init__(self):\n        raise SystemExit(0)\n", "part_that_leaves.py")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = parse_config([str(write("import part_that_leaves\nCurriculum.scheduler = @Leaving()\n"))])
+    with pytest.raises(UserError, match=r"a part ended the program by sys.exit\(0\) while it was built"):
+        config.build_part("Leaving")
+
+
 def test_a_fault_in_a_users_own_part_says_where_it_lies(
     tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,11 +16,11 @@ import pytest
 import torch
 from forks import Forks
 from PIL import Image
-from rich.console import Console
 
 from hpm.evaluation import half_interval
 from hpm.inference.evaluate import evaluate
 from hpm.inference.evaluation_results import summarize
+from hpm.runtime.console import make_console
 
 ADDITIONS = [
     "Monitoring.probe_every = 2",
@@ -127,7 +127,7 @@ def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pyt
 
 def test_a_folder_that_cannot_be_written_prints_the_results(run: Path) -> None:
     (run / "evaluation-knn.json.partial").mkdir()  # what the results are first written to
-    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console = make_console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     evaluate(run, console, protocols=["knn"])
     shown = console.export_text()
     assert "could not be written" in shown
@@ -173,7 +173,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
         (["-b", "MaskedAutoencoder.depth = 2"], "does not fit this model"),
         (["-b", "Trainer.method = @Uniform()"], "Trainer.method must be a Method, got Uniform"),
         (["-b", "Trainer.source = @Uniform()"], "Trainer.source must be an ImageSource, got Uniform"),
-        (["-b", "Trainer.runtime = @Schedule()"], "Trainer.runtime must be a Runtime, got Schedule"),
+        (["-b", "Trainer.runtime = @Schedule()"], "Trainer.runtime must be a Runtime or None, got Schedule"),
         (["--protocol", "finetune"], "FineTune.batch_size = 1024 must be 1 to 160, the number of"),
         (["--protocol", "low-shot", "-b", "LowShot.fraction = 0.1"], "set one to None"),
     ],

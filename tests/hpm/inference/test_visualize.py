@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from hpm.inference.loading import load_model
 from hpm.inference.visualize import _stages, visualize
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify
+from hpm.runtime.console import make_console
 from hpm.visualization import draw_timeline, look
 from hpm.visualization.picture import held_out, picture
 from hpm.visualization.timeline import _SHARES, _draw_hardness, _draw_shares
@@ -129,7 +129,7 @@ def test_sheet_strip_and_timeline_of_a_run(hpm: Hpm, run: Path, capsys: pytest.C
 
 
 def test_a_strip_shows_each_checkpoint_as_it_was(run: Path, tmp_path: Path) -> None:
-    console = Console(record=True, width=200)
+    console = make_console(record=True, width=200)
     out = visualize(run, console, kind="strip", count=1, out=tmp_path / "strip.png")
     width, height = size_of(out)
     assert width > height  # 1 + 6 columns, two rows

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from hpm.config import parse_config
 from hpm.errors import UserError
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.planning.plan import Plan, make_plan
 from hpm.planning.report import show_plan
+from hpm.runtime.console import make_console
 
 # Sizes and channels that the tiny config binds for its scenes, for other data.
 GRAY = ["IMG_SIZE = 28", "IN_CHANS = 1"]
@@ -28,7 +28,7 @@ def make(path: Path, *bindings: str, **options: Any) -> Plan:
 
 
 def shown(made: Plan) -> str:
-    console = Console(width=120, file=io.StringIO())
+    console = make_console(width=120, file=io.StringIO())
     show_plan(console, made)
     return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
 

@@ -6,10 +6,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from hpm.evaluation import Unit, protocols
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.console import make_console
 from hpm.training.summary import _ROWS, show_summary
 
 MEASURED = {
@@ -35,7 +35,7 @@ def told(metrics: dict[str, float]) -> str:
         "picture": "run/pictures/step-1.png",
         "tracking": "off",
     }
-    show_summary(Console(file=text, width=200), RunFolder(Path("run")), summary)
+    show_summary(make_console(file=text, width=200), RunFolder(Path("run")), summary)
     return text.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
     read = csv_results(path)
     assert [vars(run) for run in read] == [vars(run) for run in runs]
     assert csv_text(read) == path.read_text()
+
+
+@pytest.mark.parametrize("name", ["=1+2", "+a", "-a", "@a", "'=1", "'", "''", "a=b"])
+def test_no_name_becomes_a_formula_in_a_spreadsheet(tmp_path: Path, name: str) -> None:
+    runs = results(name, RANDOM, source=name, parameters={"Ramp.shape": name, "Ramp.end": "-0.5"})
+    path = tmp_path / "results.csv"
+    path.write_text(csv_text(runs))
+    assert [vars(run) for run in csv_results(path)] == [vars(run) for run in runs]
+    (row, *_) = csv.DictReader(path.open())
+    assert all(row[column][:1] not in ("=", "+", "-", "@") for column in ("source", "variant", "Ramp.shape"))
+    assert row["Ramp.end"] == "-0.5"
 
 
 @pytest.mark.parametrize(

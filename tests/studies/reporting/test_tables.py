@@ -8,8 +8,8 @@ import re
 
 import pytest
 from made_results import HARD, RANDOM, results
-from rich.console import Console
 
+from hpm.runtime.console import make_console
 from studies.analysis.comparison import Comparison, compare
 from studies.analysis.results_csv import csv_text
 from studies.reporting.tables import columns, markdown, show_comparisons
@@ -63,7 +63,7 @@ def test_the_share_of_attainable_hardness_is_shown_as_a_share() -> None:
 
 @pytest.mark.parametrize(("width", "hidden"), [(140, set()), (110, {"images", "seconds"})])
 def test_a_narrow_terminal_shows_less(comparison: Comparison, width: int, hidden: set[str]) -> None:
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = make_console(width=width, record=True, file=io.StringIO())
     show_comparisons(console, [comparison], most=1)
     text = console.export_text()
     assert {column for column in columns(comparison) if column not in text} == hidden
