@@ -21,16 +21,16 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a run will cost: parameters, operations, memory and hours. Builds no data and no weights."""
-    import json
     from dataclasses import asdict
 
     from hpm.config import parse_config
     from hpm.planning.plan import make_plan
     from hpm.planning.report import show_plan
     from hpm.runtime.console import make_console
+    from hpm.runtime.files import to_json
 
     plan = make_plan(parse_config(configs, binding or []), gpus=gpus, device=device, images=images, mfu=mfu)
     if as_json:
-        typer.echo(json.dumps(asdict(plan), indent=2))
+        typer.echo(to_json(asdict(plan), indent=2))
     else:
         show_plan(make_console(), plan)

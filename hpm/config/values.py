@@ -21,7 +21,6 @@ from hpm.config.usage import Statement, last_places, macros_of, resolve_macros, 
 from hpm.errors import UserError
 
 _UNKNOWN = object()  # what cannot be told before it is built
-_LARGEST = 2**64  # seeds take all below it, and no counter more
 
 
 def check_values(statements: Sequence[Statement]) -> None:
@@ -45,8 +44,11 @@ def check_values(statements: Sequence[Statement]) -> None:
             continue
         value = resolve_macros(bound_value, macros)
         where = statements[last[key]].where
-        if any(_is_no_number(leaf) for leaf in _leaves(value)):
-            raise UserError(f"{spell(key)} = {value!r} ({where}) must be finite, and below 2^64")
+        for leaf in _leaves(value):
+            if isinstance(leaf, float) and not math.isfinite(leaf):
+                raise UserError(f"{spell(key)} = {value!r} ({where}) must be finite")
+            if isinstance(leaf, int) and abs(leaf) >= 2**64:
+                raise UserError(f"{spell(key)} = {value!r} ({where}) must fit into 64 bits")
         if selector not in hints:
             hints[selector] = _type_hints(parts[selector])
         hint = hints[selector].get(name)
@@ -112,12 +114,6 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield from _leaves([*value.keys(), *value.values()])
     else:
         yield value
-
-
-def _is_no_number(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    return isinstance(value, int) and abs(value) >= _LARGEST
 
 
 def _type_hints(part: Callable[..., Any]) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from hpm.errors import UserError
 from hpm.evaluation import Unit, half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
-from hpm.runtime.files import write_json
+from hpm.runtime.files import to_json, write_json
 from hpm.tracking import Tracker, TrackingError
 
 Entry = dict[str, Any]
@@ -93,7 +93,7 @@ def write_entry(console: Console, file: Path, entry: Entry) -> None:
         write_json(file, [*(other for other in entries if key_of(other) != key_of(entry)), entry])
     except (OSError, UserError) as error:
         console.print(f"{file} could not be written: {error}; these are the results", style="yellow")
-        console.print_json(json.dumps(entry))
+        console.print(to_json(entry, indent=2))
         return
     for other in replaced:
         console.print(f"replaces the result of {other.get('time')}")

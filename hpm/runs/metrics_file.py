@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hpm.errors import Notice
-from hpm.runtime.files import flush_to_disk, replacing
+from hpm.runtime.files import flush_to_disk, replacing, to_json
 
 Row = dict[str, Any]
 
@@ -30,11 +31,14 @@ class MetricsFile:
         self.problem: str | None = None
         self._waiting: list[str] = []
         self._whole: int | None = None  # bytes before half a line, where one stands at the end
+        self._rows: list[Row] = []  # of the lines that were read so far
+        self._offset = self._lines = 0  # bytes and lines of them
+        self._file = -1  # the file's number
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; on its way to the disk when this returns, unless the disk refuses it, which is warned of once."""
         warned = self.problem is not None
-        self._waiting.append(json.dumps(row) + "\n")
+        self._waiting.append(to_json(row) + "\n")
         try:
             self.flush()
         except OSError:
@@ -75,20 +79,62 @@ class MetricsFile:
         self._whole = None
 
     def rows(self) -> list[Row]:
-        """All rows, those that wait too; a last line that a kill cut short is left out."""
-        rows: list[Row] = []
-        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows + [json.loads(line) for line in self._waiting]
+        """All rows, those that wait too. What is no number in them is NaN, which the file writes as null.
+
+        Lines that were read before are not read again. A line that is damaged is left out, which is warned of once; so
+        is a last one that a kill cut short, without a word.
+        """
+        for number, _, row in self._read_on():
+            if row is not None:
+                self._rows.append(row)
+            else:
+                warnings.warn(f"{self.path}, line {number} is damaged; it is left out", Notice, stacklevel=2)
+        return self._rows + [parse_row(line.encode()) or {} for line in self._waiting]
+
+    def _read_on(self) -> Iterator[tuple[int, bytes, Row | None]]:
+        """Number, text and row of each whole line from where the last call ended; None for a damaged one."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            now = os.fstat(file.fileno())
+            if now.st_size < self._offset or now.st_ino != self._file:  # a process that goes on with the run wrote anew
+                self._forget()
+                self._file = now.st_ino
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                self._lines += 1
+                yield self._lines, line, parse_row(line)
+
+    def _forget(self) -> None:
+        self._rows, self._offset, self._lines = [], 0, 0
 
     def keep(self, wanted: Callable[[Row], bool]) -> None:
-        """Drop rows, e.g. those after the checkpoint that a run goes on from."""
+        """Drop rows, e.g. those after the checkpoint that a run goes on from. A damaged line stays as it is."""
+        self._forget()
+        kept = [line for _, line, row in self._read_on() if row is None or wanted(row)]
+        kept += [line.encode() for line in self._waiting if wanted(parse_row(line.encode()) or {})]
         with replacing(self.path) as partial:
-            partial.write_text("".join(json.dumps(row) + "\n" for row in self.rows() if wanted(row)))
+            partial.write_bytes(b"".join(kept))
             flush_to_disk(partial)
+        self._forget()
         self._waiting = []
         self._whole = None
         self.problem = None
+
+
+def parse_row(line: bytes) -> Row | None:
+    """The row of a line; None for a damaged one.
+
+    Args:
+        line: as the file has it.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int) or not isinstance(row.get("kind"), str):
+        return None
+    return {name: math.nan if value is None else value for name, value in row.items()}

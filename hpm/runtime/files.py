@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace a file's content by JSON, whole or not at all.
+    """Replace a file's content by JSON, whole or not at all; see `to_json`.
 
     Raises:
         OSError: if the file system refuses it.
     """
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, *, indent: int | None = None) -> str:
+    """JSON that every program reads: null for a number that is infinite or none, for which JSON has no word.
+
+    Args:
+        content: of dictionaries, lists, tuples, texts, numbers, True, False and None.
+        indent: spaces of a level; None for a single line.
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def flush_to_disk(path: Path) -> None:

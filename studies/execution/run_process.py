@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpm.errors import OUTCOME_VARIABLE
+from hpm.runs.metrics_file import parse_row
 from hpm.runs.outcome import Outcome
 from hpm.runs.run_folder import RunFolder
 from studies.definition.base import PlannedRun
@@ -110,7 +111,8 @@ class RunProcess:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._probes_read += len(whole)
-        return [row for line in whole.splitlines() if (row := json.loads(line))["kind"] == "probe"]
+        rows = map(parse_row, whole.splitlines())
+        return [row for row in rows if row is not None and row["kind"] == "probe"]
 
     def outcome(self) -> Outcome | None:
         """How the run said that it ended; None where it could not say so, e.g. because it was killed.

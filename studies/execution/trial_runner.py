@@ -172,7 +172,8 @@ class TrialRunner:
 
     def _result(self, run: PlannedRun, process: RunProcess, budget: _Budget) -> dict[str, Any]:
         summary = process.summary()
-        metrics = {name: value for name, value in summary["metrics"].items() if math.isfinite(value)}
+        measured = {name: value for name, value in summary["metrics"].items() if value is not None}
+        metrics = {name: value for name, value in measured.items() if math.isfinite(value)}
         if self._definition.metric not in metrics:
             known = ", ".join(sorted(metrics)) or "none"
             raise RunFailed(f"{run.name} has no {self._definition.metric}; it has {known}")

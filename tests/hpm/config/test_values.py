@@ -23,7 +23,7 @@ from hpm.errors import UserError
         ("Curriculum.sampler = None", "Curriculum.sampler = None (-b) has the wrong type: Sampler is wanted"),
         ("Schedule.blr = 1e400", "Schedule.blr = inf (-b) must be finite"),
         ("LowShot.lr = [1e-3, -1e400]", "LowShot.lr = [0.001, -inf] (-b) must be finite"),
-        ("Schedule.epochs = 18446744073709551616", "must be finite, and below 2^64"),
+        ("Schedule.epochs = 18446744073709551616", "must fit into 64 bits"),
         ("Schedule.accumulate = @Ramp()", "Schedule.accumulate must be an int, got Ramp (-b)"),
         ("Schedule.accumulate = @Ramp", "Schedule.accumulate must be an int, got the class Ramp; call it (-b)"),
         ("MLflowTracker.enabled = @Ramp()", "MLflowTracker.enabled must be a bool, got Ramp (-b)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from hpm.errors import Notice
+from hpm.runs import metrics_file
+from hpm.runs.metrics_file import parse_row
 from hpm.runs.run_folder import MetricsFile
 
 
@@ -85,3 +89,57 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     assert metrics.rows() == [row(1), row(2)]
     metrics.keep(lambda r: r["step"] < 2)
     assert metrics.rows() == [row(1)]
+
+
+DAMAGED = [
+    b"{",
+    b"nonsense",
+    b"\xff\xfe",
+    b"[1, 2]",
+    b"5",
+    b'{"step": 2}',
+    b'{"step": "2", "kind": "train"}',
+    b"[" * 99_999,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_line_costs_that_line_alone(tmp_path: Path, damage: bytes) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3, 4):
+        metrics.append(row(step))
+    lines = metrics.path.read_bytes().splitlines(keepends=True)
+    lines[1] = damage + b"\n"
+    metrics.path.write_bytes(b"".join(lines))
+    again = MetricsFile(metrics.path)
+    with pytest.warns(Notice, match=r"metrics.jsonl, line 2 is damaged; it is left out"):
+        assert again.rows() == [row(1), row(3), row(4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # told once
+        again.append(row(5))
+        assert again.rows() == [row(1), row(3), row(4), row(5)]
+        again.keep(lambda r: r["step"] < 5)
+    assert metrics.path.read_bytes() == b"".join(lines)  # byte for byte, the damaged one too
+
+
+def test_what_is_no_number_is_null_in_the_file_and_nan_here(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(row(1) | {"loss": math.inf, "norms": [math.nan, 1.0]})
+    written = json.loads(metrics.path.read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert (written["loss"], written["norms"]) == (None, [None, 1.0])
+    assert math.isnan(metrics.rows()[0]["loss"])
+
+
+def test_lines_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are those of a file that is written anew taken for those of before."""
+    writer, reader = (MetricsFile(tmp_path / "metrics.jsonl") for _ in range(2))
+    parsed: list[bytes] = []
+    monkeypatch.setattr(metrics_file, "parse_row", lambda line: parsed.append(line) or parse_row(line))
+    for step in range(1, 6):
+        writer.append(row(step))
+        assert [r["step"] for r in reader.rows()] == list(range(1, step + 1))
+    assert len(parsed) == 5
+    writer.keep(lambda r: r["step"] < 3)
+    for step in range(6, 12):
+        writer.append(row(step))
+    assert [r["step"] for r in reader.rows()] == [1, 2, *range(6, 12)]

@@ -167,7 +167,7 @@ def test_init_from_another_kind_of_model_is_one_short_sentence(
 
 def test_a_seed_that_no_generator_takes(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("pretrain", tiny, "--dry-run", "-b", f"Trainer.seed = {2**64}") == 2
-    assert f"Trainer.seed = {2**64} must fit into 64 bits" in capsys.readouterr().err
+    assert f"Trainer.seed = {2**64} (-b) must fit into 64 bits" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fashion_mnist")
