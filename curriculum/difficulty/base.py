@@ -125,6 +125,15 @@ class DifficultyEstimator(Scheduled, ABC):
         among processes and micro-batches, save for the order in which numbers are added.
         """
 
+    def asks(self, step: int, steps_per_epoch: int) -> bool:
+        """Say whether scoring in a step computes anything, rather than recalling it; for counting what a run costs."""
+        return True
+
+    @property
+    def knows_training_images_alone(self) -> bool:
+        """Whether scores depend on what is known of single training images, so that others are scored otherwise."""
+        return self.needs_objects or self.kept_bytes(1, 1) > 0
+
     def kept_bytes(self, num_images: int, num_patches: int) -> int:
         """Return the bytes that are kept of I images of L patches, on the device and in every checkpoint.
 

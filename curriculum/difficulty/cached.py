@@ -66,14 +66,14 @@ class Cached(Combination):
         """Return the bytes of the scores of I images."""
         return ScoreMemory.bytes_for(num_images, num_patches)
 
-    def asks(self, step: int) -> bool:
+    def asks(self, step: int, steps_per_epoch: int) -> bool:
         """Say whether the estimator runs in a step."""
-        now = step // self._steps_per_epoch if self.period == "epoch" else step
+        now = step // steps_per_epoch if self.period == "epoch" else step
         return now >= self.start and (now - self.start) % self.every == 0
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         # Images outside a training run have nothing kept for them.
-        if self.module is None or batch.indices is None or self.asks(noise.step):
+        if self.module is None or batch.indices is None or self.asks(noise.step, self._steps_per_epoch):
             return self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
         assert isinstance(self.module, ScoreMemory)
         return self.module.recall(batch)
@@ -83,5 +83,5 @@ class Cached(Combination):
         if self.module is None or outcome.batch.indices is None or outcome.scores_NL is None:
             return
         assert isinstance(self.module, ScoreMemory)
-        if self.asks(outcome.step):
+        if self.asks(outcome.step, self._steps_per_epoch):
             self.module.keep(outcome.batch, outcome.scores_NL)

@@ -46,6 +46,14 @@ class LossMemory(DifficultyEstimator):
         self.predicted = predicted
         self.needs_predictions = predicted
 
+    def check(self, num_patches: int, num_masked: int) -> None:
+        """Refuse a single masked patch, whose loss says nothing beside those of its image."""
+        if num_masked < 2:
+            raise ValueError(
+                "LossMemory compares the losses of an image's masked patches, and Curriculum.mask_ratio masks "
+                f"{num_masked} of {num_patches}; raise it until two are masked"
+            )
+
     def prepare(self, context: TrainingContext) -> None:
         """Make room for the scores of every image of the training split."""
         self.module = ScoreMemory(context)

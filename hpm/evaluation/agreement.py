@@ -5,6 +5,7 @@ Shape suffixes: N images, L patches, M masked.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -52,7 +53,7 @@ class Agreement(Evaluation):
     as controls: the mean of that loss at a patch's position in the other images, and `EdgeDensity`.
     `agreement/teacher_not_blank`, `position_not_blank` and `edges_not_blank`: the same correlations over the patches
     that show something, see `curriculum.hardness.not_blank`.
-    None of these where there is no loss predictor.
+    None of these where there is no loss predictor, and no correlation with what is the same everywhere or not known.
 
     Args:
         images: of each held-out split, at most. Default 256.
@@ -93,7 +94,8 @@ class Agreement(Evaluation):
             values = self._compare(_Looked(*map(torch.cat, zip(*looked, strict=True))))
             # In the order in which they are declared.
             means = {metric: values[metric.pattern].nanmean().item() for metric in self.metrics}
-            metrics |= {metric_on(name, metric.pattern): mean for metric, mean in means.items()}
+            known = {metric: mean for metric, mean in means.items() if math.isfinite(mean)}  # one image has no others
+            metrics |= {metric_on(name, metric.pattern): mean for metric, mean in known.items()}
         return metrics
 
     def _compare(self, looked: _Looked) -> dict[str, Tensor]:

@@ -16,12 +16,15 @@ from curriculum import diagnostics as measure
 from curriculum.validation import require_at_least, require_in
 from hpm.data import Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.last_step import last_step, warn_of_training_images
 from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 
 
 class Diagnostics(Evaluation):
     """Masks that the curriculum draws for held-out images, with the teacher as it is now; means over images.
+
+    Of a difficulty that knows training images alone there are no such masks, and but for alpha nothing is measured.
 
     Metrics, all `curriculum/...`:
         alpha: the scheduler's value at `progress`.
@@ -38,7 +41,7 @@ class Diagnostics(Evaluation):
     Args:
         images: of each held-out split, at most. Default 256.
         progress: of training, in [0, 1], at which masks are drawn; where the scheduler depends on it, this sets
-            alpha. Default 1, the end of training.
+            alpha. Default None, the last step that was taken.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -57,26 +60,35 @@ class Diagnostics(Evaluation):
         Metric("curriculum/object_overlap_to_chance", Unit.RATIO),
     )
 
-    def __init__(self, *, images: int = 256, progress: float = 1.0) -> None:
+    def __init__(self, *, images: int = 256, progress: float | None = None) -> None:
         require_at_least("Diagnostics", 1, images=images)
         require_in("Diagnostics", "[0, 1]", progress=progress)
         self.images = images
-        self.progress = float(progress)
+        self.progress = None if progress is None else float(progress)
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         curriculum = context.curriculum.for_measuring()
+        progress = last_step(context).progress if self.progress is None else self.progress
+        alpha = {"alpha": curriculum.alpha(progress)}
+        asks = curriculum.needs_scores_at(progress, context.model.num_patches)
+        unknown = asks and curriculum.difficulty.knows_training_images_alone
+        if unknown:
+            told = "Diagnostics draw no masks of held-out images by it; HardnessShare asks it of training images"
+            warn_of_training_images(curriculum.difficulty, told)
         metrics: dict[str, float] = {}
         for name, split in context.held_out.items():
-            means = self._measure_split(context, curriculum, split)
+            means = alpha | ({} if unknown else self._measure_split(context, curriculum, split, progress))
             metrics |= {metric_on(name, f"curriculum/{what}"): mean for what, mean in sorted(means.items())}
         return metrics
 
-    def _measure_split(self, context: EvaluationContext, curriculum: Curriculum, split: Split) -> dict[str, float]:
+    def _measure_split(
+        self, context: EvaluationContext, curriculum: Curriculum, split: Split, progress: float
+    ) -> dict[str, float]:
         masks: list[Tensor] = []
         values: dict[str, list[Tensor]] = {}
         for indices, batch, noise in held_out_batches(context, split, self.images):
-            mask = curriculum.draw(batch, context.teacher, self.progress, noise)
+            mask = curriculum.draw(batch, context.teacher, progress, noise)
             masks.append(mask.to_bool())
             object_NL = context.source.object_map(split, indices, patch_size=batch.patch_size)
             measured = _losses(context, batch, mask, noise) | _choice(curriculum, mask, object_NL)
@@ -86,7 +98,7 @@ class Diagnostics(Evaluation):
         if math.isnan(means.get("hard_share", 0.0)):
             del means["hard_share"]
         uniform = means.pop("uniform_loss")
-        means |= {"alpha": curriculum.alpha(self.progress), "hardness_gap_relative": means["hardness_gap"] / uniform}
+        means["hardness_gap_relative"] = means["hardness_gap"] / uniform
         return means | _positions(torch.cat(masks))
 
 

@@ -6,7 +6,6 @@ Shape suffixes: N images, L patches.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,9 +19,8 @@ from curriculum.noise import hash_words
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_in
 from hpm.data import ObjectShares, Split
-from hpm.errors import Notice
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.last_step import LastStep, last_step, priorities
+from hpm.evaluation.last_step import LastStep, last_step, priorities, warn_of_training_images
 from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import StudentTeacher
@@ -67,8 +65,9 @@ class HardnessShare(Evaluation):
     As many patches count as hardest as `top` of a mask, at the mean mask ratio, whatever alpha is.
 
     A run measures it on its training images, cropped as it crops them, since a difficulty that keeps something of each
-    image knows only these. `hpm evaluate` has no run at hand, and takes held-out images. The difficulty is asked as in
-    the last step that was taken, at that progress, and keeps nothing of being asked. Scores are turned round where
+    image knows only these. `hpm evaluate` has no run at hand, and takes held-out images. The difficulty is asked at
+    the progress of the last step that was taken, and keeps nothing of being asked; a scheduler that observes has
+    observed that step too. Scores are turned round where
     `Curriculum.polarity` is "easiest".
 
     Metrics, all `curriculum/...`:
@@ -76,7 +75,7 @@ class HardnessShare(Evaluation):
             sampler that never asks for scores (`Random`), whose hard patches are any patches. None where scores are
             numbers of parts (`Parts`), and outside of a run where scores depend on what is known of training images.
         hardness_share_position, hardness_share_edges: of scores that need no model, as controls: the mean loss at a
-            patch's position in the other images, and `EdgeDensity`.
+            patch's position in the other images, where there are any, and `EdgeDensity`.
         hardness_share_object: of the object's share of a patch's pixels, where the data know it (`Scenes`): how far
             what is hard is the object.
         ..._not_blank: the same among the patches that show something, see `curriculum.hardness.not_blank`.
@@ -136,14 +135,14 @@ class HardnessShare(Evaluation):
         of = _Measured(*(None if x[0] is None else torch.cat(x) for x in zip(*measured, strict=True)))  # type: ignore[arg-type]
         difficulty = context.curriculum.difficulty
         numbers_parts = difficulty.num_parts is not None
-        of_training_images = difficulty.kept_bytes(1, 1) > 0 or difficulty.needs_objects
-        unknown = not in_run and (of_training_images or bool(of.scores_NL.isnan().all()))
+        nothing_scored = bool(of.scores_NL.isnan().all())
+        unknown = not in_run and (difficulty.knows_training_images_alone or nothing_scored)
         if unknown and not numbers_parts:
-            name = type(difficulty).__name__
-            text = f"{name} knows training images alone: the curriculum's own share is in the run's summary.json"
-            warnings.warn(text, Notice, stacklevel=2)
+            warn_of_training_images(difficulty, "of it a run alone measures a share, on the images it trains on")
         scores = {} if numbers_parts or unknown else {"": of.scores_NL}
-        scores |= {"_position": position_scores(of.loss_NL), "_edges": of.edges_NL}
+        if len(of.loss_NL) > 1:  # of a single image there are no others whose losses it might be told
+            scores["_position"] = position_scores(of.loss_NL)
+        scores["_edges"] = of.edges_NL
         if of.objects_NL is not None:
             scores["_object"] = of.objects_NL
         k = max(1, round(self.top * num_masked))

@@ -5,11 +5,14 @@ Shape suffixes: N images, L patches.
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from typing import NamedTuple
 
 from torch import Tensor
 
-from curriculum import Batch, Noise
+from curriculum import Batch, DifficultyEstimator, Noise
+from hpm.errors import Notice
 from hpm.evaluation.base import EvaluationContext
 
 
@@ -45,3 +48,19 @@ def priorities(context: EvaluationContext, batch: Batch, now: LastStep, num_mask
     difficulty = curriculum.difficulty.at(now.progress)
     scores_NL = difficulty(batch, context.teacher, num_masked=num_masked, noise=noise)
     return scores_NL if curriculum.polarity == "hardest" else -scores_NL
+
+
+_warned: weakref.WeakSet[DifficultyEstimator] = weakref.WeakSet()
+
+
+def warn_of_training_images(difficulty: DifficultyEstimator, consequence: str) -> None:
+    """Tell once that a difficulty scores images of a training run alone.
+
+    Args:
+        difficulty: which.
+        consequence: what follows for an evaluation of others.
+    """
+    if difficulty in _warned:
+        return
+    _warned.add(difficulty)
+    warnings.warn(f"{type(difficulty).__name__} knows training images alone: {consequence}", Notice, stacklevel=2)

@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curriculum import Batch, Curriculum, Mask, Noise, TrainingContext
+from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Switched, TrainingContext
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.targets import Target
 
 _SAMPLED_STEPS = 20_000  # of the schedule
+_MOMENTS = 20  # of a run, at which a difficulty that moves with time is counted
+_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly and in no rhythm
 
 
 class Trained(Protocol):
@@ -77,7 +80,10 @@ def multiply_adds(method: Trained) -> dict[str, float]:
         student = _count(lambda: model(images, mask))
         asked = _MetaTeacher(model, target)  # one that does not remember what it was asked
         targets = _total(lambda: target(images, mask, model.patch_size, asked))
-        teacher_total = _total(lambda: difficulty.at(1.0)(batch, teacher, num_masked=num_masked, noise=noise))
+        of_each, together = _states(difficulty)
+        teacher_total = together(
+            [_total(lambda at=at: at(batch, teacher, num_masked=num_masked, noise=noise)) for at in of_each]  # type: ignore[misc]
+        )
         dense = _count(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
     name = type(model).__name__
     encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
@@ -91,6 +97,20 @@ def multiply_adds(method: Trained) -> dict[str, float]:
         "teacher": teacher_total,
         "target": targets,
     }
+
+
+def _states(difficulty: DifficultyEstimator) -> tuple[list[DifficultyEstimator], Callable[[list[float]], float]]:
+    """What a difficulty is over a run, and how the costs of these make one.
+
+    Where numbers move with time it is the mean over time. Where an estimator is chosen by what is learned, which cannot
+    be foreseen, it is the dearest.
+    """
+    moving = difficulty.schedulers().values()
+    if isinstance(difficulty, Switched) and any(scheduler.watches for scheduler in moving):
+        return [estimator.at(1.0) for estimator in difficulty.estimators], max
+    if not moving:
+        return [difficulty], fmean
+    return [difficulty.at(number / _MOMENTS) for number in range(_MOMENTS + 1)], fmean
 
 
 def encoder_multiply_adds(model: MaskedModel) -> float:
@@ -132,9 +152,9 @@ def _total(compute: Callable[[], object]) -> float:
 
 
 def teacher_share(method: Trained, clock: Clock, progress_per: str) -> float:
-    """Share of a run's steps in which the curriculum asks its difficulty estimator.
+    """Share of a run's steps in which the curriculum asks its difficulty estimator, and this computes something.
 
-    Long runs are sampled at 20,000 evenly spaced steps. A scheduler that follows what the learner achieves cannot be
+    Long runs are sampled at 20,000 steps. A scheduler that follows what the learner achieves cannot be
     foreseen: then it is every step that may ask.
 
     Args:
@@ -143,15 +163,18 @@ def teacher_share(method: Trained, clock: Clock, progress_per: str) -> float:
         progress_per: "epoch" or "step", as `Trainer` takes it.
     """
     curriculum, num_patches, total = method.curriculum, method.student.num_patches, clock.total_steps
-    may_ask = math.ceil(total / curriculum.score_every) / total
-    if curriculum.scheduler.watches:
-        return may_ask
-    stride = curriculum.score_every * max(1, total // curriculum.score_every // _SAMPLED_STEPS)
-    asks = [
-        curriculum.needs_scores_at(Clock(step, clock.steps_per_epoch, clock.epochs).progress(progress_per), num_patches)
-        for step in range(0, total, stride)
-    ]
-    return may_ask * sum(asks) / len(asks)
+    difficulty, foreseen = curriculum.difficulty, not curriculum.scheduler.watches
+    may_score = math.ceil(total / curriculum.score_every)
+
+    def asks(step: int) -> bool:
+        if not difficulty.asks(step, clock.steps_per_epoch):
+            return False
+        progress = Clock(step, clock.steps_per_epoch, clock.epochs).progress(progress_per)
+        return not foreseen or curriculum.needs_scores_at(progress, num_patches)
+
+    few = may_score <= _SAMPLED_STEPS
+    places = range(may_score) if few else [int(may_score * (n * _GOLDEN % 1)) for n in range(_SAMPLED_STEPS)]
+    return may_score / total * fmean(asks(curriculum.score_every * place) for place in places)
 
 
 def dense_share(method: Trained, clock: Clock) -> float:

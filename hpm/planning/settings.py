@@ -16,7 +16,7 @@ from hpm.optim.schedule import Schedule
 from hpm.planning.gpus import Machine
 from hpm.runtime.settings import Runtime
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import check_method
+from hpm.training.setup import check_method, check_objects
 from hpm.training.trainer import PROGRESS_PER
 
 
@@ -77,6 +77,7 @@ class RunSettings:
                 "'auto'"
             )
         check_method(method, runtime)
+        check_objects(method, source)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
 
 

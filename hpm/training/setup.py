@@ -9,6 +9,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from curriculum import TrainingContext
+from hpm.data import ImageSource, Scenes
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.method import Method
 from hpm.optim.optimization import Optimization
@@ -114,6 +115,25 @@ def check_method(method: Method, runtime: Runtime) -> None:
         _check_recordable(method)
     if runtime.teacher_precision != "same":
         _check_low_precision(method, runtime)
+
+
+def check_objects(method: Method, source: ImageSource) -> None:
+    """Refuse a difficulty that needs to know which pixels are the object, over images that do not say so.
+
+    Args:
+        method: what is to be trained.
+        source: of the images.
+
+    Raises:
+        ValueError: naming both.
+    """
+    difficulty = method.curriculum.difficulty
+    if difficulty.needs_objects and not isinstance(source, Scenes):
+        name, given = type(difficulty).__name__, type(source).__name__
+        raise ValueError(
+            f"Curriculum.difficulty = {name} asks which pixels are the object, and {given} does not know; use "
+            "DigitScenes, Composites or StampScenes"
+        )
 
 
 def _check_recordable(method: Method) -> None:

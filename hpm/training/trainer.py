@@ -11,7 +11,7 @@ from rich.console import Console
 
 from curriculum import TrainingContext
 from curriculum.validation import require_choice, require_instance
-from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop, Scenes
+from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.optim.optimization import Optimization
@@ -26,7 +26,7 @@ from hpm.tracking import NoTracker, Tracker
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import build_training_step, check_method
+from hpm.training.setup import build_training_step, check_method, check_objects
 from hpm.training.step import TrainingStep
 
 PROGRESS_PER = ("epoch", "step")
@@ -131,13 +131,7 @@ class Trainer:
             raise ValueError(f"Loading.gpu_decode = True needs a CUDA device, this is {self.device}; set it to False")
         check_method(self.method, self.runtime)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
-        difficulty = self.method.curriculum.difficulty
-        if difficulty.needs_objects and not isinstance(self.source, Scenes):
-            name, source = type(difficulty).__name__, type(self.source).__name__
-            raise ValueError(
-                f"Curriculum.difficulty = {name} asks which pixels are the object, and {source} does not know; use "
-                "DigitScenes, Composites or StampScenes"
-            )
+        check_objects(self.method, self.source)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if self.monitoring.probes:

@@ -117,7 +117,7 @@ def test_amt_uses_maps_from_its_forty_second_epoch_on(epoch: int) -> None:
     estimator = Cached(estimator=Attention(normalize=True), every=40, start=41)
     estimator.prepare(training_context(steps_per_epoch=5))
     for step in (5 * epoch, 5 * epoch + 4):
-        assert estimator.asks(step) == (epoch in (41, 81, 121, 161))
+        assert estimator.asks(step, 5) == (epoch in (41, 81, 121, 161))
     if epoch <= 40:
         batch = tiny_batch()
         mask = amt(estimator).draw(batch, TinyTeacher(), 0.5, noise_for(batch, step=5 * epoch))

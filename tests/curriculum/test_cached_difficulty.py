@@ -29,9 +29,9 @@ def cached(**changes: object) -> Cached:
 
 
 def test_a_cache_asks_in_its_epochs_alone() -> None:
-    assert [cached().asks(step) for step in (0, 4, 5, 9, 10)] == [True, True, False, False, True]
-    assert [cached(start=1).asks(step) for step in (0, 4, 5, 9, 10)] == [False, False, True, True, False]
-    assert [cached(period="step", every=3).asks(step) for step in range(5)] == [True, False, False, True, False]
+    assert [cached().asks(step, 5) for step in (0, 4, 5, 9, 10)] == [True, True, False, False, True]
+    assert [cached(start=1).asks(step, 5) for step in (0, 4, 5, 9, 10)] == [False, False, True, True, False]
+    assert [cached(period="step", every=3).asks(step, 5) for step in range(5)] == [True, False, False, True, False]
 
 
 def test_the_same_crop_has_the_same_scores_later() -> None:

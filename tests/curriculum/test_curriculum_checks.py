@@ -22,6 +22,7 @@ from curriculum import (
     DifficultyEstimator,
     EdgeDensity,
     HardestFirst,
+    LossMemory,
     MetricPaced,
     Parts,
     Piecewise,
@@ -31,6 +32,7 @@ from curriculum import (
     Random,
     Sampler,
     Scheduler,
+    Smoothed,
     Uniform,
     UniformRatio,
     Weighted,
@@ -151,3 +153,10 @@ def test_what_does_not_fit_is_refused() -> None:
         )
     with pytest.raises(ValueError, match="Cells takes the mean of the scores in a cell, and those of Parts are the"):
         Curriculum(scheduler=Constant(), difficulty=Parts(), sampler=Cells()).check(TinyTeacher(), 16)
+
+
+def test_a_single_masked_patch_teaches_a_memory_of_losses_nothing() -> None:
+    for difficulty in (LossMemory(), Smoothed(estimator=LossMemory())):
+        build(difficulty=difficulty, mask_ratio=0.1).check(None, 16)
+        with pytest.raises(ValueError, match=r"Curriculum\.mask_ratio masks 1 of 16; raise it until two are masked"):
+            build(difficulty=difficulty, mask_ratio=0.05).check(None, 16)

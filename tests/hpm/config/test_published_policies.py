@@ -62,7 +62,7 @@ def test_amt_normalizes_heads_and_starts_in_epoch_41(tiny: Path) -> None:
     (attention,) = difficulty.estimators
     assert isinstance(attention, Attention)
     assert attention.normalize
-    assert [epoch for epoch in range(200) if difficulty.asks(epoch)] == [41, 81, 121, 161]  # one step an epoch
+    assert [epoch for epoch in range(200) if difficulty.asks(epoch, 1)] == [41, 81, 121, 161]  # one step an epoch
 
 
 def test_structmae_favors_as_many_as_published(tiny: Path) -> None:

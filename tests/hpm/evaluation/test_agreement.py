@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -90,7 +92,13 @@ def test_a_predictor_that_is_constant_agrees_by_chance(context: EvaluationContex
     torch.nn.init.zeros_(head.weight)
     metrics = Agreement(images=20)(context)
     assert metrics["agreement/teacher_top"] == pytest.approx(4 / 16)
-    assert metrics["agreement/teacher"] != metrics["agreement/teacher"]  # there is no correlation
+    assert "agreement/teacher" not in metrics  # there is no correlation
+
+
+def test_one_image_has_no_other_to_be_told_positions_by(context: EvaluationContext) -> None:
+    metrics = Agreement(images=1)(context)
+    assert not [name for name in metrics if "position" in name]
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_nothing_is_measured_without_a_predictor(context: EvaluationContext) -> None:

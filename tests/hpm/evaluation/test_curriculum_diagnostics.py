@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,23 +12,28 @@ from PIL import Image
 
 from curriculum import (
     Batch,
+    Cached,
     Constant,
     Curriculum,
     DifficultyEstimator,
     EdgeDensity,
     HardestFirst,
     LossMemory,
+    Mixture,
     Noise,
+    ObjectShare,
     Parts,
     Quotas,
     Ramp,
     Random,
+    Residual,
     Sampler,
     Scheduler,
     TrueLoss,
     Uniform,
 )
 from hpm.data import ImageFolder
+from hpm.errors import Notice
 from hpm.evaluation import Diagnostics, EvaluationContext
 from hpm.methods.teacher import EMATeacher
 from hpm.targets import Pixels
@@ -108,15 +114,33 @@ def test_masks_are_drawn_at_the_progress_asked_for(context: EvaluationContext, p
     assert metrics == pytest.approx(fixed)
 
 
-@pytest.mark.parametrize("difficulty", [LossMemory(), Parts(parts=3)])
-def test_no_hard_share_of_what_is_not_scored_or_is_no_score(
-    context: EvaluationContext, difficulty: DifficultyEstimator
-) -> None:
-    """A memory of training images knows none of these; parts are numbered."""
-    sampler = Quotas(parts=3) if isinstance(difficulty, Parts) else HardestFirst()
-    metrics = Diagnostics()(under(context, scheduler=Constant(value=1.0), difficulty=difficulty, sampler=sampler))
+def test_numbers_of_parts_have_no_hard_share(context: EvaluationContext) -> None:
+    curriculum = under(context, scheduler=Constant(value=1.0), difficulty=Parts(parts=3), sampler=Quotas(parts=3))
+    metrics = Diagnostics()(curriculum)
     assert metrics.keys() >= ALWAYS
     assert "curriculum/hard_share" not in metrics
+
+
+@pytest.mark.parametrize(
+    "difficulty",
+    [
+        LossMemory(),
+        ObjectShare(),
+        Cached(estimator=EdgeDensity()),
+        Mixture(estimators=[LossMemory(), EdgeDensity()]),
+        Residual(estimator=LossMemory()),
+    ],
+)
+def test_what_knows_training_images_alone_masks_no_others(
+    context: EvaluationContext, difficulty: DifficultyEstimator
+) -> None:
+    context = under(context, scheduler=Ramp(start=0.0, end=1.0), difficulty=difficulty)
+    with pytest.warns(Notice, match=f"{type(difficulty).__name__} knows training images alone: Diagnostics draw no"):
+        assert Diagnostics()(context) == {"curriculum/alpha": 0.25}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)  # told once
+        Diagnostics()(context)
+        assert Diagnostics(progress=0.0)(context).keys() >= ALWAYS  # masks are random, and need no scores
 
 
 def test_coverage_is_that_of_the_masks_drawn(context: EvaluationContext) -> None:
@@ -178,7 +202,7 @@ def test_as_a_probe_it_changes_nothing(hpm: Callable[..., int], tiny: Path, tmp_
     (probe,) = [row for row in rows["with"] if row["kind"] == "probe"]  # after each epoch but the last
     assert probe.keys() >= {f"validation/{name}" for name in ALWAYS | OBJECT | {"curriculum/hard_share"}}
     assert not probe.keys() & ALWAYS  # the test images are for the end
-    assert probe["validation/curriculum/alpha"] == pytest.approx(0.5)
+    assert probe["validation/curriculum/alpha"] == pytest.approx(0.25)  # that of the epoch that ends
 
 
 @pytest.mark.parametrize(

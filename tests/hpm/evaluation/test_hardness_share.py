@@ -197,6 +197,12 @@ def test_what_knows_training_images_alone_is_judged_on_them_alone(context: Evalu
     assert HardnessShare(images=40)(in_run(under(context, cached)))[SHARE] == 0  # its masks are random until it starts
 
 
+def test_one_image_has_no_other_to_be_told_positions_by(context: EvaluationContext) -> None:
+    metrics = HardnessShare(images=1)(in_run(under(context, EdgeDensity())))
+    assert not [name for name in metrics if "position" in name]
+    assert f"{SHARE}_edges" in metrics
+
+
 def test_it_is_asked_as_in_the_last_step(context: EvaluationContext) -> None:
     """10 steps an epoch, 4 epochs, after step 4: step 3 at the progress of the first epoch, 0.25."""
     recorded = Recorded()

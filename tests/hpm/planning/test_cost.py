@@ -10,17 +10,22 @@ import torch
 
 from curriculum import (
     Attention,
+    Bandit,
     Batch,
+    Cached,
     Constant,
     Curriculum,
     DifficultyEstimator,
+    EdgeDensity,
     HardestFirst,
     MetricPaced,
     Noise,
+    Piecewise,
     PredictedLoss,
     Ramp,
     Random,
     SampledAttention,
+    Switched,
     TrueLoss,
     Uniform,
 )
@@ -157,6 +162,32 @@ def test_the_teacher_is_asked_from_the_first_hard_patch_on(epochs: int, first: i
     assert operations.teacher_share(hpm, Clock(0, 625, epochs), "epoch") == pytest.approx(
         (epochs - first) / epochs, abs=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("cached", "share"),
+    [
+        (Cached(estimator=PredictedLoss(), every=40, start=41), 4 / 200),  # AMT's: epochs 41, 81, 121 and 161
+        (Cached(estimator=PredictedLoss(), every=40, period="step", start=800), 1 / 40 * (1 - 800 / 125_000)),
+        (Cached(estimator=PredictedLoss(), start=1000), 0.0),
+    ],
+)
+def test_a_cached_difficulty_asks_now_and_then(cached: Cached, share: float) -> None:
+    hpm = method(cached)
+    hpm.curriculum.scheduler = Constant(value=0.5)
+    assert operations.teacher_share(hpm, Clock(0, 625, 200), "epoch") == pytest.approx(share, abs=1e-3)
+
+
+def test_of_estimators_that_take_turns_the_mean_or_the_dearest_is_counted() -> None:
+    free, asked = EdgeDensity(), PredictedLoss()
+    whole = operations.multiply_adds(method(asked))["teacher"]
+    for scheduler, expected in (
+        (Piecewise(points=[(0.0, 0.0), (0.5, 1.0)], interpolation="hold"), 0.5),
+        (Bandit(values=(0.0, 1.0)), 1.0),
+        (Bandit(values=(1.0, 0.0)), 1.0),
+    ):
+        turns = Switched(estimators=[free, asked], scheduler=scheduler)
+        assert operations.multiply_adds(method(turns))["teacher"] == pytest.approx(expected * whole, rel=0.06)
 
 
 def test_shares_of_other_schedules() -> None:

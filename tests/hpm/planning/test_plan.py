@@ -206,6 +206,11 @@ def test_show_and_json(tiny: Path) -> None:
         (["MaskedAutoencoder.patch_size = 5"], {}, "MaskedAutoencoder.patch_size = 5 does not divide"),
         (["MaskedAutoencoder.loss_predictor_depth = None"], {}, "PredictedLoss needs the teacher's predicted_loss"),
         (["Trainer.source = @Uniform()"], {}, "Trainer.source must be a"),
+        (
+            ["IMG_SIZE = 28", "Trainer.source = @FashionMNIST()", "Curriculum.difficulty = @ObjectShare()"],
+            {},
+            "asks which pixels are the object, and FashionMNIST does not know",
+        ),
         (["Trainer.loading = @Schedule()"], {}, "Trainer.loading must be a Loading"),
         (["Trainer.source = @FashionMNIST()"], {}, "do not fit the images of FashionMNIST: 28 pixels and 1 channels"),
         (["Loading.gpu_decode = True"], {}, "set Loading.num_workers to 1 or more"),
