@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from hpm.data.sources.image_modes import to_mode
 from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
 
@@ -93,7 +94,7 @@ def read_cutout(path: Path, *, side: int) -> Image.Image:
     Raises:
         UserError: if the file is damaged, or nothing or everything in it is opaque.
     """
-    image = _decode(path, None).convert("RGBA")
+    image = _decode(path, None, "RGBA")
     opacity = image.getchannel("A")
     if opacity.getextrema()[0] == 255:
         raise UserError(f"{path} has no transparency, which is what tells a cut-out from what was around it")
@@ -114,13 +115,13 @@ def read_photograph(path: Path, *, side: int, least: int) -> Image.Image:
     Raises:
         UserError: if the file is damaged or the photograph too small.
     """
-    image = _decode(path, side)
+    image = _decode(path, side, "RGB")
     if min(image.size) < least:
         raise UserError(
             f"{path} has {image.width} x {image.height} pixels, too few for scenes of {least} pixels; take it out of "
             "the photographs, or lower the scenes' size, IMG_SIZE"
         )
-    return _shrink(image.convert("RGB"), side / min(image.size))
+    return _shrink(image, side / min(image.size))
 
 
 def digest_of(paths: Iterable[Path]) -> str:
@@ -138,14 +139,17 @@ def digest_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _decode(path: Path, side: int | None) -> Image.Image:
-    """The image of a file, decoded; a JPEG at a fraction of its size where twice `side` remains, which is faster."""
+def _decode(path: Path, side: int | None, mode: str) -> Image.Image:
+    """The image of a file, decoded, in a mode of 8 bits.
+
+    A JPEG is decoded at a fraction of its size where twice `side` remains, which is faster.
+    """
     try:
         with Image.open(path) as image:
             if side is not None:
                 image.draft(None, (2 * side, 2 * side))
             image.load()
-            return image
+            return to_mode(image, mode)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing") from error
     except UnidentifiedImageError as error:
@@ -169,6 +173,6 @@ def _require_folder(setting: str, folder: Path) -> None:
 
 def _images(folder: Path) -> list[Path]:
     """Image files at any depth below a folder, hidden ones aside, ordered by their paths below it."""
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS]
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and not path.is_dir()]
     names: Sequence[tuple[str, ...]] = sorted(path.relative_to(folder).parts for path in paths)
     return [folder.joinpath(*parts) for parts in names if not any(part.startswith(".") for part in parts)]

@@ -117,9 +117,16 @@ class Composites(Scenes):
         """The files of all photographs, three or more.
 
         Raises:
-            UserError: if there are fewer.
+            UserError: if there are fewer, or cut-outs among them.
         """
-        return find_photographs(self._folder("photographs"))
+        folder, cutouts = self._folder("photographs"), self._folder("cutouts")
+        found = find_photographs(folder)
+        if both := [path for path in found if path.resolve().is_relative_to(cutouts.resolve())]:
+            raise UserError(
+                f"Composites.photographs = {folder} is looked through at any depth, and {len(both)} of its images are "
+                f"cut-outs, of Composites.cutouts = {cutouts}; keep the two apart"
+            )
+        return found
 
     @property
     def known_train_size(self) -> int:

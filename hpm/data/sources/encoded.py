@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from curriculum.validation import require_choice
+from hpm.data.sources.image_modes import to_mode
 from hpm.data.sources.split import Choose, Crops, Split, Unreadable
 
 _CHANNELS = {"RGB": 3, "L": 1}
@@ -184,14 +185,14 @@ def _crop(image: Image.Image, box: Sequence[float], size: int, mode: str) -> Ten
         pixels_HWC = _pixels(image.crop(corners), mode)
         image_1CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1).unsqueeze(0)
         return F.interpolate(image_1CHW, (size, size), mode="bicubic", antialias=True).squeeze(0)
-    converted = image if image.mode == mode else image.convert(mode)
+    converted = to_mode(image, mode)
     resized = converted.resize((size, size), Image.Resampling.BICUBIC, box=corners)
     return torch.from_numpy(_pixels(resized, mode)).permute(2, 0, 1)
 
 
 def _pixels(image: Image.Image, mode: str) -> np.ndarray:
     """Uint8 [H, W, C]."""
-    converted = image if image.mode == mode else image.convert(mode)
+    converted = to_mode(image, mode)
     return np.array(converted).reshape(image.height, image.width, -1)
 
 

@@ -104,3 +104,18 @@ def test_unfit_files_are_named(folders: dict[str, str], tmp_path: Path, what: st
     spoil(tmp_path, what)
     with pytest.raises(UserError, match=told):
         Composites(cutouts=tmp_path / "cutouts", photographs=tmp_path / "photographs", **FEW).train().prepare()
+
+
+@pytest.mark.parametrize("photographs", [".", "cutouts"])
+def test_cutouts_are_no_photographs(folders: dict[str, str], tmp_path: Path, photographs: str) -> None:
+    cutouts = shutil.copytree(folders["cutouts"], tmp_path / "cutouts")
+    shutil.copytree(folders["photographs"], tmp_path / "photographs")
+    mixed = Composites(cutouts=str(cutouts), photographs=str(tmp_path / photographs), **FEW)
+    with pytest.raises(UserError, match=r"Composites\.photographs = .* of its images are cut-outs, of"):
+        mixed.train()
+
+
+def test_a_folder_with_an_images_name_is_a_folder(folders: dict[str, str], tmp_path: Path) -> None:
+    album = shutil.copytree(folders["photographs"], tmp_path / "all" / "album.jpg")
+    photographs = Composites(cutouts=folders["cutouts"], photographs=str(album.parent), **FEW).photograph_files
+    assert [path.parent for path in photographs] == [album] * len(photographs)
