@@ -78,9 +78,12 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
         axis.set_yticks([0, 0.5, 1])
         return
     _prepare(axis, "share of the mask")
-    # A row tells of the interval before it; where that began in another epoch, of the part in this one.
+    # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
+    # the part in this one.
+    ends, moves_per_epoch = epochs, _moves_per_epoch(epochs, alpha)
     epochs, alpha = np.concatenate([[0.0], epochs]), np.concatenate([alpha[:1], alpha])
-    epochs = np.append(np.maximum(epochs[:-1], np.ceil(epochs[1:]) - 1), epochs[-1])
+    if moves_per_epoch:
+        epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
     share = alpha if following else np.zeros_like(alpha)
     axis.fill_between(epochs, share, 1, step="pre", color=style.LIGHT, linewidth=0)
     axis.fill_between(epochs, 0, share, step="pre", color=style.BLUE, linewidth=0)
@@ -90,6 +93,11 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     axis.set_yticks([0, 0.5, 1])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _name_bands(axis, epochs, share, following)
+
+
+def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether all rows of an epoch have one alpha."""
+    return len({*zip(np.ceil(epochs), alpha, strict=True)}) == len({*np.ceil(epochs)})
 
 
 def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: str | None) -> None:

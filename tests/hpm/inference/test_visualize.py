@@ -256,3 +256,14 @@ def test_alpha_changes_where_an_epoch_begins() -> None:
     changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] > before[1]]
     assert changes == pytest.approx([1, 2, 3])
     assert drawn[-1].tolist() == [4, 1]
+
+
+def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:
+    """Every interval of 4 steps has its own, epochs of 10 steps or not."""
+    epochs = np.arange(1, 11) * 0.4
+    alpha = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0]) / 2
+    axis = Figure().subplots()
+    _draw_shares(axis, epochs, alpha, "hard")
+    drawn = axis.lines[0].get_xydata()
+    changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] != before[1]]
+    assert changes == pytest.approx([0.4, 1.2, 2.0, 2.4, 2.8, 3.6])
