@@ -260,6 +260,8 @@ def test_alpha_changes_where_an_epoch_begins() -> None:
 
 def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:
     """Every interval of 4 steps has its own, epochs of 10 steps or not."""
+    from matplotlib.figure import Figure
+
     epochs = np.arange(1, 11) * 0.4
     alpha = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0]) / 2
     axis = Figure().subplots()
