@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hpm.errors import UserError
+from hpm.runtime.finite import require_finite
 
 _RENAMED = (
     (r"^decoder_blocks_losspred\.", "loss_predictor.blocks."),
@@ -140,4 +141,5 @@ def _weights(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
                 "(HPM), 'model' (MAE) or at the top"
             )
         weights[_WRAPPERS.sub("", key)] = value
+    require_finite(weights, path)
     return from_published(weights)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from hpm.errors import UserError
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.finite import require_finite
 
 _NAME = re.compile(r"checkpoint-(\d{8})")
 STATE_FILE = "state.json"
@@ -100,10 +101,12 @@ class Checkpoint:
         """Give a module the weights that lie under `prefix`; its own whose names begin with one of `exclude` stay.
 
         Raises:
-            UserError: if they are another model's.
+            UserError: if they are another model's, or not finite.
         """
         own = {name: value for name, value in module.state_dict().items() if name.startswith(exclude)}
-        state = self.state_dict(prefix, exclude=exclude) | own
+        saved = self.state_dict(prefix, exclude=exclude)
+        require_finite(saved, self.path)
+        state = saved | own
         try:
             module.load_state_dict(state)
         except RuntimeError as error:

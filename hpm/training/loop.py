@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
@@ -33,6 +33,9 @@ from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
     from hpm.training.trainer import Trainer
+
+
+_SKIPPED_AT_END = 2  # steps in a row at the end of a run that has diverged, however short it is
 
 
 class TrainingLoop:
@@ -136,21 +139,28 @@ class TrainingLoop:
         return interval.stop
 
     def _report_skipped(self, interval: Interval) -> None:
-        if interval.skipped_in_a_row >= self.trainer.optimization.max_skipped:
-            self.writer.wait()
-            self.processes.barrier()
-            kept = list_checkpoints(self.folder.checkpoints)
-            advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
-            raise TrainingError(
-                f"the gradient is not finite: {interval.skipped_in_a_row} steps in a row were skipped, up to step "
-                f"{self.clock.step + 1}, and Optimization.max_skipped = {self.trainer.optimization.max_skipped}; "
-                f"{advice}. Lower Schedule.blr, lengthen Schedule.warmup_epochs, set Optimization.clip_grad = 1.0 or "
-                "Runtime.precision = 'fp32'"
+        limit, done = self.trainer.optimization.max_skipped, self.clock.step + 1
+        if interval.skipped_in_a_row >= limit:
+            self._diverged(
+                f"{interval.skipped_in_a_row} steps in a row were skipped, up to step {done}, and "
+                f"Optimization.max_skipped = {limit}"
             )
+        if done == self.clock.total_steps and interval.skipped_at_end >= min(_SKIPPED_AT_END, done):
+            self._diverged(f"the last {interval.skipped_at_end} of {done} steps were skipped")
         if interval.skipped:
             self.progress.report(
                 f"step {self.clock.step + 1}: {interval.skipped} of the last steps skipped, gradient not finite"
             )
+
+    def _diverged(self, what: str) -> NoReturn:
+        self.writer.wait()
+        self.processes.barrier()
+        kept = list_checkpoints(self.folder.checkpoints)
+        advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
+        raise TrainingError(
+            f"the gradient is not finite: {what}; {advice}. Lower Schedule.blr, lengthen Schedule.warmup_epochs, set "
+            "Optimization.clip_grad = 1.0 or Runtime.precision = 'fp32'"
+        )
 
     def _probe(self) -> None:
         metrics = self.prober.probe(self.clock.step)
@@ -201,6 +211,7 @@ class TrainingLoop:
             "device": device_name(trainer.device),
             "commit": source_version(),
             "unreadable_images": self.folder.count_unreadable(),
+            "skipped_steps": sum(row.get("skipped_steps", 0) for row in self.folder.metrics.rows()),
             "peak_memory_bytes": peak_memory(trainer.device),
             "picture": str(measured["picture"]),
             "tracking": tracker.where if tracker.enabled else "off",

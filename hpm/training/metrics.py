@@ -27,6 +27,7 @@ class Interval:
         gradient_norm: mean over the steps that were taken, None where there were none.
         skipped: steps whose gradient was not finite.
         skipped_in_a_row: at most.
+        skipped_at_end: steps in a row that were skipped up to now, those of earlier intervals too.
         unscored: share of the patches that the difficulty left without a score.
         unreadable: images that could not be read so far.
         stop: whether a process has been told to.
@@ -36,6 +37,7 @@ class Interval:
     gradient_norm: float | None
     skipped: int
     skipped_in_a_row: int
+    skipped_at_end: int
     unscored: float
     unreadable: int
     stop: bool
@@ -77,7 +79,7 @@ class IntervalMetrics:
             [tally, accuracy.reshape(1), unscored.reshape(1), torch.tensor(of_this_process, device=tally.device)]
         )
         *sums, accuracy, unscored, stopped, unreadable = (processes.sum(measured) / processes.world_size).tolist()
-        total, reconstruction, prediction, norm, taken, skipped, _, in_a_row = sums
+        total, reconstruction, prediction, norm, taken, skipped, now_in_a_row, in_a_row = sums
         self._step.tally.start_interval()
         feedback: dict[str, float] = {}
         if taken:
@@ -91,6 +93,7 @@ class IntervalMetrics:
             gradient_norm=norm / taken if taken else None,
             skipped=int(skipped),
             skipped_in_a_row=int(in_a_row),
+            skipped_at_end=int(now_in_a_row),
             unscored=unscored,
             unreadable=round(unreadable * processes.world_size),
             stop=stopped > 0,

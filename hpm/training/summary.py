@@ -84,6 +84,10 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
         f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
         f"evaluated in {summary['evaluation_seconds']:,.0f} s",
     )
+    if skipped := summary.get("skipped_steps"):
+        console.print(
+            f"{skipped:,} of {summary['steps']:,} steps were skipped: their gradient was not finite", style="yellow"
+        )
     console.print(f"picture:  {summary['picture']}")
     console.print(f"metrics:  {folder.metrics.path} and {folder.summary}")
     hint = summary.get("tracking_problem") or _mlflow_hint(summary["tracking"])

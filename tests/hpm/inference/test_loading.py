@@ -78,3 +78,23 @@ def test_what_is_kept_of_training_images_is_left_where_it_is(pretrained: Callabl
     module = loaded.method.curriculum.difficulty.module
     assert module is not None
     assert [len(tensor) for tensor in module.state_dict().values()] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(run: Path, tiny: Path, tmp_path: Path, hpm: Hpm, value: float) -> None:
+    weights = Checkpoint(list_checkpoints(run / "checkpoints")[0]).state_dict("student")
+    weights["mask_token"][..., 1] = value
+    torch.save(weights, tmp_path / "weights.pth")
+    message = r"weights.pth: mask_token is not finite; the training that wrote it has diverged"
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / "weights.pth", [str(tiny)])
+    assert hpm("pretrain", tiny, "--init-from", tmp_path / "weights.pth", "--dry-run") == 2
+
+
+def test_a_checkpoint_that_is_not_finite_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(list_checkpoints(run / "checkpoints")[0])
+    loaded = load_model(run)
+    read = checkpoint.tensor
+    monkeypatch.setattr(checkpoint, "tensor", lambda name: read(name) * float("nan"))
+    with pytest.raises(UserError, match=r"checkpoint-\d+: \w+.* more tensors are not finite"):
+        loaded.load(checkpoint)

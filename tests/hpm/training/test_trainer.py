@@ -235,6 +235,22 @@ def test_too_many_skipped_steps_end_the_run(hpm: Hpm, exploding: Path, capsys: p
     assert all(tensor.isfinite().all() for tensor in newest.state_dict("student").values())
 
 
+@pytest.mark.parametrize(("first", "code"), [(39, 3), (40, 0)])
+def test_a_run_whose_last_steps_are_skipped_has_diverged(
+    hpm: Hpm, exploding: Path, capsys: pytest.CaptureFixture[str], first: int, code: int
+) -> None:
+    """However few they are, unless it is a single one, as fp16 may skip; that is told."""
+    bindings = ["-b", f"Exploding.first = {first}", "-b", "Exploding.last = 40", "-b", "Monitoring.evaluations = []"]
+    assert hpm("pretrain", exploding, *bindings, "--output", "run") == code
+    printed = capsys.readouterr()
+    if code:
+        assert "the last 2 of 40 steps were skipped; the last good checkpoint is" in printed.err
+        assert not Path("run/summary.json").exists()
+    else:
+        assert "1 of 40 steps were skipped: their gradient was not finite" in printed.out
+        assert json.loads(Path("run/summary.json").read_text())["skipped_steps"] == 1
+
+
 def test_warns_of_a_teacher_that_is_slower_than_the_run(
     hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

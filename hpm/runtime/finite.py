@@ -1,0 +1,26 @@
+"""Weights that are numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from hpm.errors import UserError
+
+
+def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are infinite or NaN: nothing that is measured of them would mean anything.
+
+    Args:
+        weights: by name.
+        path: the file or folder that they are from.
+
+    Raises:
+        UserError: naming the first tensor, and how many there are.
+    """
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        more = f" and {len(broken) - 1} more tensors are" if len(broken) > 1 else " is"
+        raise UserError(f"{path}: {broken[0]}{more} not finite; the training that wrote it has diverged")
