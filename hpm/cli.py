@@ -13,12 +13,13 @@ import typer
 from hpm import __version__, commands
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
 
+_HELP = {"help_option_names": ["-h", "--help"]}
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
 
 
 def build_app(package: ModuleType, help: str) -> typer.Typer:
     """A command-line application of every command module of a package; see `hpm.commands`."""
-    app = typer.Typer(help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(help=help, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP)
     app.callback()(_options)
     for file in sorted(Path(package.__path__[0]).glob("[!_]*.py")):
         function = importlib.import_module(f"{package.__name__}.{file.stem}").command

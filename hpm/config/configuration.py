@@ -97,6 +97,10 @@ class Config:
         """
         check_used(self.statements, self._taken, in_files=in_files)
 
+    def bound_on_command_line(self) -> list[str]:
+        """What bindings beside those of files bind, as a user writes it: "Ramp.end"."""
+        return [spell(statement.key) for statement in self.statements if statement.on_command_line]
+
     def binds(self, part: str) -> bool:
         """Whether anything is bound of a part, in any scope.
 

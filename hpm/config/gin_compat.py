@@ -175,6 +175,8 @@ def _binding(context: Any, statement: Any) -> Binding:
         raise GinError(_sentence(str(error.args[0])), line) from error
     if configurable is None:
         raise GinError(_no_part(statement.selector), line)
+    if configurable.selector == MACRO:
+        raise GinError("a macro is set by its own name, SIZE = 32", line)
     return Binding((statement.scope, configurable.selector, statement.arg_name), statement.value, line)
 
 

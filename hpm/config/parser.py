@@ -124,7 +124,7 @@ class Reader:
             names = [file.name for file in [*self._open[self._open.index(path) :], path]]
             raise UserError(f"{names[0]} includes itself: {' -> '.join(names)}")
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8-sig")  # editors may begin it with a mark
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as a config: {error}") from error
         self._open.append(path)

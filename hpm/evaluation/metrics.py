@@ -50,7 +50,8 @@ class Unit(StrEnum):
         """A value as people read it: "81.25 %", "0.7731"."""
         if self is Unit.SETTING:
             return f"{value:g}"
-        return f"{self.scale * value:.{self.digits}f} {self.symbol}".rstrip()
+        rounded = round(self.scale * value, self.digits) + 0.0  # never -0.00
+        return f"{rounded:.{self.digits}f} {self.symbol}".rstrip()
 
 
 def metric_on(split: str, name: str) -> str:

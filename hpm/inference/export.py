@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hpm import __version__
@@ -28,6 +27,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.models.base import MaskedModel
+from hpm.runtime.files import save_tensors
 
 FORMATS = ("timm", "safetensors", "onnx")
 POOLS = ("token", "avg")
@@ -185,8 +185,7 @@ def _crop(source: ImageSource) -> dict[str, Any]:
 
 
 def _write_safetensors(module: torch.nn.Module, notes: dict[str, str], file: Path) -> None:
-    save_file(_tensors(module), file, metadata=notes)
-    file.chmod(0o644)  # safetensors lets nobody else read it
+    save_tensors(_tensors(module), file, notes)
 
 
 def _write_onnx(vit: nn.Module, source: ImageSource, notes: dict[str, str], file: Path) -> float:

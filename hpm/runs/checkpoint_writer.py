@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hpm.errors import Notice
 from hpm.runs.checkpoint import STATE_FILE, checksum_of_file, checksum_of_text, list_checkpoints, step_of
 from hpm.runtime.distributed import PATIENCE, DistributedContext, local_tensor, shard_rows
-from hpm.runtime.files import flush_to_disk
+from hpm.runtime.files import flush_to_disk, save_tensors
 
 
 class CheckpointWriter:
@@ -125,7 +124,7 @@ class CheckpointWriter:
                     shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         file = partial / f"part-{rank:05d}-of-{self._parts:05d}.safetensors"
-        save_file(tensors, file)
+        save_tensors(tensors, file)
         flush_to_disk(file)
         return {file.name: checksum_of_file(file)}
 

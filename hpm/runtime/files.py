@@ -8,7 +8,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -64,6 +67,25 @@ def _finite(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file for whoever may read other new files; safetensors' own are their owner's alone.
+
+    Args:
+        tensors: by name.
+        path: the file.
+        notes: the file's metadata.
+
+    Raises:
+        OSError: if the file system refuses it.
+    """
+    from safetensors.torch import save_file
+
+    path.open("wb").close()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=None if notes is None else dict(notes))
+    path.chmod(mode)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -55,7 +55,7 @@ def _difference_cells(comparison: Comparison, row: ComparedVariant) -> list[str]
         _p_cell(difference.blocked),
         _p_cell(difference.paired),
         *equivalent,
-        "" if difference.effect is None else f"{difference.effect:+.2f}",
+        "" if difference.effect is None else _fixed(difference.effect, 2, "+"),
     ]
 
 
@@ -69,7 +69,12 @@ def _p_cell(test: PValue) -> str:
 def _with_interval(comparison: Comparison, estimate: Estimate, sign: str = "") -> str:
     scale, digits = comparison.unit.scale, comparison.unit.digits
     half = f" ± {scale * estimate.half:.{digits}f}" if estimate.has_interval else ""
-    return f"{scale * estimate.mean:{sign}.{digits}f}{half}"
+    return f"{_fixed(scale * estimate.mean, digits, sign)}{half}"
+
+
+def _fixed(value: float, digits: int, sign: str = "") -> str:
+    """A number of so many digits; what rounds to nothing has no minus."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 def format_p(value: float) -> str:

@@ -123,7 +123,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         ("\nRamp.end = 'oops'\n", "Ramp.end = 'oops' (mine.gin, line 2) has the wrong type: float is wanted"),
         ("a/KNN.k = 2.5\n", "a/KNN.k = 2.5 (mine.gin, line 1) has the wrong type: "),
         ("K = 'x'\n\nKNN.k = %K\n", "KNN.k = 'x' (mine.gin, line 3) has the wrong type"),
-        ("gin.macro.x = 1\n", "gin.macro.x (mine.gin, line 1) cannot be bound"),
+        ("gin.macro.x = 1\n", "mine.gin, line 1: a macro is set by its own name"),
     ],
 )
 def test_mistakes_name_file_line_and_binding(write: Write, text: str, told: str) -> None:
@@ -178,6 +178,17 @@ def test_what_is_not_bound_is_named(write: Write) -> None:
     with pytest.raises(UserError) as error:
         parse_config([str(write("Curriculum.scheduler = @Held()\n"))]).build_part("Held")
     assert str(error.value) == "Held.scheduler is not bound; bind it"
+
+
+def test_an_editors_mark_at_the_beginning_is_no_text(tiny: Path) -> None:
+    tiny.write_bytes(b"\xef\xbb\xbf" + tiny.read_bytes())
+    parse_config([str(tiny)]).build()
+
+
+@pytest.mark.parametrize("name", ["macro.value", "gin.macro.value", "a/macro.value"])
+def test_a_macro_is_set_by_its_own_name(tiny: Path, name: str) -> None:
+    with pytest.raises(UserError, match="a macro is set by its own name, SIZE = 32"):
+        parse_config([str(tiny)], [f"{name} = 3"])
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,17 @@ def test_comes_back(tmp_path: Path) -> None:
     assert set(loaded.state_dict("student")) == {"weight", "bias"}
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        files = list(saved(tmp_path, 3).iterdir())
+    finally:
+        os.umask(before)
+    assert {file.suffix for file in files} == {".json", ".safetensors"}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o666 & ~mask}
+
+
 def test_saving_copies(tmp_path: Path) -> None:
     """What training changes while the checkpoint is written does not change the checkpoint."""
     writes, state = writer(tmp_path), tensors(1)

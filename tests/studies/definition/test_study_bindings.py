@@ -71,6 +71,11 @@ def test_a_macro_that_the_file_leaves_open_is_the_studys(study: str) -> None:
         ("Schedule.epoch = 1", "variant random: Schedule.epoch .*cannot be bound"),
         ("UNUSED = 1", r"variant random: UNUSED \(-b\) is bound, but nothing in this run uses it"),
         ("Search.trials = 1", r"Search\.\w+ \(-b\)"),
+        (
+            "Trainer.seed = 3",
+            r"variant random: the study itself binds Trainer\.seed for each run, from the study's seeds",
+        ),
+        ("MLflowTracker.tags = {'a': 'b'}", r"the study itself binds MLflowTracker\.tags for each run"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(study: str, binding: str, told: str) -> None:

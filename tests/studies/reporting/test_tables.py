@@ -109,3 +109,16 @@ def test_equivalence_has_a_column() -> None:
     assert "| p paired | within ±10 | d_z |" in text
     assert "two one-sided tests" in text
     assert "two one-sided tests" not in markdown([compare(runs, "low_shot/pretrained")])
+
+
+def test_what_rounds_to_nothing_has_no_minus() -> None:
+    values = [value - 1e-7 for value in RANDOM]
+    text = markdown([compare(results("a", RANDOM) + results("b", values), "low_shot/pretrained", against="a")])
+    assert "+0.00" in text
+    assert "-0.00" not in text
+
+
+def test_names_end_no_cell_and_begin_no_tag() -> None:
+    named = results("a|<script>x</script>", RANDOM)
+    text = markdown([compare(named, "low_shot/pretrained")])
+    assert "| a\\|&lt;script>x&lt;/script> | 5 |" in text
