@@ -30,7 +30,7 @@ class TrainingError(Exception):
 
 
 class Interrupted(Exception):
-    """A run that was told to stop by SIGTERM or SIGUSR1, and saved. Exits with code 75, "try again later"."""
+    """A run that was told to stop by a signal, and saved. Exits with code 75, "try again later"."""
 
     retryable = True
 

@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Pre-train a model; on several devices or machines with `torchrun ... -m hpm pretrain ...`.
 
-    SIGTERM and SIGUSR1 save a checkpoint and stop.
+    SIGTERM, SIGUSR1, SIGHUP and Ctrl-C save a checkpoint and stop; a second Ctrl-C stops at once.
 
     Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
     signal, --resume goes on.

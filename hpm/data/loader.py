@@ -26,6 +26,7 @@ from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.split import Split
 from hpm.errors import TrainingError, UserError
 from hpm.optim.schedule import Schedule
+from hpm.runtime.signals import keep_handlers
 
 _CPU = torch.device("cpu")
 _NAMED = 3  # unreadable images that an error message names
@@ -161,6 +162,7 @@ class Loader:
                 collate_fn=as_fetched,
                 num_workers=self.num_workers,
                 pin_memory=self.device.type == "cuda",
+                worker_init_fn=keep_handlers,
                 generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
             )
         )

@@ -16,6 +16,7 @@ from curriculum.validation import require_choice
 from hpm.data import ImageSource, Split
 from hpm.errors import UserError
 from hpm.models.encoder import Encoder
+from hpm.runtime.signals import keep_handlers
 
 POOLS = ("mean", "token")
 BATCH_SIZE = 256  # images of a forward pass without gradients
@@ -106,6 +107,7 @@ def batches(
         collate_fn=_as_loaded,
         num_workers=num_workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=keep_handlers,
         generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
     ):
         if isinstance(loaded, UserError):

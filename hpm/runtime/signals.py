@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1, with which clusters announce that a job's time is over."""
+"""What ends a run in order: the signals by which clusters, terminals and people say that its time is over."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 from hpm.errors import Interrupted
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_WORKERS_PATIENCE = 300  # seconds for which a loader's worker serves a run that was told to stop
 
 
 class StopSignals:
     """Notices the signals while it is entered, so that training can finish its step and save.
+
+    One that is ignored stays so, as SIGHUP under nohup. A second Ctrl-C ends the process at once.
 
     Attributes:
         received: the signal's name, or None.
@@ -27,8 +30,9 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
+        wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         try:
-            self._before = {number: signal.signal(number, self._notice) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._notice) for number in wanted}
         except ValueError:  # not the main thread, as when a study trains in a thread: its owner handles signals
             self._before = {}
         return self
@@ -39,11 +43,30 @@ class StopSignals:
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A loader's worker, forked from here. Clusters signal every process of a job: the worker goes on, so that
-            # its parent can, and ends with it.
-            if number == signal.SIGTERM and os.getppid() != self._process:
-                os._exit(1)
+            self._notice_in_worker(number)
             return
+        if number == signal.SIGINT and self.received == "SIGINT":
+            raise KeyboardInterrupt
         self.received = signal.Signals(number).name
         if self.immediate:
             raise Interrupted(f"{self.received} received")
+
+    def _notice_in_worker(self, number: int) -> None:
+        """In a loader's worker, forked from here. Clusters and terminals signal every process of a job: the worker goes
+        on, so that its parent can, and ends with it, or after a while.
+        """
+        if number == signal.SIGTERM and os.getppid() != self._process:
+            os._exit(1)
+        signal.alarm(_WORKERS_PATIENCE)
+
+
+def keep_handlers(worker: int) -> None:
+    """Let a loader's worker notice signals as its parent does: torch's own handler would end it by SIGTERM.
+
+    Args:
+        worker: its number; what `DataLoader.worker_init_fn` is called with.
+    """
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        if callable(handler):
+            signal.signal(number, handler)

@@ -168,7 +168,7 @@ class Trainer:
 
         Raises:
             TrainingError: if too many losses are not finite or too many images unreadable; checkpoints are kept.
-            Interrupted: after SIGTERM or SIGUSR1; everything is saved.
+            Interrupted: after SIGTERM, SIGINT, SIGHUP or SIGUSR1; everything is saved.
             UserError: if another process is writing to the folder, or images cannot be read.
         """
         self.source.prepare()

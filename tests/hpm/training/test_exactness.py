@@ -7,6 +7,9 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,7 +129,7 @@ def test_killed_at_twenty_random_moments(
     assert drawn(tmp_path / "stressed.txt") == drawn(tmp_path / "whole.txt")
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_signals_save_and_stop(
     recorded: Path,
     whole: Path,
@@ -168,7 +171,7 @@ def test_a_complete_run_resumes_to_its_summary(whole: Path, hpm: Hpm, monkeypatc
     assert (whole / "metrics.jsonl").read_text() == before
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("signal_sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_every_process_of_a_job(
     recorded: Path, tmp_path: Path, signal_sent: signal.Signals, forks: Forks
 ) -> None:
@@ -187,6 +190,32 @@ def test_a_signal_to_every_process_of_a_job(
     )
     assert stopped.returncode == 75, stopped.stdout + stopped.stderr
     assert checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")[0].name == "checkpoint-00000018"
+
+
+def test_a_signal_to_workers_while_they_load(tiny: Path, tmp_path: Path) -> None:
+    """Whatever they are doing: torch's own handler would end them, and the run with a traceback."""
+    words = [
+        "Loading.num_workers = 2",
+        "Schedule.epochs = 4000",
+        "Monitoring.evaluations = []",
+        "Checkpointing.every = 9999",
+    ]
+    command = [sys.executable, "-m", "hpm", "pretrain", str(tiny), "--output", "run"]
+    command += [word for text in words for word in ("-b", text)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path, start_new_session=True
+    ) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.is_file() or metrics.read_text().count("\n") < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        told, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, told
+    assert "SIGTERM: saved after step" in told
+    assert len(checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")) == 1
 
 
 def test_what_touches_no_number_may_change(
