@@ -54,6 +54,12 @@ def run_cli(app: typer.Typer) -> None:
     except SystemExit as error:
         _record(UserError("the command's options are wrong; it says how in its output") if error.code else None)
         raise
+    except OSError as error:
+        _record(error)
+        if error.filename is None:
+            raise
+        typer.secho(f"error: {str(error.filename)[:200]}: {error.strerror}", fg="red", err=True)
+        raise SystemExit(2) from None
     except BaseException as error:
         _record(error)
         raise

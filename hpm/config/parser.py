@@ -35,14 +35,17 @@ def find_config(name: str) -> Path:
     """
     given = Path(name)
     shipped = configs_folder() / name.removeprefix("configs/")
-    candidates = [given, given.with_name(given.name + ".gin"), shipped, shipped.with_name(shipped.name + ".gin")]
-    for path in candidates:
+    for path in [*_with_and_without_suffix(given), *_with_and_without_suffix(shipped)]:
         if path.is_file():
             return path.resolve()
     known = sorted(str(path.relative_to(configs_folder()).with_suffix("")) for path in configs_folder().rglob("*.gin"))
     alike = difflib.get_close_matches(name, known, n=3) or [other for other in known if name in other.split("/")][:3]
     meant = f" Did you mean {' or '.join(alike)}?" if alike else ""
     raise UserError(f"no config file {name!r}.{meant} Give a path or one of the shipped configs: {', '.join(known)}")
+
+
+def _with_and_without_suffix(path: Path) -> list[Path]:
+    return [path, path.with_name(f"{path.name}.gin")] if path.name else []
 
 
 def make_importable(plugins: Mapping[str, str]) -> None:

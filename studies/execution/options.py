@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +67,17 @@ class StudyOptions:
         Raises:
             UserError: naming the option.
         """
+        if any(part in ("", ".", "..") for part in self.name.split("/")) or len(self.name) > 200:
+            raise UserError(f"--study {self.name} names a folder within runs/; give a short name without '..'")
+        if self.output is not None and self.output.exists() and not self.output.is_dir():
+            raise UserError(f"--output {self.output} is a file; name a folder")
+        for option, value, least in (
+            ("timeout", self.timeout, 0),
+            ("retries", self.retries, 0),
+            ("poll", self.poll, 0),
+        ):
+            if value is not None and not (math.isfinite(value) and value >= least):
+                raise UserError(f"--{option} {value} must be a number, {least} or more")
         if self.workers < 1 or self.processes < 1:
             raise UserError(f"--workers {self.workers} and --processes {self.processes} must be at least 1")
         if self.heartbeat < 1 or self.grace <= self.heartbeat:

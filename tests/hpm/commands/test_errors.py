@@ -89,6 +89,19 @@ def test_missing_config_lists_the_shipped_ones(hpm: Hpm, tiny: Path, capsys: pyt
     assert "curricula/attention" in message
 
 
+@pytest.mark.parametrize("name", [".", "", "/", "..", "x" * 300, "x/" * 3000])
+def test_what_is_no_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    message = refused(hpm, capsys, name)
+    assert "no config file" in message or "File name too long" in message
+
+
+@pytest.mark.parametrize("option", ["--output", "--init-from"])
+def test_a_path_that_no_file_system_takes(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert "File name too long" in refused(hpm, capsys, tiny, option, "x" * 300)
+
+
 def test_no_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "name at least one config" in refused(hpm, capsys)
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from hpm.errors import UserError
 from studies.commands import ablate, search
 from studies.execution.options import StudyOptions
 
@@ -22,3 +28,25 @@ def test_workers_get_what_was_given() -> None:
     assert StudyOptions.from_json(plain.to_json()) == plain
     assert (plain.name, plain.folder) == ("my", Path("runs/my"))
     assert (given.folder, StudyOptions(configs=["my.gin"], study="s").name) == (Path("x"), "s")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"study": "../out"}, "--study ../out names a folder within runs/"),
+        ({"study": "/out"}, "--study /out names a folder"),
+        ({"study": "a" * 201}, "give a short name"),
+        ({"timeout": math.nan}, "--timeout nan must be a number, 0 or more"),
+        ({"timeout": -5.0}, "--timeout -5.0 must be"),
+        ({"poll": math.inf}, "--poll inf must be"),
+        ({"retries": -1}, "--retries -1 must be"),
+        ({"output": Path(__file__)}, "is a file; name a folder"),
+    ],
+)
+def test_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        StudyOptions(configs=["my.gin"], **options).check()
+
+
+def test_takes() -> None:
+    StudyOptions(configs=["my.gin"], study="a/my study", timeout=0.0, retries=0).check()
