@@ -23,10 +23,10 @@ from typing import Any
 
 import psutil
 from machine import describe_machine
-from rich.console import Console
 
 from hpm.config import parse_config
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.console import make_console
 from hpm.tracking.mlflow import MLflowTracker
 
 
@@ -90,7 +90,7 @@ def main() -> None:
         folder = RunFolder(Path(name, "run"))
         folder.create(config.text(), config.operative_text(), trainer.manifest("tracking", {}))
         started = time.process_time()
-        summary = trainer.fit(folder, Console(file=sys.stderr), name="tracking", parameters=config.parameters())
+        summary = trainer.fit(folder, make_console(file=sys.stderr), name="tracking", parameters=config.parameters())
         processor = time.process_time() - started
     training, told = summary["training_seconds"], {key: round(value, 4) for key, value in tracker.seconds.items()}
     print(

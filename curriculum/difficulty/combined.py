@@ -169,6 +169,13 @@ class Switched(Combination):
                 )
         self.scheduler: float | Scheduler = scheduler
 
+    @property
+    def knows_training_images_alone(self) -> bool:
+        """Whether the estimator in force does; where that is not known yet, whether any does."""
+        if isinstance(self.scheduler, Scheduler):
+            return super().knows_training_images_alone
+        return self.estimators[round(self.scheduler)].knows_training_images_alone
+
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         assert not isinstance(self.scheduler, Scheduler)  # `at` has put its value here
         place = round(self.scheduler)

@@ -48,7 +48,7 @@ class Cells(Sampler):
         self.reversible = self.sampler.reversible
 
     def check(self, num_patches: int, num_masked: int) -> None:
-        """Find out whether the sampler can mask as many cells, where the grid is square and so its cells are known."""
+        """Find out whether the sampler can mask as many cells, where the patches may be those of a square grid."""
         side = math.isqrt(num_patches)
         if side**2 == num_patches:
             num_cells = (-(-side // self.size)) ** 2

@@ -42,11 +42,11 @@ def restore_states(schedulers: Mapping[str, Scheduler], states: Mapping[str, Any
         before = scheduler.state_dict()
         try:
             scheduler.load_state_dict(states.get(name, {}))
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError) as error:
             scheduler.load_state_dict(before)
-            misfits.append(f"{name} = {type(scheduler).__name__}")
+            misfits.append(f"{name} = {type(scheduler).__name__} ({type(error).__name__}: {error})")
     if misfits:
-        raise ValueError(f"what was observed is of another scheduler than {', '.join(misfits)}")
+        raise ValueError(f"what was observed does not fit {', '.join(misfits)}")
 
 
 def values_of(scalar: Scalar) -> list[float]:

@@ -40,5 +40,5 @@ def command(
             if parameters:
                 told.append(f"\n{parameters}", "dim")
             table.add_row(Text(cls.__name__, "cyan"), told)
-        console.print(table)
+        console.print(table, soft_wrap=False)
         console.print()

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO
@@ -47,7 +47,7 @@ def check_values(statements: Sequence[Statement]) -> None:
         for leaf in _leaves(value):
             if isinstance(leaf, float) and not math.isfinite(leaf):
                 raise UserError(f"{spell(key)} = {value!r} ({where}) must be finite")
-            if isinstance(leaf, int) and abs(leaf) >= 2**64:
+            if isinstance(leaf, int) and not -(2**63) <= leaf < 2**64:
                 raise UserError(f"{spell(key)} = {value!r} ({where}) must fit into 64 bits")
         if selector not in hints:
             hints[selector] = _type_hints(parts[selector])
@@ -56,8 +56,10 @@ def check_values(statements: Sequence[Statement]) -> None:
         if hint is None or built is _UNKNOWN or _fits(built, hint):
             continue
         if gin_compat.references(value):
-            if _names(hint, _is_protocol):
-                continue  # what a protocol asks for may be there only once the part is initialized
+            # What a protocol asks for may be there only once the part is initialized, and what gin binds of a part
+            # that is given uncalled is not among its parameters.
+            if _names(hint, lambda kind: _is_protocol(kind) or typing.get_origin(kind) is Callable):
+                continue
             raise UserError(f"{spell(key)} must be {_spell_wanted(hint)}, got {_describe(built)} ({where})")
         raise UserError(f"{spell(key)} = {value!r} ({where}) has the wrong type: {_spell_type(hint)} is wanted")
 
@@ -89,11 +91,18 @@ def _as_built(value: Any) -> Any:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a type; Python's bool is an int, and is none here."""
     try:
-        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+        check_type(
+            value,
+            hint,
+            forward_ref_policy=ForwardRefPolicy.IGNORE,
+            collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
+        )
     except TypeCheckError:
         return False
-    takes_bool = _names(hint, lambda kind: kind in (bool, Any, object))
-    return takes_bool or not any(isinstance(leaf, bool) for leaf in _leaves(value))
+    except Exception:  # an object that is not initialized need not answer
+        return True
+    wants_number = _names(hint, lambda kind: kind in (int, float)) and not _names(hint, lambda kind: kind is bool)
+    return not (wants_number and any(isinstance(leaf, bool) for leaf in _leaves(value)))
 
 
 def _names(hint: Any, wanted: Callable[[Any], bool]) -> bool:

@@ -24,7 +24,8 @@ from hpm.evaluation.samples import held_out_batches
 class Diagnostics(Evaluation):
     """Masks that the curriculum draws for held-out images, with the teacher as it is now; means over images.
 
-    Of a difficulty that knows training images alone there are no such masks, and but for alpha nothing is measured.
+    Of a difficulty that knows training images alone there are no such masks. Where it would be asked, nothing is
+    measured but alpha.
 
     Metrics, all `curriculum/...`:
         alpha: the scheduler's value at `progress`.
@@ -72,10 +73,10 @@ class Diagnostics(Evaluation):
         progress = last_step(context).progress if self.progress is None else self.progress
         alpha = {"alpha": curriculum.alpha(progress)}
         asks = curriculum.needs_scores_at(progress, context.model.num_patches)
-        unknown = asks and curriculum.difficulty.knows_training_images_alone
+        unknown = asks and curriculum.difficulty.at(progress).knows_training_images_alone
         if unknown:
             told = "Diagnostics draw no masks of held-out images by it; HardnessShare asks it of training images"
-            warn_of_training_images(curriculum.difficulty, told)
+            warn_of_training_images(context, told)
         metrics: dict[str, float] = {}
         for name, split in context.held_out.items():
             means = alpha | ({} if unknown else self._measure_split(context, curriculum, split, progress))

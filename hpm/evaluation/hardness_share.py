@@ -133,12 +133,12 @@ class HardnessShare(Evaluation):
         objects = ObjectShares.of(context.source, split)
         measured = [self._look(context, batch, indices, now, num_masked, objects) for indices, batch in batches]
         of = _Measured(*(None if x[0] is None else torch.cat(x) for x in zip(*measured, strict=True)))  # type: ignore[arg-type]
-        difficulty = context.curriculum.difficulty
+        difficulty = context.curriculum.difficulty.at(now.progress)
         numbers_parts = difficulty.num_parts is not None
         nothing_scored = bool(of.scores_NL.isnan().all())
         unknown = not in_run and (difficulty.knows_training_images_alone or nothing_scored)
         if unknown and not numbers_parts:
-            warn_of_training_images(difficulty, "of it a run alone measures a share, on the images it trains on")
+            warn_of_training_images(context, "of it a run alone measures a share, on the images it trains on")
         scores = {} if numbers_parts or unknown else {"": of.scores_NL}
         if len(of.loss_NL) > 1:  # of a single image there are no others whose losses it might be told
             scores["_position"] = position_scores(of.loss_NL)

@@ -6,12 +6,11 @@ Shape suffixes: N images, L patches.
 from __future__ import annotations
 
 import warnings
-import weakref
 from typing import NamedTuple
 
 from torch import Tensor
 
-from curriculum import Batch, DifficultyEstimator, Noise
+from curriculum import Batch, Noise
 from hpm.errors import Notice
 from hpm.evaluation.base import EvaluationContext
 
@@ -50,17 +49,18 @@ def priorities(context: EvaluationContext, batch: Batch, now: LastStep, num_mask
     return scores_NL if curriculum.polarity == "hardest" else -scores_NL
 
 
-_warned: weakref.WeakSet[DifficultyEstimator] = weakref.WeakSet()
+_told: set[tuple[int, str]] = set()
 
 
-def warn_of_training_images(difficulty: DifficultyEstimator, consequence: str) -> None:
-    """Tell once that a difficulty scores images of a training run alone.
+def warn_of_training_images(context: EvaluationContext, consequence: str) -> None:
+    """Tell, once of each curriculum, that its difficulty scores images of a training run alone.
 
     Args:
-        difficulty: which.
+        context: knows the curriculum.
         consequence: what follows for an evaluation of others.
     """
-    if difficulty in _warned:
-        return
-    _warned.add(difficulty)
-    warnings.warn(f"{type(difficulty).__name__} knows training images alone: {consequence}", Notice, stacklevel=2)
+    difficulty = context.curriculum.difficulty
+    if (id(difficulty), consequence) not in _told:
+        _told.add((id(difficulty), consequence))
+        text = f"{type(difficulty).__name__} scores images of a training run alone: {consequence}"
+        warnings.warn(text, Notice, stacklevel=2)

@@ -95,7 +95,7 @@ def evaluate(
         if not processes.is_main:
             continue
         entry |= {"seconds": time.monotonic() - started, "metrics": summarize(values)}
-        console.print(table(name, entry["metrics"]))
+        console.print(table(name, entry["metrics"]), soft_wrap=False)
         write_entry(console, folder / f"evaluation-{name}.json", entry)
         shutil.rmtree(progress, ignore_errors=True)
         if loaded.run is not None:

@@ -76,8 +76,10 @@ class LoadedModel:
             weights: "student", or "teacher" for the moving average's in its place.
 
         Raises:
-            UserError: if there is no moving average.
+            UserError: if there is no moving average, or the curriculum learns and a file holds nothing of it.
         """
+        if self.path.is_file() and self.learned_by_difficulty():
+            raise self.unlearned(self.path)
         averaged = self.method.teacher.averaged_model
         if weights == "teacher" and averaged is None:
             raise UserError(f"{self.path} holds no teacher, so its weights cannot be used; choose the student's")
@@ -118,7 +120,7 @@ class LoadedModel:
         try:
             method.curriculum.load_state_dict(checkpoint.values["curriculum"])
         except ValueError as error:
-            warnings.warn(f"{error}: it stands as before training", Notice, stacklevel=2)
+            warnings.warn(f"{error}, which stands as before training", Notice, stacklevel=2)
         if learned := self.learned_by_difficulty():
             saved = checkpoint.names()
             if any(f"curriculum.{name}" not in saved for name in learned):
@@ -215,8 +217,6 @@ def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> L
     if not configs:
         raise UserError(f"{path} does not say which model it is of; name its config, e.g. recipes/hpm_vit_base_200")
     loaded = _build(parse_config(configs, bindings), path, None, step=0)
-    if loaded.learned_by_difficulty():
-        raise loaded.unlearned(path)
     method = loaded.method
     lines = method.student.load_pretrained(path)
     method.start_teacher()

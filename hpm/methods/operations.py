@@ -6,23 +6,27 @@ it compute there.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from statistics import fmean
 from typing import Any, Protocol
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Switched, TrainingContext
+from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Scheduler, Switched, TrainingContext
+from curriculum.difficulty.combined import Combination
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.targets import Target
 
 _SAMPLED_STEPS = 20_000  # of the schedule
-_MOMENTS = 20  # of a run, at which a difficulty that moves with time is counted
+_MOMENTS = 50  # of a run, at which a difficulty that moves with time is counted
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly and in no rhythm
 
 
@@ -80,9 +84,9 @@ def multiply_adds(method: Trained) -> dict[str, float]:
         student = _count(lambda: model(images, mask))
         asked = _MetaTeacher(model, target)  # one that does not remember what it was asked
         targets = _total(lambda: target(images, mask, model.patch_size, asked))
-        of_each, together = _states(difficulty)
-        teacher_total = together(
-            [_total(lambda at=at: at(batch, teacher, num_masked=num_masked, noise=noise)) for at in of_each]  # type: ignore[misc]
+        asks = partial(_total_of_difficulty, batch=batch, teacher=teacher, num_masked=num_masked, noise=noise)
+        teacher_total = _dearest(
+            [fmean(map(asks, _moments(curriculum, one, model.num_patches))) for one in choices(difficulty)]
         )
         dense = _count(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
     name = type(model).__name__
@@ -99,18 +103,46 @@ def multiply_adds(method: Trained) -> dict[str, float]:
     }
 
 
-def _states(difficulty: DifficultyEstimator) -> tuple[list[DifficultyEstimator], Callable[[list[float]], float]]:
-    """What a difficulty is over a run, and how the costs of these make one.
+def choices(difficulty: DifficultyEstimator) -> list[DifficultyEstimator]:
+    """What a difficulty may turn out to be: each estimator in the place of a `Switched` that follows what is learned.
 
-    Where numbers move with time it is the mean over time. Where an estimator is chosen by what is learned, which cannot
-    be foreseen, it is the dearest.
+    Args:
+        difficulty: a curriculum's.
     """
-    moving = difficulty.schedulers().values()
-    if isinstance(difficulty, Switched) and any(scheduler.watches for scheduler in moving):
-        return [estimator.at(1.0) for estimator in difficulty.estimators], max
-    if not moving:
-        return [difficulty], fmean
-    return [difficulty.at(number / _MOMENTS) for number in range(_MOMENTS + 1)], fmean
+    if (
+        isinstance(difficulty, Switched)
+        and isinstance(difficulty.scheduler, Scheduler)
+        and difficulty.scheduler.watches
+    ):
+        return [choice for estimator in difficulty.estimators for choice in choices(estimator)]
+    if not isinstance(difficulty, Combination):
+        return [difficulty]
+    made: list[DifficultyEstimator] = []
+    for estimators in itertools.product(*map(choices, difficulty.estimators)):
+        one = copy.copy(difficulty)
+        one.estimators = estimators
+        made.append(one)
+    return made
+
+
+def _moments(curriculum: Curriculum, difficulty: DifficultyEstimator, num_patches: int) -> list[DifficultyEstimator]:
+    """What a difficulty is whenever it is asked, evenly over a run; itself where no number of it moves with time."""
+    if not difficulty.schedulers():
+        return [difficulty]
+    progresses = [number / _MOMENTS for number in range(_MOMENTS + 1)]
+    if not curriculum.scheduler.watches:
+        progresses = [one for one in progresses if curriculum.needs_scores_at(one, num_patches)] or progresses
+    return [difficulty.at(progress) for progress in progresses]
+
+
+def _total_of_difficulty(
+    difficulty: DifficultyEstimator, *, batch: Batch, teacher: StudentTeacher, num_masked: int, noise: Noise
+) -> float:
+    return _total(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))
+
+
+def _dearest(costs: list[float]) -> float:
+    return math.nan if any(map(math.isnan, costs)) else max(costs)
 
 
 def encoder_multiply_adds(model: MaskedModel) -> float:

@@ -200,8 +200,8 @@ def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[
     if method.curriculum.scheduler.watches and teacher_share:
         name = type(method.curriculum.scheduler).__name__
         yield f"{name} follows what is learned, so the teacher is counted wherever it may be asked"
-    if watching := [one for one in method.curriculum.difficulty.schedulers().values() if one.watches]:
-        yield f"{type(watching[0]).__name__} follows what is learned, so the dearest that it may choose is counted"
+    if len(operations.choices(method.curriculum.difficulty)) > 1:
+        yield "which difficulty is asked follows what is learned, so the dearest of them is counted"
     if mfu >= _NARROW_MFU and (width := method.student.encoder.num_features) < _NARROW:
         yield f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect less than {mfu:.0%}"
     if runtime.residual_precision == "bf16" or runtime.teacher_precision != "same":

@@ -12,8 +12,8 @@ from hpm.planning.plan import USABLE_MEMORY, Plan
 def show_plan(console: Console, plan: Plan) -> None:
     """Print a plan."""
     gpu = GPUS[plan.device]
-    console.print(_parts_table(plan))
-    console.print(_memory_table(plan, gpu))
+    console.print(_parts_table(plan), soft_wrap=False)
+    console.print(_memory_table(plan, gpu), soft_wrap=False)
     lines = [
         f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images in batches of "
         f"{plan.batch_size:,}; {_units(plan.step_flops)}FLOP a step",

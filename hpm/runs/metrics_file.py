@@ -65,12 +65,20 @@ class MetricsFile:
         length = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("a") as file:
-                file.write(line)
+                file.write(line if self._ends_whole() else f"\n{line}")
         except OSError:
             self._whole = length
             with suppress(OSError):
                 self._cut()
             raise
+
+    def _ends_whole(self) -> bool:
+        """Whether a new line may follow: a kill may have cut the last one short."""
+        with self.path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
 
     def _cut(self) -> None:
         """Take off half a line, which would hide all that follow."""
@@ -89,11 +97,12 @@ class MetricsFile:
                 self._rows.append(row)
             else:
                 warnings.warn(f"{self.path}, line {number} is damaged; it is left out", Notice, stacklevel=2)
-        return self._rows + [parse_row(line.encode()) or {} for line in self._waiting]
+        return [dict(row) for row in self._rows] + [parse_row(line.encode()) or {} for line in self._waiting]
 
     def _read_on(self) -> Iterator[tuple[int, bytes, Row | None]]:
         """Number, text and row of each whole line from where the last call ended; None for a damaged one."""
         if not self.path.is_file():
+            self._forget()
             return
         with self.path.open("rb") as file:
             now = os.fstat(file.fileno())

@@ -15,6 +15,7 @@ def make_console(**options: Any) -> Console:
     """A console that prints texts as they are, however long their lines and whatever names they hold.
 
     A folder may be called "[/red]": no text is markup. What is to have a color is given a style, or is a `rich.Text`.
+    Tables are printed with `soft_wrap=False`, for their titles' sake.
 
     Args:
         **options: rich's own, "stderr" or "quiet".

@@ -20,7 +20,12 @@ def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         UserError: naming the first tensor, and how many there are.
     """
-    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    broken = [name for name, tensor in weights.items() if not _wide(tensor).isfinite().all()]
     if broken:
         more = f" and {len(broken) - 1} more tensors are" if len(broken) > 1 else " is"
         raise UserError(f"{path}: {broken[0]}{more} not finite; the training that wrote it has diverged")
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Torch does not look into numbers of 8 bits."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() == 1 else tensor

@@ -19,7 +19,7 @@ def notices_to(console: Console) -> Iterator[None]:
 
     def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, Notice):
-            console.print(str(message), style="yellow")
+            console.print(str(message), style="yellow", markup=False)
         else:
             others(message, category, *place, **more)
 

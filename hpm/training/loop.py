@@ -145,12 +145,12 @@ class TrainingLoop:
                 f"{interval.skipped_in_a_row} steps in a row were skipped, up to step {done}, and "
                 f"Optimization.max_skipped = {limit}"
             )
-        if done == self.clock.total_steps and interval.skipped_at_end >= min(_SKIPPED_AT_END, done):
+        # In its first steps fp16 looks for the scale of its gradients.
+        judged = done == self.clock.total_steps and (self.step.scaler is None or done >= limit)
+        if judged and interval.skipped_at_end >= _SKIPPED_AT_END:
             self._diverged(f"the last {interval.skipped_at_end} of {done} steps were skipped")
         if interval.skipped:
-            self.progress.report(
-                f"step {self.clock.step + 1}: {interval.skipped} of the last steps skipped, gradient not finite"
-            )
+            self.progress.report(f"step {done}: {interval.skipped} of the last steps skipped, gradient not finite")
 
     def _diverged(self, what: str) -> NoReturn:
         self.writer.wait()

@@ -64,4 +64,4 @@ class TrainingProgress:
 
     def report(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text)
+        self._console.print(text, markup=False)  # a caller's console may read it

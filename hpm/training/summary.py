@@ -68,7 +68,7 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     console.print()
     table = _accuracies(metrics, split)
     if table.row_count:
-        console.print(table)
+        console.print(table, soft_wrap=False)
     if equal is not None:
         console.print(
             f"not pre-trained, with the computation of pre-training and fine-tuning together: {equal:.1%}",

@@ -22,7 +22,7 @@ _CONFIG = "config"
 _SCORED = "scored_images:"
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 # What a search binds: a macro, or a part's parameter, in a scope or in none.
-_PARAMETER = re.compile(r"[^/]*|(.*/)?[^/]*[A-Za-z_]\w*\.[A-Za-z_]\w*")
+_PARAMETER = re.compile(r"[^/]*|.*/([a-z_]\w*\.)*[A-Z]\w*\.[A-Za-z_]\w*")
 
 
 def csv_text(results: Sequence[Result]) -> str:
@@ -92,7 +92,7 @@ def _result(row: dict[str, str]) -> Result:
         device=_as_given(row["device"]),
         commit=_as_given(row["commit"]),
         parameters={name: _as_given(value) for name, value in parameters.items()},
-        config=given.get(_CONFIG, ""),
+        config=_as_given(given.get(_CONFIG, "")),
         scored_images=scored,
     )
 

@@ -19,12 +19,7 @@ from hpm.evaluation.metrics import TEST, VALIDATION, metric_on, split_of
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
-_OF_THE_STUDY = {
-    "Trainer.seed": "from the study's seeds; list them there",
-    "MLflowTracker.tags": "by which its entry is found; leave it out",
-    "MLflowTracker.system_metrics": "which measures the machine; leave it out",
-}
-"""What a study binds for each of its runs, over whatever else is bound, and what to say of it."""
+
 
 _NOT_FAILED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -220,9 +215,8 @@ class Definition(ABC):
         """A configuration that works, as text."""
         try:
             config = parse_config([*self.base, *configs], [*self.bindings, *bindings])
-            for name in config.bound_on_command_line():
-                if name in _OF_THE_STUDY:
-                    raise UserError(f"the study itself binds {name} for each run, {_OF_THE_STUDY[name]}")
+            if "Trainer.seed" in config.bound_on_command_line():
+                raise UserError("the study itself binds Trainer.seed for each run, from its seeds; list them there")
             trainer = config.build()
         except UserError as error:
             raise UserError(f"{what}: {error}") from error

@@ -91,7 +91,7 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison], *, mos
         most: how many variants are shown, of the best; None for all.
     """
     for comparison in comparisons:
-        console.print(table(replace(comparison, rows=list(comparison.rows)[:most]), console.width))
+        console.print(table(replace(comparison, rows=list(comparison.rows)[:most]), console.width), soft_wrap=False)
         for note in notes(comparison):
             console.print(note)
     for warning in distinct_warnings([comparison.warnings for comparison in comparisons]):

@@ -17,7 +17,8 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         mode: "RGB", "L" or another of 8 bits.
 
     Raises:
-        ValueError: for integers beyond 16 bits and floating point beyond [0, 1], whose white is not known.
+        ValueError: where white is not known: of floating point beyond [0, 1], and of 32-bit integers that have no use
+            for 16 bits or need more.
     """
     if image.mode == mode:
         return image
@@ -30,7 +31,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     pixels_HW = np.asarray(image).astype(np.float64)
     top = _TOP.get(image.mode, _SIXTEEN_BITS)
     low, high = pixels_HW.min(), pixels_HW.max()
-    if not (low >= 0 and high <= top):
+    if not (low >= 0 and high <= top) or (image.mode == "I" and high <= 255):
         raise ValueError(
             f"its pixels are from {low:g} to {high:g}, and in mode {image.mode} 0 to {top:g} is black to white; save "
             "it with 8 or 16 bits"

@@ -69,6 +69,37 @@ def test_a_function_may_return_anything(tiny: Path, tmp_path: Path, monkeypatch:
     parse_config([str(tiny)], ["Ramp.end = @rate()"]).build()
 
 
+ODD = """
+import gin
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+@gin.register
+class Block:
+    def __init__(self, *, dim: int) -> None: ...
+
+@gin.register
+class Numbers(Sequence):
+    def __getitem__(self, place): return self.kept[place]
+    def __len__(self): return len(self.kept)
+
+@gin.register
+class Odd:
+    def __init__(self, *, make: Callable[[], Block] | None = None, numbers: Sequence[int] = (), options: dict = {},
+                 mode: Literal["auto", True, False] = "auto", later: "NotThere | None" = None) -> None: ...
+"""
+
+
+def test_what_cannot_be_told_before_it_is_built_is_left_to_the_part(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_parts.py").write_text(ODD)
+    monkeypatch.syspath_prepend(tmp_path)
+    tiny.write_text("import odd_parts\n" + tiny.read_text())
+    for value in ("make = @Block", "numbers = @Numbers()", "options = {'flag': True}", "mode = True", "later = 3"):
+        parse_config([str(tiny)], [f"Odd.{value}"])
+
+
 def test_every_default_is_of_its_type(tiny: Path) -> None:
     parse_config([str(tiny)])
     shipped = [part for part in registered().values() if part.__module__.split(".")[0] in ("curriculum", "hpm")]

@@ -135,7 +135,9 @@ def test_what_knows_training_images_alone_masks_no_others(
     context: EvaluationContext, difficulty: DifficultyEstimator
 ) -> None:
     context = under(context, scheduler=Ramp(start=0.0, end=1.0), difficulty=difficulty)
-    with pytest.warns(Notice, match=f"{type(difficulty).__name__} knows training images alone: Diagnostics draw no"):
+    with pytest.warns(
+        Notice, match=f"{type(difficulty).__name__} scores images of a training run alone: Diagnostics draw no"
+    ):
         assert Diagnostics()(context) == {"curriculum/alpha": 0.25}
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)  # told once

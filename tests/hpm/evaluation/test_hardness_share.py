@@ -183,7 +183,7 @@ def test_numbers_of_parts_are_no_difficulty(context: EvaluationContext) -> None:
 def test_what_knows_training_images_alone_is_judged_on_them_alone(context: EvaluationContext) -> None:
     partly = (Mixture(estimators=[of, EdgeDensity()]) for of in (LossMemory(), ObjectShare()))
     for difficulty in (Memory(), *partly, Cached(estimator=EdgeDensity())):
-        with pytest.warns(Notice, match="knows training images alone"):
+        with pytest.warns(Notice, match="scores images of a training run alone"):
             metrics = HardnessShare(images=40)(under(context, difficulty))
         assert list(metrics) == [name for name in NAMES if name not in (*OWN, OBJECT_MASKED)]
     context = under(context, Memory())

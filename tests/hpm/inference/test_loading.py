@@ -59,7 +59,9 @@ def test_each_checkpoint_has_its_own(run: Path) -> None:
 
 def test_another_scheduler_stands_as_before_training(run: Path) -> None:
     for binding in ("Curriculum.scheduler = @MetricPaced()", "Curriculum.scheduler = @Ramp()"):
-        with pytest.warns(Notice, match="another scheduler than scheduler = .*: it stands as before training"):
+        with pytest.warns(
+            Notice, match=r"what was observed does not fit scheduler = .*, which stands as before training"
+        ):
             load_model(run, bindings=[binding])
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)

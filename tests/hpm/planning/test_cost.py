@@ -25,6 +25,7 @@ from curriculum import (
     Ramp,
     Random,
     SampledAttention,
+    Smoothed,
     Switched,
     TrueLoss,
     Uniform,
@@ -188,6 +189,24 @@ def test_of_estimators_that_take_turns_the_mean_or_the_dearest_is_counted() -> N
     ):
         turns = Switched(estimators=[free, asked], scheduler=scheduler)
         assert operations.multiply_adds(method(turns))["teacher"] == pytest.approx(expected * whole, rel=0.06)
+
+
+def test_what_moves_with_alpha_is_counted_where_it_is_asked() -> None:
+    whole = operations.multiply_adds(method(TrueLoss()))["teacher"]
+    late, halves = Piecewise(points=[(0.0, 0.0), (0.5, 0.5)], interpolation="hold"), [(0.0, 0.0), (0.5, 1.0)]
+    for order, share in (([EdgeDensity(), TrueLoss()], 1.0), ([TrueLoss(), EdgeDensity()], 0.0)):
+        turns = Switched(estimators=order, scheduler=Piecewise(points=halves, interpolation="hold"))
+        hpm = method(turns)
+        hpm.curriculum.scheduler = late
+        assert operations.multiply_adds(hpm)["teacher"] == pytest.approx(share * whole, abs=0.001 * whole)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_estimator_that_cannot_be_counted_makes_the_choice_unknown(first: int) -> None:
+    both: list[DifficultyEstimator] = [Peeking(), PredictedLoss()]
+    turns = Switched(estimators=[both[first], both[1 - first]], scheduler=Bandit(values=(0.0, 1.0)))
+    for difficulty in (turns, Smoothed(estimator=turns)):
+        assert math.isnan(operations.multiply_adds(method(difficulty))["teacher"])
 
 
 def test_shares_of_other_schedules() -> None:

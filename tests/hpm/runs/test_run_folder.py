@@ -143,3 +143,19 @@ def test_lines_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for step in range(6, 12):
         writer.append(row(step))
     assert [r["step"] for r in reader.rows()] == [1, 2, *range(6, 12)]
+
+
+def test_a_row_after_a_torn_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(row(1))
+    with metrics.path.open("a") as file:
+        file.write('{"step": 2, "ki')
+    again = MetricsFile(metrics.path)
+    again.append(row(3))
+    again.append(row(4))
+    with pytest.warns(Notice, match="line 2 is damaged"):
+        assert again.rows() == [row(1), row(3), row(4)]
+    again.rows()[0]["step"] = 7
+    assert again.rows()[0] == row(1)
+    again.path.unlink()
+    assert again.rows() == []

@@ -23,7 +23,9 @@ def test_committed_results_are_the_same_after_a_round_trip(path: Path) -> None:
 def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
     parameters = {"Ramp.end": "0.5", "ratio/Ramp.end": "0.1", "a/b/hpm.Ramp.end": "0.2", "ALPHA": "1"}
     runs = results("random", RANDOM, parameters=parameters, config="ab") + results("hard", HARD)
-    runs[0] = replace(runs[0], metrics={"low_shot/pretrained": 0.5, "few/fraction0.1": 0.2, "few/0.1": 0.3})
+    runs[0] = replace(
+        runs[0], metrics={"low_shot/pretrained": 0.5, "few/fraction0.1": 0.2, "few/0.1": 0.3, "finetune/top1.acc": 0.4}
+    )
     path = tmp_path / "results.csv"
     path.write_text(csv_text(runs))
     read = csv_results(path)
