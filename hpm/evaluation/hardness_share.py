@@ -67,8 +67,7 @@ class HardnessShare(Evaluation):
     A run measures it on its training images, cropped as it crops them, since a difficulty that keeps something of each
     image knows only these. `hpm evaluate` has no run at hand, and takes held-out images. The difficulty is asked at
     the progress of the last step that was taken, and keeps nothing of being asked; a scheduler that observes has
-    observed that step too. Scores are turned round where
-    `Curriculum.polarity` is "easiest".
+    observed that step too. Scores are turned round where `Curriculum.polarity` is "easiest".
 
     Metrics, all `curriculum/...`:
         hardness_share: of the curriculum's difficulty. 0 for one that is the same everywhere (`Uniform`) and for a

@@ -123,7 +123,7 @@ def _write(
     with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
         for files, (images_KCSS, places, unreadable) in batches:
             for line in unreadable:
-                console.print(f"skipped, unreadable: {line}", style="yellow", soft_wrap=True)
+                console.print(f"skipped, unreadable: {line}", style="yellow")
             problems += unreadable
             if places:
                 features_KD = pooled(encoder, images_KCSS.to(context.device), pool).float().cpu()

@@ -110,7 +110,7 @@ def _from_folder(console: Console, loaded: LoadedModel, folder: Path, count: int
         for file in files[first:last]:
             images, _, problems = read(loaded.source, [file])
             for problem in problems:
-                console.print(f"skipped, unreadable: {problem}", style="yellow", soft_wrap=True)
+                console.print(f"skipped, unreadable: {problem}", style="yellow")
             if len(images):
                 shown.append(images)
                 break

@@ -29,7 +29,7 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem: str | None = None
-        self._waiting: list[str] = []
+        self._waiting: list[bytes] = []
         self._whole: int | None = None  # bytes before half a line, where one stands at the end
         self._rows: list[Row] = []  # of the lines that were read so far
         self._offset = self._lines = 0  # bytes and lines of them
@@ -38,7 +38,7 @@ class MetricsFile:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; on its way to the disk when this returns, unless the disk refuses it, which is warned of once."""
         warned = self.problem is not None
-        self._waiting.append(to_json(row) + "\n")
+        self._waiting.append(f"{to_json(row)}\n".encode())
         try:
             self.flush()
         except OSError:
@@ -61,11 +61,11 @@ class MetricsFile:
             raise
         self.problem = None
 
-    def _write(self, line: str) -> None:
+    def _write(self, line: bytes) -> None:
         length = self.path.stat().st_size if self.path.exists() else 0
         try:
-            with self.path.open("a") as file:
-                file.write(line if self._ends_whole() else f"\n{line}")
+            with self.path.open("ab") as file:
+                file.write(line if self._ends_whole() else b"\n" + line)
         except OSError:
             self._whole = length
             with suppress(OSError):
@@ -97,7 +97,7 @@ class MetricsFile:
                 self._rows.append(row)
             else:
                 warnings.warn(f"{self.path}, line {number} is damaged; it is left out", Notice, stacklevel=2)
-        return [dict(row) for row in self._rows] + [parse_row(line.encode()) or {} for line in self._waiting]
+        return [dict(row) for row in self._rows] + [parse_row(line) or {} for line in self._waiting]
 
     def _read_on(self) -> Iterator[tuple[int, bytes, Row | None]]:
         """Number, text and row of each whole line from where the last call ended; None for a damaged one."""
@@ -124,7 +124,7 @@ class MetricsFile:
         """Drop rows, e.g. those after the checkpoint that a run goes on from. A damaged line stays as it is."""
         self._forget()
         kept = [line for _, line, row in self._read_on() if row is None or wanted(row)]
-        kept += [line.encode() for line in self._waiting if wanted(parse_row(line.encode()) or {})]
+        kept += [line for line in self._waiting if wanted(parse_row(line) or {})]
         with replacing(self.path) as partial:
             partial.write_bytes(b"".join(kept))
             flush_to_disk(partial)
