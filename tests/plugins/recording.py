@@ -13,7 +13,7 @@ from curriculum import Batch, Curriculum, Mask, Noise, Teacher
 
 @gin.register
 class RecordingCurriculum(Curriculum):
-    """Appends `step row sample crop mask` for each image to the file RECORD, and dies without a word at step KILL_AT.
+    """Appends `step row sample crop mask;` for each image to the file RECORD, and dies without a word at step KILL_AT.
 
     Under torchrun only the last process dies, and only at its first start. SIGNAL_AT, a step and a signal's number,
     sends itself that signal.
@@ -44,4 +44,4 @@ class RecordingCurriculum(Curriculum):
         ]
         rows = zip(noise.rows_N.tolist(), batch.indices.tolist(), crops, masks, strict=True)
         with Path(os.environ["RECORD"]).open("a") as file:
-            file.writelines(f"{noise.step} {row} {sample} {crop} {drawn}\n" for row, sample, crop, drawn in rows)
+            file.write("".join(f"\n{noise.step} {row} {sample} {crop} {drawn};" for row, sample, crop, drawn in rows))

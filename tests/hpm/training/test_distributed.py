@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from forks import Forks
+from record import recorded_lines
 
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
@@ -72,7 +73,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def drawn(path: Path) -> set[str]:
-    return set(path.read_text().splitlines())
+    return set(recorded_lines(path))
 
 
 def assert_alike(one: Path, other: Path) -> None:

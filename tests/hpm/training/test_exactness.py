@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from forks import Forks
+from record import recorded_lines
 
 from hpm.runs import checkpoint
 
@@ -61,7 +62,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def drawn(path: Path) -> dict[tuple[int, int], str]:
     """Sample, crop and mask at each step and row, and that none was ever drawn differently."""
     rows: dict[tuple[int, int], str] = {}
-    for line in path.read_text().splitlines():
+    for line in recorded_lines(path):
         step, row, what = line.split(" ", 2)
         assert rows.setdefault((int(step), int(row)), what) == what
     return rows
@@ -149,7 +150,7 @@ def test_signals_save_and_stop(
     # Nothing that was done is done again: the runs draw each image's mask once.
     assert hpm("pretrain", "--resume", "--output", "stopped") == 0
     assert_same_run(whole, tmp_path / "stopped")
-    assert len((tmp_path / "stopped.txt").read_text().splitlines()) == 40 * 16
+    assert len(recorded_lines(tmp_path / "stopped.txt")) == 40 * 16
 
 
 @pytest.mark.parametrize("saved", ["config.gin", "operative.gin"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from forks import Forks
+from record import recorded_lines
 
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
@@ -53,7 +54,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 
 def drawn(path: Path) -> set[str]:
     """Sample, crop and mask at each step and row; what was drawn twice was drawn alike."""
-    lines = set(path.read_text().splitlines())
+    lines = set(recorded_lines(path))
     assert len({tuple(line.split(" ")[:2]) for line in lines}) == len(lines) == 50 * 16
     return lines
 
