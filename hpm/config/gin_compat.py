@@ -129,9 +129,10 @@ def _statements(text: str) -> Iterator[Any]:
     except tokenize.TokenError as error:
         reason, (line, _) = error.args
         raise GinError(_sentence(reason), line) from error
-    except Exception as error:  # a reference to what there is not
+    except Exception as error:  # a reference to what there is not, or lists within lists without end
         line = 1 if parser is None else parser.current_token.start[0]
-        raise GinError(_sentence(str(error)), line) from error
+        reason = "lists lie too deep in lists" if isinstance(error, RecursionError) else _sentence(str(error))
+        raise GinError(reason, line) from error
 
 
 class _References(config.ParserDelegate):

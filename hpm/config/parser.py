@@ -13,12 +13,16 @@ from typing import Any
 from hpm.config import gin_compat
 from hpm.config.configuration import Config, as_user_error
 from hpm.config.gin_compat import Binding, GinError, Import, Include
+from hpm.config.references import check_references, is_nested_too_deep
 from hpm.config.registry import configurables, register_configurables
-from hpm.config.usage import Statement, check_circles, check_macros, spell
+from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
+
+_INCLUDED_DEPTH = 50  # files that include files
+_FILES = 1000  # counted each time they are included
 
 
 def configs_folder() -> Path:
@@ -86,7 +90,7 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
         reader.read_binding(binding)
     for statement in reader.statements:
         _bind(statement)
-    check_circles(gin_compat.bound())
+    check_references(gin_compat.bound())
     check_macros(reader.statements)
     with as_user_error():
         gin_compat.finalize()
@@ -116,6 +120,7 @@ class Reader:
         self.run_imports = run_imports
         self.statements: list[Statement] = []
         self._open: list[Path] = []
+        self._files_read = 0
 
     def read_file(self, path: Path) -> None:
         """Read a file.
@@ -126,6 +131,12 @@ class Reader:
         if path in self._open:
             names = [file.name for file in [*self._open[self._open.index(path) :], path]]
             raise UserError(f"{names[0]} includes itself: {' -> '.join(names)}")
+        self._files_read += 1
+        if len(self._open) > _INCLUDED_DEPTH or self._files_read > _FILES:
+            raise UserError(
+                f"{(self._open or [path])[0].name} includes more than {_FILES} files, or files in more than "
+                f"{_INCLUDED_DEPTH} others ({path.name} is the last that was read); include fewer"
+            )
         try:
             text = path.read_text(encoding="utf-8-sig")  # editors may begin it with a mark
         except (OSError, UnicodeDecodeError) as error:
@@ -159,6 +170,8 @@ class Reader:
                 self._look_beside(found.module)
             elif isinstance(found, Include):
                 self.read_file(self._find(found.file, where))
+            elif is_nested_too_deep(found.value):
+                raise UserError(f"{spell(found.key)} ({where}) is lists that lie too deep in lists")
             else:
                 where = "-b" if on_command_line else where
                 self.statements.append(Statement(found.key, found.value, where, on_command_line))

@@ -69,41 +69,6 @@ def macros_of(bound: Mapping[Key, Any]) -> dict[str, Any]:
     return {scope: value for (scope, selector, _), value in bound.items() if selector == MACRO}
 
 
-def check_circles(bound: Mapping[Key, Any]) -> None:
-    """Refuse a part or a macro that is made of itself.
-
-    Args:
-        bound: every binding.
-
-    Raises:
-        UserError: naming all of the circle.
-    """
-    by_part: dict[tuple[str, str], dict[str, Any]] = {}
-    for (scope, selector, name), value in bound.items():
-        by_part.setdefault((scope, selector), {})[name] = value
-    sound: set[tuple[str, str]] = set()
-
-    def follow(part: tuple[str, str], path: tuple[tuple[str, str], ...]) -> None:
-        if part in path:
-            circle = [*path[path.index(part) :], part]
-            names = [f"%{scope}" if name == MACRO else gin_compat.short_name(name) for scope, name in circle]
-            raise UserError(f"{names[0]} would be made of itself: {' -> '.join(names)}; bind one of them otherwise")
-        if part in sound:
-            return
-        scope, selector = part
-        inner = scope.split("/") if scope else []
-        values: dict[str, Any] = {}
-        for length in range(len(inner) + 1):  # what is bound for outer scopes holds in the scopes within
-            values |= by_part.get(("/".join(inner[:length]), selector), {})
-        for value in values.values():
-            for wanted, name in gin_compat.references(value):
-                follow((wanted or scope, name), (*path, part))
-        sound.add(part)
-
-    for part in by_part:
-        follow(part, ())
-
-
 def check_macros(statements: Sequence[Statement]) -> None:
     """Refuse references to macros that nobody set; those of a replaced part are dropped with it.
 

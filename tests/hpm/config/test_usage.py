@@ -129,48 +129,6 @@ def test_parameters_have_macros_values(tiny: Path) -> None:
     assert not {"END", "K", "IMG_SIZE"} & parameters.keys()
 
 
-# Circles.
-
-
-@pytest.mark.parametrize(
-    ("bindings", "circle"),
-    [
-        (("A = %B", "B = %A", "Ramp.end = %A"), "%A -> %B -> %A"),
-        (("A = [1, %A]", "Ramp.end = %A"), "%A -> %A"),
-        (("Curriculum.scheduler = @Reversed()", "Reversed.scheduler = @Reversed()"), "Reversed -> Reversed"),
-        (
-            (
-                "Curriculum.difficulty = @Smoothed()",
-                "Smoothed.estimator = %D",
-                "D = @Mixture()",
-                "Mixture.estimators = [@Smoothed()]",
-            ),
-            "Smoothed -> %D -> Mixture -> Smoothed",
-        ),
-    ],
-)
-def test_what_is_made_of_itself_is_refused(tiny: Path, bindings: tuple[str, ...], circle: str) -> None:
-    message = refused(tiny, bindings=bindings)
-    assert "would be made of itself" in message
-    assert any(turned in message for turned in _turns(circle))
-
-
-def _turns(circle: str) -> list[str]:
-    """A circle from each of its members on."""
-    names = circle.split(" -> ")[:-1]
-    return [" -> ".join([*names[k:], *names[:k], names[k]]) for k in range(len(names))]
-
-
-def test_a_part_in_a_scope_of_its_own_is_no_circle(tiny: Path) -> None:
-    bindings = [
-        "Curriculum.scheduler = @Reversed()",
-        "Reversed.scheduler = @inner/Reversed()",
-        "inner/Reversed.scheduler = @Ramp()",
-    ]
-    trainer = parse_config([str(tiny)], bindings).build()
-    assert trainer.method.curriculum.alpha(0.5) == 0.25
-
-
 # Parts built one by one.
 
 
