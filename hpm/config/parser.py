@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from hpm.config import gin_compat
+from hpm.config import gin_compat, gin_text
 from hpm.config.configuration import Config, as_user_error
-from hpm.config.gin_compat import Binding, GinError, Import, Include
+from hpm.config.gin_text import Binding, GinError, Import, Include
 from hpm.config.references import check_references, is_nested_too_deep
 from hpm.config.registry import configurables, register_configurables
 from hpm.config.usage import Statement, check_macros, spell
@@ -21,6 +22,7 @@ from hpm.errors import UserError
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 
+TRUST_RUNS = "HPM_TRUST_RUNS"  # of the environment: 1 to import modules that lie in runs' folders
 _INCLUDED_DEPTH = 50  # files that include files
 _FILES = 1000  # counted each time they are included
 
@@ -59,7 +61,7 @@ def make_importable(plugins: Mapping[str, str]) -> None:
         plugins: folders of modules, by module, as `Config.plugins` gives them.
     """
     for folder in dict.fromkeys(plugins.values()):
-        if folder not in sys.path and Path(folder).is_dir():
+        if folder not in sys.path and Path(folder).is_absolute() and Path(folder).is_dir():
             sys.path.append(folder)
 
 
@@ -168,6 +170,7 @@ class Reader:
             where = place(found.line)
             if isinstance(found, Import):
                 self._look_beside(found.module)
+                _refuse_of_run(found.module, where)
             elif isinstance(found, Include):
                 self.read_file(self._find(found.file, where))
             elif is_nested_too_deep(found.value):
@@ -177,7 +180,7 @@ class Reader:
                 self.statements.append(Statement(found.key, found.value, where, on_command_line))
 
         try:
-            gin_compat.read(text, take, run_imports=self.run_imports)
+            gin_text.read(text, take, run_imports=self.run_imports)
         except GinError as error:
             raise UserError(f"{place(error.line)}: {error}") from error
 
@@ -200,6 +203,23 @@ class Reader:
             f"{where} includes {name!r}, which is neither beside the configs that were named, nor among the shipped "
             "ones, nor in the current folder"
         )
+
+
+def _refuse_of_run(module: str, where: str) -> None:
+    """Refuse a module that lies in a run's folder: who looks at somebody's run need not mean to execute its code."""
+    spec = None if os.environ.get(TRUST_RUNS) == "1" else PathFinder.find_spec(module.partition(".")[0])
+    places = (
+        []
+        if spec is None
+        else [*([spec.origin] if spec.has_location else []), *(spec.submodule_search_locations or [])]
+    )
+    for place in places:
+        for folder in Path(str(place)).resolve().parents:
+            if RunFolder(folder).manifest.is_file():
+                raise UserError(
+                    f"{where} imports {module}, which lies in the folder of a run, {folder}, and would be executed; "
+                    f"read it, and set the environment's {TRUST_RUNS}=1 if you trust it"
+                )
 
 
 def _bind(statement: Statement) -> None:
