@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -20,9 +20,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from hpm.data import describe_left_out, image_files
 from hpm.errors import UserError
 from hpm.evaluation.features import POOLS, pooled
-from hpm.inference.images import Read, image_files, read
+from hpm.inference.images import Read, read
 from hpm.inference.loading import LoadedModel, load_model
 
 _AHEAD = 3  # batches that are read while one is computed
@@ -35,10 +36,12 @@ class Embedded(NamedTuple):
     Args:
         images: how many have features.
         problems: a line about each image that could not be read.
+        left_out: files that are no images, by their kind; see `image_files`.
     """
 
     images: int
     problems: list[str]
+    left_out: Counter[str]
 
 
 def embed(
@@ -92,6 +95,8 @@ def embed(
         unfinished.unlink(missing_ok=True)
     skipped = f", {len(done.problems)} unreadable ones left out" if done.problems else ""
     console.print(f"features of {done.images} images{skipped}: {out}")
+    if done.left_out:
+        console.print(f"{folder}: {describe_left_out(done.left_out)}")
     return done
 
 
@@ -117,9 +122,9 @@ def _write(
     encoder, source = context.model.encoder, context.source
     schema = _schema(loaded, encoder.num_features, pool, weights)
     images = 0
-    problems = []
+    problems, left_out = [], Counter[str]()
     rows = _Rows(schema)
-    batches = _ahead(_batches(image_files(folder), batch_size), partial(read, source))
+    batches = _ahead(_batches(image_files(folder, left_out), batch_size), partial(read, source))
     with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
         for files, (images_KCSS, places, unreadable) in batches:
             for line in unreadable:
@@ -134,7 +139,7 @@ def _write(
                 writer.write_table(rows.take())
         if len(rows):
             writer.write_table(rows.take())
-    return Embedded(images, problems)
+    return Embedded(images, problems, left_out)
 
 
 def _schema(loaded: LoadedModel, width: int, pool: str, weights: str) -> pa.Schema:

@@ -5,14 +5,12 @@ Shape suffixes: K readable images, C channels, S side.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data import FolderSplit, ImageSource, Unreadable
 from hpm.errors import UserError
@@ -42,7 +40,7 @@ def read(source: ImageSource, paths: Sequence[Path]) -> Read:
     """
     if source.in_chans not in _MODES:
         raise UserError(f"the model sees {source.in_chans} channels; image files give 1 (gray) or 3 (color)")
-    split = FolderSplit(paths, None, _MODES[source.in_chans])
+    split = FolderSplit(paths, None, _MODES[source.in_chans], exif_orientation=source.exif_orientation)
     try:
         return Read(source.load(split, torch.arange(len(paths))), list(range(len(paths))), [])
     except Unreadable as error:
@@ -51,26 +49,3 @@ def read(source: ImageSource, paths: Sequence[Path]) -> Read:
     kept = [place for place in range(len(paths)) if place not in reasons]
     problems = [f"{paths[place]}: {reason}" for place, reason in sorted(reasons.items())]
     return Read(source.normalize(crops.images_NCSS[kept]), kept, problems)
-
-
-def image_files(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and its subfolders, in alphabetical order, one folder's names in memory at a time.
-
-    Hidden ones are left out. Links to folders are followed, none twice.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give one that holds images")
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
-                yield Path(parent, name)

@@ -11,8 +11,9 @@ from rich.console import Console
 from torch import Tensor
 
 from curriculum import Batch
+from hpm.data import image_files
 from hpm.errors import UserError
-from hpm.inference.images import image_files, read
+from hpm.inference.images import read
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.runs import checkpoint
 from hpm.runs.manifest import Manifest

@@ -99,3 +99,11 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def expanded(path: str | Path) -> Path:
+    """A path in which `~` is the home of the user, as a shell has it; one whose user is unknown stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hpm.errors import UserError
 from hpm.models.base import MaskedModel
+from hpm.runtime.files import expanded
 
 
 class FrozenNetwork:
@@ -45,7 +46,7 @@ class FrozenNetwork:
         self, model: str, *, student: MaskedModel, img_size: int | None, checkpoint: str | None, pretrained: bool
     ) -> None:
         self.model = model
-        self.checkpoint = checkpoint
+        self.checkpoint = None if checkpoint is None else str(expanded(checkpoint))
         self.pretrained = pretrained
         self._in_chans = student.in_chans
         self._student_grid = student.grid

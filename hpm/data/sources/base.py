@@ -42,6 +42,8 @@ class ImageSource(ABC):
             none; None, the default, for a tenth, at most 10,000, or for none where there are no test images either.
     """
 
+    exif_orientation = False  # whether image files are turned upright, as the camera noted in them
+
     def __init__(
         self,
         *,
@@ -59,10 +61,8 @@ class ImageSource(ABC):
             raise ValueError(f"{name}.mean = {mean} must have one value for each of the {in_chans} channels")
         if len(std) != in_chans or min(std) <= 0:
             raise ValueError(f"{name}.std = {std} must have one positive value for each of the {in_chans} channels")
-        self.img_size = img_size
-        self.in_chans = in_chans
-        self.mean = tuple(float(value) for value in mean)
-        self.std = tuple(float(value) for value in std)
+        self.img_size, self.in_chans = img_size, in_chans
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if class_names:
             self.class_names = tuple(class_names)
         self.validation_images = validation_images
@@ -294,7 +294,7 @@ class ImageSource(ABC):
         """Mean, standard deviation, and the largest pixel value, 255."""
         # Made once for each device: a copy from ordinary memory waits for the device.
         if device not in self._moments_on:
-            moments = torch.tensor([self.mean, self.std, [255.0] * self.in_chans], device=device)
-            self._moments_on[device] = moments[:, :, None, None]
+            moments_3C = torch.tensor([self.mean, self.std, [255.0] * self.in_chans], device=device)
+            self._moments_on[device] = moments_3C[:, :, None, None]
         mean_C11, std_C11, white_C11 = self._moments_on[device]
         return mean_C11, std_C11, white_C11

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from hpm.data.sources.image_files import class_folders, image_files, labeled_files
 from hpm.data.sources.image_modes import to_mode
 from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
@@ -26,13 +26,16 @@ def find_cutouts(folder: Path) -> dict[str, list[Path]]:
         UserError: if the folder is missing or has fewer than two class folders, or if one of them holds no image.
     """
     _require_folder("cutouts", folder)
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = class_folders(folder)
     if len(classes) < 2:
         raise UserError(
             f"Composites.cutouts = {folder} has {len(classes)} class folders; two or more belong there, each with "
             "cut-outs of one class"
         )
-    found = {path.name: _images(path) for path in classes}
+    found: dict[str, list[Path]] = {path.name: [] for path in classes}
+    for path, name in labeled_files(folder):
+        if name is not None:
+            found[name].append(path)
     for name, paths in found.items():
         if not paths:
             raise UserError(f"{folder / name} holds no images")
@@ -46,7 +49,7 @@ def find_photographs(folder: Path) -> list[Path]:
         UserError: if the folder is missing or holds fewer than three photographs.
     """
     _require_folder("photographs", folder)
-    found = _images(folder)
+    found = list(image_files(folder))
     if len(found) < _FEWEST_PHOTOGRAPHS:
         raise UserError(
             f"Composites.photographs = {folder} holds {len(found)} images; training, validation and test scenes share "
@@ -169,10 +172,3 @@ def _shrink(image: Image.Image, factor: float) -> Image.Image:
 def _require_folder(setting: str, folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"Composites.{setting} = {folder} is not a folder")
-
-
-def _images(folder: Path) -> list[Path]:
-    """Image files at any depth below a folder, hidden ones aside, ordered by their paths below it."""
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and not path.is_dir()]
-    names: Sequence[tuple[str, ...]] = sorted(path.relative_to(folder).parts for path in paths)
-    return [folder.joinpath(*parts) for parts in names if not any(part.startswith(".") for part in parts)]

@@ -25,6 +25,7 @@ from hpm.data.sources.scene_split import SceneSplit
 from hpm.data.sources.scenes import Scenes
 from hpm.data.sources.split import TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 
 _STREAMS = {
     TRAIN: Stream.COMPOSITES_TRAIN,
@@ -96,7 +97,7 @@ class Composites(Scenes):
         self.scales = (float(min_scale), float(max_scale))
         self.occlusion = float(occlusion)
         self.seed = seed
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.cache_dir = None if cache_dir is None else expanded(cache_dir)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -159,4 +160,4 @@ class Composites(Scenes):
         if folder is None or folder == "":
             state = "not bound" if folder is None else "empty"
             raise UserError(f"Composites.{setting} is {state}; bind it to the folder that holds the {setting}")
-        return Path(folder)
+        return expanded(folder)

@@ -18,6 +18,7 @@ from curriculum.validation import require_in
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.split import TEST, TRAIN, TensorSplit
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 
 # Where Debian and Ubuntu put the package dataset-fashion-mnist.
 SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -71,7 +72,7 @@ class FashionMNIST(ImageSource):
             class_names=_CLASS_NAMES,
             validation_images=validation_images,
         )
-        self.root = Path(root)
+        self.root = expanded(root)
         self.train_size = most if train_size is None else train_size
 
     @property

@@ -5,22 +5,24 @@ Shape suffixes: N images, K images of the split.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fingerprint import joined_names
+from hpm.data.sources.image_files import class_folders, describe_left_out, labeled_files
 from hpm.data.sources.split import HELD_OUT, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,10 +40,14 @@ class FolderSplit(EncodedSplit):
         paths: K files.
         labels: int64 [K], or None.
         mode: of the images, "RGB" or "L" (gray). Default "RGB".
+        exif_orientation: whether to turn images upright, as the camera noted in them. Default False.
     """
 
-    def __init__(self, paths: Sequence[str | Path], labels: Tensor | None, mode: str = "RGB") -> None:
+    def __init__(
+        self, paths: Sequence[str | Path], labels: Tensor | None, mode: str = "RGB", *, exif_orientation: bool = False
+    ) -> None:
         super().__init__(mode)
+        self.exif_orientation = exif_orientation
         self.paths = [str(path) for path in paths]
         self.labels = labels
 
@@ -53,13 +59,16 @@ class FolderSplit(EncodedSplit):
         return self.paths[index]
 
     def open(self, index: int) -> Image.Image:
-        """The file, not decoded yet."""
-        return Image.open(self.paths[index])
+        """The file, not decoded yet but where it has to be turned."""
+        image: Image.Image = Image.open(self.paths[index])
+        turn = self.exif_orientation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turn else image
 
     def subset(self, indices_K: Tensor) -> FolderSplit:
         """Some of the files."""
         labels = None if self.labels is None else self.labels[indices_K]
-        subset = FolderSplit([self.paths[index] for index in indices_K.tolist()], labels, self.mode)
+        paths = [self.paths[index] for index in indices_K.tolist()]
+        subset = FolderSplit(paths, labels, self.mode, exif_orientation=self.exif_orientation)
         subset.indices_K = indices_K
         return subset
 
@@ -74,6 +83,7 @@ class _Scanned(NamedTuple):
     splits: dict[str, FolderSplit]
     class_names: tuple[str, ...]
     folders: dict[str, str]
+    left_out: Counter[str]
 
 
 class ImageFolder(ImageSource):
@@ -94,6 +104,8 @@ class ImageFolder(ImageSource):
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
         validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
+        exif_orientation: whether to turn images upright, as the camera noted in them; what is published does not.
+            Default False.
     """
 
     resume_free: ClassVar[frozenset[str]] = frozenset({"root"})
@@ -106,8 +118,10 @@ class ImageFolder(ImageSource):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         validation_images: int | None = None,
+        exif_orientation: bool = False,
     ) -> None:
-        self.root = None if root is None else Path(root)
+        self.exif_orientation = exif_orientation
+        self.root = None if root is None else expanded(root)
         super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std, validation_images=validation_images)
 
     @cached_property
@@ -140,10 +154,15 @@ class ImageFolder(ImageSource):
                 f"ImageFolder.root = {self.root} has no val or test folder beside a train folder, so there is nothing "
                 "to evaluate on"
             )
+        found.exif_orientation = self.exif_orientation
         return found
 
     def origin(self, split: str) -> str:
         return self._scanned.folders.get(split, "")
+
+    def describe(self) -> str:
+        told = describe_left_out(self._scanned.left_out) if "_scanned" in vars(self) else ""
+        return super().describe() + (f"; {told}" if told else "")
 
     @cached_property
     def _scanned(self) -> _Scanned:
@@ -164,7 +183,7 @@ class ImageFolder(ImageSource):
 
 def _scan_splits(root: Path) -> _Scanned:
     """The splits that there are, and the names of their classes."""
-    named = _usual_folders(root)
+    named, left_out = _usual_folders(root), Counter[str]()
     folder = named.get("train", root / "train")
     val = next((named[name] for name in _VALIDATION_FOLDERS if name in named), root / "val")
     test = named.get("test", root / "test")
@@ -174,13 +193,13 @@ def _scan_splits(root: Path) -> _Scanned:
             raise UserError(
                 f"{root} has a folder {found[0].name} and none called train: the training images belong there"
             )
-        train, class_names = scan(root)
-        return _Scanned({TRAIN: train}, tuple(class_names), {})
+        train, class_names = scan(root, left_out)
+        return _Scanned({TRAIN: train}, tuple(class_names), {}, left_out)
     if len({path.resolve() for path in (folder, *found)}) <= len(found):
         shown = ", ".join(path.name for path in (folder, *found))
         raise UserError(f"two of the folders {shown} of {root} are the same; what is scored must be other images")
-    train, class_names = scan(folder)
-    held_out = {path: scan(path) for path in found}
+    train, class_names = scan(folder, left_out)
+    held_out = {path: scan(path, left_out) for path in found}
     if len(held_out) == 2 and held_out[val][1] and not held_out[test][1]:
         del held_out[test]  # images whose classes are kept secret, as ImageNet's
     for path, (_, own_names) in held_out.items():
@@ -191,7 +210,7 @@ def _scan_splits(root: Path) -> _Scanned:
     names = HELD_OUT if len(held_out) == 2 else (TEST,)
     for name, (path, (split, _)) in zip(names, held_out.items(), strict=False):
         splits[name], folders[name] = split, path.name
-    return _Scanned(splits, tuple(class_names), folders)
+    return _Scanned(splits, tuple(class_names), folders, left_out)
 
 
 def _usual_folders(root: Path) -> dict[str, Path]:
@@ -200,40 +219,37 @@ def _usual_folders(root: Path) -> dict[str, Path]:
     Among class folders one may be called Train, or Test.
     """
     usual = {"train", "test", *_VALIDATION_FOLDERS}
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    folders = class_folders(root)
     parts = {path.name.lower(): path for path in folders if path.name.lower() in usual}
     if len(parts) == len(folders) > 1 or "train" in {path.name for path in folders}:
         return parts
     return {path.name: path for path in folders}
 
 
-def scan(folder: Path) -> tuple[FolderSplit, list[str]]:
+def scan(folder: Path, left_out: Counter[str]) -> tuple[FolderSplit, list[str]]:
     """The images of class folders, or of the folder itself, in alphabetical order; and the classes' names.
+
+    Args:
+        folder: to look through.
+        left_out: see `labeled_files`.
 
     Raises:
         UserError: if there is no image, a class folder has none, or images lie beside class folders.
     """
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    images = sorted(path for path in folder.iterdir() if _is_image(path))
-    if not classes:
-        if not images:
-            raise UserError(f"{folder} holds no images and no class folders")
-        return FolderSplit(images, None), []
-    if images:
-        raise UserError(f"{folder} holds images beside class folders, e.g. {images[0].name}: move one or the other")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, folder_of_class in enumerate(classes):
-        of_class = sorted(path for path in folder_of_class.rglob("*") if _is_image(path))
-        if not of_class:
-            raise UserError(f"{folder_of_class} holds no images")
-        paths += of_class
-        labels += [label] * len(of_class)
-    return FolderSplit(paths, torch.tensor(labels)), [path.name for path in classes]
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
+    classes = {path.name: label for label, path in enumerate(class_folders(folder))}
+    paths, labels = [], []
+    for path, name in labeled_files(folder, left_out):
+        if classes and name is None:
+            raise UserError(f"{folder} holds images beside class folders, e.g. {path.name}: move one or the other")
+        paths.append(path)
+        labels.append(0 if name is None else classes[name])
+    there = set(labels)
+    empty = [name for name, label in classes.items() if label not in there]
+    if empty or not paths:
+        what = f"{folder / empty[0]} holds no images" if empty else f"{folder} holds no images and no class folders"
+        told = describe_left_out(left_out)
+        raise UserError(what + (f" ({told})" if told else ""))
+    return FolderSplit(paths, torch.tensor(labels) if classes else None), list(classes)
 
 
 def _some(names: Sequence[str]) -> str:

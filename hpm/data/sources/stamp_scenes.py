@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from hpm.data.sources.composites import Composites
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 
 SYSTEM_FOLDER = "/usr/share"
 _MOST_PIXELS = 376  # the shorter side of the smallest photograph
@@ -67,7 +68,7 @@ class StampScenes(Composites):
             seed=seed,
             cache_dir=cache_dir,
         )
-        self.root = Path(root)
+        self.root = expanded(root)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:

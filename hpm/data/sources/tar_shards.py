@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import get_img_extensions
 from timm.utils.misc import natural_key
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data.sources.encoded import EncodedSplit
+from hpm.data.sources.image_files import is_hidden
 from hpm.errors import UserError
 
 
@@ -126,12 +127,11 @@ def scan_tar(tar: Path, label: str = "") -> Iterator[Member]:
 
 
 def _scan(file: tarfile.TarFile, inside: PurePosixPath, label: str, start: int) -> Iterator[Member]:
-    extensions = get_img_extensions(as_set=True)
     images: list[tuple[PurePosixPath, tarfile.TarInfo]] = []
     classes: dict[PurePosixPath, str] = {}
     for info in file:
         path = PurePosixPath(info.name)
-        if not info.isreg() or path.name.startswith("."):
+        if not info.isreg() or any(map(is_hidden, path.parts)):
             continue
         suffix = path.suffix.lower()
         if suffix == ".tar":
@@ -141,13 +141,23 @@ def _scan(file: tarfile.TarFile, inside: PurePosixPath, label: str, start: int) 
         elif suffix == ".cls":
             content = file.extractfile(info)
             classes[path.with_suffix("")] = content.read().decode(errors="replace").strip() if content else ""
-        elif suffix in extensions:
+        elif suffix in IMG_EXTENSIONS:
             if info.sparse is not None:
                 raise tarfile.TarError(f"{path} is stored as a sparse file")
             images.append((path, info))
+    _require_end(file)
     for path, info in images:
         # WebDataset's key ends at the first dot of the file's name, and so does the class's.
         own = classes.get(path.with_name(path.name.partition(".")[0])) if classes else path.parent.name or label
         if own is None:
             raise tarfile.TarError(f"{path} has no .cls file beside it, where other images do")
         yield Member(str(inside / path), own, start + info.offset_data, info.size)
+
+
+def _require_end(file: tarfile.TarFile) -> None:
+    """Refuse a file that is cut off: tarfile takes one that ends in a header, or where one is damaged, for whole."""
+    assert file.fileobj is not None
+    file.fileobj.seek(file.offset)  # after the last member: where its end is marked
+    if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        last = f"after {file.getmembers()[-1].name}" if file.getmembers() else "at its begin"
+        raise tarfile.TarError(f"it is cut off or damaged {last}, where its end is not marked")

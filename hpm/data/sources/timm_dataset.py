@@ -26,6 +26,7 @@ from hpm.data.sources.timm_files import find_split, read_files
 from hpm.data.sources.timm_names import same_images
 from hpm.data.sources.torchvision_data import from_torchvision
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 
 _ITERABLE = {
     "wds": "WebDataset",
@@ -92,7 +93,7 @@ class TimmDataset(ImageSource):
         require_in("TimmDataset", "(0, 1]", crop_pct=crop_pct)
         kind, slash, rest = name.partition("/")
         self.name = kind.lower() + slash + rest
-        self.root = None if root is None else Path(root)
+        self.root = None if root is None else expanded(root)
         self.test_split = test_split
         self.validation_split = validation_split
         self.crop_pct = crop_pct

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from timm.data import create_reader
+from timm.utils.misc import natural_key
 
 from hpm.data.sources.encoded import EncodedSplit
+from hpm.data.sources.image_files import image_files
 from hpm.data.sources.image_folder import FolderSplit
 from hpm.data.sources.tar_shards import read_tars
 from hpm.errors import UserError
@@ -38,12 +39,14 @@ def read_files(path: Path, mode: str) -> tuple[EncodedSplit, list[str]]:
     """
     if path.is_file() or any(path.glob("*.tar")):
         return read_tars(path, mode)
-    try:
-        reader = create_reader("", root=str(path))
-    except RuntimeError as error:
-        raise UserError(f"{path} holds no images") from error
-    paths, labels = zip(*reader.samples, strict=True)
-    names = list(reader.class_to_idx)
-    if names == [""]:  # what timm calls the class of images in no folder
-        return FolderSplit(paths, None, mode), []
-    return FolderSplit(paths, torch.tensor(labels), mode), names
+    if not path.is_dir():
+        raise UserError(f"{path} is neither a folder nor a tar file")
+    files = sorted(image_files(path), key=lambda file: natural_key(str(file)))
+    if not files:
+        raise UserError(f"{path} holds no images")
+    folders = [file.parent.name if file.parent != path else "" for file in files]
+    if not any(folders):
+        return FolderSplit(files, None, mode), []
+    names = sorted(set(folders), key=natural_key)
+    labels = {name: label for label, name in enumerate(names)}
+    return FolderSplit(files, torch.tensor([labels[name] for name in folders]), mode), names

@@ -105,7 +105,7 @@ def test_a_name_of_two_parts() -> None:
     assert sorted(gin_compat.full_names("Twice")) == [f"{MODULE}_a.Twice", f"{MODULE}_b.Twice"]
     assert gin_compat.short_name(f"{MODULE}_a.Twice") == f"{MODULE}_a.Twice"
     for text in ("Twice.size = 2", "Outer.inner = @Twice()"):
-        with pytest.raises(GinError, match="Twice may be gin_compat_parts_a.Twice or") as error:
+        with pytest.raises(GinError, match=r"Twice may be gin_compat_parts_a\.Twice or") as error:
             read(f"\n{text}\n")
         assert error.value.line == 2
         assert f"{MODULE}_b.Twice" in str(error.value)

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from hpm.data import image_files
 from hpm.evaluation.features import pooled
 from hpm.inference import embed as embedding
-from hpm.inference.images import image_files
 from hpm.inference.loading import load_model
 
 Hpm = Callable[..., int]

@@ -1,0 +1,83 @@
+"""Image files in folders: one walk for training, evaluation and embedding, so that all of them see the same images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from hpm.errors import UserError
+
+_KINDS_TOLD = 6
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, in alphabetical order, but for hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def image_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
+    """The image files of a folder and the folders within; see `labeled_files`."""
+    return (path for path, _ in labeled_files(folder, left_out))
+
+
+def labeled_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[tuple[Path, str | None]]:
+    """The image files of a folder and the folders within, ordered by their paths; one folder's names are in memory.
+
+    Each comes with the name of the folder that it lies in right below `folder`, which is its class where folders are
+    classes; None for images in none.
+
+    What is an image is told by the ending of a file's name. Hidden files and folders are left out: what begins with a
+    dot, as .ipynb_checkpoints does, and archives' __MACOSX. Links are followed, but to no folder twice within one of
+    the folders that `folder` holds, which may be classes.
+
+    Args:
+        folder: to look through.
+        left_out: is told how many files of each kind are left out: "hidden", ".gif", "links to nothing".
+
+    Raises:
+        UserError: if there is no such folder.
+        OSError: if a folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give one that holds images")
+    counts = Counter[str]() if left_out is None else left_out
+    top = os.path.realpath(folder)
+
+    def walk(place: str, label: str | None, seen: set[str]) -> Iterator[tuple[Path, str | None]]:
+        with os.scandir(place) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            if is_hidden(entry.name):
+                counts["hidden"] += 1
+            elif entry.is_dir():
+                within = {top} if label is None else seen
+                real = os.path.realpath(entry.path)
+                if real in within:
+                    counts["links to folders that were seen"] += 1
+                else:
+                    within.add(real)
+                    yield from walk(entry.path, label or entry.name, within)
+            elif not entry.name.lower().endswith(IMG_EXTENSIONS):
+                counts[Path(entry.name).suffix.lower() or "files without an ending"] += 1
+            elif entry.is_file():
+                yield Path(entry.path), label
+            else:
+                counts["links to nothing" if entry.is_symlink() else "pipes and devices"] += 1
+
+    yield from walk(str(folder), None, {top})
+
+
+def describe_left_out(left_out: Counter[str]) -> str:
+    """For people: "left out: 3 .gif, 2 hidden"; "" where nothing was."""
+    kinds = [f"{count:,} {kind}" for kind, count in left_out.most_common(_KINDS_TOLD)]
+    others = left_out.total() - sum(count for _, count in left_out.most_common(_KINDS_TOLD))
+    return f"left out: {', '.join(kinds + ([f'{others:,} others'] if others else []))}" if kinds else ""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether files and folders of this name are left out."""
+    return name.startswith(".") or name == "__MACOSX"
