@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-gpu test-lowest install format static-checks gpu benchmarks clean
+.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks gpu benchmarks clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data, with three seeds.
 	$(BIN)/python benchmarks/quickstart.py
@@ -17,6 +17,10 @@ test: $(INSTALLED)  ## Install, and run every test, on all cores.
 # In one process, so that the tests share the device and its memory.
 test-gpu: $(INSTALLED)  ## Run the tests that need a GPU.
 	HPM_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu
+
+# Draws thousands of cases: bindings, texts, damaged runs, studies, and kills at random moments.
+fuzz: $(INSTALLED)  ## Install, and look for input that ends in a traceback; `make fuzz CASES=5000` for an hour of it.
+	HPM_FUZZ_CASES=$(or $(CASES),300) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n logical --maxprocesses 8
 
 test-lowest:  ## Install the lowest versions that pyproject.toml allows in .venv-lowest, and run every test there.
 	PIP_CONSTRAINT=tests/lowest.txt $(MAKE) test VENV=.venv-lowest

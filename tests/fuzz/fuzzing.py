@@ -19,10 +19,10 @@ from hpm.errors import UserError
 LONGEST = 10.0  # seconds
 
 # A few cases in `make test`, the same ones each time; as many as it says, always others, in `make fuzz`.
-_CASES = int(os.environ.get("HPM_FUZZ_CASES", "0"))
+CASES = int(os.environ.get("HPM_FUZZCASES", "0"))
 fuzz = settings(
-    max_examples=_CASES or 12,
-    derandomize=not _CASES,
+    max_examples=CASES or 12,
+    derandomize=not CASES,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -12,17 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from forks import Forks
-from record import recorded_lines
+from record import assert_same_run, recorded_lines
 
 from hpm.runs import checkpoint
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-TIMINGS = {"time", "seconds", "images_per_second"}
 Hpm = Callable[..., int]
 RECORDED = [
     "Method.curriculum = @RecordingCurriculum()",
@@ -52,13 +48,6 @@ def whole(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "whole", symlinks=True))
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in json.loads(line).items() if key not in TIMINGS}
-        for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
-
-
 def drawn(path: Path) -> dict[tuple[int, int], str]:
     """Sample, crop and mask at each step and row, and that none was ever drawn differently."""
     rows: dict[tuple[int, int], str] = {}
@@ -66,18 +55,6 @@ def drawn(path: Path) -> dict[tuple[int, int], str]:
         step, row, what = line.split(" ", 2)
         assert rows.setdefault((int(step), int(row)), what) == what
     return rows
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    states = [checkpoint.Checkpoint(checkpoint.list_checkpoints(folder / "checkpoints")[0]) for folder in (one, other)]
-    assert states[0].values["step"] == states[1].values["step"]
-    assert states[0].values["curriculum"] == states[1].values["curriculum"]
-    assert set(states[0].names()) == set(states[1].names())
-    for name in states[0].names():
-        assert torch.equal(states[0].tensor(name), states[1].tensor(name)), name
-    assert rows(one) == rows(other)
-    summaries = [json.loads((folder / "summary.json").read_text())["metrics"] for folder in (one, other)]
-    assert summaries[0] == summaries[1]
 
 
 @pytest.mark.parametrize(
