@@ -136,8 +136,15 @@ class Search(Definition):
                 if parameter.applies(assignment | wanted):
                     value = wanted.get(name, parameter.examples()[0])
                     if not parameter.holds(value):
-                        raise UserError(f"Search.first sets {name} = {value!r}, which Search.space does not hold")
+                        raise UserError(
+                            f"Search.first sets {name} = {value!r}, which Search.space does not hold; there it is "
+                            f"{self.space_texts[name]}"
+                        )
                     assignment[name] = value
+            if lost := [name for name in wanted if name not in assignment]:
+                raise UserError(
+                    f"Search.first sets {lost[0]}, which does not apply there; it needs {self.space[lost[0]].when}"
+                )
             yield assignment
 
     def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
