@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from optuna.trial import FrozenTrial
+
 from studies.definition.space import Assignment, Parameter, Value
+
+REPEATS = "repeats"
+"""The user attribute of a trial that has another's setting and outcome: that one's number, or the number of the first
+that it tries again."""
+
+
+def is_repeat(trial: FrozenTrial) -> bool:
+    """Whether a trial has another's setting, and trains nothing itself."""
+    return trial.user_attrs.get(REPEATS) is not None
 
 
 def points(space: Mapping[str, Parameter]) -> Iterator[Assignment] | None:
