@@ -31,7 +31,7 @@ class Tracker(Protocol):
 
     @property
     def where(self) -> str:
-        """The address that runs are sent to, without password."""
+        """The address that runs are sent to, without its secrets."""
 
     def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Begin the copy of a run, or go on with the one that its folder belongs to.
@@ -70,7 +70,7 @@ class Tracker(Protocol):
             step: steps that the measured model had taken.
 
         Returns:
-            Where they went, without password; None where this run was never copied.
+            Where they went, without its secrets; None where this run was never copied.
 
         Raises:
             TrackingError: if they could not be sent.

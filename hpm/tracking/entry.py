@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpm.runs.metrics_file import Row
-from hpm.tracking.redact import redact_address, without_password
+from hpm.tracking.redact import redact_address
 
 _METRICS_PER_CALL = 1000
 _PARAMETERS_PER_CALL = 100
@@ -98,8 +98,9 @@ def send_file(client: Any, run_id: str, path: Path, uri: str) -> None:
         uri: the server's address, whose password is taken out of a configuration.
     """
     text = path.read_text() if path.suffix == ".gin" else ""
-    if uri != without_password(uri) and uri in text:
-        client.log_text(run_id, redact_address(text, uri), path.name)
+    redacted = redact_address(text, uri)
+    if redacted != text:
+        client.log_text(run_id, redacted, path.name)
     else:
         client.log_artifact(run_id, str(path), "pictures" if path.suffix == ".png" else None)
 

@@ -86,7 +86,7 @@ class MLflowTracker:
 
     @property
     def where(self) -> str:
-        """The address that runs are sent to, without password."""
+        """The address that runs are sent to, without its secrets."""
         return without_password(self._uri)
 
     @property
@@ -98,9 +98,8 @@ class MLflowTracker:
         return connect(self._uri)
 
     def reason(self, error: Exception) -> str:
-        """An error's first line, without passwords and not too long."""
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        return redact_message(line, self._uri)[:200]
+        """An error's first line, without the secrets of the address."""
+        return redact_message((str(error).strip().splitlines() or [type(error).__name__])[0], self._uri)
 
     def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Open the run, or go on with the one that `folder` belongs to."""
@@ -115,8 +114,8 @@ class MLflowTracker:
             return
         if self.uri is not None and self.where != self.uri:
             _warn(
-                "MLflowTracker.uri holds a password, which config.gin and the checkpoints keep; the environment "
-                "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD keep it out of them"
+                "MLflowTracker.uri holds a password or a token, which config.gin and checkpoints keep; the environment "
+                "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, keep it out"
             )
         self._opening = Opening(folder, name, self.experiment, dict(parameters), {**tags, **self.tags})
         self._state = self._known(folder)
@@ -166,7 +165,7 @@ class MLflowTracker:
             step: steps that the measured model had taken.
 
         Returns:
-            Where they went, without password; None where the run has no entry, or tracking is not enabled.
+            Where they went, without its secrets; None where the run has no entry, or tracking is not enabled.
 
         Raises:
             TrackingError: if they could not be sent.
@@ -182,7 +181,7 @@ class MLflowTracker:
         if known.run_id is None:
             return None
         # The file has no passwords; where it means the address that is configured, that one has.
-        uri = self._uri if known.uri == self.where else known.uri
+        uri = self._uri if without_password(known.uri) == self.where else known.uri
         try:
             send_metrics(connect(uri), known.run_id, metrics_of(metrics, seconds=time.time(), step=step))
         except Exception as error:  # whatever goes wrong in tracking
@@ -198,7 +197,7 @@ class MLflowTracker:
         except (OSError, ValueError) as error:
             _warn(f"{folder / 'mlflow.json'} is damaged ({error}); the run is sent to MLflow anew")
             return TrackingState(self.where)
-        if known.uri != self.where:
+        if without_password(known.uri) != self.where:
             _warn(f"this run was sent to {known.uri} before; it is sent to {self.where} anew")
             return TrackingState(self.where)
         known.ended = False

@@ -25,13 +25,13 @@ class TrackingState:
     """How far a server is.
 
     Args:
-        uri: the server, without password.
+        uri: the server, without its secrets.
         key: a tag of the run. It is there before the run is, and finds one that was made but never confirmed.
         run_id: the run, or None where there is none yet.
         sent: how many rows of metrics the server has.
         ended: whether it has everything of a complete run.
         name: the run's name; with what follows, what the run's entry is made with.
-        parameters: everything in force, by name, without password.
+        parameters: everything in force, by name, without its secrets.
         tags: what the run may be found by.
     """
 

@@ -64,7 +64,7 @@ class StudyTracker:
 
     @property
     def where(self) -> str:
-        """The server's address, without password."""
+        """The server's address, without its secrets."""
         return self._tracker.where
 
     def bindings(self, study: optuna.Study, run: PlannedRun, number: int) -> list[str]:
