@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 _HIDDEN = "***"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")  # within a text
+_DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle")
+_USER = re.compile(r"[^:@/?#]*")  # without password
 _HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")  # and port
 _SECRET_NAME = re.compile(
     r"pass(?!ive|age)|pwd|secret|token|key|(^|[^a-z])sig([^a-z]|$)|signature|credential|auth(?!or)|session", re.I
@@ -24,8 +26,8 @@ def without_password(uri: str) -> str:
         uri: the address alone; of a text that may hold some see `redact_text`.
     """
     scheme, rest = _divide(uri)
-    before, _, after = _user_info(rest)
-    return scheme + (f"{_HIDDEN}@" if before else "") + _PARAMETER.sub(_hide_value, after)
+    info, after = _secret_user_info(scheme, rest)
+    return scheme + (f"{_HIDDEN}@" if info else "") + _PARAMETER.sub(_hide_value, after)
 
 
 def redact_text(text: str) -> str:
@@ -87,13 +89,23 @@ def _user_info(rest: str) -> tuple[str, str, str]:
     return ("", "", rest) if at < 0 else (rest[:at], "@", rest[at + 1 :])
 
 
+def _secret_user_info(scheme: str, rest: str) -> tuple[str, str]:
+    """What is hidden before an address's host, and what follows. A database's user alone is no secret, a web site's may
+    be a token.
+    """
+    info, _, after = _user_info(rest)
+    if scheme.startswith(_DATABASES) and _USER.fullmatch(info):
+        return "", rest
+    return info, after
+
+
 def _hide_value(found: re.Match[str]) -> str:
     return found["name"] + (_HIDDEN if _SECRET_NAME.search(unquote(found["name"])) else found["value"])
 
 
 def _secrets(uri: str) -> set[str]:
     """The secrets of an address, as they stand there and as a person knows them, and pieces that a library may see."""
-    info, _, after = _user_info(_divide(uri)[1])
+    info, after = _secret_user_info(*_divide(uri))
     user, colon, password = info.partition(":")
     found = {password} if colon else {user}
     found |= set(re.split(r"[@/?#:]", password))

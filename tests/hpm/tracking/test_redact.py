@@ -26,6 +26,7 @@ from hpm.tracking.redact import (
         ("https://:secret@example.org", "https://***@example.org"),
         ("postgresql://me:se/cr@et@host/db", "postgresql://***@host/db"),
         ("postgresql://u:p@ss/w%rd@h/db", "postgresql://***@h/db"),
+        ("postgresql://study@h/db", "postgresql://study@h/db"),
         ("https://u:p?a=b#c@h/db", "https://***@h/db"),
         ("https://h:80/?mail=a@b.c", "https://h:80/?mail=a@b.c"),
         ("https://h/a?api_key=K&page=2", "https://h/a?api_key=***&page=2"),
