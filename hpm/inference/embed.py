@@ -25,6 +25,7 @@ from hpm.errors import UserError
 from hpm.evaluation.features import POOLS, pooled
 from hpm.inference.images import Read, read
 from hpm.inference.loading import LoadedModel, load_model
+from hpm.runtime.files import replacing
 
 _AHEAD = 3  # batches that are read while one is computed
 _ROWS = 4096  # of a row group: few enough for memory, enough for readers
@@ -83,16 +84,13 @@ def embed(
         raise UserError(f"--pool token: {type(encoder).__name__} has no class token; choose --pool mean")
     for line in loaded.lines:
         console.print(line)
-    unfinished = out.with_name(out.name + ".partial")
     try:
-        done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
-        if not done.images:
-            raise UserError(f"{folder} holds no {'readable image' if done.problems else 'images'}")
-        unfinished.replace(out)
+        with replacing(out) as unfinished:
+            done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
+            if not done.images:
+                raise UserError(f"{folder} holds no {'readable image' if done.problems else 'images'}")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     skipped = f", {len(done.problems)} unreadable ones left out" if done.problems else ""
     console.print(f"features of {done.images} images{skipped}: {out}")
     if done.left_out:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.models.base import MaskedModel
-from hpm.runtime.files import save_tensors
+from hpm.runtime.files import replacing, save_tensors
 
 FORMATS = ("timm", "safetensors", "onnx")
 POOLS = ("token", "avg")
@@ -75,19 +74,16 @@ def export(
     if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
         raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
     notes = _metadata(loaded, model, weights)
-    partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if to == "timm":
-            _write_timm(model, source, pool, notes, partial)
-        elif to == "safetensors":
-            _write_safetensors(model if whole else model.encoder, notes, partial)
-        else:
-            difference = _write_onnx(timm_encoder(model, pool), source, notes, partial)
-            console.print(f"onnxruntime and torch agree to {difference:.1e}")
-        if out.is_dir():
-            out.rmdir()  # empty
-        partial.replace(out)
+        with replacing(out) as partial:
+            if to == "timm":
+                _write_timm(model, source, pool, notes, partial)
+            elif to == "safetensors":
+                _write_safetensors(model if whole else model.encoder, notes, partial)
+            else:
+                difference = _write_onnx(timm_encoder(model, pool), source, notes, partial)
+                console.print(f"onnxruntime and torch agree to {difference:.1e}")
     except (OSError, SafetensorError) as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
     console.print(f"{weights}'s weights: {out}")
@@ -151,8 +147,6 @@ def _metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str
 
 
 def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[str, str], folder: Path) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)  # of an export that was killed
     folder.mkdir()
     _write_safetensors(model.encoder, notes, folder / "model.safetensors")
     name, _ = model.encoder.timm_architecture()

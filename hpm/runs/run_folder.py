@@ -23,7 +23,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from hpm.errors import Notice, RunInUseError, UserError
 from hpm.runs.manifest import Manifest
 from hpm.runs.metrics_file import MetricsFile, Row
-from hpm.runtime.files import write_json, write_text
+from hpm.runtime.files import begun_for, write_json, write_text
 
 _PATIENCE = 20.0  # seconds; workers of a process that was just killed need a moment
 
@@ -64,7 +64,7 @@ class RunFolder:
             )
         # A start that was killed leaves these: the configuration, which makes it a run, is written last.
         begun = {self.operative.name, self.manifest.name}
-        begun |= {f"{path.name}.partial" for path in (self.manifest, self.config)}
+        begun |= {left.name for path in (self.manifest, self.config) for left in begun_for(path)}
         if self.path.is_dir() and any(path.name not in begun for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty; choose another --output")
         try:

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
+import shutil
+import time
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SECONDS_LEFT_ALONE = 24 * 3600  # what nobody has written to for so long, a process left that was killed
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what lies there at the end takes the place of `path` at once.
+    """A name beside `path` to write a file or a folder to, which takes the place of `path` at once in the end.
 
-    After an exception `path` is as it was, and what was begun is removed.
+    The name is nobody else's, so that several processes may replace one file, and the last one's stays. After an
+    exception `path` is as it was, and what was begun is removed; so is what a process left a day ago that was killed.
 
     Raises:
         OSError: if the file system refuses it.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    for left in begun_for(path):
+        with suppress(OSError):  # others remove it too
+            if left.stat().st_mtime < time.time() - _SECONDS_LEFT_ALONE:
+                _remove(left)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         yield partial
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def begun_for(path: Path) -> list[Path]:
+    """What processes write at the moment, or wrote when they were killed, to take the place of `path`."""
+    return list(path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.partial"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

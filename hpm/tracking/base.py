@@ -1,7 +1,7 @@
 """Tracker: where a run is copied to.
 
-The run's own files are the truth, and a tracker's copy may be late or missing: no tracker ends a run, and training
-never waits for one.
+The run's own files are the truth, and a tracker's copy may be late or missing: no tracker ends a run that has begun,
+and training never waits for one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from hpm.runs.metrics_file import Row
 
 class TrackingError(Exception):
     """A tracker could not take what it was given. The message is one line and holds no password."""
+
+
+class UnusableTrackerError(TrackingError):
+    """A tracker's settings with which it can never take anything."""
 
 
 @runtime_checkable
@@ -31,7 +35,7 @@ class Tracker(Protocol):
 
     @property
     def where(self) -> str:
-        """The address that runs are sent to, without password."""
+        """The address that runs are sent to, without its secrets."""
 
     def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Begin the copy of a run, or go on with the one that its folder belongs to.
@@ -41,6 +45,9 @@ class Tracker(Protocol):
             name: the run's name.
             parameters: everything in force, by name.
             tags: what the run may be found by.
+
+        Raises:
+            UserError: for settings with which no run could ever be copied; whoever cannot be reached is no reason.
         """
 
     def send(self, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
@@ -70,7 +77,7 @@ class Tracker(Protocol):
             step: steps that the measured model had taken.
 
         Returns:
-            Where they went, without password; None where this run was never copied.
+            Where they went, without its secrets; None where this run was never copied.
 
         Raises:
             TrackingError: if they could not be sent.

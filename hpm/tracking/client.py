@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack, suppress
+import socket
+import sqlite3
+import tempfile
+import warnings
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from filelock import FileLock
+
+from hpm.runtime.files import replacing
+from hpm.tracking.base import UnusableTrackerError
+from hpm.tracking.redact import has_ambiguous_password
+
+_SECONDS_TO_ANSWER = 5.0
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+# What MLflow calls the errors that trying again does not change. What a proxy before a server that is away may answer,
+# 403 and 404, is none of them.
+_NEVER = {"CUSTOMER_UNAUTHORIZED", "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "UNAUTHENTICATED"}
 
 
 def quiet_mlflow() -> None:
@@ -18,27 +34,188 @@ def quiet_mlflow() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # a tracker's `problem` says it, once
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
 
 
 def connect(uri: str) -> Any:
     """An `MlflowClient` of a server or a database, whose tables are made where there are none.
 
     Args:
-        uri: the address, with its password.
+        uri: the address, with its secrets.
+
+    Raises:
+        UnusableTrackerError: if nothing can ever be sent to such an address.
+        OSError: if the server does not answer.
     """
+    check_address(uri)
+    if has_ambiguous_password(uri):
+        raise UnusableTrackerError("the address's password holds an @, which must be written %40")
     quiet_mlflow()
     from mlflow import MlflowClient
 
-    file = _sqlite_file(uri)
-    with ExitStack() as alone:  # processes that make or upgrade the tables of one file at once damage it
-        if file is not None:
-            # Nothing can be written there, or the file system has no locks: MLflow may still read.
-            with suppress(OSError, NotImplementedError):
-                alone.enter_context(FileLock(f"{file}.lock"))
-        return MlflowClient(tracking_uri=uri)
+    file = sqlite_file(uri) if uri.startswith("sqlite") else None
+    if file is not None:
+        return _connect_to_file(uri, file)
+    _require_answer(uri)
+    return MlflowClient(tracking_uri=uri)
 
 
-def _sqlite_file(uri: str) -> str | None:
+def check_address(uri: str) -> None:
+    """Refuse an address of which its form alone says that nothing can be sent there.
+
+    Raises:
+        UnusableTrackerError: saying what is wrong.
+    """
+    if uri.startswith("sqlite"):
+        try:
+            sqlite_file(uri)
+        except ValueError as error:
+            raise UnusableTrackerError(str(error)) from error
+
+
+def is_for_good(error: Exception, uri: str) -> bool:
+    """Whether an error of MLflow's is one of settings, which trying again does not change.
+
+    Args:
+        error: what was raised.
+        uri: the address, with its secrets.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import ArgumentError
+
+    if isinstance(error, MlflowException):
+        # Of a file it is the file's state, of a server perhaps the way there.
+        return error.error_code in _NEVER or uri.startswith("sqlite")
+    return isinstance(error, UnusableTrackerError | ArgumentError | ImportError)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite database; None for a server, and for a database that is in memory alone.
+
+    Args:
+        uri: the address, as SQLAlchemy reads it: "sqlite:///my%20runs.db?timeout=30", "sqlite:///file:a.db?uri=true".
+
+    Raises:
+        ValueError: if it is no address of a database, or of SQLite's but not of a file.
+    """
     from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
 
-    return make_url(uri).database if uri.startswith("sqlite") else None
+    try:
+        parsed = make_url(uri)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(
+            "it is no address; it must be of the form sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+        ) from error
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if parsed.host:
+        raise ValueError(f"a file's address has three slashes: sqlite:///{parsed.host}")
+    name = parsed.database or ":memory:"
+    in_memory = name == ":memory:"
+    if name.startswith("file:") and "uri" in parsed.query:  # SQLite's own form
+        path, _, options = name.removeprefix("file:").partition("?")
+        name = unquote(path)
+        in_memory = name in ("", ":memory:") or "memory" in (options, *parsed.query.values())
+    return None if in_memory else Path(name)
+
+
+def is_new(uri: str) -> bool:
+    """Whether an address is of an SQLite file that is still to be made.
+
+    Raises:
+        UnusableTrackerError: if it cannot be made, or written to.
+    """
+    check_address(uri)
+    file = sqlite_file(uri) if uri.startswith("sqlite") else None
+    if file is None:
+        return False
+    try:
+        new = _is_new(file)
+        if new:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=file.parent):
+                pass
+        else:
+            file.open("ab").close()
+    except OSError as error:
+        raise UnusableTrackerError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
+    return new
+
+
+def _is_new(file: Path) -> bool:
+    if not file.exists() or not file.stat().st_size:
+        return True
+    with file.open("rb") as content:
+        if content.read(15) != b"SQLite format 3":
+            raise UnusableTrackerError(f"{file} is no SQLite database; name another file")
+    return False
+
+
+def _connect_to_file(uri: str, file: Path) -> Any:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with ExitStack() as alone:  # processes that make or upgrade the tables of one file at once damage it
+        # Nothing can be written there, or the file system has no locks: MLflow may still read.
+        with suppress(OSError, NotImplementedError):
+            alone.enter_context(FileLock(f"{file}.lock"))
+        if _is_new(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _make(file)
+        try:
+            return MlflowClient(tracking_uri=uri)
+        except (MlflowException, SQLAlchemyError) as error:
+            if _holds_no_run(file):
+                raise UnusableTrackerError(
+                    f"{file} is not whole, as a process leaves it that is killed while it makes it, and holds no run; "
+                    "remove it, and it is made anew"
+                ) from error
+            raise
+
+
+def _make(file: Path) -> None:
+    """Make a database under another name first: one that was begun and not finished is of no use for good."""
+    from mlflow import MlflowClient
+    from sqlalchemy.engine import URL
+
+    with replacing(file) as partial:
+        partial.touch()  # what cannot be written is told at once, which SQLAlchemy tries for minutes
+        address = URL.create("sqlite", database=str(partial)).render_as_string()
+        MlflowClient(tracking_uri=address)._tracking_client.store.engine.dispose()
+
+
+def _holds_no_run(file: Path) -> bool:
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+            return True
+        return database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    return False
+
+
+def _require_answer(uri: str) -> None:
+    """Ask whether anybody is there: by themselves MLflow and SQLAlchemy find out after minutes.
+
+    Raises:
+        UnusableTrackerError: if it is no address.
+        OSError: if nobody answers.
+    """
+    import requests
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        if uri.startswith(("http://", "https://")):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # whether to trust the answer is decided when something is sent
+                requests.head(uri, timeout=_SECONDS_TO_ANSWER, allow_redirects=False, verify=False)
+        elif "://" in uri:
+            address = make_url(uri)
+            port = address.port or _PORTS.get(address.get_backend_name())
+            if address.host and port is not None:
+                socket.create_connection((address.host, port), _SECONDS_TO_ANSWER).close()
+    except (ValueError, ArgumentError) as error:
+        raise UnusableTrackerError(f"it is no address: {error}") from error
+    except OSError as error:
+        raise ConnectionError(f"it does not answer: {error}") from error

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hpm.runs.metrics_file import Row
-from hpm.tracking.redact import redact_address, without_password
+from hpm.tracking.destination import Destination
+from hpm.tracking.redact import redact_address
 
 _METRICS_PER_CALL = 1000
 _PARAMETERS_PER_CALL = 100
@@ -31,14 +32,14 @@ class Opening:
     Args:
         folder: the run's.
         name: the run's.
-        experiment: the name of the experiment that it is put under.
+        destination: where on the server it is put.
         parameters: everything in force, by name.
         tags: what it may be found by.
     """
 
     folder: Path
     name: str
-    experiment: str
+    destination: Destination
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
 
@@ -59,9 +60,14 @@ def find_run(client: Any, run_id: str | None) -> Any:
 
 
 def create_run(client: Any, opening: Opening, key: str) -> Any:
-    """A new MLflow run; or the one of that key, made just before a kill or before its answer was lost."""
-    experiment = client.get_experiment_by_name(opening.experiment)
-    identifier = experiment.experiment_id if experiment else client.create_experiment(opening.experiment)
+    """A new MLflow run; or the one of that key, made just before a kill or before its answer was lost; or the one that
+    MLFLOW_RUN_ID names.
+    """
+    if (named := opening.destination.find_run(client, opening.folder)) is not None:
+        for name, value in {**opening.tags, _KEY: key}.items():
+            client.set_tag(named.info.run_id, name, value)
+        return named
+    identifier = opening.destination.find_or_make(client)
     made = client.search_runs([identifier], f"tags.{_KEY} = '{key}'", max_results=1)
     if made:
         return made[0]
@@ -98,8 +104,9 @@ def send_file(client: Any, run_id: str, path: Path, uri: str) -> None:
         uri: the server's address, whose password is taken out of a configuration.
     """
     text = path.read_text() if path.suffix == ".gin" else ""
-    if uri != without_password(uri) and uri in text:
-        client.log_text(run_id, redact_address(text, uri), path.name)
+    redacted = redact_address(text, uri)
+    if redacted != text:
+        client.log_text(run_id, redacted, path.name)
     else:
         client.log_artifact(run_id, str(path), "pictures" if path.suffix == ".png" else None)
 

@@ -8,7 +8,6 @@ whatever was not sent, for whatever reason, is sent next time.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -18,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hpm.errors import Notice
+from hpm.errors import Notice, UserError
 from hpm.runs.metrics_file import Row
-from hpm.tracking.base import TrackingError
-from hpm.tracking.client import connect, quiet_mlflow
+from hpm.tracking.base import TrackingError, UnusableTrackerError
+from hpm.tracking.client import check_address, connect, is_for_good, is_new, quiet_mlflow
+from hpm.tracking.destination import EXPERIMENT, Destination
 from hpm.tracking.entry import (
     Opening,
     create_run,
@@ -34,8 +34,7 @@ from hpm.tracking.entry import (
 )
 from hpm.tracking.outbox import Outbox, TrackingState
 from hpm.tracking.redact import redact_address, redact_message, without_password
-
-EXPERIMENT = "curriculum-masking"
+from hpm.tracking.system import SystemMonitor
 
 
 class MLflowTracker:
@@ -45,10 +44,15 @@ class MLflowTracker:
         uri: tracking server or database; None for the environment variable MLFLOW_TRACKING_URI, else the file
             `mlflow.db` in the current folder, which plain `mlflow ui` opens. A password belongs into the environment:
             what a config holds is saved with the run.
-        experiment: name of the experiment that runs are put under.
+        experiment: name of the experiment that runs are put under; None for MLflow's environment variables
+            MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, else "curriculum-masking". Where it is None, MLFLOW_RUN_ID
+            names the MLflow run that a new run becomes; one that is resumed goes on with its own.
         tags: more tags of the run, e.g. `{'mlflow.parentRunId': '...'}` to put it under another.
         system_metrics: whether to measure processors, memory, disk and network, every ten seconds.
         enabled: False to do without.
+
+    Raises:
+        ValueError: for an address or a name that can never be used.
 
     Attributes:
         problem: why the server does not have everything yet, or None.
@@ -64,11 +68,18 @@ class MLflowTracker:
         self,
         *,
         uri: str | None = None,
-        experiment: str = EXPERIMENT,
+        experiment: str | None = None,
         tags: Mapping[str, str] | None = None,
         system_metrics: bool = False,
         enabled: bool = True,
     ) -> None:
+        if experiment is not None and not experiment.strip():
+            raise ValueError(f"MLflowTracker.experiment = {experiment!r} is no name; leave it out for {EXPERIMENT!r}")
+        if uri is not None:
+            try:
+                check_address(uri)
+            except UnusableTrackerError as error:
+                raise ValueError(f"MLflowTracker.uri = {without_password(uri)!r} cannot be used: {error}") from error
         self.uri = uri
         self.experiment = experiment
         self.enabled = enabled
@@ -80,13 +91,13 @@ class MLflowTracker:
         self._state = TrackingState(self.where)
         self._client: Any = None
         self._is_open = False
-        self._monitor: Any = None
+        self._monitor: SystemMonitor | None = None
         self._thread: threading.Thread | None = None
         self._next_try = 0.0
 
     @property
     def where(self) -> str:
-        """The address that runs are sent to, without password."""
+        """The address that runs are sent to, without its secrets."""
         return without_password(self._uri)
 
     @property
@@ -98,12 +109,15 @@ class MLflowTracker:
         return connect(self._uri)
 
     def reason(self, error: Exception) -> str:
-        """An error's first line, without passwords and not too long."""
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        return redact_message(line, self._uri)[:200]
+        """An error's first line, without the secrets of the address."""
+        return redact_message((str(error).strip().splitlines() or [type(error).__name__])[0], self._uri)
 
     def start(self, folder: Path, *, name: str, parameters: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        """Open the run, or go on with the one that `folder` belongs to."""
+        """Open the run, or go on with the one that `folder` belongs to.
+
+        Raises:
+            UserError: for settings with which no run could ever be sent.
+        """
         if not self.enabled:
             return
         quiet_mlflow()
@@ -115,18 +129,41 @@ class MLflowTracker:
             return
         if self.uri is not None and self.where != self.uri:
             _warn(
-                "MLflowTracker.uri holds a password, which config.gin and the checkpoints keep; the environment "
-                "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD keep it out of them"
+                "MLflowTracker.uri holds a password or a token, which config.gin and checkpoints keep; the environment "
+                "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, keep it out"
             )
-        self._opening = Opening(folder, name, self.experiment, dict(parameters), {**tags, **self.tags})
-        self._state = self._known(folder)
+        destination = Destination.of(self.experiment)
+        self._opening = Opening(folder, name, destination, dict(parameters), {**tags, **self.tags})
+        self._monitor = SystemMonitor(self._uri) if self.system_metrics else None
+        self._state = TrackingState.known(folder, self.where)
         self._state.name = name
         self._state.parameters = {key: redact_address(value, self._uri) for key, value in parameters.items()}
         self._state.tags = self._opening.tags
+        self._check(self._opening)
         self._remember()
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
         self._outbox.put()
+
+    def _check(self, opening: Opening) -> None:
+        """Refuse what trying again does not change, before hours of training."""
+        try:
+            if is_new(self._uri) and not opening.destination.must_be_there:
+                return  # making it takes seconds, and is done beside training
+            client = self.client()
+            if find_run(client, self._state.run_id) is None:
+                opening.destination.find_run(client, opening.folder)
+                opening.destination.find(client)
+        except Exception as error:  # the thread tells of others
+            if (refusal := self.refusal(error)) is not None:
+                raise UserError(refusal) from error
+
+    def refusal(self, error: Exception) -> str | None:
+        """What is said of an error of settings, which trying again does not change; None of any other."""
+        if not is_for_good(error, self._uri):
+            return None
+        told = f"MLflow at {self.where} cannot be used: {self.reason(error).rstrip('.')}"
+        return f"{told}; change MLflowTracker's bindings, or do without by MLflowTracker.enabled = False"
 
     def send(self, rows: Sequence[Row], files: Sequence[Path] = ()) -> None:
         """Hand over all rows that there are, and files; returns at once. What is behind is sent together."""
@@ -166,7 +203,7 @@ class MLflowTracker:
             step: steps that the measured model had taken.
 
         Returns:
-            Where they went, without password; None where the run has no entry, or tracking is not enabled.
+            Where they went, without its secrets; None where the run has no entry, or tracking is not enabled.
 
         Raises:
             TrackingError: if they could not be sent.
@@ -182,27 +219,12 @@ class MLflowTracker:
         if known.run_id is None:
             return None
         # The file has no passwords; where it means the address that is configured, that one has.
-        uri = self._uri if known.uri == self.where else known.uri
+        uri = self._uri if without_password(known.uri) == self.where else known.uri
         try:
             send_metrics(connect(uri), known.run_id, metrics_of(metrics, seconds=time.time(), step=step))
         except Exception as error:  # whatever goes wrong in tracking
             raise TrackingError(self.reason(error)) from error
         return known.uri
-
-    def _known(self, folder: Path) -> TrackingState:
-        """How far the server is, as far as the run folder remembers it."""
-        try:
-            known = TrackingState.read(folder)
-        except FileNotFoundError:
-            return TrackingState(self.where)
-        except (OSError, ValueError) as error:
-            _warn(f"{folder / 'mlflow.json'} is damaged ({error}); the run is sent to MLflow anew")
-            return TrackingState(self.where)
-        if known.uri != self.where:
-            _warn(f"this run was sent to {known.uri} before; it is sent to {self.where} anew")
-            return TrackingState(self.where)
-        known.ended = False
-        return known
 
     # The thread
 
@@ -258,22 +280,8 @@ class MLflowTracker:
             self._client.update_run(state.run_id, status="RUNNING")
         send_parameters(self._client, run, self._opening.parameters, self._uri)
         self._is_open = True
-        if self.system_metrics:
-            self._watch_system()
-
-    def _watch_system(self) -> None:
-        """Let MLflow measure the machine; its monitor ends by itself when the server goes away."""
-        if self._monitor is not None and self._monitor._process is not None and self._monitor._process.is_alive():
-            return
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
-        try:
-            self._monitor = SystemMetricsMonitor(self._state.run_id, resume_logging=True, tracking_uri=self._uri)
-            self._monitor.start()
-        except Exception as error:  # psutil is missing, or cannot read this machine
-            self.system_metrics = False
-            _warn(f"MLflowTracker.system_metrics cannot be measured: {error}")
+        if self._monitor is not None:
+            self._monitor.watch(run.info.run_id)
 
     def _remember(self) -> None:
         if self._opening is not None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from hpm.errors import Notice
 from hpm.runs.metrics_file import Row
 from hpm.runtime.files import write_json
+from hpm.tracking.redact import without_password
 
 _FILE = "mlflow.json"
 
@@ -25,13 +28,13 @@ class TrackingState:
     """How far a server is.
 
     Args:
-        uri: the server, without password.
+        uri: the server, without its secrets.
         key: a tag of the run. It is there before the run is, and finds one that was made but never confirmed.
         run_id: the run, or None where there is none yet.
         sent: how many rows of metrics the server has.
         ended: whether it has everything of a complete run.
         name: the run's name; with what follows, what the run's entry is made with.
-        parameters: everything in force, by name, without password.
+        parameters: everything in force, by name, without its secrets.
         tags: what the run may be found by.
     """
 
@@ -61,6 +64,27 @@ class TrackingState:
         good = all(isinstance(value, str) for value in strings) and all(isinstance(table, dict) for table in tables)
         if not good or not isinstance(state.sent, int) or state.sent < 0:
             raise ValueError("a value has the wrong type")
+        return state
+
+    @classmethod
+    def known(cls, folder: Path, where: str) -> TrackingState:
+        """How far a server is, as far as a run folder remembers it.
+
+        Args:
+            folder: the run's.
+            where: the server's address, without its secrets.
+        """
+        try:
+            state = cls.read(folder)
+        except FileNotFoundError:
+            return cls(where)
+        except (OSError, ValueError) as error:
+            _warn(f"{folder / _FILE} is damaged ({error}); the run is sent to MLflow anew")
+            return cls(where)
+        if without_password(state.uri) != where:
+            _warn(f"this run was sent to {state.uri} before; it is sent to {where} anew")
+            return cls(where)
+        state.ended = False
         return state
 
     def write(self, folder: Path) -> None:
@@ -132,3 +156,7 @@ class Outbox:
     def _wake(self) -> None:
         self._has_news = True
         self._changed.notify()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, Notice, stacklevel=3)

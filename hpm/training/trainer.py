@@ -177,7 +177,10 @@ class Trainer:
             loop = TrainingLoop(self, self.build_step(), folder, console, signals)
             if resume:
                 loop.resume()
-            self.tracker.start(folder.path, name=name, parameters=parameters, tags=self.tags(name, folder))
+            tags = self.tags(name, folder)
+            self.processes.main_only(
+                lambda: self.tracker.start(folder.path, name=name, parameters=parameters, tags=tags)
+            )
             self._report_slow_teacher(console)
             return loop.complete()
 

@@ -15,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from hpm.errors import UserError
+from hpm.runtime.files import replacing
 
 MAP = "viridis"
 DARK, BLUE, ORANGE, GREEN, LIGHT = "#222222", "#0072B2", "#D55E00", "#009E73", "#D9D9D9"  # Okabe and Ito's, and grays
@@ -87,7 +88,6 @@ def save(figure: Figure, path: Path) -> Path:
     """
     check_name(path)
     FigureCanvasAgg(figure)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=_DPI, format="png", facecolor="white")
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=_DPI, format="png", facecolor="white")
     return path

@@ -125,10 +125,13 @@ def _refuse_doubles(found: Mapping[str, Sequence[Result]]) -> None:
 
 def _load_studies(names: Sequence[str], url: str) -> dict[str, optuna.Study]:
     """Those of the names that are studies of the storage."""
-    from studies.execution.storage import load_study, open_storage, storage_exists, study_names
+    from studies.execution.storage import load_study, open_storage, storage_errors, storage_exists, study_names
 
-    if not names or not storage_exists(url):
+    if not names:
         return {}
-    storage = open_storage(url)
-    known = set(study_names(storage))
-    return {name: load_study(storage, name) for name in names if name in known}
+    with storage_errors(url):
+        if not storage_exists(url):
+            return {}
+        storage = open_storage(url)
+        known = set(study_names(storage))
+        return {name: load_study(storage, name) for name in names if name in known}

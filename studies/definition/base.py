@@ -184,6 +184,10 @@ class Definition(ABC):
         """
         return None
 
+    def in_place_of(self, study: optuna.Study, repeat: FrozenTrial) -> QueuedTrial | None:
+        """What is tried in the place of a trial that has another's setting; None for nothing."""
+        return None
+
     def best_trials(self, study: optuna.Study) -> list[FrozenTrial]:
         """The trials whose configuration is worth keeping: one, or a Pareto front by its last objective."""
         return []

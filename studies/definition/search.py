@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import random
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from curriculum.validation import require_choice
 from hpm.config import parse_config
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 from hpm.evaluation import find_metric
 from hpm.evaluation.metrics import VALIDATION, metric_on, split_of
 from studies.definition.base import (
@@ -22,9 +25,11 @@ from studies.definition.base import (
     root_number,
     trials_not_failed,
 )
+from studies.definition.settings import REPEATS, is_repeat, points, setting_key
 from studies.definition.space import Assignment, binding, example_assignments, parse_space, suggest
 
 COSTS = ("flops", "training_seconds")
+_MOST_SETTINGS = 10_000  # of a space whose settings are counted; a sampler seldom repeats itself in a larger one
 _SEEDS_FOR_WILCOXON = 5
 
 
@@ -136,15 +141,50 @@ class Search(Definition):
                 if parameter.applies(assignment | wanted):
                     value = wanted.get(name, parameter.examples()[0])
                     if not parameter.holds(value):
-                        raise UserError(f"Search.first sets {name} = {value!r}, which Search.space does not hold")
+                        raise UserError(
+                            f"Search.first sets {name} = {value!r}, which Search.space does not hold; there it is "
+                            f"{self.space_texts[name]}"
+                        )
                     assignment[name] = value
+            if lost := [name for name in wanted if name not in assignment]:
+                raise UserError(
+                    f"Search.first sets {lost[0]}, which does not apply there; it needs {self.space[lost[0]].when}"
+                )
             yield assignment
 
     def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
-        count = max(0, (trials or 0) - len(trials_not_failed(study)))
+        wanted = trials or 0
+        settings = self._settings()
+        if settings is not None and wanted > len(settings):
+            warnings.warn(
+                Notice(
+                    f"Search.space holds {len(settings)} settings, fewer than {wanted} trials; the search ends when "
+                    "each has been tried once"
+                ),
+                stacklevel=2,
+            )
+            wanted = len(settings)
+        count = max(0, wanted - sum(not is_repeat(trial) for trial in trials_not_failed(study)))
         first = [] if study.get_trials(deepcopy=False) else self.first
         known = [QueuedTrial(assignment) for assignment in first[:count]]
         return known + [QueuedTrial()] * (count - len(known))
+
+    def _settings(self) -> list[Assignment] | None:
+        """All settings of the space; None where there are too many to count."""
+        known = points(self.space)
+        settings = None if known is None else list(islice(known, _MOST_SETTINGS + 1))
+        return None if settings is None or len(settings) > _MOST_SETTINGS else settings
+
+    def in_place_of(self, study: optuna.Study, repeat: FrozenTrial) -> QueuedTrial | None:
+        settings = self._settings()
+        if settings is None:
+            return QueuedTrial()
+        trials = study.get_trials(deepcopy=False)
+        for tried in (trials, trials_not_failed(study)):  # what failed is tried again when all else has been tried
+            keys = {setting_key(trial.params or trial.system_attrs.get("fixed_params", {})) for trial in tried}
+            if left := [setting for setting in settings if setting_key(setting) not in keys]:
+                return QueuedTrial(random.Random(self._seed_of(repeat.number)).choice(left))
+        return None
 
     def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
         bindings = [binding(name, value) for name, value in suggest(trial, self.space).items()]
@@ -162,19 +202,25 @@ class Search(Definition):
         ]
 
     def variant_of(self, trial: FrozenTrial) -> str:
-        return _variant_name(root_number(trial))
+        return _variant_name(trial.user_attrs[REPEATS] if is_repeat(trial) else root_number(trial))
 
     def default_baseline(self, variants: Collection[str]) -> str:
         # The first trial has the published values where `first` has them.
         return min(variants)
 
     def sampler_of(self, number: int) -> optuna.samplers.BaseSampler:
-        # Its draws depend on the trial's number, not on who asks or on restarts.
-        return self.sampler(seed=(self.sampler_seed * 1_000_003 + number) % 2**32)
+        return self.sampler(seed=self._seed_of(number))
+
+    def _seed_of(self, number: int) -> int:
+        """Draws depend on the trial's number, not on who asks or on restarts."""
+        return (self.sampler_seed * 1_000_003 + number) % 2**32
 
     def best_trials(self, study: optuna.Study) -> list[FrozenTrial]:
         best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
-        return sorted(best, key=lambda trial: trial.values[-1])
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        first = {setting_key(trial.params): trial for trial in trials if not is_repeat(trial)}
+        own = [first[setting_key(trial.params)] if is_repeat(trial) else trial for trial in best]
+        return sorted({trial.number: trial for trial in own}.values(), key=lambda trial: trial.values[-1])
 
     def keep_config(self, imports: Sequence[str], bindings_of: Callable[[str], dict[str, Any]]) -> None:
         super().keep_config(imports, bindings_of)

@@ -13,9 +13,14 @@ A space is written in gin as bindings and what each may be:
 from __future__ import annotations
 
 import ast
+import decimal
+import math
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, TypeGuard
 
 import optuna
 
@@ -36,6 +41,12 @@ class Parameter(ABC):
 
     when: Mapping[str, Value] = field(default_factory=dict, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.when, Mapping) or not all(isinstance(name, str) for name in self.when):
+            raise ValueError(
+                f"when = {self.when!r} must be a dictionary of earlier choices, e.g. {{'Ramp.shape': 'cosine'}}"
+            )
+
     def applies(self, assignment: Assignment) -> bool:
         """Whether this parameter belongs to a point of which the earlier parameters are chosen."""
         return all(name in assignment and assignment[name] == value for name, value in self.when.items())
@@ -52,6 +63,10 @@ class Parameter(ABC):
     def examples(self) -> Sequence[Value]:
         """Values that between them show every mistake that the space can hold."""
 
+    @abstractmethod
+    def values(self) -> Iterable[Value] | None:
+        """All values; None where there is no end of them."""
+
 
 @dataclass(frozen=True)
 class Float(Parameter):
@@ -63,16 +78,26 @@ class Float(Parameter):
     step: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_range(self.low, self.high, self.log, self.step)
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
     def holds(self, value: Value) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+        if not _is_number(value) or not self.low <= value <= self.high:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-8)
 
     def examples(self) -> Sequence[Value]:
         return [float(self.low), float(self.high)]
+
+    def values(self) -> Iterable[Value] | None:
+        if self.step is None:
+            return None
+        low, step = Decimal(str(self.low)), Decimal(str(self.step))
+        return (float(low + count * step) for count in range(round((self.high - self.low) / self.step) + 1))
 
 
 @dataclass(frozen=True)
@@ -85,18 +110,23 @@ class Int(Parameter):
     step: int = 1
 
     def __post_init__(self) -> None:
-        if not all(isinstance(value, int) for value in (self.low, self.high, self.step)):
-            raise ValueError("low, high and step must be whole numbers")
+        super().__post_init__()
+        for name, value in (("low", self.low), ("high", self.high), ("step", self.step)):
+            if not _is_whole(value):
+                raise ValueError(f"low, high and step must be whole numbers, which {name} = {value!r} is not")
         _require_range(self.low, self.high, self.log, None if self.step == 1 else self.step)
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
         return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step)
 
     def holds(self, value: Value) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+        return _is_whole(value) and self.low <= value <= self.high and (value - self.low) % self.step == 0
 
     def examples(self) -> Sequence[Value]:
         return [self.low, self.high]
+
+    def values(self) -> Iterable[Value] | None:
+        return range(self.low, self.high + 1, self.step)
 
 
 @dataclass(frozen=True)
@@ -106,21 +136,28 @@ class Categorical(Parameter):
     choices: Sequence[Value]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.choices, list | tuple) or not self.choices:
             raise ValueError("choices must be a list of at least one value")
         for choice in self.choices:
             if not isinstance(choice, bool | int | float | str | None):
                 raise ValueError(f"a choice must be a number, a string, a bool or None, got {choice!r}")
-        if len(set(map(repr, self.choices))) < len(self.choices):
-            raise ValueError("a choice is named twice")
+            if isinstance(choice, float) and not math.isfinite(choice):
+                raise ValueError(f"a choice must be finite, got {choice!r}")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("a choice is named twice; 1, 1.0 and True are the same")
 
     def suggest(self, trial: optuna.trial.BaseTrial, name: str) -> Value:
         return trial.suggest_categorical(name, list(self.choices))
 
     def holds(self, value: Value) -> bool:
-        return value in self.choices
+        # A number is no bool, though Python takes 1 for True.
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
 
     def examples(self) -> Sequence[Value]:
+        return list(self.choices)
+
+    def values(self) -> Iterable[Value] | None:
         return list(self.choices)
 
 
@@ -128,8 +165,11 @@ _KINDS: dict[str, type[Parameter]] = {"Float": Float, "Int": Int, "Categorical":
 
 
 def _require_range(low: float, high: float, log: bool, step: float | None) -> None:
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in (low, high)):
-        raise ValueError("low and high must be numbers")
+    for name, value in (("low", low), ("high", high), ("step", step)):
+        if not _is_number(value) and not (name == "step" and value is None):
+            raise ValueError(f"low, high and step must be numbers, which {name} = {value!r} is not")
+    if not isinstance(log, bool):
+        raise ValueError(f"log = {log!r} must be True or False")
     if not low < high:
         raise ValueError(f"low = {low} must be less than high = {high}")
     if log and low <= 0:
@@ -138,6 +178,30 @@ def _require_range(low: float, high: float, log: bool, step: float | None) -> No
         raise ValueError("log=True and step do not go together")
     if step is not None and step <= 0:
         raise ValueError(f"step = {step} must be positive")
+    if step is not None:
+        _require_grid(low, high, step)
+
+
+def _require_grid(low: float, high: float, step: float) -> None:
+    """Refuse a range that its steps do not end at, as decimals are written: 0.3 is three steps of 0.1."""
+    first, last, width = (Decimal(str(value)) for value in (low, high, step))
+    try:
+        steps = (last - first) // width
+    except decimal.InvalidOperation as error:
+        raise ValueError(f"step = {step} is too small for a range from {low} to {high}") from error
+    if first + steps * width != last:
+        ends = [first + count * width for count in (steps, steps + 1) if count]
+        raise ValueError(
+            f"step = {step} does not lead from low = {low} to high = {high}; let high be {' or '.join(map(str, ends))}"
+        )
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def parse_space(texts: Mapping[str, str]) -> dict[str, Parameter]:

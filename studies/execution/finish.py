@@ -105,11 +105,13 @@ def write_best_configs(study: optuna.Study, definition: Definition, folder: Path
     if not best:
         return []
     names = ["best.gin"] if len(best) == 1 else [f"front-{number + 1}.gin" for number in range(len(best))]
-    for old in [folder / "best.gin", *folder.glob("front-*.gin")]:
-        old.unlink(missing_ok=True)
     paths = [folder / name for name in names]
     for path, trial in zip(paths, best, strict=True):
         write_text(path, _config_text(study, definition, trial, path))
+    # Last: another process that finishes the study may be reading those that it wrote.
+    for old in [folder / "best.gin", *folder.glob("front-*.gin")]:
+        if old not in paths:
+            old.unlink(missing_ok=True)
     return paths
 
 

@@ -55,7 +55,8 @@ class Placement:
 
     def environment(self) -> dict[str, str]:
         """The environment of a run's processes."""
-        environment = dict(os.environ)
+        # MLflow's variable names one run, and a study has many.
+        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
         if self.devices:
             visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             chosen = [visible[device] if visible else str(device) for device in self.devices]

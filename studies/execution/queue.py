@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from studies.definition.base import Definition
+from studies.execution.repeats import waits_for_another
 from studies.execution.storage import exclusively
 
 ERROR = "error"
@@ -45,7 +46,7 @@ def take(study: optuna.Study, storage: RDBStorage, definition: Definition) -> op
     """Take the first trial of the queue that the definition asks for; None where nobody waits."""
     with exclusively(storage):
         for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if not definition.asks_for(waiting):
+            if not definition.asks_for(waiting) or waits_for_another(study, waiting):
                 continue
             # Whose it is comes first: a trial that runs and is nobody's would never come back.
             storage.set_trial_user_attr(waiting._trial_id, _WORKER, f"{_machine()}:{os.getpid()}")

@@ -71,7 +71,7 @@ class RetryingStorage:
                 if self.last_outage > start + patience:
                     raise
                 if not reported:
-                    self._report(f"the storage does not answer: {reason_of(error)}; trying again")
+                    self._report(f"the storage does not answer: {reason_of(error, self.storage.url)}; trying again")
                 reported = True
                 time.sleep(self._poll)
 
@@ -90,7 +90,7 @@ class RetryingStorage:
                 self.storage.record_heartbeat(trial._trial_id)
         except OUTAGES as error:
             if time.monotonic() > self.last_outage + self.heartbeat_interval:
-                self._report(f"the storage does not answer: {reason_of(error)}; the run goes on")
+                self._report(f"the storage does not answer: {reason_of(error, self.storage.url)}; the run goes on")
             self.last_outage = time.monotonic()
             return False
         if state != TrialState.RUNNING:

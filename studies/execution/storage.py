@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ import sqlalchemy
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpm.errors import UserError
-from hpm.tracking.redact import without_password
+from hpm.tracking.client import sqlite_file
+from hpm.tracking.redact import has_ambiguous_password, redact_message, without_password
 from studies.definition.base import Definition
 from studies.definition.identity import difference, give_identity, identity_of, update_baseline
 from studies.definition.loading import quiet_optuna
@@ -40,17 +43,20 @@ def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: in
         UserError: if it cannot be reached.
     """
     quiet_optuna()
+    address, file = _read(url)
     options: dict[str, Any] = {"pool_pre_ping": True}
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        options["connect_args"] = {"timeout": _SECONDS_TO_ANSWER}
-    elif url.startswith("postgresql"):
-        url = url.replace("postgresql://", "postgresql+psycopg://", 1)  # else SQLAlchemy's version would choose
-        options["connect_args"] = {"connect_timeout": _SECONDS_TO_CONNECT}
+    waits: dict[str, Any] = {}
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        waits = {"timeout": _SECONDS_TO_ANSWER}
+    elif address.get_backend_name() == "postgresql":
+        waits = {"connect_timeout": _SECONDS_TO_CONNECT}
+    # What the address says goes first.
+    options["connect_args"] = {name: value for name, value in waits.items() if name not in address.query}
     for tries in range(1, _TRIES + 1):
         try:
             return RDBStorage(
-                url,
+                address.render_as_string(hide_password=False),
                 engine_kwargs=options,
                 heartbeat_interval=heartbeat,
                 grace_period=grace,
@@ -64,21 +70,50 @@ def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: in
         except Exception as error:  # whoever creates the tables at the same time makes the first try fail
             if tries == _TRIES:
                 raise UserError(
-                    f"--storage {without_password(url)} cannot be opened: {reason_of(error)}; is the server running, "
-                    "and is the address of the form sqlite:///FILE or postgresql://USER@HOST/DATABASE?"
+                    f"--storage {without_password(url)} cannot be opened: {reason_of(error, url)}; is the server "
+                    "running, and is the address of the form sqlite:///FILE or postgresql://USER@HOST/DATABASE?"
                 ) from error
             time.sleep(0.5 * tries)
     raise AssertionError
 
 
 def storage_exists(url: str) -> bool:
-    """Whether a storage may be there; only of SQLite's file can be said without asking a server."""
-    return not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).is_file()
+    """Whether a storage may be there; only of SQLite's file can be said without asking a server.
+
+    Raises:
+        UserError: if it is no address.
+    """
+    file = _read(url)[1]
+    return file is None or file.is_file()
 
 
-def reason_of(error: Exception) -> str:
-    """The first line of a storage's error, without passwords and not too long."""
-    return without_password((str(error.__cause__ or error).splitlines() or [type(error).__name__])[0])[:200]
+def _read(url: str) -> tuple[URL, Path | None]:
+    """A storage's address as SQLAlchemy reads it, and the file of SQLite's; None for a server.
+
+    Raises:
+        UserError: if it is no address, or one of a database in memory.
+    """
+    shown = f"--storage {without_password(url)}"
+    try:
+        file = sqlite_file(url)
+    except ValueError as error:
+        raise UserError(f"{shown} cannot be opened: {error}") from error
+    if has_ambiguous_password(url):
+        raise UserError(f"{shown} cannot be opened: its password holds an @, which must be written %40")
+    address = make_url(url)
+    if address.get_backend_name() == "sqlite" and file is None:
+        raise UserError(f"{shown} keeps a study no longer than a process lives; name a file: sqlite:///FILE")
+    if file is not None and str(file).startswith("~"):
+        file = Path(os.path.expanduser(file))  # noqa: PTH111 - which leaves what it does not know as it is
+        address = address.set(database=str(file))
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")  # else SQLAlchemy's version would choose
+    return address, file
+
+
+def reason_of(error: Exception, url: str) -> str:
+    """The first line of a storage's error, without the secrets of its address."""
+    return redact_message((str(error.__cause__ or error).splitlines() or [type(error).__name__])[0], url)
 
 
 @contextmanager
@@ -91,7 +126,7 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
-        raise UserError(f"--storage {without_password(url)} cannot be used: {reason_of(error)}") from error
+        raise UserError(f"--storage {without_password(url)} cannot be used: {reason_of(error, url)}") from error
 
 
 @contextmanager
@@ -102,7 +137,7 @@ def exclusively(storage: RDBStorage) -> Iterator[None]:
     not. PostgreSQL has locks of its own, which all machines see.
     """
     if storage.engine.dialect.name == "sqlite":
-        with FileLock(f"{storage.engine.url.database}.lock"):
+        with FileLock(f"{sqlite_file(storage.url)}.lock"):
             yield
     elif storage.engine.dialect.name == "postgresql":
         with storage.engine.begin() as connection:

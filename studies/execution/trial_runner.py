@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from hpm.config import parse_config
 from hpm.planning.plan import make_plan
@@ -16,6 +17,7 @@ from hpm.runtime.files import write_text
 from studies.analysis.results import RESULTS
 from studies.definition.base import Definition, PlannedRun
 from studies.execution.placement import Placement
+from studies.execution.repeats import settle
 from studies.execution.retrying_storage import RetryingStorage
 from studies.execution.run_process import RunProcess
 from studies.execution.signals import StopSignals
@@ -32,6 +34,18 @@ class RunDied(Exception):
 
 class TrialPruned(Exception):
     """The pruner sees no hope."""
+
+
+class Repeated(Exception):
+    """Another trial has the same setting.
+
+    Args:
+        other: that trial, as it stands.
+    """
+
+    def __init__(self, other: FrozenTrial) -> None:
+        super().__init__(f"trial {other.number} has the same setting")
+        self.other = other
 
 
 class _Budget(NamedTuple):
@@ -94,11 +108,15 @@ class TrialRunner:
         Raises:
             RunFailed: if trying again would not help.
             RunDied: if it may.
+            Repeated: if another trial has trained the same, or does so now.
             TrialPruned: if the pruner says so.
             TrialLost: if the trial was taken for dead.
             Stopped: after a signal.
         """
         runs = self._storage.ask(lambda: self._definition.plan(trial, number))
+        other = self._storage.ask(lambda: settle(self._study, self._storage.storage, self._definition, trial))
+        if other is not None:
+            raise Repeated(other)
         results: list[dict[str, Any]] = []
         for place, run in enumerate(runs):
             results.append(self._train(trial, run, number, first=place == 0))

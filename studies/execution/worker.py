@@ -8,11 +8,12 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpm.config import parse_config
 from hpm.errors import UserError
 from hpm.tracking.mlflow import MLflowTracker
+from studies.analysis.results import RESULTS
 from studies.definition.base import Definition, PlannedRun, root_number
 from studies.definition.loading import load_definition
 from studies.execution.options import StudyOptions
@@ -21,7 +22,7 @@ from studies.execution.queue import ERROR, fail_dead_trials, give_back, is_anybo
 from studies.execution.retrying_storage import OUTAGES, RetryingStorage, TrialLost
 from studies.execution.signals import Stopped, StopSignals
 from studies.execution.storage import exclusively, load_study, open_storage, storage_errors
-from studies.execution.trial_runner import RunDied, RunFailed, TrialPruned, TrialRunner
+from studies.execution.trial_runner import Repeated, RunDied, RunFailed, TrialPruned, TrialRunner
 from studies.reporting.mlflow import StudyTracker
 
 _LONGEST_ERROR = 1000  # characters that the storage keeps
@@ -156,6 +157,8 @@ class Worker:
             self._study.sampler = sampler
         try:
             values, runs = self._runner.run(trial, number)
+        except Repeated as repeated:
+            self._repeat(trial, repeated.other)
         except TrialPruned:
             self._record(trial, TrialState.PRUNED)
             self._report(f"trial {trial.number}: pruned")
@@ -194,6 +197,24 @@ class Worker:
 
         again = self._storage.ask(fail_and_enqueue)
         self._report(f"trial {trial.number}: {reason}{'; it is tried again' if again else ''}")
+
+    def _repeat(self, trial: optuna.Trial, other: FrozenTrial) -> None:
+        """Record what came of the trial that has the same setting, or wait until that is known."""
+        if not other.state.is_finished():
+            self._storage.ask(lambda: give_back(trial, self._storage.storage))
+            self._report(f"trial {trial.number}: waits for trial {other.number}, which has the same setting")
+            return
+
+        def copy() -> None:
+            trial.set_user_attr(RESULTS, other.user_attrs.get(RESULTS, []))
+            for step, value in other.intermediate_values.items():
+                trial.report(value, step)
+
+        self._storage.ask(copy)
+        complete = other.state == TrialState.COMPLETE
+        self._record(trial, other.state, values=other.values if complete else None)
+        outcome = self._format(other.values) if complete else "pruned"
+        self._report(f"trial {trial.number}: has the setting of trial {other.number} and so its outcome, {outcome}")
 
     def _record(self, trial: optuna.Trial, state: TrialState, **outcome: Any) -> None:
         self._storage.ask(lambda: self._record_once(trial, state, **outcome))

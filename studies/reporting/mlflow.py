@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from hpm.errors import Notice
+from hpm.errors import Notice, UserError
 from hpm.evaluation import half_interval
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.version import source_version
+from hpm.tracking.destination import Destination
 from hpm.tracking.entry import metric_name
-from hpm.tracking.mlflow import EXPERIMENT, MLflowTracker
+from hpm.tracking.mlflow import MLflowTracker
 from hpm.tracking.outbox import TrackingState
 from hpm.tracking.resend import send_rest
 from studies.analysis.results import RESULTS
@@ -47,15 +48,15 @@ class StudyTracker:
 
     Attributes:
         enabled: whether the study is copied at all.
-        experiment: the name of the experiment that everything is put under.
     """
 
     def __init__(self, tracker: MLflowTracker, study: str, definition: Definition) -> None:
         self.enabled = tracker.enabled
-        self.experiment = study if tracker.experiment == EXPERIMENT else tracker.experiment
         self._study = study
         self._definition = definition
         self._tracker = tracker
+        # One run of MLflow's cannot hold the many of a study: MLFLOW_RUN_ID is not for them.
+        self._destination = Destination.of(tracker.experiment, default=study)._replace(run_id=None)
         self._client: Any = None
         self._experiment_id: str | None = None
         self._run_ids: dict[str, str] = {}  # by variant; the study's own under ""
@@ -64,7 +65,7 @@ class StudyTracker:
 
     @property
     def where(self) -> str:
-        """The server's address, without password."""
+        """The server's address, without its secrets."""
         return self._tracker.where
 
     def bindings(self, study: optuna.Study, run: PlannedRun, number: int) -> list[str]:
@@ -81,17 +82,24 @@ class StudyTracker:
         parent = self._attempt(lambda: self._variant_run(study, run.variant))
         if parent is not None:
             tags[_PARENT] = parent
+        # What is bound already, or what MLflow's variables say, reaches the runs by itself.
+        experiment = [] if self._destination != Destination(self._study) else [self._study]
         return [
-            f"MLflowTracker.experiment = {self.experiment!r}",
+            *(f"MLflowTracker.experiment = {name!r}" for name in experiment),
             f"MLflowTracker.tags = {tags!r}",
             "MLflowTracker.system_metrics = True",
         ]
 
     def prepare(self, study: optuna.Study) -> None:
-        """Make the study's run and those of its variants, before workers ask for them at the same time."""
-        if self.enabled:
-            names = self._definition.variant_names
-            self._attempt(lambda: [self._variant_run(study, name) for name in names])
+        """Make the study's run and those of its variants, before workers ask for them at the same time.
+
+        Raises:
+            UserError: for settings with which nothing could ever be sent.
+        """
+        if not self.enabled:
+            return
+        names = self._definition.variant_names
+        self._attempt(lambda: [self._run(study), *(self._variant_run(study, name) for name in names)], refuse=True)
 
     def update(self, study: optuna.Study, number: int) -> None:
         """Copy what came of the trial with this number."""
@@ -115,13 +123,19 @@ class StudyTracker:
 
         self._attempt(copy)
 
-    def _attempt(self, work: Callable[[], T]) -> T | None:
-        """The work's result; None where MLflow cannot be used, of which the first time is reported."""
+    def _attempt(self, work: Callable[[], T], *, refuse: bool = False) -> T | None:
+        """The work's result; None where MLflow cannot be used, of which the first time is reported.
+
+        Raises:
+            UserError: if that is for good and to be refused.
+        """
         if time.monotonic() < self._next_try:
             return None
         try:
             return work()
         except Exception as error:  # whatever goes wrong in tracking, the study goes on
+            if refuse and (refusal := self._tracker.refusal(error)) is not None:
+                raise UserError(refusal) from error
             self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
             if not self._warned:
                 reason = self._tracker.reason(error)
@@ -135,10 +149,7 @@ class StudyTracker:
         if self._client is not None:
             return
         self._client = self._tracker.client()
-        experiment = self._client.get_experiment_by_name(self.experiment)
-        self._experiment_id = (
-            experiment.experiment_id if experiment else self._client.create_experiment(self.experiment)
-        )
+        self._experiment_id = self._destination.find_or_make(self._client)
 
     def _variant_run(self, study: optuna.Study, variant: str) -> str:
         return self._run(study, variant, parent=self._run(study))
@@ -189,7 +200,8 @@ class StudyTracker:
         """Send what a run still lacks, and put it under its parent, where it began while MLflow was away."""
         state = TrackingState.read(folder)
         if not state.ended:
-            send_rest(RunFolder(folder), MLflowTracker(uri=self._tracker.uri, experiment=self.experiment))
+            experiment = None if self._destination.experiment_id else self._destination.experiment
+            send_rest(RunFolder(folder), MLflowTracker(uri=self._tracker.uri, experiment=experiment))
             state = TrackingState.read(folder)
         if state.run_id is not None:
             tags = self._client.get_run(state.run_id).data.tags

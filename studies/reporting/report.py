@@ -13,6 +13,7 @@ import jinja2
 
 from hpm.runtime.files import write_text
 from hpm.runtime.version import source_version
+from hpm.tracking.redact import redact_text
 from studies.analysis.cautions import distinct_warnings
 from studies.analysis.comparison import Comparison
 from studies.reporting.notes import footnote, notes
@@ -72,8 +73,8 @@ def write_report(
         footnote=footnote(comparisons),
         warnings=list(distinct_warnings([comparison.warnings for comparison in comparisons])),
         figures=[_figure(figure) for figure in figures],
-        best=best,
-        command=command,
+        best=None if best is None else redact_text(best),
+        command=redact_text(command),
         definition=definition,
         configurations=configurations,
     )
@@ -107,4 +108,5 @@ def _definition(identity: Mapping[str, Any]) -> tuple[str | None, dict[str, str]
     configurations = dict(identity.get("variants", {}))
     if "config" in identity:
         configurations["base configuration"] = identity["config"]
-    return json.dumps(short, indent=2), configurations
+    hidden = {name: redact_text(text) for name, text in configurations.items()}
+    return redact_text(json.dumps(short, indent=2)), hidden

@@ -50,22 +50,22 @@ def draw_search(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
 
 
 def _draw_history(study: optuna.Study, metric: str, path: Path) -> Path:
-    """Every trial's objective, the best so far, and what was pruned."""
+    """Every complete trial's objective, the best so far, and at the worse edge what was pruned, which has none."""
     figure, axis = new_figure(3.2)
     unit = display_unit(metric)
-    best = max if study.directions[0] == StudyDirection.MAXIMIZE else min
+    larger = study.directions[0] == StudyDirection.MAXIMIZE
+    best = max if larger else min
     trials = study.get_trials(deepcopy=False)
     complete = [(trial.number, unit.scale * trial.values[0]) for trial in trials if trial.state == TrialState.COMPLETE]
-    pruned = [
-        (trial.number, unit.scale * trial.intermediate_values[max(trial.intermediate_values)])
-        for trial in trials
-        if trial.state == TrialState.PRUNED and trial.intermediate_values
-    ]
+    edge = 0.0 if larger else 1.0
+    pruned = [(trial.number, edge) for trial in trials if trial.state == TrialState.PRUNED]
     so_far = [best(value for _, value in complete[: count + 1]) for count in range(len(complete))]
     axis.step([number for number, _ in complete], so_far, where="post", color=style.DARK, linewidth=1.6, label="best")
     plot_points(axis, complete, "o", color=style.BLUE, markersize=5, label="complete")
-    if pruned and len(study.directions) == 1:
-        plot_points(axis, pruned, "x", color=style.ORANGE, markersize=6, label="pruned, last probe")
+    if pruned:
+        # A probe is another metric, at an earlier step: on this axis it would lie where it says nothing.
+        place = axis.get_xaxis_transform()
+        plot_points(axis, pruned, "x", color=style.ORANGE, markersize=6, label="pruned", transform=place, clip_on=False)
     label_axes(axis, "trial", unit.label)
     add_legend(axis, 3)
     return style.save(figure, path)

@@ -95,7 +95,7 @@ def test_a_server_that_comes_and_goes(
         assert [item.path for item in client.list_artifacts(run_id)] == ["config.gin"]
     config.unlink()  # the one place where the user put it
     output = "".join([*capfd.readouterr(), *(str(warning.message) for warning in recwarn)])
-    assert f"http://me:***@127.0.0.1:{port}" in output
+    assert f"http://***@127.0.0.1:{port}" in output
     assert "MLFLOW_TRACKING_PASSWORD" in output
     assert "lacks 3 of 9 rows of metrics" in output
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

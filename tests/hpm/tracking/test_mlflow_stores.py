@@ -29,6 +29,7 @@ def test_sending_again_changes_nothing(uri: str, folder: Path) -> None:
 def test_runs_that_start_together_make_one_database(tmp_path: Path) -> None:
     """Each would make the tables; MLflow by itself ends in half of them, or in an error."""
     uri, go = f"sqlite:///{tmp_path / 'new.db'}", tmp_path / "go"
+    (tmp_path / "new.db").touch()  # as SQLite leaves it that was killed at once
     code = (
         "import sys, threading, pathlib, mlflow; from hpm.tracking.mlflow import MLflowTracker; print(1, flush=True)\n"
         "while not pathlib.Path(sys.argv[2]).exists(): threading.Event().wait(0.001)\n"
@@ -43,6 +44,7 @@ def test_runs_that_start_together_make_one_database(tmp_path: Path) -> None:
     assert [run.wait(240) for run in together] == [0, 0, 0]
     made = {experiment.name for experiment in MlflowClient(tracking_uri=uri).search_experiments()}
     assert made >= {"a", "b", "c"}
+    assert {path.name for path in tmp_path.iterdir()} == {"new.db", "new.db.lock", "go"}
 
 
 def test_a_database_that_no_lock_can_be_put_beside(uri: str, tmp_path: Path, folder: Path) -> None:
@@ -154,13 +156,14 @@ def test_a_run_that_is_deleted_in_the_middle_is_sent_anew(
 
 
 def test_a_state_that_cannot_be_written_loses_nothing(uri: str, folder: Path) -> None:
-    (folder / "mlflow.json.partial").mkdir()  # in the way, for root too
-    tracker = start(Eager(uri=uri), folder)
+    tracker = Eager(uri=uri)
+    (folder / "mlflow.json").mkdir()  # in the way, for root too
+    start(tracker, folder)
     for count in (3, 6, 9):
         tracker.send(rows_of(count))
     tracker.finish("FINISHED")
     assert tracker.problem is None
-    assert not (folder / "mlflow.json").exists()
+    assert not list((folder / "mlflow.json").iterdir())
     (run_id,) = runs(uri)
     assert steps(uri, run_id) == list(range(1, 10))
 

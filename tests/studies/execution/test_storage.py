@@ -6,11 +6,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import text
 from two_studies import IDENTITY, ablation, search
 
 from hpm.errors import UserError
 from studies.definition.identity import identity_of
-from studies.execution.storage import load_study, open_storage, open_study
+from studies.execution.storage import exclusively, load_study, open_storage, open_study, storage_exists
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,12 @@ def test_a_space_that_differs_is_named(tmp_path: Path) -> None:
     ("url", "expected"),
     [
         ("postgresql://user:secret@127.0.0.1:1/x", "cannot be opened"),
-        ("nonsense", "cannot be opened"),
+        ("nonsense", "cannot be opened: it is no address; it must be of the form sqlite:///FILE"),
+        ("postgresql://user:a@secret@127.0.0.1:1/x", "its password holds an @, which must be written %40"),
+        ("sqlite://s.db", "a file's address has three slashes: sqlite:///s.db"),
+        ("sqlite://", "name a file: sqlite:///FILE"),
+        ("sqlite:///:memory:", "name a file"),
+        ("sqlite:///file:s?mode=memory&uri=true", "name a file"),
         ("mysql://127.0.0.1/x", "needs a driver that is not installed"),
     ],
 )
@@ -50,6 +56,39 @@ def test_a_storage_that_cannot_be_reached(url: str, expected: str) -> None:
         open_storage(url)
     assert expected in str(error.value)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:///s.db?timeout=30", "s.db"),
+        ("sqlite+pysqlite:///deep/er/s.db", "deep/er/s.db"),
+        ("sqlite:///my%20runs%3F.db", "my runs?.db"),
+        ("sqlite:///file:s.db?cache=shared&uri=true", "s.db"),
+        ("sqlite:///~/s.db", "home/s.db"),
+        ("sqlite:///{a}.db", "{a}.db"),
+    ],
+)
+def test_the_file_of_an_address(url: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert not storage_exists(url)
+    storage = open_storage(url)
+    with exclusively(storage):
+        open_study(storage, "s", ablation(), IDENTITY)
+    assert storage_exists(url)
+    assert Path(file).is_file()
+    assert {path.name for path in Path(file).parent.iterdir() if path.is_file()} == {
+        Path(file).name,
+        f"{Path(file).name}.lock",
+    }
+    assert load_study(open_storage(url), "s").study_name == "s"
+
+
+def test_what_an_address_says_of_waiting_goes_first(tmp_path: Path) -> None:
+    for query, seconds in (("", 60_000), ("?timeout=7", 7_000)):
+        with open_storage(f"sqlite:///{tmp_path}/s.db{query}").engine.connect() as connection:
+            assert connection.execute(text("PRAGMA busy_timeout")).scalar() == seconds
 
 
 def test_a_study_that_is_not_there(tmp_path: Path) -> None:

@@ -8,18 +8,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from hpm.runs.outcome import Outcome
 from hpm.tracking.mlflow import MLflowTracker
+from studies.analysis.results import study_results
 from studies.definition.ablation import Ablation
-from studies.definition.base import PlannedRun
+from studies.definition.base import Definition, PlannedRun
+from studies.definition.search import Search
 from studies.execution.options import StudyOptions
 from studies.execution.placement import Placement
 from studies.execution.queue import ERROR, enqueue
@@ -73,6 +76,20 @@ class StandIn(Placement):
 Work = Callable[..., optuna.Study]
 
 
+def work_on(study: optuna.Study, storage: RDBStorage, definition: Definition, tries: Sequence[dict[str, Any]]) -> None:
+    """Have a worker work through a study whose runs do in each try what is said."""
+    Path("tries.json").write_text(json.dumps(tries))
+    Worker(
+        study,
+        storage,
+        definition,
+        StudyOptions(configs=["s.gin"], output=Path("runs"), poll=0.02),
+        tracker=StudyTracker(MLflowTracker(enabled=False), "s", definition),
+        placement=StandIn(),
+        report=lambda text: None,
+    ).work()
+
+
 @pytest.fixture
 def work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     """Has a worker work through a study of one variant and one seed, whose run does in each try what is said."""
@@ -85,16 +102,7 @@ def work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
 
     def run(*tries: dict[str, Any], imports: tuple[str, ...] = ()) -> optuna.Study:
         definition.imports = imports
-        Path("tries.json").write_text(json.dumps(tries))
-        Worker(
-            study,
-            storage,
-            definition,
-            StudyOptions(configs=["s.gin"], output=Path("runs"), poll=0.02),
-            tracker=StudyTracker(MLflowTracker(enabled=False), "s", definition),
-            placement=StandIn(),
-            report=lambda text: None,
-        ).work()
+        work_on(study, storage, definition, tries)
         return study
 
     return run
@@ -197,6 +205,29 @@ def test_a_stopped_worker_gives_its_trial_back(work: Work) -> None:
     thread.join()
     study = work(COMPLETE)
     assert states(study) == ["COMPLETE"]
+
+
+def test_a_setting_is_trained_once(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.py").write_text(RUN)
+    metric = "validation/ridge/pretrained"
+    space = {"Ramp.shape": "Categorical(['linear', 'cosine'])"}
+    first = [{"Ramp.shape": "linear"}, {"Ramp.shape": "linear"}]
+    definition = Search(base=["tiny.gin"], space=space, metric=metric, first=first)
+    storage = open_storage("sqlite:///s.db")
+    study = open_study(storage, "s", definition, {"kind": "search", "space": space})
+    enqueue(study, definition, trials=2)
+    tries = [{"outcome": {"kind": "complete"}, "metrics": {metric: value}} for value in (0.5, 0.6, 0.7)]
+    work_on(study, storage, definition, tries)
+    assert [(trial.params["Ramp.shape"], trial.values) for trial in study.get_trials()] == [
+        ("linear", [0.5]),
+        ("linear", [0.5]),
+        ("cosine", [0.6]),
+    ]
+    assert [(run.variant, run.metrics[metric]) for run in study_results(study)] == [
+        ("trial-0000", 0.5),
+        ("trial-0002", 0.6),
+    ]
 
 
 def test_a_real_run_leaves_an_outcome(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

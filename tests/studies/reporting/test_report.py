@@ -12,8 +12,10 @@ from pathlib import Path
 import optuna
 import pytest
 from made_results import HARD, RANDOM, results
+from matplotlib.figure import Figure
 from PIL import Image
 
+from hpm.visualization import style
 from studies.analysis.comparison import Comparison, compare
 from studies.analysis.results import Result
 from studies.definition.identity import give_identity
@@ -142,6 +144,33 @@ def test_pictures_of_a_search(directions: list[str], last: str, tmp_path: Path) 
     assert [path.name for path in paths[:3]] == ["history.png", "importance.png", "parallel.png"]
     assert paths[-1].name == last
     assert all(path.stat().st_size > 5000 for path in paths)
+
+
+@pytest.mark.parametrize(("direction", "edge"), [("maximize", 0.0), ("minimize", 1.0)])
+def test_what_was_pruned_is_marked_off_the_axis_of_the_objective(
+    direction: str, edge: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe's value is another metric's: here a hundred times as good as the best trial."""
+    figures: list[Figure] = []
+    save = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    study = search([direction])
+    for step, value in enumerate((100.0, -100.0)):
+        trial = study.ask()
+        trial.suggest_float("Ramp.end", 0, 1)
+        trial.report(value, step)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    draw_search(study, "ridge/pretrained", tmp_path / "figures")
+    axis = figures[0].axes[0]
+    low, high = axis.get_ylim()
+    assert -10 < low < high < 110  # percent
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines["pruned"].get_xdata()) == [5, 8, 9]
+    assert set(lines["pruned"].get_ydata()) == {edge}
+    assert lines["pruned"].get_transform() == axis.get_xaxis_transform()
+    for figure in figures[1:]:  # no other figure shows them
+        shown = [value for line in figure.axes[0].lines for value in line.get_ydata()]
+        assert all(-1 <= value <= 1 for value in shown)
 
 
 def test_a_search_has_its_own_figures_on_the_page(comparison: Comparison, tmp_path: Path) -> None:
