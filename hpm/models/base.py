@@ -9,14 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
-from hpm.errors import UserError
 from hpm.models.blocks import Blocks
 from hpm.models.encoder import Encoder
 
@@ -142,24 +140,6 @@ class MaskedModel(nn.Module, ABC):
     def image_settings(self) -> str:
         """The part whose settings say what images this model takes."""
         return type(self.encoder).__name__
-
-    def load_pretrained(self, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
-        """Load the weights of a published file, in place.
-
-        Args:
-            path: the file.
-            exclude_prefix: parameters whose names start so stay as they are.
-
-        Returns:
-            What to tell the user.
-
-        Raises:
-            UserError: if the file does not fit this model, or no published file does.
-        """
-        raise UserError(
-            f"{path} is a file: published weights are read into a MaskedAutoencoder, and Method.model = "
-            f"{type(self).__name__}. Pass a checkpoint-* folder of a run"
-        )
 
     def check_curriculum(self, curriculum: Curriculum) -> None:
         """Refuse a curriculum that this model cannot be trained under.

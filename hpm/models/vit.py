@@ -73,7 +73,8 @@ class ViT(Encoder):
         if relative_positions:
             self.shared_rel_pos = RelPosBias(self.patch_embed.grid_size, num_heads, prefix_tokens=1)
         else:
-            self.register_buffer("pos_embed", sincos_positions(embed_dim, self.patch_embed.grid_size).unsqueeze(0))
+            self.register_buffer("pos_embed", torch.zeros(1, 1 + self.patch_embed.num_patches, embed_dim))
+            self.init_positions()
         self.blocks = Blocks(
             depth, embed_dim, num_heads, mlp_ratio, relative=relative_positions, init_values=init_values
         )
@@ -115,6 +116,10 @@ class ViT(Encoder):
             tokens = tokens + positions
             cls_token = cls_token + self.pos_embed[:, :1]
         return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
+
+    def init_positions(self) -> None:
+        if self.shared_rel_pos is None:
+            self.pos_embed.copy_(sincos_positions(self.embed_dim, self.grid))
 
     def _bias(self) -> Tensor | None:
         """[1, heads, T, T], or None where positions are not relative."""

@@ -1,0 +1,105 @@
+"""What names a trained model, and its weights in the place of a method's: the same rule for every command and binding.
+
+A run's folder, one of its checkpoint-* folders or a link to one, a file of weights that others published, or a folder
+of Hugging Face's or timm's with a config.json.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpm.errors import Notice, UserError
+from hpm.methods.method import Method
+from hpm.models.base import MaskedModel
+from hpm.models.pretrained import load_into
+from hpm.models.published import Published, load_published
+from hpm.models.weight_files import is_weight_folder
+from hpm.runs.checkpoint import STATE_FILE, Checkpoint, find_checkpoint
+from hpm.runs.run_folder import RunFolder
+from hpm.targets.pixels import PIXELS
+
+_NAMES = (
+    "a run's folder, one of its checkpoint-* folders, a file of weights (.pth, .safetensors), or a folder that holds "
+    "one and a config.json"
+)
+
+
+def find_model(path: Path) -> tuple[Checkpoint | Published, list[str]]:
+    """The trained model that a path names, every byte of it read.
+
+    Returns:
+        A checkpoint, of a run its newest whole one, or what others published; and what to tell the user.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; a model is {_NAMES}")
+    if path.is_file():
+        return load_published(path), []
+    if RunFolder(path).config.is_file() or (path / STATE_FILE).is_file():
+        return find_checkpoint(path)
+    if is_weight_folder(path):
+        return load_published(path), []
+    raise UserError(f"{path} is not a model, which is {_NAMES}")
+
+
+def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
+    """Give a method's student the weights of a trained model, and its moving average those of a checkpoint's.
+
+    The head of another kind of target stays as it is.
+
+    Args:
+        method: whose they are.
+        found: the trained model.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        UserError: if they are another model's.
+    """
+    student, kind = method.student, method.target.kind
+    head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
+    said: Mapping[str, Any] = {}
+    if isinstance(found, Checkpoint):
+        state, other = found.weights("student"), found.manifest.target
+    else:
+        state, said = found.student, found.said
+        other = said.get("target", PIXELS)  # what others reconstruct
+    exclude = None if other == kind else f"{head}."
+    load_into(student, state, found.path, said=said, exclude=exclude)
+    lines = _lines(student, found) if isinstance(found, Published) else []
+    if isinstance(found, Checkpoint) and method.teacher.averaged_model is not None:
+        _load_average(method.teacher.averaged_model, found, exclude)
+    if other != kind and any(name.startswith(f"{head}.") for name in state):
+        lines.append(
+            f"the head starts from initialization: it reconstructs {other} in {found.path}, and Method.target = "
+            f"{type(method.target).__name__}"
+        )
+    return lines
+
+
+def _lines(student: MaskedModel, found: Published) -> list[str]:
+    """What to tell of published weights beside what did not fit."""
+    lines = [f"weights from {found.path}: {found.layout}"]
+    if found.teacher is not None:
+        lines.append("its teacher is not used: a new one starts as the student's copy")
+    if "num_heads" not in found.said:
+        lines.append(
+            f"weights do not tell how many heads they are for: {student.image_settings}.num_heads = "
+            f"{student.encoder.num_heads} must be right"
+        )
+    return lines
+
+
+def _load_average(average: MaskedModel, checkpoint: Checkpoint, exclude: str | None) -> None:
+    state = checkpoint.weights("teacher")
+    if not state:
+        raise UserError(f"{checkpoint.path} holds no teacher; Method.ema_decay = None goes with it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # the same as of the student
+        load_into(average, state, checkpoint.path, exclude=exclude)
