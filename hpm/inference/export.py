@@ -75,6 +75,11 @@ def export(
     if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
         raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
     notes = _metadata(loaded, model, weights)
+    if whole:
+        notes |= {
+            "target": loaded.method.target.kind,
+            "decoder": json.dumps({"num_heads": model.decoder_num_heads}),
+        }
     partial = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

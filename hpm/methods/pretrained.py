@@ -88,11 +88,11 @@ def _lines(student: MaskedModel, found: Published) -> list[str]:
     lines = [f"weights from {found.path}: {found.layout}"]
     if found.teacher is not None:
         lines.append("its teacher is not used: a new one starts as the student's copy")
-    if "num_heads" not in found.said:
-        lines.append(
-            f"weights do not tell how many heads they are for: {student.image_settings}.num_heads = "
-            f"{student.encoder.num_heads} must be right"
-        )
+    heads = [f"{student.image_settings}.num_heads = {student.encoder.num_heads}"] * ("num_heads" not in found.said)
+    if "reconstructor.norm.weight" in found.student and "decoder_num_heads" not in found.said:
+        heads += [f"decoder_num_heads = {student.decoder_num_heads}"] * (student.decoder_num_heads is not None)
+    if heads:
+        lines.append(f"weights do not tell how many heads they are for: {' and '.join(heads)} must be right")
     return lines
 
 

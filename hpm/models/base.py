@@ -34,12 +34,14 @@ class MaskedModel(nn.Module, ABC):
         mask_token: [1, 1, width], stands for a masked patch.
         loss_predictor: None for a model without one.
         mlp_ratio: of every block.
+        decoder_num_heads: of the reconstructor's blocks; None where it has none.
     """
 
     mlp_ratio: float
     encoder: Encoder
     mask_token: nn.Parameter
     loss_predictor: nn.Module | None
+    decoder_num_heads: int | None = None
 
     @property
     def img_size(self) -> int:

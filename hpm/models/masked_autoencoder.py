@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
-from curriculum.validation import require_positive
 from hpm.models.base import MaskedModel, Output
 from hpm.models.checks import require_loss_predictor_depth, require_patches, require_transformer
 from hpm.models.decoder import Decoder
@@ -70,17 +69,18 @@ class MaskedAutoencoder(MaskedModel):
         super().__init__()
         owner = "MaskedAutoencoder"
         require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
         require_transformer(
             owner,
             prefix="decoder_",
             embed_dim=decoder_embed_dim,
             depth=decoder_depth,
             num_heads=decoder_num_heads,
+            mlp_ratio=mlp_ratio,
         )
         require_loss_predictor_depth(owner, loss_predictor_depth)
-        require_positive(owner, mlp_ratio=mlp_ratio)
         self.mlp_ratio = mlp_ratio
+        self.decoder_num_heads = decoder_num_heads
         self.encoder = ViT(
             img_size=img_size,
             patch_size=patch_size,

@@ -146,12 +146,16 @@ def _check_fit(
     """
     theirs: dict[str, Any] = architecture(given)
     ours: dict[str, Any] = architecture(model.state_dict())
-    if "num_heads" in said:
-        theirs["num_heads"], ours["num_heads"] = said["num_heads"], model.encoder.num_heads
+    heads = {"num_heads": model.encoder.num_heads}
+    if _DECODER in given and model.decoder_num_heads is not None:
+        heads["decoder_num_heads"] = model.decoder_num_heads
+    heads = {name: own for name, own in heads.items() if name in said}
+    theirs |= {name: said[name] for name in heads}
+    ours |= heads
     fault = next(_misfits(given, wanted), None)
-    if fault is None and theirs.get("num_heads") == ours.get("num_heads"):
+    others = (f"{name} is {said[name]}, in this model {own}" for name, own in heads.items() if said[name] != own)
+    if fault is None and (fault := next(others, None)) is None:
         return
-    fault = fault or f"it has {theirs['num_heads']} heads, this model {ours['num_heads']}"
     wrong = [(name, value) for name, value in theirs.items() if ours.get(name) != value]
     owners = {name: type(model).__name__ if "decoder" in name else model.image_settings for name, _ in wrong}
     advice = ", ".join(f"{owners[name]}.{name} = {value}" for name, value in wrong)

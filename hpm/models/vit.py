@@ -57,8 +57,8 @@ class ViT(Encoder):
         super().__init__()
         owner = type(self).__name__
         require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
-        require_positive(owner, mlp_ratio=mlp_ratio, init_values=init_values)
+        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        require_positive(owner, init_values=init_values)
         self.img_size = img_size
         self.patch_size = patch_size
         self.in_chans = in_chans

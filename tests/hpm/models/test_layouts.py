@@ -201,7 +201,7 @@ def test_heads_by_the_name_of_a_timm_model(tmp_path: Path) -> None:
 
 def test_other_heads_than_the_file_says_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "hf", hugging_face(vit().state_dict()), HF_CONFIG)
-    with pytest.raises(UserError, match=r"has 2 heads, this model 4; MaskedAutoencoder.num_heads = 2 would fit"):
+    with pytest.raises(UserError, match=r"num_heads is 2, in this model 4; MaskedAutoencoder\.num_heads = 2 would fit"):
         loaded_from(folder, num_heads=4)
 
 
