@@ -36,14 +36,15 @@ def find_model(path: Path) -> tuple[Checkpoint | Published, list[str]]:
     Raises:
         UserError: where there is none.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist; a model is {_NAMES}")
-    if path.is_file():
-        return load_published(path), []
-    if RunFolder(path).config.is_file() or (path / STATE_FILE).is_file():
-        return find_checkpoint(path)
-    if is_weight_folder(path):
-        return load_published(path), []
+    try:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; a model is {_NAMES}")
+        if RunFolder(path).config.is_file() or (path / STATE_FILE).is_file():
+            return find_checkpoint(path)
+        if path.is_file() or is_weight_folder(path):
+            return load_published(path if path.name else path.resolve()), []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}; a model is {_NAMES}") from error
     raise UserError(f"{path} is not a model, which is {_NAMES}")
 
 

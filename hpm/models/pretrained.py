@@ -163,7 +163,7 @@ def _check_fit(
 
 
 def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
-    for name, parameter in own.items():
+    for name, parameter in sorted(own.items(), key=lambda item: _component_of(item[0]) != _ENCODER):
         if name in state and state[name].shape != parameter.shape:
             yield f"{name} is {list(state[name].shape)}, in this model {list(parameter.shape)}"
     for name, value in state.items():
