@@ -182,7 +182,7 @@ def load_model(
 
     Args:
         path: what names a trained model, as `find_model` takes it.
-        configs: over what a published file says of its configuration, which is the model's sizes alone.
+        configs: over what published weights tell, which is the model's sizes alone.
         bindings: gin bindings over the configuration.
         over: configs over the configuration, and under the bindings.
         weights: which weights will be asked for, "student" or "teacher".
