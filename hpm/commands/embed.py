@@ -14,7 +14,7 @@ def command(
     model: ModelPath,
     configs_and_folder: Annotated[
         list[str],
-        typer.Argument(metavar="[CONFIG...] FOLDER", help="Over what published weights tell; a folder of images."),
+        typer.Argument(metavar="[CONFIG...] FOLDER", help="Over what published weights tell; images."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file: path, label, embedding.")],
     pool: Annotated[str, typer.Option(help="mean of the patches' tokens, or the class token.")] = "mean",

@@ -1,4 +1,4 @@
-"""A trained model from wherever it is, as `hpm.methods.pretrained` finds it. No trainer is built for it, and none of
+"""A trained model from wherever it is, as `hpm.targets.find_model` finds it. No trainer is built for it, and none of
 its run's images are read.
 """
 
@@ -23,7 +23,7 @@ from hpm.evaluation import EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.inference.published_config import published_config
 from hpm.methods.method import Method
-from hpm.methods.pretrained import find_model, load_weights
+from hpm.methods.pretrained import load_weights
 from hpm.models.published import Published
 from hpm.optim.schedule import Schedule
 from hpm.runs.checkpoint import Checkpoint
@@ -32,6 +32,7 @@ from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.settings import Runtime
+from hpm.targets.find_model import find_model
 
 WEIGHTS = ("student", "teacher")
 

@@ -1,51 +1,20 @@
-"""What names a trained model, and its weights in the place of a method's: the same rule for every command and binding.
-
-A run's folder, one of its checkpoint-* folders or a link to one, a file of weights that others published, or a folder
-of Hugging Face's or timm's with a config.json.
-"""
+"""The weights of a trained model in the place of a method's, for every command alike."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from hpm.errors import Notice, UserError
 from hpm.methods.method import Method
 from hpm.models.base import MaskedModel
 from hpm.models.pretrained import load_into
-from hpm.models.published import Published, load_published
-from hpm.models.weight_files import is_weight_folder
-from hpm.runs.checkpoint import STATE_FILE, Checkpoint, find_checkpoint
-from hpm.runs.run_folder import RunFolder
+from hpm.models.published import Published
+from hpm.runs.checkpoint import Checkpoint
 from hpm.targets.pixels import PIXELS
-
-_NAMES = (
-    "a run's folder, one of its checkpoint-* folders, a file of weights (.pth, .safetensors), or a folder that holds "
-    "one and a config.json"
-)
-
-
-def find_model(path: Path) -> tuple[Checkpoint | Published, list[str]]:
-    """The trained model that a path names, every byte of it read.
-
-    Returns:
-        A checkpoint, of a run its newest whole one, or what others published; and what to tell the user.
-
-    Raises:
-        UserError: where there is none.
-    """
-    try:
-        if not path.exists():
-            raise UserError(f"{path} does not exist; a model is {_NAMES}")
-        if RunFolder(path).config.is_file() or (path / STATE_FILE).is_file():
-            return find_checkpoint(path)
-        if path.is_file() or is_weight_folder(path):
-            return load_published(path if path.name else path.resolve()), []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}; a model is {_NAMES}") from error
-    raise UserError(f"{path} is not a model, which is {_NAMES}")
 
 
 def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
@@ -70,7 +39,7 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
         state, other = found.weights("student"), found.manifest.target
     else:
         state, said = found.student, found.said
-        other = said.get("target", PIXELS)  # what others reconstruct
+        other = said.get("target") or _target_of(student, state.get(f"{head}.weight"))
     exclude = None if other == kind else f"{head}."
     load_into(student, state, found.path, said=said, exclude=exclude)
     lines = _lines(student, found) if isinstance(found, Published) else []
@@ -82,6 +51,11 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
             f"{type(method.target).__name__}"
         )
     return lines
+
+
+def _target_of(student: MaskedModel, head: Tensor | None) -> str:
+    """What a head of others reconstructs: pixels, where it gives as many values as a patch has."""
+    return PIXELS if head is None or len(head) == student.patch_pixels else "something else"
 
 
 def _lines(student: MaskedModel, found: Published) -> list[str]:

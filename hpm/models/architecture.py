@@ -32,7 +32,7 @@ def architecture(state: Mapping[str, Tensor]) -> dict[str, float]:
     settings: dict[str, float] = {}
     hidden = state.get("encoder.blocks.0.mlp.fc1.weight")
     if hidden is not None and hidden.ndim == 2:
-        settings["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
+        settings["mlp_ratio"] = _ratio(*hidden.shape)
     for name, (parameter, axis) in _SIZES.items():
         if parameter in state and state[parameter].ndim > axis:
             settings[name] = state[parameter].shape[axis]
@@ -75,6 +75,12 @@ def grid_side(positions: Tensor) -> int | None:
     """The side of the square grid that positions [1, L, D] are of, a class token's first or not; None for another."""
     count = positions.shape[1] if positions.ndim == 3 else 0
     return next((math.isqrt(n) for n in (count - 1, count) if n > 0 and math.isqrt(n) ** 2 == n), None)
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """By which a width becomes a hidden width, which is rounded down."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _share(width: int, each: int) -> int:

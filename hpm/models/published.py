@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hpm.errors import UserError
 from hpm.models.architecture import architecture
-from hpm.models.weight_files import WeightFile, check_tensors, read_weight_file
+from hpm.models.weight_files import WeightFile, read_weight_file
 from hpm.runtime.finite import require_finite
 
 CLASSIFIER = "classifier."
@@ -122,9 +122,10 @@ def _from_hugging_face(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for name in [name for name in state if name.endswith(".attn.qkv.weight")]:
-        state.setdefault(name.removesuffix("weight") + "bias", state[name].new_zeros(len(state[name])))
-    return state
+    """With biases of 0 where no block has any: where some do, others were lost."""
+    weights = [name for name in state if name.endswith(".attn.qkv.weight")]
+    biases = {name.removesuffix("weight") + "bias": state[name].new_zeros(len(state[name])) for name in weights}
+    return state if biases.keys() & state.keys() else state | biases
 
 
 def load_published(path: Path) -> Published:
@@ -136,7 +137,15 @@ def load_published(path: Path) -> Published:
     Raises:
         UserError: if there is no such file, it is damaged, holds objects other than weights, or none of these.
     """
-    file = read_weight_file(path)
+    return published(read_weight_file(path), path)
+
+
+def published(file: WeightFile, path: Path) -> Published:
+    """The same of a file that was read, or of the folder that `path` is.
+
+    Raises:
+        UserError: if it holds no weights of these layouts.
+    """
     content, layout, teacher = file.content, "weights alone", None
     if isinstance(content.get("state_dict"), Mapping):  # beside it "model" is the architecture's name
         average = content.get("ema_state_dict")
@@ -164,7 +173,6 @@ def _weights(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
                 "(HPM), 'model' (MAE) or at the top"
             )
         weights[_WRAPPERS.sub("", key)] = value
-    check_tensors(weights, path)
     require_finite(weights, path)
     return from_published(weights)
 

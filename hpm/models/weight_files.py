@@ -82,21 +82,23 @@ def read_weight_file(path: Path) -> WeightFile:
         raise UserError(f"{file} is damaged, or not a file of weights: {reason}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{file} holds a {type(content).__name__}, not a state dict")
+    _check_tensors(content, file)
     config = file.parent / _CONFIG
     beside = file.suffix == ".safetensors" or file.name in _IN_FOLDER
     return WeightFile(file, content, _json(config) if beside and config.is_file() else {}, notes)
 
 
-def check_tensors(weights: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse tensors that hold more numbers than the file does, or none: a repeated number costs the file nothing.
-
-    Raises:
-        UserError: naming the file.
-    """
-    for name, tensor in weights.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-            raise UserError(f"{file}: {name} is not a plain tensor (strided, with content, not quantized)")
-    _check_size(sum(tensor.numel() * tensor.element_size() for tensor in weights.values()), file)
+def _check_tensors(content: Mapping[Any, Any], file: Path) -> None:
+    """Refuse tensors that hold more numbers than the file does, or none: a repeated number costs the file nothing."""
+    size = 0
+    for state in (content, *(inner for inner in content.values() if isinstance(inner, Mapping))):
+        for name, tensor in state.items():
+            if not isinstance(tensor, Tensor):
+                continue
+            if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+                raise UserError(f"{file}: {name} is not a plain tensor (strided, with content, not quantized)")
+            size += tensor.numel() * tensor.element_size()
+    _check_size(size, file)
 
 
 def _check_inflation(file: Path) -> None:

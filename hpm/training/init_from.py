@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from hpm.methods.method import Method
-from hpm.methods.pretrained import find_model, load_weights
+from hpm.methods.pretrained import load_weights
+from hpm.targets.find_model import find_model
 
 
 def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[Path, dict[str, torch.Tensor], list[str]]:

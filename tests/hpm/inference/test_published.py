@@ -27,6 +27,11 @@ from hpm.models.vit import ViT
 Hpm = Callable[..., int]
 
 
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
     trained = pretrained("Schedule.epochs = 2", "HorizonDecay.fraction = 0.2")
@@ -102,7 +107,7 @@ def test_no_command_needs_a_config(hpm: Hpm, kind: str, photos: Path, capsys: py
         torch.testing.assert_close(exported(seen), encoder(seen)[:, 0], rtol=1e-5, atol=1e-5)
 
 
-def test_images_are_normalized_as_the_config_says(photos: Path) -> None:
+def test_images_are_normalized_as_the_config_says() -> None:
     path = published("timm", model().encoder.state_dict())
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}))
@@ -157,6 +162,18 @@ def test_a_run_starts_from_any_of_them(hpm: Hpm, tiny: Path, run: Path, capsys: 
     context = load_model(Path("third")).context()
     assert torch.equal(context.model.encoder.pos_embed, learned), "positions that were learned stay"
     assert not torch.equal(context.initial().encoder.pos_embed, learned), "and are not what training began with"
+
+
+def test_a_head_of_other_targets_is_left_out() -> None:
+    """As of HPM with DINO's features: 384 values, where a patch has 192."""
+    own = model()
+    own.set_outputs(384)
+    own.init_weights()
+    torch.save({"state_dict": own.state_dict()}, "hpm.pth")
+    with pytest.warns(Notice, match=r"left out: 2 reconstructor\.\*; as initialized: 2 reconstructor\.\*"):
+        loaded = load_model(Path("hpm.pth"))
+    assert torch.equal(loaded.method.student.encoder.cls_token, own.encoder.cls_token)
+    assert "the head starts from initialization: it reconstructs something else in hpm.pth" in loaded.lines[-1]
 
 
 COMMANDS: dict[str, list[str]] = {

@@ -199,6 +199,13 @@ def test_heads_by_the_name_of_a_timm_model(tmp_path: Path) -> None:
     assert load_published(folder_of(tmp_path / "timm", state, config)).said["num_heads"] == 8
 
 
+def test_a_bias_that_was_lost_is_not_made_up(tmp_path: Path) -> None:
+    state = vit().state_dict()
+    del state["blocks.1.attn.qkv.bias"]
+    with pytest.raises(UserError, match=r"encoder\.blocks\.1\.attn\.qkv\.bias \[96\] is missing"):
+        loaded_from(folder_of(tmp_path / "timm", state, {}))
+
+
 def test_other_heads_than_the_file_says_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "hf", hugging_face(vit().state_dict()), HF_CONFIG)
     with pytest.raises(UserError, match=r"num_heads is 2, in this model 4; MaskedAutoencoder\.num_heads = 2 would fit"):
