@@ -32,6 +32,7 @@ _COMPONENTS = {
 }
 _POSITIONS = ("encoder.pos_embed", "decoder_pos_embed")
 _DECODER = "decoder_embed.weight"  # which a `MaskedAutoencoder` has, and a `SimMIM` has not
+_OF_DECODERS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads", "loss_predictor_depth")
 _LAST_NORM = "encoder.norm."
 _POOLED_NORM = f"{CLASSIFIER}fc_norm.weight"
 _SAME_POSITIONS = 1e-2  # of values up to 1: bf16 rounds by half of that, learned ones are far off
@@ -60,32 +61,35 @@ def load_into(
     Raises:
         UserError: naming the parameter at fault and the binding that would fit.
     """
-    own = model.state_dict()
-    there = _components(state)
-    if _ENCODER not in there:
+    if _ENCODER not in _components(state):
         raise UserError(f"{path} holds no encoder: its first weights are {', '.join(list(state)[:3]) or 'none'}")
-    kept = {name for name in own if exclude is not None and name.startswith(exclude)}
-    kept |= {name for name in own if _component_of(name) not in there}
-    if (_DECODER in state) != (_DECODER in own):  # reconstructors of another kind
-        kept |= {name for name in own if _component_of(name) == "reconstructor"}
-    if _POOLED_NORM in state:
-        kept |= {name for name in own if name.startswith(_LAST_NORM) and name not in state}
-    kept_components = _components(own) - _components(name for name in own if name not in kept)
-    left_out = {
-        name
-        for name in state
-        if (exclude is not None and name.startswith(exclude))
-        or (part := _component_of(name)) == "classifier"
-        or (part is not None and (part not in _components(own) or part in kept_components))
-    }
+    own = model.state_dict()
+    kept = _kept(own, state, exclude)
+    taken = _components(name for name in own if name not in kept)
+    left_out = {name for name in state if _component_of(name) not in (*taken, None) or _begins(name, exclude)}
     given = {name: value for name, value in state.items() if name not in left_out}
     wanted = {name: value for name, value in own.items() if name not in kept}
     lines = _fit_positions(given, wanted, model, path)
     _check_fit(given, wanted, model, path, said or {})
-    model.load_state_dict({name: value for name, value in given.items() if name in own}, strict=False)
+    model.load_state_dict(given, strict=False)
     lines = [*_told("left out", left_out), *_told("as initialized", kept - set(_POSITIONS)), *lines]
     if lines:
         warnings.warn(f"{path}: {'; '.join(lines)}", Notice, stacklevel=2)
+
+
+def _kept(own: Mapping[str, Tensor], state: Mapping[str, Tensor], exclude: str | None) -> set[str]:
+    """What stays as it is in a model, by name."""
+    there = _components(state)
+    if (_DECODER in state) != (_DECODER in own):  # of another kind of model
+        there -= {"reconstructor", "loss predictor"}
+    kept = {name for name in own if _component_of(name) not in there or _begins(name, exclude)}
+    if _POOLED_NORM in state:
+        kept |= {name for name in own if name.startswith(_LAST_NORM) and name not in state}
+    return kept
+
+
+def _begins(name: str, beginning: str | None) -> bool:
+    return beginning is not None and name.startswith(beginning)
 
 
 def _component_of(parameter: str) -> str | None:
@@ -157,7 +161,7 @@ def _check_fit(
     if fault is None and (fault := next(others, None)) is None:
         return
     wrong = [(name, value) for name, value in theirs.items() if ours.get(name) != value]
-    owners = {name: type(model).__name__ if "decoder" in name else model.image_settings for name, _ in wrong}
+    owners = {name: type(model).__name__ if name in _OF_DECODERS else model.image_settings for name, _ in wrong}
     advice = ", ".join(f"{owners[name]}.{name} = {value}" for name, value in wrong)
     raise UserError(f"{path} does not fit this model: {fault}{f'; {advice} would fit' if advice else ''}")
 

@@ -20,6 +20,8 @@ from hpm.models.architecture import standard_heads, whole_architecture
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.pretrained import load_into
 from hpm.models.published import load_published
+from hpm.models.simmim import SimMIM
+from hpm.models.vit import ViT
 
 WIDTH, HEADS, SIDE, PATCH = 32, 2, 32, 8
 IMAGES = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -204,6 +206,18 @@ def test_a_bias_that_was_lost_is_not_made_up(tmp_path: Path) -> None:
     del state["blocks.1.attn.qkv.bias"]
     with pytest.raises(UserError, match=r"encoder\.blocks\.1\.attn\.qkv\.bias \[96\] is missing"):
         loaded_from(folder_of(tmp_path / "timm", state, {}))
+
+
+def test_another_kind_of_model_takes_the_encoder() -> None:
+    sizes: dict[str, Any] = {"img_size": SIDE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": 1, "num_heads": HEADS}
+    masked = MaskedAutoencoder(**sizes, decoder_embed_dim=WIDTH, decoder_depth=1, decoder_num_heads=HEADS)
+    simmim = SimMIM(encoder=ViT(**sizes))
+    with pytest.warns(Notice, match=r"left out: 2 decoder_embed\.\*, .* 1 mask_token, .* as initialized: 2 head\.\*"):
+        load_into(simmim, masked.state_dict(), Path("mae.pth"))
+    assert torch.equal(simmim.encoder(IMAGES), masked.encoder(IMAGES))
+    relative = SimMIM(encoder=ViT(**sizes, relative_positions=True))
+    with pytest.raises(UserError, match=r"encoder\.pos_embed \[1, 17, 32\] has no place in this model$"):
+        load_into(relative, masked.state_dict(), Path("mae.pth"))
 
 
 def test_other_heads_than_the_file_says_are_refused(tmp_path: Path) -> None:
