@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 ModelPath = Annotated[
-    Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, one of its checkpoint-* folders, a published file.")
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A run, one of its checkpoint-* folders, or a published file or folder of weights."
+    ),
 ]
 PublishedConfigs = Annotated[
-    list[str] | None, typer.Argument(metavar="CONFIG...", help="The config of a published file.")
+    list[str] | None, typer.Argument(metavar="CONFIG...", help="Over what a published file tells: its data, say.")
 ]
 Bindings = Annotated[
     list[str] | None,

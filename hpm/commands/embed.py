@@ -13,7 +13,8 @@ from hpm.commands._options import Bindings, ModelPath, Weights
 def command(
     model: ModelPath,
     configs_and_folder: Annotated[
-        list[str], typer.Argument(metavar="[CONFIG...] FOLDER", help="A published file's config; a folder of images.")
+        list[str],
+        typer.Argument(metavar="[CONFIG...] FOLDER", help="Over what published weights tell; images."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file: path, label, embedding.")],
     pool: Annotated[str, typer.Option(help="mean of the patches' tokens, or the class token.")] = "mean",

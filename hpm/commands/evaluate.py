@@ -13,7 +13,7 @@ def command(
     model: ModelPath,
     configs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG...", help="For a published file its config; for any model the protocols'."),
+        typer.Argument(metavar="CONFIG...", help="The protocols'; for published weights, of their data too."),
     ] = None,
     protocol: Annotated[
         str,

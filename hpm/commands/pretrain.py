@@ -33,7 +33,7 @@ def command(
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="RUN|CHECKPOINT", help="Start from weights: a run's, a checkpoint's, or HPM's or MAE's."),
+        typer.Option(metavar="MODEL", help="Start from weights: of a run, a checkpoint, a published file or folder."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run two steps, write nothing.")] = False,
 ) -> None:

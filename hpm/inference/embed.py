@@ -63,11 +63,11 @@ def embed(
     none; `embedding`, float32 [D]. Images are seen through the run's evaluation crop.
 
     Args:
-        path: a run's folder, a checkpoint, or a published file.
+        path: what names a trained model, as `find_model` takes it.
         folder: of image files, in subfolders or not.
         out: the Parquet file to write; must not be there.
         console: where a person reads.
-        configs: for a published file.
+        configs: over what published weights tell.
         bindings: gin bindings over the configuration.
         pool: "mean" of the patches' tokens or the class "token", after the encoder's norm.
         weights: "student" or "teacher".

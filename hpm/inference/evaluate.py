@@ -49,10 +49,10 @@ def evaluate(
     """Run protocols on a trained model, print a table, and keep the results.
 
     Args:
-        path: a run's folder, a checkpoint, or a published file.
+        path: what names a trained model, as `find_model` takes it.
         console: where a person reads.
         protocols: names, as `hpm.evaluation.protocols` has them.
-        configs: for a published file, its config and any of the protocols'; for a run, the protocols' alone.
+        configs: the protocols'; for published weights, of their data too.
         bindings: gin bindings over all.
         weights: "student" or "teacher".
         seeds: how many seeds a protocol is repeated with; how often one that repeats by itself does so. None for what

@@ -48,11 +48,11 @@ def export(
     """Write a trained encoder.
 
     Args:
-        path: a run's folder, a checkpoint, or a published file.
+        path: what names a trained model, as `find_model` takes it.
         out: the folder (timm) or file (others) to write; must not be there, or be empty.
         console: where a person reads.
         to: the format, one of `FORMATS`.
-        configs: for a published file.
+        configs: over what published weights tell.
         bindings: gin bindings over the configuration.
         pool: what features are, "token", the class token, or "avg", the mean of the patches' tokens; both after the
             encoder's norm, as `hpm embed` computes them. Plain weights (safetensors) have no pooling.
@@ -74,6 +74,11 @@ def export(
     if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
         raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
     notes = _metadata(loaded, model, weights)
+    if whole:
+        notes |= {
+            "target": loaded.method.target.kind,
+            "decoder": json.dumps({"num_heads": model.decoder_num_heads}),
+        }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as partial:

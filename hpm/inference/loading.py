@@ -1,5 +1,5 @@
-"""A trained model from wherever it is: a run's folder, a checkpoint, or a published file. No trainer is built for it,
-and none of its run's images are read.
+"""A trained model from wherever it is, as `hpm.targets.find_model` finds it. No trainer is built for it, and none of
+its run's images are read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from hpm.data import ImageSource
 from hpm.errors import Notice, UserError
 from hpm.evaluation import EvaluationContext
 from hpm.evaluation.base import Pretraining
+from hpm.inference.published_config import published_config
 from hpm.methods.method import Method
+from hpm.methods.pretrained import load_weights
+from hpm.models.published import Published
 from hpm.optim.schedule import Schedule
-from hpm.runs.checkpoint import Checkpoint, find_checkpoint
+from hpm.runs.checkpoint import Checkpoint
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.settings import Runtime
+from hpm.targets.find_model import find_model
 
 WEIGHTS = ("student", "teacher")
 
@@ -76,10 +80,8 @@ class LoadedModel:
             weights: "student", or "teacher" for the moving average's in its place.
 
         Raises:
-            UserError: if there is no moving average, or the curriculum learns and a file holds nothing of it.
+            UserError: if there is no moving average.
         """
-        if self.path.is_file() and self.learned_by_difficulty():
-            raise self.unlearned(self.path)
         averaged = self.method.teacher.averaged_model
         if weights == "teacher" and averaged is None:
             raise UserError(f"{self.path} holds no teacher, so its weights cannot be used; choose the student's")
@@ -114,9 +116,7 @@ class LoadedModel:
             UserError: if they are another model's, or of another curriculum that learns.
         """
         method = self.method
-        checkpoint.load_into(method.student, "student")
-        if method.teacher.averaged_model is not None:
-            checkpoint.load_into(method.teacher.averaged_model, "teacher")
+        load_weights(method, checkpoint)
         try:
             method.curriculum.load_state_dict(checkpoint.values["curriculum"])
         except ValueError as error:
@@ -127,8 +127,15 @@ class LoadedModel:
                 raise self.unlearned(checkpoint.path)
             difficulty = method.curriculum.difficulty
             assert difficulty.module is not None
-            others = tuple(name for name in difficulty.module.state_dict() if name not in learned)
-            checkpoint.load_into(difficulty.module, "curriculum", exclude=others)
+            state = difficulty.module.state_dict()
+            for name, value in checkpoint.weights("curriculum", learned).items():
+                if value.shape != state[name].shape:
+                    raise UserError(
+                        f"{checkpoint.path}: what {type(difficulty).__name__} has learned is for another model or size "
+                        f"of images: {name} is {list(value.shape)} there, and {list(state[name].shape)} here"
+                    )
+                state[name] = value
+            difficulty.module.load_state_dict(state)
 
     def learned_by_difficulty(self) -> list[str]:
         """The tensors that the difficulty keeps and that are not of single images, which no use here asks about.
@@ -175,8 +182,8 @@ def load_model(
     """Load a model with the configuration that it was trained under.
 
     Args:
-        path: a run's folder, whose newest whole checkpoint is taken; a checkpoint-* folder; or a published file.
-        configs: for a published file, which says nothing of its configuration.
+        path: what names a trained model, as `find_model` takes it.
+        configs: over what published weights tell, which is the model's sizes alone.
         bindings: gin bindings over the configuration.
         over: configs over the configuration, and under the bindings.
         weights: which weights will be asked for, "student" or "teacher".
@@ -185,24 +192,26 @@ def load_model(
         UserError: where there is no model, it does not fit its configuration, or has no such weights.
     """
     check_weights(weights)
-    if path.is_file():
+    found, lines = find_model(path)
+    if isinstance(found, Published):
         if weights == "teacher":
-            raise UserError(
-                f"--weights teacher: {path} is a published file, whose student alone is read; choose student"
-            )
-        return _load_file(path, [*configs, *over], bindings)
+            raise UserError(f"--weights teacher: of {path} the student alone is read; choose student")
+        return _load_published(found, [*configs, *over], bindings)
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
-    checkpoint, lines = find_checkpoint(path)
-    make_importable(checkpoint.manifest.plugins)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, f"{checkpoint.path.name}.gin")
-        file.write_text(checkpoint.values["config"])
-        config = parse_config([str(file), *over], bindings)
-    run = _run_of(path, checkpoint)
-    loaded = _build(config, checkpoint.path, run, step=checkpoint.values["step"], lines=lines)
-    loaded.load(checkpoint)
+    make_importable(found.manifest.plugins)
+    config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings)
+    loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
+    loaded.load(found)
     return loaded
+
+
+def _parse(name: str, text: str, configs: Sequence[str], bindings: Sequence[str]) -> Config:
+    """A configuration that is in no file, with others over it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        file.write_text(text)
+        return parse_config([str(file), *configs], bindings)
 
 
 def _run_of(path: Path, checkpoint: Checkpoint) -> RunFolder | None:
@@ -213,13 +222,14 @@ def _run_of(path: Path, checkpoint: Checkpoint) -> RunFolder | None:
     return None
 
 
-def _load_file(path: Path, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:
-    if not configs:
-        raise UserError(f"{path} does not say which model it is of; name its config, e.g. recipes/hpm_vit_base_200")
-    loaded = _build(parse_config(configs, bindings), path, None, step=0)
-    method = loaded.method
-    lines = method.student.load_pretrained(path)
-    method.start_teacher()
+def _load_published(found: Published, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:
+    """Published weights in a model of the sizes that they tell, where nothing else is configured."""
+    config = _parse(f"{found.path.stem[:200]}.gin", published_config(found), configs, bindings)
+    loaded = _build(config, found.path, None, step=0)
+    if loaded.learned_by_difficulty():
+        raise loaded.unlearned(found.path)
+    lines = load_weights(loaded.method, found)
+    loaded.method.start_teacher()
     return replace(loaded, lines=tuple(lines))
 
 

@@ -39,11 +39,11 @@ def visualize(
     """Draw a picture of a trained model or of its training.
 
     Args:
-        path: a run's folder, a checkpoint, or a published file.
+        path: what names a trained model, as `find_model` takes it.
         console: where a person reads.
         kind: "sheet", what the model makes of images; "strip", the same through the run's kept checkpoints;
             "timeline", the curriculum and the losses over the run.
-        configs: for a published file.
+        configs: over what published weights tell.
         bindings: gin bindings over the configuration.
         images: a folder of image files, seen through the run's evaluation crop, `count` of them evenly from the
             first to the last; None for the first validation images.

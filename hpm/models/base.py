@@ -9,14 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
-from hpm.errors import UserError
 from hpm.models.blocks import Blocks
 from hpm.models.encoder import Encoder
 
@@ -36,12 +34,14 @@ class MaskedModel(nn.Module, ABC):
         mask_token: [1, 1, width], stands for a masked patch.
         loss_predictor: None for a model without one.
         mlp_ratio: of every block.
+        decoder_num_heads: of the reconstructor's blocks; None where it has none.
     """
 
     mlp_ratio: float
     encoder: Encoder
     mask_token: nn.Parameter
     loss_predictor: nn.Module | None
+    decoder_num_heads: int | None = None
 
     @property
     def img_size(self) -> int:
@@ -142,24 +142,6 @@ class MaskedModel(nn.Module, ABC):
     def image_settings(self) -> str:
         """The part whose settings say what images this model takes."""
         return type(self.encoder).__name__
-
-    def load_pretrained(self, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
-        """Load the weights of a published file, in place.
-
-        Args:
-            path: the file.
-            exclude_prefix: parameters whose names start so stay as they are.
-
-        Returns:
-            What to tell the user.
-
-        Raises:
-            UserError: if the file does not fit this model, or no published file does.
-        """
-        raise UserError(
-            f"{path} is a file: published weights are read into a MaskedAutoencoder, and Method.model = "
-            f"{type(self).__name__}. Pass a checkpoint-* folder of a run"
-        )
 
     def check_curriculum(self, curriculum: Curriculum) -> None:
         """Refuse a curriculum that this model cannot be trained under.

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from curriculum.validation import require_at_least
+from collections.abc import Sequence
+
+from curriculum.validation import require_at_least, require_positive
+
+# Beyond what anybody has trained, and below what fills a machine's memory while it is only looked at.
+MOST_VALUES = 10**9  # of an image
+MOST_PATCHES = 2**20
+MOST_BLOCKS = 1000
+MOST_PARAMETERS = 10**11  # of a stack of blocks
 
 
 def require_patches(owner: str, *, img_size: int, patch_size: int, in_chans: int) -> None:
@@ -20,9 +28,32 @@ def require_patches(owner: str, *, img_size: int, patch_size: int, in_chans: int
     require_at_least(owner, 1, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     if img_size % patch_size:
         raise ValueError(f"{owner}.patch_size = {patch_size} does not divide {owner}.img_size = {img_size}")
+    require_image(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
 
 
-def require_transformer(owner: str, *, embed_dim: int, depth: int, num_heads: int, prefix: str = "") -> None:
+def require_image(owner: str, *, img_size: int, patch_size: int, in_chans: int) -> None:
+    """Refuse an image that no machine holds.
+
+    Args:
+        owner: the part that the settings belong to, as a config writes it.
+        img_size: side of the square image in pixels.
+        patch_size: side of a square patch in pixels.
+        in_chans: channels of the image.
+
+    Raises:
+        ValueError: naming the settings.
+    """
+    values, patches = img_size**2 * in_chans, (img_size // patch_size) ** 2
+    if values > MOST_VALUES or patches > MOST_PATCHES:
+        raise ValueError(
+            f"{owner}.img_size = {img_size}, patch_size = {patch_size} and in_chans = {in_chans} make images of "
+            f"{values:.1e} values in {patches:.1e} patches; at most {MOST_VALUES:.1e} and {MOST_PATCHES:.1e} can be"
+        )
+
+
+def require_transformer(
+    owner: str, *, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float, prefix: str = ""
+) -> None:
     """Refuse a stack of blocks that cannot be built, or whose width sin-cos positions or heads cannot share out.
 
     Args:
@@ -30,6 +61,7 @@ def require_transformer(owner: str, *, embed_dim: int, depth: int, num_heads: in
         embed_dim: width of the tokens.
         depth: number of blocks.
         num_heads: heads of each.
+        mlp_ratio: hidden width of the feed-forward layers, relative to the width.
         prefix: of the settings' names, "decoder_" for `decoder_depth`. Default none.
 
     Raises:
@@ -40,13 +72,39 @@ def require_transformer(owner: str, *, embed_dim: int, depth: int, num_heads: in
         raise ValueError(
             f"{owner}.{prefix}embed_dim = {embed_dim} must be a multiple of 4 and of its {num_heads} heads"
         )
+    require_positive(owner, mlp_ratio=mlp_ratio)
+    require_buildable(owner, [(embed_dim, depth)], mlp_ratio, prefix=prefix)
+
+
+def require_buildable(owner: str, stages: Sequence[tuple[int, int]], mlp_ratio: float, *, prefix: str = "") -> None:
+    """Refuse blocks of more parameters than any machine holds: before they are built, which would take its memory.
+
+    Args:
+        owner: the part that the settings belong to, as a config writes it.
+        stages: width and number of the blocks of each stage.
+        mlp_ratio: hidden width of the feed-forward layers, relative to the width.
+        prefix: of the settings' names. Default none.
+
+    Raises:
+        ValueError: naming the settings.
+    """
+    blocks = sum(depth for _, depth in stages)
+    parameters = sum(depth * (4 + 2 * mlp_ratio) * width**2 for width, depth in stages)
+    if blocks > MOST_BLOCKS or parameters > MOST_PARAMETERS:
+        raise ValueError(
+            f"{owner}.{prefix}embed_dim = {stages[0][0]} in {blocks} blocks of mlp_ratio = {mlp_ratio} makes "
+            f"{parameters:.1e} parameters; at most {MOST_BLOCKS} blocks and {MOST_PARAMETERS:.1e} parameters can be"
+        )
 
 
 def require_loss_predictor_depth(owner: str, depth: int | None) -> None:
-    """Refuse a negative number of the loss predictor's blocks.
+    """Refuse a number of the loss predictor's blocks that cannot be.
 
     Raises:
         ValueError: naming the setting.
     """
-    if depth is not None and depth < 0:
-        raise ValueError(f"{owner}.loss_predictor_depth = {depth} must be at least 0; None for no loss predictor")
+    if depth is not None and not 0 <= depth <= MOST_BLOCKS:
+        raise ValueError(
+            f"{owner}.loss_predictor_depth = {depth} must be at least 0 and at most {MOST_BLOCKS}; None for no loss "
+            "predictor"
+        )

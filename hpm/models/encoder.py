@@ -64,6 +64,9 @@ class Encoder(nn.Module, ABC):
                 visible patches come out, V of them, and it stands in for those that the mask blanks.
         """
 
+    def init_positions(self) -> None:
+        """Compute fixed positions anew, in the place of those that were loaded."""
+
     def unsupported_reason(self, capability: str) -> str | None:
         """Why this encoder cannot answer a question of `curriculum.Teacher`, or None where it can.
 

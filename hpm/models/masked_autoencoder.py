@@ -14,18 +14,15 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
-from curriculum.validation import require_positive
 from hpm.models.base import MaskedModel, Output
 from hpm.models.checks import require_loss_predictor_depth, require_patches, require_transformer
 from hpm.models.decoder import Decoder
 from hpm.models.patches import sincos_positions
-from hpm.models.pretrained import load_published_into
 from hpm.models.vit import ViT
 
 
@@ -72,17 +69,18 @@ class MaskedAutoencoder(MaskedModel):
         super().__init__()
         owner = "MaskedAutoencoder"
         require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
         require_transformer(
             owner,
             prefix="decoder_",
             embed_dim=decoder_embed_dim,
             depth=decoder_depth,
             num_heads=decoder_num_heads,
+            mlp_ratio=mlp_ratio,
         )
         require_loss_predictor_depth(owner, loss_predictor_depth)
-        require_positive(owner, mlp_ratio=mlp_ratio)
         self.mlp_ratio = mlp_ratio
+        self.decoder_num_heads = decoder_num_heads
         self.encoder = ViT(
             img_size=img_size,
             patch_size=patch_size,
@@ -95,7 +93,7 @@ class MaskedAutoencoder(MaskedModel):
         self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if blank_token else None
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.register_buffer("decoder_pos_embed", sincos_positions(decoder_embed_dim, self.grid).unsqueeze(0))
+        self.register_buffer("decoder_pos_embed", torch.zeros(1, 1 + self.num_patches, decoder_embed_dim))
         decoder = partial(Decoder, width=decoder_embed_dim, num_heads=decoder_num_heads, mlp_ratio=mlp_ratio)
         self.reconstructor = decoder(depth=decoder_depth, outputs=self.patch_pixels)
         self.loss_predictor = None
@@ -127,9 +125,6 @@ class MaskedAutoencoder(MaskedModel):
     @property
     def image_settings(self) -> str:
         return type(self).__name__
-
-    def load_pretrained(self, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
-        return load_published_into(self, path, exclude_prefix=exclude_prefix)
 
     def check_curriculum(self, curriculum: Curriculum) -> None:
         if (curriculum.blank_ratio > 0) != (self.encoder_mask_token is not None):
@@ -164,6 +159,8 @@ class MaskedAutoencoder(MaskedModel):
         averaged; ours is that average, one output, so its weights start as the row mean of a Xavier-uniform
         [P, W] matrix: a Xavier-uniform head of one output would start some 44 times larger.
         """
+        self.encoder.init_positions()
+        self.decoder_pos_embed.copy_(sincos_positions(self.mask_token.shape[-1], self.grid))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)

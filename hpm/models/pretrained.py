@@ -1,136 +1,173 @@
-"""Loading published weights into a model: everything must fit, and what does not is named with what would."""
+"""Loading weights into a model: the one place where names and shapes are matched.
+
+A component (encoder, reconstructor, loss predictor ...) that both have must fit as a whole. One that only the weights
+have is left out, one that only the model has stays as it is, and one `Notice` says how much that is.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
+from hpm.models.architecture import architecture, grid_side
 from hpm.models.base import MaskedModel
 from hpm.models.patches import sincos_positions
-from hpm.models.published import component_of, load_published
+from hpm.models.published import CLASSIFIER
 
-_CLASSIFIER = ("head.weight", "head.bias")
+_ENCODER = "encoder"
+_COMPONENTS = {
+    _ENCODER: ("encoder.",),
+    "encoder's mask token": ("encoder_mask_token",),
+    "loss predictor": ("loss_predictor.",),
+    "classifier": (CLASSIFIER,),
+    "reconstructor": ("decoder_embed.", "decoder_pos_embed", "mask_token", "reconstructor.", "head."),
+}
 _POSITIONS = ("encoder.pos_embed", "decoder_pos_embed")
-_BLANK_TOKEN = "encoder_mask_token"  # UM-MAE's, which neither MAE nor HPM has
+_DECODER = "decoder_embed.weight"  # which a `MaskedAutoencoder` has, and a `SimMIM` has not
+_OF_DECODERS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads", "loss_predictor_depth")
+_LAST_NORM = "encoder.norm."
+_POOLED_NORM = f"{CLASSIFIER}fc_norm.weight"
 _SAME_POSITIONS = 1e-2  # of values up to 1: bf16 rounds by half of that, learned ones are far off
 
-# Settings of a model that weights tell: each the size of a parameter along an axis.
-_SIZES = {
-    "embed_dim": ("encoder.cls_token", 2),
-    "patch_size": ("encoder.patch_embed.proj.weight", 2),
-    "in_chans": ("encoder.patch_embed.proj.weight", 1),
-    "decoder_embed_dim": ("mask_token", 2),
-}
-# And each the number of a component's blocks.
-_DEPTHS = {"depth": "encoder", "decoder_depth": "reconstructor", "loss_predictor_depth": "loss_predictor"}
 
+def load_into(
+    model: MaskedModel,
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    said: Mapping[str, Any] | None = None,
+    exclude: str | None = None,
+) -> None:
+    """Give a model the weights of another, in place: all or nothing.
 
-def load_published_into(model: MaskedModel, path: Path, *, exclude_prefix: str | None = None) -> list[str]:
-    """Load a file's student into a `MaskedAutoencoder`, in place.
-
-    What the file holds must fit: the encoder be whole, other components whole or absent, every shape equal and nothing
-    be left over but a classifier's head. Absent components stay as they are in the model. Position embeddings are
-    computed, not loaded; where the file's are not the sin-cos ones of some square grid it is refused.
+    Positions of another grid are computed anew where they are sin-cos ones, and interpolated otherwise. A fine-tuned
+    network has normalized the mean of its tokens (`fc_norm`) instead of each: the encoder's norm stays as it is then.
 
     Args:
         model: what to load into.
-        path: the file.
-        exclude_prefix: parameters whose names start so stay as they are. Default none.
-
-    Returns:
-        What to tell the user.
+        state: the weights, under our names.
+        path: where they are from.
+        said: what the file says beside them: `num_heads`, `decoder_num_heads`.
+        exclude: what stays as it is in the model, by the beginning of its name. Default nothing.
 
     Raises:
         UserError: naming the parameter at fault and the binding that would fit.
     """
-    published = load_published(path)
-    state = dict(published.student)
-    lines = [f"weights from {path}: {published.layout}"]
-    lines += _leave_out_classifier(state)
-    lines += _leave_out_positions(state, model, path)
-    own = {name: parameter for name, parameter in model.state_dict().items() if name not in _POSITIONS}
-    if exclude_prefix is not None:
-        state = _without_prefix(state, exclude_prefix)
-        own = _without_prefix(own, exclude_prefix)
-    if _BLANK_TOKEN not in state and own.pop(_BLANK_TOKEN, None) is not None:
-        lines.append("it holds no mask token of the encoder, which starts from initialization")
-    absent = [name for name in published.missing_components if any(component_of(key) == name for key in own)]
-    if "encoder" in absent:
+    if _ENCODER not in _components(state):
         raise UserError(f"{path} holds no encoder: its first weights are {', '.join(list(state)[:3]) or 'none'}")
-    _check_fit(state, {key: value for key, value in own.items() if component_of(key) not in absent}, model, path)
-    model.load_state_dict(state, strict=False)
-    lines += [f"it holds no {name}, which starts from initialization" for name in absent]
-    if published.teacher is not None:
-        lines.append("its teacher is not used: a new one starts as the student's copy")
-    lines.append(
-        f"weights do not tell how many heads they are for: {type(model).__name__}.num_heads = "
-        f"{model.encoder.num_heads} must be right"
-    )
-    return lines
+    own = model.state_dict()
+    kept = _kept(own, state, exclude)
+    taken = _components(name for name in own if name not in kept)
+    left_out = {name for name in state if _component_of(name) not in (*taken, None) or _begins(name, exclude)}
+    given = {name: value for name, value in state.items() if name not in left_out}
+    wanted = {name: value for name, value in own.items() if name not in kept}
+    lines = _fit_positions(given, wanted, model, path)
+    _check_fit(given, wanted, model, path, said or {})
+    model.load_state_dict(given, strict=False)
+    lines = [*_told("left out", left_out), *_told("as initialized", kept - set(_POSITIONS)), *lines]
+    if lines:
+        warnings.warn(f"{path}: {'; '.join(lines)}", Notice, stacklevel=2)
 
 
-def _leave_out_classifier(state: dict[str, Tensor]) -> list[str]:
-    """Remove a classifier's head, and report it."""
-    removed = [state.pop(name, None) for name in _CLASSIFIER]
-    return [] if removed[0] is None else ["its classifier's head is left out"]
+def _kept(own: Mapping[str, Tensor], state: Mapping[str, Tensor], exclude: str | None) -> set[str]:
+    """What stays as it is in a model, by name."""
+    there = _components(state)
+    if (_DECODER in state) != (_DECODER in own):  # of another kind of model
+        there -= {"reconstructor", "loss predictor"}
+    kept = {name for name in own if _component_of(name) not in there or _begins(name, exclude)}
+    if _POOLED_NORM in state:
+        kept |= {name for name in own if name.startswith(_LAST_NORM) and name not in state}
+    return kept
 
 
-def _leave_out_positions(state: dict[str, Tensor], model: MaskedModel, path: Path) -> list[str]:
-    """Remove position embeddings, which the model computes; report those that it computes for another grid."""
+def _begins(name: str, beginning: str | None) -> bool:
+    return beginning is not None and name.startswith(beginning)
+
+
+def _component_of(parameter: str) -> str | None:
+    return next((name for name, prefixes in _COMPONENTS.items() if parameter.startswith(prefixes)), None)
+
+
+def _components(names: Iterable[str]) -> set[str | None]:
+    return {_component_of(name) for name in names}
+
+
+def _told(what: str, names: Iterable[str]) -> list[str]:
+    """How many weights, by how their names begin."""
+    counts: Counter[str] = Counter()
+    for name in sorted(names):
+        parts = name.removeprefix(CLASSIFIER).split(".")
+        kept = 2 if parts[0] == _ENCODER else 1
+        counts[".".join(parts[:kept]) + (".*" if len(parts) > kept else "")] += 1
+    return [f"{what}: {', '.join(f'{count} {beginning}' for beginning, count in counts.items())}"] if counts else []
+
+
+def _fit_positions(given: dict[str, Tensor], wanted: dict[str, Tensor], model: MaskedModel, path: Path) -> list[str]:
+    """Bring the given positions to the model's grid; take out those that the model computes or nobody gives."""
     lines = []
     for name in _POSITIONS:
-        value = state.pop(name, None)
-        own = model.state_dict()[name]
-        # Those of another width are no worse than the other parameters of that width, which are refused by name.
-        if value is None or value.ndim != 3 or value.shape[2] != own.shape[2]:
+        if name not in wanted:
             continue
-        side = _check_sincos(value, name, path)
-        if value.shape != own.shape:
-            lines.append(
-                f"{name}: sin-cos positions are computed for this model's grid of {model.grid}, the file's is "
-                f"{(side, side)}"
+        own = wanted[name]
+        value = given.pop(name, own)
+        # Those of another width are no worse than the other parameters of that width, which are refused by name.
+        if value.ndim != 3 or value.shape[2] != own.shape[2]:
+            del wanted[name]
+            continue
+        if (side := grid_side(value)) is None:
+            raise UserError(
+                f"{path}: {name} {list(value.shape)} is of no square grid, and this project's images are square"
             )
+        value = value.float()
+        if value.shape[1] == side**2:  # none for the class token
+            value = torch.cat([value.new_zeros(1, 1, value.shape[2]), value], dim=1)
+        if value.shape != own.shape:
+            computed = sincos_positions(value.shape[2], (side, side)) if value.shape[2] % 4 == 0 else None
+            known = computed is not None and torch.allclose(value[0], computed, rtol=0, atol=_SAME_POSITIONS)
+            rows, columns = model.grid
+            how = "computed" if known else "interpolated"
+            lines.append(f"{name} {how} for {rows} x {columns} patches, {side} x {side} there")
+            value = own if known else resample_abs_pos_embed(value, model.grid, (side, side))
+        given[name] = value
     return lines
 
 
-def _check_sincos(value: Tensor, name: str, path: Path) -> int:
-    """Refuse positions that computed ones would not replace; the side of the square grid that they are of."""
-    side = round((value.shape[1] - 1) ** 0.5)
-    computed = sincos_positions(value.shape[2], (side, side)).unsqueeze(0)
-    if computed.shape != value.shape or not torch.allclose(value.float(), computed, rtol=0, atol=_SAME_POSITIONS):
-        raise UserError(
-            f"{path}: {name} {list(value.shape)} holds learned positions, or those of another kind; this model's are "
-            "fixed sin-cos ones, as in MAE and HPM, and such weights cannot do without their own"
-        )
-    return side
-
-
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: value for name, value in state.items() if not name.startswith(prefix)}
-
-
-def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], model: MaskedModel, path: Path) -> None:
-    """Refuse a file unless it and the model have the same parameters, in the same shapes.
+def _check_fit(
+    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], model: MaskedModel, path: Path, said: Mapping[str, Any]
+) -> None:
+    """Refuse weights unless they and the model have the same parameters, in the same shapes.
 
     Raises:
         UserError: naming the first that differs, and the settings that would fit.
     """
-    fault = next(_misfits(state, own), None)
-    if fault is None:
+    theirs: dict[str, Any] = architecture(given)
+    ours: dict[str, Any] = architecture(model.state_dict())
+    heads = {"num_heads": model.encoder.num_heads}
+    if _DECODER in given and model.decoder_num_heads is not None:
+        heads["decoder_num_heads"] = model.decoder_num_heads
+    heads = {name: own for name, own in heads.items() if name in said}
+    theirs |= {name: said[name] for name in heads}
+    ours |= heads
+    fault = next(_misfits(given, wanted), None)
+    others = (f"{name} is {said[name]}, in this model {own}" for name, own in heads.items() if said[name] != own)
+    if fault is None and (fault := next(others, None)) is None:
         return
-    theirs, ours = _architecture(state), _architecture(model.state_dict())
-    wanted = [f"{type(model).__name__}.{name} = {value}" for name, value in theirs.items() if ours.get(name) != value]
-    advice = f"; {', '.join(wanted)} would fit" if wanted else ""
-    raise UserError(f"{path}: {fault}{advice}")
+    wrong = [(name, value) for name, value in theirs.items() if ours.get(name) != value]
+    owners = {name: type(model).__name__ if name in _OF_DECODERS else model.image_settings for name, _ in wrong}
+    advice = ", ".join(f"{owners[name]}.{name} = {value}" for name, value in wrong)
+    raise UserError(f"{path} does not fit this model: {fault}{f'; {advice} would fit' if advice else ''}")
 
 
 def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
-    for name, parameter in own.items():
+    for name, parameter in sorted(own.items(), key=lambda item: _component_of(item[0]) != _ENCODER):
         if name in state and state[name].shape != parameter.shape:
             yield f"{name} is {list(state[name].shape)}, in this model {list(parameter.shape)}"
     for name, value in state.items():
@@ -139,19 +176,3 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator
     for name, parameter in own.items():
         if name not in state:
             yield f"{name} {list(parameter.shape)} is missing"
-
-
-def _architecture(state: Mapping[str, Tensor]) -> dict[str, float]:
-    """The settings of a `MaskedAutoencoder` that weights tell."""
-    settings: dict[str, float] = {}
-    hidden = state.get("encoder.blocks.0.mlp.fc1.weight")
-    if hidden is not None and hidden.ndim == 2:
-        settings["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
-    for name, (parameter, axis) in _SIZES.items():
-        if parameter in state and state[parameter].ndim > axis:
-            settings[name] = state[parameter].shape[axis]
-    for name, component in _DEPTHS.items():
-        blocks = {match[1] for key in state if (match := re.match(rf"{component}\.blocks\.(\d+)\.", key))}
-        if blocks:
-            settings[name] = len(blocks)
-    return settings

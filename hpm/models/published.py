@@ -1,24 +1,26 @@
-"""Files of published weights: HPM's, MAE's and those of plain encoders, under this project's names.
-
-Files are read as data: nothing in them is run.
-"""
+"""Weights that others published, under this project's names: MAE's, HPM's, timm's and Hugging Face's."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
+import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hpm.errors import UserError
+from hpm.models.architecture import architecture
+from hpm.models.weight_files import WeightFile, read_weight_file
 from hpm.runtime.finite import require_finite
+
+CLASSIFIER = "classifier."
+"""What the names of a classifier's weights begin with, whoever trained it."""
 
 _RENAMED = (
     (r"^decoder_blocks_losspred\.", "loss_predictor.blocks."),
@@ -27,20 +29,62 @@ _RENAMED = (
     (r"^decoder_blocks\.", "reconstructor.blocks."),
     (r"^decoder_norm\.", "reconstructor.norm."),
     (r"^decoder_pred\.", "reconstructor.head."),
-    (r"^(patch_embed|cls_token|pos_embed|blocks|norm)\b", r"encoder.\1"),
+    (r"^(head|head_dist|fc_norm|classifier|pooler)\.", rf"{CLASSIFIER}\1."),
+    (r"^(?=(patch_embed|cls_token|pos_embed|blocks|norm|layers|shared_rel_pos)\b)", "encoder."),
 )
+_HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
+_RENAMED_HUGGING_FACE = (
+    (r"^embeddings\.position_embeddings$", "encoder.pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "encoder.patch_embed.proj."),
+    (r"^embeddings\.", "encoder."),
+    (r"^encoder\.layer\.", "encoder.blocks."),
+    (r"^layernorm\.", "encoder.norm."),
+    (r"^decoder\.decoder_layers\.", "reconstructor.blocks."),
+    (r"^decoder\.decoder_norm\.", "reconstructor.norm."),
+    (r"^decoder\.decoder_pred\.", "reconstructor.head."),
+    (r"^decoder\.", ""),
+    (r"^(classifier|pooler)\.", rf"{CLASSIFIER}\1."),
+)
+_RENAMED_BLOCK = (
+    (r"\.attention\.attention\.", ".attn."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+)
+_SEPARATE = ("query", "key", "value")
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
-_COMPONENTS = {
-    "encoder": ("encoder.",),
-    "reconstructor": ("decoder_embed.", "mask_token", "reconstructor."),
-    "loss predictor": ("loss_predictor.",),
-}
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a file of weights holds, under our names.
+
+    Args:
+        path: the file.
+        layout: whose file it is, "MAE's checkpoint".
+        student: a state dict of `MaskedAutoencoder`, whole or of some components, positions included.
+        teacher: the same of the moving average, or None.
+        said: settings that weights do not tell and the file does: `num_heads`, `decoder_num_heads`, of the images
+            `mean` and `std`, and what is reconstructed, `target`.
+    """
+
+    path: Path
+    layout: str
+    student: dict[str, Tensor]
+    teacher: dict[str, Tensor] | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rename(key: str) -> str:
     """A published parameter's name -> ours."""
-    for pattern, replacement in _RENAMED:
-        key, replaced = re.subn(pattern, replacement, key)
+    return _first(key, _RENAMED)
+
+
+def _first(key: str, patterns: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in patterns:
+        key, replaced = re.subn(pattern, replacement, key, count=1)
         if replaced:
             break
     return key
@@ -50,85 +94,73 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published weights -> a state dict of `MaskedAutoencoder`.
 
     The published loss head has `patch_size^2 * channels` outputs, which are averaged; ours is their row mean, the
-    same function.
+    same function. A model without biases of query, key and value has biases of 0.
     """
+    if any(key.startswith("encoder.patch_embed.") for key in state_dict):
+        return dict(state_dict)
+    if any(key.endswith(_HUGGING_FACE) for key in state_dict):
+        return _from_hugging_face(state_dict)
     renamed = {rename(key): value for key, value in state_dict.items()}
     for kind in ("weight", "bias"):
         head = f"loss_predictor.head.{kind}"
         if head in renamed:
             renamed[head] = renamed[head].mean(dim=0, keepdim=True)
-    return renamed
+    return _with_biases(renamed)
 
 
-def component_of(parameter: str) -> str | None:
-    """The component of a `MaskedAutoencoder` that a parameter belongs to: "encoder", "reconstructor", "loss predictor".
+def _from_hugging_face(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Hugging Face's ViT and ViTMAE: query, key and value are apart, and become one."""
+    renamed = {}
+    for key, value in state_dict.items():
+        name = _first(key.removeprefix("vit."), _RENAMED_HUGGING_FACE)
+        renamed[_first(name, _RENAMED_BLOCK) if ".blocks." in name else name] = value
+    for name in [name for name in renamed if f".attn.{_SEPARATE[0]}." in name]:
+        parts = [name.replace(f".{_SEPARATE[0]}.", f".{part}.") for part in _SEPARATE]
+        if all(part in renamed for part in parts):
+            renamed[name.replace(_SEPARATE[0], "qkv")] = torch.cat([renamed.pop(part) for part in parts])
+    return _with_biases(renamed)
 
-    None for a parameter of none of them.
-    """
-    return next((name for name, prefixes in _COMPONENTS.items() if parameter.startswith(prefixes)), None)
 
-
-@dataclass(frozen=True)
-class Published:
-    """What a file of weights holds, under our names.
-
-    Args:
-        layout: "HPM's checkpoint", "MAE's checkpoint" or "weights alone".
-        student: a state dict of `MaskedAutoencoder`, whole or of some components, positions included.
-        teacher: the same of the moving average, or None.
-    """
-
-    layout: str
-    student: dict[str, Tensor]
-    teacher: dict[str, Tensor] | None = None
-
-    @property
-    def missing_components(self) -> tuple[str, ...]:
-        """Components of which the file holds nothing: these start from initialization."""
-        present = {component_of(name) for name in self.student}
-        return tuple(name for name in _COMPONENTS if name not in present)
+def _with_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With biases of 0 where no block has any: where some do, others were lost."""
+    weights = [name for name in state if name.endswith(".attn.qkv.weight")]
+    biases = {name.removesuffix("weight") + "bias": state[name].new_zeros(len(state[name])) for name in weights}
+    return state if biases.keys() & state.keys() else state | biases
 
 
 def load_published(path: Path) -> Published:
-    """Read a file of HPM's or MAE's, a plain state dict (torch.save) or a safetensors file, as timm's are.
+    """Read what others published.
+
+    That is a file of HPM's or MAE's, a state dict (torch.save), a safetensors file, or a folder of timm's or Hugging
+    Face's.
 
     Raises:
         UserError: if there is no such file, it is damaged, holds objects other than weights, or none of these.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder. Pass a file of weights, e.g. a .pth or .safetensors file")
-    if not path.is_file():
-        raise UserError(f"there is no file {path}. Pass a file of weights, a run, or a checkpoint-* folder of one")
-    content = _read(path)
+    return published(read_weight_file(path), path)
+
+
+def published(file: WeightFile, path: Path) -> Published:
+    """The same of a file that was read, or of the folder that `path` is.
+
+    Raises:
+        UserError: if it holds no weights of these layouts.
+    """
+    content, layout, teacher = file.content, "weights alone", None
     if isinstance(content.get("state_dict"), Mapping):  # beside it "model" is the architecture's name
         average = content.get("ema_state_dict")
-        teacher = _weights(average, path) if isinstance(average, Mapping) else None
-        return Published("HPM's checkpoint", _weights(content["state_dict"], path), teacher)
-    if isinstance(content.get("model"), Mapping):
-        return Published("MAE's checkpoint", _weights(content["model"], path))
-    return Published("weights alone", _weights(content, path))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's files hold their command's options
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign is None:
-            raise UserError(f"{path} is damaged, or not a file of weights") from error
+        teacher = _weights(average, file.path) if isinstance(average, Mapping) else None
+        content, layout = content["state_dict"], "HPM's checkpoint"
+    elif isinstance(content.get("model"), Mapping):
+        content, layout = content["model"], "MAE's checkpoint"
+    student = _weights(content, file.path)
+    width, told = file.config.get("hidden_size"), architecture(student).get("embed_dim")
+    if width is not None and told is not None and width != told:
         raise UserError(
-            f"{path} holds more than weights: reading it would run {foreign[1]}, and was refused; save its state dict "
-            "alone, torch.save(model.state_dict(), ...), where you trust it"
-        ) from error
-    except Exception as error:  # a damaged pickle fails in any way there is
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is damaged, or not a file of weights: {reason}") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return content
+            f"{file.path}: the config.json beside it is another model's: it says hidden_size = {width}, and these "
+            f"weights are {told} wide"
+        )
+    return Published(path, layout, student, teacher, _said(file))
 
 
 def _weights(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
@@ -143,3 +175,54 @@ def _weights(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
         weights[_WRAPPERS.sub("", key)] = value
     require_finite(weights, path)
     return from_published(weights)
+
+
+def _said(file: WeightFile) -> dict[str, Any]:
+    """What the file, or the config.json beside it, says and weights do not."""
+    config = file.config
+    act = config.get("hidden_act", "gelu")
+    if act != "gelu":
+        raise UserError(
+            f"{file.path}: its config.json says hidden_act = {act!r}, and this project's blocks have 'gelu'"
+        )
+    heads = {
+        "num_heads": config.get("num_attention_heads") or _heads_of_timm(config) or _note(file, "encoder", "num_heads"),
+        "decoder_num_heads": config.get("decoder_num_attention_heads") or _note(file, "decoder", "num_heads"),
+    }
+    images = _section(config, "pretrained_cfg")
+    scales = {name: images.get(name) or _note(file, name) for name in ("mean", "std")}
+    said: dict[str, Any] = {name: value for name, value in heads.items() if isinstance(value, int) and value > 0}
+    said |= {name: tuple(value) for name, value in scales.items() if _are_numbers(value)}
+    return said | ({"target": file.notes["target"]} if "target" in file.notes else {})
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(value, int | float) and math.isfinite(value) for value in values
+    )
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _heads_of_timm(config: Mapping[str, Any]) -> Any:
+    """As the arguments say, or the model of that name has."""
+    arguments, name = _section(config, "model_args"), config.get("architecture")
+    if "num_heads" in arguments or not isinstance(name, str) or not timm.is_model(name):
+        return arguments.get("num_heads")
+    with torch.device("meta"):
+        blocks: Any = getattr(timm.create_model(name), "blocks", [None])
+    return getattr(getattr(blocks[0], "attn", None), "num_heads", None)
+
+
+def _note(file: WeightFile, name: str, setting: str | None = None) -> Any:
+    """What a safetensors file that we exported notes; None for others."""
+    try:
+        noted = json.loads(file.notes.get(name, "null"))
+    except ValueError:
+        return None
+    if setting is None:
+        return noted
+    return noted.get(setting) if isinstance(noted, Mapping) else None

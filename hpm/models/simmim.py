@@ -88,6 +88,7 @@ class SimMIM(MaskedModel):
         """SimMIM's initialization: a normal distribution of deviation 0.02, cut at two of them; biases 0, norms at
         identity, layer scale at its own start.
         """
+        self.encoder.init_positions()
         for name, parameter in self.named_parameters():
             kind = name.rpartition(".")[2]
             if kind == "gamma":  # layer scale, timm's name

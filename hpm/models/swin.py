@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from curriculum import Mask
 from curriculum.validation import require_at_least, require_positive
+from hpm.models.checks import require_buildable, require_image
 from hpm.models.encoder import Encoder
 
 
@@ -52,6 +53,9 @@ class Swin(Encoder):
         require_at_least("Swin", 1, embed_dim=embed_dim, window_size=window_size)
         require_positive("Swin", mlp_ratio=mlp_ratio)
         _require_stages(depths, num_heads, embed_dim)
+        require_image("Swin", img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        stages = [(embed_dim * 2**place, depth) for place, depth in enumerate(depths)]
+        require_buildable("Swin", stages, mlp_ratio)
         cell = patch_size * 2 ** (len(depths) - 1)
         if img_size % cell:
             raise ValueError(

@@ -57,8 +57,8 @@ class ViT(Encoder):
         super().__init__()
         owner = type(self).__name__
         require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
-        require_positive(owner, mlp_ratio=mlp_ratio, init_values=init_values)
+        require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
+        require_positive(owner, init_values=init_values)
         self.img_size = img_size
         self.patch_size = patch_size
         self.in_chans = in_chans
@@ -73,7 +73,8 @@ class ViT(Encoder):
         if relative_positions:
             self.shared_rel_pos = RelPosBias(self.patch_embed.grid_size, num_heads, prefix_tokens=1)
         else:
-            self.register_buffer("pos_embed", sincos_positions(embed_dim, self.patch_embed.grid_size).unsqueeze(0))
+            self.register_buffer("pos_embed", torch.zeros(1, 1 + self.patch_embed.num_patches, embed_dim))
+            self.init_positions()
         self.blocks = Blocks(
             depth, embed_dim, num_heads, mlp_ratio, relative=relative_positions, init_values=init_values
         )
@@ -115,6 +116,10 @@ class ViT(Encoder):
             tokens = tokens + positions
             cls_token = cls_token + self.pos_embed[:, :1]
         return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
+
+    def init_positions(self) -> None:
+        if self.shared_rel_pos is None:
+            self.pos_embed.copy_(sincos_positions(self.embed_dim, self.grid))
 
     def _bias(self) -> Tensor | None:
         """[1, heads, T, T], or None where positions are not relative."""

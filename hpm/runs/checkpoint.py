@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpm.errors import UserError
 from hpm.runs.manifest import Manifest
@@ -88,43 +88,20 @@ class Checkpoint:
         """The tensors' names."""
         return list(dict.fromkeys(name for part in self._parts for name in part.keys()))  # noqa: SIM118
 
-    def state_dict(self, prefix: str, *, exclude: tuple[str, ...] = ()) -> dict[str, Tensor]:
-        """All tensors whose names begin with `prefix` and a dot, without them; empty where there are none.
-
-        Those whose names, so shortened, begin with one of `exclude` are not read.
-        """
+    def state_dict(self, prefix: str) -> dict[str, Tensor]:
+        """All tensors whose names begin with `prefix` and a dot, without them; empty where there are none."""
         start = f"{prefix}."
-        names = [name.removeprefix(start) for name in self.names() if name.startswith(start)]
-        return {name: self.tensor(start + name) for name in names if not name.startswith(exclude)}
+        return {name.removeprefix(start): self.tensor(name) for name in self.names() if name.startswith(start)}
 
-    def load_into(self, module: nn.Module, prefix: str, *, exclude: tuple[str, ...] = ()) -> None:
-        """Give a module the weights that lie under `prefix`; its own whose names begin with one of `exclude` stay.
+    def weights(self, prefix: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The same, or those of them that are named, which alone are read.
 
         Raises:
-            UserError: if they are another model's, or not finite.
+            UserError: if they are not finite.
         """
-        own = {name: value for name, value in module.state_dict().items() if name.startswith(exclude)}
-        saved = self.state_dict(prefix, exclude=exclude)
-        require_finite(saved, self.path)
-        state = saved | own
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise UserError(f"{self.path} does not fit this model: {_misfit(state, module.state_dict())}") from error
-
-
-def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Why weights are another model's: the first whose shape differs, else how many are on one side only."""
-    for name, value in state.items():
-        if name in own and own[name].shape != value.shape:
-            return f"{name} is {list(value.shape)} there, and {list(own[name].shape)} here"
-    missing, left_over = [name for name in own if name not in state], [name for name in state if name not in own]
-    told = []
-    if missing:
-        told.append(f"it lacks {len(missing)} of the model's weights, {missing[0]} first")
-    if left_over:
-        told.append(f"{len(left_over)} of its weights are not the model's, {left_over[0]} first")
-    return "; ".join(told)
+        found = self.state_dict(prefix) if names is None else {name: self.tensor(f"{prefix}.{name}") for name in names}
+        require_finite(found, self.path)
+        return found
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:

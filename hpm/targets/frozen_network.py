@@ -14,11 +14,14 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from hpm.errors import UserError
+from hpm.models.architecture import grid_side
 from hpm.models.base import MaskedModel
 from hpm.runtime.files import expanded
+from hpm.targets.find_model import encoder_weights
 
 
 class FrozenNetwork:
@@ -29,7 +32,7 @@ class FrozenNetwork:
         student: whose images it sees, and to whose grid its map is brought.
         img_size: side of the image that it sees, in pixels; None for the student's, or the next larger one that its
             patches divide.
-        checkpoint: a file of its weights; None for timm's own.
+        checkpoint: what names its weights, a file or a trained model; None for timm's own.
         pretrained: False leaves it at random weights.
 
     Attributes:
@@ -95,35 +98,63 @@ class FrozenNetwork:
         if self._loaded:
             return
         binding = f"TimmFeatures.model = {self.model!r}"
-        file = self.checkpoint
-        if file is not None and not Path(file).is_file():
-            raise UserError(
-                f"TimmFeatures.checkpoint = {file!r} is not a file. Bind it to a file of the weights of {binding}"
-            )
-        try:
-            with _missing_weights(type(self.network)) as missing:
-                network = self._build_seeded()
-        except Exception as error:
-            if file is None:
+        if self.checkpoint is None:
+            fault = self._load_by_timm()
+            if fault is not None:
                 raise UserError(
-                    f"{binding} cannot be loaded: {reason_of(error)}; check the name and the connection, or bind "
-                    "TimmFeatures.checkpoint to a file of the weights"
-                ) from error
-            raise UserError(f"TimmFeatures.checkpoint = {file!r} does not fit {binding}: {reason_of(error)}") from error
-        if missing:
-            others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
-            where = f"TimmFeatures.checkpoint = {file!r} does not fit {binding}: it has" if file else f"{binding} has"
-            raise UserError(f"{where} no {missing[0]}{others}")
-        self.network = network
+                    f"{binding} cannot be loaded: {fault}; check the name and the connection, or bind "
+                    "TimmFeatures.checkpoint to what holds the weights"
+                )
+        else:
+            fault = self._load_checkpoint(Path(self.checkpoint))
+            if fault is not None:
+                raise UserError(f"TimmFeatures.checkpoint = {self.checkpoint!r} does not fit {binding}: {fault}")
         self._loaded = True
 
-    def _build_seeded(self) -> Any:
+    def _load_checkpoint(self, path: Path) -> str | None:
+        """Load the weights of a file that timm reads, or the encoder of a trained model; why it failed, or None."""
+        if path.suffix == ".npz":  # Google's, which timm reads and runs nothing of
+            return self._load_by_timm()
+        try:
+            state = encoder_weights(path)
+        except UserError as error:
+            raise UserError(f"TimmFeatures.checkpoint = {self.checkpoint!r}: {error}") from error
+        network = self._build_seeded(pretrained=False)
+        own = network.state_dict()
+        if state.keys() != own.keys():
+            return self._load_by_timm() if path.is_file() else "it is another network's"
+        positions = state.get("pos_embed")
+        if positions is not None and positions.shape != own["pos_embed"].shape and (side := grid_side(positions)):
+            grid, prefix = network.patch_embed.grid_size, positions.shape[1] - side**2
+            state["pos_embed"] = resample_abs_pos_embed(positions, grid, (side, side), num_prefix_tokens=prefix)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            return reason_of(error)
+        self.network = network
+        return None
+
+    def _load_by_timm(self) -> str | None:
+        """Load what timm finds; why it failed, or None."""
+        try:
+            with _missing_weights(type(self.network)) as missing:
+                network = self._build_seeded(
+                    pretrained=self.pretrained,
+                    **{"pretrained_cfg_overlay": {"file": self.checkpoint, "source": ""}} if self.checkpoint else {},
+                )
+        except Exception as error:
+            return reason_of(error)
+        if missing:
+            return f"it has no {missing[0]}" + (f", nor {len(missing) - 1} others" if len(missing) > 1 else "")
+        self.network = network
+        return None
+
+    def _build_seeded(self, **options: Any) -> Any:
         """Built from one seed: weights that are not loaded are the same in every process."""
-        overlay = {"pretrained_cfg_overlay": {"file": self.checkpoint, "source": ""}} if self.checkpoint else {}
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.default_generator.manual_seed(0)
-            return self._build(pretrained=self.pretrained, **overlay)
+            return self._build(**options)
 
     def prepare(self, autocast: torch.dtype | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Say how images come and are computed; the network moves to them when it is first asked.

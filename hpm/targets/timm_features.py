@@ -31,7 +31,8 @@ class TimmFeatures(FeatureTarget):
     Args:
         model: a name of timm's, e.g. "vit_base_patch16_224.dino", "vit_base_patch14_dinov2",
             "vit_base_patch16_clip_224.openai", or "local-dir:FOLDER", which `hpm export` writes.
-        checkpoint: a file of the model's weights, safetensors or a state dict; None for timm's own.
+        checkpoint: what names the model's weights, a file that timm reads or a trained model whose encoder it is; None
+            for timm's own.
         img_size: side of the image that it sees, in pixels, resampled where the student's is another; None for the
             student's, or, where the model's patches do not divide that, the size nearest above that they do divide.
         pretrained: False leaves it at random weights, to compare with.

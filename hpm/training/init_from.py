@@ -1,4 +1,4 @@
-"""Weights to start a run from: a checkpoint's of this project, or those of a published file."""
+"""Weights to start a run from: those of any trained model."""
 
 from __future__ import annotations
 
@@ -7,40 +7,26 @@ from pathlib import Path
 import torch
 
 from hpm.methods.method import Method
-from hpm.runs.checkpoint import find_checkpoint
-from hpm.targets.pixels import PIXELS
+from hpm.methods.pretrained import load_weights
+from hpm.targets.find_model import find_model
 
 
 def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[Path, dict[str, torch.Tensor], list[str]]:
     """The student's weights to start from.
 
-    The head of another kind of target stays as the seed initializes it.
-
     Args:
         method: whose student the weights are for.
-        path: a run's folder, whose newest whole checkpoint is taken; a checkpoint-* folder; or a published file.
+        path: what names a trained model, as `find_model` takes it.
         seed: of what the weights do not cover.
 
     Returns:
-        The checkpoint or file that they are of, the weights, and what to tell the user.
+        The checkpoint, file or folder that they are of, the weights, and what to tell the user.
 
     Raises:
-        UserError: if there is no checkpoint, or another model's.
+        UserError: if there is no model, or another one.
     """
-    student, kind = method.student, method.target.kind
+    student = method.student
     student.init_weights(torch.Generator().manual_seed(seed))
-    head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
-    if path.is_dir():
-        saved, lines = find_checkpoint(path)
-        path = saved.path
-        other = saved.manifest.target
-        saved.load_into(student, "student", exclude=() if other == kind else (f"{head}.",))
-    else:
-        other = PIXELS  # what published models reconstruct
-        lines = student.load_pretrained(path, exclude_prefix=None if other == kind else f"{head}.")
-    if other != kind:
-        lines.append(
-            f"the head starts from initialization: it reconstructs {other} in {path}, and Method.target = "
-            f"{type(method.target).__name__}"
-        )
-    return path, {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines
+    found, lines = find_model(path)
+    lines = [*lines, *load_weights(method, found)]
+    return found.path, {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines

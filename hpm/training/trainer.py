@@ -140,13 +140,13 @@ class Trainer:
             self.source.require_held_out()
 
     def start_from(self, path: Path) -> list[str]:
-        """Train from the weights of a run, a checkpoint or a published file, rather than from random ones.
+        """Train from the weights of a run, a checkpoint or what others published, rather than from random ones.
 
         Returns:
             What to tell the user.
 
         Raises:
-            UserError: if the file is not a checkpoint, or another model's.
+            UserError: if there is no model, or another one.
         """
         self.init_from, self.initial_weights, lines = load_initial_weights(self.method, path, seed=self.seed)
         return lines

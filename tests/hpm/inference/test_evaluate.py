@@ -142,7 +142,7 @@ def test_a_published_file(hpm: Hpm, run: Path, tiny: Path, tmp_path: Path) -> No
     folder.mkdir()
     torch.save(weights, folder / "weights.pth")
     sizes = ["-b", "KNN.k = 5", "-b", "KNN.train_images = 100", "-b", "KNN.test_images = 40"]
-    assert hpm("evaluate", folder / "weights.pth", "--protocol", "knn") == 2  # it does not say which model it is of
+    assert hpm("evaluate", folder / "weights.pth", "--protocol", "knn") == 2  # no images
     assert hpm("evaluate", folder / "weights.pth", tiny, "--protocol", "knn", *sizes) == 0
     (entry,) = results(folder, "knn")
     assert (entry["model"], entry["configs"]) == ("weights.pth", [str(tiny)])
@@ -185,7 +185,9 @@ def test_refuses(hpm: Hpm, trained: Path, arguments: list[str], message: str, ca
 
 def test_a_folder_at_the_root_is_no_checkpoint(hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("evaluate", "/nothing") == 2
-    assert "/nothing is not a checkpoint: it does not exist" in capsys.readouterr().err
+    assert (
+        "/nothing does not exist; a model is a run's folder, one of its checkpoint-* folders" in capsys.readouterr().err
+    )
 
 
 def images(root: Path, **classes: tuple[int, int]) -> Path:

@@ -16,7 +16,8 @@ from hpm.evaluation.features import pooled
 from hpm.inference.export import timm_encoder
 from hpm.inference.loading import load_model
 from hpm.models.masked_autoencoder import MaskedAutoencoder
-from hpm.models.pretrained import load_published_into
+from hpm.models.pretrained import load_into
+from hpm.models.published import load_published
 
 Hpm = Callable[..., int]
 OURS = {"token": "token", "avg": "mean"}
@@ -120,7 +121,8 @@ def test_plain_weights_are_read_back(hpm: Hpm, run: Path, tmp_path: Path, whole:
         decoder_num_heads=2,
         loss_predictor_depth=1,
     )
-    load_published_into(again, out)
+    found = load_published(out)
+    load_into(again, found.student, out, said=found.said)
     for name, value in (trained if whole else trained.encoder).state_dict().items():
         assert torch.equal((again if whole else again.encoder).state_dict()[name], value)
 
@@ -176,9 +178,9 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
         assert hpm("export", run, "--out", tmp_path / "new", *options) == 2
         assert told in capsys.readouterr().err
     assert hpm("export", tmp_path / "nothing", "--out", tmp_path / "new") == 2
-    assert "nothing is not a checkpoint" in capsys.readouterr().err
+    assert "nothing does not exist; a model is" in capsys.readouterr().err
     assert hpm("export", "/nothing", "--out", tmp_path / "new") == 2  # which has no two folders above it
-    assert "/nothing is not a checkpoint" in capsys.readouterr().err
+    assert "/nothing does not exist; a model is" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -190,6 +190,8 @@ def test_checkpointing_changes_nothing(name: str) -> None:
         (lambda: ViT(mlp_ratio=0.0), r"ViT\.mlp_ratio = 0\.0 must be positive"),
         (lambda: ViT(depth=0), r"ViT\.depth = 0 must be at least 1"),
         (lambda: Swin(window_size=0), r"Swin\.window_size = 0 must be at least 1"),
+        (lambda: Swin(embed_dim=2**20), r"Swin\.embed_dim = 1048576 in 24 blocks of mlp_ratio = 4\.0 makes"),
+        (lambda: Swin(img_size=2**20), r"Swin\.img_size = 1048576, .* make images of 3\.3e\+12 values"),
         (lambda: ViT(embed_dim=20), r"ViT\.embed_dim = 20 must be a multiple of 4 and of its 12 heads"),
     ],
 )

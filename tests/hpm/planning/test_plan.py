@@ -50,6 +50,24 @@ def test_a_plugin_that_cannot_be_counted_is_told(tiny: Path, tmp_path: Path, mon
     assert made.multiply_adds["teacher"] == 0
 
 
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        ("MaskedAutoencoder.embed_dim = 10000000", "embed_dim = 10000000 in 1 blocks of mlp_ratio = 4.0 makes 1.2e+15"),
+        ("MaskedAutoencoder.decoder_embed_dim = 10000000", "decoder_embed_dim = 10000000 in 1 blocks"),
+        ("MaskedAutoencoder.depth = 1000000", "in 1000000 blocks of mlp_ratio = 4.0 makes"),
+        ("MaskedAutoencoder.loss_predictor_depth = 1000000", "must be at least 0 and at most 1000"),
+        ("MaskedAutoencoder.mlp_ratio = 1e12", "of mlp_ratio = 1000000000000.0 makes"),
+        ("IMG_SIZE = 16000000", "make images of 7.7e+14 values in 1.6e+13 patches"),
+        ("MaskedAutoencoder.in_chans = 1000000000", "make images of 2.6e+11 values"),
+    ],
+)
+def test_a_model_that_no_machine_holds_is_refused_before_it_is_built(tiny: Path, binding: str, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        make(tiny, binding)
+    assert told in str(error.value)
+
+
 TINY_SHAPE: dict[str, Any] = {
     "img_size": 16,
     "patch_size": 4,

@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from tiny_models import random_mask, some_images, tiny_method, tiny_model
 from torch import Tensor
 
@@ -161,6 +162,30 @@ def test_a_frozen_network_in_low_precision() -> None:
     assert torch.equal(target.features(some_images(), None), exact)  # the weights are as they were
 
 
+def test_weights_of_what_others_published(tmp_path: Path) -> None:
+    """In Hugging Face's folder, or MAE's file with a decoder; a file that would fill the memory is refused."""
+    torch.manual_seed(3)
+    own = tiny_model(img_size=48, patch_size=16, embed_dim=192, depth=12, num_heads=3)
+    torch.save({"model": own.state_dict()}, tmp_path / "mae.pth")
+    (tmp_path / "folder").mkdir()
+    save_file(own.encoder.state_dict(), tmp_path / "folder" / "model.safetensors")
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    for name in ("mae.pth", "folder"):
+        target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / name))
+        target.outputs(tiny_model())
+        target.load()
+        found = target.network.network.state_dict()
+        assert torch.equal(found["blocks.3.attn.qkv.weight"], own.encoder.state_dict()["blocks.3.attn.qkv.weight"])
+        assert found["pos_embed"].shape == (1, 5, 192)  # interpolated from 3 x 3
+    torch.save({"cls_token": torch.zeros(1).expand(1, 1, 10**10)}, tmp_path / "bomb.pth")
+    (tmp_path / "empty").mkdir()
+    for name, words in (("bomb.pth", "would inflate to 40,000 MB"), ("empty", "empty is not a model, which is")):
+        target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / name))
+        target.outputs(tiny_model())
+        with pytest.raises(UserError, match=rf"TimmFeatures\.checkpoint = .*{words}"):
+            target.load()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -200,7 +225,7 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
         ("biases", r"it has no blocks\.3\.attn\.qkv\.bias$"),
         ("block", r"it has no blocks\.3\.norm1\.weight, nor 11 others"),
         ("other", "size mismatch for norm.weight"),
-        ("nowhere", "is not a file"),
+        ("nowhere", r"nowhere\.pth does not exist; a model is a run's folder"),
     ):
         target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / f"{name}.pth"))
         target.outputs(tiny_model())

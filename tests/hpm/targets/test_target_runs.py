@@ -68,7 +68,7 @@ def test_an_exported_folder_with_weights_of_another_file(tiny: Path, hpm: Callab
     assert hpm("export", "run", "--out", "exported") == 0
     assert hpm("export", "run", "--out", "teacher.safetensors", "--format", "safetensors", "--weights", "teacher") == 0
     images, answers = some_images(size=16), []
-    for checkpoint in (None, "teacher.safetensors"):
+    for checkpoint in (None, "teacher.safetensors", "run"):
         target = TimmFeatures(model="local-dir:exported", checkpoint=checkpoint)
         target.outputs(tiny_model(img_size=16, patch_size=4))
         answers.append(target.features(images, None))
@@ -76,6 +76,7 @@ def test_an_exported_folder_with_weights_of_another_file(tiny: Path, hpm: Callab
     with torch.no_grad():
         torch.testing.assert_close(answers[0], context.model.features(images))
         torch.testing.assert_close(answers[1], context.teacher.model.features(images))
+        assert torch.equal(answers[2], answers[0]), "a run names its student's weights"
 
 
 def test_weights_of_another_target(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture) -> None:

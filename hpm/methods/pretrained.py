@@ -1,0 +1,80 @@
+"""The weights of a trained model in the place of a method's, for every command alike."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hpm.errors import Notice, UserError
+from hpm.methods.method import Method
+from hpm.models.base import MaskedModel
+from hpm.models.pretrained import load_into
+from hpm.models.published import Published
+from hpm.runs.checkpoint import Checkpoint
+from hpm.targets.pixels import PIXELS
+
+
+def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
+    """Give a method's student the weights of a trained model, and its moving average those of a checkpoint's.
+
+    The head of another kind of target stays as it is.
+
+    Args:
+        method: whose they are.
+        found: the trained model.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        UserError: if they are another model's.
+    """
+    student, kind = method.student, method.target.kind
+    head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
+    said: Mapping[str, Any] = {}
+    if isinstance(found, Checkpoint):
+        state, other = found.weights("student"), found.manifest.target
+    else:
+        state, said = found.student, found.said
+        other = said.get("target") or _target_of(student, state.get(f"{head}.weight"))
+    exclude = None if other == kind else f"{head}."
+    load_into(student, state, found.path, said=said, exclude=exclude)
+    lines = _lines(student, found) if isinstance(found, Published) else []
+    if isinstance(found, Checkpoint) and method.teacher.averaged_model is not None:
+        _load_average(method.teacher.averaged_model, found, exclude)
+    if other != kind and any(name.startswith(f"{head}.") for name in state):
+        lines.append(
+            f"the head starts from initialization: it reconstructs {other} in {found.path}, and Method.target = "
+            f"{type(method.target).__name__}"
+        )
+    return lines
+
+
+def _target_of(student: MaskedModel, head: Tensor | None) -> str:
+    """What a head of others reconstructs: pixels, where it gives as many values as a patch has."""
+    return PIXELS if head is None or len(head) == student.patch_pixels else "something else"
+
+
+def _lines(student: MaskedModel, found: Published) -> list[str]:
+    """What to tell of published weights beside what did not fit."""
+    lines = [f"weights from {found.path}: {found.layout}"]
+    if found.teacher is not None:
+        lines.append("its teacher is not used: a new one starts as the student's copy")
+    heads = [f"{student.image_settings}.num_heads = {student.encoder.num_heads}"] * ("num_heads" not in found.said)
+    if "reconstructor.norm.weight" in found.student and "decoder_num_heads" not in found.said:
+        heads += [f"decoder_num_heads = {student.decoder_num_heads}"] * (student.decoder_num_heads is not None)
+    if heads:
+        lines.append(f"weights do not tell how many heads they are for: {' and '.join(heads)} must be right")
+    return lines
+
+
+def _load_average(average: MaskedModel, checkpoint: Checkpoint, exclude: str | None) -> None:
+    state = checkpoint.weights("teacher")
+    if not state:
+        raise UserError(f"{checkpoint.path} holds no teacher; Method.ema_decay = None goes with it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # the same as of the student
+        load_into(average, state, checkpoint.path, exclude=exclude)
