@@ -19,7 +19,7 @@ from hpm.errors import UserError
 LONGEST = 10.0  # seconds
 
 # A few cases in `make test`, the same ones each time; as many as it says, always others, in `make fuzz`.
-CASES = int(os.environ.get("HPM_FUZZCASES", "0"))
+CASES = int(os.environ.get("HPM_FUZZ_CASES", "0"))
 fuzz = settings(
     max_examples=CASES or 12,
     derandomize=not CASES,
