@@ -54,3 +54,11 @@ def test_a_run_sees_its_own_gpu_of_those_that_the_machine_shows(monkeypatch: pyt
     place = _with_gpus(2, 3, workers=4)
     assert place.environment()["CUDA_VISIBLE_DEVICES"] == "6"
     assert place.environment()["OMP_NUM_THREADS"] == str(place.threads)
+
+
+def test_a_studys_runs_are_none_of_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    environment = Placement().environment()
+    assert "MLFLOW_RUN_ID" not in environment
+    assert environment["MLFLOW_EXPERIMENT_NAME"] == "mine"
