@@ -24,6 +24,7 @@ from hpm.errors import UserError
 from hpm.evaluation.features import POOLS, pooled
 from hpm.inference.images import Read, image_files, read
 from hpm.inference.loading import LoadedModel, load_model
+from hpm.runtime.files import check_file, printable, replacing
 
 _AHEAD = 3  # batches that are read while one is computed
 _ROWS = 4096  # of a row group: few enough for memory, enough for readers
@@ -80,16 +81,13 @@ def embed(
         raise UserError(f"--pool token: {type(encoder).__name__} has no class token; choose --pool mean")
     for line in loaded.lines:
         console.print(line)
-    unfinished = out.with_name(out.name + ".partial")
     try:
-        done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
-        if not done.images:
-            raise UserError(f"{folder} holds no {'readable image' if done.problems else 'images'}")
-        unfinished.replace(out)
+        with replacing(out) as unfinished:
+            done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
+            if not done.images:
+                raise UserError(f"{folder} holds no {'readable image' if done.problems else 'images'}")
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     skipped = f", {len(done.problems)} unreadable ones left out" if done.problems else ""
     console.print(f"features of {done.images} images{skipped}: {out}")
     return done
@@ -102,6 +100,7 @@ def _check(folder: Path, out: Path, pool: str, batch_size: int) -> None:
         raise UserError(f"--batch-size {batch_size} must be at least 1")
     if out.suffix not in ("", ".parquet"):
         raise UserError(f"--out {out} is not the name of a Parquet file; let it end in .parquet")
+    check_file("--out", out)
     if out.exists():
         raise UserError(f"--out {out} is there already; give a new name, or remove it")
     if not out.parent.is_dir():
@@ -171,9 +170,9 @@ class _Rows:
     def take(self) -> pa.Table:
         """All rows, which are then forgotten."""
         values = pa.array(torch.cat(self.features).flatten().numpy())
-        labels = [path.parts[0] if len(path.parts) > 1 else None for path in self.paths]
+        labels = [printable(path.parts[0]) if len(path.parts) > 1 else None for path in self.paths]
         embedding = pa.FixedSizeListArray.from_arrays(values, self.schema.field("embedding").type.list_size)
-        paths = [path.as_posix() for path in self.paths]
+        paths = [printable(path.as_posix()) for path in self.paths]
         table = pa.Table.from_arrays(
             [pa.array(paths, pa.string()), pa.array(labels, pa.string()), embedding], schema=self.schema
         )

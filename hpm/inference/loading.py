@@ -23,8 +23,7 @@ from hpm.evaluation import EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.methods.method import Method
 from hpm.optim.schedule import Schedule
-from hpm.runs.checkpoint import Checkpoint, find_checkpoint
-from hpm.runs.manifest import Manifest
+from hpm.runs.checkpoint import Checkpoint, find_checkpoint, manifest_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
@@ -100,7 +99,10 @@ class LoadedModel:
         if self.run is None or not self.run.manifest.is_file():
             return None
         schedule: Schedule = self.config.parameter("Trainer", "schedule") or Schedule()
-        clock = schedule.clock(Manifest.read(self.run.manifest).data.images).at(self.step)
+        try:
+            clock = schedule.clock(manifest_of(self.run).data.images).at(self.step)
+        except ValueError as error:
+            raise UserError(f"{self.run.manifest} does not fit the run's configuration: {error}") from error
         progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
         return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
 
@@ -194,6 +196,7 @@ def load_model(
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
     checkpoint, lines = find_checkpoint(path)
+    checkpoint.require("step", "config", "manifest", "curriculum")
     make_importable(checkpoint.manifest.plugins)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{checkpoint.path.name}.gin")

@@ -133,6 +133,8 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator
     for name, parameter in own.items():
         if name in state and state[name].shape != parameter.shape:
             yield f"{name} is {list(state[name].shape)}, in this model {list(parameter.shape)}"
+        elif name in state and state[name].is_floating_point() != parameter.is_floating_point():
+            yield f"{name} is {state[name].dtype}, in this model {parameter.dtype}"
     for name, value in state.items():
         if name not in own:
             yield f"{name} {list(value.shape)} has no place in this model"

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hpm.errors import Notice
+from hpm.errors import Notice, UserError
 from hpm.runs.metrics_file import Row
 from hpm.tracking.base import TrackingError
 from hpm.tracking.client import connect, quiet_mlflow
@@ -151,7 +151,7 @@ class MLflowTracker:
 
     def has_all_of(self, folder: Path) -> bool:
         """Whether a run that has ended was sent completely, or need not be."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, UserError):
             return not self.enabled or TrackingState.read(folder).ended
         return False
 
@@ -177,7 +177,7 @@ class MLflowTracker:
             known = TrackingState.read(folder)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except UserError as error:
             raise TrackingError(f"{folder / 'mlflow.json'} is damaged ({error})") from error
         if known.run_id is None:
             return None
@@ -195,7 +195,7 @@ class MLflowTracker:
             known = TrackingState.read(folder)
         except FileNotFoundError:
             return TrackingState(self.where)
-        except (OSError, ValueError) as error:
+        except UserError as error:
             _warn(f"{folder / 'mlflow.json'} is damaged ({error}); the run is sent to MLflow anew")
             return TrackingState(self.where)
         if known.uri != self.where:

@@ -25,6 +25,7 @@ from hpm.runtime.version import source_version
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
+from hpm.training.resume import record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import build_training_step, check_method, check_objects
 from hpm.training.step import TrainingStep
@@ -152,7 +153,14 @@ class Trainer:
         return lines
 
     def fit(
-        self, folder: RunFolder, console: Console, *, name: str, parameters: dict[str, str], resume: bool = False
+        self,
+        folder: RunFolder,
+        console: Console,
+        *,
+        name: str,
+        parameters: dict[str, str],
+        resume: bool = False,
+        other_images: bool = False,
     ) -> dict[str, Any]:
         """Train to the end and evaluate.
 
@@ -162,6 +170,7 @@ class Trainer:
             name: the run's name.
             parameters: everything in force, for the tracker.
             resume: go on from the folder's newest whole checkpoint.
+            other_images: go on over other images than before, rather than refuse them.
 
         Returns:
             The summary, as written to `summary.json`; empty in all processes but the main one.
@@ -176,7 +185,7 @@ class Trainer:
         with StopSignals() as signals, folder.locked() if self.processes.is_main else nullcontext():
             loop = TrainingLoop(self, self.build_step(), folder, console, signals)
             if resume:
-                loop.resume()
+                loop.resume(other_images=other_images)
             self.tracker.start(folder.path, name=name, parameters=parameters, tags=self.tags(name, folder))
             self._report_slow_teacher(console)
             return loop.complete()
@@ -252,9 +261,8 @@ class Trainer:
         )
 
     def data_record(self) -> DataRecord:
-        """Which images are trained on."""
-        split = self.source.train()
-        return DataRecord(type(self.source).__name__, len(split), split.fingerprint())
+        """Which images are trained on, and which are looked at beside them."""
+        return record_images(self.source, self.monitoring.held_out)
 
     def tags(self, name: str, folder: RunFolder) -> dict[str, str]:
         """What a tracker may find the run by."""

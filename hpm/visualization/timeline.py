@@ -62,8 +62,8 @@ def draw_timeline(
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """NaN where a row does not have it: an interval of skipped steps."""
-    return np.array([float(value) if (value := row.get(name)) is not None else math.nan for row in rows])
+    """NaN where a row does not have it as one number: an interval of skipped steps."""
+    return np.array([float(value) if isinstance(value := row.get(name), int | float) else math.nan for row in rows])
 
 
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:
