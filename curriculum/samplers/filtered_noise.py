@@ -15,7 +15,7 @@ from curriculum.keys import BONUS, hardest_by_bits, order_keys
 from curriculum.noise import Noise
 from curriculum.samplers.base import Sampler, count_hard
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_choice
+from curriculum.validation import require_at_least, require_at_most, require_choice
 
 COLORS = ("red", "green", "blue", "purple")
 
@@ -63,8 +63,10 @@ class FilteredNoise(Sampler):
     def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0), bank: int = 0) -> None:
         require_choice("FilteredNoise", COLORS, color=color)
         require_at_least("FilteredNoise", 0, bank=bank)
+        require_at_most("FilteredNoise", 1_000_000, bank=bank)
         if not 0 < sigma[0] < sigma[1]:
             raise ValueError(f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending")
+        require_at_most("FilteredNoise", 1000, **{"sigma[1]": sigma[1]})
         self.color = color
         self.sigma = sigma
         self.bank = bank

@@ -183,7 +183,7 @@ def _run(
         console.print(f"the run in {folder.path} is complete")
         if not trainer.tracker.has_all_of(folder.path):
             trainer.replay(folder, name=name, parameters=config.parameters())
-        show_summary(console, folder, summary)
+        show_summary(console, folder, summary, curriculum=trainer.method.curriculum.component_names())
         return
     console.print(describe(trainer))
     console.print(f"run folder: {folder.path}")
@@ -195,7 +195,7 @@ def _run(
         trainer.processes.disconnect()
         raise Interrupted(f"{error}; go on with hpm pretrain --resume --output {folder.path}") from error
     if trainer.processes.is_main:
-        show_summary(console, folder, summary)
+        show_summary(console, folder, summary, curriculum=trainer.method.curriculum.component_names())
 
 
 def _final_figures(console: Console, folder: RunFolder) -> dict[str, Any] | None:

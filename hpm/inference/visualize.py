@@ -13,6 +13,7 @@ from torch import Tensor
 
 from curriculum import Batch
 from hpm.errors import UserError
+from hpm.inference.alpha import alpha_rows
 from hpm.inference.images import image_files, read
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.runs import checkpoint
@@ -165,6 +166,6 @@ def _timeline(run: RunFolder, out: Path) -> Path:
         if row["step"] and all(math.isfinite(row.get(name, math.nan)) for name in told)
     ]
     if len(rows) < 2:
-        raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
+        raise UserError(f"{run.metrics.path} holds {len(rows)} rows of training; --timeline needs at least two")
     probes = [*kinds.get("probe", []), *kinds.get("final", [])]
-    return draw_timeline(rows, manifest_of(run).alpha_share, out, probes)
+    return draw_timeline(rows, manifest_of(run).alpha_share, out, probes, alpha=alpha_rows(run, rows))

@@ -61,6 +61,10 @@ def step_of(path: Path) -> int:
     return int(match[1])
 
 
+class DamagedError(UserError):
+    """A checkpoint that is not as it was written."""
+
+
 class Checkpoint:
     """A whole checkpoint.
 
@@ -71,20 +75,21 @@ class Checkpoint:
         values: the numbers and strings.
 
     Raises:
-        UserError: if it is missing, damaged or not a checkpoint.
+        DamagedError: if it is missing or damaged.
+        UserError: if it is whole, and holds what no run saves.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / STATE_FILE).is_file():
             reason = f"{STATE_FILE} is missing" if path.exists() else "it does not exist"
-            raise UserError(f"{path} is not a checkpoint: {reason}. Pass a run or a checkpoint-* folder of one")
+            raise DamagedError(f"{path} is not a checkpoint: {reason}. Pass a run or a checkpoint-* folder of one")
         self.path = path
         try:
             self.values, parts = _verified(path)
             self._parts = [safe_open(part, framework="pt") for part in parts]
-            _check_values(path, self.values)
         except (OSError, ValueError, RecursionError, SafetensorError, UserError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+            raise DamagedError(f"{path} is damaged: {error}") from error
+        _check_values(path, self.values)
 
     def require(self, *names: str) -> None:
         """Refuse a checkpoint that lacks one of these values.
@@ -175,12 +180,16 @@ def _misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a line about each newer one that is not."""
+    """The newest checkpoint that is whole, and a line about each newer one that is not.
+
+    Raises:
+        UserError: if it is whole, and holds what no run saves.
+    """
     damaged: list[str] = []
     for path in list_checkpoints(folder):
         try:
             return Checkpoint(path), damaged
-        except UserError as error:
+        except DamagedError as error:
             damaged.append(str(error))
     return None, damaged
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from curriculum import Batch
-from hpm.errors import Interrupted, TrainingError, UserError
+from hpm.errors import Interrupted, TrainingError
 from hpm.evaluation import find_metric
 from hpm.methods.student_pass import Losses
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of
@@ -29,7 +29,7 @@ from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
 from hpm.training.recorder import RunRecorder
-from hpm.training.resume import check_saved, take_images
+from hpm.training.resume import check_restart, check_saved, take_images
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -259,23 +259,23 @@ class TrainingLoop:
         Raises:
             UserError: if it is of another model, another precision, or other images.
         """
-        newest, damaged = load_newest(self.folder.checkpoints) if self.processes.is_main else (None, [])
-        for line in damaged:
-            self.console.print(f"{line}; going back to the one before", style="yellow")
+        newest, damaged = self.processes.main_only(lambda: load_newest(self.folder.checkpoints)) or (None, [])
         (path, *_) = self.processes.gather(None if newest is None else newest.path)
         if path is not None:
+            for line in damaged:
+                self.console.print(f"{line}; going back to the one before", style="yellow")
             self._restore(newest or Checkpoint(path), other_images=other_images)
-        elif self._manifest.init_from is not None and self.trainer.initial_weights is None:
-            raise UserError(
-                f"{self.folder.path} holds no whole checkpoint; remove {self.folder.checkpoints}, and --resume starts "
-                f"again from {self._manifest.init_from}"
-            )
         else:
-            self._take_images(self.folder.path, other_images=other_images)
-            self.console.print("there is no checkpoint yet: starting from the beginning")
+            self._begin_again(self.processes.gather(damaged)[0], other_images=other_images)
         if self.processes.is_main:
             self.recorder.resume(self.clock.step, self._manifest)
             self._config = self.folder.saved_config()
+
+    def _begin_again(self, damaged: Sequence[str], *, other_images: bool) -> None:
+        """Start the run where it started."""
+        check_restart(self.folder, damaged, self._manifest.init_from, loaded=self.trainer.initial_weights is not None)
+        self._take_images(self.folder.path, other_images=other_images)
+        self.console.print("there is no checkpoint yet: starting from the beginning")
 
     def _restore(self, saved: Checkpoint, *, other_images: bool) -> None:
         values = check_saved(saved, self.clock, self.trainer.precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from hpm.errors import UserError
 from hpm.optim.clock import Clock
 from hpm.runs.checkpoint import STATE_FILE, Checkpoint
 from hpm.runs.manifest import DataRecord, Manifest, SplitRecord
+from hpm.runs.run_folder import RunFolder
 
 _NEEDED = ("step", "seconds", "logged_seconds", "logged_step", "precision", "curriculum", "scaler")
 
@@ -44,6 +45,25 @@ def check_saved(saved: Checkpoint, clock: Clock, precision: str) -> Mapping[str,
     if (values["scaler"] is None) != (precision != "fp16"):
         raise UserError(f"{file} is damaged: 'scaler' = {values['scaler']} does not go with the precision {precision}")
     return values
+
+
+def check_restart(run: RunFolder, damaged: Sequence[str], init_from: str | None, *, loaded: bool) -> None:
+    """Refuse to start a run from its beginning where it has left something that may be mended.
+
+    Args:
+        run: the run, of which no checkpoint is whole.
+        damaged: a line about each checkpoint that is not.
+        init_from: the weights that it started from, None for random ones.
+        loaded: whether these are loaded.
+
+    Raises:
+        UserError: naming what is to be removed.
+    """
+    if damaged or (init_from is not None and not loaded):
+        raise UserError(
+            f"{run.path} holds no whole checkpoint{''.join(f'; {line}' for line in damaged)}; remove "
+            f"{run.checkpoints}, and --resume starts again from {init_from or 'the beginning'}"
+        )
 
 
 def changed_images(before: DataRecord, now: DataRecord) -> str | None:

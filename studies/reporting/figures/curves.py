@@ -42,8 +42,7 @@ def draw_curves(runs: Mapping[str, Sequence[Sequence[Row]]], name: str, kind: st
         means = [mean.mean for _, mean in points]
         axis.plot(epochs, means, label=variant, drawstyle=drawstyle, **line_of(number))
         if points and len(shown) <= _MOST_BANDS and all(mean.has_interval for _, mean in points):
-            low = [mean.low for _, mean in points]
-            high = [mean.high for _, mean in points]
+            low, high = zip(*(unit.interval(mean) for _, mean in points), strict=True)
             axis.fill_between(epochs, low, high, color=color_of(number), alpha=0.13, linewidth=0)
     label_axes(axis, "epoch", unit.label.replace("_", " ") if unit.label == name else unit.label)
     if name == "alpha":
