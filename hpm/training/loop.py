@@ -29,7 +29,7 @@ from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
 from hpm.training.recorder import RunRecorder
-from hpm.training.resume import check_restart, check_saved, take_images
+from hpm.training.resume import check_restart, check_saved, manifest_at, take_images
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -279,8 +279,7 @@ class TrainingLoop:
 
     def _restore(self, saved: Checkpoint, *, other_images: bool) -> None:
         values = check_saved(saved, self.clock, self.trainer.precision)
-        if "manifest" in values:
-            self._manifest = saved.manifest
+        self._manifest = manifest_at(self._manifest, saved)
         self.clock = self.clock.at(values["step"])
         self._take_images(saved.path, other_images=other_images)
         state.restore(self.step, saved)

@@ -13,7 +13,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.optim.clock import Clock
 from hpm.runs.checkpoint import STATE_FILE, Checkpoint
-from hpm.runs.manifest import DataRecord, Manifest, SplitRecord
+from hpm.runs.manifest import DataRecord, EarlierData, Manifest, SplitRecord
 from hpm.runs.run_folder import RunFolder
 
 _NEEDED = ("step", "seconds", "logged_seconds", "logged_step", "precision", "curriculum", "scaler")
@@ -45,6 +45,19 @@ def check_saved(saved: Checkpoint, clock: Clock, precision: str) -> Mapping[str,
     if (values["scaler"] is None) != (precision != "fp16"):
         raise UserError(f"{file} is damaged: 'scaler' = {values['scaler']} does not go with the precision {precision}")
     return values
+
+
+def manifest_at(run_says: Manifest, saved: Checkpoint) -> Manifest:
+    """What a run says of itself at a checkpoint: its images are the checkpoint's, unless it went on over others since.
+
+    Args:
+        run_says: what `run.json` holds.
+        saved: the checkpoint.
+    """
+    if "manifest" not in saved.values:
+        return run_says
+    known = saved.manifest
+    return run_says if EarlierData(saved.values["step"], known.data) in run_says.earlier_data else known
 
 
 def check_restart(run: RunFolder, damaged: Sequence[str], init_from: str | None, *, loaded: bool) -> None:

@@ -117,9 +117,10 @@ def test_a_run_goes_on_with_the_same_images_alone(
     assert "was trained on 18 images of ImageFolder, and these are other ones, 18 of ImageFolder" in told
 
 
-def put_another_image(path: Path) -> None:
-    """Another image of the same name, in a file of another size."""
-    Image.new("RGB", (40, 40), "red").save(path)
+def put_other_images(images: Path) -> None:
+    """Other images of the same names, in files of another size."""
+    for path in images.glob("train/dog/*.png"):
+        Image.new("RGB", (40, 40), "red").save(path)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def add_ten(images: Path) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "more": (add_ten, "18 images of ImageFolder, and these are other ones, 27 of ImageFolder"),
-    "other content": (lambda images: put_another_image(images / "train/dog/3.png"), "18 images of ImageFolder"),
+    "other content": (put_other_images, "18 images of ImageFolder"),
     "other test images": (lambda images: (images / "val/cat/0.png").unlink(), "20 test images, and these are other"),
 }
 
