@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hpm.errors import UserError
+from hpm.runtime.files import named_in_utf8
 from hpm.runtime.finite import require_finite
 
 _RENAMED = (
@@ -112,7 +113,8 @@ def load_published(path: Path) -> Published:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with named_in_utf8(path) as name:
+                return load_file(name)
         with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's files hold their command's options
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -28,7 +28,7 @@ from hpm.errors import Notice, UserError
 from hpm.runs.content import require_content
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
-from hpm.runtime.files import read_json
+from hpm.runtime.files import named_in_utf8, read_json
 from hpm.runtime.finite import require_finite
 
 _NAME = re.compile(r"checkpoint-(\d{8,})")
@@ -86,7 +86,7 @@ class Checkpoint:
         self.path = path
         try:
             self.values, parts = _verified(path)
-            self._parts = [safe_open(part, framework="pt") for part in parts]
+            self._parts = list(map(_open, parts))
         except (OSError, ValueError, RecursionError, SafetensorError, UserError) as error:
             raise DamagedError(f"{path} is damaged: {error}") from error
         _check_values(path, self.values)
@@ -254,6 +254,11 @@ def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:
             raise ValueError(f"{name} does not match its checksum")
         parts.append(path / name)
     return state["values"], parts
+
+
+def _open(part: Path) -> Any:
+    with named_in_utf8(part) as name:
+        return safe_open(name, framework="pt")
 
 
 def _check_values(path: Path, values: Mapping[str, Any]) -> None:

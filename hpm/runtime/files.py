@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,18 @@ def write_text(path: Path, text: str) -> None:
 def printable(name: str) -> str:
     r"""A name as any text can hold it: what of a file's name is no UTF-8 is written as Python writes it, \udcff."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """A name of the same file that is text, as long as it is entered: for libraries that open no others."""
+    if printable(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, printable(path.name))
+        link.symlink_to(path.absolute())
+        yield link
 
 
 def read_text(path: Path) -> str:
