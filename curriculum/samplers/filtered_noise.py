@@ -39,6 +39,9 @@ def blur(values_NRK: Tensor, sigma: float) -> Tensor:
     return (kernel(rows) @ values_NRK.double() @ kernel(columns)).to(values_NRK.dtype)
 
 
+_WIDEST = 1000  # patches, of a Gaussian's standard deviation
+
+
 class FilteredNoise(Sampler):
     """Masks the peaks of colored noise: ColorMAE (arXiv 2407.13036). Its best color is green, a band of frequencies.
 
@@ -64,9 +67,10 @@ class FilteredNoise(Sampler):
         require_choice("FilteredNoise", COLORS, color=color)
         require_at_least("FilteredNoise", 0, bank=bank)
         require_at_most("FilteredNoise", 1_000_000, bank=bank)
-        if not 0 < sigma[0] < sigma[1]:
-            raise ValueError(f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending")
-        require_at_most("FilteredNoise", 1000, **{"sigma[1]": sigma[1]})
+        if not 0 < sigma[0] < sigma[1] <= _WIDEST:
+            raise ValueError(
+                f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending, of at most {_WIDEST:,} patches"
+            )
         self.color = color
         self.sigma = sigma
         self.bank = bank

@@ -40,8 +40,10 @@ class Unit(StrEnum):
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that there can be."""
-        if self in (Unit.ACCURACY, Unit.SHARE, Unit.SCORE):
+        if self in (Unit.ACCURACY, Unit.SCORE):
             return 0.0, 1.0
+        if self is Unit.SHARE:  # of attainable hardness it is negative where easy patches are taken for hard
+            return -math.inf, 1.0
         return (-1.0, 1.0) if self in (Unit.POINTS, Unit.CORRELATION) else (-math.inf, math.inf)
 
     @property
