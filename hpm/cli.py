@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -42,6 +44,9 @@ def _options(
 
 def run_cli(app: typer.Typer) -> None:
     """Run a command; mistakes of the user end in one sentence and an exit code, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError):  # of a stream of another kind, or one that was made otherwise
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names of files need be no text
     try:
         app(standalone_mode=True)
     except (UserError, TrainingError, Interrupted) as error:

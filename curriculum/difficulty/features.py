@@ -14,7 +14,7 @@ from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.noise import Noise
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least
+from curriculum.validation import require_at_least, require_at_most
 
 
 class FeatureNorm(DifficultyEstimator):
@@ -59,6 +59,7 @@ class Parts(DifficultyEstimator):
     def __init__(self, *, parts: int = 6, iterations: int = 5) -> None:
         require_at_least("Parts", 1, parts=parts)
         require_at_least("Parts", 0, iterations=iterations)
+        require_at_most("Parts", 1000, iterations=iterations)
         self.num_parts: int = parts
         self.iterations = iterations
 

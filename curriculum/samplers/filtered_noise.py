@@ -15,7 +15,7 @@ from curriculum.keys import BONUS, hardest_by_bits, order_keys
 from curriculum.noise import Noise
 from curriculum.samplers.base import Sampler, count_hard
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_choice
+from curriculum.validation import require_at_least, require_at_most, require_choice
 
 COLORS = ("red", "green", "blue", "purple")
 
@@ -37,6 +37,9 @@ def blur(values_NRK: Tensor, sigma: float) -> Tensor:
 
     _, rows, columns = values_NRK.shape
     return (kernel(rows) @ values_NRK.double() @ kernel(columns)).to(values_NRK.dtype)
+
+
+_WIDEST = 1000  # patches, of a Gaussian's standard deviation
 
 
 class FilteredNoise(Sampler):
@@ -63,8 +66,11 @@ class FilteredNoise(Sampler):
     def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0), bank: int = 0) -> None:
         require_choice("FilteredNoise", COLORS, color=color)
         require_at_least("FilteredNoise", 0, bank=bank)
-        if not 0 < sigma[0] < sigma[1]:
-            raise ValueError(f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending")
+        require_at_most("FilteredNoise", 1_000_000, bank=bank)
+        if not 0 < sigma[0] < sigma[1] <= _WIDEST:
+            raise ValueError(
+                f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending, of at most {_WIDEST:,} patches"
+            )
         self.color = color
         self.sigma = sigma
         self.bank = bank

@@ -54,6 +54,9 @@ class MetricPaced(Scheduler):
     def __call__(self, progress: float) -> float:
         return self.start + (self.end - self.start) * self._achieved
 
+    def reaches(self) -> list[tuple[str, float]]:
+        return [("MetricPaced.start", self.start), ("MetricPaced.end", self.end)]
+
     def observe(self, feedback: Feedback) -> None:
         if self.metric not in feedback:
             raise ValueError(f"MetricPaced.metric = {self.metric!r} is not measured; choose one of {sorted(feedback)}")
@@ -119,6 +122,9 @@ class Plateau(Scheduler):
     def __call__(self, progress: float) -> float:
         distance = self.end - self.start
         return self.start + math.copysign(min(abs(distance), self._steps * self.step), distance)
+
+    def reaches(self) -> list[tuple[str, float]]:
+        return [("Plateau.start", self.start), ("Plateau.end", self.end)]
 
     def observe(self, feedback: Feedback) -> None:
         if self.metric not in feedback:

@@ -9,7 +9,7 @@ from typing import Any
 from curriculum.noise import hash_words
 from curriculum.schedulers.base import Feedback, Scheduler
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_in, require_positive
+from curriculum.validation import require_at_least, require_at_most, require_in, require_positive
 
 _LOW, _HIGH = 0.2, 0.8  # quantiles of the progress so far that are worth -1 and 1
 _REMEMBERED = 1000  # intervals whose progress decides the quantiles
@@ -48,6 +48,7 @@ class Bandit(Scheduler):
             raise ValueError(f"Bandit.values = {values!r} must hold at least two values to choose from")
         require_positive("Bandit", eta=eta)
         require_at_least("Bandit", 0, beta=beta)
+        require_at_most("Bandit", 1000, eta=eta, beta=beta)
         require_in("Bandit", "(0, 1]", epsilon=epsilon)
         self.values = tuple(map(float, values))
         self.metric = metric
@@ -63,6 +64,9 @@ class Bandit(Scheduler):
 
     def __call__(self, progress: float) -> float:
         return self.values[self._arm()]
+
+    def reaches(self) -> list[tuple[str, float]]:
+        return [("Bandit.values", min(self.values)), ("Bandit.values", max(self.values))]
 
     def probabilities(self) -> list[float]:
         """Return each value's probability in this interval: `(1 - epsilon) softmax(weights) + epsilon / number`."""

@@ -23,6 +23,13 @@ class Scheduler(ABC):
     def __call__(self, progress: float) -> float:
         """Return the value at `progress` in [0, 1], without a side effect: the same state gives the same value."""
 
+    def reaches(self) -> list[tuple[str, float]]:
+        """Return the values farthest apart that feedback may lead to, each after the setting that says so.
+
+        By default there are none: progress alone tells the value.
+        """
+        return []
+
     def observe(self, feedback: Feedback) -> None:  # noqa: B027 - optional
         """Learn from an interval's metrics; called at fixed global steps. Most schedulers ignore them."""
 

@@ -25,6 +25,9 @@ class _Wrapper(Scheduler):
         self.inner = tuple(inner)
         self.watches = tuple(dict.fromkeys(name for scheduler in inner for name in scheduler.watches))
 
+    def reaches(self) -> list[tuple[str, float]]:
+        return [found for scheduler in self.inner for found in scheduler.reaches()]
+
     def observe(self, feedback: Feedback) -> None:
         for scheduler in self.inner:
             scheduler.observe(feedback)
@@ -69,6 +72,9 @@ class Scaled(_Wrapper):
 
     def __call__(self, progress: float) -> float:
         return self.offset + self.factor * self.inner[0](progress)
+
+    def reaches(self) -> list[tuple[str, float]]:
+        return [(setting, self.offset + self.factor * value) for setting, value in super().reaches()]
 
 
 class Held(_Wrapper):

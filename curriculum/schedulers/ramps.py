@@ -12,6 +12,8 @@ from itertools import pairwise
 from curriculum.schedulers.base import Scheduler
 from curriculum.validation import require_at_least, require_choice, require_in, require_positive
 
+_MOST_CYCLES = 1000  # of warm restarts
+
 
 def _exponential(x: float) -> float:
     return math.expm1(10 * x) / math.expm1(10)
@@ -187,14 +189,32 @@ class WarmRestarts(Scheduler):
         self.low = float(low)
         self.high = float(high)
         self.shape = shape
-        lengths = [growth**number for number in range(cycles)]
-        self.starts = [sum(lengths[:number]) / sum(lengths) for number in range(cycles)]
+        self.starts = _starts(cycles, growth)
 
     def __call__(self, progress: float) -> float:
         cycle = max(number for number, start in enumerate(self.starts) if start <= max(progress, 0.0))
         end = self.starts[cycle + 1] if cycle + 1 < len(self.starts) else 1.0
         x = (progress - self.starts[cycle]) / (end - self.starts[cycle])
         return self.low + (self.high - self.low) * min(1.0, max(0.0, SHAPES[self.shape](min(1.0, max(0.0, x)))))
+
+
+def _starts(cycles: int, growth: float) -> list[float]:
+    """Return where each cycle begins, in [0, 1).
+
+    Raises:
+        ValueError: where there are too many, or they grow so fast that some have no length.
+    """
+    message = f"WarmRestarts.cycles = {cycles} of WarmRestarts.growth = {growth} cannot be told apart; take fewer"
+    if cycles > _MOST_CYCLES:
+        raise ValueError(message)
+    try:
+        lengths = [float(growth) ** number for number in range(cycles)]
+    except OverflowError as error:
+        raise ValueError(message) from error
+    starts = [sum(lengths[:number]) / sum(lengths) for number in range(cycles)]
+    if any(later <= earlier for earlier, later in pairwise([*starts, 1.0])):
+        raise ValueError(message)
+    return starts
 
 
 class Competence(Scheduler):

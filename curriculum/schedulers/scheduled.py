@@ -41,6 +41,7 @@ def restore_states(schedulers: Mapping[str, Scheduler], states: Mapping[str, Any
     for name, scheduler in schedulers.items():
         before = scheduler.state_dict()
         try:
+            _require_like(before, states.get(name, {}))
             scheduler.load_state_dict(states.get(name, {}))
         except (LookupError, TypeError, ValueError) as error:
             scheduler.load_state_dict(before)
@@ -49,9 +50,35 @@ def restore_states(schedulers: Mapping[str, Scheduler], states: Mapping[str, Any
         raise ValueError(f"what was observed does not fit {', '.join(misfits)}")
 
 
+def _require_like(own: Any, given: Any) -> None:
+    """Refuse a state whose numbers, texts and lists stand in other places than in a scheduler's own.
+
+    Raises:
+        TypeError: naming the first.
+    """
+    if isinstance(own, Mapping) and isinstance(given, Mapping):
+        for name in own.keys() & given.keys():
+            _require_like(own[name], given[name])
+    elif isinstance(own, list) and isinstance(given, list):
+        for place, value in enumerate(given):
+            _require_like(own[min(place, len(own) - 1)] if own else None, value)
+    elif not _is_like(own, given):
+        raise TypeError(f"{given!r} stands in the place of {own!r}")
+
+
+def _is_like(own: Any, given: Any) -> bool:
+    if isinstance(own, bool) or isinstance(given, bool):
+        return isinstance(own, bool) and isinstance(given, bool)
+    if own is None or isinstance(own, int | float):  # before anything is observed there may be no number
+        return given is None or isinstance(given, int | float) or (own is None and isinstance(given, list))
+    return isinstance(given, type(own))
+
+
 def values_of(scalar: Scalar) -> list[float]:
-    """Return a number in a list, or a scheduler's values at every percent of progress, before it observes anything."""
-    return [scalar(percent / 100) for percent in range(101)] if isinstance(scalar, Scheduler) else [scalar]
+    """Return a number in a list, or a scheduler's values at every percent of progress, and where feedback leads it."""
+    if not isinstance(scalar, Scheduler):
+        return [scalar]
+    return [*(scalar(percent / 100) for percent in range(101)), *(value for _, value in scalar.reaches())]
 
 
 def _at(value: Any, progress: float) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,9 @@ def command(
         Path | None,
         typer.Option(metavar="MODEL", help="Start from weights: of a run, a checkpoint, a published file or folder."),
     ] = None,
+    other_images: Annotated[
+        bool, typer.Option("--other-images", help="Go on, with --resume, though the images have changed since.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build everything, run two steps, write nothing.")] = False,
 ) -> None:
     """Pre-train a model; on several devices or machines with `torchrun ... -m hpm pretrain ...`.
@@ -44,11 +47,11 @@ def command(
     Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
     signal, --resume goes on.
     """
-    from hpm.runs.checkpoint import list_checkpoints
-    from hpm.runs.manifest import Manifest
+    from hpm.runs.checkpoint import list_checkpoints, manifest_of
     from hpm.runs.run_folder import RunFolder
     from hpm.runtime.console import make_console
     from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.files import check_folder
     from hpm.runtime.notices import notices_to
 
     processes = DistributedContext.from_environment()
@@ -57,23 +60,28 @@ def command(
     resume = resume or processes.restarts > 0
     if resume and (output is None or dry_run):
         raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
+    if other_images and not resume:
+        raise UserError("--other-images goes with --resume: it lets a run go on though its images have changed")
+    if not dry_run:
+        check_folder("--output" if output else "the folder of runs", output or Path("runs"))
     plugins: dict[str, str] = {}
-    if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
-        folder = RunFolder(output)
-        folder.saved_config()  # a clear error where there is no run
-        configs = configs or [str(folder.config)]
-        manifest = Manifest.read(folder.manifest)
-        plugins = dict(manifest.plugins)
-        init_from = None if list_checkpoints(folder.checkpoints) else _origin(init_from, manifest.init_from)
-    else:
-        resume = False
     console = make_console(quiet=not processes.is_main)
     with notices_to(console):
+        if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
+            folder = RunFolder(output)
+            folder.saved_config()  # a clear error where there is no run
+            folder.check_places()
+            configs = configs or [str(folder.config)]
+            manifest = manifest_of(folder)
+            plugins = dict(manifest.plugins)
+            init_from = None if list_checkpoints(folder.checkpoints) else _origin(init_from, manifest.init_from)
+        else:
+            resume = False
         config, trainer = _build(console, configs or [], binding or [], plugins, init_from)
         if dry_run:
             _dry_run(console, trainer)
         else:
-            _pretrain(console, config, trainer, output, resume=resume)
+            _pretrain(console, config, trainer, output, resume=resume, other_images=other_images)
     processes.disconnect()
 
 
@@ -118,7 +126,9 @@ def _dry_run(console: Console, trainer: Trainer) -> None:
     console.print("dry run: everything builds and runs; nothing was written")
 
 
-def _pretrain(console: Console, config: Config, trainer: Trainer, output: Path | None, *, resume: bool) -> None:
+def _pretrain(
+    console: Console, config: Config, trainer: Trainer, output: Path | None, *, resume: bool, other_images: bool
+) -> None:
     from hpm.runs.run_folder import RunFolder
 
     trainer.processes.connect(trainer.device)
@@ -130,7 +140,7 @@ def _pretrain(console: Console, config: Config, trainer: Trainer, output: Path |
         trainer.processes.main_only(
             lambda: folder.create(config.text(), config.operative_text(), trainer.manifest(name, config.plugins()))
         )
-    _run(console, config, trainer, folder, name=name, resume=resume)
+    _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)
 
 
 def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
@@ -156,23 +166,48 @@ def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
     folder.next_config = config.text()
 
 
-def _run(console: Console, config: Config, trainer: Trainer, folder: RunFolder, *, name: str, resume: bool) -> None:
-    import json
-
+def _run(
+    console: Console,
+    config: Config,
+    trainer: Trainer,
+    folder: RunFolder,
+    *,
+    name: str,
+    resume: bool,
+    other_images: bool,
+) -> None:
     from hpm.training.summary import describe, show_summary
 
-    if resume and folder.summary.is_file():
+    summary = _final_figures(console, folder) if resume else None
+    if summary is not None:
         console.print(f"the run in {folder.path} is complete")
         if not trainer.tracker.has_all_of(folder.path):
             trainer.replay(folder, name=name, parameters=config.parameters())
-        show_summary(console, folder, json.loads(folder.summary.read_text()))
+        show_summary(console, folder, summary, curriculum=trainer.method.curriculum.component_names())
         return
     console.print(describe(trainer))
     console.print(f"run folder: {folder.path}")
     try:
-        summary = trainer.fit(folder, console, name=name, parameters=config.parameters(), resume=resume)
+        summary = trainer.fit(
+            folder, console, name=name, parameters=config.parameters(), resume=resume, other_images=other_images
+        )
     except Interrupted as error:
         trainer.processes.disconnect()
         raise Interrupted(f"{error}; go on with hpm pretrain --resume --output {folder.path}") from error
     if trainer.processes.is_main:
-        show_summary(console, folder, summary)
+        show_summary(console, folder, summary, curriculum=trainer.method.curriculum.component_names())
+
+
+def _final_figures(console: Console, folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a run that is complete; None of one that is not, or whose summary is to be made anew."""
+    from hpm.runs.checkpoint import list_checkpoints
+
+    if not folder.summary.is_file():
+        return None
+    try:
+        return folder.read_summary(shown=True)
+    except UserError as error:
+        if not list_checkpoints(folder.checkpoints):
+            raise UserError(f"{error}, and there is no checkpoint to evaluate once more; start a new run") from error
+        console.print(f"{error}; the run goes on from its newest checkpoint and is evaluated once more", style="yellow")
+        return None

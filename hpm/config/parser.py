@@ -19,7 +19,7 @@ from hpm.config.registry import configurables, register_configurables
 from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
-from hpm.runs.manifest import Manifest
+from hpm.runs.checkpoint import manifest_of
 from hpm.runs.run_folder import RunFolder
 
 TRUST_RUNS = "HPM_TRUST_RUNS"  # of the environment: 1 to import modules that lie in runs' folders
@@ -103,7 +103,7 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
 def _plugins_of_run(file: Path) -> Mapping[str, str]:
     """Where the modules lay that a run's config.gin imports; nothing for any other file."""
     run = RunFolder(file.parent)
-    return Manifest.read(run.manifest).plugins if file.name == run.config.name and run.manifest.is_file() else {}
+    return manifest_of(run, told=False).plugins if file.name == run.config.name and run.manifest.is_file() else {}
 
 
 class Reader:

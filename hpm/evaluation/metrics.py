@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -35,6 +36,15 @@ class Unit(StrEnum):
     def scale(self) -> float:
         """What a value is multiplied by before people read it."""
         return 100.0 if self in (Unit.ACCURACY, Unit.POINTS) else 1.0
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that there can be."""
+        if self in (Unit.ACCURACY, Unit.SCORE):
+            return 0.0, 1.0
+        if self is Unit.SHARE:  # of attainable hardness it is negative where easy patches are taken for hard
+            return -math.inf, 1.0
+        return (-1.0, 1.0) if self in (Unit.POINTS, Unit.CORRELATION) else (-math.inf, math.inf)
 
     @property
     def digits(self) -> int:

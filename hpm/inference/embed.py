@@ -25,7 +25,7 @@ from hpm.errors import UserError
 from hpm.evaluation.features import POOLS, pooled
 from hpm.inference.images import Read, read
 from hpm.inference.loading import LoadedModel, load_model
-from hpm.runtime.files import replacing
+from hpm.runtime.files import check_file, printable, replacing
 
 _AHEAD = 3  # batches that are read while one is computed
 _ROWS = 4096  # of a row group: few enough for memory, enough for readers
@@ -105,6 +105,7 @@ def _check(folder: Path, out: Path, pool: str, batch_size: int) -> None:
         raise UserError(f"--batch-size {batch_size} must be at least 1")
     if out.suffix not in ("", ".parquet"):
         raise UserError(f"--out {out} is not the name of a Parquet file; let it end in .parquet")
+    check_file("--out", out)
     if out.exists():
         raise UserError(f"--out {out} is there already; give a new name, or remove it")
     if not out.parent.is_dir():
@@ -174,9 +175,9 @@ class _Rows:
     def take(self) -> pa.Table:
         """All rows, which are then forgotten."""
         values = pa.array(torch.cat(self.features).flatten().numpy())
-        labels = [path.parts[0] if len(path.parts) > 1 else None for path in self.paths]
+        labels = [printable(path.parts[0]) if len(path.parts) > 1 else None for path in self.paths]
         embedding = pa.FixedSizeListArray.from_arrays(values, self.schema.field("embedding").type.list_size)
-        paths = [path.as_posix() for path in self.paths]
+        paths = [printable(path.as_posix()) for path in self.paths]
         table = pa.Table.from_arrays(
             [pa.array(paths, pa.string()), pa.array(labels, pa.string()), embedding], schema=self.schema
         )

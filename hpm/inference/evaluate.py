@@ -30,6 +30,7 @@ from hpm.inference.evaluation_results import (
 )
 from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
+from hpm.runtime.files import check_folder
 from hpm.tracking import NoTracker, Tracker
 
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
@@ -82,6 +83,7 @@ def evaluate(
     for line in loaded.lines:
         console.print(line)
     folder = _results_folder(loaded)
+    check_folder("the folder of long evaluations", folder / "evaluation")
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
     entries = []

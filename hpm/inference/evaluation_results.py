@@ -16,7 +16,7 @@ from rich.table import Table
 from hpm.errors import UserError
 from hpm.evaluation import Unit, half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
-from hpm.runtime.files import to_json, write_json
+from hpm.runtime.files import check_file, read_json, to_json, write_json
 from hpm.tracking import Tracker, TrackingError
 
 Entry = dict[str, Any]
@@ -74,12 +74,13 @@ def read_entries(file: Path) -> list[Entry]:
     Raises:
         UserError: if it is not a results file.
     """
-    if not file.is_file():
+    check_file("the file of results", file)
+    if not file.exists():
         return []
     try:
-        entries = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Move it away: new results go there.") from error
+        entries = read_json(file)
+    except UserError as error:
+        raise UserError(f"{error}. Move it away: new results go there.") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{file} does not hold results of hpm evaluate. Move it away: new results go there.")
     return entries
@@ -91,7 +92,7 @@ def write_entry(console: Console, file: Path, entry: Entry) -> None:
         entries = read_entries(file)
         replaced = [other for other in entries if key_of(other) == key_of(entry)]
         write_json(file, [*(other for other in entries if key_of(other) != key_of(entry)), entry])
-    except (OSError, UserError) as error:
+    except (OSError, RecursionError, UserError) as error:
         console.print(f"{file} could not be written: {error}; these are the results", style="yellow")
         console.print(to_json(entry, indent=2))
         return

@@ -26,7 +26,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.models.base import MaskedModel
-from hpm.runtime.files import replacing, save_tensors
+from hpm.runtime.files import check_file, check_folder, printable, replacing, save_tensors
 
 FORMATS = ("timm", "safetensors", "onnx")
 POOLS = ("token", "avg")
@@ -108,6 +108,7 @@ def _check(out: Path, to: str, pool: str, whole: bool) -> None:
         raise UserError(f"--out {out} is a folder{' that is not empty' if to == 'timm' else ''}; give a new name")
     if out.is_file():
         raise UserError(f"--out {out} is there already; give a new name, or remove it")
+    (check_folder if to == "timm" else check_file)("--out", out)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if to == "onnx" and missing:
         raise UserError(
@@ -141,7 +142,7 @@ def _metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str
     return {
         "format": "pt",
         "made_by": f"curriculum-masking {__version__}",
-        "from": loaded.path.name,
+        "from": printable(loaded.path.name),
         "step": str(loaded.step),
         "weights": weights,
         "input_size": json.dumps([source.in_chans, source.img_size, source.img_size]),

@@ -26,8 +26,7 @@ from hpm.methods.method import Method
 from hpm.methods.pretrained import load_weights
 from hpm.models.published import Published
 from hpm.optim.schedule import Schedule
-from hpm.runs.checkpoint import Checkpoint
-from hpm.runs.manifest import Manifest
+from hpm.runs.checkpoint import Checkpoint, manifest_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
@@ -102,7 +101,10 @@ class LoadedModel:
         if self.run is None or not self.run.manifest.is_file():
             return None
         schedule: Schedule = self.config.parameter("Trainer", "schedule") or Schedule()
-        clock = schedule.clock(Manifest.read(self.run.manifest).data.images).at(self.step)
+        try:
+            clock = schedule.clock(manifest_of(self.run).data.images).at(self.step)
+        except ValueError as error:
+            raise UserError(f"{self.run.manifest} does not fit the run's configuration: {error}") from error
         progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
         return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
 
@@ -199,6 +201,7 @@ def load_model(
         return _load_published(found, [*configs, *over], bindings)
     if configs:
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
+    found.require("step", "config", "manifest", "curriculum")
     make_importable(found.manifest.plugins)
     config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from torch import Tensor
 from curriculum import Batch
 from hpm.data import image_files
 from hpm.errors import UserError
+from hpm.inference.alpha import alpha_rows
 from hpm.inference.images import read
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.runs import checkpoint
-from hpm.runs.manifest import Manifest
+from hpm.runs.checkpoint import manifest_of
 from hpm.runs.run_folder import RunFolder
 from hpm.visualization import Stage, draw_sheet, draw_strip, draw_timeline, look
 from hpm.visualization.picture import held_out
@@ -85,8 +87,9 @@ def _draw(
     loaded.config.check_bindings()
     for line in loaded.lines:
         console.print(line)
-    shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
     out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
+    check_name(out)
+    shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
     if kind == "sheet":
         return draw_sheet(look(loaded.context(), shown), out)
     return draw_strip(_stages(console, loaded, shown), out)
@@ -157,8 +160,13 @@ def _timeline(run: RunFolder, out: Path) -> Path:
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in run.metrics.rows():
         kinds.setdefault(row.get("kind", ""), []).append(row)
-    rows = kinds.get("train", [])
+    told = ("epoch", "alpha")  # what a row of training always has
+    rows = [
+        row
+        for row in kinds.get("train", [])
+        if row["step"] and all(math.isfinite(row.get(name, math.nan)) for name in told)
+    ]
     if len(rows) < 2:
-        raise UserError(f"{run.metrics.path} holds {len(rows)} row of training; --timeline needs at least two")
+        raise UserError(f"{run.metrics.path} holds {len(rows)} rows of training; --timeline needs at least two")
     probes = [*kinds.get("probe", []), *kinds.get("final", [])]
-    return draw_timeline(rows, Manifest.read(run.manifest).alpha_share, out, probes)
+    return draw_timeline(rows, manifest_of(run).alpha_share, out, probes, alpha=alpha_rows(run, rows))

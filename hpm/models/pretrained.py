@@ -21,6 +21,7 @@ from hpm.models.architecture import architecture, grid_side
 from hpm.models.base import MaskedModel
 from hpm.models.patches import sincos_positions
 from hpm.models.published import CLASSIFIER
+from hpm.runtime.finite import require_kinds
 
 _ENCODER = "encoder"
 _COMPONENTS = {
@@ -71,6 +72,7 @@ def load_into(
     wanted = {name: value for name, value in own.items() if name not in kept}
     lines = _fit_positions(given, wanted, model, path)
     _check_fit(given, wanted, model, path, said or {})
+    require_kinds(given, own, path)
     model.load_state_dict(given, strict=False)
     lines = [*_told("left out", left_out), *_told("as initialized", kept - set(_POSITIONS)), *lines]
     if lines:
@@ -170,6 +172,8 @@ def _misfits(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator
     for name, parameter in sorted(own.items(), key=lambda item: _component_of(item[0]) != _ENCODER):
         if name in state and state[name].shape != parameter.shape:
             yield f"{name} is {list(state[name].shape)}, in this model {list(parameter.shape)}"
+        elif name in state and state[name].is_floating_point() != parameter.is_floating_point():
+            yield f"{name} is {state[name].dtype}, in this model {parameter.dtype}"
     for name, value in state.items():
         if name not in own:
             yield f"{name} {list(value.shape)} has no place in this model"

@@ -103,7 +103,7 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {rename(key): value for key, value in state_dict.items()}
     for kind in ("weight", "bias"):
         head = f"loss_predictor.head.{kind}"
-        if head in renamed:
+        if head in renamed and renamed[head].is_floating_point():  # others are refused where they are used
             renamed[head] = renamed[head].mean(dim=0, keepdim=True)
     return _with_biases(renamed)
 

@@ -6,7 +6,6 @@ Nothing in them is run, and nothing inflates to far more than the file.
 from __future__ import annotations
 
 import argparse
-import json
 import mmap
 import pickle
 import re
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hpm.errors import UserError
+from hpm.runtime.files import named_in_utf8, read_json
 
 _CONFIG = "config.json"
 _IN_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face and timm call them
@@ -60,9 +60,9 @@ def read_weight_file(path: Path) -> WeightFile:
     notes: Mapping[str, str] = {}
     try:
         if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as opened:
+            with named_in_utf8(file) as name, safe_open(name, "pt") as opened:
                 notes = opened.metadata() or {}
-                content: Any = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                content: Any = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         else:
             _check_inflation(file)
             with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's files hold their command's options
@@ -135,10 +135,7 @@ def _file_of(folder: Path) -> Path:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+    content = read_json(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not the settings of a model")
     return content

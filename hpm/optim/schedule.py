@@ -44,6 +44,11 @@ class Schedule:
             raise ValueError(
                 f"{owner}.warmup_epochs = {self.warmup_epochs} must lie in [0, {owner}.epochs = {self.epochs})"
             )
+        if self.min_lr > self.lr:
+            raise ValueError(
+                f"{owner}.min_lr = {self.min_lr} must be at most the peak, {owner}.blr * {owner}.batch_size / 256 = "
+                f"{self.lr:g}"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"{owner}.batch_size = {self.batch_size} must be divisible by {owner}.accumulate = {self.accumulate}"

@@ -12,7 +12,9 @@ Nothing is pickled. Files are put together by rows, so that any number of proces
 from __future__ import annotations
 
 import json
+import math
 import re
+import warnings
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,19 +24,34 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
+from hpm.runs.content import require_content
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.files import named_in_utf8, read_json
 from hpm.runtime.finite import require_finite
 
-_NAME = re.compile(r"checkpoint-(\d{8})")
+_NAME = re.compile(r"checkpoint-(\d{8,})")
 STATE_FILE = "state.json"
+_KINDS = {  # of the values that a run saves
+    "step": int,
+    "seconds": float,
+    "logged_seconds": float,
+    "logged_step": int,
+    "precision": str,
+    "config": str,
+    "manifest": dict,
+    "curriculum": dict,
+    "scaler": dict | None,
+}
 _CHUNK = 1 << 24  # bytes read at once for a checksum
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The folder's checkpoints, newest first."""
-    return sorted((path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted(
+        (path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)), key=step_of, reverse=True
+    )
 
 
 def step_of(path: Path) -> int:
@@ -42,6 +59,10 @@ def step_of(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     assert match
     return int(match[1])
+
+
+class DamagedError(UserError):
+    """A checkpoint that is not as it was written."""
 
 
 class Checkpoint:
@@ -54,19 +75,29 @@ class Checkpoint:
         values: the numbers and strings.
 
     Raises:
-        UserError: if it is missing, damaged or not a checkpoint.
+        DamagedError: if it is missing or damaged.
+        UserError: if it is whole, and holds what no run saves.
     """
 
     def __init__(self, path: Path) -> None:
         if not (path / STATE_FILE).is_file():
             reason = f"{STATE_FILE} is missing" if path.exists() else "it does not exist"
-            raise UserError(f"{path} is not a checkpoint: {reason}. Pass a run or a checkpoint-* folder of one")
+            raise DamagedError(f"{path} is not a checkpoint: {reason}. Pass a run or a checkpoint-* folder of one")
         self.path = path
         try:
             self.values, parts = _verified(path)
-            self._parts = [safe_open(part, framework="pt") for part in parts]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+            self._parts = list(map(_open, parts))
+        except (OSError, ValueError, RecursionError, SafetensorError, UserError) as error:
+            raise DamagedError(f"{path} is damaged: {error}") from error
+        _check_values(path, self.values)
+
+    def require(self, *names: str) -> None:
+        """Refuse a checkpoint that lacks one of these values.
+
+        Raises:
+            UserError: naming the file and the value.
+        """
+        require_content(self.values, self.path / STATE_FILE, {name: _KINDS[name] for name in names})
 
     @property
     def manifest(self) -> Manifest:
@@ -78,8 +109,15 @@ class Checkpoint:
         return Manifest.from_json(self.values.get("manifest"), self.path / STATE_FILE)
 
     def tensor(self, name: str) -> Tensor:
-        """A whole tensor, on the CPU."""
-        return torch.cat(rows) if len(rows := self._rows(name)) > 1 else rows[0]
+        """A whole tensor, on the CPU.
+
+        Raises:
+            UserError: if its parts do not go together.
+        """
+        try:
+            return torch.cat(rows) if len(rows := self._rows(name)) > 1 else rows[0]
+        except (RuntimeError, SafetensorError) as error:
+            raise UserError(f"{self.path} is damaged: {name} cannot be put together: {error}") from error
 
     def _rows(self, name: str) -> list[Tensor]:
         return [part.get_tensor(name) for part in self._parts if name in part.keys()]  # noqa: SIM118 - not a mapping
@@ -105,14 +143,39 @@ class Checkpoint:
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a line about each newer one that is not."""
+    """The newest checkpoint that is whole, and a line about each newer one that is not.
+
+    Raises:
+        UserError: if it is whole, and holds what no run saves.
+    """
     damaged: list[str] = []
     for path in list_checkpoints(folder):
         try:
             return Checkpoint(path), damaged
-        except UserError as error:
+        except DamagedError as error:
             damaged.append(str(error))
     return None, damaged
+
+
+def manifest_of(run: RunFolder, *, told: bool = True) -> Manifest:
+    """What a run says of itself in `run.json` or, where that is damaged, in its newest checkpoint.
+
+    Args:
+        run: the run's folder.
+        told: whether a notice says so then.
+
+    Raises:
+        UserError: where neither does.
+    """
+    try:
+        return Manifest.read(run.manifest)
+    except UserError as error:
+        newest, _ = load_newest(run.checkpoints)
+        if newest is None or "manifest" not in newest.values:
+            raise
+        if told:
+            warnings.warn(f"{error}; what {newest.path} holds of it is taken instead", Notice, stacklevel=2)
+        return newest.manifest
 
 
 def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
@@ -139,7 +202,8 @@ def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
 
 def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:
     """The values and the tensor files, every byte of them checked."""
-    state = json.loads((path / STATE_FILE).read_text())
+    file = path / STATE_FILE
+    state = require_content(read_json(file), file, {"checksum": int, "parts": dict[str, int], "values": dict})
     checksum = state.pop("checksum")
     if checksum != checksum_of_text(state):
         raise ValueError(f"{STATE_FILE} does not match its checksum")
@@ -153,6 +217,24 @@ def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:
             raise ValueError(f"{name} does not match its checksum")
         parts.append(path / name)
     return state["values"], parts
+
+
+def _open(part: Path) -> Any:
+    with named_in_utf8(part) as name:
+        return safe_open(name, framework="pt")
+
+
+def _check_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Refuse values of other types than a run saves, or beyond what they can be. Which must be there the use says."""
+    file = path / STATE_FILE
+    require_content(values, file, {}, _KINDS)
+    for name in ("step", "seconds", "logged_step", "logged_seconds"):
+        if not 0 <= values.get(name, 0) < math.inf:
+            raise UserError(f"{file} is damaged: {name!r} = {values[name]} must be at least 0")
+    if _NAME.fullmatch(path.name) and values.get("step", step_of(path)) != step_of(path):
+        raise UserError(f"{file} is damaged: 'step' = {values['step']}, and the folder's name says {step_of(path)}")
+    if values.get("logged_step", 0) > values.get("step", math.inf):
+        raise UserError(f"{file} is damaged: 'logged_step' = {values['logged_step']} is later than its step")
 
 
 def checksum_of_text(state: Mapping[str, Any]) -> int:

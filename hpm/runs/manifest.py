@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from hpm.errors import UserError
-from hpm.runtime.files import write_json
+from hpm.runs.content import require_content
+from hpm.runtime.files import read_json, write_json
 from hpm.runtime.version import source_version
 
 _FORMAT = 1
+_OPTIONAL = ("init_from", "plugins", "versions", "created")  # runs of before may lack them
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """Which images a split has.
+
+    Args:
+        images: how many.
+        fingerprint: of them and their labels; see `Split.fingerprint`.
+    """
+
+    images: int
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class DataRecord:
-    """Which images a run was trained on.
+    """Which images a run is trained on, and which it is scored on.
 
     Args:
         source: the source's class.
         images: how many training images.
         fingerprint: of them and their labels; see `Split.fingerprint`.
+        held_out: the validation and test images, by the split's name, those of the two that the run looks at.
     """
 
     source: str
     images: int
     fingerprint: str
+    held_out: Mapping[str, SplitRecord] = field(default_factory=dict)
+
+    @property
+    def train(self) -> SplitRecord:
+        """The training images."""
+        return SplitRecord(self.images, self.fingerprint)
+
+    @classmethod
+    def from_json(cls, content: Any, where: Path) -> DataRecord:
+        """Read what `asdict` gave.
+
+        Raises:
+            UserError: naming the file and the key, if it is something else.
+        """
+        own = get_type_hints(SplitRecord)
+        require_content(content, where, {"source": str, **own}, {"held_out": dict[str, dict[str, Any]]})
+        held_out = content.get("held_out", {})
+        for split in (content, *held_out.values()):
+            if require_content(split, where, own)["images"] < 1:
+                raise UserError(f"{where} is damaged: 'images' = {split['images']} must be at least 1")
+        splits = {name: SplitRecord(split["images"], split["fingerprint"]) for name, split in held_out.items()}
+        return cls(content["source"], content["images"], content["fingerprint"], splits)
+
+
+@dataclass(frozen=True)
+class EarlierData:
+    """Images that a run was trained on before it went on over others.
+
+    Args:
+        until_step: steps that were taken over them.
+        data: which they were.
+    """
+
+    until_step: int
+    data: DataRecord
 
 
 def _versions() -> dict[str, str]:
@@ -47,7 +97,8 @@ class Manifest:
         target: the kind of target whose values the model's head gives, `Target.kind`.
         alpha_share: "hard" or "easy", the patches that alpha is a share of; None where alpha is no share.
         precision: what training computes in.
-        data: the training images.
+        data: the images.
+        earlier_data: those before, of a run that went on over others, the first first.
         init_from: the checkpoint or file whose weights it started from, or None.
         plugins: folders of modules that its configuration imports and that are not installed, by module.
         versions: of the source, torch and Python.
@@ -60,6 +111,7 @@ class Manifest:
     precision: str
     data: DataRecord
     init_from: str | None = None
+    earlier_data: Sequence[EarlierData] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
@@ -79,16 +131,27 @@ class Manifest:
         Raises:
             UserError: if it is no manifest, or a newer version's.
         """
-        known = {item.name for item in fields(cls)}
-        if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        if not isinstance(content, dict) or type(content.get("format")) is not int:
             raise UserError(f"{where} is not a run's manifest")
         if content["format"] > _FORMAT:
             raise UserError(f"{where} was written by a newer version of curriculum-masking; install that version")
-        try:
-            values = {name: value for name, value in content.items() if name in known}
-            return cls(**{**values, "data": DataRecord(**values["data"])})
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{where} is damaged: {error}") from error
+        known = get_type_hints(cls)
+        own = {name: known[name] for name in ("name", "target", "alpha_share", "precision")}
+        require_content(content, where, own | {"data": dict}, {name: known[name] for name in _OPTIONAL})
+        require_content(content, where, {}, {"earlier_data": list[dict[str, Any]]})
+        values = {name: value for name, value in content.items() if name in known}
+        values["data"] = DataRecord.from_json(content["data"], where)
+        values["earlier_data"] = [_earlier_data(entry, where) for entry in content.get("earlier_data", ())]
+        return cls(**values)
+
+    def over(self, data: DataRecord, *, until_step: int) -> Manifest:
+        """The manifest of the run as it goes on over other images.
+
+        Args:
+            data: which.
+            until_step: steps that were taken over those before.
+        """
+        return replace(self, data=data, earlier_data=[*self.earlier_data, EarlierData(until_step, self.data)])
 
     def write(self, path: Path) -> None:
         """Write `run.json`, whole or not at all.
@@ -105,9 +168,11 @@ class Manifest:
         Raises:
             UserError: if it is missing or damaged.
         """
-        try:
-            return cls.from_json(json.loads(path.read_text()), path)
-        except FileNotFoundError as error:
-            raise UserError(f"{path.parent} is not a run: {path.name} is missing") from error
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+        if not path.exists():
+            raise UserError(f"{path.parent} is not a run: {path.name} is missing")
+        return cls.from_json(read_json(path), path)
+
+
+def _earlier_data(entry: Any, where: Path) -> EarlierData:
+    require_content(entry, where, {"until_step": int, "data": dict})
+    return EarlierData(entry["until_step"], DataRecord.from_json(entry["data"], where))

@@ -144,6 +144,15 @@ def parse_row(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int) or not isinstance(row.get("kind"), str):
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
+        return None
+    if row["step"] < 0 or not all(_is_number(value) for name, value in row.items() if name != "kind"):
         return None
     return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is what a row may hold beside its kind: null, a number that a float can be, or a list of these."""
+    if isinstance(value, list):
+        return all(not isinstance(item, list) and _is_number(item) for item in value)
+    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)

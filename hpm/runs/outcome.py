@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
-from hpm.runtime.files import write_json
+from hpm.runs.content import require_content
+from hpm.runtime.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class Outcome:
     def read(cls, path: Path) -> Outcome | None:
         """Read what `write` wrote; None where there is nothing whole."""
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            told = require_content(read_json(path), path, get_type_hints(cls))
+        except UserError:
             return None
+        return cls(told["kind"], told["message"], told["retryable"])
 
 
 def record_outcome(error: BaseException | None) -> None:

@@ -21,11 +21,31 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from hpm.errors import Notice, RunInUseError, UserError
+from hpm.runs.content import require_content
 from hpm.runs.manifest import Manifest
 from hpm.runs.metrics_file import MetricsFile, Row
-from hpm.runtime.files import begun_for, write_json, write_text
+from hpm.runtime.files import (
+    begun_for,
+    check_file,
+    check_folder,
+    printable,
+    read_json,
+    read_text,
+    write_json,
+    write_text,
+)
 
 _PATIENCE = 20.0  # seconds; workers of a process that was just killed need a moment
+_COMPARED = {  # what a study takes of a summary
+    "metrics": dict[str, float | None],
+    "images": int,
+    "training_seconds": float,
+    "data": str,
+    "device": str,
+    "commit": str,
+}
+_SHOWN = {"steps": int, "evaluation_seconds": float, "picture": str, "tracking": str}  # what else people are shown
+_ALSO = {"skipped_steps": int, "scored_images": dict[str, int], "tracking_problem": str}
 
 
 class RunFolder:
@@ -64,12 +84,12 @@ class RunFolder:
             )
         # A start that was killed leaves these: the configuration, which makes it a run, is written last.
         begun = {self.operative.name, self.manifest.name}
-        begun |= {left.name for path in (self.manifest, self.config) for left in begun_for(path)}
+        begun |= {left.name for path in (self.operative, self.manifest, self.config) for left in begun_for(path)}
         if self.path.is_dir() and any(path.name not in begun for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty; choose another --output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.operative.write_text(operative)
+            write_text(self.operative, operative)
             manifest.write(self.manifest)
             write_text(self.config, config)
         except OSError as error:
@@ -102,14 +122,19 @@ class RunFolder:
             return None
         return lock
 
-    def prepare_resume(self, wanted: Callable[[Row], bool]) -> None:
+    def prepare_resume(self, wanted: Callable[[Row], bool], manifest: Manifest) -> None:
         """Go on with the run: with the rows of metrics that are wanted, and the configuration `next_config`.
+
+        Args:
+            wanted: whether a row is.
+            manifest: what the run says of itself from now on.
 
         Raises:
             UserError: if the folder cannot be written.
         """
         try:
             self.metrics.keep(wanted)
+            manifest.write(self.manifest)
             if self.next_config is not None:
                 write_text(self.config, self.next_config)
         except OSError as error:
@@ -117,30 +142,65 @@ class RunFolder:
 
     def count_unreadable(self) -> int:
         """Images that could not be read."""
-        return len(self.unreadable.read_text().splitlines()) if self.unreadable.is_file() else 0
+        return len(self._known_unreadable())
+
+    def _known_unreadable(self) -> set[str]:
+        """The lines of unreadable.txt, whatever bytes an editor has put there."""
+        if not self.unreadable.is_file():
+            return set()
+        lines = self.unreadable.read_bytes().decode(errors="backslashreplace").split("\n")
+        return {line for line in lines if line}
 
     def add_unreadable(self, problems: Mapping[str, str]) -> list[str]:
         """Note images that could not be read, each once.
 
         Returns:
-            The new ones, a line each.
+            The new ones, a line each, as `printable` has their names.
         """
-        known = set(self.unreadable.read_text().splitlines()) if self.unreadable.is_file() else set()
-        new = [
-            line for name, reason in problems.items() if (line := f"{name}: {reason}".replace("\n", " ")) not in known
-        ]
+        found = [" ".join(f"{name}: {reason}".splitlines()) for name, reason in problems.items()]
+        new = list(map(printable, found))
         try:
-            with self.unreadable.open("a") as file:
+            known = self._known_unreadable()
+            new = [line for line in new if line not in known]
+            with self.unreadable.open("a", encoding="utf-8", newline="\n") as file:
                 file.writelines(f"{line}\n" for line in new)
         except OSError as error:
             warnings.warn(f"{self.unreadable} could not be written: {error}", Notice, stacklevel=2)
         return new
 
     def saved_config(self) -> str:
-        """The configuration that the run was started from."""
+        """The configuration that the run was started from.
+
+        Raises:
+            UserError: if there is none, or it cannot be read.
+        """
         if not self.config.is_file():
             raise UserError(f"{self.path} is not a run: {self.config.name} is missing. Pass the folder of a run")
-        return self.config.read_text()
+        return read_text(self.config)
+
+    def check_places(self) -> None:
+        """Find out before the work whether what is still to be written here can be.
+
+        Raises:
+            UserError: if there is a folder, or something else, where a file belongs, or the reverse.
+        """
+        check_folder("the run's folder", self.path)
+        for path in (self.config, self.operative, self.manifest, self.metrics.path, self.summary, self.unreadable):
+            check_file("the run's file", path)
+        for path in (self.checkpoints, self.pictures):
+            check_folder("the run's folder", path)
+
+    def read_summary(self, *, shown: bool = False) -> dict[str, Any]:
+        """The final figures of a complete run.
+
+        Args:
+            shown: whether people are to be shown them, rather than programs a few.
+
+        Raises:
+            UserError: if they are damaged.
+        """
+        needed, more = (_COMPARED | _SHOWN, _ALSO) if shown else (_COMPARED, _SHOWN | _ALSO)
+        return require_content(read_json(self.summary), self.summary, needed, more)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write the final figures; this makes the run complete."""

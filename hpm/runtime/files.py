@@ -1,18 +1,23 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, read in words that name them, and looked at before the work that ends in them."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import math
 import os
 import shutil
+import stat
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hpm.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the file system refuses it.
     """
+    if os.path.lexists(path) and not (path.is_file() or path.is_dir()):  # of a folder the system tells
+        raise OSError(errno.EEXIST, f"it is {_kind_of(path)} and no file", str(path))
     for left in begun_for(path):
         with suppress(OSError):  # others remove it too
             if left.stat().st_mtime < time.time() - _SECONDS_LEFT_ALONE:
@@ -56,13 +63,108 @@ def _remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's content, whole or not at all.
+    """Replace a file's content, whole or not at all. Of names that are no text it holds what `printable` gives.
 
     Raises:
-        OSError: if the file system refuses it.
+        OSError: if the file system refuses it, or there is something else than a file.
     """
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def printable(name: str) -> str:
+    r"""A name as any text can hold it: what of a file's name is no UTF-8 is written as Python writes it, \udcff."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """A name of the same file that is text, as long as it is entered: for libraries that open no others."""
+    if printable(str(path)) == str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, printable(path.name))
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: naming the file, where it is none, or cannot be read as UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} cannot be read: it is {_kind_of(path)} and no file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        UserError: naming the file, where it is none, or holds no JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} cannot be read: its content is nested too deep") from error
+
+
+def check_file(name: str, path: Path) -> None:
+    """Find out before the work whether a file can be written, in the place of an older one or of nothing.
+
+    Args:
+        name: what the user calls it, "--out".
+        path: the file.
+
+    Raises:
+        UserError: if there is something else than a file, or no folder that could hold it.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise UserError(f"{name} {path} is {_kind_of(path)}; name a file")
+    _check_parent(name, path)
+
+
+def check_folder(name: str, path: Path) -> None:
+    """Find out before the work whether a folder is there, or can be made.
+
+    Args:
+        name: what the user calls it, "--output".
+        path: the folder.
+
+    Raises:
+        UserError: if there is something else than a folder, or no folder that could hold it.
+    """
+    if os.path.lexists(path) and not path.is_dir():
+        raise UserError(f"{name} {path} is {_kind_of(path)}; name a folder")
+    _check_parent(name, path)
+
+
+def _check_parent(name: str, path: Path) -> None:
+    """The nearest of the folders above that exists must be one."""
+    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
+    if above is not None and not above.is_dir():
+        raise UserError(f"{name} {path} cannot be written: {above} is {_kind_of(above)} and no folder")
+
+
+def _kind_of(path: Path) -> str:
+    """What lies at a path, for people."""
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode) and not path.exists():
+        return f"a link to {path.readlink()}, which is not there"
+    mode = path.stat().st_mode
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFREG: "a file", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""Weights that are numbers."""
+"""Weights that are numbers, and of the kind that is wanted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
     if broken:
         more = f" and {len(broken) - 1} more tensors are" if len(broken) > 1 else " is"
         raise UserError(f"{path}: {broken[0]}{more} not finite; the training that wrote it has diverged")
+
+
+def require_kinds(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse whole numbers where a model has others, and the reverse: torch would turn them into each other.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for name, value in saved.items():
+        if name in own and own[name].is_floating_point() != value.is_floating_point():
+            raise UserError(
+                f"{path} does not fit this model: {name} is {value.dtype} there, and {own[name].dtype} here"
+            )
 
 
 def _wide(tensor: Tensor) -> Tensor:

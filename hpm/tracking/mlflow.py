@@ -188,7 +188,7 @@ class MLflowTracker:
 
     def has_all_of(self, folder: Path) -> bool:
         """Whether a run that has ended was sent completely, or need not be."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, UserError):
             return not self.enabled or TrackingState.read(folder).ended
         return False
 
@@ -214,7 +214,7 @@ class MLflowTracker:
             known = TrackingState.read(folder)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except UserError as error:
             raise TrackingError(f"{folder / 'mlflow.json'} is damaged ({error})") from error
         if known.run_id is None:
             return None

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import threading
 import uuid
 import warnings
@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_type_hints
 
-from hpm.errors import Notice
+from hpm.errors import Notice, UserError
+from hpm.runs.content import require_content
 from hpm.runs.metrics_file import Row
-from hpm.runtime.files import write_json
+from hpm.runtime.files import read_json, write_json
 from hpm.tracking.redact import without_password
 
 _FILE = "mlflow.json"
@@ -52,19 +54,17 @@ class TrackingState:
         """The state of a run folder.
 
         Raises:
-            OSError: if there is none, or it cannot be read.
-            ValueError: if the file is damaged.
+            FileNotFoundError: if there is none.
+            UserError: if it cannot be read, or is damaged.
         """
-        try:
-            state = cls(**json.loads((folder / _FILE).read_text()))
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-        strings = (state.uri, state.key, state.run_id or "")
-        tables = (state.parameters, state.tags)
-        good = all(isinstance(value, str) for value in strings) and all(isinstance(table, dict) for table in tables)
-        if not good or not isinstance(state.sent, int) or state.sent < 0:
-            raise ValueError("a value has the wrong type")
-        return state
+        path = folder / _FILE
+        if not os.path.lexists(path):
+            raise FileNotFoundError(path)
+        known = get_type_hints(cls)
+        content = require_content(read_json(path), path, {"uri": str}, known)
+        if content.get("sent", 0) < 0:
+            raise UserError(f"{path} is damaged: 'sent' = {content['sent']} must be at least 0")
+        return cls(**{name: value for name, value in content.items() if name in known})
 
     @classmethod
     def known(cls, folder: Path, where: str) -> TrackingState:
@@ -78,7 +78,7 @@ class TrackingState:
             state = cls.read(folder)
         except FileNotFoundError:
             return cls(where)
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             _warn(f"{folder / _FILE} is damaged ({error}); the run is sent to MLflow anew")
             return cls(where)
         if without_password(state.uri) != where:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from hpm.errors import UserError
 from hpm.runs.run_folder import RunFolder
 from hpm.tracking.mlflow import MLflowTracker
 from hpm.tracking.outbox import TrackingState
@@ -16,7 +17,7 @@ def send_rest(run: RunFolder, tracker: MLflowTracker) -> None:
         run: the run's folder; one that was never tracked is left alone.
         tracker: of the server that the run was sent to; not started yet.
     """
-    with suppress(OSError, ValueError):
+    with suppress(OSError, UserError):
         known = TrackingState.read(run.path)
         tracker.start(run.path, name=known.name, parameters=known.parameters, tags=known.tags)
         pictures = sorted(run.pictures.glob("*.png"))

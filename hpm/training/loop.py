@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
 from curriculum import Batch
-from hpm.errors import Interrupted, TrainingError, UserError
+from hpm.errors import Interrupted, TrainingError
 from hpm.evaluation import find_metric
 from hpm.methods.student_pass import Losses
-from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of
 from hpm.runs.checkpoint_writer import CheckpointWriter
-from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import device_name, peak_memory
 from hpm.runtime.signals import StopSignals
@@ -29,6 +29,7 @@ from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
 from hpm.training.recorder import RunRecorder
+from hpm.training.resume import check_restart, check_saved, manifest_at, take_images
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class TrainingLoop:
         self._seconds = 0.0  # of training, evaluations left out
         self._saved = -1
         self._config = folder.saved_config()
-        self._manifest = Manifest.read(folder.manifest)
+        self._manifest = manifest_of(folder, told=False)
 
     def complete(self) -> dict[str, Any]:
         """Train and evaluate; see `Trainer.fit`."""
@@ -249,47 +250,48 @@ class TrainingLoop:
         }
         self.writer.save(self.clock.step, state.tensors_of(self.step), values)
 
-    def resume(self) -> None:
+    def resume(self, *, other_images: bool) -> None:
         """Go on from the newest whole checkpoint; called before `complete`.
 
+        Args:
+            other_images: go on over other images than before.
+
         Raises:
-            UserError: if it is of another model, was trained in another precision, or on other images.
+            UserError: if it is of another model, another precision, or other images.
         """
-        newest, damaged = load_newest(self.folder.checkpoints) if self.processes.is_main else (None, [])
-        for line in damaged:
-            self.console.print(f"{line}; going back to the one before", style="yellow")
+        newest, damaged = self.processes.main_only(lambda: load_newest(self.folder.checkpoints)) or (None, [])
         (path, *_) = self.processes.gather(None if newest is None else newest.path)
         if path is not None:
-            self._restore(newest or Checkpoint(path))
-        elif self._manifest.init_from is not None and self.trainer.initial_weights is None:
-            raise UserError(
-                f"{self.folder.path} holds no whole checkpoint; remove {self.folder.checkpoints}, and --resume starts "
-                f"again from {self._manifest.init_from}"
-            )
+            for line in damaged:
+                self.console.print(f"{line}; going back to the one before", style="yellow")
+            self._restore(newest or Checkpoint(path), other_images=other_images)
         else:
-            self.console.print("there is no checkpoint yet: starting from the beginning")
+            self._begin_again(self.processes.gather(damaged)[0], other_images=other_images)
         if self.processes.is_main:
-            self.recorder.resume(self.clock.step)
+            self.recorder.resume(self.clock.step, self._manifest)
             self._config = self.folder.saved_config()
 
-    def _restore(self, saved: Checkpoint) -> None:
-        values, precision = saved.values, self.trainer.precision
-        if values["precision"] != precision:
-            raise UserError(
-                f"{saved.path} was trained in {values['precision']}, and Runtime.precision gives {precision} here; go "
-                f"on with -b \"Runtime.precision = '{values['precision']}'\""
-            )
-        before, now = self._manifest.data, self.trainer.data_record()
-        if before != now:
-            raise UserError(
-                f"{saved.path} was trained on {before.images} images of {before.source}, and these are other ones, "
-                f"{now.images} of {now.source}; give the same training images, or start a new run with --init-from"
-            )
+    def _begin_again(self, damaged: Sequence[str], *, other_images: bool) -> None:
+        """Start the run where it started."""
+        check_restart(self.folder, damaged, self._manifest.init_from, loaded=self.trainer.initial_weights is not None)
+        self._take_images(self.folder.path, other_images=other_images)
+        self.console.print("there is no checkpoint yet: starting from the beginning")
+
+    def _restore(self, saved: Checkpoint, *, other_images: bool) -> None:
+        values = check_saved(saved, self.clock, self.trainer.precision)
+        self._manifest = manifest_at(self._manifest, saved)
+        self.clock = self.clock.at(values["step"])
+        self._take_images(saved.path, other_images=other_images)
         state.restore(self.step, saved)
         self._seconds = values["seconds"]
         self.interval.logged_seconds = values["logged_seconds"]
         self.interval.logged_step = values["logged_step"]
         self._saved = values["step"]
         self.writer.written = values["step"]
-        self.clock = self.clock.at(values["step"])
         self.console.print(f"resuming after step {values['step']} of {self.clock.total_steps}")
+
+    def _take_images(self, where: Path, *, other_images: bool) -> None:
+        now, step = self.trainer.data_record(), self.clock.step
+        self._manifest = take_images(
+            self._manifest, now, where, other_images=other_images, until_step=step, console=self.console
+        )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpm.errors import TrainingError
+from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.distributed import DistributedContext
 from hpm.tracking import Tracker
@@ -35,13 +36,14 @@ class RunRecorder:
         if self._processes.is_main:
             self.tracker.send(self.folder.metrics.rows(), [self.folder.config, self.folder.operative])
 
-    def resume(self, step: int) -> None:
+    def resume(self, step: int, manifest: Manifest) -> None:
         """Drop the metrics of steps that will be taken again; in the main process.
 
         Args:
             step: taken at the checkpoint that the run goes on from.
+            manifest: what the run says of itself from now on.
         """
-        self.folder.prepare_resume(lambda row: row["step"] <= step and row["kind"] != "final")
+        self.folder.prepare_resume(lambda row: row["step"] <= step and row["kind"] != "final", manifest)
         self._pictures = [(0, path) for path in sorted(self.folder.pictures.glob("*.png"))]
 
     def add_picture(self, step: int, path: Path) -> None:

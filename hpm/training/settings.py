@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from curriculum.validation import require_at_least, require_in, require_instance
+from hpm.data import HELD_OUT, VALIDATION
 from hpm.evaluation import Evaluation
 from hpm.tracking import Tracker
 
@@ -99,3 +100,8 @@ class Monitoring:
                 require_instance("Monitoring", Evaluation, **{name: evaluation})
         if self.tracker is not None:
             require_instance("Monitoring", Tracker, tracker=self.tracker)
+
+    @property
+    def held_out(self) -> Sequence[str]:
+        """The held-out splits that are looked at."""
+        return HELD_OUT if self.evaluations else (VALIDATION,) if self.probes else ()

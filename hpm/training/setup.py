@@ -106,6 +106,9 @@ def check_method(method: Method, runtime: Runtime) -> None:
     Raises:
         ValueError: naming the setting at fault.
     """
+    for setting, alpha in method.curriculum.scheduler.reaches():
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"{setting} leads alpha to {alpha}; it must stay in [0, 1]")
     if runtime.residual_precision != "fp32" and not method.student.has_residual_dtype:
         raise ValueError(
             f"Runtime.residual_precision = {runtime.residual_precision!r} is not for a "

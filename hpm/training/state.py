@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from hpm.errors import UserError
-from hpm.runs.checkpoint import Checkpoint
+from hpm.runs.checkpoint import STATE_FILE, Checkpoint
+from hpm.runs.content import require_content
 from hpm.runtime.distributed import copy_into
+from hpm.runtime.finite import require_finite, require_kinds
 from hpm.training.step import TrainingStep
 
+_WEIGHTS = ("student.", "teacher.")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -61,10 +64,18 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
             raise UserError(
                 f"{checkpoint.path} is of another model: {name} is {list(value.shape)}, not {list(tensor.shape)}"
             )
+        require_kinds({name: value}, {name: tensor}, checkpoint.path)
+        if name.startswith(_WEIGHTS):
+            require_finite({name: value}, checkpoint.path)
         copy_into(tensor, value)
-    step.method.curriculum.load_state_dict(checkpoint.values["curriculum"])
+    file = checkpoint.path / STATE_FILE
+    try:
+        step.method.curriculum.load_state_dict(checkpoint.values["curriculum"])
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: 'curriculum': {error}") from error
     if step.scaler is not None:
-        step.scaler.load_state_dict(checkpoint.values["scaler"])
+        kinds = {name: type(value) for name, value in step.scaler.state_dict().items()}
+        step.scaler.load_state_dict(require_content(checkpoint.values["scaler"], file, kinds))
 
 
 def _start_moments(step: TrainingStep, checkpoint: Checkpoint) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ def describe(trainer: Trainer) -> str:
     )
 
 
+# What to compare a run with: a config, and what it changes.
+_RANDOM = ("curricula/random", "MAE's random masks")
+_OTHER_THAN_RANDOM = ("curricula/hpm_memory", "what was hard to reconstruct masked first")
+
 _HARDNESS_SHARE = "curriculum/hardness_share"
 
 _ROWS = {
@@ -56,8 +60,17 @@ _COLUMNS = {
 }
 
 
-def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]) -> None:
-    """Print the final figures, where things are, and what to try next."""
+def show_summary(
+    console: Console, folder: RunFolder, summary: Mapping[str, Any], *, curriculum: Sequence[str] = ()
+) -> None:
+    """Print the final figures, where things are, and what to try next.
+
+    Args:
+        console: where a person reads.
+        folder: the run's.
+        summary: the final figures.
+        curriculum: the names of the curriculum's parts.
+    """
     metrics = summary["metrics"]
     # Test figures are the ones to report; where there are no test images, an evaluation gives the others alone.
     split = TEST if any(_is_test_figure(name) for name in metrics) else VALIDATION
@@ -92,8 +105,9 @@ def show_summary(console: Console, folder: RunFolder, summary: Mapping[str, Any]
     console.print(f"metrics:  {folder.metrics.path} and {folder.summary}")
     hint = summary.get("tracking_problem") or _mlflow_hint(summary["tracking"])
     console.print(f"MLflow:   {hint}")
-    again = f"{_command('hpm')} pretrain {folder.config} curricula/random"
-    console.print(Text.assemble(f"next:     {again}   ", ("# the same with MAE's random masks", "dim")))
+    other, what = _OTHER_THAN_RANDOM if "Random" in curriculum else _RANDOM
+    again = f"{_command('hpm')} pretrain {shlex.quote(str(folder.config))} {other}"
+    console.print(Text.assemble(f"next:     {again}   ", (f"# the same with {what}", "dim")))
 
 
 def _is_test_figure(name: str) -> bool:

@@ -25,6 +25,7 @@ from hpm.runtime.version import source_version
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
+from hpm.training.resume import record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import build_training_step, check_method, check_objects
 from hpm.training.step import TrainingStep
@@ -152,7 +153,14 @@ class Trainer:
         return lines
 
     def fit(
-        self, folder: RunFolder, console: Console, *, name: str, parameters: dict[str, str], resume: bool = False
+        self,
+        folder: RunFolder,
+        console: Console,
+        *,
+        name: str,
+        parameters: dict[str, str],
+        resume: bool = False,
+        other_images: bool = False,
     ) -> dict[str, Any]:
         """Train to the end and evaluate.
 
@@ -162,6 +170,7 @@ class Trainer:
             name: the run's name.
             parameters: everything in force, for the tracker.
             resume: go on from the folder's newest whole checkpoint.
+            other_images: go on over other images than before, rather than refuse them.
 
         Returns:
             The summary, as written to `summary.json`; empty in all processes but the main one.
@@ -176,20 +185,20 @@ class Trainer:
         with StopSignals() as signals, folder.locked() if self.processes.is_main else nullcontext():
             loop = TrainingLoop(self, self.build_step(), folder, console, signals)
             if resume:
-                loop.resume()
-            tags = self.tags(name, folder)
-            self.processes.main_only(
-                lambda: self.tracker.start(folder.path, name=name, parameters=parameters, tags=tags)
-            )
+                loop.resume(other_images=other_images)
+            self.processes.main_only(lambda: self._start_tracker(folder, name, parameters))
             self._report_slow_teacher(console)
             return loop.complete()
 
     def replay(self, folder: RunFolder, *, name: str, parameters: dict[str, str]) -> None:
         """Send a complete run to the tracker, where it could not be reached before."""
-        self.tracker.start(folder.path, name=name, parameters=parameters, tags=self.tags(name, folder))
+        self._start_tracker(folder, name, parameters)
         pictures = sorted(folder.pictures.glob("*.png"))
         self.tracker.send(folder.metrics.rows(), [folder.config, folder.operative, folder.summary, *pictures])
         self.tracker.finish("FINISHED")
+
+    def _start_tracker(self, folder: RunFolder, name: str, parameters: dict[str, str]) -> None:
+        self.tracker.start(folder.path, name=name, parameters=parameters, tags=self.tags(name, folder))
 
     def dry_run(self, console: Console) -> None:
         """Run two steps, write nothing."""
@@ -255,9 +264,8 @@ class Trainer:
         )
 
     def data_record(self) -> DataRecord:
-        """Which images are trained on."""
-        split = self.source.train()
-        return DataRecord(type(self.source).__name__, len(split), split.fingerprint())
+        """Which images are trained on, and which are looked at beside them."""
+        return record_images(self.source, self.monitoring.held_out)
 
     def tags(self, name: str, folder: RunFolder) -> dict[str, str]:
         """What a tracker may find the run by."""
@@ -274,11 +282,9 @@ class Trainer:
 
     def _report_slow_teacher(self, console: Console) -> None:
         """A teacher that averages over most of the run still remembers its random start."""
-        decay = self.method.ema_decay
-        if decay is None or not self.method.curriculum.difficulty.needs:
+        if (decay := self.method.ema_decay) is None or not self.method.curriculum.difficulty.needs:
             return
-        total = self.clock.total_steps
-        share = decay.horizon(self.clock.at(total - 1)) / total
+        share = decay.horizon(self.clock.at((total := self.clock.total_steps) - 1)) / total
         if share > _LONGEST_HORIZON:
             console.print(
                 f"the teacher averages over {share:.0%} of the run's steps, so it stays close to its random start; "

@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from hpm.errors import UserError
-from hpm.runtime.files import replacing
+from hpm.runtime.files import check_file, replacing
 
 MAP = "viridis"
 DARK, BLUE, ORANGE, GREEN, LIGHT = "#222222", "#0072B2", "#D55E00", "#009E73", "#D9D9D9"  # Okabe and Ito's, and grays
@@ -71,12 +71,13 @@ def check_name(path: Path) -> None:
     """Find out before the work whether a picture can have this name.
 
     Raises:
-        UserError: if it is not a PNG's, or its folder is missing.
+        UserError: if it is not a PNG's, its folder is missing, or there is something else than a file.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path} is not the name of a PNG picture; let it end in .png")
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    check_file("the picture", path)
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -30,6 +30,8 @@ def draw_timeline(
     following: str | None,
     path: Path,
     probes: Sequence[Mapping[str, Any]] = (),
+    *,
+    alpha: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """Panels over epochs: the mask's shares, the losses, how often the loss predictor orders patches rightly, and the
     share of attainable hardness where evaluations measured it.
@@ -39,7 +41,9 @@ def draw_timeline(
         following: "hard" or "easy", the patches of which alpha is the share; None where it is no share.
         path: of the PNG.
         probes: of metrics.jsonl, those of evaluations during training and at its end. Default none.
+        alpha: rows with `epoch` and `alpha`, where more are known than were logged. Default `rows`.
     """
+    moves = rows if alpha is None else alpha
     measured = [row for row in probes if any(row.get(name) is not None for name in _SHARES)]
     epochs = _values(rows, "epoch")
     curves = {
@@ -50,7 +54,7 @@ def draw_timeline(
     count = 1 + len(curves) + bool(measured)
     figure = Figure(figsize=(_WIDTH, _PANEL * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    _draw_shares(axes[0], epochs, _values(rows, "alpha"), following)
+    _draw_shares(axes[0], _values(moves, "epoch"), _values(moves, "alpha"), following)
     for axis, (name, values) in zip(axes[1:], curves.items(), strict=False):
         _draw_curve(axis, name, epochs, values)
     if measured:
@@ -62,8 +66,8 @@ def draw_timeline(
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """NaN where a row does not have it: an interval of skipped steps."""
-    return np.array([float(value) if (value := row.get(name)) is not None else math.nan for row in rows])
+    """NaN where a row does not have it as one number: an interval of skipped steps."""
+    return np.array([float(value) if isinstance(value := row.get(name), int | float) else math.nan for row in rows])
 
 
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:

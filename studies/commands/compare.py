@@ -39,13 +39,15 @@ def command(
     from studies.analysis.comparison import compare_metrics
     from studies.analysis.results_csv import csv_text
     from studies.commands._sources import load_sources
-    from studies.reporting.files import write_files
+    from studies.reporting.files import check_report, write_files
     from studies.reporting.tables import markdown, show_comparisons
 
     if direction not in (None, "maximize", "minimize"):
         raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")
     if as_markdown and as_csv:
         raise UserError("--markdown and --csv are two formats; ask for one of them")
+    if output is not None:
+        check_report("--output", output)
     console = make_console(stderr=as_markdown or as_csv)
     with notices_to(console):
         sources = load_sources(names, storage)

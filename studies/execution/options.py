@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from hpm.errors import UserError
+from hpm.runtime.files import check_folder
 
 DEFAULT_STORAGE = "sqlite:///runs/studies.db"
 
@@ -69,8 +70,7 @@ class StudyOptions:
         """
         if any(part in ("", ".", "..") for part in self.name.split("/")) or len(self.name) > 200:
             raise UserError(f"--study {self.name} names a folder within runs/; give a short name without '..'")
-        if self.output is not None and self.output.exists() and not self.output.is_dir():
-            raise UserError(f"--output {self.output} is a file; name a folder")
+        check_folder("--output" if self.output else "the study's folder", self.folder)
         for option, value, least in (
             ("timeout", self.timeout, 0),
             ("retries", self.retries, 0),

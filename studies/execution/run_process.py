@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -125,8 +124,12 @@ class RunProcess:
         return told
 
     def summary(self) -> dict[str, Any]:
-        """The final figures of a complete run."""
-        return json.loads(self.folder.summary.read_text())
+        """The final figures of a complete run.
+
+        Raises:
+            UserError: if they are damaged.
+        """
+        return self.folder.read_summary()
 
     def log_tail(self) -> str:
         """What the run printed last, for people."""

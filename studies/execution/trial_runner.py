@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from hpm.config import parse_config
+from hpm.errors import UserError
 from hpm.planning.plan import make_plan
 from hpm.runtime.files import write_text
 from studies.analysis.results import RESULTS
@@ -189,7 +190,10 @@ class TrialRunner:
             raise TrialPruned
 
     def _result(self, run: PlannedRun, process: RunProcess, budget: _Budget) -> dict[str, Any]:
-        summary = process.summary()
+        try:
+            summary = process.summary()
+        except UserError as error:
+            raise RunFailed(f"{run.name}: {error}") from error
         measured = {name: value for name, value in summary["metrics"].items() if value is not None}
         metrics = {name: value for name, value in measured.items() if math.isfinite(value)}
         if self._definition.metric not in metrics:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import optuna
 
-from hpm.runtime.files import write_text
+from hpm.runtime.files import check_file, check_folder, write_text
 from studies.analysis.comparison import Comparison
 from studies.analysis.results import Result
 from studies.analysis.results_csv import csv_text
@@ -21,6 +21,22 @@ from studies.definition.identity import identity_of
 from studies.reporting.figures import draw_comparison, draw_differences, draw_search
 from studies.reporting.report import write_report
 from studies.reporting.tables import markdown
+
+
+def check_report(name: str, folder: Path) -> None:
+    """Find out before the work whether `write_files` can write to a folder.
+
+    Args:
+        name: what the user calls the folder.
+        folder: the folder, which need not be there.
+
+    Raises:
+        UserError: if there is something else, or in it something else than what belongs there.
+    """
+    check_folder(name, folder)
+    check_folder("the folder of figures", folder / "figures")
+    for file in ("report.html", "results.md", "results.csv"):
+        check_file("the file of the report", folder / file)
 
 
 def write_files(

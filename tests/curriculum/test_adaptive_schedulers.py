@@ -22,7 +22,9 @@ from curriculum.schedulers import (
     Scheduler,
     Stepped,
     WarmRestarts,
+    values_of,
 )
+from curriculum.schedulers.scheduled import restore_states
 from curriculum.testing import SchedulerConformance
 
 progress = st.floats(0, 1)
@@ -230,6 +232,10 @@ def test_what_follows_feedback_is_heard_within() -> None:
         (lambda: Competence(until=0.0), "Competence.until = 0.0"),
         (lambda: WarmRestarts(cycles=0), "WarmRestarts.cycles = 0"),
         (lambda: WarmRestarts(growth=0.0), "WarmRestarts.growth = 0.0"),
+        (lambda: WarmRestarts(cycles=2**62), "WarmRestarts.cycles = 4611686018427387904"),
+        (lambda: WarmRestarts(cycles=100, growth=1e30), "WarmRestarts.growth = 1e.30 cannot be told apart"),
+        (lambda: WarmRestarts(growth=1e-30), "WarmRestarts.growth = 1e-30 cannot be told apart"),
+        (lambda: Bandit(eta=1e30), "Bandit.eta = 1e.30 must be at most 1,000"),
         (lambda: WarmRestarts(shape="x"), "WarmRestarts.shape = 'x' is unknown"),
         (lambda: Plateau(step=0.0), "Plateau.step = 0.0"),
         (lambda: Plateau(patience=0), "Plateau.patience = 0"),
@@ -254,3 +260,35 @@ def test_a_stepped_scheduler_uses_every_value() -> None:
     stepped = Stepped(scheduler=Ramp(start=0.0, end=1.0), steps=4)
     assert [stepped((epoch + 1) / 4) for epoch in range(4)] == [0.125, 0.375, 0.625, 0.875]
     assert stepped(0.0) == 0.125
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "farthest"),
+    [
+        (Ramp(), []),
+        (Plateau(start=0.2, end=3.0), [("Plateau.start", 0.2), ("Plateau.end", 3.0)]),
+        (Scaled(scheduler=Bandit(values=(0.5, 1.5)), factor=2.0), [("Bandit.values", 1.0), ("Bandit.values", 3.0)]),
+        (Held(scheduler=MetricPaced(end=0.4)), [("MetricPaced.start", 0.0), ("MetricPaced.end", 0.4)]),
+    ],
+)
+def test_where_feedback_may_lead_is_known_before(scheduler: Scheduler, farthest: list[tuple[str, float]]) -> None:
+    assert scheduler.reaches() == farthest
+    assert set(dict(farthest).values()) <= {0.2, *values_of(scheduler)}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "state"),
+    [
+        (Plateau(), {"best": "x", "since": 0, "steps": 0}),
+        (Plateau(), {"best": None, "since": True, "steps": 0}),
+        (Plateau(), {"best": None, "since": 0, "steps": [1]}),
+        (Bandit(), {"weights": ["a", 0.0, 0.0], "interval": 0, "last": None, "progress": []}),
+        (MetricPaced(), {"reference": None, "average": None}),
+        (Reversed(scheduler=Plateau()), {"inner": [{"best": "x", "since": 0, "steps": 0}]}),
+    ],
+)
+def test_a_state_of_other_kinds_is_refused(scheduler: Scheduler, state: dict[str, object]) -> None:
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match="what was observed does not fit alpha"):
+        restore_states({"alpha": scheduler}, {"alpha": state})
+    assert scheduler.state_dict() == before

@@ -38,6 +38,12 @@ from curriculum import (
         lambda: LossSpread(probes=1),
         lambda: PixelEntropy(bins=1),
         lambda: Parts(parts=0),
+        lambda: Parts(iterations=10**9),
+        lambda: PixelEntropy(bins=2**62),
+        lambda: LossSpread(probes=10**9),
+        lambda: AdaMAE(width=2**62),
+        lambda: AdaMAE(depth=10**9),
+        lambda: ADIOS(masks=10**9),
         lambda: Mixture(estimators=["Uniform"]),  # type: ignore[list-item]
         lambda: Smoothed(estimator=Parts()),
     ],

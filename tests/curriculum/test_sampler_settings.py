@@ -36,6 +36,11 @@ from curriculum.samplers import (
         lambda: FilteredNoise(sigma=(2.0, 1.0)),
         lambda: FilteredNoise(bank=-1),
         lambda: Quotas(parts=0),
+        lambda: Quotas(parts=10**9),
+        lambda: Blockwise(attempts=10**9),
+        lambda: MultiBlock(targets=10**9),
+        lambda: FilteredNoise(bank=2**62),
+        lambda: FilteredNoise(sigma=(1.0, 1e30)),
     ],
 )
 def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]

@@ -10,10 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpm.evaluation.metrics import VALIDATION, metric_on
+from hpm.inference.alpha import alpha_rows
 from hpm.runs.metrics_file import Row
+from hpm.runs.run_folder import RunFolder
 from hpm.visualization import style
-from studies.analysis.comparison import Comparison
-from studies.analysis.statistics import estimate
+from studies.analysis.comparison import ComparedVariant, Comparison
+from studies.analysis.results import Result
+from studies.analysis.statistics import Estimate, estimate
+from studies.analysis.units import DisplayUnit
 from studies.reporting.figures.axes import (
     MOST_MARKED,
     WIDTH,
@@ -47,10 +51,16 @@ def draw_comparison(comparison: Comparison, folder: Path) -> list[Path]:
         kind = "probe" if "/" in name else "train"
         paths.append(draw_curves(runs, name, kind, folder / "training.png"))
     if any("alpha" in row for row in rows):
-        paths.append(draw_curves(runs, "alpha", "train", folder / "alpha.png"))
+        moves = {row.variant: [_alpha_rows(result) for result in results[row.variant]] for row in comparison.rows}
+        paths.append(draw_curves(moves, "alpha", "train", folder / "alpha.png"))
     if any("flops" in row.cost for row in comparison.rows):
         paths.append(_draw_compute(comparison, folder / "compute.png"))
     return paths
+
+
+def _alpha_rows(result: Result) -> list[Row]:
+    """What alpha was, by the run's schedule where that alone says it; none where the run's folder is elsewhere."""
+    return [] if result.folder is None else alpha_rows(RunFolder(result.folder), result.rows())
 
 
 def _metric_over_training(comparison: Comparison, rows: Sequence[Row]) -> str | None:
@@ -84,11 +94,14 @@ def draw_differences(comparison: Comparison, folder: Path, *, name: bool = False
     for axis in (left, right):
         prepare_axis(axis, grid="x")
     for place, row in enumerate(rows):
-        _plot_interval(left, place, [scale * value for value in row.values.values()], grid, style.BLUE)
+        own = [scale * value for value in row.values.values()]
+        _plot_interval(left, place, own, grid, style.BLUE, comparison.unit)
         base = values[row.baseline]
         shared = [scale * (row.values[seed] - base[seed]) for seed in row.values if seed in base]
         if row.variant != row.baseline and shared:
-            _plot_interval(right, place, shared, grid, style.ORANGE if row.significant else style.BLUE)
+            differences = DisplayUnit(1.0, 0, "")  # which have no bounds
+            color = style.ORANGE if row.significant else style.BLUE
+            _plot_interval(right, place, shared, grid, color, differences)
     right.axvline(0, color=style.DARK, linewidth=1)
     left.set_yticks(range(len(rows)), [row.variant for row in rows])
     left.set_xlabel(comparison.unit.label, fontsize=style.TEXT, color=style.DARK)
@@ -96,12 +109,21 @@ def draw_differences(comparison: Comparison, folder: Path, *, name: bool = False
     return style.save(figure, path)
 
 
-def _plot_interval(axis: Axes, place: float, values: Sequence[float], grid: float, color: str) -> None:
+def _plot_interval(
+    axis: Axes, place: float, values: Sequence[float], grid: float, color: str, unit: DisplayUnit
+) -> None:
     mean = estimate(values, grid)
     if mean.has_interval:
-        axis.plot([mean.low, mean.high], [place, place], color=color, linewidth=2.2, solid_capstyle="butt")
+        axis.plot(unit.interval(mean), [place, place], color=color, linewidth=2.2, solid_capstyle="butt")
     axis.plot(values, [place - 0.22] * len(values), "o", color=color, markersize=3.5, alpha=0.6, markeredgewidth=0)
     axis.plot([mean.mean], [place], "D", color=color, markersize=6, markeredgecolor="white")
+
+
+def _lengths(unit: DisplayUnit, row: ComparedVariant) -> list[list[float]]:
+    """How far a mean's interval reaches below and above it, as matplotlib wants them."""
+    shown = Estimate(unit.scale * row.estimate.mean, unit.scale * row.estimate.half, row.estimate.count)
+    low, high = unit.interval(shown)
+    return [[shown.mean - low], [high - shown.mean]]
 
 
 def _draw_compute(comparison: Comparison, path: Path) -> Path:
@@ -116,7 +138,7 @@ def _draw_compute(comparison: Comparison, path: Path) -> Path:
         axis.errorbar(
             costs[place] + apart * (np.searchsorted(near, place) - (len(near) - 1) / 2),
             scale * row.estimate.mean,
-            yerr=scale * row.estimate.half if row.estimate.has_interval else 0.0,
+            yerr=_lengths(comparison.unit, row) if row.estimate.has_interval else 0.0,
             fmt=marker_of(number),
             capsize=2,
             markersize=6,

@@ -42,8 +42,7 @@ def draw_curves(runs: Mapping[str, Sequence[Sequence[Row]]], name: str, kind: st
         means = [mean.mean for _, mean in points]
         axis.plot(epochs, means, label=variant, drawstyle=drawstyle, **line_of(number))
         if points and len(shown) <= _MOST_BANDS and all(mean.has_interval for _, mean in points):
-            low = [mean.low for _, mean in points]
-            high = [mean.high for _, mean in points]
+            low, high = zip(*(unit.interval(mean) for _, mean in points), strict=True)
             axis.fill_between(epochs, low, high, color=color_of(number), alpha=0.13, linewidth=0)
     label_axes(axis, "epoch", unit.label.replace("_", " ") if unit.label == name else unit.label)
     if name == "alpha":
@@ -57,12 +56,13 @@ def draw_curves(runs: Mapping[str, Sequence[Sequence[Row]]], name: str, kind: st
 
 def _points(rows: Sequence[Row], name: str, kind: str, scale: float) -> list[tuple[float, float]]:
     """(epoch, value) pairs of a run; final figures close a curve of probes."""
-    train = next((row for row in rows if row["kind"] == "train"), None)
+    train = next((row for row in rows if row["kind"] == "train" and row["step"] and row.get("epoch", 0) > 0), None)
     if train is None:
         return []
     steps_per_epoch = train["step"] / train["epoch"]
     kinds = {kind, "final"} if kind == "probe" else {kind}
-    return [(row["step"] / steps_per_epoch, scale * row[name]) for row in rows if row["kind"] in kinds and name in row]
+    wanted = [row for row in rows if row["kind"] in kinds and isinstance(row.get(name), int | float)]
+    return [(row["step"] / steps_per_epoch, scale * row[name]) for row in wanted]
 
 
 def _means(runs: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, Estimate]]:

@@ -47,6 +47,10 @@ def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) ->
         (["Curriculum.mask_ratio = 0.0"], ["Curriculum.mask_ratio = 0.0", "between 0 and 1"]),
         (["Curriculum.mask_ratio = 0.97"], ["mask_ratio = 0.97 of 16 patches", "at least one visible"]),
         (["Ramp.end = 1.5"], ["Ramp gives alpha", "[0, 1]"]),
+        (["Curriculum.scheduler = @Plateau()", "Plateau.end = 3"], ["Plateau.end leads alpha to 3.0", "[0, 1]"]),
+        ([f"Schedule.epochs = {10**21}"], ["Schedule.epochs", "64 bits"]),
+        (["Schedule.min_lr = 1.0"], ["Schedule.min_lr = 1.0", "Schedule.blr"]),
+        (["Runtime.device = 'meta'"], ["Runtime.device = 'meta'", "cpu"]),
         (
             ["MaskedAutoencoder.loss_predictor_depth = None"],
             ["PredictedLoss needs", "no loss predictor", "MaskedAutoencoder.loss_predictor_depth"],

@@ -13,10 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from curriculum.schedulers import Cyclic
+from hpm.inference.alpha import alpha_rows
 from hpm.inference.loading import load_model
 from hpm.inference.visualize import _stages, visualize
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.patches import patchify
+from hpm.runs.run_folder import RunFolder
 from hpm.runtime.console import make_console
 from hpm.visualization import draw_timeline, look
 from hpm.visualization.picture import held_out, picture
@@ -269,3 +272,21 @@ def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:
     drawn = axis.lines[0].get_xydata()
     changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] != before[1]]
     assert changes == pytest.approx([0.4, 1.2, 2.0, 2.4, 2.8, 3.6])
+
+
+def test_alpha_is_drawn_from_its_schedule_between_the_steps_that_were_logged(hpm: Hpm, tiny: Path) -> None:
+    """Logged every tenth step, a cycle of five steps would look as if nothing moved."""
+    cyclic = ["Curriculum.scheduler = @Cyclic()", "Cyclic.cycles = 4", "Trainer.progress_per = 'step'"]
+    for name, bindings in (("cyclic", cyclic), ("plateau", ["Curriculum.scheduler = @Plateau()"])):
+        words = [
+            word for text in [*bindings, "Schedule.epochs = 2", "Monitoring.log_every = 10"] for word in ("-b", text)
+        ]
+        assert hpm("pretrain", tiny, *words, "--output", name) == 0
+    run = RunFolder(Path("cyclic"))
+    shown = [row["alpha"] for row in alpha_rows(run, run.metrics.rows())]
+    assert shown == [Cyclic(cycles=4)(step / 20) for step in range(1, 21)]
+    other = RunFolder(Path("plateau"))  # follows what was measured, which the rows alone know
+    assert [row["step"] for row in alpha_rows(other, other.metrics.rows())] == [10, 20]
+    run.config.unlink()
+    assert [row["step"] for row in alpha_rows(run, run.metrics.rows())] == [10, 20]
+    assert hpm("visualize", "cyclic", "--timeline") == 0

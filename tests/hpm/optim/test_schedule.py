@@ -101,6 +101,10 @@ def test_processes_and_micro_batches_share_a_batch_evenly() -> None:
         ({"blr": -1e-3}, "blr = -0.001 must be at least 0"),
         ({"blr": math.nan}, "blr = nan must be at least 0"),
         ({"min_lr": -1e-6}, "min_lr = -1e-06 must be at least 0"),
+        (
+            {"blr": 1e-3, "min_lr": 0.5},
+            "min_lr = 0.5 must be at most the peak, {owner}.blr * {owner}.batch_size / 256 = 0.001",
+        ),
         ({"warmup_epochs": -1}, "warmup_epochs = -1 must lie in [0, {owner}.epochs = 200)"),
         ({"warmup_epochs": 200}, "warmup_epochs = 200 must lie in [0, {owner}.epochs = 200)"),
         ({"epochs": 5, "warmup_epochs": 5.5}, "warmup_epochs = 5.5 must lie in [0, {owner}.epochs = 5)"),

@@ -117,6 +117,73 @@ def test_a_run_goes_on_with_the_same_images_alone(
     assert "was trained on 18 images of ImageFolder, and these are other ones, 18 of ImageFolder" in told
 
 
+def put_other_images(images: Path) -> None:
+    """Other images of the same names, in files of another size."""
+    for path in images.glob("train/dog/*.png"):
+        Image.new("RGB", (40, 40), "red").save(path)
+
+
+@pytest.fixture
+def folder_run(hpm: Hpm, tiny: Path, tmp_path: Path) -> Path:
+    """A run of two steps on 20 images in folders, as if it had been stopped before it was evaluated."""
+    make_images(tmp_path / "images", 10)
+    bindings = [f"ImageFolder.root = '{tmp_path / 'images'}'", "Trainer.source = @ImageFolder()"]
+    bindings += ["ImageFolder.img_size = 16", "Schedule.batch_size = 8", "Loading.num_workers = 0"]
+    bindings += ["Monitoring.probes = []", "Monitoring.evaluations = [@KNN()]", "KNN.k = 1"]
+    words = (word for binding in bindings for word in ("-b", binding))
+    assert hpm("pretrain", tiny, *SHORT, *words, "--output", "run") == 0
+    Path("run/summary.json").unlink()
+    return tmp_path / "images"
+
+
+def add_ten(images: Path) -> None:
+    for number in range(10):
+        shutil.copy(images / "train/cat/0.png", images / f"train/cat/more-{number}.png")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "more": (add_ten, "18 images of ImageFolder, and these are other ones, 27 of ImageFolder"),
+    "other content": (put_other_images, "18 images of ImageFolder"),
+    "other test images": (lambda images: (images / "val/cat/0.png").unlink(), "20 test images, and these are other"),
+}
+
+
+@pytest.mark.parametrize("before_a_checkpoint", [False, True], ids=["", "before a checkpoint"])
+@pytest.mark.parametrize(("change", "told"), CHANGES.values(), ids=CHANGES)
+def test_a_run_does_not_go_on_over_other_images_unasked(
+    hpm: Hpm,
+    folder_run: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Path], object],
+    told: str,
+    before_a_checkpoint: bool,
+) -> None:
+    if before_a_checkpoint:
+        shutil.rmtree("run/checkpoints")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    change(folder_run)
+    assert hpm("pretrain", "--resume", "--output", "run") == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert told in message
+    first = json.loads(before[Path("run/run.json")])["data"]
+    split = first["held_out"]["test"] if "test images" in told else first
+    assert f"fingerprint {split['fingerprint']} then" in message
+    assert "--other-images" in message
+    assert {path: path.read_bytes() for path in before} == before
+    assert hpm("pretrain", "--resume", "--other-images", "--output", "run") == 0
+    manifest = json.loads(Path("run/run.json").read_text())
+    assert manifest["data"] != first
+    assert manifest["earlier_data"] == [{"until_step": 0 if before_a_checkpoint else 2, "data": first}]
+    assert Manifest.read(Path("run/run.json")).as_json() == manifest
+    Path("run/summary.json").unlink()
+    assert hpm("pretrain", "--resume", "--output", "run") == 0
+
+
+def test_other_images_go_with_a_resume(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hpm("pretrain", tiny, "--other-images", "--output", "run") == 2
+    assert "--other-images goes with --resume" in capsys.readouterr().err
+
+
 def test_a_run_whose_checkpoints_are_all_damaged_starts_again_from_its_initial_weights(
     hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -25,7 +26,7 @@ MEASURED = {
 HARDNESS = {"": 0.812, "_position": 0.638, "_edges": -0.004}
 
 
-def told(metrics: dict[str, float]) -> str:
+def told(metrics: dict[str, float], curriculum: Sequence[str] = ()) -> str:
     text = StringIO()
     summary = {
         "metrics": metrics,
@@ -35,8 +36,17 @@ def told(metrics: dict[str, float]) -> str:
         "picture": "run/pictures/step-1.png",
         "tracking": "off",
     }
-    show_summary(make_console(file=text, width=200), RunFolder(Path("run")), summary)
+    show_summary(make_console(file=text, width=200), RunFolder(Path("run")), summary, curriculum=curriculum)
     return text.getvalue()
+
+
+def test_what_to_try_next_is_something_else() -> None:
+    assert "pretrain run/config.gin curricula/random" in told(
+        MEASURED, curriculum=["Ramp", "LossMemory", "HardestFirst"]
+    )
+    after_random = told(MEASURED, curriculum=["Constant", "Uniform", "Random"])
+    assert "curricula/random" not in after_random
+    assert "pretrain run/config.gin curricula/hpm_memory" in after_random
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])

@@ -18,6 +18,8 @@ from PIL import Image
 from hpm.visualization import style
 from studies.analysis.comparison import Comparison, compare
 from studies.analysis.results import Result
+from studies.analysis.statistics import Estimate
+from studies.analysis.units import display_unit
 from studies.definition.identity import give_identity
 from studies.reporting.figures import draw_comparison, draw_search
 from studies.reporting.files import write_files
@@ -183,3 +185,10 @@ def test_a_search_has_its_own_figures_on_the_page(comparison: Comparison, tmp_pa
     assert [path.name for path in others[2:6]] == ["history.png", "importance.png", "parallel.png", "differences.png"]
     read = Page(report.read_text())
     assert {"Best setting", "Ramp.end = 0.7", "base configuration", "Ramp.end = 0.5"} <= set(read.texts)
+
+
+def test_an_interval_ends_where_values_do() -> None:
+    percent = display_unit("ridge/pretrained")
+    assert percent.interval(Estimate(98.0, 5.0, 3)) == (93.0, 100.0)
+    assert percent.interval(Estimate(1.0, 5.0, 3)) == (0.0, 6.0)
+    assert display_unit("anything").interval(Estimate(1.0, 5.0, 3)) == (-4.0, 6.0)
