@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_type_hints
 
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
 from hpm.runs.content import require_content
@@ -47,10 +46,10 @@ class Outcome:
     def read(cls, path: Path) -> Outcome | None:
         """Read what `write` wrote; None where there is nothing whole."""
         try:
-            told = require_content(read_json(path), path, get_type_hints(cls))
+            told = require_content(read_json(path), path, {"kind": str}, {"message": str, "retryable": bool})
         except UserError:
             return None
-        return cls(told["kind"], told["message"], told["retryable"])
+        return cls(told["kind"], told.get("message", ""), told.get("retryable", False))
 
 
 def record_outcome(error: BaseException | None) -> None:

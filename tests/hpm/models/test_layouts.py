@@ -229,7 +229,7 @@ def test_other_heads_than_the_file_says_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ("{", r"config\.json is damaged"),
+        ("{", r"config\.json cannot be read"),
         ("[]", r"config\.json holds a list"),
         ('{"hidden_act": "quick_gelu"}', r"hidden_act = 'quick_gelu'"),
         ('{"hidden_size": 768}', r"hidden_size = 768, and these weights are 32 wide"),

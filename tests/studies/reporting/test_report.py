@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from html.parser import HTMLParser
 from importlib import resources
@@ -15,6 +16,7 @@ from made_results import HARD, RANDOM, results
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hpm.errors import UserError
 from hpm.visualization import style
 from studies.analysis.comparison import Comparison, compare
 from studies.analysis.results import Result
@@ -22,7 +24,7 @@ from studies.analysis.statistics import Estimate
 from studies.analysis.units import display_unit
 from studies.definition.identity import give_identity
 from studies.reporting.figures import draw_comparison, draw_search
-from studies.reporting.files import write_files
+from studies.reporting.files import check_report, write_files
 from studies.reporting.report import write_report
 
 
@@ -192,3 +194,16 @@ def test_an_interval_ends_where_values_do() -> None:
     assert percent.interval(Estimate(98.0, 5.0, 3)) == (93.0, 100.0)
     assert percent.interval(Estimate(1.0, 5.0, 3)) == (0.0, 6.0)
     assert display_unit("anything").interval(Estimate(1.0, 5.0, 3)) == (-4.0, 6.0)
+
+
+@pytest.mark.parametrize("place", ["", "figures", "report.html", "results.csv"])
+def test_a_report_replaces_nothing_but_files(comparison: Comparison, tmp_path: Path, place: str) -> None:
+    """What is in the way is found before the results are even read."""
+    folder = tmp_path / "report"
+    if place:
+        folder.mkdir()
+    os.mkfifo(folder / place)
+    with pytest.raises(UserError, match=r"is a pipe; name a f"):
+        check_report("--output", folder)
+    (folder / place).unlink()
+    check_report("--output", folder)
