@@ -34,5 +34,6 @@ def test_a_text(tiny: Path, scratch: Path, text: bytes) -> None:
     mine = scratch / "mine.gin"
     mine.write_bytes(text)
     # A refusal may be of a value that goes with what the text left out, and names that.
-    bound = {word.split(".")[0] for word in text.decode(errors="replace").split() if "." in word}
+    words = text.decode(errors="replace").split()
+    bound = {word.split(".")[0] for word in words if "." in word} | {word for word in words if word.startswith("%")}
     assert_ends_well(run(main, "plan", tiny, mine), ["mine.gin", *bound, "hpm plan"])
