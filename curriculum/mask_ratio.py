@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from curriculum.noise import Noise, hash_words
 from curriculum.schedulers import Scalar, Scheduled, Scheduler, values_of
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_at_most, require_instance
+from curriculum.validation import require_in, require_instance
 
 
 class MaskRatio(Scheduled, ABC):
@@ -80,8 +80,7 @@ class UniformRatio(MaskRatio):
     def __init__(self, *, low: float = 0.1, high: float = 0.5, levels: int = 8) -> None:
         if not 0.0 < low < high < 1.0:
             raise ValueError(f"UniformRatio.low = {low} and UniformRatio.high = {high} must satisfy 0 < low < high < 1")
-        require_at_least("UniformRatio", 2, levels=levels)
-        require_at_most("UniformRatio", 1000, levels=levels)
+        require_in("UniformRatio", "[2, 100000]", levels=levels)
         self.low = float(low)
         self.high = float(high)
         self.levels = levels

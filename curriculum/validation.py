@@ -25,22 +25,6 @@ def require_at_least(owner: str, minimum: float, **settings: float | None) -> No
             raise ValueError(f"{owner}.{name} = {value} must be at least {minimum}")
 
 
-def require_at_most(owner: str, maximum: float, **settings: float | None) -> None:
-    """Refuse numbers above a maximum, beyond which no machine computes them; None passes, where a signature allows it.
-
-    Args:
-        owner: the part that the settings belong to.
-        maximum: the largest number that passes.
-        **settings: the numbers, by the names of the settings.
-
-    Raises:
-        ValueError: if a number is too large; it names the setting.
-    """
-    for name, value in settings.items():
-        if value is not None and not value <= maximum:
-            raise ValueError(f"{owner}.{name} = {value} must be at most {maximum:,}")
-
-
 def require_positive(owner: str, **settings: float | None) -> None:
     """Refuse numbers that are not above 0; None passes, where a signature allows it.
 

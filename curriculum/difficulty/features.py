@@ -14,7 +14,7 @@ from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.noise import Noise
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least, require_at_most
+from curriculum.validation import require_at_least, require_in
 
 
 class FeatureNorm(DifficultyEstimator):
@@ -58,8 +58,7 @@ class Parts(DifficultyEstimator):
 
     def __init__(self, *, parts: int = 6, iterations: int = 5) -> None:
         require_at_least("Parts", 1, parts=parts)
-        require_at_least("Parts", 0, iterations=iterations)
-        require_at_most("Parts", 1000, iterations=iterations)
+        require_in("Parts", "[0, 1000]", iterations=iterations)
         self.num_parts: int = parts
         self.iterations = iterations
 

@@ -15,7 +15,7 @@ from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.noise import Noise
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least, require_at_most
+from curriculum.validation import require_in
 
 
 def sobel_magnitude(brightness_NHW: Tensor) -> Tensor:
@@ -67,8 +67,7 @@ class PixelEntropy(DifficultyEstimator):
     """
 
     def __init__(self, *, bins: int = 16) -> None:
-        require_at_least("PixelEntropy", 2, bins=bins)
-        require_at_most("PixelEntropy", 65_536, bins=bins)
+        require_in("PixelEntropy", "[2, 65536]", bins=bins)
         self.bins = bins
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.difficulty.probes import check_probes, mean_over_probes
 from curriculum.noise import Noise
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least, require_at_most
+from curriculum.validation import require_in
 
 
 class PredictedLoss(DifficultyEstimator):
@@ -34,8 +34,7 @@ class PredictedLoss(DifficultyEstimator):
     needs = ("predicted_loss",)
 
     def __init__(self, *, probes: int = 0) -> None:
-        require_at_least("PredictedLoss", 0, probes=probes)
-        require_at_most("PredictedLoss", 1000, probes=probes)
+        require_in("PredictedLoss", "[0, 1000]", probes=probes)
         self.probes = probes
 
     def check(self, num_patches: int, num_masked: int) -> None:

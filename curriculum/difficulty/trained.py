@@ -22,7 +22,7 @@ from curriculum.noise import Noise, hash_words
 from curriculum.schedulers import Scalar, values_of
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least, require_at_most, require_in, require_positive
+from curriculum.validation import require_at_least, require_in, require_positive
 
 
 class PatchNetwork(nn.Module):
@@ -89,11 +89,10 @@ class TrainedDifficulty(DifficultyEstimator):
         self, *, width: int = 96, depth: int = 1, lr: float = 1e-4, weight_decay: float = 0.0, outputs: int = 1
     ) -> None:
         owner = type(self).__name__
-        if width < 32 or width % 32:
+        if width % 32:
             raise ValueError(f"{owner}.width = {width} must be a multiple of 32")
-        require_at_least(owner, 1, depth=depth)
-        require_at_most(owner, 1000, depth=depth)
-        require_at_most(owner, 65_536, width=width)
+        require_in(owner, "[32, 65536]", width=width)
+        require_in(owner, "[1, 1000]", depth=depth)
         require_positive(owner, lr=lr)
         require_at_least(owner, 0, weight_decay=weight_decay)
         self.width = width
@@ -230,8 +229,7 @@ class ADIOS(_SoftMasks):
         lr: float = 1e-4,
         weight_decay: float = 0.0,
     ) -> None:
-        require_at_least("ADIOS", 2, masks=masks)
-        require_at_most("ADIOS", 1000, masks=masks)
+        require_in("ADIOS", "[2, 1000]", masks=masks)
         require_at_least("ADIOS", 0, penalty=penalty)
         super().__init__(width=width, depth=depth, lr=lr, weight_decay=weight_decay, outputs=masks)
         self.penalty = float(penalty)

@@ -15,7 +15,7 @@ from curriculum.mask import Mask
 from curriculum.noise import Noise
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least, require_at_most
+from curriculum.validation import require_in
 
 
 class TrueLoss(DifficultyEstimator):
@@ -36,8 +36,7 @@ class TrueLoss(DifficultyEstimator):
     needs = ("reconstruction_loss",)
 
     def __init__(self, *, probes: int = 2) -> None:
-        require_at_least("TrueLoss", 1, probes=probes)
-        require_at_most("TrueLoss", 1000, probes=probes)
+        require_in("TrueLoss", "[1, 1000]", probes=probes)
         self.probes = probes
 
     @classmethod
@@ -76,8 +75,7 @@ class LossSpread(DifficultyEstimator):
     needs = ("reconstruction_loss",)
 
     def __init__(self, *, probes: int = 4) -> None:
-        require_at_least("LossSpread", 2, probes=probes)
-        require_at_most("LossSpread", 1000, probes=probes)
+        require_in("LossSpread", "[2, 1000]", probes=probes)
         self.probes = probes
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:

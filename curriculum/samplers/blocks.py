@@ -17,7 +17,7 @@ from curriculum.keys import random_keys, ranks
 from curriculum.noise import Noise, hash_words
 from curriculum.samplers.base import Sampler
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_at_most, require_in
+from curriculum.validation import require_at_least, require_in
 
 _TRIES = 10  # of one block, before BEiT gives up
 _PUBLISHED_MIN_SHARE = 16 / 196  # of the image that BEiT's smallest block takes
@@ -117,8 +117,8 @@ class Blockwise(Sampler):
     """
 
     def __init__(self, *, min_patches: int | None = None, min_aspect: float = 0.3, attempts: int = 30) -> None:
-        require_at_least("Blockwise", 1, min_patches=min_patches, attempts=attempts)
-        require_at_most("Blockwise", 10_000, attempts=attempts)
+        require_at_least("Blockwise", 1, min_patches=min_patches)
+        require_in("Blockwise", "[1, 10000]", attempts=attempts)
         require_in("Blockwise", "(0, 1]", min_aspect=min_aspect)
         self.min_patches = min_patches
         self.min_aspect = float(min_aspect)
@@ -217,8 +217,7 @@ class MultiBlock(Sampler):
         aspect: tuple[float, float] = (0.75, 1.5),
         context_scale: tuple[float, float] = (0.85, 1.0),
     ) -> None:
-        require_at_least("MultiBlock", 1, targets=targets)
-        require_at_most("MultiBlock", 1000, targets=targets)
+        require_in("MultiBlock", "[1, 1000]", targets=targets)
         for name, (low, high), top in (
             ("scale", scale, 1.0),
             ("aspect", aspect, math.inf),

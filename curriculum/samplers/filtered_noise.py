@@ -15,7 +15,7 @@ from curriculum.keys import BONUS, hardest_by_bits, order_keys
 from curriculum.noise import Noise
 from curriculum.samplers.base import Sampler, count_hard
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_at_most, require_choice
+from curriculum.validation import require_choice, require_in
 
 COLORS = ("red", "green", "blue", "purple")
 
@@ -65,8 +65,7 @@ class FilteredNoise(Sampler):
 
     def __init__(self, *, color: str = "green", sigma: tuple[float, float] = (1.0, 2.0), bank: int = 0) -> None:
         require_choice("FilteredNoise", COLORS, color=color)
-        require_at_least("FilteredNoise", 0, bank=bank)
-        require_at_most("FilteredNoise", 1_000_000, bank=bank)
+        require_in("FilteredNoise", "[0, 1000000]", bank=bank)
         if not 0 < sigma[0] < sigma[1] <= _WIDEST:
             raise ValueError(
                 f"FilteredNoise.sigma = {sigma} must be two positive numbers, ascending, of at most {_WIDEST:,} patches"

@@ -13,7 +13,7 @@ from curriculum.keys import BONUS, random_keys
 from curriculum.noise import Noise
 from curriculum.samplers.base import Sampler
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_at_most
+from curriculum.validation import require_in
 
 
 class Quotas(Sampler):
@@ -37,8 +37,7 @@ class Quotas(Sampler):
     reversible = False
 
     def __init__(self, *, parts: int = 6) -> None:
-        require_at_least("Quotas", 1, parts=parts)
-        require_at_most("Quotas", 10_000, parts=parts)
+        require_in("Quotas", "[1, 10000]", parts=parts)
         self.parts = parts
 
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from curriculum.noise import hash_words
 from curriculum.schedulers.base import Feedback, Scheduler
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_at_most, require_in, require_positive
+from curriculum.validation import require_in
 
 _LOW, _HIGH = 0.2, 0.8  # quantiles of the progress so far that are worth -1 and 1
 _REMEMBERED = 1000  # intervals whose progress decides the quantiles
@@ -46,9 +46,8 @@ class Bandit(Scheduler):
     ) -> None:
         if len(values) < 2:
             raise ValueError(f"Bandit.values = {values!r} must hold at least two values to choose from")
-        require_positive("Bandit", eta=eta)
-        require_at_least("Bandit", 0, beta=beta)
-        require_at_most("Bandit", 1000, eta=eta, beta=beta)
+        require_in("Bandit", "(0, 1000]", eta=eta)
+        require_in("Bandit", "[0, 1000]", beta=beta)
         require_in("Bandit", "(0, 1]", epsilon=epsilon)
         self.values = tuple(map(float, values))
         self.metric = metric

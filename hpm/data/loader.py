@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_in
+from curriculum.validation import require_in
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.fetch import Fetched, Fetcher, as_fetched
 from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
@@ -83,7 +83,7 @@ class Loader:
         schedule = Schedule(batch_size=batch_size, accumulate=accumulate)  # which knows what batches may be
         self.steps_per_epoch = schedule.clock(len(split)).steps_per_epoch
         self.micro_batch_size = schedule.micro_batch_size(world_size)
-        require_at_least("Loading", 0, num_workers=num_workers)
+        require_in("Loading", "[0, 1024]", num_workers=num_workers)
         require_in("Loading", "[0, 1)", max_unreadable=max_unreadable)
         require_in("Loader", f"[0, {world_size})", rank=rank)
         if patch_size < 1 or source.img_size % patch_size:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from curriculum.validation import require_at_least, require_choice
+from curriculum.validation import require_at_least, require_choice, require_in
 from hpm.data import VALIDATION, ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
@@ -83,7 +83,7 @@ class FrozenProbe(Evaluation):
     ) -> None:
         owner = type(self).__name__
         require_at_least(owner, 1, train_images=train_images, test_images=test_images)
-        require_at_least(owner, 0, num_workers=num_workers)
+        require_in(owner, "[0, 1024]", num_workers=num_workers)
         require_choice(owner, POOLS, pool=pool)
         self.train_images = train_images
         self.test_images = test_images

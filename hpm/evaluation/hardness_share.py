@@ -105,7 +105,8 @@ class HardnessShare(Evaluation):
     )
 
     def __init__(self, *, images: int = 256, top: float = 0.5, masks: int = 8) -> None:
-        require_at_least("HardnessShare", 1, images=images, masks=masks)
+        require_at_least("HardnessShare", 1, images=images)
+        require_in("HardnessShare", "[1, 1000]", masks=masks)
         require_in("HardnessShare", "(0, 1]", top=top)
         self.images = images
         self.top = float(top)

@@ -128,14 +128,17 @@ class LowShot(Evaluation):
             )
         labels = 500 if labels is None and fraction is None else labels
         require_in("LowShot", "(0, 1]", fraction=fraction)
-        require_at_least("LowShot", 1, labels=labels, draws=draws, epochs=epochs)
+        require_at_least("LowShot", 1, labels=labels)
+        require_in("LowShot", "[1, 1000]", draws=draws)
+        require_in("LowShot", "[1, 1000000]", epochs=epochs)
         require_at_least("LowShot", 1, batch_size=batch_size, test_images=test_images)
         self.lrs = require_rates("LowShot", lr=lr)
         require_positive("LowShot", layer_decay=layer_decay)
         require_early_stopping(
             "LowShot", patience=patience, threshold=threshold, min_epochs=min_epochs, trial_epochs=trial_epochs
         )
-        require_at_least("LowShot", 0, weight_decay=weight_decay, warmup_epochs=warmup_epochs)
+        require_at_least("LowShot", 0, weight_decay=weight_decay)
+        require_in("LowShot", "[0, 1000000]", warmup_epochs=warmup_epochs)
         require_in("LowShot", "[0, 1)", smoothing=smoothing)
         require_choice("LowShot", POOLS, pool=pool)
         if labels is not None and batch_size > labels:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from curriculum.validation import require_at_least, require_choice, require_positive
+from curriculum.validation import require_at_least, require_choice, require_in, require_positive
 from hpm.data import ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.augmentation import AugmentingLoader
 from hpm.evaluation.base import Evaluation, EvaluationContext
@@ -95,7 +95,7 @@ class SupervisedProtocol(Evaluation):
         require_positive(owner, blr=schedule.blr)
         require_choice(owner, POOLS, pool=pool)
         require_choice(owner, PRECISIONS, precision=precision)
-        require_at_least(owner, 0, num_workers=num_workers)
+        require_in(owner, "[0, 1024]", num_workers=num_workers)
         require_at_least(owner, 1, test_images=test_images)
         self.schedule = schedule
         self.crop = crop

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Teacher
-from curriculum.validation import require_at_least
+from curriculum.validation import require_at_least, require_in
 from hpm.models.base import MaskedModel
 from hpm.models.patches import patchify
 from hpm.targets.base import Target
@@ -35,7 +35,8 @@ class HOG(Target):
     """
 
     def __init__(self, *, cell: int = 8, orientations: int = 9) -> None:
-        require_at_least("HOG", 2, cell=cell, orientations=orientations)
+        require_at_least("HOG", 2, cell=cell)
+        require_in("HOG", "[2, 360]", orientations=orientations)
         self.cell = cell
         self.orientations = orientations
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from curriculum import Teacher
-from curriculum.validation import require_at_least
+from curriculum.validation import require_in
 from hpm.models.base import MaskedModel
 from hpm.runtime.last_call_cache import LastCallCache
 from hpm.targets.features import FeatureTarget
@@ -45,7 +45,7 @@ class TimmFeatures(FeatureTarget):
         self.checkpoint = checkpoint
         self.img_size = img_size
         self.pretrained = pretrained
-        require_at_least("TimmFeatures", 1, img_size=img_size)
+        require_in("TimmFeatures", "[1, 4096]", img_size=img_size)
         if checkpoint is not None and not pretrained:
             raise ValueError(
                 "TimmFeatures.pretrained = False asks for random weights, and TimmFeatures.checkpoint for a file's; "

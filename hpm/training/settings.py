@@ -33,7 +33,7 @@ class Loading:
     max_unreadable: float = 0.01
 
     def __post_init__(self) -> None:
-        require_at_least("Loading", 0, num_workers=self.num_workers)
+        require_in("Loading", "[0, 1024]", num_workers=self.num_workers)
         require_in("Loading", "[0, 1)", max_unreadable=self.max_unreadable)
         if self.gpu_decode and self.num_workers == 0:
             raise ValueError(

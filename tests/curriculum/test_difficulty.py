@@ -218,9 +218,9 @@ def test_probes_that_would_repeat_others_are_refused(kind: Probing) -> None:
 
 @pytest.mark.parametrize("probes", [0, -1])
 def test_true_loss_needs_a_probe(probes: int) -> None:
-    with pytest.raises(ValueError, match=f"TrueLoss.probes = {probes} must be at least 1"):
+    with pytest.raises(ValueError, match=f"TrueLoss.probes = {probes} must lie in"):
         TrueLoss(probes=probes)
-    with pytest.raises(ValueError, match=r"PredictedLoss.probes = -1 must be at least 0"):
+    with pytest.raises(ValueError, match=r"PredictedLoss.probes = -1 must lie in"):
         PredictedLoss(probes=-1)
 
 

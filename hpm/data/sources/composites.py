@@ -16,7 +16,7 @@ import PIL
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_in
+from curriculum.validation import require_in
 from hpm.data.sources.composite_files import divide, find_cutouts, find_photographs
 from hpm.data.sources.composite_renderer import CompositeRenderer
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
@@ -86,8 +86,9 @@ class Composites(Scenes):
         cache_dir: str | Path | None = None,
     ) -> None:
         name = type(self).__name__
-        require_at_least(name, 8, img_size=img_size)
-        require_at_least(name, 1, train_size=train_size, validation_size=validation_size, test_size=test_size)
+        require_in(name, "[8, 4096]", img_size=img_size)
+        sizes = {"train_size": train_size, "validation_size": validation_size, "test_size": test_size}
+        require_in(name, "[1, 100000000]", **sizes)
         require_in(name, "(0, 1]", min_scale=min_scale)
         require_in(name, f"[{min_scale}, 1]", max_scale=max_scale)
         require_in(name, "[0, 1]", occlusion=occlusion)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from curriculum.noise import hash_words
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_in
+from curriculum.validation import require_in
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
 from hpm.data.sources.scene_split import SceneSplit
 from hpm.data.sources.scenes import Scenes
@@ -67,9 +67,10 @@ class DigitScenes(Scenes):
         background: float = 0.3,
         seed: int = 0,
     ) -> None:
-        require_at_least("DigitScenes", 8, img_size=img_size)
-        require_at_least("DigitScenes", 1, train_size=train_size, validation_size=validation_size, test_size=test_size)
-        require_at_least("DigitScenes", 0, clutter=clutter)
+        require_in("DigitScenes", "[8, 1024]", img_size=img_size)
+        sizes = {"train_size": train_size, "validation_size": validation_size, "test_size": test_size}
+        require_in("DigitScenes", "[1, 10000000]", **sizes)
+        require_in("DigitScenes", "[0, 100]", clutter=clutter)
         require_in("DigitScenes", "(0, 1]", min_scale=min_scale)
         require_in("DigitScenes", f"[{min_scale}, 1]", max_scale=max_scale)
         require_in("DigitScenes", "[0, 1]", background=background)
