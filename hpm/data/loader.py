@@ -11,7 +11,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
@@ -24,9 +23,9 @@ from hpm.data.prefetch import move, prefetch
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.split import Split
+from hpm.data.workers import load_in_workers
 from hpm.errors import TrainingError, UserError
 from hpm.optim.schedule import Schedule
-from hpm.runtime.signals import keep_handlers
 
 _CPU = torch.device("cpu")
 _NAMED = 3  # unreadable images that an error message names
@@ -155,16 +154,12 @@ class Loader:
         if self.num_workers == 0:
             return map(self._fetcher(epoch, self._split, self._unreadable_by_index), indices_XN.to(self._split.device))
         split = self._split if self._jpegs is None else self._jpegs
-        return iter(
-            DataLoader(
-                self._fetcher(epoch, split, self._unreadable_by_index),
-                batch_sampler=indices_XN.tolist(),
-                collate_fn=as_fetched,
-                num_workers=self.num_workers,
-                pin_memory=self.device.type == "cuda",
-                worker_init_fn=keep_handlers,
-                generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
-            )
+        return load_in_workers(
+            self._fetcher(epoch, split, self._unreadable_by_index),
+            indices_XN.tolist(),
+            num_workers=self.num_workers,
+            collate=as_fetched,
+            pin_memory=self.device.type == "cuda",
         )
 
     def _fetcher(self, epoch: int, split: Split, known_unreadable: dict[int, str]) -> Fetcher:

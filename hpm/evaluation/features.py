@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from curriculum.validation import require_choice
 from hpm.data import ImageSource, Split
+from hpm.data.workers import load_in_workers
 from hpm.errors import UserError
 from hpm.models.encoder import Encoder
-from hpm.runtime.signals import keep_handlers
 
 POOLS = ("mean", "token")
 BATCH_SIZE = 256  # images of a forward pass without gradients
@@ -101,14 +101,12 @@ def batches(
             yield source.load(split, indices_B).to(device)
         return
     split.prepare()
-    for loaded in DataLoader(
+    for loaded in load_in_workers(
         _Unaugmented(source, split),
-        batch_sampler=[indices_B.tolist() for indices_B in batch_indices],
-        collate_fn=_as_loaded,
+        [indices_B.tolist() for indices_B in batch_indices],
         num_workers=num_workers,
+        collate=_as_loaded,
         pin_memory=device.type == "cuda",
-        worker_init_fn=keep_handlers,
-        generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
     ):
         if isinstance(loaded, UserError):
             raise loaded

@@ -1,0 +1,61 @@
+"""Loader processes that are killed are started again, and nothing is lost or comes twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from torch.utils.data import Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from hpm.data.workers import load_in_workers
+from hpm.errors import Notice, TrainingError
+
+BATCHES = [[2 * k, 2 * k + 1] for k in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def _looked_after_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch looks every five seconds whether processes live."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.3,))
+
+
+class Killed(Dataset):
+    """Gives indices; the process that is asked for one of some is killed, once for each."""
+
+    def __init__(self, folder: Path, killed_at: tuple[int, ...]) -> None:
+        self.folder = folder
+        self.killed_at = killed_at
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        killed = self.folder / str(indices[0])
+        if indices[0] in self.killed_at and not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return indices
+
+
+def as_it_is(loaded: list[int]) -> list[int]:
+    return loaded
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_a_killed_process_is_started_again(tmp_path: Path, num_workers: int) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.warns(Notice, match=r"a loader process died and is started again: .*") as told:
+        loaded = list(
+            load_in_workers(
+                Killed(tmp_path, (6, 14)), BATCHES, num_workers=num_workers, collate=as_it_is, pin_memory=False
+            )
+        )
+    assert loaded == BATCHES
+    assert sum(warning.category is Notice for warning in told) in (1, 2)  # two may die before one is missed
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_processes_that_die_again_and_again(tmp_path: Path) -> None:
+    dataset = Killed(tmp_path, (0, 4, 8, 12))
+    with pytest.warns(Notice), pytest.raises(TrainingError, match=r"4 loader processes have died.* lower the num_work"):
+        list(load_in_workers(dataset, BATCHES, num_workers=1, collate=as_it_is, pin_memory=False))
