@@ -126,8 +126,16 @@ class Blockwise(Sampler):
     def check(self, num_patches: int, num_masked: int) -> None:
         """Refuse a smallest block that is larger than the mask, or as large as no block can be.
 
-        A block ends before the grid does, in both directions, and its sides are rounded.
+        Where the grid is not known, it is one that has room for the largest blocks: a square.
         """
+        side = math.sqrt(num_patches)
+        self._check(side, side, num_patches, num_masked)
+
+    def check_grid(self, grid: tuple[int, int], num_masked: int) -> None:
+        """Refuse a smallest block that is larger than the mask, or as large as none on this grid."""
+        self._check(*grid, grid[0] * grid[1], num_masked)
+
+    def _check(self, rows: float, columns: float, num_patches: int, num_masked: int) -> None:
         if self.min_patches is None:
             return
         if self.min_patches > num_masked:
@@ -135,8 +143,9 @@ class Blockwise(Sampler):
                 f"Blockwise.min_patches = {self.min_patches} must be at most {num_masked}, the patches that are masked "
                 f"of {num_patches}"
             )
-        # No grid of so many patches has room for more than a square one.
-        limit = (math.sqrt(num_patches) - 0.5) ** 2
+        # A block ends before the grid does, in both directions, and its sides are rounded.
+        height, width = rows - 0.5, columns - 0.5
+        limit = min(height * width, height**2 / self.min_aspect, width**2 / self.min_aspect)
         if self.min_patches >= limit:
             raise ValueError(
                 f"Blockwise.min_patches = {self.min_patches} must be below {limit:g}: no block is as long or as wide "

@@ -48,6 +48,7 @@ class Manifest:
         alpha_share: "hard" or "easy", the patches that alpha is a share of; None where alpha is no share.
         precision: what training computes in.
         data: the training images.
+        grid: rows and columns of the model's patches; None in a run of before they were told, whose images are square.
         init_from: the checkpoint or file whose weights it started from, or None.
         plugins: folders of modules that its configuration imports and that are not installed, by module.
         versions: of the source, torch and Python.
@@ -59,6 +60,7 @@ class Manifest:
     alpha_share: str | None
     precision: str
     data: DataRecord
+    grid: tuple[int, int] | None = None
     init_from: str | None = None
     plugins: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=_versions)
@@ -86,7 +88,9 @@ class Manifest:
             raise UserError(f"{where} was written by a newer version of curriculum-masking; install that version")
         try:
             values = {name: value for name, value in content.items() if name in known}
-            return cls(**{**values, "data": DataRecord(**values["data"])})
+            grid = values.get("grid")
+            told = {"data": DataRecord(**values["data"]), "grid": None if grid is None else tuple(grid)}
+            return cls(**{**values, **told})
         except (KeyError, TypeError) as error:
             raise UserError(f"{where} is damaged: {error}") from error
 

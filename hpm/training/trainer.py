@@ -250,6 +250,7 @@ class Trainer:
             alpha_share=self.method.curriculum.alpha_share,
             precision=self.precision,
             data=self.data_record(),
+            grid=self.method.student.grid,
             init_from=None if self.init_from is None else str(self.init_from.resolve()),
             plugins=plugins,
         )
