@@ -21,6 +21,7 @@ from curriculum import (
     TrueLoss,
     Uniform,
 )
+from curriculum.sizes import pair
 from hpm.methods import operations
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
@@ -169,7 +170,7 @@ def random_batch(step: TrainingStep, number: int = 0) -> Batch:
     student, rows = step.method.student, step.batch_size // step.processes.world_size
     device = student.mask_token.device
     generator = torch.Generator().manual_seed(number)
-    images = torch.randn(rows, student.in_chans, student.img_size, student.img_size, generator=generator)
+    images = torch.randn(rows, student.in_chans, *pair(student.img_size), generator=generator)
     return Batch(
         images.to(device),
         student.patch_size,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size, divides, pair
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -17,14 +19,14 @@ class Batch:
 
     Args:
         images: float [N, C, H, W], as the model sees them.
-        patch_size: side of a square patch, in pixels; divides H and W.
+        patch_size: of a patch in pixels, the side of a square or (height, width); divides H and W.
         indices: int64 [N], each image's index in its data set. Default None, for images of no data set.
         boxes: float32 [N, 4], the crop as (left, top, width, height) in pixels of the stored image. Default None.
         flips: bool [N], whether the crop was mirrored left to right. Default None.
     """
 
     images: Tensor
-    patch_size: int
+    patch_size: Size
     indices: Tensor | None = None
     boxes: Tensor | None = None
     flips: Tensor | None = None
@@ -33,13 +35,14 @@ class Batch:
         if self.images.ndim != 4:
             raise ValueError(f"images must be [N, C, H, W], got shape {tuple(self.images.shape)}")
         height, width = self.images.shape[-2:]
-        if self.patch_size < 1 or height % self.patch_size or width % self.patch_size:
+        if not divides(self.patch_size, (height, width)):
             raise ValueError(f"patch_size = {self.patch_size} does not divide the image of {height} x {width} pixels")
 
     @property
     def grid(self) -> tuple[int, int]:
         """The rows and columns of patches."""
-        return self.images.shape[-2] // self.patch_size, self.images.shape[-1] // self.patch_size
+        height, width = pair(self.patch_size)
+        return self.images.shape[-2] // height, self.images.shape[-1] // width
 
     @property
     def num_patches(self) -> int:

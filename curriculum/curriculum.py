@@ -39,16 +39,14 @@ class Curriculum(Scheduled):
         rounding: which count is rounded down, the other being the rest. "visible": `int(L * (1 - mask_ratio))` patches
             stay visible, as in MAE and HPM; "masked": `int(L * mask_ratio)` are masked, as in AttMask and AMT.
             Default "visible".
-        polarity: "hardest" masks the patches with the highest difficulty, "easiest" those with the lowest. Default
-            "hardest".
+        polarity: "hardest", the default, masks the patches with the highest difficulty, "easiest" the lowest.
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
             (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask. Default 0.
         blank_ratio: share of the visible patches, drawn at random, whose content is hidden from the encoder by a mask
             token: UM-MAE's secondary masking (arXiv 2205.10063). `rounding` counts here too: `int(V * (1 -
             blank_ratio))` keep their content, or `int(V * blank_ratio)` lose it. Published: 0.25, of 49 visible patches
             13. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
-        score_every: the difficulty is estimated in every `score_every`-th step only, the masks of the steps between
-            are random: cheaper, and less of a curriculum. Default 1, every step.
+        score_every: the difficulty is estimated once in so many steps, other masks are random. Default 1, every step.
 
     Attributes:
         mask_ratio: the mask ratio as a `MaskRatio`.
@@ -170,8 +168,8 @@ class Curriculum(Scheduled):
         """Say whether drawing at this progress runs the difficulty estimator, at the mean mask ratio."""
         return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
 
-    def check(self, teacher: Teacher | None, num_patches: int) -> None:
-        """Find out before training whether this curriculum can run.
+    def check(self, teacher: Teacher | None, num_patches: int, grid: tuple[int, int] | None = None) -> None:
+        """Find out before training whether this curriculum can run, on a grid of patches where that is known.
 
         Raises:
             ValueError: if the ratios leave no patch visible or masked, the sampler cannot use the difficulty, or the
@@ -179,7 +177,10 @@ class Curriculum(Scheduled):
         """
         for ratio, masked in zip(self.mask_ratios(), self.counts_masked(num_patches), strict=True):
             self.difficulty.check(num_patches, masked)
-            self.sampler.check(num_patches, masked)
+            if grid is not None:
+                self.sampler.check_grid(grid, masked)
+            else:
+                self.sampler.check(num_patches, masked)
             visible = num_patches - masked - self.count_thrown(num_patches)
             if visible < 1:
                 raise ValueError(

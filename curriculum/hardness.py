@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from curriculum.batch import Batch
+from curriculum.sizes import pair
 
 BLANK_VARIANCE = 1e-3
 """The largest variance of a blank patch's pixels: about two of 255 levels of gray, as images are usually normalized."""
@@ -130,6 +131,6 @@ def not_blank(batch: Batch) -> Tensor:
     Returns:
         Bool [N, L]: whether the variance over a patch's pixels, mean over the channels, is above `BLANK_VARIANCE`.
     """
-    size, (rows, columns) = batch.patch_size, batch.grid
-    pixels_NCRPKP = batch.images.float().reshape(*batch.images.shape[:2], rows, size, columns, size)
+    (height, width), (rows, columns) = pair(batch.patch_size), batch.grid
+    pixels_NCRPKP = batch.images.float().reshape(*batch.images.shape[:2], rows, height, columns, width)
     return (pixels_NCRPKP.var(dim=(3, 5), unbiased=False).mean(dim=1) > BLANK_VARIANCE).flatten(1)

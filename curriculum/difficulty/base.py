@@ -13,6 +13,7 @@ from curriculum.batch import Batch
 from curriculum.mask import Mask
 from curriculum.noise import Noise
 from curriculum.schedulers.scheduled import Scheduled
+from curriculum.sizes import Size
 from curriculum.teacher import Teacher
 
 
@@ -24,7 +25,7 @@ class TrainingContext:
         num_images: size of the training split; `Batch.indices` are below it.
         steps_per_epoch: optimizer steps in which every image comes once.
         in_chans: channels of the images.
-        patch_size: side of a patch in pixels.
+        patch_size: of a patch in pixels, the side of a square or (height, width).
         grid: rows and columns of patches.
         device: the device of the images.
         seed: the run's seed.
@@ -35,7 +36,7 @@ class TrainingContext:
     num_images: int
     steps_per_epoch: int
     in_chans: int
-    patch_size: int
+    patch_size: Size
     grid: tuple[int, int]
     device: torch.device
     seed: int

@@ -14,6 +14,7 @@ from torch.nn import functional
 from curriculum.batch import Batch
 from curriculum.difficulty.base import DifficultyEstimator
 from curriculum.noise import Noise
+from curriculum.sizes import Size
 from curriculum.teacher import Teacher
 from curriculum.validation import require_in
 
@@ -31,7 +32,7 @@ def luminance(batch: Batch) -> Tensor:
     return batch.images.float().mean(dim=1)
 
 
-def _patches(values_NHW: Tensor, patch_size: int) -> Tensor:
+def _patches(values_NHW: Tensor, patch_size: Size) -> Tensor:
     """Cut into patches, [N, L, K]."""
     return functional.unfold(values_NHW.unsqueeze(1), patch_size, stride=patch_size).transpose(1, 2)
 

@@ -20,6 +20,7 @@ from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
 from curriculum.mask import Mask
 from curriculum.noise import Noise, hash_words
 from curriculum.schedulers import Scalar, values_of
+from curriculum.sizes import Size
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
 from curriculum.validation import require_at_least, require_in, require_positive
@@ -30,7 +31,7 @@ class PatchNetwork(nn.Module):
 
     Args:
         in_chans: channels of the images.
-        patch_size: side of a patch in pixels.
+        patch_size: of a patch in pixels, the side of a square or (height, width).
         num_patches: L.
         width: width of the tokens.
         depth: number of transformer layers.
@@ -39,7 +40,7 @@ class PatchNetwork(nn.Module):
     """
 
     def __init__(
-        self, *, in_chans: int, patch_size: int, num_patches: int, width: int, depth: int, outputs: int, seed: int
+        self, *, in_chans: int, patch_size: Size, num_patches: int, width: int, depth: int, outputs: int, seed: int
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):

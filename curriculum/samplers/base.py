@@ -40,6 +40,14 @@ class Sampler(Scheduled, ABC):
             ValueError: where they cannot.
         """
 
+    def check_grid(self, grid: tuple[int, int], num_masked: int) -> None:
+        """Find out the same where the grid of the patches is known, its rows and columns; by default by `check`.
+
+        Raises:
+            ValueError: where M of the patches cannot be masked as the settings say.
+        """
+        self.check(grid[0] * grid[1], num_masked)
+
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
         """Find out before training whether this sampler can use the scores of a difficulty estimator.
 

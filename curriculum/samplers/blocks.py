@@ -127,22 +127,36 @@ class Blockwise(Sampler):
     def check(self, num_patches: int, num_masked: int) -> None:
         """Refuse a smallest block that is larger than the mask, or as large as no block can be.
 
-        A block ends before the grid does, in both directions, and its sides are rounded.
+        Where the grid is not known, it is one that has room for the largest blocks: a square.
         """
-        if self.min_patches is None:
-            return
-        if self.min_patches > num_masked:
+        if self.min_patches is not None:
+            side = math.sqrt(num_patches)
+            self._check(side, side, num_masked, f"{num_patches} patches")
+
+    def check_grid(self, grid: tuple[int, int], num_masked: int) -> None:
+        """Refuse a smallest block that is larger than the mask, or has no room on this grid: all would be random."""
+        self._check(*grid, num_masked, f"{grid[0]} x {grid[1]} patches")
+
+    def _check(self, rows: float, columns: float, num_masked: int, spelled: str) -> None:
+        least = self._least(round(rows * columns))
+        if self.min_patches is not None and least > num_masked:
             raise ValueError(
-                f"Blockwise.min_patches = {self.min_patches} must be at most {num_masked}, the patches that are masked "
-                f"of {num_patches}"
+                f"Blockwise.min_patches = {least} must be at most {num_masked}, the patches that are masked of "
+                f"{spelled}"
             )
-        # No grid of so many patches has room for more than a square one.
-        limit = (math.sqrt(num_patches) - 0.5) ** 2
-        if self.min_patches >= limit:
+        # A block ends before the grid does, in both directions, and its sides are rounded.
+        height, width = rows - 0.5, columns - 0.5
+        limit = min(height * width, height**2 / self.min_aspect, width**2 / self.min_aspect)
+        if least >= limit:
+            name = least if self.min_patches is not None else f"None, here {least},"
             raise ValueError(
-                f"Blockwise.min_patches = {self.min_patches} must be below {limit:g}: no block is as long or as wide "
-                f"as the grid of {num_patches} patches"
+                f"Blockwise.min_patches = {name} must be below {limit:g}: no block is as long or as wide as the grid "
+                f"of {spelled}"
             )
+
+    def _least(self, num_patches: int) -> int:
+        """The smallest block's area, of L patches."""
+        return self.min_patches or max(1, round(_PUBLISHED_MIN_SHARE * num_patches))
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return alpha > 0
@@ -165,7 +179,7 @@ class Blockwise(Sampler):
         uniform_AN5 = uniform_AN5.view(n, self.attempts, 5).transpose(0, 1).contiguous()
         root_AN = (math.log(self.min_aspect) / 2 * (1 - 2 * uniform_AN5[..., 1])).exp()
         root_AN2 = torch.stack((root_AN, 1 / root_AN), dim=-1)
-        least = self.min_patches or max(1, round(_PUBLISHED_MIN_SHARE * grid[0] * grid[1]))
+        least = self._least(grid[0] * grid[1])
         least_AN = least * (1 - uniform_AN5[..., 0])
         limit_2 = torch.stack([torch.full((), side, device=device) for side in grid])
         free_NRK = torch.ones(n, *grid, dtype=torch.float64, device=device)

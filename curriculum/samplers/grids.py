@@ -51,8 +51,13 @@ class Cells(Sampler):
         """Find out whether the sampler can mask as many cells, where the patches may be those of a square grid."""
         side = math.isqrt(num_patches)
         if side**2 == num_patches:
-            num_cells = (-(-side // self.size)) ** 2
-            self.sampler.check(num_cells, self._count_masked(num_patches, num_masked, num_cells))
+            self.check_grid((side, side), num_masked)
+
+    def check_grid(self, grid: tuple[int, int], num_masked: int) -> None:
+        """Find out whether the sampler can mask as many of the grid's cells."""
+        rows, columns = (-(-length // self.size) for length in grid)
+        masked = self._count_masked(grid[0] * grid[1], num_masked, rows * columns)
+        self.sampler.check_grid((rows, columns), masked)
 
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
         """Refuse numbers of parts, of which a cell has no mean, and what the sampler refuses."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 from curriculum.batch import Batch
 from curriculum.mask import Mask
 from curriculum.noise import Noise
+from curriculum.sizes import Size, pair
 from curriculum.streams import Stream
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -26,19 +27,20 @@ def tiny_batch(
     num_images: int = 4,
     channels: int = 3,
     grid: tuple[int, int] = (4, 4),
-    patch_size: int = 4,
+    patch_size: Size = 4,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """Make images of noise whose contrast differs from patch to patch, with indices and crops as of a data set."""
     rows, columns = grid
-    height, width = rows * patch_size, columns * patch_size
+    patch_height, patch_width = pair(patch_size)
+    height, width = rows * patch_height, columns * patch_width
     noise = Noise.for_batch(seed=seed, step=0, batch_size=num_images, device=device)
     images = noise.uniform(channels * height * width).view(num_images, channels, height, width) - 0.5
     contrast = noise.fold(Stream.TESTING_CONTRAST).uniform(rows * columns).view(num_images, 1, rows, columns) * 4
     boxes = torch.tensor([0.0, 0.0, width, height], device=device).repeat(num_images, 1)
     return Batch(
-        images * functional.interpolate(contrast, scale_factor=patch_size, mode="nearest"),
+        images * functional.interpolate(contrast, scale_factor=(patch_height, patch_width), mode="nearest"),
         patch_size,
         indices=torch.arange(100, 100 + num_images, device=device),
         boxes=boxes,
@@ -53,7 +55,7 @@ class TinyTeacher:
     that image alone.
 
     Args:
-        patch_size: side of a patch, in pixels. Default 4.
+        patch_size: of a patch in pixels, the side of a square or (height, width). Default 4.
         width: D, the width of its features. Default 8.
         seed: the seed of the projection. Default 0.
         lacks: why this teacher does not have a capability, by the name of the capability. Default none.
@@ -63,7 +65,7 @@ class TinyTeacher:
     """
 
     def __init__(
-        self, *, patch_size: int = 4, width: int = 8, seed: int = 0, lacks: Mapping[str, str] = _NOTHING
+        self, *, patch_size: Size = 4, width: int = 8, seed: int = 0, lacks: Mapping[str, str] = _NOTHING
     ) -> None:
         self.patch_size = patch_size
         self.width = width

@@ -1,6 +1,6 @@
 """Random resized crops, drawn and resampled for a whole batch at a time.
 
-Shape suffixes: N images, C channels, H W stored pixels, S output side, T tries.
+Shape suffixes: N images, C channels, H W stored pixels, S S output height and width, T tries.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curriculum.noise import Noise
+from curriculum.sizes import Size, pair
 from curriculum.validation import require_in
 from hpm.runtime.precision import full_float32
 
@@ -21,7 +22,9 @@ class RandomResizedCrop:
     """The random crop of Inception and of masked autoencoders, by torchvision's rule.
 
     A crop has an area of `scale` times the image's and a log-uniform aspect ratio. The first of ten draws that fits
-    in the image is placed uniformly; where none fits, the largest central crop of an allowed ratio is taken.
+    in the image is placed uniformly; where none fits, the largest central crop of an allowed ratio is taken. The ratio
+    is the box's own whatever the size that it is resampled to, as torchvision has it: crops for a model of wide images
+    are drawn like those for square ones, and stretched.
 
     Args:
         scale: smallest and largest area, relative to the image's. Default (0.2, 1.0).
@@ -79,13 +82,25 @@ def whole_boxes(sizes_N2: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(sizes_N2), sizes_N2.flip(1)], dim=1).float()
 
 
-def central_boxes(sizes_N2: Tensor, fraction: float) -> Tensor:
-    """The central squares whose side is `fraction` of the shorter side, float32 [N, 4], for int64 sizes [N, 2]."""
-    side_N1 = sizes_N2.amin(dim=1, keepdim=True) * fraction
-    return torch.cat([(sizes_N2.flip(1) - side_N1) / 2, side_N1, side_N1], dim=1).float()
+def central_boxes(sizes_N2: Tensor, fraction: float, shape: Size = 1) -> Tensor:
+    """The central boxes of a shape, `fraction` of the largest that fit in the images.
+
+    Args:
+        sizes_N2: int64, height and width of the images.
+        fraction: of the largest box's sides, in (0, 1].
+        shape: what the box is resampled to; its aspect alone counts. Default 1, squares.
+
+    Returns:
+        Float32 [N, 4].
+    """
+    height, width = pair(shape)
+    # In float64 up to the largest box, so that one which touches its image's border does so exactly.
+    scale_N1 = torch.minimum(sizes_N2[:, :1].double() / height, sizes_N2[:, 1:].double() / width)
+    box_N2 = torch.cat([scale_N1 * width, scale_N1 * height], dim=1).float() * fraction
+    return torch.cat([(sizes_N2.flip(1) - box_N2) / 2, box_N2], dim=1).float()
 
 
-def resample(images_NCHW: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+def resample(images_NCHW: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
     """Crop, resize and mirror a batch of images: bicubic and antialiased, as Pillow and torchvision do.
 
     Separable, so two batched matrix products: one with weights [N, S, W], one with weights [N, S, H]. No pixel
@@ -96,17 +111,18 @@ def resample(images_NCHW: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) 
         images_NCHW: uint8 (or float in the same range) [N, C, H, W].
         boxes_N4: float32 [N, 4], (left, top, width, height) in pixels; at least one pixel wide and high.
         flips_N: bool [N], mirror left to right after cropping.
-        size: S, side of the output in pixels.
+        size: of the output in pixels, S for a square or (height, width).
 
     Returns:
         Float32 [N, C, S, S] in [0, 255], not rounded.
     """
     N, C, H, W = images_NCHW.shape
     left_N, top_N, width_N, height_N = boxes_N4.unbind(1)
-    columns_NSW = _weights(left_N, width_N, flips_N, size=size, pixels=W)
-    rows_NSH = _weights(top_N, height_N, torch.zeros_like(flips_N), size=size, pixels=H)
+    height, width = pair(size)
+    columns_NSW = _weights(left_N, width_N, flips_N, size=width, pixels=W)
+    rows_NSH = _weights(top_N, height_N, torch.zeros_like(flips_N), size=height, pixels=H)
     with full_float32():
-        wide_NCHS = torch.bmm(images_NCHW.reshape(N, C * H, W).float(), columns_NSW.mT).view(N, C, H, size)
+        wide_NCHS = torch.bmm(images_NCHW.reshape(N, C * H, W).float(), columns_NSW.mT).view(N, C, H, width)
         crops_NCSS = torch.matmul(rows_NSH.unsqueeze(1), wide_NCHS)
     return crops_NCSS.clamp_(0.0, 255.0)
 

@@ -1,6 +1,6 @@
 """Micro-batches as loader processes make them: crops, and another sample in the place of one that cannot be read.
 
-Shape suffixes: N images of a micro-batch, C channels, S side in pixels.
+Shape suffixes: N images of a micro-batch, C channels, S S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from curriculum.noise import Noise
+from curriculum.sizes import Size
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.gpu_decode import Encoded, JpegSplit
 from hpm.data.sources.split import Crops, Split, Unreadable
@@ -46,7 +47,7 @@ class Fetcher(Dataset):
         crop: the augmentation.
         seed: of the crops.
         epoch: likewise.
-        size: S, side of the crops in pixels.
+        size: of the crops in pixels, S for squares or (height, width).
         known_unreadable: images known to be unreadable, by index, and why. Those met are added.
         limit: how many there may be.
     """
@@ -58,7 +59,7 @@ class Fetcher(Dataset):
         *,
         seed: int,
         epoch: int,
-        size: int,
+        size: Size,
         known_unreadable: dict[int, str],
         limit: int,
     ) -> None:

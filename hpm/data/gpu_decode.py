@@ -4,7 +4,7 @@ A loader process reads a file and its header, and draws the crop. It decodes by 
 file that ends early, of which a decoder may make an image nevertheless.
 
 Shape suffixes: N images of a micro-batch, B bytes, J JPEGs decoded together, M images decoded by Pillow, C channels,
-H W pixels of an image or of a crop, S output side.
+H W pixels of an image or of a crop, S S output height and width.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
+from curriculum.sizes import Size, pair
 from hpm.data.crops import resample
 from hpm.data.prefetch import move
 from hpm.data.sources.encoded import EncodedSplit, cut
@@ -74,11 +75,11 @@ class JpegSplit(Split):
         """Int64 [N, 2], from the headers."""
         return self.split.sizes(indices_N)
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
         """Uint8 [N, C, S, S], decoded by Pillow."""
         return self.split.crop(indices_N, boxes_N4, flips_N, size)
 
-    def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
+    def view(self, indices_N: Tensor, size: Size, choose: Choose) -> Crops:
         """Boxes and flips; the images, [N, 0], are kept until `take` asks for them."""
 
         def keep(row: int, image: Image.Image, box: Sequence[float], flip: bool) -> None:
@@ -88,9 +89,9 @@ class JpegSplit(Split):
 
         return self.split.visit(indices_N, choose, keep, torch.zeros(len(indices_N), 0))
 
-    def take(self, indices_N: Tensor, size: int) -> Encoded:
+    def take(self, indices_N: Tensor, size: Size) -> Encoded:
         """What `view` has kept of these images; the rest is forgotten. What could not be read is black."""
-        black = torch.zeros(self.split.channels, size, size, dtype=torch.uint8)
+        black = torch.zeros(self.split.channels, *pair(size), dtype=torch.uint8)
         kept = [self._kept.get(index, black) for index in indices_N.tolist()]
         self._kept.clear()
         layout = [(len(x.content), x.height, x.width, x.gray) if isinstance(x, _Jpeg) else (0, 0, 0, 0) for x in kept]
@@ -110,14 +111,14 @@ class Decoder:
 
     Args:
         mode: what the images are converted to, "RGB" or "L" (gray).
-        size: S, side of the crops in pixels.
+        size: of the crops in pixels, S for squares or (height, width).
         device: nvJPEG decodes on a CUDA device, libjpeg on the CPU.
 
     Raises:
         UserError: if torchvision cannot decode on the device.
     """
 
-    def __init__(self, mode: str, size: int, device: torch.device) -> None:
+    def __init__(self, mode: str, size: Size, device: torch.device) -> None:
         self.mode = mode
         self.size = size
         self.device = device

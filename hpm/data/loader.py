@@ -1,6 +1,7 @@
 """Batches of training images, the same ones whatever the number of workers and wherever an epoch is resumed.
 
-Shape suffixes: N images of a micro-batch, K images of the split, X micro-batches, C channels, S side in pixels.
+Shape suffixes: N images of a micro-batch, K images of the split, X micro-batches, C channels, S S height and
+width in pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from curriculum.batch import Batch
 from curriculum.noise import Noise, hash_words
+from curriculum.sizes import Size, divides, spell_size
 from curriculum.streams import Stream
 from curriculum.validation import require_in
 from hpm.data.crops import RandomResizedCrop
@@ -40,7 +42,7 @@ class Loader:
     Args:
         source: where the images come from.
         batch_size: images of an optimizer step, of all processes together. An epoch's incomplete last batch is dropped.
-        patch_size: side of a square patch in pixels; divides the source's `img_size`.
+        patch_size: of a patch in pixels, the side of a square or (height, width); divides the source's `img_size`.
         crop: the augmentation.
         seed: of the order and the crops.
         num_workers: processes that prepare batches; 0 for none but this one. Default 0.
@@ -67,7 +69,7 @@ class Loader:
         *,
         source: ImageSource,
         batch_size: int,
-        patch_size: int,
+        patch_size: Size,
         crop: RandomResizedCrop,
         seed: int,
         num_workers: int = 0,
@@ -85,8 +87,10 @@ class Loader:
         require_in("Loading", "[0, 1024]", num_workers=num_workers)
         require_in("Loading", "[0, 1)", max_unreadable=max_unreadable)
         require_in("Loader", f"[0, {world_size})", rank=rank)
-        if patch_size < 1 or source.img_size % patch_size:
-            raise ValueError(f"Loader.patch_size = {patch_size} must divide the image size, {source.img_size} pixels")
+        if not divides(patch_size, source.img_size):
+            raise ValueError(
+                f"Loader.patch_size = {patch_size} must divide the image size, {spell_size(source.img_size)} pixels"
+            )
         self.source = source
         self.batch_size = batch_size
         self.patch_size = patch_size

@@ -1,16 +1,18 @@
 """How much of the patches of crops is the object, where the data know it.
 
-Shape suffixes: N images of a batch, K scenes of a split, L patches, S side in pixels.
+Shape suffixes: N images of a batch, K scenes of a split, L patches, S S height and width in pixels.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from curriculum import Batch
+from curriculum.sizes import pair
 from hpm.data.crops import whole_boxes
 from hpm.data.sources import scene_split
 from hpm.data.sources.base import ImageSource
@@ -32,7 +34,7 @@ class ObjectShares:
     def __init__(self, split: SceneSplit, device: torch.device | None = None) -> None:
         self._split = split
         self._masks_KSS: Tensor | None = None
-        if device is not None and len(split) * split.side**2 <= scene_split.MEMORY_LIMIT:
+        if device is not None and len(split) * math.prod(pair(split.scene_size)) <= scene_split.MEMORY_LIMIT:
             self._masks_KSS = split.object_masks().to(device)
 
     @classmethod

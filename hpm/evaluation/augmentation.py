@@ -21,6 +21,7 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 
 from curriculum.noise import hash_words
+from curriculum.sizes import Size, pair
 from curriculum.streams import Stream
 from hpm.data import TRAIN, Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable
 from hpm.data.sources.split import Choose
@@ -63,13 +64,13 @@ def named_crop(owner: str, *, scale: tuple[float, float], flip: float) -> Random
         raise ValueError(str(error).replace("RandomResizedCrop", owner)) from None
 
 
-def rand_augment(owner: str, policy: str, *, size: int, mean: Sequence[float]) -> Any:
+def rand_augment(owner: str, policy: str, *, size: Size, mean: Sequence[float]) -> Any:
     """RandAugment by timm (Cubuk et al. 2020, arXiv 1909.13719), with what its `create_transform` sets beside it.
 
     Args:
         owner: who names the policy, for the error.
         policy: timm's spelling, e.g. "rand-m9-mstd0.5-inc1".
-        size: S, pixels; translations reach 0.45 of it.
+        size: of the images in pixels, S for squares or (height, width); translations reach 0.45 of the shorter side.
         mean: of each channel in [0, 1], which fills what moves in.
 
     Raises:
@@ -77,7 +78,11 @@ def rand_augment(owner: str, policy: str, *, size: int, mean: Sequence[float]) -
     """
     # Gray images are augmented as colored ones.
     fill = tuple(min(255, round(255 * value)) for value in (mean if len(mean) == 3 else [mean[0]] * 3))
-    hints = {"translate_const": int(size * 0.45), "img_mean": fill, "interpolation": Image.Resampling.BICUBIC}
+    hints = {
+        "translate_const": int(min(pair(size)) * 0.45),
+        "img_mean": fill,
+        "interpolation": Image.Resampling.BICUBIC,
+    }
     try:
         transform = rand_augment_transform(policy, hints)
     except (AssertionError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -131,11 +136,11 @@ class RandAugmented(Split):
         """Read what the inner split reads once."""
         self.inner.prepare()
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
         """Uint8 [N, C, S, S]."""
         return self.view(indices_N, size, lambda rows, sizes_N2: (boxes_N4[rows], flips_N[rows])).images_NCSS
 
-    def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
+    def view(self, indices_N: Tensor, size: Size, choose: Choose) -> Crops:
         """The inner split's crops, augmented: uint8."""
         try:
             return self._augmented(self.inner.view(indices_N, size, choose), indices_N)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from curriculum import Batch, Noise
 from curriculum.noise import hash_words
+from curriculum.sizes import Size
 from curriculum.streams import Stream
 from hpm.data import ImageSource, RandomResizedCrop
 
@@ -39,7 +40,7 @@ class FewLabels:
         train_N: int64, indices of the labelled ones.
         crop: augmentation.
         batch_size: images of a step; an incomplete last batch is dropped.
-        patch_size: side of a square patch in pixels.
+        patch_size: of a patch in pixels, the side of a square or (height, width).
         seed: of the order and the crops.
         device: where batches are wanted.
     """
@@ -48,7 +49,7 @@ class FewLabels:
     train_N: Tensor
     crop: RandomResizedCrop
     batch_size: int
-    patch_size: int
+    patch_size: Size
     seed: int
     device: torch.device
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size
 from curriculum.validation import require_at_least, require_choice, require_in, require_positive
 from hpm.data import ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.augmentation import AugmentingLoader
@@ -146,7 +147,7 @@ class SupervisedProtocol(Evaluation):
         indices_M = sample_indices(self.test_images, len(split))
         return accuracies(logits_of, context, split, indices_M, num_workers=self.num_workers)
 
-    def loader(self, context: EvaluationContext, *, patch_size: int, transform: Any = None) -> AugmentingLoader:
+    def loader(self, context: EvaluationContext, *, patch_size: Size, transform: Any = None) -> AugmentingLoader:
         """The training images.
 
         Args:

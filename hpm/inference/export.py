@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from curriculum.sizes import pair
 from hpm import __version__
 from hpm.data import ImageSource
 from hpm.errors import UserError
@@ -145,7 +147,7 @@ def _metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str
         "from": printable(loaded.path.name),
         "step": str(loaded.step),
         "weights": weights,
-        "input_size": json.dumps([source.in_chans, source.img_size, source.img_size]),
+        "input_size": json.dumps([source.in_chans, *pair(source.img_size)]),
         "mean": json.dumps(source.mean),
         "std": json.dumps(source.std),
         "encoder": json.dumps(model.encoder.timm_architecture()[1]),
@@ -164,7 +166,7 @@ def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[
         "global_pool": pool,
         "model_args": timm_arguments(model, pool),
         "pretrained_cfg": {
-            "input_size": [source.in_chans, source.img_size, source.img_size],
+            "input_size": [source.in_chans, *pair(source.img_size)],
             "fixed_input_size": True,
             "interpolation": "bicubic",
             **_crop(source),
@@ -179,9 +181,10 @@ def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[
 
 
 def _crop(source: ImageSource) -> dict[str, Any]:
-    """The evaluation crop in timm's words: the central part of the shorter side, or all of the image, squashed."""
-    (_, _, width, height), (_, _, square, _) = source.evaluation_boxes(torch.tensor([[1000, 2000], [1000, 1000]]))
-    return {"crop_pct": float(square) / 1000, "crop_mode": "center" if width == height else "squash"}
+    """The evaluation crop in timm's words: a central part of the model's aspect, or all of the image, squashed."""
+    height, width = (1000 * side // math.gcd(*pair(source.img_size)) for side in pair(source.img_size))
+    wide, own = source.evaluation_boxes(torch.tensor([[height, 2 * width], [height, width]]))
+    return {"crop_pct": float(own[2]) / width, "crop_mode": "center" if torch.equal(wide[2:], own[2:]) else "squash"}
 
 
 def _write_safetensors(module: torch.nn.Module, notes: dict[str, str], file: Path) -> None:
@@ -200,7 +203,7 @@ def _write_onnx(vit: nn.Module, source: ImageSource, notes: dict[str, str], file
     size = sum(value.numel() * value.element_size() for value in vit.state_dict().values())
     if size > _LARGEST_ONNX:
         raise UserError(f"--format onnx: {size / 1e9:.1f} GB of weights do not fit in one ONNX file; export to timm")
-    images = torch.randn(2, source.in_chans, source.img_size, source.img_size, generator=torch.Generator())
+    images = torch.randn(2, source.in_chans, *pair(source.img_size), generator=torch.Generator())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # about the exporter's own insides
         torch.onnx.export(

@@ -94,7 +94,7 @@ class Method:
         self._autocast: torch.dtype | None = None
         self.teacher: ModelTeacher = StudentTeacher(model, target)  # `initialize` starts the average
         self.forward: Callable[..., tuple[Any, ...]] = self.student_pass()
-        curriculum.check(self.teacher, model.num_patches)
+        curriculum.check(self.teacher, model.num_patches, model.grid)
         model.check_curriculum(curriculum)
         self._check_teacher()
         self._check_feedback()

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Scheduler, Switched, TrainingContext
 from curriculum.difficulty.combined import Combination
+from curriculum.sizes import pair
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
@@ -74,7 +75,7 @@ def multiply_adds(method: Trained) -> dict[str, float]:
     model, curriculum, target = method.student, method.curriculum, method.target
     difficulty, num_masked = curriculum.difficulty, curriculum.count_masked(model.num_patches)
     with torch.device("meta"):
-        images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
+        images = torch.empty(1, model.in_chans, *pair(model.img_size))
         noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
         thrown = curriculum.count_thrown(model.num_patches)
         mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
@@ -148,7 +149,7 @@ def _dearest(costs: list[float]) -> float:
 def encoder_multiply_adds(model: MaskedModel) -> float:
     """Multiply-adds of the encoder's forward pass of one whole image; of a model on the meta device."""
     with torch.device("meta"):
-        images = torch.empty(1, model.in_chans, model.img_size, model.img_size)
+        images = torch.empty(1, model.in_chans, *pair(model.img_size))
         return _count(lambda: model.encoder(images))["Global"]
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from curriculum.sizes import Size, as_size, pair
+
 # Settings of a `MaskedAutoencoder` that are the size of a parameter along an axis.
 _SIZES = {
-    "patch_size": ("encoder.patch_embed.proj.weight", 2),
     "in_chans": ("encoder.patch_embed.proj.weight", 1),
     "embed_dim": ("encoder.cls_token", 2),
     "decoder_embed_dim": ("decoder_embed.weight", 0),
@@ -23,19 +24,21 @@ _HEADS = {1280: 16, 1408: 16, 1664: 16}  # ViT-H, g and G
 _DECODER_HEAD_WIDTH = 32  # MAE's and HPM's decoders have 16 heads at a width of 512
 
 
-def architecture(state: Mapping[str, Tensor]) -> dict[str, float]:
+def architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The settings of a `MaskedAutoencoder` that weights tell, by name; those of absent components are left out.
 
     Args:
         state: weights under our names.
     """
-    settings: dict[str, float] = {}
+    settings: dict[str, Any] = {}
     hidden = state.get("encoder.blocks.0.mlp.fc1.weight")
     if hidden is not None and hidden.ndim == 2:
         settings["mlp_ratio"] = _ratio(*hidden.shape)
     for name, (parameter, axis) in _SIZES.items():
         if parameter in state and state[parameter].ndim > axis:
             settings[name] = state[parameter].shape[axis]
+    if (patch_size := patch_size_of(state)) is not None:
+        settings["patch_size"] = patch_size
     for name, component in _DEPTHS.items():
         if blocks := {match[1] for key in state if (match := re.match(rf"{component}\.blocks\.(\d+)\.", key))}:
             settings[name] = len(blocks)
@@ -49,9 +52,9 @@ def whole_architecture(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> 
 
     Args:
         state: weights under our names, with a whole encoder.
-        said: what the file says beside them: `num_heads`, `decoder_num_heads`.
+        said: what the file says beside them: `num_heads`, `decoder_num_heads`, `grid`.
     """
-    told: dict[str, Any] = architecture(state)
+    told = architecture(state)
     width = told["embed_dim"]
     heads = said.get("num_heads") or standard_heads(width)
     smallest = {"decoder_embed_dim": width, "decoder_depth": 1, "decoder_num_heads": heads}
@@ -60,9 +63,10 @@ def whole_architecture(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> 
         smallest["decoder_num_heads"] = said.get("decoder_num_heads") or _share(own, _DECODER_HEAD_WIDTH)
     predictor = 0 if "loss_predictor.head.weight" in state else None
     settings = {**smallest, "num_heads": heads, "loss_predictor_depth": predictor, **told}
-    side = grid_side(state["encoder.pos_embed"]) if "encoder.pos_embed" in state else None
-    if side is not None:
-        settings["img_size"] = side * told["patch_size"]
+    grid = grid_of(state["encoder.pos_embed"], said.get("grid")) if "encoder.pos_embed" in state else None
+    if grid is not None:
+        (rows, columns), (height, width) = grid, pair(told["patch_size"])
+        settings["img_size"] = as_size("weights", 1, img_size=(rows * height, columns * width))
     return settings | {"blank_token": "encoder_mask_token" in state}
 
 
@@ -71,10 +75,30 @@ def standard_heads(width: int) -> int:
     return _HEADS.get(width) or _share(width, _HEAD_WIDTH)
 
 
-def grid_side(positions: Tensor) -> int | None:
-    """The side of the square grid that positions [1, L, D] are of, a class token's first or not; None for another."""
+def patch_size_of(state: Mapping[str, Tensor]) -> Size | None:
+    """Of the patches that weights under our names embed, in pixels; None where they embed none."""
+    embedding = state.get("encoder.patch_embed.proj.weight")
+    if embedding is None or embedding.ndim != 4:
+        return None
+    return as_size("weights", 1, patch_size=(embedding.shape[2], embedding.shape[3]))
+
+
+def grid_of(positions: Tensor, told: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """The rows and columns of the grid that positions [1, L, D] are of, a class token's first or not.
+
+    Args:
+        positions: of a vision transformer.
+        told: the grid that is told beside them. Default None; then, and where that is of another number of patches, a
+            square grid is looked for.
+
+    Returns:
+        None where there is no such grid.
+    """
     count = positions.shape[1] if positions.ndim == 3 else 0
-    return next((math.isqrt(n) for n in (count - 1, count) if n > 0 and math.isqrt(n) ** 2 == n), None)
+    if told is not None and 0 <= count - math.prod(told) <= 1:
+        return told
+    side = next((math.isqrt(n) for n in (count - 1, count) if n > 0 and math.isqrt(n) ** 2 == n), None)
+    return None if side is None else (side, side)
 
 
 def _ratio(hidden: int, width: int) -> float:

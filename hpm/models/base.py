@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
+from curriculum.sizes import Size, pair, spell_size
 from hpm.models.blocks import Blocks
 from hpm.models.encoder import Encoder
 
@@ -44,13 +45,13 @@ class MaskedModel(nn.Module, ABC):
     decoder_num_heads: int | None = None
 
     @property
-    def img_size(self) -> int:
-        """Side of the square image in pixels."""
+    def img_size(self) -> Size:
+        """Of the image in pixels, the side of a square or (height, width)."""
         return self.encoder.img_size
 
     @property
-    def patch_size(self) -> int:
-        """Side of the patches that are masked, in pixels."""
+    def patch_size(self) -> Size:
+        """Of the patches that are masked, likewise."""
         return self.encoder.patch_size
 
     @property
@@ -70,8 +71,9 @@ class MaskedModel(nn.Module, ABC):
 
     @property
     def patch_pixels(self) -> int:
-        """Pixels of a patch, patch_size^2 * in_chans."""
-        return self.patch_size**2 * self.in_chans
+        """Values of a patch, height * width * in_chans."""
+        height, width = pair(self.patch_size)
+        return height * width * self.in_chans
 
     @property
     def outputs(self) -> int:
@@ -121,11 +123,11 @@ class MaskedModel(nn.Module, ABC):
     def head_widths(self) -> list[int]:
         """What each head on the masked patches reads: the reconstruction's, and the loss predictor's."""
 
-    def check_images(self, img_size: int, in_chans: int, source: str) -> None:
+    def check_images(self, img_size: Size, in_chans: int, source: str) -> None:
         """Refuse images of another size or number of channels.
 
         Args:
-            img_size: side of the images in pixels.
+            img_size: of the images in pixels, the side of a square or (height, width).
             in_chans: their channels.
             source: where they come from, for errors.
 
@@ -135,7 +137,7 @@ class MaskedModel(nn.Module, ABC):
         if (self.img_size, self.in_chans) != (img_size, in_chans):
             raise ValueError(
                 f"{self.image_settings}.img_size = {self.img_size} and in_chans = {self.in_chans} do not fit the "
-                f"images of {source}: {img_size} pixels and {in_chans} channels"
+                f"images of {source}: {spell_size(img_size)} pixels and {in_chans} channels"
             )
 
     @property

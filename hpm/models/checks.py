@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from curriculum.sizes import Size, as_size, divides, pair
 from curriculum.validation import require_at_least, require_positive
 
 # Beyond what anybody has trained, and below what fills a machine's memory while it is only looked at.
@@ -13,37 +14,43 @@ MOST_BLOCKS = 1000
 MOST_PARAMETERS = 10**11  # of a stack of blocks
 
 
-def require_patches(owner: str, *, img_size: int, patch_size: int, in_chans: int) -> None:
+def require_patches(owner: str, *, img_size: Size, patch_size: Size, in_chans: int) -> tuple[Size, Size]:
     """Refuse an image that patches do not fill.
 
     Args:
         owner: the part that the settings belong to, as a config writes it.
-        img_size: side of the square image in pixels.
-        patch_size: side of a square patch in pixels.
+        img_size: of the image in pixels, the side of a square or (height, width).
+        patch_size: of a patch in pixels, the side of a square or (height, width).
         in_chans: channels of the image.
+
+    Returns:
+        `img_size` and `patch_size` as they are kept; see `as_size`.
 
     Raises:
         ValueError: naming the setting.
     """
-    require_at_least(owner, 1, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-    if img_size % patch_size:
+    img_size, patch_size = as_size(owner, 1, img_size=img_size), as_size(owner, 1, patch_size=patch_size)
+    require_at_least(owner, 1, in_chans=in_chans)
+    if not divides(patch_size, img_size):
         raise ValueError(f"{owner}.patch_size = {patch_size} does not divide {owner}.img_size = {img_size}")
     require_image(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+    return img_size, patch_size
 
 
-def require_image(owner: str, *, img_size: int, patch_size: int, in_chans: int) -> None:
+def require_image(owner: str, *, img_size: Size, patch_size: Size, in_chans: int) -> None:
     """Refuse an image that no machine holds.
 
     Args:
         owner: the part that the settings belong to, as a config writes it.
-        img_size: side of the square image in pixels.
-        patch_size: side of a square patch in pixels.
+        img_size: of the image in pixels, the side of a square or (height, width).
+        patch_size: of a patch in pixels, the side of a square or (height, width).
         in_chans: channels of the image.
 
     Raises:
         ValueError: naming the settings.
     """
-    values, patches = img_size**2 * in_chans, (img_size // patch_size) ** 2
+    (height, width), (patch_height, patch_width) = pair(img_size), pair(patch_size)
+    values, patches = height * width * in_chans, (height // patch_height) * (width // patch_width)
     if values > MOST_VALUES or patches > MOST_PATCHES:
         raise ValueError(
             f"{owner}.img_size = {img_size}, patch_size = {patch_size} and in_chans = {in_chans} make images of "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Mask
+from curriculum.sizes import Size, pair
 from hpm.models.blocks import Blocks
 
 
@@ -21,8 +22,8 @@ class Encoder(nn.Module, ABC):
     """An encoder of masked images, whose parameters bear the names of a timm model's.
 
     Attributes:
-        img_size: side of the square image in pixels.
-        patch_size: side of the square patches that are masked, in pixels.
+        img_size: of the image in pixels, the side of a square or (height, width).
+        patch_size: of the patches that are masked, likewise.
         in_chans: channels of the image.
         embed_dim: width of an embedded patch.
         num_features: D, width of the tokens that it gives.
@@ -31,8 +32,8 @@ class Encoder(nn.Module, ABC):
         mlp_ratio: hidden width of its feed-forward layers, relative to the width.
     """
 
-    img_size: int
-    patch_size: int
+    img_size: Size
+    patch_size: Size
     in_chans: int
     embed_dim: int
     num_features: int
@@ -43,7 +44,8 @@ class Encoder(nn.Module, ABC):
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return self.img_size // self.patch_size, self.img_size // self.patch_size
+        (height, width), (patch_height, patch_width) = pair(self.img_size), pair(self.patch_size)
+        return height // patch_height, width // patch_width
 
     @abstractmethod
     def forward(

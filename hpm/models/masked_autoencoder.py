@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
+from curriculum.sizes import Size
 from hpm.models.base import MaskedModel, Output
 from hpm.models.checks import require_loss_predictor_depth, require_patches, require_transformer
 from hpm.models.decoder import Decoder
@@ -30,8 +31,8 @@ class MaskedAutoencoder(MaskedModel):
     """A masked autoencoder with a loss predictor beside the reconstructor. Defaults: HPM's ViT-B/16.
 
     Args:
-        img_size: side of the square image in pixels.
-        patch_size: side of a square patch in pixels; divides `img_size`.
+        img_size: of the image in pixels, the side of a square or (height, width).
+        patch_size: of a patch in pixels, the side of a square or (height, width); divides `img_size`.
         in_chans: channels of the image.
         embed_dim: the encoder's width, a multiple of 4 and of `num_heads`.
         depth: the encoder's blocks.
@@ -53,8 +54,8 @@ class MaskedAutoencoder(MaskedModel):
     def __init__(
         self,
         *,
-        img_size: int = 224,
-        patch_size: int = 16,
+        img_size: Size = 224,
+        patch_size: Size = 16,
         in_chans: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
@@ -68,7 +69,7 @@ class MaskedAutoencoder(MaskedModel):
     ) -> None:
         super().__init__()
         owner = "MaskedAutoencoder"
-        require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        img_size, patch_size = require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
         require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
         require_transformer(
             owner,

@@ -6,6 +6,7 @@ have is left out, one that only the model has stays as it is, and one `Notice` s
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from hpm.errors import Notice, UserError
-from hpm.models.architecture import architecture, grid_side
+from hpm.models.architecture import architecture, grid_of
 from hpm.models.base import MaskedModel
-from hpm.models.patches import sincos_positions
+from hpm.models.patches import resample_positions, sincos_positions
 from hpm.models.published import CLASSIFIER
 from hpm.runtime.finite import require_kinds
 
@@ -56,7 +56,8 @@ def load_into(
         model: what to load into.
         state: the weights, under our names.
         path: where they are from.
-        said: what the file says beside them: `num_heads`, `decoder_num_heads`.
+        said: what is told beside them: `num_heads`, `decoder_num_heads`, and `grid`, the rows and columns of their
+            positions, which are taken for a square's where it is not told.
         exclude: what stays as it is in the model, by the beginning of its name. Default nothing.
 
     Raises:
@@ -70,7 +71,7 @@ def load_into(
     left_out = {name for name in state if _component_of(name) not in (*taken, None) or _begins(name, exclude)}
     given = {name: value for name, value in state.items() if name not in left_out}
     wanted = {name: value for name, value in own.items() if name not in kept}
-    lines = _fit_positions(given, wanted, model, path)
+    lines = _fit_positions(given, wanted, model, path, (said or {}).get("grid"))
     _check_fit(given, wanted, model, path, said or {})
     require_kinds(given, own, path)
     model.load_state_dict(given, strict=False)
@@ -112,7 +113,13 @@ def _told(what: str, names: Iterable[str]) -> list[str]:
     return [f"{what}: {', '.join(f'{count} {beginning}' for beginning, count in counts.items())}"] if counts else []
 
 
-def _fit_positions(given: dict[str, Tensor], wanted: dict[str, Tensor], model: MaskedModel, path: Path) -> list[str]:
+def _fit_positions(
+    given: dict[str, Tensor],
+    wanted: dict[str, Tensor],
+    model: MaskedModel,
+    path: Path,
+    told: tuple[int, int] | None,
+) -> list[str]:
     """Bring the given positions to the model's grid; take out those that the model computes or nobody gives."""
     lines = []
     for name in _POSITIONS:
@@ -124,22 +131,28 @@ def _fit_positions(given: dict[str, Tensor], wanted: dict[str, Tensor], model: M
         if value.ndim != 3 or value.shape[2] != own.shape[2]:
             del wanted[name]
             continue
-        if (side := grid_side(value)) is None:
+        theirs = model.grid if _same(value, own) else grid_of(value, told)
+        if theirs is None:
             raise UserError(
-                f"{path}: {name} {list(value.shape)} is of no square grid, and this project's images are square"
+                f"{path}: {name} {list(value.shape)} is of no square grid, and no config.json beside it says of which"
             )
         value = value.float()
-        if value.shape[1] == side**2:  # none for the class token
+        if value.shape[1] == math.prod(theirs):  # none for the class token
             value = torch.cat([value.new_zeros(1, 1, value.shape[2]), value], dim=1)
-        if value.shape != own.shape:
-            computed = sincos_positions(value.shape[2], (side, side)) if value.shape[2] % 4 == 0 else None
-            known = computed is not None and torch.allclose(value[0], computed, rtol=0, atol=_SAME_POSITIONS)
+        if theirs != model.grid:
+            computed = sincos_positions(value.shape[2], theirs).unsqueeze(0) if value.shape[2] % 4 == 0 else None
+            known = computed is not None and _same(value, computed)
             rows, columns = model.grid
             how = "computed" if known else "interpolated"
-            lines.append(f"{name} {how} for {rows} x {columns} patches, {side} x {side} there")
-            value = own if known else resample_abs_pos_embed(value, model.grid, (side, side))
+            lines.append(f"{name} {how} for {rows} x {columns} patches, {theirs[0]} x {theirs[1]} there")
+            value = own if known else resample_positions(value, model.grid, theirs)
         given[name] = value
     return lines
+
+
+def _same(some: Tensor, others: Tensor) -> bool:
+    """Whether positions are the same, up to what 16 bits round."""
+    return some.shape == others.shape and torch.allclose(some.float(), others, rtol=0, atol=_SAME_POSITIONS)
 
 
 def _check_fit(
@@ -150,8 +163,8 @@ def _check_fit(
     Raises:
         UserError: naming the first that differs, and the settings that would fit.
     """
-    theirs: dict[str, Any] = architecture(given)
-    ours: dict[str, Any] = architecture(model.state_dict())
+    theirs = architecture(given)
+    ours = architecture(model.state_dict())
     heads = {"num_heads": model.encoder.num_heads}
     if _DECODER in given and model.decoder_num_heads is not None:
         heads["decoder_num_heads"] = model.decoder_num_heads

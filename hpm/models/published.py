@@ -14,8 +14,9 @@ import timm
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size, as_size, pair
 from hpm.errors import UserError
-from hpm.models.architecture import architecture
+from hpm.models.architecture import architecture, patch_size_of
 from hpm.models.weight_files import WeightFile, read_weight_file
 from hpm.runtime.finite import require_finite
 
@@ -66,8 +67,8 @@ class Published:
         layout: whose file it is, "MAE's checkpoint".
         student: a state dict of `MaskedAutoencoder`, whole or of some components, positions included.
         teacher: the same of the moving average, or None.
-        said: settings that weights do not tell and the file does: `num_heads`, `decoder_num_heads`, of the images
-            `mean` and `std`, and what is reconstructed, `target`.
+        said: settings that weights do not tell and the file does: `num_heads`, `decoder_num_heads`, the `grid` of
+            patches, of the images `mean` and `std`, and what is reconstructed, `target`.
     """
 
     path: Path
@@ -160,7 +161,8 @@ def published(file: WeightFile, path: Path) -> Published:
             f"{file.path}: the config.json beside it is another model's: it says hidden_size = {width}, and these "
             f"weights are {told} wide"
         )
-    return Published(path, layout, student, teacher, _said(file))
+    grid = _grid(file, patch_size_of(student))
+    return Published(path, layout, student, teacher, _said(file) | ({} if grid is None else {"grid": grid}))
 
 
 def _weights(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
@@ -194,6 +196,26 @@ def _said(file: WeightFile) -> dict[str, Any]:
     said: dict[str, Any] = {name: value for name, value in heads.items() if isinstance(value, int) and value > 0}
     said |= {name: tuple(value) for name, value in scales.items() if _are_numbers(value)}
     return said | ({"target": file.notes["target"]} if "target" in file.notes else {})
+
+
+def _grid(file: WeightFile, patch_size: Size | None) -> tuple[int, int] | None:
+    """Rows and columns of the patches of an image of the size that the file, or the config.json beside it, says."""
+    config = file.config
+    for size in (
+        config.get("image_size"),
+        _section(config, "model_args").get("img_size"),
+        (_section(config, "pretrained_cfg").get("input_size") or ())[1:],
+        _note(file, "encoder", "img_size"),
+    ):
+        if patch_size is None or not size:
+            continue
+        try:
+            sides = pair(as_size("config.json", 1, size=size))
+        except ValueError:
+            continue
+        height, width = pair(patch_size)
+        return sides[0] // height, sides[1] // width
+    return None
 
 
 def _are_numbers(values: Any) -> bool:

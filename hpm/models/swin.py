@@ -5,6 +5,7 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, D width.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from curriculum import Mask
+from curriculum.sizes import Size, as_size, divides, pair
 from curriculum.validation import require_at_least, require_positive
 from hpm.models.checks import require_buildable, require_image
 from hpm.models.encoder import Encoder
@@ -24,7 +26,7 @@ class Swin(Encoder):
     default, `patch_size` times 2 for each further stage. It has no class token.
 
     Args:
-        img_size: side of the square image in pixels, a multiple of a cell's.
+        img_size: of the image in pixels, the side of a square or (height, width); multiples of a cell's side.
         patch_size: side of what is embedded as one token in the first stage, in pixels.
         in_chans: channels of the image.
         embed_dim: width of the first stage; doubles with each further one.
@@ -39,7 +41,7 @@ class Swin(Encoder):
     def __init__(
         self,
         *,
-        img_size: int = 192,
+        img_size: Size = 192,
         patch_size: int = 4,
         in_chans: int = 3,
         embed_dim: int = 128,
@@ -49,7 +51,8 @@ class Swin(Encoder):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        require_at_least("Swin", 1, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        img_size = as_size("Swin", 1, img_size=img_size)
+        require_at_least("Swin", 1, patch_size=patch_size, in_chans=in_chans)
         require_at_least("Swin", 1, embed_dim=embed_dim, window_size=window_size)
         require_positive("Swin", mlp_ratio=mlp_ratio)
         _require_stages(depths, num_heads, embed_dim)
@@ -57,7 +60,7 @@ class Swin(Encoder):
         stages = [(embed_dim * 2**place, depth) for place, depth in enumerate(depths)]
         require_buildable("Swin", stages, mlp_ratio)
         cell = patch_size * 2 ** (len(depths) - 1)
-        if img_size % cell:
+        if not divides(cell, img_size):
             raise ValueError(
                 f"Swin.img_size = {img_size} must be a multiple of {cell}, the cells that Swin.patch_size = "
                 f"{patch_size} and {len(depths)} stages make"
@@ -107,17 +110,19 @@ class Swin(Encoder):
 
     def block_sizes(self, tokens: int) -> list[tuple[int, int]]:
         depths = self._arguments["depths"]
-        first = (self.img_size // self._arguments["patch_size"]) ** 2
+        height, width = (side // self._arguments["patch_size"] for side in pair(self.img_size))
         return [
-            (first // 4**stage, self.embed_dim * 2**stage) for stage, depth in enumerate(depths) for _ in range(depth)
+            (height * width // 4**stage, self.embed_dim * 2**stage)
+            for stage, depth in enumerate(depths)
+            for _ in range(depth)
         ]
 
     def attention_values(self) -> int:
         maps = zip(self.layers, self._arguments["depths"], self._arguments["num_heads"], strict=True)
-        sides = [
-            (stage.output_resolution[0], stage.blocks[0].window_size[0], depth * heads) for stage, depth, heads in maps
-        ]
-        return sum(side**2 * window**2 * count for side, window, count in sides)
+        return sum(
+            math.prod((*stage.output_resolution, *stage.blocks[0].window_size, depth, heads))
+            for stage, depth, heads in maps
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         for stage in self.layers:

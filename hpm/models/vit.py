@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from curriculum import Mask
+from curriculum.sizes import Size
 from curriculum.validation import require_positive
 from hpm.models.blocks import Blocks, LayerNorm
 from hpm.models.checks import require_patches, require_transformer
@@ -27,8 +28,8 @@ class ViT(Encoder):
     """A vision transformer with a class token that can see a part of the image. Defaults: ViT-B/16.
 
     Args:
-        img_size: side of the square image in pixels.
-        patch_size: side of a square patch in pixels; divides `img_size`.
+        img_size: of the image in pixels, the side of a square or (height, width).
+        patch_size: of a patch in pixels, the side of a square or (height, width); divides `img_size`.
         in_chans: channels of the image.
         embed_dim: width, a multiple of 4 and of `num_heads`.
         depth: blocks.
@@ -44,8 +45,8 @@ class ViT(Encoder):
     def __init__(
         self,
         *,
-        img_size: int = 224,
-        patch_size: int = 16,
+        img_size: Size = 224,
+        patch_size: Size = 16,
         in_chans: int = 3,
         embed_dim: int = 768,
         depth: int = 12,
@@ -56,7 +57,7 @@ class ViT(Encoder):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        img_size, patch_size = require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
         require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
         require_positive(owner, init_values=init_values)
         self.img_size = img_size

@@ -99,6 +99,7 @@ class Manifest:
         precision: what training computes in.
         data: the images.
         earlier_data: those before, of a run that went on over others, the first first.
+        grid: rows and columns of the model's patches; None in a run of before they were told, whose images are square.
         init_from: the checkpoint or file whose weights it started from, or None.
         plugins: folders of modules that its configuration imports and that are not installed, by module.
         versions: of the source, torch and Python.
@@ -110,6 +111,7 @@ class Manifest:
     alpha_share: str | None
     precision: str
     data: DataRecord
+    grid: tuple[int, int] | None = None
     init_from: str | None = None
     earlier_data: Sequence[EarlierData] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
@@ -138,10 +140,14 @@ class Manifest:
         known = get_type_hints(cls)
         own = {name: known[name] for name in ("name", "target", "alpha_share", "precision")}
         require_content(content, where, own | {"data": dict}, {name: known[name] for name in _OPTIONAL})
-        require_content(content, where, {}, {"earlier_data": list[dict[str, Any]]})
+        require_content(content, where, {}, {"earlier_data": list[dict[str, Any]], "grid": list[int] | None})
         values = {name: value for name, value in content.items() if name in known}
         values["data"] = DataRecord.from_json(content["data"], where)
         values["earlier_data"] = [_earlier_data(entry, where) for entry in content.get("earlier_data", ())]
+        if (grid := content.get("grid")) is not None:
+            if len(grid) != 2 or min(grid) < 1:
+                raise UserError(f"{where} is damaged: 'grid' = {grid} must be rows and columns of patches")
+            values["grid"] = tuple(grid)
         return cls(**values)
 
     def over(self, data: DataRecord, *, until_step: int) -> Manifest:

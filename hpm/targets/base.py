@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from curriculum.sizes import Size
 from hpm.models.base import MaskedModel
 from hpm.runtime.precision import full_precision
 
@@ -42,13 +43,13 @@ class Target(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         """[N, M, P]: the target of each masked patch, without a gradient.
 
         Args:
             images_NCHW: images as the model sees them.
             mask: which patches are masked.
-            patch_size: side of a patch in pixels.
+            patch_size: of a patch in pixels, the side of a square or (height, width).
             teacher: the moving average; None only where `needs` is empty.
         """
 
@@ -64,7 +65,7 @@ class Target(ABC):
         """[N, M]: the loss of each masked patch, the mean squared error over its values, in float32 or better."""
         return (full_precision(prediction_NMP) - full_precision(target_NMP)).square().mean(dim=-1)
 
-    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor | None:
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor | None:
         """[N, M, pixels of a patch]: the prediction as pixels of the (data-normalized) image, to look at.
 
         None where it shows nothing, as features do: the default.

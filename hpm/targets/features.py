@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from curriculum.sizes import Size
 from hpm.runtime.precision import full_precision
 from hpm.targets.base import Target
 
@@ -19,7 +20,7 @@ from hpm.targets.base import Target
 class FeatureTarget(Target):
     """Base of the feature targets: a vector for each patch of the full image, of which the direction counts."""
 
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         with torch.no_grad():
             return mask.gather_masked(self.features(images_NCHW, teacher))
 

@@ -44,8 +44,11 @@ def find_model(path: Path) -> tuple[Checkpoint | Published, list[str]]:
     raise UserError(f"{path} is not a model, which is {_NAMES}")
 
 
-def encoder_weights(path: Path) -> dict[str, Tensor]:
+def encoder_weights(path: Path) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
     """The weights of a trained model's encoder under timm's names; none where a file is timm's to read.
+
+    Returns:
+        The weights, and the rows and columns of their patches where these are told beside them.
 
     Raises:
         UserError: where there is no model, or a file that cannot be read as weights.
@@ -56,11 +59,14 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
         try:
             found = published(file, path)
         except UserError:
-            return {}
+            return {}, None
         if _AVERAGE in file.content:
-            return {}
+            return {}, None
     else:
         found, _ = find_model(path)
-    state = found.weights("student") if isinstance(found, Checkpoint) else found.student
+    if isinstance(found, Checkpoint):
+        state, grid = found.weights("student"), found.manifest.grid
+    else:
+        state, grid = found.student, found.said.get("grid")
     start = "encoder."
-    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}, grid

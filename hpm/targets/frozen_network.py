@@ -1,10 +1,12 @@
 """A frozen network of timm's, and its last map of features on a student's grid.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, D width, S side of what the network sees.
+Shape suffixes: N images, C channels, H and W pixels, L patches, D width, S S height and width of what the
+network sees.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,12 +16,13 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from curriculum.sizes import Size, as_size, pair
 from hpm.errors import UserError
-from hpm.models.architecture import grid_side
+from hpm.models.architecture import grid_of
 from hpm.models.base import MaskedModel
+from hpm.models.patches import resample_positions
 from hpm.runtime.files import expanded
 from hpm.targets.find_model import encoder_weights
 
@@ -30,14 +33,14 @@ class FrozenNetwork:
     Args:
         model: a name of timm's, or "local-dir:FOLDER".
         student: whose images it sees, and to whose grid its map is brought.
-        img_size: side of the image that it sees, in pixels; None for the student's, or the next larger one that its
-            patches divide.
+        img_size: of the image that it sees in pixels, the side of a square or (height, width); None for the student's,
+            or the next larger one that its patches divide.
         checkpoint: what names its weights, a file or a trained model; None for timm's own.
         pretrained: False leaves it at random weights.
 
     Attributes:
         network: timm's; on the meta device until its weights are loaded.
-        seen: S.
+        img_size: of what it sees.
         grid: rows and columns of its own map.
         width: D.
 
@@ -46,7 +49,7 @@ class FrozenNetwork:
     """
 
     def __init__(
-        self, model: str, *, student: MaskedModel, img_size: int | None, checkpoint: str | None, pretrained: bool
+        self, model: str, *, student: MaskedModel, img_size: Size | None, checkpoint: str | None, pretrained: bool
     ) -> None:
         self.model = model
         self.checkpoint = None if checkpoint is None else str(expanded(checkpoint))
@@ -55,14 +58,16 @@ class FrozenNetwork:
         self._student_grid = student.grid
         with torch.device("meta"):
             plain: Any = timm.create_model(model, pretrained=False, num_classes=0)
-            size = getattr(getattr(plain, "patch_embed", None), "patch_size", None) or 1
-            patch = size[0] if isinstance(size, tuple) else size
-            self.seen = img_size or -(-student.img_size // patch) * patch
+            patches = pair(getattr(getattr(plain, "patch_embed", None), "patch_size", None) or 1)
+            rows, columns = (
+                -(-side // patch) * patch for side, patch in zip(pair(student.img_size), patches, strict=True)
+            )
+            self.img_size = img_size or as_size("FrozenNetwork", 1, img_size=(rows, columns))
             self._sized = bool(plain.pretrained_cfg.get("fixed_input_size"))
-            channels, *_, side = plain.pretrained_cfg["input_size"]
-            as_it_is = channels == student.in_chans and (side == self.seen or not self._sized)
+            channels, *usual = plain.pretrained_cfg["input_size"]
+            as_it_is = channels == student.in_chans and (tuple(usual) == self._seen or not self._sized)
             self.network: Any = plain.eval().requires_grad_(False) if as_it_is else self._build()
-            _, self.width, *grid = self._map(torch.zeros(1, student.in_chans, self.seen, self.seen)).shape
+            _, self.width, *grid = self._map(torch.zeros(1, student.in_chans, *self._seen)).shape
         self.grid = tuple(grid)
         self._loaded = False
         self._autocast: torch.dtype | None = None
@@ -71,12 +76,16 @@ class FrozenNetwork:
         self._scale_2C11: Tensor | None = None
 
     @property
+    def _seen(self) -> tuple[int, int]:
+        return pair(self.img_size)
+
+    @property
     def num_parameters(self) -> int:
         """Of the network."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def _build(self, **options: Any) -> Any:
-        sized = {"img_size": self.seen} if self._sized else {}
+        sized = {"img_size": self.img_size} if self._sized else {}
         network = timm.create_model(self.model, num_classes=0, in_chans=self._in_chans, **sized, **options)
         return network.eval().requires_grad_(False)
 
@@ -116,7 +125,7 @@ class FrozenNetwork:
         if path.suffix == ".npz":  # Google's, which timm reads and runs nothing of
             return self._load_by_timm()
         try:
-            state = encoder_weights(path)
+            state, told = encoder_weights(path)
         except UserError as error:
             raise UserError(f"TimmFeatures.checkpoint = {self.checkpoint!r}: {error}") from error
         network = self._build_seeded(pretrained=False)
@@ -124,9 +133,10 @@ class FrozenNetwork:
         if state.keys() != own.keys():
             return self._load_by_timm() if path.is_file() else "it is another network's"
         positions = state.get("pos_embed")
-        if positions is not None and positions.shape != own["pos_embed"].shape and (side := grid_side(positions)):
-            grid, prefix = network.patch_embed.grid_size, positions.shape[1] - side**2
-            state["pos_embed"] = resample_abs_pos_embed(positions, grid, (side, side), num_prefix_tokens=prefix)
+        if positions is not None and (theirs := grid_of(positions, told)) is not None:
+            grid, prefix = network.patch_embed.grid_size, positions.shape[1] - math.prod(theirs)
+            if theirs != grid:
+                state["pos_embed"] = resample_positions(positions, grid, theirs, num_prefix_tokens=prefix)
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
@@ -179,13 +189,13 @@ class FrozenNetwork:
             images = images_NCHW.float()
             if self._scale_2C11 is not None:
                 images = images * self._scale_2C11[0] + self._scale_2C11[1]
-            if images.shape[-1] != self.seen:
-                images = F.interpolate(images, (self.seen, self.seen), mode="bicubic", antialias=True)
+            if images.shape[-2:] != self._seen:
+                images = F.interpolate(images, self._seen, mode="bicubic", antialias=True)
             with nullcontext() if self._autocast is None else torch.autocast(images.device.type, self._autocast):
                 map_NDHW = self._map(images)
             map_NDHW = map_NDHW.float()
             if self.grid != self._student_grid:
-                smaller = self._student_grid[0] < self.grid[0]
+                smaller = self._student_grid[0] < self.grid[0] or self._student_grid[1] < self.grid[1]
                 map_NDHW = F.interpolate(map_NDHW, self._student_grid, mode="bilinear", antialias=smaller)
             return map_NDHW.flatten(2).transpose(1, 2)
 

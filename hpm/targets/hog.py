@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from curriculum.sizes import Size, divides, pair, spell_size
 from curriculum.validation import require_at_least, require_in
 from hpm.models.base import MaskedModel
 from hpm.models.patches import patchify
@@ -26,11 +27,11 @@ class HOG(Target):
     Gradients are central differences, 0 across the image's border. In each cell and channel the gradients' lengths
     are summed by orientation, without regard to sign and without interpolation, and each cell's histogram is divided
     by its length (block normalization over one cell, as in MaskFeat). A patch's target are the histograms of its
-    cells and channels, (patch_size / cell)^2 * B * C values: 108 for 16 pixels and color. The loss is the mean
+    cells and channels, B * C values for each cell of the patch: 108 for 16 pixels and color. The loss is the mean
     squared error.
 
     Args:
-        cell: side of a cell in pixels; divides the patch.
+        cell: side of a cell in pixels; divides the patch's height and width.
         orientations: B, bins of 180 degrees.
     """
 
@@ -41,13 +42,19 @@ class HOG(Target):
         self.orientations = orientations
 
     def outputs(self, model: MaskedModel) -> int:
-        if model.patch_size % self.cell:
-            raise ValueError(f"HOG.cell = {self.cell} does not divide the model's patches of {model.patch_size} pixels")
-        return (model.patch_size // self.cell) ** 2 * self.orientations * model.in_chans
+        if not divides(self.cell, model.patch_size):
+            size = spell_size(model.patch_size)
+            raise ValueError(f"HOG.cell = {self.cell} does not divide the model's patches of {size} pixels")
+        return math.prod(self._cells(model.patch_size)) * self.orientations * model.in_chans
+
+    def _cells(self, patch_size: Size) -> tuple[int, int]:
+        """Rows and columns of cells in a patch."""
+        height, width = pair(patch_size)
+        return height // self.cell, width // self.cell
 
     @torch.no_grad()
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
-        return mask.gather_masked(patchify(self.histograms(images_NCHW), patch_size // self.cell))
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
+        return mask.gather_masked(patchify(self.histograms(images_NCHW), self._cells(patch_size)))
 
     def histograms(self, images_NCHW: Tensor) -> Tensor:
         """Float32 or better [N, B * C, H / cell, W / cell], the orientations of one channel after the other."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from curriculum import Mask, Teacher
+from curriculum.sizes import Size
 from curriculum.validation import require_choice
 from hpm.models.patches import patchify
 from hpm.runtime.precision import full_precision
@@ -36,7 +37,7 @@ class Pixels(Target):
     def kind(self) -> str:
         return PIXELS
 
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         return _masked_pixels(images_NCHW, mask, patch_size)
 
     def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ class Pixels(Target):
             return super().loss(prediction_NMP, target_NMP)
         return (full_precision(prediction_NMP) - full_precision(target_NMP)).abs().mean(dim=-1)
 
-    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor:
         return prediction_NMP
 
 
@@ -59,17 +60,17 @@ class NormalizedPixels(Pixels):
 
     in_pass = True
 
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         centered_NMP, _, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
         return centered_NMP / deviation_NM1
 
-    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor:
         """The prediction with each patch's own, true mean and contrast given back, as is customary."""
         _, mean_NM1, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
         return prediction_NMP * deviation_NM1 + mean_NM1
 
 
-def _masked_pixels(images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor:
+def _masked_pixels(images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor:
     return mask.gather_masked(patchify(images_NCHW, patch_size))
 
 

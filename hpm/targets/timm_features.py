@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from curriculum import Teacher
-from curriculum.validation import require_in
+from curriculum.sizes import Size, as_size, spell_size
 from hpm.models.base import MaskedModel
 from hpm.runtime.last_call_cache import LastCallCache
 from hpm.targets.features import FeatureTarget
@@ -33,19 +33,19 @@ class TimmFeatures(FeatureTarget):
             "vit_base_patch16_clip_224.openai", or "local-dir:FOLDER", which `hpm export` writes.
         checkpoint: what names the model's weights, a file that timm reads or a trained model whose encoder it is; None
             for timm's own.
-        img_size: side of the image that it sees, in pixels, resampled where the student's is another; None for the
+        img_size: of the image that it sees in pixels, the side of a square or (height, width), resampled where the
+            student's is another; None for the
             student's, or, where the model's patches do not divide that, the size nearest above that they do divide.
         pretrained: False leaves it at random weights, to compare with.
     """
 
     def __init__(
-        self, *, model: str, checkpoint: str | None = None, img_size: int | None = None, pretrained: bool = True
+        self, *, model: str, checkpoint: str | None = None, img_size: Size | None = None, pretrained: bool = True
     ) -> None:
         self.model = model
         self.checkpoint = checkpoint
-        self.img_size = img_size
+        self.img_size = None if img_size is None else as_size("TimmFeatures", 1, img_size=img_size)
         self.pretrained = pretrained
-        require_in("TimmFeatures", "[1, 4096]", img_size=img_size)
         if checkpoint is not None and not pretrained:
             raise ValueError(
                 "TimmFeatures.pretrained = False asks for random weights, and TimmFeatures.checkpoint for a file's; "
@@ -66,15 +66,17 @@ class TimmFeatures(FeatureTarget):
                 pretrained=self.pretrained,
             )
         except Exception as error:
+            size = spell_size(self.img_size or model.img_size)
             raise ValueError(
                 f"TimmFeatures.model = {self.model!r} does not fit images of {model.in_chans} channels and "
-                f"{self.img_size or model.img_size} pixels: {reason_of(error)}; set TimmFeatures.img_size to a size "
+                f"{size} pixels: {reason_of(error)}; set TimmFeatures.img_size to a size "
                 "that it takes, or choose another"
             ) from error
         rows, columns = self._frozen.grid
         if min(rows, columns) < 2:
             raise ValueError(
-                f"TimmFeatures.model = {self.model!r} gives a map of {rows} x {columns} at {self._frozen.seen} pixels, "
+                f"TimmFeatures.model = {self.model!r} gives a map of {rows} x {columns} at "
+                f"{spell_size(self._frozen.img_size)} pixels, "
                 f"which cannot be mapped to the student's {model.grid[0]} x {model.grid[1]} patches; set a larger "
                 "TimmFeatures.img_size, or choose a model of smaller patches"
             )

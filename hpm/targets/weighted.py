@@ -12,6 +12,7 @@ from torch import Tensor
 
 from curriculum import Mask, Scheduler, Teacher
 from curriculum.schedulers import Scalar, values_of
+from curriculum.sizes import Size
 from curriculum.validation import require_instance
 from hpm.models.base import MaskedModel
 from hpm.targets.base import Target
@@ -54,7 +55,7 @@ class WeightedTargets(Target):
         self._sizes = [target.outputs(model) for target in self.targets]
         return sum(self._sizes)
 
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: int, teacher: Teacher | None = None) -> Tensor:
+    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         values = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
         dtype = torch.promote_types(torch.float32, values[0].dtype)
         return torch.cat([value.to(dtype) for value in values], dim=-1)
@@ -67,7 +68,7 @@ class WeightedTargets(Target):
         ]
         return (torch.stack(losses, dim=-1) * self._now.to(losses[0].dtype)).sum(dim=-1)
 
-    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: int) -> Tensor | None:
+    def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor | None:
         """By the first target that shows anything."""
         for target, prediction in zip(self.targets, prediction_NMP.split(self._sizes, -1), strict=True):
             pixels = target.restore(prediction, images_NCHW, mask, patch_size)

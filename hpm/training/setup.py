@@ -9,6 +9,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from curriculum import TrainingContext
+from curriculum.sizes import pair
 from hpm.data import ImageSource, Scenes
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.method import Method
@@ -224,7 +225,7 @@ def _record(method: Method, batch_size: int) -> None:
     patches = torch.arange(student.num_patches, device=device).expand(batch_size, -1)
     masked = method.curriculum.count_masked(student.num_patches)
     visible = student.num_patches - masked - method.curriculum.count_thrown(student.num_patches)
-    images = torch.randn(batch_size, student.in_chans, student.img_size, student.img_size, device=device)
+    images = torch.randn(batch_size, student.in_chans, *pair(student.img_size), device=device)
     samples = (images, patches[:, :visible].contiguous(), patches[:, visible : visible + masked].contiguous())
     method.forward = GraphedStudent(method.student_pass(), samples)
     method.teacher.record(images.clone())

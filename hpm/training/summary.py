@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curriculum.sizes import spell_size
 from hpm.data import TEST, VALIDATION
 from hpm.evaluation import find_metric
 from hpm.evaluation.metrics import Unit, metric_on, split_of
@@ -31,8 +32,8 @@ def describe(trainer: Trainer) -> str:
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}, "
         f"mask ratio {curriculum.mask_ratio.describe()}\n"
-        f"model: {size / 1e6:.1f} M parameters, {model.img_size} px in {model.num_patches} patches of "
-        f"{model.patch_size} px\n"
+        f"model: {size / 1e6:.1f} M parameters, {spell_size(model.img_size)} px in {model.num_patches} "
+        f"patches of {spell_size(model.patch_size)} px\n"
         f"data: {trainer.source.describe()}\n"
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.schedule.batch_size} images, "
         f"on {many}{trainer.device} in {trainer.precision}"

@@ -93,8 +93,7 @@ class Trainer:
         self.loading = _given_or_default("loading", loading, Loading)
         self.checkpointing = _given_or_default("checkpointing", checkpointing, Checkpointing)
         self.monitoring = _given_or_default("monitoring", monitoring, Monitoring)
-        self.progress_per = progress_per
-        self.seed = seed
+        self.progress_per, self.seed = progress_per, seed
         self.processes = DistributedContext.from_environment()
         self.device = self.runtime.choose_device(self.processes)
         self.precision = self.runtime.choose_precision(self.device)
@@ -259,6 +258,7 @@ class Trainer:
             alpha_share=self.method.curriculum.alpha_share,
             precision=self.precision,
             data=self.data_record(),
+            grid=self.method.student.grid,
             init_from=None if self.init_from is None else str(self.init_from.resolve()),
             plugins=plugins,
         )

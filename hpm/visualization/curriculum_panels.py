@@ -1,10 +1,11 @@
 """What a curriculum makes of some images: which patches it calls hard, and which it masks.
 
-Shape suffixes: N images, C channels, S side, L patches, T thrown.
+Shape suffixes: N images, C channels, S S height and width, L patches, T thrown.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from curriculum import Batch, Curriculum, Noise
 from curriculum.noise import hash_words
 from curriculum.samplers import count_hard, hardest
+from curriculum.sizes import pair
 from curriculum.streams import Stream
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.last_step import last_step, priorities
@@ -104,7 +106,7 @@ def cover(pixels_NCSS: Tensor, covered_NL: Tensor, batch: Batch, *color: float) 
         batch: the images, which says how they are divided.
         color: its channels, from 0 to 1; a single one for all channels.
     """
-    whole = covered_NL.unsqueeze(-1).expand(-1, -1, batch.patch_size**2).float()
+    whole = covered_NL.unsqueeze(-1).expand(-1, -1, math.prod(pair(batch.patch_size))).float()
     hidden_N1SS = unpatchify(whole, batch.patch_size, batch.grid).bool()
     return torch.where(hidden_N1SS, pixels_NCSS.new_tensor(color).view(1, -1, 1, 1), pixels_NCSS)
 

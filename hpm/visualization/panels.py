@@ -1,6 +1,6 @@
 """What a model makes of some images, and what its curriculum does: what a picture shows of them.
 
-Shape suffixes: N images, C channels, S side, L patches.
+Shape suffixes: N images, C channels, S S height and width, L patches.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class Panels:
     visible: float
     curriculum: CurriculumPanels | None
     crops: bool
+
+    @property
+    def aspect(self) -> float:
+        """Height of an image over its width."""
+        return self.pixels.shape[-2] / self.pixels.shape[-1]
 
 
 @torch.no_grad()

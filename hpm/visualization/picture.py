@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from curriculum import Batch
+from curriculum.sizes import Size
 from hpm.data import ImageSource
 from hpm.evaluation.base import EvaluationContext
 from hpm.visualization.panels import look
@@ -26,7 +27,7 @@ def picture(context: EvaluationContext, path: Path, *, images: int = 6) -> Path:
     return draw_sheet(look(context, batch), path)
 
 
-def held_out(source: ImageSource, patch_size: int, count: int) -> Batch:
+def held_out(source: ImageSource, patch_size: Size, count: int) -> Batch:
     """The first validation images, or training images where there are none, normalized."""
     split = source.validation() if source.has_validation else source.train()
     return Batch(source.load(split, torch.arange(min(count, len(split)))), patch_size)

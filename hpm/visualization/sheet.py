@@ -45,23 +45,25 @@ def draw_sheet(panels: Panels, path: Path) -> Path:
     """
     columns = _columns(panels)
     captions = () if panels.curriculum is None else panels.curriculum.captions
+    if told := style.channels_shown(panels.pixels.shape[1]):
+        captions = (*captions, told)
     lines = [line for text in captions for line in textwrap.wrap(text, _LETTERS * len(columns))]
-    rows = len(panels.pixels)
-    size = (_CELL * len(columns), _CELL * rows + _HEAD + _FOOT + _LINE * len(lines))
+    rows, aspect = len(panels.pixels), panels.aspect
+    size = (_CELL * len(columns), _CELL * rows * aspect + _HEAD + _FOOT + _LINE * len(lines))
     figure = Figure(figsize=size, layout=style.side_by_side())
-    grid = figure.add_gridspec(2, len(columns), height_ratios=[rows, _SCALE])
+    grid = figure.add_gridspec(2, len(columns), height_ratios=[rows * aspect, _SCALE])
     for place, column in enumerate(columns):
         # One axis a column: matplotlib takes most of its time for axes, however small.
         axis = figure.add_subplot(grid[0, place])
         style.frameless(axis)
         axis.set_title(column.title, fontsize=style.TITLE, color=style.DARK)
         for row in range(rows):
-            extent = (_GAP, 1 - _GAP, row + 1 - _GAP, row + _GAP)
+            extent = (_GAP, 1 - _GAP, (row + 1) * aspect - _GAP, row * aspect + _GAP)
             if column.is_map:
                 style.show_map(axis, column.shown[row], panels.grid, extent)
             else:
                 style.show_pixels(axis, column.shown[row], extent)
-        axis.set(xlim=(0, 1), ylim=(rows, 0), anchor="N")
+        axis.set(xlim=(0, 1), ylim=(rows * aspect, 0), anchor="N")
     first, count = _first_maps(columns)
     style.add_scale(figure, grid[1, first : first + count], columns=count)
     figure.supxlabel("\n".join(lines), fontsize=style.TEXT, color=style.DARK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +12,10 @@ from matplotlib.figure import Figure
 from hpm.visualization import style
 from hpm.visualization.panels import Panels
 
-_CELL = 1.1  # inches
+_CELL = 1.1  # inches, of the shorter side: a row's label stands beside it
 _HEAD = 0.45
 _FOOT = 0.4
+_LINE, _LETTERS = 0.2, 14  # of what is told below: a line's height, and how much of it a cell's width holds
 _LABELS = 0.5
 _GAP, _SCALE = 0.06, 0.1  # of a cell
 
@@ -40,8 +42,12 @@ def draw_strip(stages: Sequence[Stage], path: Path) -> Path:
     first = stages[0].panels
     name = next(iter(first.maps))
     count, columns = len(first.pixels), 1 + len(stages)
-    heights = [1, 1, _GAP] * (count - 1) + [1, 1, _SCALE]
-    size = (_CELL * columns + _LABELS, _CELL * sum(heights) + _HEAD + _FOOT)
+    heights = [first.aspect, first.aspect, _GAP] * (count - 1) + [first.aspect, first.aspect, _SCALE]
+    place = (0.0, 1.0, first.aspect, 0.0)
+    cell = _CELL / min(1.0, first.aspect)
+    told = style.channels_shown(first.pixels.shape[1])
+    lines = [] if told is None else textwrap.wrap(told, int(_LETTERS * cell / _CELL * columns))
+    size = (cell * columns + _LABELS, cell * sum(heights) + _HEAD + _FOOT + _LINE * len(lines))
     figure = Figure(figsize=size, layout=style.side_by_side())
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     for image in range(count):
@@ -50,18 +56,20 @@ def draw_strip(stages: Sequence[Stage], path: Path) -> Path:
         )
         for axis in (*above, *below):
             style.frameless(axis)
-        style.show_pixels(above[0], first.pixels[image])
-        style.show_pixels(below[0], first.seen[image])
+        style.show_pixels(above[0], first.pixels[image], place)
+        style.show_pixels(below[0], first.seen[image], place)
         below[1].set_ylabel(name, fontsize=style.SMALL, color=style.DARK)
         for column, stage in enumerate(stages, start=1):
             if stage.panels.reconstruction is not None:
                 above[1].set_ylabel("reconstruction", fontsize=style.SMALL, color=style.DARK)
-                style.show_pixels(above[column], stage.panels.reconstruction[image])
-            style.show_map(below[column], stage.panels.maps[name][image], first.grid)
+                style.show_pixels(above[column], stage.panels.reconstruction[image], place)
+            style.show_map(below[column], stage.panels.maps[name][image], first.grid, place)
         if image == 0:
             for axis, title in zip(
                 above, (f"image,\nseen ({first.visible:.0%})", *(s.title for s in stages)), strict=True
             ):
                 axis.set_title(title, fontsize=style.TITLE, color=style.DARK)
     style.add_scale(figure, grid[-1, 1:], columns=len(stages))
+    if lines:
+        figure.supxlabel("\n".join(lines), fontsize=style.TEXT, color=style.DARK)
     return style.save(figure, path)

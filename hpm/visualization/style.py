@@ -34,10 +34,18 @@ def side_by_side() -> ConstrainedLayoutEngine:
 
 
 def show_pixels(axis: Axes, pixels_CSS: Tensor, place: Place | None = None) -> None:
-    """An image in [0, 1]; of fewer than three channels the first, in gray. At a place of an axis that it shares."""
+    """An image in [0, 1], at a place of an axis that it shares; `channels_shown` says which of its channels."""
     pixels = pixels_CSS.detach().cpu().float()
     shown: np.ndarray = pixels[0].numpy() if len(pixels) < 3 else pixels[:3].permute(1, 2, 0).numpy()
     axis.imshow(shown, vmin=0, vmax=1, cmap="gray", interpolation="nearest", extent=place)
+
+
+def channels_shown(channels: int) -> str | None:
+    """What to tell of images of so many channels; None where all are shown."""
+    if channels in (1, 3):
+        return None
+    shown = "the first is shown, in gray" if channels < 3 else "the first three are shown, as red, green and blue"
+    return f"Of the images' {channels} channels {shown}."
 
 
 def show_map(axis: Axes, scores_L: Tensor, grid: tuple[int, int], place: Place | None = None) -> None:

@@ -1,6 +1,6 @@
 """Sources of images: what a data set must offer.
 
-Shape suffixes: N images of a batch, K images of a split, C channels, S output side, Y classes.
+Shape suffixes: N images of a batch, K images of a split, C channels, S S output height and width, Y classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size, as_size
 from curriculum.validation import require_at_least, require_choice
 from hpm.data.crops import whole_boxes
 from hpm.data.sources.carving import carve, most_to_take
@@ -28,12 +29,11 @@ class ImageSource(ABC):
     """A data set: its training, validation and test images, and how pixels are normalized.
 
     Making one reads nothing: images are looked for when a split or the classes are asked for, so that a trained model
-    can be used where its images are not.
-
-    Data that come without validation images have some carved from their training images, by `carve`.
+    can be used where its images are not. Data that come without validation images have some carved from their training
+    images, by `carve`.
 
     Args:
-        img_size: S, side in pixels of the square images that the model sees.
+        img_size: of the images that the model sees in pixels, S for squares or (height, width).
         in_chans: C, their channels.
         mean: of each channel, for pixel values scaled to [0, 1].
         std: of each channel, likewise.
@@ -47,7 +47,7 @@ class ImageSource(ABC):
     def __init__(
         self,
         *,
-        img_size: int,
+        img_size: Size,
         in_chans: int,
         mean: Sequence[float],
         std: Sequence[float],
@@ -55,13 +55,13 @@ class ImageSource(ABC):
         validation_images: int | None = None,
     ) -> None:
         name = type(self).__name__
-        require_at_least(name, 1, img_size=img_size, in_chans=in_chans)
+        self.img_size, self.in_chans = as_size(name, 1, img_size=img_size), in_chans
+        require_at_least(name, 1, in_chans=in_chans)
         require_at_least(name, 0, validation_images=validation_images)
         if len(mean) != in_chans:
             raise ValueError(f"{name}.mean = {mean} must have one value for each of the {in_chans} channels")
         if len(std) != in_chans or min(std) <= 0:
             raise ValueError(f"{name}.std = {std} must have one positive value for each of the {in_chans} channels")
-        self.img_size, self.in_chans = img_size, in_chans
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         if class_names:
             self.class_names = tuple(class_names)
@@ -276,14 +276,14 @@ class ImageSource(ABC):
         """Whether the data can say which patches hold the object."""
         return False
 
-    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor | None:
+    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: Size) -> Tensor | None:
         """Which patches of images, as `load` shows them, hold the object.
 
         Args:
             split: one of this source's. One that was carved is not what `read` gave, but has kept where its images
                 were there: `split.indices_K[indices_N]`; of others `split.indices_K` is None.
             indices_N: int64 [N], images of that split.
-            patch_size: side of a patch in pixels; divides `img_size`.
+            patch_size: of a patch in pixels, the side of a square or (height, width); divides `img_size`.
 
         Returns:
             Bool [N, L], patches in raster order, or None where the data do not know.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from curriculum.sizes import Size, pair
 from hpm.data.sources.image_files import class_folders, image_files, labeled_files
 from hpm.data.sources.image_modes import to_mode
 from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION
@@ -107,24 +108,27 @@ def read_cutout(path: Path, *, side: int) -> Image.Image:
     return _shrink(image.crop(box).convert("RGBa"), side / max(box[2] - box[0], box[3] - box[1]))
 
 
-def read_photograph(path: Path, *, side: int, least: int) -> Image.Image:
+def read_photograph(path: Path, *, kept: Size, least: Size) -> Image.Image:
     """A photograph in colour.
 
     Args:
         path: an image.
-        side: pixels; a photograph whose shorter side is larger is made smaller.
-        least: pixels that its shorter side needs.
+        kept: in pixels, of a square or (height, width); a photograph that is larger in both is made smaller.
+        least: pixels that it needs, of a square or (height, width).
 
     Raises:
         UserError: if the file is damaged or the photograph too small.
     """
-    image = _decode(path, side, "RGB")
-    if min(image.size) < least:
+    height, width = pair(least)
+    image = _decode(path, kept, "RGB")
+    if image.height < height or image.width < width:
+        needed = f"{least} pixels" if isinstance(least, int) else f"{width} x {height} pixels (width x height)"
         raise UserError(
-            f"{path} has {image.width} x {image.height} pixels, too few for scenes of {least} pixels; take it out of "
+            f"{path} has {image.width} x {image.height} pixels, too few for scenes of {needed}; take it out of "
             "the photographs, or lower the scenes' size, IMG_SIZE"
         )
-    return _shrink(image, side / min(image.size))
+    rows, columns = pair(kept)
+    return _shrink(image, max(rows / image.height, columns / image.width))
 
 
 def digest_of(paths: Iterable[Path]) -> str:
@@ -142,15 +146,16 @@ def digest_of(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _decode(path: Path, side: int | None, mode: str) -> Image.Image:
+def _decode(path: Path, kept: Size | None, mode: str) -> Image.Image:
     """The image of a file, decoded, in a mode of 8 bits.
 
-    A JPEG is decoded at a fraction of its size where twice `side` remains, which is faster.
+    A JPEG is decoded at a fraction of its size where twice the height and width that are kept remain, which is faster.
     """
     try:
         with Image.open(path) as image:
-            if side is not None:
-                image.draft(None, (2 * side, 2 * side))
+            if kept is not None:
+                rows, columns = pair(kept)
+                image.draft(None, (2 * columns, 2 * rows))
             image.load()
             return to_mode(image, mode)
     except FileNotFoundError as error:

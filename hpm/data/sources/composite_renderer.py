@@ -3,7 +3,8 @@
 Every choice is noise addressed by the scene's index, so that a scene is the same in any batch and any process. Pillow
 does the geometry, one scene after the other.
 
-Shape suffixes: N scenes, Y classes, S side in pixels, H W sides of a pasted cut-out.
+Shape suffixes: N scenes, Y classes, S S height and width in pixels, H W those of a pasted
+cut-out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from curriculum.noise import Noise
+from curriculum.sizes import Size, pair
 from hpm.data.sources.composite_files import digest_of, read_all, read_cutout, read_photograph
 
 VERSION = 1
@@ -84,8 +86,9 @@ class CompositeRenderer:
     Args:
         cutouts: the files of each class.
         photographs: the files of what is behind.
-        side: S.
-        scales: smallest and largest of a cut-out's larger side, before it is rotated, relative to the scene's.
+        size: of a scene in pixels, S for squares or (height, width).
+        scales: smallest and largest of a cut-out's larger side, before it is rotated, relative to the scene's
+            shorter.
         occlusion: probability of another cut-out.
         seed: of every choice.
     """
@@ -95,14 +98,14 @@ class CompositeRenderer:
         *,
         cutouts: Sequence[Sequence[Path]],
         photographs: Sequence[Path],
-        side: int,
+        size: Size,
         scales: tuple[float, float],
         occlusion: float,
         seed: int,
     ) -> None:
         self.cutouts = cutouts
         self.photographs = photographs
-        self.side = side
+        self.size = size
         self.scales = scales
         self.occlusion = occlusion
         self.seed = seed
@@ -122,14 +125,14 @@ class CompositeRenderer:
 
     def render(self, indices_N: Tensor) -> Tensor:
         """The scenes, uint8 [N, 3, S, S]."""
-        scenes_NSS3 = np.empty((len(indices_N), self.side, self.side, 3), dtype=np.uint8)
+        scenes_NSS3 = np.empty((len(indices_N), *pair(self.size), 3), dtype=np.uint8)
         for row, choices in enumerate(self._choices(indices_N)):
             scenes_NSS3[row] = self._draw(choices)[0]
         return torch.from_numpy(scenes_NSS3).permute(0, 3, 1, 2).contiguous()
 
     def masks(self, indices_N: Tensor) -> Tensor:
         """Which pixels show the object, by a half at least, rather than what is behind or in front, bool [N, S, S]."""
-        masks_NSS = np.empty((len(indices_N), self.side, self.side), dtype=bool)
+        masks_NSS = np.empty((len(indices_N), *pair(self.size)), dtype=bool)
         for row, choices in enumerate(self._choices(indices_N)):
             masks_NSS[row] = self._draw(choices)[1] >= 128
         return torch.from_numpy(masks_NSS)
@@ -142,21 +145,23 @@ class CompositeRenderer:
 
     @cached_property
     def _cutouts(self) -> list[list[Image.Image]]:
-        side = math.ceil(_STORED_CUTOUT * self.scales[1] * self.side)
+        side = math.ceil(_STORED_CUTOUT * self.scales[1] * min(pair(self.size)))
         read = iter(read_all(chain.from_iterable(self.cutouts), partial(read_cutout, side=side)))
         return [list(islice(read, len(paths))) for paths in self.cutouts]
 
     @cached_property
     def _photographs(self) -> list[Image.Image]:
-        side = math.ceil(self.side / _SMALLEST_CROP)
-        return read_all(self.photographs, partial(read_photograph, side=side, least=self.side))
+        height, width = pair(self.size)
+        kept = (math.ceil(height / _SMALLEST_CROP), math.ceil(width / _SMALLEST_CROP))
+        return read_all(self.photographs, partial(read_photograph, kept=kept, least=self.size))
 
     def _draw(self, choices: _Choices) -> tuple[np.ndarray, np.ndarray]:
         """A scene, uint8 [S, S, 3], and how much of each pixel is the object, uint8 [S, S]."""
         thing_HW4 = self._transform(choices.object, choices.label, _between(self.scales, choices.object.scale))
         height, width = thing_HW4.shape[:2]
-        top = _place(choices.scene.top, height, self.side)
-        left = _place(choices.scene.left, width, self.side)
+        scene_height, scene_width = pair(self.size)
+        top = _place(choices.scene.top, height, scene_height)
+        left = _place(choices.scene.left, width, scene_width)
         layers = [self._on_canvas(thing_HW4, top, left)]
         shown_SS = layers[0][:, :, 3]
         if choices.scene.occluded < self.occlusion:
@@ -172,12 +177,15 @@ class CompositeRenderer:
         return scene_SS3, shown_SS
 
     def _background(self, choices: _Scene) -> np.ndarray:
-        """A square piece of a photograph, never enlarged, uint8 [S, S, 3]."""
-        photograph = _pick(self._photographs, choices.photograph)
-        side = self.side + int(choices.crop_side * (min(photograph.size) - self.side + 1))
-        left = int(choices.crop_left * (photograph.width - side + 1))
-        top = int(choices.crop_top * (photograph.height - side + 1))
-        piece = photograph.resize((self.side, self.side), _FILTER, box=(left, top, left + side, top + side))
+        """A piece of a photograph of the scene's aspect, never enlarged, uint8 [S, S, 3]."""
+        photograph, (scene_height, scene_width) = _pick(self._photographs, choices.photograph), pair(self.size)
+        largest = min(photograph.height, photograph.width * scene_height // scene_width)
+        height = scene_height + int(choices.crop_side * (largest - scene_height + 1))
+        width = height * scene_width // scene_height
+        left = int(choices.crop_left * (photograph.width - width + 1))
+        top = int(choices.crop_top * (photograph.height - height + 1))
+        box = (left, top, left + width, top + height)
+        piece = photograph.resize((scene_width, scene_height), _FILTER, box=box)
         return np.asarray(ImageOps.mirror(piece) if choices.crop_mirror < 0.5 else piece)
 
     def _other(self, choices: _Choices, middle: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
@@ -194,7 +202,7 @@ class CompositeRenderer:
     def _transform(self, paste: _Paste, label: int, scale: float) -> np.ndarray:
         """A cut-out mirrored, rotated, resized and lit, uint8 [H, W, 4], colours multiplied by opacity."""
         image = _pick(self._cutouts[label], paste.cutout)
-        factor = scale * self.side / max(image.size)
+        factor = scale * min(pair(self.size)) / max(image.size)
         if paste.mirror < 0.5:
             image = ImageOps.mirror(image)
         # Rotated while it is large: the resampling that makes it small afterwards hides that of the rotation.
@@ -208,7 +216,7 @@ class CompositeRenderer:
 
     def _on_canvas(self, thing_HW4: np.ndarray, top: int, left: int) -> np.ndarray:
         """The part of a cut-out that lies within the scene, uint8 [S, S, 4], with nothing around it."""
-        canvas_SS4 = np.zeros((self.side, self.side, 4), dtype=np.uint8)
+        canvas_SS4 = np.zeros((*pair(self.size), 4), dtype=np.uint8)
         visible_HW4 = canvas_SS4[max(0, top) : max(0, top + len(thing_HW4))]
         visible_HW4 = visible_HW4[:, max(0, left) : max(0, left + thing_HW4.shape[1])]
         height, width = visible_HW4.shape[:2]

@@ -2,7 +2,7 @@
 
 After the composites of Dwibedi, Misra and Hebert (2017, "Cut, paste and learn"). The object's pixels are known exactly.
 
-Shape suffixes: N images, L patches, S side in pixels.
+Shape suffixes: N images, L patches, S S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import ClassVar
 import PIL
 
 from curriculum.noise import hash_words
+from curriculum.sizes import Size, as_size
 from curriculum.streams import Stream
 from curriculum.validation import require_in
 from hpm.data.sources.composite_files import divide, find_cutouts, find_photographs
@@ -42,19 +43,20 @@ class Composites(Scenes):
     share the cut-outs but no photograph: of every twenty photographs, ordered by name, three are for validation and
     four for testing.
 
-    While scenes are rendered a split's photographs are held decoded, at 5 S pixels of their shorter side or what they
-    have: each takes about 0.3 MB for scenes of 48 pixels, 6 MB for scenes of 224.
+    While scenes are rendered a split's photographs are held decoded, five times as large as a scene or as
+    they are: each takes about 0.3 MB for scenes of 48 pixels, 6 MB for scenes of 224.
 
     Args:
         cutouts: a folder of class folders of images with transparency; a class may have several. None where a model is
             used or planned without its images.
-        photographs: a folder of photographs, looked through at any depth; three or more, each with a shorter side of
-            `img_size` pixels at least; or None, likewise.
-        img_size: S, side of a scene in pixels. Default 64.
+        photographs: a folder of photographs, looked through at any depth; three or more, each of `img_size` pixels at
+            least; or None, likewise.
+        img_size: of a scene in pixels, S for squares or (height, width). Default 64.
         train_size: scenes of the training split. Default 20000.
         validation_size: scenes of the validation split. Default 2000.
         test_size: scenes of the test split. Default 4000.
-        min_scale: smallest of an object's larger side, before it is rotated, relative to the scene's. Default 0.45.
+        min_scale: smallest of an object's larger side, before it is rotated, relative to the shorter of the
+            scene's. Default 0.45.
         max_scale: largest. Default 0.85.
         occlusion: probability of a cut-out of another class at the object's edge. One that would hide more than half
             of the object stands behind it. Default 0.25.
@@ -73,7 +75,7 @@ class Composites(Scenes):
         *,
         cutouts: str | Path | None = None,
         photographs: str | Path | None = None,
-        img_size: int = 64,
+        img_size: Size = 64,
         train_size: int = 20_000,
         validation_size: int = 2_000,
         test_size: int = 4_000,
@@ -86,7 +88,7 @@ class Composites(Scenes):
         cache_dir: str | Path | None = None,
     ) -> None:
         name = type(self).__name__
-        require_in(name, "[8, 4096]", img_size=img_size)
+        img_size = as_size(name, 8, img_size=img_size)
         sizes = {"train_size": train_size, "validation_size": validation_size, "test_size": test_size}
         require_in(name, "[1, 100000000]", **sizes)
         require_in(name, "(0, 1]", min_scale=min_scale)
@@ -144,7 +146,7 @@ class Composites(Scenes):
         renderer = CompositeRenderer(
             cutouts=list(self.cutout_files.values()),
             photographs=divide(self.photograph_files)[split],
-            side=self.img_size,
+            size=self.img_size,
             scales=self.scales,
             occlusion=self.occlusion,
             seed=hash_words(self.seed, stream),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from curriculum.noise import hash_words
+from curriculum.sizes import Size, as_size
 from curriculum.streams import Stream
 from curriculum.validation import require_in
 from hpm.data.sources.scene_renderer import Photographs, SceneRenderer
@@ -57,7 +58,7 @@ class DigitScenes(Scenes):
     def __init__(
         self,
         *,
-        img_size: int = 32,
+        img_size: Size = 32,
         train_size: int = 20_000,
         validation_size: int = 2_000,
         test_size: int = 4_000,
@@ -67,7 +68,9 @@ class DigitScenes(Scenes):
         background: float = 0.3,
         seed: int = 0,
     ) -> None:
-        require_in("DigitScenes", "[8, 1024]", img_size=img_size)
+        side = as_size("DigitScenes", 8, img_size=img_size)
+        if not isinstance(side, int):
+            raise ValueError(f"DigitScenes.img_size = {side} must be one number: digit scenes are square")
         sizes = {"train_size": train_size, "validation_size": validation_size, "test_size": test_size}
         require_in("DigitScenes", "[1, 10000000]", **sizes)
         require_in("DigitScenes", "[0, 100]", clutter=clutter)
@@ -75,13 +78,14 @@ class DigitScenes(Scenes):
         require_in("DigitScenes", f"[{min_scale}, 1]", max_scale=max_scale)
         require_in("DigitScenes", "[0, 1]", background=background)
         super().__init__(
-            img_size=img_size,
+            img_size=side,
             in_chans=3,
             # Of the default training split; constants, so that other settings are normalized alike.
             mean=(0.293, 0.291, 0.275),
             std=(0.280, 0.271, 0.275),
             class_names=[str(digit) for digit in range(10)],
         )
+        self.side = side
         self.train_size = train_size
         self.validation_size = validation_size
         self.test_size = test_size
@@ -103,7 +107,7 @@ class DigitScenes(Scenes):
         chosen_K, stream = digits_of(split, classes_K), _STREAMS[split]
         renderer = SceneRenderer(
             digits_KGG=torch.from_numpy(digits.images).double()[chosen_K] / 16.0,
-            photographs=Photographs(load_sample_images().images, size=self.img_size, span=_SPANS[split]),
+            photographs=Photographs(load_sample_images().images, size=self.side, span=_SPANS[split]),
             clutter=self.clutter,
             scales=self.scales,
             background=self.background,

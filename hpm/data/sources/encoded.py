@@ -1,6 +1,6 @@
 """Splits of encoded images (JPEG, PNG, ...), decoded by Pillow when they are asked for.
 
-Shape suffixes: N images, C channels, S output side.
+Shape suffixes: N images, C channels, S S output height and width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from curriculum.sizes import Size, pair
 from curriculum.validation import require_choice
 from hpm.data.sources.image_modes import to_mode
 from hpm.data.sources.split import Choose, Crops, Split, Unreadable
@@ -61,13 +62,13 @@ class EncodedSplit(Split):
         """Some of the images, as encoded images of their own."""
         return EncodedSubset(self, indices_K)
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
         """Uint8 [N, C, S, S]."""
         return self.view(indices_N, size, lambda rows, sizes_N2: (boxes_N4[rows], flips_N[rows])).images_NCSS
 
-    def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
+    def view(self, indices_N: Tensor, size: Size, choose: Choose) -> Crops:
         """Crops whose boxes depend on the images' sizes; each image is opened once."""
-        images_NCSS = torch.zeros(len(indices_N), self.channels, size, size, dtype=torch.uint8)
+        images_NCSS = torch.zeros(len(indices_N), self.channels, *pair(size), dtype=torch.uint8)
 
         def put(row: int, image: Image.Image, box: Sequence[float], flip: bool) -> None:
             images_NCSS[row] = cut(image, box, flip, size, self.mode)
@@ -164,18 +165,19 @@ def _sizes(images: Sequence[Image.Image | None]) -> Tensor:
     return torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
 
 
-def cut(image: Image.Image, box: Sequence[float], flip: bool, size: int, mode: str) -> Tensor:
+def cut(image: Image.Image, box: Sequence[float], flip: bool, size: Size, mode: str) -> Tensor:
     """A crop of an image that Pillow decodes, resampled, mirrored where `flip` says so: uint8 [C, S, S]."""
     crop_CSS = _crop(image, box, size, mode)
     return crop_CSS.flip(2) if flip else crop_CSS
 
 
-def _crop(image: Image.Image, box: Sequence[float], size: int, mode: str) -> Tensor:
+def _crop(image: Image.Image, box: Sequence[float], size: Size, mode: str) -> Tensor:
     """Uint8 [C, S, S]."""
     left, top, width, height = box
     full_width, full_height = image.size
+    rows, columns = pair(size)
     # A JPEG can be decoded at 1/2, 1/4 or 1/8, much faster; twice the pixels needed are left to the filter.
-    enough = (math.ceil(2 * size * full_width / width), math.ceil(2 * size * full_height / height))
+    enough = (math.ceil(2 * columns * full_width / width), math.ceil(2 * rows * full_height / height))
     drafted = image.draft(None, enough)
     factor = drafted[1][2] / full_width if drafted else 1.0
     right, bottom = min((left + width) * factor, image.width), min((top + height) * factor, image.height)
@@ -184,9 +186,9 @@ def _crop(image: Image.Image, box: Sequence[float], size: int, mode: str) -> Ten
         # PyTorch's filter is Pillow's, three times as fast, but knows whole pixels only.
         pixels_HWC = _pixels(image.crop(corners), mode)
         image_1CHW = torch.from_numpy(pixels_HWC).permute(2, 0, 1).unsqueeze(0)
-        return F.interpolate(image_1CHW, (size, size), mode="bicubic", antialias=True).squeeze(0)
+        return F.interpolate(image_1CHW, (rows, columns), mode="bicubic", antialias=True).squeeze(0)
     converted = to_mode(image, mode)
-    resized = converted.resize((size, size), Image.Resampling.BICUBIC, box=corners)
+    resized = converted.resize((columns, rows), Image.Resampling.BICUBIC, box=corners)
     return torch.from_numpy(_pixels(resized, mode)).permute(2, 0, 1)
 
 

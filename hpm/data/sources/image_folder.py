@@ -15,6 +15,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from curriculum.sizes import Size
+from curriculum.validation import require_choice
 from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
@@ -104,7 +106,8 @@ class ImageFolder(ImageSource):
 
     Args:
         root: the folder; None where a model is used or planned without its images.
-        img_size: S, side of the images in pixels. Default 224.
+        img_size: of the images in pixels, the side of squares or (height, width). Default 224.
+        in_chans: C, 3 for color or 1 for gray, which takes one value each of `mean` and `std`. Default 3.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
         validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
@@ -118,15 +121,17 @@ class ImageFolder(ImageSource):
         self,
         *,
         root: str | Path | None = None,
-        img_size: int = 224,
+        img_size: Size = 224,
+        in_chans: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         validation_images: int | None = None,
         exif_orientation: bool = False,
     ) -> None:
+        require_choice("ImageFolder", (1, 3), in_chans=in_chans)
         self.exif_orientation = exif_orientation
         self.root = None if root is None else expanded(root)
-        super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std, validation_images=validation_images)
+        super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, validation_images=validation_images)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -176,16 +181,16 @@ class ImageFolder(ImageSource):
         if not self.root.is_dir():
             raise UserError(f"ImageFolder.root = {self.root} is not a folder")
         try:
-            return _scan_splits(self.root)
+            return _scan_splits(self.root, "RGB" if self.in_chans == 3 else "L")
         except OSError as error:
             raise UserError(f"ImageFolder.root = {self.root} cannot be read: {error}") from error
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
-        """The central squares of 0.875 of the shorter side, float32 [N, 4]."""
-        return central_boxes(sizes_N2, _EVALUATION_FRACTION)
+        """The central boxes of 0.875 of the largest of the model's aspect that fit, float32 [N, 4]."""
+        return central_boxes(sizes_N2, _EVALUATION_FRACTION, self.img_size)
 
 
-def _scan_splits(root: Path) -> _Scanned:
+def _scan_splits(root: Path, mode: str) -> _Scanned:
     """The splits that there are, and the names of their classes."""
     named, left_out = _usual_folders(root), Counter[str]()
     folder = named.get("train", root / "train")
@@ -197,13 +202,13 @@ def _scan_splits(root: Path) -> _Scanned:
             raise UserError(
                 f"{root} has a folder {found[0].name} and none called train: the training images belong there"
             )
-        train, class_names = scan(root, left_out)
+        train, class_names = scan(root, left_out, mode)
         return _Scanned({TRAIN: train}, tuple(class_names), {}, left_out)
     if len({path.resolve() for path in (folder, *found)}) <= len(found):
         shown = ", ".join(path.name for path in (folder, *found))
         raise UserError(f"two of the folders {shown} of {root} are the same; what is scored must be other images")
-    train, class_names = scan(folder, left_out)
-    held_out = {path: scan(path, left_out) for path in found}
+    train, class_names = scan(folder, left_out, mode)
+    held_out = {path: scan(path, left_out, mode) for path in found}
     if len(held_out) == 2 and held_out[val][1] and not held_out[test][1]:
         del held_out[test]  # images whose classes are kept secret, as ImageNet's
     for path, (_, own_names) in held_out.items():
@@ -230,12 +235,13 @@ def _usual_folders(root: Path) -> dict[str, Path]:
     return {path.name: path for path in folders}
 
 
-def scan(folder: Path, left_out: Counter[str]) -> tuple[FolderSplit, list[str]]:
+def scan(folder: Path, left_out: Counter[str], mode: str) -> tuple[FolderSplit, list[str]]:
     """The images of class folders, or of the folder itself, in alphabetical order; and the classes' names.
 
     Args:
         folder: to look through.
         left_out: see `labeled_files`.
+        mode: of the images, "RGB" or "L" (gray).
 
     Raises:
         UserError: if there is no image, a class folder has none, or images lie beside class folders.
@@ -253,7 +259,7 @@ def scan(folder: Path, left_out: Counter[str]) -> tuple[FolderSplit, list[str]]:
         what = f"{folder / empty[0]} holds no images" if empty else f"{folder} holds no images and no class folders"
         told = describe_left_out(left_out)
         raise UserError(what + (f" ({told})" if told else ""))
-    return FolderSplit(paths, torch.tensor(labels) if classes else None), list(classes)
+    return FolderSplit(paths, torch.tensor(labels) if classes else None, mode), list(classes)
 
 
 def _size(path: str) -> int | None:

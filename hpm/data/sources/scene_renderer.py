@@ -97,7 +97,7 @@ class SceneRenderer:
         self.seed = seed
 
     @property
-    def side(self) -> int:
+    def size(self) -> int:
         """S."""
         return self.photographs.size
 

@@ -1,6 +1,6 @@
 """Splits of scenes that are drawn when asked for: all at once while they fit in memory, else a batch at a time.
 
-Shape suffixes: N scenes, K scenes of the split, S side in pixels.
+Shape suffixes: N scenes, K scenes of the split, S S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size, pair
 from hpm.data.crops import resample
 from hpm.data.sources.scene_file import stored_scenes
 from hpm.data.sources.split import Split, TensorSplit
@@ -28,12 +29,12 @@ class Renderer(Protocol):
     """Draws scenes, each of which depends on its index alone."""
 
     @property
-    def side(self) -> int:
-        """S."""
+    def size(self) -> Size:
+        """Of a scene in pixels, S for squares or (height, width)."""
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """All that decides what the scenes look like, beside their side."""
+        """All that decides what the scenes look like, beside their size."""
 
     def labels(self, indices_N: Tensor) -> Tensor:
         """The class of each scene, int64 [N]."""
@@ -56,9 +57,9 @@ class SceneSplit(Split):
 
     def __init__(self, *, renderer: Renderer, size: int, file: Path | None = None) -> None:
         self.renderer = renderer
-        self.side = renderer.side
+        self.scene_size = renderer.size
         self._file = file
-        self._chunks = torch.arange(size).split(max(1, _PIXELS_AT_ONCE // self.side**2))
+        self._chunks = torch.arange(size).split(max(1, _PIXELS_AT_ONCE // prod(pair(self.scene_size))))
         self.labels: Tensor = torch.cat([renderer.labels(chunk) for chunk in self._chunks])
 
     def prepare(self) -> None:
@@ -68,17 +69,19 @@ class SceneSplit(Split):
     @cached_property
     def _images_KCSS(self) -> Tensor | None:
         """All scenes, rendered or read when first asked for; None where they are too many."""
-        shape = (len(self), 3, self.side, self.side)
+        shape = (len(self), 3, *pair(self.scene_size))
         if prod(shape) > MEMORY_LIMIT:
             return None
         return self._render() if self._file is None else stored_scenes(self._file, shape, self._render)
 
     def _render(self) -> Tensor:
-        return self._draw_all(self.renderer.render, torch.empty(len(self), 3, self.side, self.side, dtype=torch.uint8))
+        return self._draw_all(
+            self.renderer.render, torch.empty(len(self), 3, *pair(self.scene_size), dtype=torch.uint8)
+        )
 
     def object_masks(self) -> Tensor:
         """Which pixels of each of the scenes show the object, bool [K, S, S]: drawn anew at every call."""
-        return self._draw_all(self.renderer.masks, torch.empty(len(self), self.side, self.side, dtype=torch.bool))
+        return self._draw_all(self.renderer.masks, torch.empty(len(self), *pair(self.scene_size), dtype=torch.bool))
 
     def _draw_all(self, draw: Callable[[Tensor], Tensor], drawn_K: Tensor) -> Tensor:
         threads = torch.get_num_threads()
@@ -96,19 +99,19 @@ class SceneSplit(Split):
 
     def sizes(self, indices_N: Tensor) -> Tensor:
         """Int64 [N, 2], all the same."""
-        return torch.tensor([self.side, self.side]).expand(len(indices_N), 2)
+        return torch.tensor(pair(self.scene_size)).expand(len(indices_N), 2)
 
     def images(self, indices_N: Tensor) -> Tensor:
         """Whole scenes, uint8 [N, 3, S, S]."""
         return self.renderer.render(indices_N) if self._images_KCSS is None else self._images_KCSS[indices_N]
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
-        """Float32 [N, 3, size, size] in [0, 255]."""
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
+        """Float32 [N, 3, S, S] in [0, 255], of the given size."""
         return resample(self.images(indices_N), boxes_N4, flips_N, size)
 
     def content(self) -> Iterable[bytes]:
         """How the scenes are drawn, rather than the pixels, which another processor may round otherwise."""
-        return (repr((self.side, self.renderer.settings)).encode(),)
+        return (repr((self.scene_size, self.renderer.settings)).encode(),)
 
     def to(self, device: torch.device) -> Split:
         """The scenes on another device where they are held in memory; else the split itself."""

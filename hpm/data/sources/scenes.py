@@ -1,6 +1,6 @@
 """Scenes: images that are drawn, so that the object's pixels are known exactly.
 
-Shape suffixes: N images, L patches, S side in pixels.
+Shape suffixes: N images, L patches, S S height and width in pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size, divides
 from hpm.data.crops import resample
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.scene_split import SceneSplit
@@ -43,13 +44,13 @@ class Scenes(ImageSource):
         assert isinstance(split, SceneSplit)
         return split.renderer.masks(indices_N)
 
-    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: int) -> Tensor:
+    def object_map(self, split: Split, indices_N: Tensor, *, patch_size: Size) -> Tensor:
         """Which patches of scenes hold the object, bool [N, L]: where it has `min_object_share` of the pixels.
 
         Raises:
-            ValueError: if `patch_size` does not divide the scenes' side.
+            ValueError: if `patch_size` does not divide the scenes.
         """
-        if patch_size < 1 or self.img_size % patch_size:
+        if not divides(patch_size, self.img_size):
             name = type(self).__name__
             raise ValueError(f"patch_size = {patch_size} does not divide {name}.img_size = {self.img_size}")
         boxes_N4 = self.evaluation_boxes(split.sizes(indices_N))
@@ -57,15 +58,16 @@ class Scenes(ImageSource):
         return shares_of(self.object_masks(split, indices_N), boxes_N4, flips_N, patch_size) >= self.min_object_share
 
 
-def shares_of(masks_NSS: Tensor, boxes_N4: Tensor, flips_N: Tensor, patch_size: int) -> Tensor:
+def shares_of(masks_NSS: Tensor, boxes_N4: Tensor, flips_N: Tensor, patch_size: Size) -> Tensor:
     """The object's share of the pixels of every patch of crops, float32 [N, L], patches in raster order.
 
     Args:
         masks_NSS: bool, which pixels of the whole scenes show it.
-        boxes_N4: float32, the crops, as in a batch; they are resampled to S x S pixels.
+        boxes_N4: float32, the crops, as in a batch; they are resampled to the scenes' own size.
         flips_N: bool, whether they are mirrored.
-        patch_size: side of a patch in pixels; divides S.
+        patch_size: of a patch in pixels; divides the scenes.
     """
     masks_N1SS = masks_NSS.unsqueeze(1).to(torch.uint8) * 255
-    shown_N1SS = (resample(masks_N1SS, boxes_N4, flips_N, masks_NSS.shape[-1]) >= 127.5).float()
+    size = masks_NSS.shape[1], masks_NSS.shape[2]
+    shown_N1SS = (resample(masks_N1SS, boxes_N4, flips_N, size) >= 127.5).float()
     return torch.nn.functional.avg_pool2d(shown_N1SS, patch_size).flatten(1)

@@ -1,6 +1,7 @@
 """Splits of a data set: the interface, and the split that lies in memory.
 
-Shape suffixes: N images of a batch, K images of the split, C channels, H W stored pixels, S output side.
+Shape suffixes: N images of a batch, K images of the split, C channels, H W stored pixels, S S output
+height and width.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from curriculum.sizes import Size
 from hpm.data.crops import resample
 from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
 from hpm.errors import UserError
@@ -81,14 +83,14 @@ class Split(ABC):
         """Height and width of the stored images, in pixels, int64 [N, 2]."""
 
     @abstractmethod
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
-        """Crops of the images at `indices_N`, resampled to `size` x `size` pixels by an antialiased bicubic filter.
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
+        """Crops of the images at `indices_N`, resampled by an antialiased bicubic filter.
 
         Args:
             indices_N: int64 [N], on the split's device, as the boxes and flips are.
             boxes_N4: float32 [N, 4], (left, top, width, height) in pixels of the stored image.
             flips_N: bool [N], whether to mirror the crop left to right.
-            size: S, pixels.
+            size: of the crops in pixels, S for squares or (height, width).
 
         Returns:
             Uint8 or float32 [N, C, S, S] in [0, 255].
@@ -97,12 +99,12 @@ class Split(ABC):
             Unreadable: if images cannot be read.
         """
 
-    def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
+    def view(self, indices_N: Tensor, size: Size, choose: Choose) -> Crops:
         """Crops whose boxes depend on the images' sizes.
 
         Args:
             indices_N: int64 [N], on the split's device.
-            size: S, pixels.
+            size: of the crops in pixels, S for squares or (height, width).
             choose: gives boxes and flips for rows of the batch, from their images' sizes. May be called for a part of
                 the batch at a time.
 
@@ -173,11 +175,11 @@ class Subset(Split):
         """Int64 [N, 2], as the other split has them."""
         return self.split.sizes(self.indices_K[indices_N])
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
         """The other split's crops."""
         return self.split.crop(self.indices_K[indices_N], boxes_N4, flips_N, size)
 
-    def view(self, indices_N: Tensor, size: int, choose: Choose) -> Crops:
+    def view(self, indices_N: Tensor, size: Size, choose: Choose) -> Crops:
         """The other split's crops."""
         return self.split.view(self.indices_K[indices_N], size, choose)
 
@@ -231,7 +233,7 @@ class TensorSplit(Split):
         """Int64 [N, 2], all the same."""
         return self._size_2.expand(len(indices_N), 2)
 
-    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: int) -> Tensor:
+    def crop(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
         """Float32 [N, C, S, S] in [0, 255]."""
         return resample(self.images_KCHW[indices_N], boxes_N4, flips_N, size)
 

@@ -11,6 +11,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from curriculum.sizes import Size, as_size, pair
 from hpm.data.sources.composites import Composites
 from hpm.errors import UserError
 from hpm.runtime.files import expanded
@@ -28,7 +29,7 @@ class StampScenes(Composites):
 
     Args:
         root: the folder that has the packages' folders `tuxpaint`, `backgrounds` and `wallpapers`. Default /usr/share.
-        img_size: S, side of a scene in pixels, 376 at most. Default 64.
+        img_size: of a scene in pixels, S for squares or (height, width), 376 at most. Default 64.
         train_size: scenes of the training split. Default 20000.
         validation_size: scenes of the validation split. Default 2000.
         test_size: scenes of the test split. Default 4000.
@@ -43,7 +44,7 @@ class StampScenes(Composites):
         self,
         *,
         root: str | Path = SYSTEM_FOLDER,
-        img_size: int = 64,
+        img_size: Size = 64,
         train_size: int = 20_000,
         validation_size: int = 2_000,
         test_size: int = 4_000,
@@ -51,7 +52,7 @@ class StampScenes(Composites):
         seed: int = 0,
         cache_dir: str | Path | None = None,
     ) -> None:
-        if img_size > _MOST_PIXELS:
+        if max(pair(as_size("StampScenes", 8, img_size=img_size))) > _MOST_PIXELS:
             raise ValueError(
                 f"StampScenes.img_size = {img_size} must be at most {_MOST_PIXELS}, the shorter side of the smallest "
                 "photograph; configs call it IMG_SIZE"

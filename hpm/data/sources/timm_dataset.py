@@ -16,6 +16,7 @@ from typing import ClassVar
 from timm.data import create_dataset, create_reader
 from torch import Tensor
 
+from curriculum.sizes import Size
 from curriculum.validation import require_choice, require_in
 from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
@@ -54,11 +55,12 @@ class TimmDataset(ImageSource):
         test_split: name of the test split, None for none. Default "validation"; files without it have no test images.
         validation_split: name of the validation split, of other images than the two above. None, the default, has
             validation images carved from the training images.
-        img_size: S, side of the images in pixels. Default 224.
+        img_size: of the images in pixels, the side of squares or (height, width). Default 224.
         in_chans: C, 3 for color or 1 for gray. Default 3.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
-        crop_pct: side of the central square that evaluation sees, relative to the shorter side. Default 0.875.
+        crop_pct: sides of the central box that evaluation sees, of the images' aspect, relative to the largest such box
+            that fits. Default 0.875.
         download: whether torchvision may fetch what is missing. Default False.
         input_key: Hugging Face's column of images. Default "image".
         target_key: Hugging Face's column of labels. Default "label".
@@ -79,7 +81,7 @@ class TimmDataset(ImageSource):
         train_split: str = "train",
         test_split: str | None = _USUAL_TEST_SPLIT,
         validation_split: str | None = None,
-        img_size: int = 224,
+        img_size: Size = 224,
         in_chans: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -154,8 +156,8 @@ class TimmDataset(ImageSource):
         return "" if path is None else path.name
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
-        """The central squares of `crop_pct` of the shorter side, float32 [N, 4]."""
-        return central_boxes(sizes_N2, self.crop_pct)
+        """The central boxes of `crop_pct` of the largest of the model's aspect that fit, float32 [N, 4]."""
+        return central_boxes(sizes_N2, self.crop_pct, self.img_size)
 
     @cached_property
     def _training(self) -> tuple[Split, list[str]]:

@@ -277,3 +277,11 @@ def test_checkpointing_keeps_a_blocks_input_and_one_block() -> None:
     one_block = 64 * (1 + 64) * 64  # only there while its backward pass runs
     expected = 3 * (cost.activations(real, low=False, grad_checkpointing=True) - one_block)
     assert kept_by_autograd(real, 3, low=False) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_shape_of_patches_of_one_area_costs_nothing() -> None:
+    square, wide = (
+        operations.multiply_adds(method(PredictedLoss(), **SMALL | {"img_size": size, "patch_size": patch}))
+        for size, patch in ((64, 8), ((32, 128), (4, 16)))
+    )
+    assert square == wide

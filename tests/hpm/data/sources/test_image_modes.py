@@ -40,8 +40,8 @@ def test_what_has_no_known_white_is_refused() -> None:
 
 def test_files(tmp_path: Path) -> None:
     Image.fromarray(RAMP_HW.astype(np.uint16)).save(tmp_path / "deep.png")
-    photograph = read_photograph(tmp_path / "deep.png", side=48, least=24)
+    photograph = read_photograph(tmp_path / "deep.png", kept=48, least=24)
     assert np.abs(np.asarray(photograph.getchannel(0)).astype(float) - RAMP_HW / 257).max() <= 0.51
     Image.fromarray(np.full((48, 64), 7.0, np.float32)).save(tmp_path / "bright.tiff")
     with pytest.raises(UserError, match=r"bright.tiff cannot be read as an image: its pixels are from 7 to 7"):
-        read_photograph(tmp_path / "bright.tiff", side=48, least=24)
+        read_photograph(tmp_path / "bright.tiff", kept=48, least=24)

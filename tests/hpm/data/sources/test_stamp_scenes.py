@@ -56,7 +56,7 @@ def test_every_file_can_be_used(scenes: StampScenes) -> None:
         for path in paths:
             assert max(read_cutout(path, side=1000).size) >= 60
     for path in scenes.photograph_files:
-        assert min(read_photograph(path, side=376, least=376).size) == 376
+        assert min(read_photograph(path, kept=376, least=376).size) == 376
 
 
 @pytest.mark.needs_stamp_scenes
@@ -64,7 +64,7 @@ def test_no_file_is_there_twice(scenes: StampScenes) -> None:
     files = [*itertools.chain(*scenes.cutout_files.values()), *scenes.photograph_files]
     assert len({digest_of([path]) for path in files}) == len(files)
     # Nor a photograph in two versions, which would be alike when they are small.
-    tiny = [read_photograph(path, side=8, least=8).resize((8, 8)) for path in scenes.photograph_files]
+    tiny = [read_photograph(path, kept=8, least=8).resize((8, 8)) for path in scenes.photograph_files]
     tiny_P = torch.tensor([list(image.tobytes()) for image in tiny], dtype=torch.float32)
     distance_PP = torch.cdist(tiny_P, tiny_P, p=1) / tiny_P.shape[1]
     assert float(distance_PP[~torch.eye(len(tiny), dtype=torch.bool)].min()) > 10
