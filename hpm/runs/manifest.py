@@ -120,7 +120,7 @@ class Manifest:
 
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold."""
-        return {"format": _FORMAT, **asdict(self)}
+        return {"format": _FORMAT, **asdict(self), "grid": None if self.grid is None else list(self.grid)}
 
     @classmethod
     def from_json(cls, content: Any, where: Path) -> Manifest:

@@ -69,7 +69,7 @@ def test_a_contestant_that_is_killed_costs_its_section_and_nothing_else(tmp_path
 
 def test_a_section_that_takes_too_long_keeps_what_it_found(tmp_path: Path) -> None:
     out = tmp_path / "x.json"
-    process = start(out, "--only", "vit_base_eager", "fp16", "--minutes", "0.25")
+    process = start(out, "--only", "vit_base_eager", "fp16", "--minutes", "0.5")
     section = section_of(process, "vit_base_eager")
     part = out.with_name("x.json.vit_base_eager")
     while process.poll() is None and not part.exists():

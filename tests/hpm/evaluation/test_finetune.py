@@ -88,7 +88,7 @@ def test_a_killed_one_goes_on_to_the_same_bits(
 
 
 def test_of_several_rates_the_one_that_validation_images_choose(colors: EvaluationContext) -> None:
-    settings = QUICK | {"epochs": 6, "batch_size": 20, "mixup": 0.0, "cutmix": 0.0, "rand_augment": None}
+    settings = QUICK | {"epochs": 6, "batch_size": 20, "mixup": 0.0, "cutmix": 0.0, "rand_augment": None, "min_lr": 0.0}
     alone = {blr: FineTune(blr=blr, **settings)(colors) for blr in (1e-9, 1e-2)}
     metrics = FineTune(blr=(1e-9, 1e-2), **settings)(colors)
     assert alone[1e-2]["validation/finetune/pretrained"] > alone[1e-9]["validation/finetune/pretrained"]

@@ -95,6 +95,7 @@ def test_processes_agree_on_the_learning_rate_and_on_when_to_stop(run: Path, hpm
         "FineTune.patience = 0.5",
         "FineTune.epochs = 12",
         "FineTune.blr = (1e-9, 5e-3)",
+        "FineTune.min_lr = 0.0",
         "FineTune.baselines = True",
     )
 

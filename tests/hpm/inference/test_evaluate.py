@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,9 +17,7 @@ from forks import Forks
 from PIL import Image
 
 from hpm.evaluation import half_interval
-from hpm.inference.evaluate import evaluate
 from hpm.inference.evaluation_results import summarize
-from hpm.runtime.console import make_console
 
 ADDITIONS = [
     "Monitoring.probe_every = 2",
@@ -125,12 +122,15 @@ def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pyt
     assert results(run, "knn")
 
 
-def test_a_folder_that_cannot_be_written_prints_the_results(run: Path) -> None:
-    (run / "evaluation-knn.json").mkdir()  # in the way, for root too
-    console = make_console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    evaluate(run, console, protocols=["knn"])
-    shown = console.export_text()
-    assert "could not be written" in shown
+def test_a_disk_without_room_prints_the_results(run: Path, forks: Forks, tmp_path: Path) -> None:
+    full = tmp_path / "full.py"
+    full.write_text(
+        "import resource, sys\nfrom hpm.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"  # no file may grow
+        f"sys.argv = ['hpm', 'evaluate', {str(run)!r}, '--protocol', 'knn']\nmain()\n"
+    )
+    shown = forks.run(str(full)).stdout
+    assert "could not be written" in " ".join(shown.split())
     assert '"knn/pretrained"' in shown
 
 
