@@ -122,16 +122,24 @@ def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pyt
     assert results(run, "knn")
 
 
-def test_a_disk_without_room_prints_the_results(run: Path, forks: Forks, tmp_path: Path) -> None:
-    full = tmp_path / "full.py"
-    full.write_text(
-        "import resource, sys\nfrom hpm.cli import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"  # no file may grow
-        f"sys.argv = ['hpm', 'evaluate', {str(run)!r}, '--protocol', 'knn']\nmain()\n"
-    )
-    shown = forks.run(str(full)).stdout
-    assert "could not be written" in " ".join(shown.split())
-    assert '"knn/pretrained"' in shown
+_FULL_DISK = """
+import resource, sys
+from hpm.cli import main
+
+def fill(event, values):
+    if event == "open" and "evaluation-knn" in str(values[0]):  # from now on no file grows
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+sys.addaudithook(fill)
+main()
+"""
+
+
+def test_a_disk_without_room_prints_the_results(run: Path) -> None:
+    command = [sys.executable, "-c", _FULL_DISK, "evaluate", run, "--protocol", "knn"]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "could not be written" in " ".join(ran.stdout.split()), ran.stderr
+    assert '"knn/pretrained"' in ran.stdout
 
 
 def test_a_published_file(hpm: Hpm, run: Path, tiny: Path, tmp_path: Path) -> None:
