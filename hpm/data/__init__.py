@@ -8,7 +8,7 @@ from hpm.data.sources.composites import Composites
 from hpm.data.sources.digit_scenes import DigitScenes
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fashion_mnist import FashionMNIST
-from hpm.data.sources.image_files import describe_left_out, image_files
+from hpm.data.sources.image_files import describe_left_out, image_files, labeled_files
 from hpm.data.sources.image_folder import FolderSplit, ImageFolder
 from hpm.data.sources.scene_split import SceneSplit
 from hpm.data.sources.scenes import Scenes
@@ -44,5 +44,6 @@ __all__ = [
     "Unreadable",
     "describe_left_out",
     "image_files",
+    "labeled_files",
     "resample",
 ]

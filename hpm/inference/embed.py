@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hpm.data import describe_left_out, image_files
+from hpm.data import describe_left_out, labeled_files
 from hpm.errors import UserError
 from hpm.evaluation.features import POOLS, pooled
 from hpm.inference.images import Read, read
@@ -123,7 +123,7 @@ def _write(
     images = 0
     problems, left_out = [], Counter[str]()
     rows = _Rows(schema)
-    batches = _ahead(_batches(image_files(folder, left_out), batch_size), partial(read, source))
+    batches = _ahead(_batches((path for path, _ in labeled_files(folder, left_out)), batch_size), partial(read, source))
     with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
         for files, (images_KCSS, places, unreadable) in batches:
             for line in unreadable:

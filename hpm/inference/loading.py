@@ -227,7 +227,7 @@ def _run_of(path: Path, checkpoint: Checkpoint) -> RunFolder | None:
 
 def _load_published(found: Published, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:
     """Published weights in a model of the sizes that they tell, where nothing else is configured."""
-    config = _parse(f"{found.path.stem[:200]}.gin", published_config(found), configs, bindings)
+    config = _parse(f"weights-{found.path.stem[:200]}.gin", published_config(found), configs, bindings)
     loaded = _build(config, found.path, None, step=0)
     if loaded.learned_by_difficulty():
         raise loaded.unlearned(found.path)

@@ -21,7 +21,6 @@ from hpm.models.architecture import architecture, grid_of
 from hpm.models.base import MaskedModel
 from hpm.models.patches import resample_positions, sincos_positions
 from hpm.models.published import CLASSIFIER
-from hpm.runtime.finite import require_kinds
 
 _ENCODER = "encoder"
 _COMPONENTS = {
@@ -73,7 +72,6 @@ def load_into(
     wanted = {name: value for name, value in own.items() if name not in kept}
     lines = _fit_positions(given, wanted, model, path, (said or {}).get("grid"))
     _check_fit(given, wanted, model, path, said or {})
-    require_kinds(given, own, path)
     model.load_state_dict(given, strict=False)
     lines = [*_told("left out", left_out), *_told("as initialized", kept - set(_POSITIONS)), *lines]
     if lines:
@@ -127,11 +125,12 @@ def _fit_positions(
             continue
         own = wanted[name]
         value = given.pop(name, own)
-        # Those of another width are no worse than the other parameters of that width, which are refused by name.
         if value.ndim != 3 or value.shape[2] != own.shape[2]:
-            del wanted[name]
+            given[name] = value  # refused like other parameters that do not fit
             continue
         theirs = model.grid if _same(value, own) else grid_of(value, told)
+        if told is None and value.shape == own.shape and math.prod(theirs or ()) != math.prod(model.grid):
+            theirs = model.grid  # as many as the model has, of no square
         if theirs is None:
             raise UserError(
                 f"{path}: {name} {list(value.shape)} is of no square grid, and no config.json beside it says of which"

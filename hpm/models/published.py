@@ -201,10 +201,11 @@ def _said(file: WeightFile) -> dict[str, Any]:
 def _grid(file: WeightFile, patch_size: Size | None) -> tuple[int, int] | None:
     """Rows and columns of the patches of an image of the size that the file, or the config.json beside it, says."""
     config = file.config
+    input_size = _section(config, "pretrained_cfg").get("input_size")
     for size in (
         config.get("image_size"),
         _section(config, "model_args").get("img_size"),
-        (_section(config, "pretrained_cfg").get("input_size") or ())[1:],
+        tuple(input_size[1:]) if isinstance(input_size, list) else None,
         _note(file, "encoder", "img_size"),
     ):
         if patch_size is None or not size:

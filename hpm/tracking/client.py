@@ -11,7 +11,7 @@ import warnings
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
@@ -84,8 +84,9 @@ def is_for_good(error: Exception, uri: str) -> bool:
     from sqlalchemy.exc import ArgumentError
 
     if isinstance(error, MlflowException):
-        # Of a file it is the file's state, of a server perhaps the way there.
-        return error.error_code in _NEVER or uri.startswith("sqlite")
+        # Of a file it is the file's state, unless others use it now; of a server perhaps the way there.
+        of_file = uri.startswith("sqlite") and error.error_code != "TEMPORARILY_UNAVAILABLE"
+        return error.error_code in _NEVER or of_file
     return isinstance(error, UnusableTrackerError | ArgumentError | ImportError)
 
 
@@ -209,7 +210,11 @@ def _require_answer(uri: str) -> None:
         if uri.startswith(("http://", "https://")):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # whether to trust the answer is decided when something is sent
-                requests.head(uri, timeout=_SECONDS_TO_ANSWER, allow_redirects=False, verify=False)
+                bare = f"{uri.partition('://')[0]}://{urlsplit(uri).netloc.rpartition('@')[2]}"
+                # No secret of the address goes to whoever answers, nor one that requests finds in ~/.netrc.
+                requests.head(
+                    bare, timeout=_SECONDS_TO_ANSWER, allow_redirects=False, verify=False, auth=lambda asked: asked
+                )
         elif "://" in uri:
             address = make_url(uri)
             port = address.port or _PORTS.get(address.get_backend_name())

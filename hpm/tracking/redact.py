@@ -13,7 +13,9 @@ _DATABASES = ("postgresql", "mysql", "mariadb", "mssql", "oracle")
 _USER = re.compile(r"[^:@/?#]*")  # without password
 _HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")  # and port
 _SECRET_NAME = re.compile(
-    r"pass(?!ive|age)|pwd|secret|token|key|(^|[^a-z])sig([^a-z]|$)|signature|credential|auth(?!or)|session", re.I
+    r"pass(?!ive|age)|pwd|secret|token|(?<![a-z])key|(api|access|private|account|shared|auth)[-_.]?key"
+    r"|(^|[^a-z])sig([^a-z]|$)|signature|credential|auth(?!or)|session",
+    re.I,
 )
 # A value ends where another parameter begins: a password that is not encoded may hold any of these characters.
 _PARAMETER = re.compile(r"(?P<name>[?&;#][^?&;#=/\s]+=)(?P<value>(?:(?![&;#][^?&;#=/\s]+=)\S)*)")

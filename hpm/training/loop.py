@@ -29,7 +29,7 @@ from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
 from hpm.training.recorder import RunRecorder
-from hpm.training.resume import check_restart, check_saved, manifest_at, take_images
+from hpm.training.resume import check_restart, check_saved, manifest_at, require_no_memories, take_images
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -281,6 +281,8 @@ class TrainingLoop:
         values = check_saved(saved, self.clock, self.trainer.precision)
         self._manifest = manifest_at(self._manifest, saved)
         self.clock = self.clock.at(values["step"])
+        if other_images:
+            require_no_memories(saved, self._manifest.data, self.trainer.data_record())
         self._take_images(saved.path, other_images=other_images)
         state.restore(self.step, saved)
         self._seconds = values["seconds"]

@@ -133,6 +133,22 @@ def take_images(
     return manifest.over(now, until_step=until_step)
 
 
+def require_no_memories(saved: Checkpoint, before: DataRecord, now: DataRecord) -> None:
+    """Refuse other training images where the curriculum remembers something of each: it would be told of others.
+
+    Raises:
+        UserError: naming what it remembers.
+    """
+    if before.train == now.train:
+        return
+    for name in saved.names():
+        if name.startswith("curriculum.") and saved.tensor(name).shape[:1] == (before.images,):
+            raise UserError(
+                f"--other-images: {saved.path} remembers something of each image ({name}), and the training images are "
+                "others now; start a new run with --init-from"
+            )
+
+
 def record_images(source: ImageSource, looked_at: Iterable[str]) -> DataRecord:
     """Which images a run is trained on, and which it looks at beside them.
 

@@ -210,7 +210,11 @@ class Worker:
             for step, value in other.intermediate_values.items():
                 trial.report(value, step)
 
-        self._storage.ask(copy)
+        try:
+            self._storage.ask(copy)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self._report(f"trial {trial.number}: was taken for dead and is left to others")
+            return
         complete = other.state == TrialState.COMPLETE
         self._record(trial, other.state, values=other.values if complete else None)
         outcome = self._format(other.values) if complete else "pruned"

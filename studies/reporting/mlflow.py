@@ -29,6 +29,7 @@ from hpm.tracking.resend import send_rest
 from studies.analysis.results import RESULTS
 from studies.definition.base import Definition, PlannedRun
 from studies.definition.identity import key_of
+from studies.definition.settings import is_repeat
 
 T = TypeVar("T")
 
@@ -211,7 +212,8 @@ class StudyTracker:
 
 def _complete_results(study: optuna.Study) -> list[dict[str, Any]]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [result for trial in complete for result in trial.user_attrs.get(RESULTS, [])]
+    own = [trial for trial in complete if not is_repeat(trial)]  # others have a copy
+    return [result for trial in own for result in trial.user_attrs.get(RESULTS, [])]
 
 
 def _by_metric(results: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -94,8 +94,8 @@ def test_a_plan(tiny: Path, scratch: Path, bound: list[str]) -> None:
 @fuzz
 @given(bound=bindings())
 def test_two_steps(tiny: Path, scratch: Path, bound: list[str]) -> None:
-    ended = run(main, "pretrain", "--dry-run", tiny, *words(["Monitoring.tracker = None", *bound]))
-    assert_ends_well(ended, names_in(bound), codes=(0, 2, 3))
+    bound = ["Monitoring.tracker = None", *bound]
+    assert_ends_well(run(main, "pretrain", "--dry-run", tiny, *words(bound)), names_in(bound), codes=(0, 2, 3))
 
 
 def words(bound: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -20,8 +20,8 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
-    """The image files of a folder and the folders within; see `labeled_files`."""
-    return (path for path, _ in labeled_files(folder, left_out))
+    """The image files of a folder and the folders within, no folder twice; see `labeled_files`."""
+    return (path for path, _ in _walk(folder, left_out, once_in_each=False))
 
 
 def labeled_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[tuple[Path, str | None]]:
@@ -39,22 +39,28 @@ def labeled_files(folder: Path, left_out: Counter[str] | None = None) -> Iterato
         left_out: is told how many files of each kind are left out: "hidden", ".gif", "links to nothing".
 
     Raises:
-        UserError: if there is no such folder.
-        OSError: if a folder cannot be read.
+        UserError: if there is no such folder, or one cannot be read.
     """
+    return _walk(folder, left_out, once_in_each=True)
+
+
+def _walk(folder: Path, left_out: Counter[str] | None, *, once_in_each: bool) -> Iterator[tuple[Path, str | None]]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one that holds images")
     counts = Counter[str]() if left_out is None else left_out
     top = os.path.realpath(folder)
 
     def walk(place: str, label: str | None, seen: set[str]) -> Iterator[tuple[Path, str | None]]:
-        with os.scandir(place) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(place) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"{place} cannot be read: {error.strerror}") from error
         for entry in found:
             if is_hidden(entry.name):
                 counts["hidden"] += 1
-            elif entry.is_dir():
-                within = {top} if label is None else seen
+            elif _is(entry.is_dir):
+                within = {top} if label is None and once_in_each else seen
                 real = os.path.realpath(entry.path)
                 if real in within:
                     counts["links to folders that were seen"] += 1
@@ -63,12 +69,20 @@ def labeled_files(folder: Path, left_out: Counter[str] | None = None) -> Iterato
                     yield from walk(entry.path, label or entry.name, within)
             elif not entry.name.lower().endswith(IMG_EXTENSIONS):
                 counts[Path(entry.name).suffix.lower() or "files without an ending"] += 1
-            elif entry.is_file():
+            elif _is(entry.is_file):
                 yield Path(entry.path), label
             else:
                 counts["links to nothing" if entry.is_symlink() else "pipes and devices"] += 1
 
     yield from walk(str(folder), None, {top})
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link in a circle is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def describe_left_out(left_out: Counter[str]) -> str:

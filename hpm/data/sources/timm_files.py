@@ -8,7 +8,7 @@ import torch
 from timm.utils.misc import natural_key
 
 from hpm.data.sources.encoded import EncodedSplit
-from hpm.data.sources.image_files import image_files
+from hpm.data.sources.image_files import labeled_files
 from hpm.data.sources.image_folder import FolderSplit
 from hpm.data.sources.tar_shards import read_tars
 from hpm.errors import UserError
@@ -41,7 +41,7 @@ def read_files(path: Path, mode: str) -> tuple[EncodedSplit, list[str]]:
         return read_tars(path, mode)
     if not path.is_dir():
         raise UserError(f"{path} is neither a folder nor a tar file")
-    files = sorted(image_files(path), key=lambda file: natural_key(str(file)))
+    files = sorted((file for file, _ in labeled_files(path)), key=lambda file: natural_key(str(file)))
     if not files:
         raise UserError(f"{path} holds no images")
     folders = [file.parent.name if file.parent != path else "" for file in files]

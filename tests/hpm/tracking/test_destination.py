@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tracked_runs import Eager, rows_of, start, steps
 
 from hpm.errors import UserError
 from hpm.tracking.base import UnusableTrackerError
-from hpm.tracking.client import connect
+from hpm.tracking.client import _require_answer, connect
 from hpm.tracking.mlflow import MLflowTracker
 
 
@@ -142,3 +144,23 @@ def test_a_database_that_is_half_made_is_named(uri: str) -> None:
         database.commit()
     with pytest.raises(UnusableTrackerError, match=r"is not whole, .* holds no run; remove it, and it is made anew"):
         connect(uri)
+
+
+def test_no_secret_goes_to_whoever_answers() -> None:
+    """Whether to trust a server is not known when it is only asked whether it is there."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append((self.path, self.headers.get("Authorization")))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        _require_answer(f"http://me:secret@127.0.0.1:{server.server_port}/path?token=abc")
+        thread.join()
+    assert asked == [("/", None)]
