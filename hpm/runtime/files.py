@@ -130,9 +130,7 @@ def check_file(name: str, path: Path) -> None:
     Raises:
         UserError: if there is something else than a file, or no folder that could hold it.
     """
-    if os.path.lexists(path) and not path.is_file():
-        raise UserError(f"{name} {path} is {_kind_of(path)}; name a file")
-    _check_parent(name, path)
+    _check_place(name, path, "file", is_there=path.is_file())
 
 
 def check_folder(name: str, path: Path) -> None:
@@ -145,13 +143,13 @@ def check_folder(name: str, path: Path) -> None:
     Raises:
         UserError: if there is something else than a folder, or no folder that could hold it.
     """
-    if os.path.lexists(path) and not path.is_dir():
-        raise UserError(f"{name} {path} is {_kind_of(path)}; name a folder")
-    _check_parent(name, path)
+    _check_place(name, path, "folder", is_there=path.is_dir())
 
 
-def _check_parent(name: str, path: Path) -> None:
-    """The nearest of the folders above that exists must be one."""
+def _check_place(name: str, path: Path, kind: str, *, is_there: bool) -> None:
+    """Nothing else may lie there, and the nearest of the folders above that exists must be one."""
+    if os.path.lexists(path) and not is_there:
+        raise UserError(f"{name} {path} is {_kind_of(path)}; name a {kind}")
     above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
     if above is not None and not above.is_dir():
         raise UserError(f"{name} {path} cannot be written: {above} is {_kind_of(above)} and no folder")

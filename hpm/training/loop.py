@@ -281,9 +281,7 @@ class TrainingLoop:
         values = check_saved(saved, self.clock, self.trainer.precision)
         self._manifest = manifest_at(self._manifest, saved)
         self.clock = self.clock.at(values["step"])
-        if other_images:
-            require_no_memories(saved, self._manifest.data, self.trainer.data_record())
-        self._take_images(saved.path, other_images=other_images)
+        self._take_images(saved.path, other_images=other_images, saved=saved)
         state.restore(self.step, saved)
         self._seconds = values["seconds"]
         self.interval.logged_seconds = values["logged_seconds"]
@@ -292,8 +290,10 @@ class TrainingLoop:
         self.writer.written = values["step"]
         self.console.print(f"resuming after step {values['step']} of {self.clock.total_steps}")
 
-    def _take_images(self, where: Path, *, other_images: bool) -> None:
+    def _take_images(self, where: Path, *, other_images: bool, saved: Checkpoint | None = None) -> None:
         now, step = self.trainer.data_record(), self.clock.step
+        if other_images and saved is not None:
+            require_no_memories(saved, self._manifest.data, now)
         self._manifest = take_images(
             self._manifest, now, where, other_images=other_images, until_step=step, console=self.console
         )
