@@ -56,7 +56,9 @@ def command(
 
     processes = DistributedContext.from_environment()
     if processes.restarts and output is None:
-        raise UserError("torchrun starts processes again that fail; give the run an --output to go on with")
+        raise UserError(
+            "under torchrun --max-restarts, a run needs --output: processes that are started again resume from it"
+        )
     resume = resume or processes.restarts > 0
     if resume and (output is None or dry_run):
         raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")

@@ -23,8 +23,9 @@ _ABSENT = object()  # what no value equals
 def resume_changes(saved: str, given: str) -> tuple[list[str], list[str]]:
     """How two configurations differ: what a resumed run may not change, and what changes its rounding.
 
-    A run repeats exactly under any change of what touches no number: where data and MLflow are, the number of
-    workers, how often checkpoints are written. A value that is bound to its default is the same as one not bound.
+    Settings that have no effect on the results may change freely, such as the paths of images, the address of MLflow,
+    the number of loader processes, and how often checkpoints are written. A value that is bound to its default is the
+    same as one that is not bound.
 
     Args:
         saved: the run's configuration, as `Config.text` gives it.

@@ -36,7 +36,7 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
     head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
     said: Mapping[str, Any] = {}
     if isinstance(found, Checkpoint):
-        state, other, said = found.weights("student"), found.manifest.target, _told(found)
+        state, other, said = found.weights("student"), found.manifest.target, found.manifest.said
     else:
         state, said = found.student, found.said
         other = said.get("target") or _target_of(student, state.get(f"{head}.weight"))
@@ -51,12 +51,6 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
             f"{type(method.target).__name__}"
         )
     return lines
-
-
-def _told(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a run says beside its weights."""
-    grid = checkpoint.manifest.grid
-    return {} if grid is None else {"grid": grid}
 
 
 def _target_of(student: MaskedModel, head: Tensor | None) -> str:
@@ -83,4 +77,4 @@ def _load_average(average: MaskedModel, checkpoint: Checkpoint, exclude: str | N
         raise UserError(f"{checkpoint.path} holds no teacher; Method.ema_decay = None goes with it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # the same as of the student
-        load_into(average, state, checkpoint.path, said=_told(checkpoint), exclude=exclude)
+        load_into(average, state, checkpoint.path, said=checkpoint.manifest.said, exclude=exclude)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,16 @@ from hpm.runtime.files import read_json, write_json
 from hpm.runtime.version import source_version
 
 _FORMAT = 1
-_OPTIONAL = ("init_from", "plugins", "versions", "created")  # runs of before may lack them
+_OPTIONAL = (  # runs of before may lack them
+    "num_heads",
+    "decoder_num_heads",
+    "mean",
+    "std",
+    "init_from",
+    "plugins",
+    "versions",
+    "created",
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,10 @@ class Manifest:
         data: the images.
         earlier_data: those before, of a run that went on over others, the first first.
         grid: rows and columns of the model's patches; None in a run of before they were told, whose images are square.
+        num_heads: of the encoder's last block; None in a run of before they were told, as for the three that follow.
+        decoder_num_heads: of the decoders' blocks; None where there are none.
+        mean: subtracted from each channel of the images.
+        std: what each is divided by.
         init_from: the checkpoint or file whose weights it started from, or None.
         plugins: folders of modules that its configuration imports and that are not installed, by module.
         versions: of the source, torch and Python.
@@ -112,11 +126,21 @@ class Manifest:
     precision: str
     data: DataRecord
     grid: tuple[int, int] | None = None
+    num_heads: int | None = None
+    decoder_num_heads: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
     init_from: str | None = None
     earlier_data: Sequence[EarlierData] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What it tells and weights do not: `grid`, `num_heads`, `decoder_num_heads`, `mean`, `std`, where known."""
+        names = ("grid", "num_heads", "decoder_num_heads", "mean", "std")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold."""
@@ -148,6 +172,11 @@ class Manifest:
             if len(grid) != 2 or min(grid) < 1:
                 raise UserError(f"{where} is damaged: 'grid' = {grid} must be rows and columns of patches")
             values["grid"] = tuple(grid)
+        for name in ("num_heads", "decoder_num_heads"):
+            if (heads := content.get(name)) is not None and heads < 1:
+                raise UserError(f"{where} is damaged: {name!r} = {heads} must be at least 1")
+        if not all(0 < value < math.inf for value in content.get("std") or ()):
+            raise UserError(f"{where} is damaged: 'std' = {content['std']} must be above 0")
         return cls(**values)
 
     def over(self, data: DataRecord, *, until_step: int) -> Manifest:

@@ -6,7 +6,9 @@ of Hugging Face's or timm's with a config.json.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -44,11 +46,12 @@ def find_model(path: Path) -> tuple[Checkpoint | Published, list[str]]:
     raise UserError(f"{path} is not a model, which is {_NAMES}")
 
 
-def encoder_weights(path: Path) -> tuple[dict[str, Tensor], tuple[int, int] | None]:
+def encoder_weights(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The weights of a trained model's encoder under timm's names; none where a file is timm's to read.
 
     Returns:
-        The weights, and the rows and columns of their patches where these are told beside them.
+        The weights, and what is told beside them: the `grid` of their patches, `num_heads`, and of the images `mean`
+        and `std`, where they are known.
 
     Raises:
         UserError: where there is no model, or a file that cannot be read as weights.
@@ -59,14 +62,14 @@ def encoder_weights(path: Path) -> tuple[dict[str, Tensor], tuple[int, int] | No
         try:
             found = published(file, path)
         except UserError:
-            return {}, None
+            return {}, {}
         if _AVERAGE in file.content:
-            return {}, None
+            return {}, {}
     else:
         found, _ = find_model(path)
     if isinstance(found, Checkpoint):
-        state, grid = found.weights("student"), found.manifest.grid
+        state, said = found.weights("student"), found.manifest.said
     else:
-        state, grid = found.student, found.said.get("grid")
+        state, said = found.student, dict(found.said)
     start = "encoder."
-    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}, grid
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}, said

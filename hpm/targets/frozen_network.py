@@ -125,15 +125,18 @@ class FrozenNetwork:
         if path.suffix == ".npz":  # Google's, which timm reads and runs nothing of
             return self._load_by_timm()
         try:
-            state, told = encoder_weights(path)
+            state, said = encoder_weights(path)
         except UserError as error:
             raise UserError(f"TimmFeatures.checkpoint = {self.checkpoint!r}: {error}") from error
         network = self._build_seeded(pretrained=False)
         own = network.state_dict()
         if state.keys() != own.keys():
             return self._load_by_timm() if path.is_file() else "it is another network's"
+        heads = said.get("num_heads"), network.blocks[-1].attn.num_heads
+        if heads[0] not in (None, heads[1]):
+            return f"its weights are for {heads[0]} heads, and the model has {heads[1]}"
         positions = state.get("pos_embed")
-        if positions is not None and (theirs := grid_of(positions, told)) is not None:
+        if positions is not None and (theirs := grid_of(positions, said.get("grid"))) is not None:
             grid, prefix = network.patch_embed.grid_size, positions.shape[1] - math.prod(theirs)
             if theirs != grid:
                 state["pos_embed"] = resample_positions(positions, grid, theirs, num_prefix_tokens=prefix)
@@ -141,6 +144,7 @@ class FrozenNetwork:
             network.load_state_dict(state)
         except RuntimeError as error:
             return reason_of(error)
+        network.pretrained_cfg |= {name: tuple(said[name]) for name in ("mean", "std") if name in said}
         self.network = network
         return None
 

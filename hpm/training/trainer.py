@@ -27,11 +27,10 @@ from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.resume import record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import build_training_step, check_method, check_objects
+from hpm.training.setup import build_training_step, check_method, check_objects, report_slow_teacher
 from hpm.training.step import TrainingStep
 
 PROGRESS_PER = ("epoch", "step")
-_LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more stays close to its random start
 
 
 class Trainer:
@@ -186,7 +185,7 @@ class Trainer:
             if resume:
                 loop.resume(other_images=other_images)
             self.processes.main_only(lambda: self._start_tracker(folder, name, parameters))
-            self._report_slow_teacher(console)
+            report_slow_teacher(self.method, self.clock, console)
             return loop.complete()
 
     def replay(self, folder: RunFolder, *, name: str, parameters: dict[str, str]) -> None:
@@ -252,13 +251,18 @@ class Trainer:
             name: the run's.
             plugins: folders of the modules that its configuration imports, by module.
         """
+        student = self.method.student
         return Manifest(
             name=name,
             target=self.method.target.kind,
             alpha_share=self.method.curriculum.alpha_share,
             precision=self.precision,
             data=self.data_record(),
-            grid=self.method.student.grid,
+            grid=student.grid,
+            num_heads=student.encoder.num_heads,
+            decoder_num_heads=student.decoder_num_heads,
+            mean=list(map(float, self.source.mean)),
+            std=list(map(float, self.source.std)),
             init_from=None if self.init_from is None else str(self.init_from.resolve()),
             plugins=plugins,
         )
@@ -279,18 +283,6 @@ class Trainer:
             "folder": str(folder.path.resolve()),
             "commit": source_version(),
         }
-
-    def _report_slow_teacher(self, console: Console) -> None:
-        """A teacher that averages over most of the run still remembers its random start."""
-        if (decay := self.method.ema_decay) is None or not self.method.curriculum.difficulty.needs:
-            return
-        share = decay.horizon(self.clock.at((total := self.clock.total_steps) - 1)) / total
-        if share > _LONGEST_HORIZON:
-            console.print(
-                f"the teacher averages over {share:.0%} of the run's steps, so it stays close to its random start; "
-                f"HorizonDecay(fraction=0.1) or less suits a run of {total} steps",
-                style="yellow",
-            )
 
 
 def _given_or_default(name: str, value: Any, kind: type) -> Any:

@@ -201,7 +201,8 @@ class StudyTracker:
         """Send what a run still lacks, and put it under its parent, where it began while MLflow was away."""
         state = TrackingState.read(folder)
         if not state.ended:
-            experiment = None if self._destination.experiment_id else self._destination.experiment
+            # By its name, also where the environment has its number: MLFLOW_RUN_ID is not for one run of many.
+            experiment = self._client.get_experiment(self._experiment_id).name
             send_rest(RunFolder(folder), MLflowTracker(uri=self._tracker.uri, experiment=experiment))
             state = TrackingState.read(folder)
         if state.run_id is not None:

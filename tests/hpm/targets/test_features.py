@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -169,7 +171,11 @@ def test_weights_of_what_others_published(tmp_path: Path) -> None:
     torch.save({"model": own.state_dict()}, tmp_path / "mae.pth")
     (tmp_path / "folder").mkdir()
     save_file(own.encoder.state_dict(), tmp_path / "folder" / "model.safetensors")
-    (tmp_path / "folder" / "config.json").write_text("{}")
+    (tmp_path / "folder" / "config.json").write_text(
+        json.dumps({"num_attention_heads": 3, "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}})
+    )
+    shutil.copytree(tmp_path / "folder", tmp_path / "heads")
+    (tmp_path / "heads" / "config.json").write_text('{"num_attention_heads": 6}')
     for name in ("mae.pth", "folder"):
         target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / name))
         target.outputs(tiny_model())
@@ -179,7 +185,16 @@ def test_weights_of_what_others_published(tmp_path: Path) -> None:
         assert found["pos_embed"].shape == (1, 5, 192)  # interpolated from 3 x 3
     torch.save({"cls_token": torch.zeros(1).expand(1, 1, 10**10)}, tmp_path / "bomb.pth")
     (tmp_path / "empty").mkdir()
-    for name, words in (("bomb.pth", "would inflate to 40,000 MB"), ("empty", "empty is not a model, which is")):
+    assert (target.network.network.pretrained_cfg["mean"], target.network.network.pretrained_cfg["std"]) == (
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5, 0.6),
+    )
+    faults = (
+        ("bomb.pth", "would inflate to 40,000 MB"),
+        ("empty", "empty is not a model, which is"),
+        ("heads", "its weights are for 6 heads, and the model has 3"),
+    )
+    for name, words in faults:
         target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / name))
         target.outputs(tiny_model())
         with pytest.raises(UserError, match=rf"TimmFeatures\.checkpoint = .*{words}"):

@@ -50,6 +50,8 @@ def test_a_run_and_its_checkpoints_say_what_they_are(hpm: Hpm, tiny: Path) -> No
     manifest = Manifest.read(Path("run/run.json"))
     assert (manifest.name, manifest.target, manifest.alpha_share) == ("run", "pixels", "easy")
     assert (manifest.precision, manifest.init_from, manifest.data.images) == ("fp32", None, 160)
+    assert (manifest.grid, manifest.num_heads, manifest.decoder_num_heads) == ((4, 4), 2, 2)
+    assert (len(manifest.said["mean"]), len(manifest.said["std"])) == (3, 3)
     (newest, *_) = list_checkpoints(Path("run/checkpoints"))
     assert Checkpoint(newest).manifest == manifest
     assert hpm("pretrain", tiny, *SHORT, "--init-from", newest, "--output", "second") == 0

@@ -163,6 +163,12 @@ def test_init_from_another_kind_of_model_is_one_short_sentence(
     assert "does not fit this model: encoder.blocks.1." in told
     assert "MaskedAutoencoder.depth = 1 would fit" in told
     assert len(told) < 300
+    # The same weights mean something else with other heads, and no shape tells.
+    for name in ("num_heads", "decoder_num_heads"):
+        heads = ["-b", f"MaskedAutoencoder.{name} = 4"]
+        assert hpm("pretrain", tiny, "--init-from", "first", *heads, "--output", "second") == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"{name} is 2, in this model 4; MaskedAutoencoder.{name} = 2 would fit" in told
 
 
 def test_a_seed_that_no_generator_takes(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
