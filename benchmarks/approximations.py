@@ -19,7 +19,7 @@ from pathlib import Path
 
 from machine import describe_machine
 
-from hpm.evaluation import half_interval
+from hpm.metrics import half_interval
 
 VARIANTS: dict[str, list[str]] = {
     "mae": ["MaskedAutoencoder.loss_predictor_depth = None"],

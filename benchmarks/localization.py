@@ -24,9 +24,10 @@ from machine import describe_machine
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hpm.evaluation import Localization, half_interval
+from hpm.evaluation import Localization
 from hpm.evaluation.localization import METRICS
 from hpm.inference.loading import load_model
+from hpm.metrics import half_interval
 
 SETTINGS = [
     "Monitoring.evaluations = []",

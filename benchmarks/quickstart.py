@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hpm.evaluation import half_interval
+from hpm.metrics import half_interval
 
 # What each run adds to the quickstart. The networks that it is held against are the same for both, and trained once.
 RUNS = {"random": ["curricula/random", "-b", "LowShot.baselines = False"], "curriculum": []}

@@ -18,7 +18,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from hpm.evaluation import half_interval
+from hpm.metrics import half_interval
 
 PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "finetune": "fine-tuning"}
 WITHOUT = ("initialization", "scratch")  # what protocols call the same network without pre-training

@@ -18,7 +18,7 @@ PACKAGES = ("curriculum", "hpm", "studies")
 ORDER = [
     {"curriculum"},
     {"hpm", "hpm.errors"},
-    {"hpm.runtime", "hpm.optim"},
+    {"hpm.runtime", "hpm.optim", "hpm.metrics"},
     {"hpm.models", "hpm.data", "hpm.runs"},
     {"hpm.targets", "hpm.tracking"},
     {"hpm.methods"},

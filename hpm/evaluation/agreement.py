@@ -16,8 +16,8 @@ from curriculum.diagnostics import spearman, top_k_agreement
 from curriculum.hardness import not_blank, position_scores
 from curriculum.validation import require_at_least, require_in
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
+from hpm.metrics import DECLARED, metric_on
 
 
 class _Looked(NamedTuple):
@@ -64,18 +64,7 @@ class Agreement(Evaluation):
     """
 
     protocol = "agreement"
-    metrics = (
-        Metric("agreement/teacher", Unit.CORRELATION),
-        Metric("agreement/teacher_top", Unit.SHARE),
-        Metric("agreement/student", Unit.CORRELATION),
-        Metric("agreement/student_top", Unit.SHARE),
-        Metric("agreement/teacher_not_blank", Unit.CORRELATION),
-        *(
-            Metric(f"agreement/{control}{among}", Unit.CORRELATION, higher_is_better=None)
-            for control in ("position", "edges")
-            for among in ("", "_not_blank")
-        ),
-    )
+    metrics = DECLARED[protocol]
 
     def __init__(self, *, images: int = 256, top: float = 0.25) -> None:
         require_at_least("Agreement", 1, images=images)

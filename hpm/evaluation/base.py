@@ -12,8 +12,8 @@ import torch
 
 from curriculum import Batch, Curriculum
 from hpm.data import HELD_OUT, ImageSource, Split
-from hpm.evaluation.metrics import Metric
 from hpm.methods.teacher import ModelTeacher
+from hpm.metrics import Metric
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.runtime.distributed import DistributedContext

@@ -17,8 +17,8 @@ from curriculum.validation import require_at_least, require_in
 from hpm.data import Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.last_step import last_step, warn_of_training_images
-from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
+from hpm.metrics import DECLARED, metric_on
 
 
 class Diagnostics(Evaluation):
@@ -49,17 +49,7 @@ class Diagnostics(Evaluation):
     """
 
     protocol = "diagnostics"
-    metrics = (
-        Metric("curriculum/alpha", Unit.NUMBER, higher_is_better=None),
-        Metric("curriculum/hardness_gap", Unit.LOSS),
-        Metric("curriculum/hardness_gap_relative", Unit.RATIO),
-        Metric("curriculum/hard_share", Unit.SHARE),
-        Metric("curriculum/mask_entropy", Unit.RATIO, higher_is_better=None),
-        Metric("curriculum/coverage_min", Unit.SHARE, higher_is_better=None),
-        Metric("curriculum/coverage_max", Unit.SHARE, higher_is_better=None),
-        Metric("curriculum/object_overlap", Unit.SHARE),
-        Metric("curriculum/object_overlap_to_chance", Unit.RATIO),
-    )
+    metrics = DECLARED[protocol]
 
     def __init__(self, *, images: int = 256, progress: float | None = None) -> None:
         require_at_least("Diagnostics", 1, images=images)

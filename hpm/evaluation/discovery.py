@@ -9,7 +9,6 @@ from importlib import import_module
 
 import hpm.evaluation
 from hpm.evaluation.base import Evaluation
-from hpm.evaluation.metrics import Metric, Unit
 
 
 @cache
@@ -21,22 +20,3 @@ def protocols() -> dict[str, type[Evaluation]]:
             if inspect.isclass(value) and issubclass(value, Evaluation) and value.__module__ == module.name:
                 classes.append(value)
     return {cls.protocol: cls for cls in sorted(classes, key=lambda cls: cls.protocol) if not inspect.isabstract(cls)}
-
-
-def find_metric(name: str) -> Metric | None:
-    """What the evaluations of this package declare about a metric; None where none of them gives it.
-
-    Args:
-        name: the metric's, "knn/pretrained".
-    """
-    return next((metric for cls in protocols().values() if (metric := cls.find_metric(name))), None)
-
-
-def unit_of(name: str) -> Unit:
-    """The unit of a metric; `Unit.NUMBER` where no evaluation of this package declares it.
-
-    Args:
-        name: the metric's, "knn/pretrained".
-    """
-    metric = find_metric(name)
-    return Unit.NUMBER if metric is None else metric.unit

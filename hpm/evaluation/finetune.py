@@ -24,9 +24,9 @@ from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.convergence import WarmupRates, compare_with_scratch, require_early_stopping, require_rates
 from hpm.evaluation.early_stopping import EarlyStopping
-from hpm.evaluation.metrics import Metric, Unit
 from hpm.evaluation.supervised import LearningRates, SupervisedTraining
-from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast, supervised_metrics
+from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast
+from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import layer_groups
 from hpm.optim.schedule import Schedule
@@ -88,10 +88,7 @@ class FineTune(SupervisedProtocol):
     protocol = "finetune"
     prefix = "finetune"
     baseline = "scratch"
-    metrics = (
-        *supervised_metrics(prefix, baseline, "scratch_equal_compute"),
-        *(Metric(f"finetune/*/{setting}", Unit.SETTING, None) for setting in ("blr", "epochs")),
-    )
+    metrics = DECLARED[protocol]
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from curriculum.validation import require_at_least, require_choice, require_in
 from hpm.data import VALIDATION, ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
-from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
+from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
 
 
@@ -39,20 +39,6 @@ class _Chosen(NamedTuple):
     split: Split
     indices_N: Tensor
     labels_N: Tensor
-
-
-def probe_metrics(protocol: str, *suffixes: str) -> tuple[Metric, ...]:
-    """The accuracies that a probe gives: on the student's features, and on both baselines.
-
-    Args:
-        protocol: the probe's.
-        suffixes: what else each may be measured for, "/k*".
-    """
-    return tuple(
-        Metric(f"{protocol}/{name}{suffix}", Unit.ACCURACY)
-        for suffix in ("", *suffixes)
-        for name in ("pretrained", "initialization", "raw_pixels")
-    )
 
 
 class FrozenProbe(Evaluation):

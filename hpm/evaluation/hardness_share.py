@@ -21,9 +21,9 @@ from curriculum.validation import require_at_least, require_in
 from hpm.data import ObjectShares, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.last_step import LastStep, last_step, priorities, warn_of_training_images
-from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import StudentTeacher
+from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import in_evaluation_mode
 
 _NAME = "curriculum/hardness_share"
@@ -94,15 +94,7 @@ class HardnessShare(Evaluation):
     """
 
     protocol = "hardness-share"
-    metrics = (
-        *(
-            Metric(f"{_NAME}{control}{among}", Unit.RATIO, higher_is_better=better, of_training_images=True)
-            for control, better in (("", True), ("_position", None), ("_edges", None), ("_object", None))
-            for among in ("", "_not_blank")
-        ),
-        Metric("curriculum/attainable_hardness", Unit.RATIO, higher_is_better=None, of_training_images=True),
-        Metric("curriculum/object_masked", Unit.SHARE, higher_is_better=None, of_training_images=True),
-    )
+    metrics = DECLARED[protocol]
 
     def __init__(self, *, images: int = 256, top: float = 0.5, masks: int = 8) -> None:
         require_at_least("HardnessShare", 1, images=images)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from curriculum.validation import require_positive
 from hpm.data import ImageSource
-from hpm.evaluation.frozen_probe import FrozenProbe, Labelled, probe_metrics
+from hpm.evaluation.frozen_probe import FrozenProbe, Labelled
+from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
 
 # 64 MiB of similarities at a time.
@@ -102,7 +103,7 @@ class KNN(FrozenProbe):
     """
 
     protocol = "knn"
-    metrics = probe_metrics("knn", "/k*")
+    metrics = DECLARED[protocol]
 
     def __init__(
         self,

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from hpm.data import ImageSource, Split
 from hpm.evaluation.features import raw_pixels
-from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, probe_metrics, standardizer
+from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, standardizer
 from hpm.evaluation.samples import labels_of, sample_indices
+from hpm.metrics import DECLARED
 
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the L2 penalty, to choose from
 _ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
@@ -153,7 +154,7 @@ class Linear(PenalizedProbe):
     """
 
     protocol = "linear"
-    metrics = probe_metrics("linear")
+    metrics = DECLARED[protocol]
 
     def __init__(
         self,

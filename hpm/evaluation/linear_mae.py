@@ -20,7 +20,8 @@ from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.features import pooled
 from hpm.evaluation.supervised import SupervisedTraining
-from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast, supervised_metrics
+from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast
+from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
 
@@ -87,7 +88,7 @@ class LinearMAE(SupervisedProtocol):
     protocol = "linear-mae"
     prefix = "linear_mae"
     baseline = "initialization"
-    metrics = supervised_metrics(prefix, baseline)
+    metrics = DECLARED[protocol]
 
     def __init__(
         self,

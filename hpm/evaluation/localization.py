@@ -16,18 +16,13 @@ from curriculum.streams import Stream
 from curriculum.validation import require_at_least
 from hpm.data import ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import ModelTeacher, StudentTeacher
+from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
 
 METRICS = {"auroc": auroc, "average_precision": average_precision, "pointing_game": pointing_game}
 """What is measured for every image: scores and object map [N, L] -> [N]."""
-
-_UNITS = {"auroc": Unit.SCORE, "average_precision": Unit.SCORE, "pointing_game": Unit.SHARE}
-_OF_A_MODEL = ("predicted_loss", "true_loss", "attention")
-_OF_NO_MODEL = ("edge_density", "center", "random")
-_SCORES = (*(f"{model}/{name}" for model in ("teacher", "student") for name in _OF_A_MODEL), *_OF_NO_MODEL)
 
 
 class Localization(Evaluation):
@@ -51,10 +46,7 @@ class Localization(Evaluation):
     """
 
     protocol = "localization"
-    metrics = (
-        Metric("localization/object_share", Unit.SHARE, higher_is_better=None),
-        *(Metric(f"localization/{scores}/{name}", unit) for scores in _SCORES for name, unit in _UNITS.items()),
-    )
+    metrics = DECLARED[protocol]
 
     def __init__(self, *, images: int = 512) -> None:
         require_at_least("Localization", 1, images=images)

@@ -26,18 +26,15 @@ from hpm.evaluation.convergence import WarmupRates, compare_with_scratch, requir
 from hpm.evaluation.early_stopping import EarlyStopping
 from hpm.evaluation.features import POOLS, require_class_token
 from hpm.evaluation.few_labels import FewLabels, draw_labels
-from hpm.evaluation.intervals import half_interval
 from hpm.evaluation.linear import RawPixels
-from hpm.evaluation.metrics import Metric, Unit, metric_on, split_of
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
 from hpm.evaluation.supervised import SupervisedTraining, accuracies
+from hpm.metrics import DECLARED, half_interval, metric_on, split_of
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import layer_groups
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.precision import full_float32
 
-_TRAINED = ("pretrained", "scratch", "scratch_equal_compute")
-_COMPARED = (*_TRAINED, "raw_pixels")
 _CHOSEN = ("/lr", "/epochs")
 
 
@@ -83,19 +80,7 @@ class LowShot(Evaluation):
     """
 
     protocol = "low-shot"
-    metrics = (
-        *(Metric(f"low_shot/{name}", Unit.ACCURACY) for name in _COMPARED),
-        *(Metric(f"low_shot/{name}/draw*", Unit.ACCURACY) for name in _COMPARED),
-        Metric("low_shot/gain", Unit.POINTS),
-        Metric("low_shot/gain/draw*", Unit.POINTS),
-        *(
-            Metric(f"low_shot/{name}{what}{draw}", Unit.SETTING, None)
-            for name in _TRAINED
-            for what in _CHOSEN
-            for draw in ("", "/draw*")
-        ),
-        Metric("low_shot/*/interval", Unit.POINTS, higher_is_better=None),
-    )
+    metrics = DECLARED[protocol]
     seeds_argument = "draws"
     shared = True
 

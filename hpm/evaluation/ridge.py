@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, probe_metrics, standardizer
+from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, standardizer
+from hpm.metrics import DECLARED
 
 
 def ridge(features_ND: Tensor, labels_N: Tensor, strengths: Sequence[float], *, num_classes: int) -> Tensor:
@@ -74,7 +75,7 @@ class Ridge(PenalizedProbe):
     """
 
     protocol = "ridge"
-    metrics = probe_metrics("ridge")
+    metrics = DECLARED[protocol]
 
     def __init__(
         self,

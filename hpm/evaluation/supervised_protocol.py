@@ -18,9 +18,9 @@ from hpm.data import ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.augmentation import AugmentingLoader
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, require_class_token
-from hpm.evaluation.metrics import Metric, Unit, metric_on
 from hpm.evaluation.samples import require_labels, sample_indices
 from hpm.evaluation.supervised import accuracies
+from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
 from hpm.runtime.devices import choose_precision
@@ -43,18 +43,6 @@ class TrainedClassifier(NamedTuple):
     name: str
     logits_of: Logits
     settings: Mapping[str, float] = {}
-
-
-def supervised_metrics(prefix: str, *baselines: str) -> tuple[Metric, ...]:
-    """The accuracies that a `SupervisedProtocol` gives.
-
-    Args:
-        prefix: what their names begin with.
-        *baselines: what the random initialization's are called.
-    """
-    return tuple(
-        Metric(f"{prefix}/{name}{top}", Unit.ACCURACY) for name in ("pretrained", *baselines) for top in ("", "_top5")
-    )
 
 
 class SupervisedProtocol(Evaluation):

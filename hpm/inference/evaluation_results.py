@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpm.errors import UserError
-from hpm.evaluation import Unit, half_interval, unit_of
+from hpm.metrics import Unit, half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import check_file, read_json, to_json, write_json
 from hpm.tracking import Tracker, TrackingError

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import torch
-
 from hpm.errors import UserError
 from hpm.runs.content import require_content
 from hpm.runtime.files import read_json, write_json
@@ -95,6 +93,8 @@ class EarlierData:
 
 
 def _versions() -> dict[str, str]:
+    import torch  # here, since reading what others wrote needs none
+
     return {"source": source_version(), "torch": torch.__version__, "python": platform.python_version()}
 
 

@@ -6,10 +6,10 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from hpm.errors import Notice
 from hpm.runtime.files import flush_to_disk, replacing, to_json
@@ -92,12 +92,26 @@ class MetricsFile:
         Lines that were read before are not read again. A line that is damaged is left out, which is warned of once; so
         is a last one that a kill cut short, without a word.
         """
+        return [dict(row) for row in self.rows_until()] + [parse_row(line) or {} for line in self._waiting]
+
+    def rows_until(self, step: int | None = None) -> Sequence[Row]:
+        """The rows in the file up to a step, for training: however many there are, only new ones take time.
+
+        Args:
+            step: the last one. Default None, all of them.
+
+        Returns:
+            The rows themselves, which are not to be changed; more that are read later do not appear among them.
+        """
         for number, _, row in self._read_on():
             if row is not None:
                 self._rows.append(row)
             else:
                 warnings.warn(f"{self.path}, line {number} is damaged; it is left out", Notice, stacklevel=2)
-        return [dict(row) for row in self._rows] + [parse_row(line) or {} for line in self._waiting]
+        count = len(self._rows)
+        while step is not None and count and self._rows[count - 1]["step"] > step:
+            count -= 1
+        return _FirstRows(self._rows, count)
 
     def _read_on(self) -> Iterator[tuple[int, bytes, Row | None]]:
         """Number, text and row of each whole line from where the last call ended; None for a damaged one."""
@@ -132,6 +146,27 @@ class MetricsFile:
         self._waiting = []
         self._whole = None
         self.problem = None
+
+
+class _FirstRows(Sequence[Row]):
+    """The first so many rows of a list that only grows, without a copy."""
+
+    def __init__(self, rows: list[Row], count: int) -> None:
+        self._rows = rows
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        numbers = range(self._count)[index]
+        return self._rows[numbers] if isinstance(numbers, int) else [self._rows[number] for number in numbers]
 
 
 def parse_row(line: bytes) -> Row | None:

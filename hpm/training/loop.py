@@ -16,8 +16,8 @@ from rich.console import Console
 
 from curriculum import Batch
 from hpm.errors import Interrupted, TrainingError
-from hpm.evaluation import find_metric
 from hpm.methods.student_pass import Losses
+from hpm.metrics import find_metric
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of
 from hpm.runs.checkpoint_writer import CheckpointWriter
 from hpm.runs.run_folder import RunFolder

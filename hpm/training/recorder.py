@@ -34,7 +34,7 @@ class RunRecorder:
     def start(self) -> None:
         """Hand over the configuration, and the metrics of a run that goes on."""
         if self._processes.is_main:
-            self.tracker.send(self.folder.metrics.rows(), [self.folder.config, self.folder.operative])
+            self.tracker.send(self.folder.metrics.rows_until(), [self.folder.config, self.folder.operative])
 
     def resume(self, step: int, manifest: Manifest) -> None:
         """Drop the metrics of steps that will be taken again; in the main process.
@@ -61,7 +61,7 @@ class RunRecorder:
         self._published = written
         files = [path for step, path in self._pictures if step <= written]
         self._pictures = [(step, path) for step, path in self._pictures if step > written]
-        self.tracker.send([row for row in self.folder.metrics.rows() if row["step"] <= written], files)
+        self.tracker.send(self.folder.metrics.rows_until(written), files)
 
     def new_unreadable(self, count: int, unreadable: dict[str, str]) -> list[str]:
         """Note images that could not be read since the last call, those of all processes.
@@ -94,4 +94,4 @@ class RunRecorder:
                 f"--output {self.folder.path}"
             ) from error
         self.publish(summary["steps"])
-        self.tracker.send(self.folder.metrics.rows(), [self.folder.summary])
+        self.tracker.send(self.folder.metrics.rows_until(), [self.folder.summary])

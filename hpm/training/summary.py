@@ -15,8 +15,7 @@ from rich.text import Text
 
 from curriculum.sizes import spell_size
 from hpm.data import TEST, VALIDATION
-from hpm.evaluation import find_metric
-from hpm.evaluation.metrics import Unit, metric_on, split_of
+from hpm.metrics import Unit, find_metric, metric_on, split_of
 from hpm.runs.run_folder import RunFolder
 from hpm.training.trainer import Trainer
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpm.errors import UserError
-from hpm.evaluation import unit_of
+from hpm.metrics import unit_of
 from studies.analysis.cautions import (
     warnings_of_budgets,
     warnings_of_left_out,

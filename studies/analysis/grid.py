@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpm.evaluation import Unit, unit_of
+from hpm.metrics import Unit, unit_of
 from studies.analysis.results import Result
 
 _MOST_IMAGES = 100_000  # beyond this, single precision tells nothing from a multiple

@@ -17,10 +17,9 @@ from __future__ import annotations
 import math
 
 import scipy.optimize
-import scipy.stats
-from scipy.special import gammaincinv, nctdtr, stdtrit
+from scipy.special import chdtr, chdtrc, gammaincinv, nctdtr, stdtrit
 
-from hpm.evaluation.intervals import CONFIDENCE
+from hpm.metrics import CONFIDENCE
 from studies.analysis.statistics import FEWEST_PAIRS
 
 USUAL_POWER = 0.8
@@ -73,7 +72,7 @@ def blocked_design(variance: float, pairs: int, variants: int) -> tuple[float, f
 
 def _mean_of_floored(freedom: int) -> float:
     """E[max(chi^2(f) / f, 1)]: by how much larger a variance of f degrees of freedom is if floored at the truth."""
-    return float(scipy.stats.chi2.sf(freedom, freedom + 2) + scipy.stats.chi2.cdf(freedom, freedom))
+    return float(chdtrc(freedom + 2, freedom) + chdtr(freedom, freedom))
 
 
 def seeds_needed(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from scipy.special import stdtr
 
-from hpm.evaluation.intervals import half_interval
+from hpm.metrics import half_interval
 
 FEWEST_PAIRS = 3
 """Pairs below which no p-value is given: one degree of freedom says next to nothing of the spread."""

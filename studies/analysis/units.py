@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hpm.evaluation import unit_of
+from hpm.metrics import unit_of
 from studies.analysis.statistics import Estimate
 
 

@@ -43,7 +43,7 @@ class Sources:
         Raises:
             UserError: where nothing says which metric.
         """
-        from hpm.evaluation import find_metric
+        from hpm.metrics import find_metric
         from studies.analysis.results import metric_names
 
         own = self.identity.get("metric")

@@ -39,7 +39,6 @@ def command(
     from studies.analysis.comparison import compare_metrics
     from studies.analysis.results_csv import csv_text
     from studies.commands._sources import load_sources
-    from studies.reporting.files import check_report, write_files
     from studies.reporting.tables import markdown, show_comparisons
 
     if direction not in (None, "maximize", "minimize"):
@@ -47,6 +46,8 @@ def command(
     if as_markdown and as_csv:
         raise UserError("--markdown and --csv are two formats; ask for one of them")
     if output is not None:
+        from studies.reporting.files import check_report, write_files  # here, since only figures need torch
+
         check_report("--output", output)
     console = make_console(stderr=as_markdown or as_csv)
     with notices_to(console):

@@ -15,7 +15,7 @@ from hpm.config import parse_config
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
-from hpm.evaluation.metrics import TEST, VALIDATION, metric_on, split_of
+from hpm.metrics import TEST, VALIDATION, metric_on, split_of
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)

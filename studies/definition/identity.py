@@ -1,8 +1,9 @@
-"""What makes a study the one it is. Its user attributes in Optuna's storage keep it."""
+"""What makes a study the one it is, kept in its user attributes in Optuna's storage, and what Optuna says of it."""
 
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,3 +63,9 @@ def _difference_of_entries(key: str, before: Mapping[str, str], after: Mapping[s
     if old is None:
         return f"other variants: {name} is not in it"
     return f"other variants: {name} {'is not here' if new is None else 'is another there'}"
+
+
+def quiet_optuna() -> None:
+    """Keep to what a user can act on: the heartbeat has been called experimental since 2021."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
-import optuna
 from optuna import pruners, samplers
 
 from hpm.config import parse_config, register_configurables
 from hpm.errors import UserError
 from studies.definition.ablation import Ablation
 from studies.definition.base import Definition
+from studies.definition.identity import quiet_optuna
 from studies.definition.search import Search
 
 _KINDS: dict[str, type[Definition]] = {cls.kind: cls for cls in (Ablation, Search)}
@@ -70,9 +69,3 @@ def _divide(configs: Sequence[str], bindings: Sequence[str]) -> tuple[list[str],
     for binding, key, name in zip(bindings, keys, classes, strict=True):
         (of_study if name in names and (name or config.refers_to(key)) else of_runs).append(binding)
     return of_study, of_runs
-
-
-def quiet_optuna() -> None:
-    """Keep to what a user can act on: the heartbeat has been called experimental since 2021."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -15,8 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from curriculum.validation import require_choice
 from hpm.config import parse_config
 from hpm.errors import Notice, UserError
-from hpm.evaluation import find_metric
-from hpm.evaluation.metrics import VALIDATION, metric_on, split_of
+from hpm.metrics import VALIDATION, find_metric, metric_on, split_of
 from studies.definition.base import (
     Definition,
     PlannedRun,

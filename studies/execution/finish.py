@@ -11,8 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from hpm.config import parse_config
-from hpm.evaluation import unit_of
-from hpm.evaluation.metrics import VALIDATION
+from hpm.metrics import VALIDATION, unit_of
 from hpm.runtime.files import write_text
 from studies.analysis.comparison import compare
 from studies.analysis.results import Result, study_results

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy
@@ -20,9 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpm.errors import UserError
 from hpm.tracking.client import sqlite_file
 from hpm.tracking.redact import has_ambiguous_password, redact_message, without_password
-from studies.definition.base import Definition
-from studies.definition.identity import difference, give_identity, identity_of, update_baseline
-from studies.definition.loading import quiet_optuna
+from studies.definition.identity import difference, give_identity, identity_of, quiet_optuna, update_baseline
+
+if TYPE_CHECKING:
+    from studies.definition.base import Definition
 
 _TRIES = 3
 _SECONDS_TO_ANSWER = 60

@@ -18,7 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from hpm.errors import Notice, UserError
-from hpm.evaluation import half_interval
+from hpm.metrics import half_interval
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.version import source_version
 from hpm.tracking.destination import Destination

@@ -17,11 +17,12 @@ from curriculum.sizes import Size
 from hpm.data.crops import resample
 from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
 from hpm.errors import UserError
+from hpm.metrics import HELD_OUT
 
-TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+TRAIN = "train"
+VALIDATION, TEST = HELD_OUT
+SPLITS = (TRAIN, VALIDATION, TEST)
 """Training images are learned from. Whatever is chosen is chosen on validation images. Test images are scored once."""
-
-HELD_OUT = (VALIDATION, TEST)
 
 _CPU = torch.device("cpu")
 

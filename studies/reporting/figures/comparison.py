@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpm.evaluation.metrics import VALIDATION, metric_on
 from hpm.inference.alpha import alpha_rows
+from hpm.metrics import VALIDATION, metric_on
 from hpm.runs.metrics_file import Row
 from hpm.runs.run_folder import RunFolder
 from hpm.visualization import style

@@ -7,7 +7,7 @@ import math
 import pytest
 import scipy.stats
 
-from hpm.evaluation import half_interval
+from hpm.metrics import half_interval
 
 
 def test_it_is_students() -> None:

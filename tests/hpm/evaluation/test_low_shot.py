@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hpm.data import DigitScenes, Split, TensorSplit
-from hpm.evaluation import EvaluationContext, LowShot, half_interval
+from hpm.evaluation import EvaluationContext, LowShot
 from hpm.evaluation.few_labels import draw_labels
+from hpm.metrics import half_interval
 
 QUICK = {"epochs": 1, "batch_size": 10, "test_images": 60, "lr": 1e-3}
 

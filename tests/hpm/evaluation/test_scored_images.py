@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hpm.evaluation import KNN, Agreement, Evaluation, EvaluationContext, FineTune, Linear, LowShot, Ridge, Unit
+from hpm.evaluation import KNN, Agreement, Evaluation, EvaluationContext, FineTune, Linear, LowShot, Ridge
+from hpm.metrics import Unit
 
 ALL = 120  # test images of the fixture's source
 

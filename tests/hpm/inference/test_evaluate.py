@@ -16,8 +16,8 @@ import torch
 from forks import Forks
 from PIL import Image
 
-from hpm.evaluation import half_interval
 from hpm.inference.evaluation_results import summarize
+from hpm.metrics import half_interval
 
 ADDITIONS = [
     "Monitoring.probe_every = 2",

@@ -145,6 +145,20 @@ def test_lines_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [r["step"] for r in reader.rows()] == [1, 2, *range(6, 12)]
 
 
+def test_the_rows_up_to_a_step_are_not_copied_and_do_not_grow(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 2, 3):
+        metrics.append(row(step))
+    two, whole = metrics.rows_until(2), metrics.rows_until()
+    metrics.append(row(4))
+    assert list(two) == [row(1), row(2), row(2)] == two[:]
+    assert (len(whole), len(metrics.rows_until()), len(metrics.rows_until(0))) == (4, 5, 0)
+    assert (whole[-1], whole[2:], whole[9:]) == (row(3), [row(2), row(3)], [])
+    assert whole[1] is two[1] is metrics.rows_until()[1]
+    with pytest.raises(IndexError):
+        two[3]
+
+
 def test_a_row_after_a_torn_line_is_a_line_of_its_own(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
     metrics.append(row(1))

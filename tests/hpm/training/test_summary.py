@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpm.evaluation import Unit, protocols
+from hpm.evaluation import protocols
+from hpm.metrics import Unit
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.console import make_console
 from hpm.training.summary import _ROWS, show_summary

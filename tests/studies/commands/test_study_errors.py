@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 
 from hpm.data import FashionMNIST
@@ -194,12 +195,16 @@ def test_options(command: Command) -> None:
         assert (code, expected in message) == (2, True), message
 
 
-def test_help_needs_no_heavy_import() -> None:
+def test_help_and_comparing_need_no_heavy_import(tmp_path: Path) -> None:
     import subprocess
 
-    code = (
-        "import sys; sys.argv = ['hpm-study', '--help']\nfrom studies.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'optuna', 'mlflow', 'timm', 'numpy', 'gin'} & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/studies.db", study_name="another")
+    results = str(Path(__file__).parents[3] / "docs" / "results" / "hardness" / "blocks.csv")
+    compared = ["compare", results, "--metric", "linear/pretrained", "--storage", f"sqlite:///{tmp_path}/studies.db"]
+    for words, light in ((["--help"], ["optuna", "numpy"]), (compared, []), ([*compared, "--csv"], [])):
+        code = (
+            f"import sys; sys.argv = {['hpm-study', *words]}\nfrom studies.cli import main\n"
+            "try: main()\nexcept SystemExit as ended: assert not ended.code, ended.code\n"
+            f"assert not {{'torch', 'mlflow', 'timm', 'gin', 'matplotlib', *{light}}} & sys.modules.keys()"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

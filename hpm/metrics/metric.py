@@ -1,4 +1,4 @@
-"""Metrics: how an evaluation declares what it measures."""
+"""Metrics: names, units, and what they are called on which images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from hpm.data import TEST, VALIDATION
+VALIDATION, TEST = HELD_OUT = ("validation", "test")
+"""The splits that metrics are measured on: choices are made on validation images, and test images are scored once."""
 
 
 class Unit(StrEnum):

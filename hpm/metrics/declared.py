@@ -1,0 +1,129 @@
+"""The metrics that the evaluations of this package give, by protocol.
+
+They stand here rather than with the evaluations so that comparing runs waits for no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hpm.metrics.metric import Metric, Unit
+
+_CONTROLS = ("position", "edges")
+"""The free controls that `Agreement` correlates with the true loss."""
+
+_LOCATING = (
+    *(f"{of}/{scores}" for of in ("teacher", "student") for scores in ("predicted_loss", "true_loss", "attention")),
+    *("edge_density", "center", "random"),
+)
+"""The scores that `Localization` asks where the object is."""
+
+_LOW_SHOT = ("pretrained", "scratch", "scratch_equal_compute")
+"""The networks that `LowShot` trains."""
+
+
+def _probe(protocol: str, *suffixes: str) -> Iterator[Metric]:
+    """Accuracies on the student's features, and on both baselines."""
+    for suffix in ("", *suffixes):
+        for features in ("pretrained", "initialization", "raw_pixels"):
+            yield Metric(f"{protocol}/{features}{suffix}", Unit.ACCURACY)
+
+
+def _supervised(prefix: str, *baselines: str) -> Iterator[Metric]:
+    """Accuracies of a `SupervisedProtocol`, of the student and from random initializations."""
+    for network in ("pretrained", *baselines):
+        for top in ("", "_top5"):
+            yield Metric(f"{prefix}/{network}{top}", Unit.ACCURACY)
+
+
+def _agreement() -> Iterator[Metric]:
+    yield Metric("agreement/teacher", Unit.CORRELATION)
+    yield Metric("agreement/teacher_top", Unit.SHARE)
+    yield Metric("agreement/student", Unit.CORRELATION)
+    yield Metric("agreement/student_top", Unit.SHARE)
+    yield Metric("agreement/teacher_not_blank", Unit.CORRELATION)
+    for control in _CONTROLS:
+        for among in ("", "_not_blank"):
+            yield Metric(f"agreement/{control}{among}", Unit.CORRELATION, higher_is_better=None)
+
+
+def _diagnostics() -> Iterator[Metric]:
+    yield Metric("curriculum/alpha", Unit.NUMBER, higher_is_better=None)
+    yield Metric("curriculum/hardness_gap", Unit.LOSS)
+    yield Metric("curriculum/hardness_gap_relative", Unit.RATIO)
+    yield Metric("curriculum/hard_share", Unit.SHARE)
+    yield Metric("curriculum/mask_entropy", Unit.RATIO, higher_is_better=None)
+    yield Metric("curriculum/coverage_min", Unit.SHARE, higher_is_better=None)
+    yield Metric("curriculum/coverage_max", Unit.SHARE, higher_is_better=None)
+    yield Metric("curriculum/object_overlap", Unit.SHARE)
+    yield Metric("curriculum/object_overlap_to_chance", Unit.RATIO)
+
+
+def _hardness_share() -> Iterator[Metric]:
+    for control, better in (("", True), ("_position", None), ("_edges", None), ("_object", None)):
+        for among in ("", "_not_blank"):
+            name = f"curriculum/hardness_share{control}{among}"
+            yield Metric(name, Unit.RATIO, higher_is_better=better, of_training_images=True)
+    yield Metric("curriculum/attainable_hardness", Unit.RATIO, higher_is_better=None, of_training_images=True)
+    yield Metric("curriculum/object_masked", Unit.SHARE, higher_is_better=None, of_training_images=True)
+
+
+def _finetune() -> Iterator[Metric]:
+    yield from _supervised("finetune", "scratch", "scratch_equal_compute")
+    for setting in ("blr", "epochs"):
+        yield Metric(f"finetune/*/{setting}", Unit.SETTING, higher_is_better=None)
+
+
+def _localization() -> Iterator[Metric]:
+    yield Metric("localization/object_share", Unit.SHARE, higher_is_better=None)
+    for scores in _LOCATING:
+        yield Metric(f"localization/{scores}/auroc", Unit.SCORE)
+        yield Metric(f"localization/{scores}/average_precision", Unit.SCORE)
+        yield Metric(f"localization/{scores}/pointing_game", Unit.SHARE)
+
+
+def _low_shot() -> Iterator[Metric]:
+    for draw in ("", "/draw*"):
+        for name in (*_LOW_SHOT, "raw_pixels"):
+            yield Metric(f"low_shot/{name}{draw}", Unit.ACCURACY)
+    yield Metric("low_shot/gain", Unit.POINTS)
+    yield Metric("low_shot/gain/draw*", Unit.POINTS)
+    for name in _LOW_SHOT:
+        for chosen in ("/lr", "/epochs"):
+            for draw in ("", "/draw*"):
+                yield Metric(f"low_shot/{name}{chosen}{draw}", Unit.SETTING, higher_is_better=None)
+    yield Metric("low_shot/*/interval", Unit.POINTS, higher_is_better=None)
+
+
+DECLARED: Mapping[str, tuple[Metric, ...]] = {
+    "agreement": tuple(_agreement()),
+    "diagnostics": tuple(_diagnostics()),
+    "finetune": tuple(_finetune()),
+    "hardness-share": tuple(_hardness_share()),
+    "knn": tuple(_probe("knn", "/k*")),
+    "linear": tuple(_probe("linear")),
+    "linear-mae": tuple(_supervised("linear_mae", "initialization")),
+    "localization": tuple(_localization()),
+    "low-shot": tuple(_low_shot()),
+    "ridge": tuple(_probe("ridge")),
+}
+"""The metrics of each protocol, the first that matches a name counts."""
+
+
+def find_metric(name: str) -> Metric | None:
+    """What the evaluations of this package declare about a metric; None where none of them gives it.
+
+    Args:
+        name: the metric's, "knn/pretrained".
+    """
+    return next((metric for metrics in DECLARED.values() for metric in metrics if metric.matches(name)), None)
+
+
+def unit_of(name: str) -> Unit:
+    """The unit of a metric; `Unit.NUMBER` where no evaluation of this package declares it.
+
+    Args:
+        name: the metric's, "knn/pretrained".
+    """
+    metric = find_metric(name)
+    return Unit.NUMBER if metric is None else metric.unit
