@@ -1,10 +1,12 @@
-"""Runs that are killed at random moments, whatever they are doing then, and go on to the same bits."""
+"""Runs that are killed or stopped at random moments, whatever they are doing then, and go on to the same bits."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,8 +16,60 @@ from fuzzing import CASES
 from record import assert_same_run
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
-KILLS = CASES // 100 or 1  # of each
+TIMES = CASES // 100 or 1  # each is killed, or stopped
 KEPT = "Monitoring.probe_every = 2\nMonitoring.probes = [@KNN()]\nKNN.train_images = 64\nKNN.test_images = 32\n"
+
+
+class Runs:
+    """One training after another of the same configuration, each in a folder of its own until it is complete."""
+
+    def __init__(self, forks: Forks, folder: Path, curriculum: str, workers: int, processes: int) -> None:
+        shutil.copy(PLUGINS / "dying.py", folder)
+        config = folder / "mine.gin"
+        config.write_text(f"import dying\ninclude 'tiny.gin'\ninclude 'curricula/{curriculum}.gin'\n{KEPT}")
+        self._forks = forks
+        self._folder = folder
+        self._words = ["pretrain", config, "-b", f"Loading.num_workers = {workers}", "--resume", "--output"]
+        self._processes = processes
+        self._draw = random.Random(f"{curriculum} {CASES}")
+        self._complete = 0
+        begin = time.monotonic()
+        assert self.train("whole").returncode == 0
+        self._seconds = time.monotonic() - begin
+
+    @property
+    def output(self) -> Path:
+        """The folder of the run that is not complete yet."""
+        return self._folder / f"ended{self._complete}"
+
+    def train(self, output: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self._forks.run(
+            "hpm",
+            *self._words,
+            output,
+            env={**os.environ, **environment},
+            cwd=self._folder,
+            processes=self._processes - 1 and self._processes,
+            start_new_session=True,
+        )
+
+    def end(self, number: signal.Signals, **environment: str) -> subprocess.CompletedProcess[str] | None:
+        """Train on until a signal comes, at a random moment. None where the run was complete before."""
+        moment = self._draw.uniform(0, self._seconds)
+        ended = self.train(self.output.name, ENDS=f"{moment} {int(number)}", **environment)
+        if ended.returncode:
+            return ended
+        self._require_same()
+        return None
+
+    def complete(self) -> None:
+        """Train on to the end, which is as if nothing had happened."""
+        assert self.train(self.output.name).returncode == 0
+        self._require_same()
+
+    def _require_same(self) -> None:
+        assert_same_run(self._folder / "whole", self.output)
+        self._complete += 1
 
 
 @pytest.mark.parametrize(
@@ -42,32 +96,25 @@ KEPT = "Monitoring.probe_every = 2\nMonitoring.probes = [@KNN()]\nKNN.train_imag
 def test_killed_at_random_moments(
     tiny: Path, forks: Forks, tmp_path: Path, curriculum: str, workers: int, processes: int
 ) -> None:
-    shutil.copy(PLUGINS / "dying.py", tmp_path)
-    config = tmp_path / "mine.gin"
-    config.write_text(f"import dying\ninclude 'tiny.gin'\ninclude 'curricula/{curriculum}.gin'\n{KEPT}")
-    words = ["pretrain", config, "-b", f"Loading.num_workers = {workers}", "--resume", "--output"]
+    runs, kills = Runs(forks, tmp_path, curriculum, workers, processes), 0
+    while kills < TIMES:
+        kills += runs.end(signal.SIGKILL) is not None
+    runs.complete()
 
-    def train(output: str, **environment: str) -> int:
-        ran = forks.run(
-            "hpm",
-            *words,
-            output,
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-            processes=processes - 1 and processes,
-        )
-        assert "Traceback" not in ran.stdout + ran.stderr or "DIES_AFTER" in environment, ran.stderr
-        return ran.returncode
 
-    begin = time.monotonic()
-    assert train("whole") == 0
-    seconds = time.monotonic() - begin
-    draw, kills, output = random.Random(f"{curriculum} {CASES}"), 0, 0
-    while kills < KILLS:
-        if train(f"killed{output}", DIES_AFTER=str(draw.uniform(0, seconds))) == 0:  # it ended before
-            assert_same_run(tmp_path / "whole", tmp_path / f"killed{output}")
-            output += 1
-        else:
-            kills += 1
-    assert train(f"killed{output}") == 0
-    assert_same_run(tmp_path / "whole", tmp_path / f"killed{output}")
+@pytest.mark.skipif(not CASES, reason="make fuzz")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_stopped_at_random_moments(tiny: Path, forks: Forks, tmp_path: Path, processes: int) -> None:
+    """SIGTERM to every process of the job, the loader's workers too: what has begun is saved."""
+    runs, saved = Runs(forks, tmp_path, "hpm_easy_to_hard", 2, processes), 0
+    while saved < TIMES:
+        begun = (runs.output / "metrics.jsonl").exists()
+        ended = runs.end(signal.SIGTERM, ENDS_GROUP="1")
+        if ended is None:
+            continue
+        told = " ".join((ended.stdout + ended.stderr).split())
+        # During the last evaluation everything is saved already.
+        is_saved = "SIGTERM: saved after step" in told or "SIGTERM received; go on with" in told
+        assert is_saved or begun or not (runs.output / "metrics.jsonl").exists(), told
+        saved += is_saved
+    runs.complete()
