@@ -91,7 +91,8 @@ def _draw(
     check_name(out)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
     if kind == "sheet":
-        return draw_sheet(look(loaded.context(), shown), out)
+        name = (loaded.path if loaded.run is None else loaded.run.path).resolve().name
+        return draw_sheet(look(loaded.context(), shown), out, name=name)
     return draw_strip(_stages(console, loaded, shown), out)
 
 

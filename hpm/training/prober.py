@@ -118,7 +118,7 @@ class Prober:
         path = folder / f"step-{step:08d}.png"
         try:
             folder.mkdir(exist_ok=True)
-            self._recorder.add_picture(step, picture(context, path))
+            self._recorder.add_picture(step, picture(context, path, name=self._recorder.folder.path.resolve().name))
         except OSError as error:
             warnings.warn(f"the picture {path} could not be written: {error}", Notice, stacklevel=2)
         return path

@@ -32,6 +32,8 @@ class Panels:
         visible: share of the patches that the encoder sees.
         curriculum: what the curriculum calls hard and masks; None where its masks follow nothing.
         crops: whether these are training images, cropped as in training.
+        steps: that the model was trained for; None where that is not known.
+        averaged: whether the maps are a moving average's, not the student's own.
     """
 
     pixels: Tensor
@@ -42,6 +44,8 @@ class Panels:
     visible: float
     curriculum: CurriculumPanels | None
     crops: bool
+    steps: int | None = None
+    averaged: bool = False
 
     @property
     def aspect(self) -> float:
@@ -95,4 +99,6 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
         visible=1 - num_masked / batch.num_patches,
         curriculum=look_at_curriculum(context, batch, pixels),
         crops=batch.boxes is not None,
+        steps=None if context.pretraining is None else context.pretraining.clock.step,
+        averaged=teacher.averaged_model is not None,
     )

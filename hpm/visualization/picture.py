@@ -14,7 +14,7 @@ from hpm.visualization.panels import look
 from hpm.visualization.sheet import draw_sheet
 
 
-def picture(context: EvaluationContext, path: Path, *, images: int = 6) -> Path:
+def picture(context: EvaluationContext, path: Path, *, images: int = 6, name: str = "") -> Path:
     """Draw some images, one a row, and write a PNG; see `draw_sheet`.
 
     Where a run is at hand these are training images, cropped as it crops them, since a difficulty that keeps something
@@ -24,7 +24,7 @@ def picture(context: EvaluationContext, path: Path, *, images: int = 6) -> Path:
         batch = next(iter(context.training_batches(images)))
     else:
         batch = held_out(context.source, context.model.patch_size, images)
-    return draw_sheet(look(context, batch), path)
+    return draw_sheet(look(context, batch), path, name=name)
 
 
 def held_out(source: ImageSource, patch_size: Size, count: int) -> Batch:

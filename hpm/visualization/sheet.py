@@ -34,7 +34,7 @@ class _Column(NamedTuple):
     is_map: bool = False
 
 
-def draw_sheet(panels: Panels, path: Path) -> Path:
+def draw_sheet(panels: Panels, path: Path, *, name: str = "") -> Path:
     """One row for each image, and a column for everything that there is of it.
 
     What is hard stands beside what the curriculum hides: the image, its true loss, the difficulty by which the
@@ -42,9 +42,14 @@ def draw_sheet(panels: Panels, path: Path) -> Path:
     predicted loss, the attention. Maps run from an image's lowest patch (dark) to its highest (bright): colors compare
     within a map, not between maps. Patches that are not scored are gray. A difficulty that is one of the other maps is
     shown once.
+
+    Args:
+        panels: what is shown.
+        path: of the PNG.
+        name: of the run or file that the model is from, for the caption. Default none.
     """
     columns = _columns(panels)
-    captions = () if panels.curriculum is None else panels.curriculum.captions
+    captions = (_origin(panels, name), *(() if panels.curriculum is None else panels.curriculum.captions))
     if told := style.channels_shown(panels.pixels.shape[1]):
         captions = (*captions, told)
     lines = [line for text in captions for line in textwrap.wrap(text, _LETTERS * len(columns))]
@@ -68,6 +73,13 @@ def draw_sheet(panels: Panels, path: Path) -> Path:
     style.add_scale(figure, grid[1, first : first + count], columns=count)
     figure.supxlabel("\n".join(lines), fontsize=style.TEXT, color=style.DARK)
     return style.save(figure, path)
+
+
+def _origin(panels: Panels, name: str) -> str:
+    """Which model is shown."""
+    step = "" if panels.steps is None else f"step {panels.steps:,}"
+    shown = "reconstruction: student, maps: moving average" if panels.averaged else "reconstruction and maps: student"
+    return "; ".join(filter(None, (", ".join(filter(None, (name, step))), shown)))
 
 
 def _columns(panels: Panels) -> list[_Column]:

@@ -120,7 +120,7 @@ def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: st
 
 
 def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -> None:
-    settled = values[epochs >= epochs[0] + _SETTLED * (epochs[-1] - epochs[0])]
+    settled = values[epochs >= _SETTLED * epochs[-1]]
     settled = settled[np.isfinite(settled)]
     if name == "prediction_accuracy":
         _prepare(axis, "prediction's\naccuracy")

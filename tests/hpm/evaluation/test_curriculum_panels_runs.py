@@ -66,16 +66,19 @@ def test_a_loss_memory_is_drawn_and_the_run_is_the_same(
     """Pictures after 10, 20 and 30 steps, of the same crops of training images; what is remembered of them grows."""
     seen: list[Panels] = []
 
-    def watched(panels: Panels, path: Path) -> Path:
+    def watched(panels: Panels, path: Path, *, name: str) -> Path:
+        assert name == "with"
         seen.append(panels)
-        return draw_sheet(panels, path)
+        return draw_sheet(panels, path, name=name)
 
     train(hpm, tiny, "without", "Monitoring.probe_every = 0")
     monkeypatch.setattr(pictures, "draw_sheet", watched)
     train(hpm, tiny, "with", "Monitoring.probe_every = 1")
     assert_same_run("with", "without")
     assert (drawn_in("with"), drawn_in("without")) == (3, 1)
-    assert all(panels.crops for panels in seen)
+    assert [(panels.crops, panels.steps, panels.averaged) for panels in seen] == [
+        (True, steps, False) for steps in (10, 20, 30)
+    ]
     assert all(torch.equal(panels.pixels, seen[0].pixels) for panels in seen)
     assert all(len(panels.pixels) == 6 for panels in seen)
     scored = []

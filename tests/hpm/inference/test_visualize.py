@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from curriculum.schedulers import Cyclic
@@ -23,7 +24,7 @@ from hpm.runs.run_folder import RunFolder
 from hpm.runtime.console import make_console
 from hpm.visualization import draw_timeline, look
 from hpm.visualization.picture import held_out, picture
-from hpm.visualization.timeline import _SHARES, _draw_hardness, _draw_shares
+from hpm.visualization.timeline import _SHARES, _draw_curve, _draw_hardness, _draw_shares
 
 Hpm = Callable[..., int]
 
@@ -229,8 +230,6 @@ def test_a_timeline_of_incomplete_rows(tmp_path: Path) -> None:
 
 def test_the_share_of_attainable_hardness_over_epochs(tmp_path: Path) -> None:
     """A panel of its own where a probe measured it: at the probes' epochs, between 0 and 100 % at least."""
-    from matplotlib.figure import Figure
-
     rows = [{"step": 5 * n, "epoch": n / 2, "alpha": 0.5, "reconstruction_loss": 1.0} for n in range(1, 5)]
     shares = {name: 0.1 * place for place, name in enumerate(_SHARES, start=3)}
     probes = [{"step": 10, **shares}, {"step": 15, "validation/ridge/pretrained": 0.5}, {"step": 20, **shares}]
@@ -247,10 +246,17 @@ def test_the_share_of_attainable_hardness_over_epochs(tmp_path: Path) -> None:
     assert axis.get_ylim()[0] < -0.4 < 1 < axis.get_ylim()[1]
 
 
+@pytest.mark.parametrize(("count", "shown"), [(5, True), (100, False)])
+def test_only_the_steep_begin_of_a_long_run_is_cut_off(count: int, shown: bool) -> None:
+    """Of few rows the first is far into the run already."""
+    axis, losses = Figure().subplots(), np.linspace(0.8, 0.7, count)
+    losses[0] = 3.0
+    _draw_curve(axis, "reconstruction_loss", np.arange(1, count + 1) / count, losses)
+    assert (axis.get_ylim()[1] > 3) == shown
+
+
 def test_alpha_changes_where_an_epoch_begins() -> None:
     """Though no row was written there: rows of epochs 0.4, 0.8, 1.2, ... under a ramp that moves once an epoch."""
-    from matplotlib.figure import Figure
-
     epochs = np.arange(1, 11) * 0.4
     alpha = np.ceil(epochs) / 4
     axis = Figure().subplots()
@@ -263,8 +269,6 @@ def test_alpha_changes_where_an_epoch_begins() -> None:
 
 def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:
     """Every interval of 4 steps has its own, epochs of 10 steps or not."""
-    from matplotlib.figure import Figure
-
     epochs = np.arange(1, 11) * 0.4
     alpha = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0]) / 2
     axis = Figure().subplots()
