@@ -36,7 +36,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
     files: list[Path] = []
     if results := study_results(study):
         options.folder.mkdir(parents=True, exist_ok=True)
-        configs = write_best_configs(study, definition, options.folder)
+        best = write_best_configs(study, definition, options.folder)
         comparison = compare(
             results,
             definition.metric,
@@ -49,15 +49,16 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
             runs=results,
             command=_command(definition, options),
             study=study,
-            best=configs[0].read_text() if configs else None,
+            best=next(iter(best)).read_text() if best else None,
         )
         show_comparisons(console, [comparison], most=definition.shown_rows)
         console.print(f"report: {files[0]}")
-        for path in configs:
-            console.print(f"best setting: {path}")
-        if len(configs) == 1:
-            _show_test_figure(definition, definition.best_trials(study)[0], results, console)
-        files += configs
+        for path, trial in best.items():
+            setting = ", ".join(f"{name} = {value!r}" for name, value in trial.params.items())
+            console.print(f"best setting: trial {trial.number}, {setting}; {path}")
+        if len(best) == 1:
+            _show_test_figure(definition, next(iter(best.values())), results, console)
+        files += best
     tracker.complete(study, files)
 
 
@@ -89,7 +90,7 @@ def _report_failures(study: optuna.Study, console: Console) -> None:
             console.print(f"trial {trial.number} failed: {reason}", style="yellow")
 
 
-def write_best_configs(study: optuna.Study, definition: Definition, folder: Path) -> list[Path]:
+def write_best_configs(study: optuna.Study, definition: Definition, folder: Path) -> dict[Path, FrozenTrial]:
     """Write the configurations worth keeping as configs that `hpm pretrain` runs.
 
     Args:
@@ -98,11 +99,11 @@ def write_best_configs(study: optuna.Study, definition: Definition, folder: Path
         folder: takes best.gin or, of two objectives, front-1.gin and so on; older ones are removed.
 
     Returns:
-        The files; none for an ablation.
+        The trial of each file; none for an ablation.
     """
     best = definition.best_trials(study)
     if not best:
-        return []
+        return {}
     names = ["best.gin"] if len(best) == 1 else [f"front-{number + 1}.gin" for number in range(len(best))]
     paths = [folder / name for name in names]
     for path, trial in zip(paths, best, strict=True):
@@ -111,7 +112,7 @@ def write_best_configs(study: optuna.Study, definition: Definition, folder: Path
     for old in [folder / "best.gin", *folder.glob("front-*.gin")]:
         if old not in paths:
             old.unlink(missing_ok=True)
-    return paths
+    return dict(zip(paths, best, strict=True))
 
 
 def _config_text(study: optuna.Study, definition: Definition, trial: FrozenTrial, path: Path) -> str:

@@ -36,7 +36,11 @@ def test_the_labels_of_test_images_choose_nothing(study: Study) -> None:
         Path(f"{name}.gin").write_text("import shuffled_scenes\n" + SEARCH.format(shuffled=shuffled))
         ran = study("search", f"{name}.gin", "--trials", 4, "--poll", 0.1)
         assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert "chosen on validation images; on test images ridge/pretrained is" in ran.stdout
+        told = " ".join(ran.stdout.split())
+        assert "chosen on validation images; on test images ridge/pretrained is" in told
+        assert re.search(rf"best setting: trial \d, Ramp\.end = .*, Schedule\.blr = .*; runs/{name}/best\.gin", told), (
+            told
+        )
         text = Path(f"runs/{name}/best.gin").read_text()
         best[name] = re.sub(r"ShuffledScenes.shuffled = \w+|runs/\w+|study \w+", "", text)
         results = study_results(load_study(open_storage("sqlite:///runs/studies.db"), name))
