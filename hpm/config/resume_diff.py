@@ -1,6 +1,6 @@
 """What may change when a run is resumed. Each part says it of its own parameters, by two class attributes:
 
-- `resume_free`: parameters that touch no number, such as where the images are;
+- `resume_free`: parameters that have no effect on the results, such as where the images are;
 - `resume_rounding`: parameters that only change how numbers are rounded, such as the precision.
 
 No other parameter may change.

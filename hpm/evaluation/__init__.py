@@ -14,6 +14,7 @@ from hpm.evaluation.linear_mae import LinearMAE
 from hpm.evaluation.localization import Localization
 from hpm.evaluation.low_shot import LowShot
 from hpm.evaluation.ridge import Ridge
+from hpm.metrics import Metric, Unit
 
 __all__ = [
     "KNN",
@@ -27,7 +28,9 @@ __all__ = [
     "LinearMAE",
     "Localization",
     "LowShot",
+    "Metric",
     "Ridge",
+    "Unit",
     "classifier",
     "extract",
     "knn_predict",

@@ -92,7 +92,7 @@ class Evaluation(ABC):
     Attributes:
         protocol: the name that `hpm evaluate --protocol` takes.
         metrics: what is measured; every metric that the evaluation returns matches one, and the first that matches
-            counts.
+            counts. Those of this package stand in `hpm.metrics.DECLARED`; an evaluation of your own lists its own here.
         seeded: whether the context's seed changes the metrics.
         seeds_argument: the argument that says how often an evaluation repeats by itself, whatever the context's seed;
             None for one that does not.

@@ -1,7 +1,7 @@
 """Losses of loss prediction, in float32 or better whatever the autocast.
 
-A loss over pairs or patches comes as (sum, count): both add up over processes and accumulated micro-batches, so
-that how a batch is split changes nothing.
+A loss over pairs or patches comes as (sum, count), and both add up over processes, so that how many there are changes
+nothing. Accumulated micro-batches are averaged with equal weight.
 
 Shape suffixes: N images, M masked patches (i and j two of them), P positives, Q negatives.
 """

@@ -194,7 +194,8 @@ def _said(file: WeightFile) -> dict[str, Any]:
     images = _section(config, "pretrained_cfg")
     scales = {name: images.get(name) or _note(file, name) for name in ("mean", "std")}
     said: dict[str, Any] = {name: value for name, value in heads.items() if isinstance(value, int) and value > 0}
-    said |= {name: tuple(value) for name, value in scales.items() if _are_numbers(value)}
+    if all(map(_are_numbers, scales.values())) and min(scales["std"]) > 0:
+        said |= {name: tuple(value) for name, value in scales.items()}
     return said | ({"target": file.notes["target"]} if "target" in file.notes else {})
 
 
@@ -220,8 +221,10 @@ def _grid(file: WeightFile, patch_size: Size | None) -> tuple[int, int] | None:
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(
-        isinstance(value, int | float) and math.isfinite(value) for value in values
+    return (
+        isinstance(values, list | tuple)
+        and len(values) > 0
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
     )
 
 

@@ -142,6 +142,14 @@ class Manifest:
         names = ("grid", "num_heads", "decoder_num_heads", "mean", "std")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    def completed(self, said: Mapping[str, Any]) -> Manifest:
+        """With what a run of before lacks.
+
+        Args:
+            said: what it would say today; see `said`.
+        """
+        return replace(self, **{name: value for name, value in said.items() if getattr(self, name) is None})
+
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold."""
         return {"format": _FORMAT, **asdict(self), "grid": None if self.grid is None else list(self.grid)}
@@ -175,8 +183,12 @@ class Manifest:
         for name in ("num_heads", "decoder_num_heads"):
             if (heads := content.get(name)) is not None and heads < 1:
                 raise UserError(f"{where} is damaged: {name!r} = {heads} must be at least 1")
-        if not all(0 < value < math.inf for value in content.get("std") or ()):
-            raise UserError(f"{where} is damaged: 'std' = {content['std']} must be above 0")
+        for name, least in (("mean", -math.inf), ("std", 0.0)):
+            told = content.get(name)
+            if told is not None and not (told and all(least < value < math.inf for value in told)):
+                raise UserError(
+                    f"{where} is damaged: {name!r} = {told} must be finite numbers{' above 0' * (name == 'std')}"
+                )
         return cls(**values)
 
     def over(self, data: DataRecord, *, until_step: int) -> Manifest:

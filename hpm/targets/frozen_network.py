@@ -132,9 +132,9 @@ class FrozenNetwork:
         own = network.state_dict()
         if state.keys() != own.keys():
             return self._load_by_timm() if path.is_file() else "it is another network's"
-        heads = said.get("num_heads"), network.blocks[-1].attn.num_heads
-        if heads[0] not in (None, heads[1]):
-            return f"its weights are for {heads[0]} heads, and the model has {heads[1]}"
+        heads = next((module.num_heads for module in [*network.modules()][::-1] if hasattr(module, "num_heads")), None)
+        if said.get("num_heads", heads) != heads:
+            return f"its weights are for {said['num_heads']} heads, and the model has {heads}"
         positions = state.get("pos_embed")
         if positions is not None and (theirs := grid_of(positions, said.get("grid"))) is not None:
             grid, prefix = network.patch_embed.grid_size, positions.shape[1] - math.prod(theirs)

@@ -251,21 +251,27 @@ class Trainer:
             name: the run's.
             plugins: folders of the modules that its configuration imports, by module.
         """
-        student = self.method.student
         return Manifest(
             name=name,
             target=self.method.target.kind,
             alpha_share=self.method.curriculum.alpha_share,
             precision=self.precision,
             data=self.data_record(),
-            grid=student.grid,
-            num_heads=student.encoder.num_heads,
-            decoder_num_heads=student.decoder_num_heads,
-            mean=list(map(float, self.source.mean)),
-            std=list(map(float, self.source.std)),
             init_from=None if self.init_from is None else str(self.init_from.resolve()),
             plugins=plugins,
+            **self.said(),
         )
+
+    def said(self) -> dict[str, Any]:
+        """What the run says of its model beside its weights, `Manifest.said`."""
+        student = self.method.student
+        return {
+            "grid": student.grid,
+            "num_heads": student.encoder.num_heads,
+            "decoder_num_heads": student.decoder_num_heads,
+            "mean": list(map(float, self.source.mean)),
+            "std": list(map(float, self.source.std)),
+        }
 
     def data_record(self) -> DataRecord:
         """Which images are trained on, and which are looked at beside them."""

@@ -79,7 +79,7 @@ def _origin(panels: Panels, name: str) -> str:
     """Which model is shown."""
     step = "" if panels.steps is None else f"step {panels.steps:,}"
     shown = "reconstruction: student, maps: moving average" if panels.averaged else "reconstruction and maps: student"
-    return "; ".join(filter(None, (", ".join(filter(None, (name, step))), shown)))
+    return "; ".join(filter(None, (", ".join(filter(None, (style.plain(name), step))), shown)))
 
 
 def _columns(panels: Panels) -> list[_Column]:

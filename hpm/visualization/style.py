@@ -75,6 +75,16 @@ def frameless(axis: Axes) -> None:
         spine.set_visible(False)
 
 
+def plain(text: str) -> str:
+    """A name that somebody chose, as it is written.
+
+    Matplotlib takes what stands between dollars for a formula, leaves out of a legend what begins with an underscore,
+    and cannot draw bytes of a file's name that are no UTF-8.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
+
+
 def check_name(path: Path) -> None:
     """Find out before the work whether a picture can have this name.
 

@@ -16,6 +16,7 @@ from hpm.runtime.files import write_text
 from studies.analysis.comparison import compare
 from studies.analysis.results import Result, study_results
 from studies.definition.base import Definition, root_number
+from studies.definition.space import binding
 from studies.execution.launcher import WorkedStudy
 from studies.execution.options import StudyOptions
 from studies.execution.queue import ERROR
@@ -54,7 +55,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
         show_comparisons(console, [comparison], most=definition.shown_rows)
         console.print(f"report: {files[0]}")
         for path, trial in best.items():
-            setting = ", ".join(f"{name} = {value!r}" for name, value in trial.params.items())
+            setting = ", ".join(binding(name, value) for name, value in trial.params.items())
             console.print(f"best setting: trial {trial.number}, {setting}; {path}")
         if len(best) == 1:
             _show_test_figure(definition, next(iter(best.values())), results, console)
@@ -74,8 +75,8 @@ def _show_test_figure(definition: Definition, best: FrozenTrial, results: Sequen
 def _command(definition: Definition, options: StudyOptions) -> str:
     """The command that started the study."""
     words = ["hpm-study", definition.command, *options.configs]
-    for binding in options.bindings:
-        words += ["-b", binding]
+    for text in options.bindings:
+        words += ["-b", text]
     if options.study:
         words += ["--study", options.study]
     return shlex.join(words)

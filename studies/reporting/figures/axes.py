@@ -62,8 +62,8 @@ def line_of(number: int) -> dict[str, Any]:
 
 def label_axes(axis: Axes, x: str, y: str) -> None:
     """Name both directions of an axis."""
-    axis.set_xlabel(x, fontsize=style.TEXT, color=style.DARK)
-    axis.set_ylabel(y, fontsize=style.TEXT, color=style.DARK)
+    axis.set_xlabel(style.plain(x), fontsize=style.TEXT, color=style.DARK)
+    axis.set_ylabel(style.plain(y), fontsize=style.TEXT, color=style.DARK)
 
 
 def add_legend(axis: Axes, count: int, title: str | None = None) -> None:

@@ -103,9 +103,9 @@ def draw_differences(comparison: Comparison, folder: Path, *, name: bool = False
             color = style.ORANGE if row.significant else style.BLUE
             _plot_interval(right, place, shared, grid, color, differences)
     right.axvline(0, color=style.DARK, linewidth=1)
-    left.set_yticks(range(len(rows)), [row.variant for row in rows])
-    left.set_xlabel(comparison.unit.label, fontsize=style.TEXT, color=style.DARK)
-    right.set_xlabel(f"by seed, minus\n{comparison.baseline}", fontsize=style.TEXT, color=style.DARK)
+    left.set_yticks(range(len(rows)), [style.plain(row.variant) for row in rows])
+    left.set_xlabel(style.plain(comparison.unit.label), fontsize=style.TEXT, color=style.DARK)
+    right.set_xlabel(f"by seed, minus\n{style.plain(comparison.baseline)}", fontsize=style.TEXT, color=style.DARK)
     return style.save(figure, path)
 
 
@@ -144,7 +144,7 @@ def _draw_compute(comparison: Comparison, path: Path) -> Path:
             markersize=6,
             color=color_of(number),
             linewidth=1.4,
-            label=row.variant,
+            label=style.plain(row.variant),
         )
     label_axes(axis, "training, TFLOP", comparison.unit.label)
     if len(rows) <= MOST_MARKED:

@@ -40,7 +40,7 @@ def draw_curves(runs: Mapping[str, Sequence[Sequence[Row]]], name: str, kind: st
         points = _means([_points(run, name, kind, unit.scale) for run in own])
         epochs = [epoch for epoch, _ in points]
         means = [mean.mean for _, mean in points]
-        axis.plot(epochs, means, label=variant, drawstyle=drawstyle, **line_of(number))
+        axis.plot(epochs, means, label=style.plain(variant), drawstyle=drawstyle, **line_of(number))
         if points and len(shown) <= _MOST_BANDS and all(mean.has_interval for _, mean in points):
             low, high = zip(*(unit.interval(mean) for _, mean in points), strict=True)
             axis.fill_between(epochs, low, high, color=color_of(number), alpha=0.13, linewidth=0)

@@ -80,7 +80,7 @@ def _draw_importance(study: optuna.Study, metric: str, path: Path) -> Path:
     importance = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
     figure, axis = new_figure(0.38 * max(2, len(importance)) + 0.9)
     names = list(reversed(importance))
-    axis.barh(names, [importance[name] for name in names], color=style.BLUE, height=0.6)
+    axis.barh([style.plain(name) for name in names], [importance[name] for name in names], color=style.BLUE, height=0.6)
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.grid(visible=False, axis="y")
     label_axes(axis, f"share of the variance of {metric} (fANOVA)", "")
@@ -107,7 +107,9 @@ def _draw_parallel(trials: Sequence[FrozenTrial], metric: str, path: Path) -> Pa
         _label_ends(axis, place, low, high, color=style.DARK)
     scale = display_unit(metric).scale
     _label_ends(axis, len(names), f"{scale * values.min():.3g}", f"{scale * values.max():.3g}")
-    axis.set_xticks(range(len(names) + 1), [*(name.replace(".", "\n") for name in names), metric.replace("/", "\n")])
+    axis.set_xticks(
+        range(len(names) + 1), [*(style.plain(name.replace(".", "\n")) for name in [*names, metric.replace("/", ".")])]
+    )
     axis.tick_params(axis="x", length=0, pad=14)
     axis.set_yticks([])
     axis.set_ylim(-0.02, 1.02)
@@ -116,8 +118,8 @@ def _draw_parallel(trials: Sequence[FrozenTrial], metric: str, path: Path) -> Pa
 
 
 def _label_ends(axis: Axes, place: int, low: str, high: str, **options: Any) -> None:
-    axis.text(place, -0.03, low, ha="center", va="top", fontsize=style.SMALL, **options)
-    axis.text(place, 1.03, high, ha="center", va="bottom", fontsize=style.SMALL, **options)
+    axis.text(place, -0.03, style.plain(low), ha="center", va="top", fontsize=style.SMALL, **options)
+    axis.text(place, 1.03, style.plain(high), ha="center", va="bottom", fontsize=style.SMALL, **options)
 
 
 def _column(trials: Sequence[FrozenTrial], name: str) -> tuple[list[float], str, str]:
