@@ -15,6 +15,8 @@ from forks import Forks
 from fuzzing import CASES
 from record import assert_same_run
 
+from hpm.runs.metrics_file import MetricsFile
+
 PLUGINS = Path(__file__).parents[1] / "plugins"
 TIMES = CASES // 100 or 1  # each is killed, or stopped
 KEPT = "Monitoring.probe_every = 2\nMonitoring.probes = [@KNN()]\nKNN.train_images = 64\nKNN.test_images = 32\n"
@@ -64,8 +66,13 @@ class Runs:
 
     def complete(self) -> None:
         """Train on to the end, which is as if nothing had happened."""
-        assert self.train(self.output.name).returncode == 0
+        ended = self.train(self.output.name)
+        assert (ended.returncode, "Traceback" in ended.stdout + ended.stderr) == (0, False), ended.stderr
         self._require_same()
+
+    def logged(self) -> int:
+        """The last step that the metrics have."""
+        return max((row["step"] for row in MetricsFile(self.output / "metrics.jsonl").rows()), default=0)
 
     def _require_same(self) -> None:
         assert_same_run(self._folder / "whole", self.output)
@@ -108,13 +115,16 @@ def test_stopped_at_random_moments(tiny: Path, forks: Forks, tmp_path: Path, pro
     """SIGTERM to every process of the job, the loader's workers too: what has begun is saved."""
     runs, saved = Runs(forks, tmp_path, "hpm_easy_to_hard", 2, processes), 0
     while saved < TIMES:
-        begun = (runs.output / "metrics.jsonl").exists()
+        before = runs.logged()
         ended = runs.end(signal.SIGTERM, ENDS_GROUP="1")
         if ended is None:
             continue
         told = " ".join((ended.stdout + ended.stderr).split())
         # During the last evaluation everything is saved already.
         is_saved = "SIGTERM: saved after step" in told or "SIGTERM received; go on with" in told
-        assert is_saved or begun or not (runs.output / "metrics.jsonl").exists(), told
+        assert is_saved or runs.logged() <= before, told  # or it had not begun to train
+        if processes == 1:  # torchrun's agent has a code and a traceback of its own
+            assert ended.returncode == (75 if is_saved else -signal.SIGTERM), told
+            assert "Traceback" not in told
         saved += is_saved
     runs.complete()
