@@ -12,6 +12,7 @@ import torch
 from tiny_models import some_images, tiny_model
 
 from hpm.config import parse_config
+from hpm.errors import UserError
 from hpm.inference.loading import load_model
 from hpm.planning.plan import make_plan
 from hpm.runs.checkpoint import list_checkpoints
@@ -77,6 +78,23 @@ def test_an_exported_folder_with_weights_of_another_file(tiny: Path, hpm: Callab
         torch.testing.assert_close(answers[0], context.model.features(images))
         torch.testing.assert_close(answers[1], context.teacher.model.features(images))
         assert torch.equal(answers[2], answers[0]), "a run names its student's weights"
+    # Timm's own config says another scale and other heads than the run does.
+    config = json.loads(Path("exported/config.json").read_text())
+    target = TimmFeatures(model="local-dir:exported", checkpoint="run")
+    config["pretrained_cfg"] |= {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    Path("exported/config.json").write_text(json.dumps(config))
+    target.outputs(tiny_model(img_size=16, patch_size=4))
+    target.prepare(torch.device("cpu"), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    source = load_model(Path("run")).source
+    mean, std = (torch.tensor(values)[:, None, None] for values in (source.mean, source.std))
+    with torch.no_grad():
+        torch.testing.assert_close(target.features(images, None), context.model.features((images - mean) / std))
+    config["model_args"]["num_heads"] = 4
+    Path("exported/config.json").write_text(json.dumps(config))
+    target = TimmFeatures(model="local-dir:exported", checkpoint="run")
+    target.outputs(tiny_model(img_size=16, patch_size=4))
+    with pytest.raises(UserError, match="its weights are for 2 heads, and the model has 4"):
+        target.load()
 
 
 def test_weights_of_another_target(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
