@@ -192,14 +192,14 @@ def test_picture(context: EvaluationContext, tmp_path: Path, predictor: bool) ->
     if not predictor:
         context.model.loss_predictor = context.teacher.model.loss_predictor = None
     state = torch.get_rng_state()
-    path = picture(context, tmp_path / "picture.png", images=3)
+    path = picture(context, tmp_path / "picture.png", images=3, name="run$_$1")
     assert torch.equal(torch.get_rng_state(), state)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] >= 120 * 1.5 * (5 if predictor else 4)
     assert pixels.std() > 20
     before = path.read_bytes()
-    assert picture(context, path, images=3).read_bytes() == before
+    assert picture(context, path, images=3, name="run$_$1").read_bytes() == before
 
 
 def test_evaluation_crops_are_light() -> None:

@@ -109,6 +109,20 @@ def test_the_page_escapes_everything(tmp_path: Path) -> None:
     assert "<b>" in read.texts
 
 
+def test_names_are_drawn_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as formulas, which most would be wrong ones, nor left out of the legend."""
+    drawn: list[Figure] = []
+    save = style.save
+    monkeypatch.setattr(style, "save", lambda figure, path: drawn.append(figure) or save(figure, path))
+    names = ["$_$", "_b", "lr$1$^"]
+    runs = [run for name, values in zip(names, (RANDOM, HARD, HARD), strict=True) for run in results(name, values)]
+    draw_comparison(compare(runs, "low_shot/pretrained"), tmp_path)
+    (legend,) = [axis.get_legend() for figure in drawn for axis in figure.axes if axis.get_legend() is not None]
+    shown = {text.get_text().removeprefix("\N{ZERO WIDTH SPACE}").replace("\\", "") for text in legend.get_texts()}
+    assert shown == set(names)
+    assert style.plain(b"\xff".decode("utf-8", "surrogateescape")) == r"\udcff"
+
+
 def test_the_page_shows_every_cell(comparison: Comparison, tmp_path: Path) -> None:
     text = write_report(tmp_path / "report.html", [comparison], [], heading="t", command="c").read_text()
     read = Page(text)
