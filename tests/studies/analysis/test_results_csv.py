@@ -26,6 +26,8 @@ def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
     runs[0] = replace(
         runs[0], metrics={"low_shot/pretrained": 0.5, "few/fraction0.1": 0.2, "few/0.1": 0.3, "finetune/top1.acc": 0.4}
     )
+    runs[1] = replace(runs[1], skipped_steps=0, fingerprints={"training": "0123", "test": "12e4"})
+    runs[2] = replace(runs[2], skipped_steps=20, fingerprints={"training": "0123 4567", "validation": "89"})
     path = tmp_path / "results.csv"
     path.write_text(csv_text(runs))
     read = csv_results(path)
