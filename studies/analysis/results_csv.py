@@ -23,6 +23,7 @@ _CONFIG = "config"
 _SKIPPED = "skipped_steps"
 _SCORED = "scored_images:"
 _FINGERPRINT = "fingerprint:"
+_TOO_MUCH = "beyond the last column"
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 # What a search binds: a macro, or a part's parameter, in a scope or in none.
 _PARAMETER = re.compile(r"[^/]*|.*/([a-z_]\w*\.)*[A-Z]\w*\.[A-Za-z_]\w*")
@@ -66,28 +67,36 @@ def csv_results(path: Path) -> list[Result]:
         path: the file.
 
     Raises:
-        UserError: if it cannot be read, lacks a column, or has a line that ends too early.
+        UserError: if it cannot be read, lacks a column, has a line that is too short or too long, or is cut.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
-            reader = csv.DictReader(file)
-            names = reader.fieldnames or ()
-            missing = [name for name in _OWN if name not in names]
-            if missing:
-                raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
-            runs = []
-            for row in reader:
-                if short := [name for name in names if row[name] is None]:
-                    raise UserError(f"{path}, line {reader.line_num}: there is no {short[0]}; the line is too short")
-                runs.append(_result(row))
-            return runs
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a mark
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_TOO_MUCH, strict=True)
+        names = reader.fieldnames or ()
+        missing = [name for name in _OWN if name not in names]
+        if missing:
+            raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
+        runs = []
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if short := [name for name in names if row[name] is None]:
+                raise UserError(f"{where}: there is no {short[0]}; the line is too short")
+            if any(row.pop(_TOO_MUCH, ())):
+                raise UserError(f"{where}: it has more cells than there are columns")
+            runs.append(_result(row))
+        if not text.endswith(("\n", "\r")):
+            raise UserError(
+                f"{path}, line {reader.line_num}: the line has no end, so the file may have been cut within its last "
+                "number; write it again or, if it is whole, end the line"
+            )
+        return runs
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a results.csv of a study: {error}") from error
 
 
 def _result(row: dict[str, str]) -> Result:
     own = (*_OWN, _CONFIG, _SKIPPED, *COSTS)
-    given = {name: value for name, value in row.items() if name is not None and value}
+    given = {name: value for name, value in row.items() if value}
     scored, fingerprints = (
         {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
         for prefix in (_SCORED, _FINGERPRINT)
