@@ -94,7 +94,8 @@ def read_tars(path: Path, mode: str, left_out: Counter[str]) -> tuple[TarSplit, 
     Args:
         path: the file or folder.
         mode: of the images, "RGB" or "L" (gray).
-        left_out: is told how many members of each kind are left out: "hidden", ".gif", "links and devices".
+        left_out: is told how many members, and files beside the tar files, of each kind are left out: "hidden", ".gif",
+            "links and devices".
 
     Returns:
         The split and the names of the classes; none where there are no folders.
@@ -102,7 +103,10 @@ def read_tars(path: Path, mode: str, left_out: Counter[str]) -> tuple[TarSplit, 
     Raises:
         UserError: if a file cannot be read or there is no image.
     """
-    tars = [path] if path.is_file() else sorted(path.glob("*.tar"))
+    tars = [path] if path.is_file() else tars_in(path)
+    for beside in [] if path.is_file() else set(path.iterdir()) - set(tars):
+        kind = "folders" if beside.is_dir() else beside.suffix.lower() or "files without an ending"
+        left_out["hidden" if is_hidden(beside.name) else kind] += 1
     members = {tar: list(scan_tar(tar, left_out, "" if path.is_file() else tar.stem)) for tar in tars}
     labels = {member.label for in_tar in members.values() for member in in_tar}
     if not labels:
@@ -115,6 +119,11 @@ def read_tars(path: Path, mode: str, left_out: Counter[str]) -> tuple[TarSplit, 
         raise UserError(f"{stray} lies in no class folder, where other images do: move one or the other")
     classes = [] if labels == {""} else sorted(labels, key=natural_key)
     return TarSplit(members, classes, mode), classes
+
+
+def tars_in(folder: Path) -> list[Path]:
+    """The tar files of a folder, in alphabetical order, but for hidden ones."""
+    return sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name))
 
 
 def scan_tar(tar: Path, left_out: Counter[str], label: str = "") -> Iterator[Member]:

@@ -11,7 +11,7 @@ from timm.utils.misc import natural_key
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.image_files import describe_left_out, labeled_files
 from hpm.data.sources.image_folder import FolderSplit
-from hpm.data.sources.tar_shards import read_tars
+from hpm.data.sources.tar_shards import read_tars, tars_in
 from hpm.errors import UserError
 
 # timm's synonyms for the names of folders.
@@ -39,7 +39,7 @@ def read_files(path: Path, mode: str, left_out: Counter[str]) -> tuple[EncodedSp
     Raises:
         UserError: if there are no images, or a tar file cannot be read.
     """
-    if path.is_file() or any(path.glob("*.tar")):
+    if path.is_file() or tars_in(path):
         return read_tars(path, mode, left_out)
     if not path.is_dir():
         raise UserError(f"{path} is neither a folder nor a tar file")

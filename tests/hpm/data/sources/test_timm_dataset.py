@@ -235,6 +235,17 @@ def test_what_is_left_out_of_tar_files_is_told(tmp_path):
         TimmDataset(root=tmp_path, img_size=32, test_split=None).train()
 
 
+def test_what_is_left_out_beside_tar_files_is_told(tmp_path):
+    for name in ("one", "two"):
+        pack(tmp_path / "train" / f"{name}.tar", {"0.jpg": encode(0), "1.jpg": encode(1)})
+    (tmp_path / "train/._one.tar").write_bytes(b"")  # Finder's, and no tar file
+    (tmp_path / "train/0.jpg").write_bytes(encode(2))
+    (tmp_path / "train/more").mkdir()
+    source = TimmDataset(root=tmp_path, img_size=32, test_split=None, validation_images=2)
+    assert len(source.train()) + len(source.validation()) == 4
+    assert set(source.describe().rpartition("left out: ")[2].split(", ")) == {"1 hidden", "1 .jpg", "1 folders"}
+
+
 def test_torchvision_image_by_image():
     split, names = from_torchvision(FakeData(size=5, image_size=(3, 20, 30)), "RGB", "torch/fake")
     assert isinstance(split, ItemSplit)
