@@ -115,6 +115,16 @@ def test_a_seed_of_the_base_is_any_runs(tmp_path: Path, study: str) -> None:
     load_definition("ablation", [study], bindings).check()
 
 
+@pytest.mark.parametrize("name", ["NUMBER", "OTHER"])
+def test_a_macro_that_is_the_seed_is_refused_as_well(tmp_path: Path, study: str, name: str) -> None:
+    """It would be dropped, as nothing uses it in a run with a seed of the study's."""
+    base = ["include 'quickstart.gin'", "Trainer.seed = %NUMBER", "NUMBER = %OTHER", "OTHER = 3"]
+    (tmp_path / "base.gin").write_text("\n".join(base))
+    bindings = [f"Ablation.base = ['{tmp_path}/base.gin']", f"Ablation.variants = {{'a': [], 'b': ['{name} = 5']}}"]
+    with pytest.raises(UserError, match=rf"variant b: {OWN_SEED}-b binds {name}, which its value is\)"):
+        load_definition("ablation", [study], bindings).check()
+
+
 def test_a_search_does_not_choose_the_seed(tmp_path: Path) -> None:
     path = tmp_path / "search.gin"
     path.write_text("Search.base = ['quickstart']\nSearch.space = {'Trainer.seed': 'Int(0, 9)'}\n")
