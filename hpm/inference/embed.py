@@ -28,6 +28,7 @@ from hpm.inference.loading import LoadedModel, load_model
 from hpm.runtime.files import check_file, printable, replacing
 
 _AHEAD = 3  # batches that are read while one is computed
+_MOST_AT_ONCE = 16_384  # images of a batch
 _ROWS = 4096  # of a row group: few enough for memory, enough for readers
 
 
@@ -101,8 +102,8 @@ def embed(
 def _check(folder: Path, out: Path, pool: str, batch_size: int) -> None:
     if pool not in POOLS:
         raise UserError(f"--pool {pool} is unknown; choose {' or '.join(POOLS)}")
-    if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size} must be at least 1")
+    if not 1 <= batch_size <= _MOST_AT_ONCE:
+        raise UserError(f"--batch-size {batch_size} must be 1 to {_MOST_AT_ONCE:,}; a whole batch is in memory")
     if out.suffix not in ("", ".parquet"):
         raise UserError(f"--out {out} is not the name of a Parquet file; let it end in .parquet")
     check_file("--out", out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from studies.analysis.results import Result
@@ -40,12 +40,44 @@ def warnings_of_runs(variants: Mapping[str, Sequence[Result]]) -> list[str]:
         variants: the runs of each.
     """
     lines = []
-    counts = Counter((name, run.seed) for name, runs in variants.items() for run in runs)
+    named = [(name, run) for name, runs in variants.items() for run in runs]
+    counts = Counter((name, run.seed) for name, run in named)
     if repeated := sorted({name for (name, _), count in counts.items() if count > 1}):
         lines.append(f"several runs of one seed: {_listed(repeated)}; the last of each is used")
     if changed := [name for name, runs in variants.items() if len({run.config for run in runs} - {""}) > 1]:
         lines.append(f"the configuration changed between runs: {_listed(changed)}")
+    if skipped := describe_skipped((name, run.seed, run.skipped_steps) for name, run in named):
+        lines.append(skipped)
     return lines
+
+
+def describe_skipped(runs: Iterable[tuple[str, int, int | None]]) -> str:
+    """A sentence that names the runs which have skipped steps; "" where none has.
+
+    Args:
+        runs: the variant, the seed and the number of skipped steps of each, None where that is not known.
+    """
+    skipped = [f"{variant} seed {seed} ({count:,})" for variant, seed, count in runs if count]
+    return f"steps were skipped, since their gradient was not finite: {_listed(skipped)}" if skipped else ""
+
+
+def warnings_of_images(variants: Mapping[str, Sequence[Result]]) -> list[str]:
+    """Different images of one source.
+
+    Args:
+        variants: the runs of each.
+    """
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name, runs in variants.items():
+        for run in runs:
+            for split, fingerprint in run.fingerprints.items():
+                found.setdefault((run.data, split), {}).setdefault(fingerprint, []).append(_run(name, run))
+    return [
+        f"{split} images of {data} differ: "
+        + "; ".join(f"{fingerprint} in {_listed(runs)}" for fingerprint, runs in by_fingerprint.items())
+        for (data, split), by_fingerprint in found.items()
+        if len(by_fingerprint) > 1
+    ]
 
 
 def warnings_of_seeds(rows: Sequence[ComparedVariant], values: Mapping[str, Mapping[int, float]]) -> list[str]:

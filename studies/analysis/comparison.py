@@ -11,6 +11,7 @@ from hpm.errors import UserError
 from hpm.metrics import unit_of
 from studies.analysis.cautions import (
     warnings_of_budgets,
+    warnings_of_images,
     warnings_of_left_out,
     warnings_of_runs,
     warnings_of_seeds,
@@ -194,6 +195,7 @@ def _table(
             *warnings_of_runs(variants),
             *warnings_of_seeds(rows, values),
             *warnings_of_budgets(metric, rows, measured),
+            *warnings_of_images(variants),
             *warnings_of_left_out(metric, named),
         ],
         results=measured,

@@ -42,6 +42,8 @@ class Result:
         config: tells one configuration from another, seeds apart; "" where that is not known.
         scored_images: over how many images a metric is a share of right answers, by its name; empty for runs that do
             not say.
+        skipped_steps: steps whose gradient was not finite; None for runs that do not say.
+        fingerprints: of the images, by "training", "validation" and "test"; empty for runs that do not say.
     """
 
     source: str
@@ -56,6 +58,8 @@ class Result:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     config: str = ""
     scored_images: Mapping[str, int] = field(default_factory=dict)
+    skipped_steps: int | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[Row]:
         """What was measured during training; empty where the run's folder is elsewhere."""
@@ -80,6 +84,8 @@ def study_results(study: optuna.Study) -> list[Result]:
                 parameters=trial.params if "variant" not in trial.params else {},
                 config=kept.get("config", ""),
                 scored_images=kept.get("scored_images", {}),
+                skipped_steps=kept.get("skipped_steps"),
+                fingerprints=kept.get("fingerprints", {}),
             )
             results.setdefault((result.variant, result.seed), result)
     return list(results.values())

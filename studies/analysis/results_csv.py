@@ -1,8 +1,9 @@
 """Complete runs as CSV: full precision, nothing scaled. What `csv_text` writes `csv_results` reads.
 
-The columns are what every run says of itself, `config` where that is known, then a search's parameters ("Ramp.end",
-"scope/Ramp.end"), metrics ("knn/pretrained"), and "scored_images:METRIC", over how many images a metric is a share of
-right answers.
+The columns are what every run says of itself, `config` and `skipped_steps` where they are known, then a search's
+parameters ("Ramp.end", "scope/Ramp.end"), metrics ("knn/pretrained"), "scored_images:METRIC", over how many images a
+metric is a share of right answers, and "fingerprint:training", "fingerprint:validation" and "fingerprint:test", of the
+images. Files of before lack some of these.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from studies.analysis.results import COSTS, Result, metric_names
 
 _OWN = ("source", "variant", "seed", "data", "device", "commit")
 _CONFIG = "config"
+_SKIPPED = "skipped_steps"
 _SCORED = "scored_images:"
+_FINGERPRINT = "fingerprint:"
+_TOO_MUCH = "beyond the last column"
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 # What a search binds: a macro, or a part's parameter, in a scope or in none.
 _PARAMETER = re.compile(r"[^/]*|.*/([a-z_]\w*\.)*[A-Z]\w*\.[A-Za-z_]\w*")
@@ -34,18 +38,23 @@ def csv_text(results: Sequence[Result]) -> str:
     metrics = metric_names(results)
     parameters = sorted({name for result in results for name in result.parameters})
     scored = sorted({name for result in results for name in result.scored_images if name in metrics})
+    fingerprints = list(dict.fromkeys(name for result in results for name in result.fingerprints))
     own = [*_OWN, _CONFIG] if any(result.config for result in results) else _OWN
+    skipped = [_SKIPPED] if any(result.skipped_steps is not None for result in results) else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*own, *COSTS, *parameters, *metrics, *(_SCORED + name for name in scored)])
+    last = [*(_SCORED + name for name in scored), *(_FINGERPRINT + name for name in fingerprints)]
+    writer.writerow([*own, *skipped, *COSTS, *parameters, *metrics, *last])
     for result in results:
         writer.writerow(
             [
                 *(_no_formula(getattr(result, name)) for name in own),
+                *("" if result.skipped_steps is None else result.skipped_steps for _ in skipped),
                 *(result.cost.get(name, "") for name in COSTS),
                 *(_no_formula(result.parameters.get(name, "")) for name in parameters),
                 *(result.metrics.get(name, "") for name in metrics),
                 *(result.scored_images.get(name, "") for name in scored),
+                *(_no_formula(result.fingerprints.get(name, "")) for name in fingerprints),
             ]
         )
     return text.getvalue()
@@ -58,29 +67,42 @@ def csv_results(path: Path) -> list[Result]:
         path: the file.
 
     Raises:
-        UserError: if it cannot be read, lacks a column, or has a line that ends too early.
+        UserError: if it cannot be read, lacks a column, has a line that is too short or too long, or is cut.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin it with a mark
-            reader = csv.DictReader(file)
-            missing = [name for name in _OWN if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
-            runs = []
-            for row in reader:
-                if short := [name for name in _OWN if row[name] is None]:
-                    raise UserError(f"{path}, line {reader.line_num}: there is no {short[0]}; the line is too short")
-                runs.append(_result(row))
-            return runs
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a mark
+        reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_TOO_MUCH, strict=True)
+        names = reader.fieldnames or ()
+        missing = [name for name in _OWN if name not in names]
+        if missing:
+            raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
+        runs = []
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if short := [name for name in names if row[name] is None]:
+                raise UserError(f"{where}: there is no {short[0]}; the line is too short")
+            if any(row.pop(_TOO_MUCH, ())):
+                raise UserError(f"{where}: it has more cells than there are columns")
+            runs.append(_result(row))
+        if not text.endswith(("\n", "\r")):
+            raise UserError(
+                f"{path}, line {reader.line_num}: the line has no end, so the file may have been cut within its last "
+                "number; write it again or, if it is whole, end the line"
+            )
+        return runs
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a results.csv of a study: {error}") from error
 
 
 def _result(row: dict[str, str]) -> Result:
-    own = (*_OWN, _CONFIG, *COSTS)
-    given = {name: value for name, value in row.items() if name is not None and value}
-    scored = {name.removeprefix(_SCORED): int(value) for name, value in given.items() if name.startswith(_SCORED)}
-    measured = {name: value for name, value in given.items() if name not in own and not name.startswith(_SCORED)}
+    own = (*_OWN, _CONFIG, _SKIPPED, *COSTS)
+    given = {name: value for name, value in row.items() if value}
+    scored, fingerprints = (
+        {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+        for prefix in (_SCORED, _FINGERPRINT)
+    )
+    others = {name: value for name, value in given.items() if name not in own}
+    measured = {name: value for name, value in others.items() if not name.startswith((_SCORED, _FINGERPRINT))}
     parameters = {name: value for name, value in measured.items() if _PARAMETER.fullmatch(name)}
     return Result(
         source=_as_given(row["source"]),
@@ -93,7 +115,9 @@ def _result(row: dict[str, str]) -> Result:
         commit=_as_given(row["commit"]),
         parameters={name: _as_given(value) for name, value in parameters.items()},
         config=_as_given(given.get(_CONFIG, "")),
-        scored_images=scored,
+        scored_images={name: int(value) for name, value in scored.items()},
+        skipped_steps=int(given[_SKIPPED]) if _SKIPPED in given else None,
+        fingerprints={name: _as_given(value) for name, value in fingerprints.items()},
     )
 
 

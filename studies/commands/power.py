@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from hpm.errors import UserError
-from studies.execution.options import DEFAULT_STORAGE, StorageOption
+from studies.execution.options import DEFAULT_STORAGE, StorageOption, require_count
+
+_MOST_VARIANTS = 100_000
 
 
 def command(
@@ -38,8 +40,8 @@ def command(
         raise UserError(f"--effect {effect:g} must be more than 0, in the unit that the metric is shown in, and finite")
     if not 0 < power < 1:
         raise UserError(f"--power {power:g} must lie between 0 and 1, e.g. 0.8")
-    if variants is not None and variants < 2:
-        raise UserError(f"--variants {variants} must be at least 2, the baseline among them")
+    if variants is not None:
+        require_count("variants", variants, 2, _MOST_VARIANTS)  # the baseline among them
     console = make_console()
     with notices_to(console):
         sources = load_sources([name], storage)

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from hpm.errors import UserError
 from studies.commands._options import with_study_options
 from studies.commands._study import run_study
-from studies.execution.options import StudyOptions
+from studies.execution.options import StudyOptions, require_count
+
+_MOST_TRIALS = 100_000
 
 
 @with_study_options
@@ -21,6 +22,5 @@ def command(
 
     The same command goes on with a study that was stopped.
     """
-    if trials < 1:
-        raise UserError(f"--trials {trials} must be at least 1")
+    require_count("trials", trials, 1, _MOST_TRIALS)
     run_study("search", options, trials=trials)

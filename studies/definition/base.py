@@ -16,6 +16,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
 from hpm.metrics import TEST, VALIDATION, metric_on, split_of
+from studies.definition.seed_binding import refuse_seed
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
@@ -219,8 +220,7 @@ class Definition(ABC):
         """A configuration that works, as text."""
         try:
             config = parse_config([*self.base, *configs], [*self.bindings, *bindings])
-            if "Trainer.seed" in config.bound_on_command_line():
-                raise UserError("the study itself binds Trainer.seed for each run, from its seeds; list them there")
+            refuse_seed(config, self.base, configs)
             trainer = config.build()
         except UserError as error:
             raise UserError(f"{what}: {error}") from error

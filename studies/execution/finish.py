@@ -13,8 +13,9 @@ from rich.console import Console
 from hpm.config import parse_config
 from hpm.metrics import VALIDATION, unit_of
 from hpm.runtime.files import write_text
+from studies.analysis.cautions import describe_skipped
 from studies.analysis.comparison import compare
-from studies.analysis.results import Result, study_results
+from studies.analysis.results import RESULTS, Result, study_results
 from studies.definition.base import Definition, root_number
 from studies.definition.space import binding
 from studies.execution.launcher import WorkedStudy
@@ -121,9 +122,12 @@ def _config_text(study: optuna.Study, definition: Definition, trial: FrozenTrial
     config = parse_config(run.configs, [*run.bindings, f"Trainer.seed = {run.seed}"])
     config.build()
     imports = "".join(f"{line}\n" for line in definition.imports)
+    kept = trial.user_attrs.get(RESULTS, [])
+    skipped = describe_skipped((run["variant"], run["seed"], run.get("skipped_steps")) for run in kept)
     return (
-        f"# Trial {trial.number} of study {study.study_name}: {_objectives(definition, trial.values)}.\n#\n"
-        f"#   hpm pretrain {path}\n\n{imports}{config.text()}"
+        f"# Trial {trial.number} of study {study.study_name}: {_objectives(definition, trial.values)}.\n"
+        + (f"# Warning: {skipped}.\n" if skipped else "")
+        + f"#\n#   hpm pretrain {path}\n\n{imports}{config.text()}"
     )
 
 

@@ -18,10 +18,29 @@ from hpm.errors import UserError
 from hpm.runtime.files import check_folder
 
 DEFAULT_STORAGE = "sqlite:///runs/studies.db"
+_MOST_PROCESSES = 1_024
+_MOST_RETRIES = 1_000
+_MOST_SECONDS = 1_000_000  # more than eleven days
 
 StorageOption = Annotated[
     str, typer.Option(envvar="HPM_STUDY_STORAGE", help="sqlite:///FILE, or postgresql://... for several machines.")
 ]
+
+
+def require_count(option: str, value: int, least: int, most: int) -> None:
+    """Refuse a number that is out of range: a slip of the finger would start a thousand processes.
+
+    Args:
+        option: its name, without dashes.
+        value: what was given.
+        least: the smallest number that will do.
+        most: the largest.
+
+    Raises:
+        UserError: naming the option and both ends.
+    """
+    if not least <= value <= most:
+        raise UserError(f"--{option} {value} must be {least:,} to {most:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +90,16 @@ class StudyOptions:
         if any(part in ("", ".", "..") for part in self.name.split("/")) or len(self.name) > 200:
             raise UserError(f"--study {self.name} names a folder within runs/; give a short name without '..'")
         check_folder("--output" if self.output else "the study's folder", self.folder)
-        for option, value, least in (
-            ("timeout", self.timeout, 0),
-            ("retries", self.retries, 0),
-            ("poll", self.poll, 0),
-        ):
-            if value is not None and not (math.isfinite(value) and value >= least):
-                raise UserError(f"--{option} {value} must be a number, {least} or more")
-        if self.workers < 1 or self.processes < 1:
-            raise UserError(f"--workers {self.workers} and --processes {self.processes} must be at least 1")
-        if self.heartbeat < 1 or self.grace <= self.heartbeat:
-            raise UserError(
-                f"--grace {self.grace} must be more than --heartbeat {self.heartbeat}, and that at least 1 second"
-            )
+        for option, seconds in (("timeout", self.timeout), ("poll", self.poll)):
+            if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
+                raise UserError(f"--{option} {seconds} must be a number, 0 or more")
+        require_count("workers", self.workers, 1, _MOST_PROCESSES)
+        require_count("processes", self.processes, 1, _MOST_PROCESSES)
+        require_count("retries", self.retries, 0, _MOST_RETRIES)
+        require_count("heartbeat", self.heartbeat, 1, _MOST_SECONDS)
+        require_count("grace", self.grace, 1, _MOST_SECONDS)
+        if self.grace <= self.heartbeat:
+            raise UserError(f"--grace {self.grace} must be more than --heartbeat {self.heartbeat}")
 
     def to_json(self) -> str:
         """The options as a worker gets them."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hpm.errors import OUTCOME_VARIABLE
+from hpm.runs.manifest import Manifest
 from hpm.runs.metrics_file import parse_row
 from hpm.runs.outcome import Outcome
 from hpm.runs.run_folder import RunFolder
@@ -130,6 +131,21 @@ class RunProcess:
             UserError: if they are damaged.
         """
         return self.folder.read_summary()
+
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the run's images, as its manifest has them; none where it has no manifest.
+
+        Of training images there are several where the run went on over others.
+
+        Raises:
+            UserError: if the manifest is damaged.
+        """
+        if not self.folder.manifest.exists():
+            return {}
+        manifest = Manifest.read(self.folder.manifest)
+        earlier = [before.data.fingerprint for before in manifest.earlier_data]
+        held_out = {name: split.fingerprint for name, split in manifest.data.held_out.items()}
+        return {"training": " ".join([*earlier, manifest.data.fingerprint]), **held_out}
 
     def log_tail(self) -> str:
         """What the run printed last, for people."""

@@ -191,7 +191,7 @@ class TrialRunner:
 
     def _result(self, run: PlannedRun, process: RunProcess, budget: _Budget) -> dict[str, Any]:
         try:
-            summary = process.summary()
+            summary, fingerprints = process.summary(), process.fingerprints()
         except UserError as error:
             raise RunFailed(f"{run.name}: {error}") from error
         measured = {name: value for name, value in summary["metrics"].items() if value is not None}
@@ -206,7 +206,9 @@ class TrialRunner:
             "folder": str(process.folder.path.resolve()),
             "metrics": metrics,
             "scored_images": summary.get("scored_images", {}),
+            "skipped_steps": summary.get("skipped_steps"),
             "data": summary["data"],
+            "fingerprints": fingerprints,
             "device": summary["device"],
             "commit": summary["commit"],
             "config": budget.config,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpm.config import parse_config
 from hpm.errors import Notice, UserError
 from hpm.metrics import half_interval
 from hpm.runs.run_folder import RunFolder
@@ -70,7 +71,7 @@ class StudyTracker:
         return self._tracker.where
 
     def bindings(self, study: optuna.Study, run: PlannedRun, number: int) -> list[str]:
-        """The bindings that have a run appear in its place.
+        """The bindings that have a run appear in its place, beside what it binds of the tracker itself.
 
         Args:
             study: the study.
@@ -79,17 +80,21 @@ class StudyTracker:
         """
         if not self.enabled:
             return []
-        tags = {"study": self._study, "variant": run.variant, "trial": str(number)}
+        config = parse_config(run.configs, run.bindings)
+        own, tracker = config.bindings_of("MLflowTracker"), config.parameter("Monitoring", "tracker")
+        if not isinstance(tracker, MLflowTracker) or not tracker.enabled:
+            return []
+        tags = {**tracker.tags, "study": self._study, "variant": run.variant, "trial": str(number)}
         parent = self._attempt(lambda: self._variant_run(study, run.variant))
         if parent is not None:
             tags[_PARENT] = parent
         # What is bound already, or what MLflow's variables say, reaches the runs by itself.
-        experiment = [] if self._destination != Destination(self._study) else [self._study]
-        return [
-            *(f"MLflowTracker.experiment = {name!r}" for name in experiment),
-            f"MLflowTracker.tags = {tags!r}",
-            "MLflowTracker.system_metrics = True",
-        ]
+        wanted: dict[str, Any] = {"tags": tags}
+        if "experiment" not in own and self._destination == Destination(self._study):
+            wanted["experiment"] = self._study
+        if "system_metrics" not in own:
+            wanted["system_metrics"] = True
+        return [f"MLflowTracker.{name} = {value!r}" for name, value in wanted.items()]
 
     def prepare(self, study: optuna.Study) -> None:
         """Make the study's run and those of its variants, before workers ask for them at the same time.

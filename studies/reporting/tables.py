@@ -119,12 +119,13 @@ def table(comparison: Comparison, width: int = WIDTH_OF_PIPES) -> Table:
 
 
 def plain_markdown(text: str) -> str:
-    """A text for the cell of a table: it ends no cell and begins no tag.
+    """A text for a line or the cell of a table: it ends neither, and begins no tag.
 
     Args:
         text: "a|b <c>".
     """
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text.replace("|", "\\|").replace("\n", " "))
+    one_line = " ".join(text.splitlines())
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\\|]", r"\\\g<0>", one_line))
 
 
 def title(comparison: Comparison) -> str:
@@ -153,7 +154,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
             "",
         ]
         for note in notes(comparison):
-            lines += [note, ""]
+            lines += [plain_markdown(note), ""]
     lines.append(footnote(comparisons))
     warnings = distinct_warnings([comparison.warnings for comparison in comparisons])
     lines += [f"\nWarning: {plain_markdown(warning)}." for warning in warnings]

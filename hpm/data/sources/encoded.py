@@ -17,7 +17,7 @@ from torch import Tensor
 
 from curriculum.sizes import Size, pair
 from curriculum.validation import require_choice
-from hpm.data.sources.image_modes import to_mode
+from hpm.data.sources.image_modes import in_eight_bits, to_mode
 from hpm.data.sources.split import Choose, Crops, Split, Unreadable
 
 _CHANNELS = {"RGB": 3, "L": 1}
@@ -182,6 +182,7 @@ def _crop(image: Image.Image, box: Sequence[float], size: Size, mode: str) -> Te
     factor = drafted[1][2] / full_width if drafted else 1.0
     right, bottom = min((left + width) * factor, image.width), min((top + height) * factor, image.height)
     corners = (left * factor, top * factor, right, bottom)
+    image = in_eight_bits(image)  # all of it: what white is cannot be told from a crop
     if all(corner == int(corner) for corner in corners):
         # PyTorch's filter is Pillow's, three times as fast, but knows whole pixels only.
         pixels_HWC = _pixels(image.crop(corners), mode)

@@ -66,7 +66,9 @@ class FolderSplit(EncodedSplit):
         """The file, not decoded yet but where it has to be turned."""
         image: Image.Image = Image.open(self.paths[index])
         turn = self.exif_orientation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        return ImageOps.exif_transpose(image) if turn else image
+        if turn:
+            ImageOps.exif_transpose(image, in_place=True)  # a copy would lose a TIFF's tags
+        return image
 
     def subset(self, indices_K: Tensor) -> FolderSplit:
         """Some of the files."""

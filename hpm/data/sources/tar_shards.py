@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +20,7 @@ from timm.utils.misc import natural_key
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data.sources.encoded import EncodedSplit
-from hpm.data.sources.image_files import is_hidden
+from hpm.data.sources.image_files import describe_left_out, is_hidden
 from hpm.errors import UserError
 
 
@@ -83,12 +84,18 @@ class TarSplit(EncodedSplit):
         yield self._length_K.tobytes()
 
 
-def read_tars(path: Path, mode: str = "RGB") -> tuple[TarSplit, list[str]]:
+def read_tars(path: Path, mode: str, left_out: Counter[str]) -> tuple[TarSplit, list[str]]:
     """The images of a tar file or of a folder of them, in the order of the files' names and of the members in them.
 
     A class is the innermost folder that an image lies in; in a folder of tar files, those outside any folder take the
     tar file's name. Where files ending in `.cls` lie beside the images, as in WebDataset's shards, they tell the
     class. A tar file holds no index: its headers are read at every start.
+
+    Args:
+        path: the file or folder.
+        mode: of the images, "RGB" or "L" (gray).
+        left_out: is told how many members, and files beside the tar files, of each kind are left out: "hidden", ".gif",
+            "links and devices".
 
     Returns:
         The split and the names of the classes; none where there are no folders.
@@ -96,11 +103,17 @@ def read_tars(path: Path, mode: str = "RGB") -> tuple[TarSplit, list[str]]:
     Raises:
         UserError: if a file cannot be read or there is no image.
     """
-    tars = [path] if path.is_file() else sorted(path.glob("*.tar"))
-    members = {tar: list(scan_tar(tar, label="" if path.is_file() else tar.stem)) for tar in tars}
+    tars = [path] if path.is_file() else tars_in(path)
+    for beside in [] if path.is_file() else set(path.iterdir()) - set(tars):
+        kind = "folders" if beside.is_dir() else beside.suffix.lower() or "files without an ending"
+        left_out["hidden" if is_hidden(beside.name) else kind] += 1
+    members = {tar: list(scan_tar(tar, left_out, "" if path.is_file() else tar.stem)) for tar in tars}
     labels = {member.label for in_tar in members.values() for member in in_tar}
     if not labels:
-        raise UserError(f"{path} holds no images" + ("" if path.is_file() else " in its tar files"))
+        told = describe_left_out(left_out)
+        raise UserError(
+            f"{path} holds no images" + ("" if path.is_file() else " in its tar files") + (f" ({told})" if told else "")
+        )
     if "" in labels and len(labels) > 1:
         stray = next(f"{tar}: {m.name}" for tar, in_tar in members.items() for m in in_tar if not m.label)
         raise UserError(f"{stray} lies in no class folder, where other images do: move one or the other")
@@ -108,11 +121,17 @@ def read_tars(path: Path, mode: str = "RGB") -> tuple[TarSplit, list[str]]:
     return TarSplit(members, classes, mode), classes
 
 
-def scan_tar(tar: Path, label: str = "") -> Iterator[Member]:
+def tars_in(folder: Path) -> list[Path]:
+    """The tar files of a folder, in alphabetical order, but for hidden ones."""
+    return sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name))
+
+
+def scan_tar(tar: Path, left_out: Counter[str], label: str = "") -> Iterator[Member]:
     """The images of a tar file and of the tar files in it.
 
     Args:
         tar: the file, not compressed.
+        left_out: see `read_tars`.
         label: class of the images that lie in no folder.
 
     Raises:
@@ -121,23 +140,29 @@ def scan_tar(tar: Path, label: str = "") -> Iterator[Member]:
     try:
         # "r:" seeks from header to header, where a compressed file could only be read through.
         with tarfile.open(tar, "r:") as file:
-            yield from _scan(file, PurePosixPath(), label, 0)
+            yield from _scan(file, PurePosixPath(), label, 0, left_out)
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"{tar} cannot be read as a tar file without compression: {error}") from error
 
 
-def _scan(file: tarfile.TarFile, inside: PurePosixPath, label: str, start: int) -> Iterator[Member]:
+def _scan(
+    file: tarfile.TarFile, inside: PurePosixPath, label: str, start: int, left_out: Counter[str]
+) -> Iterator[Member]:
     images: list[tuple[PurePosixPath, tarfile.TarInfo]] = []
     classes: dict[PurePosixPath, str] = {}
     for info in file:
         path = PurePosixPath(info.name)
-        if not info.isreg() or any(map(is_hidden, path.parts)):
-            continue
         suffix = path.suffix.lower()
-        if suffix == ".tar":
+        if info.isdir():
+            continue
+        if any(map(is_hidden, path.parts)):
+            left_out["hidden"] += 1
+        elif not info.isreg():
+            left_out["links and devices"] += 1
+        elif suffix == ".tar":
             inner = file.extractfile(info)
             with tarfile.open(fileobj=inner, mode="r:") as nested:
-                yield from _scan(nested, inside / path, path.stem, start + info.offset_data)
+                yield from _scan(nested, inside / path, path.stem, start + info.offset_data, left_out)
         elif suffix == ".cls":
             content = file.extractfile(info)
             classes[path.with_suffix("")] = content.read().decode(errors="replace").strip() if content else ""
@@ -145,6 +170,8 @@ def _scan(file: tarfile.TarFile, inside: PurePosixPath, label: str, start: int) 
             if info.sparse is not None:
                 raise tarfile.TarError(f"{path} is stored as a sparse file")
             images.append((path, info))
+        else:
+            left_out[suffix or "files without an ending"] += 1
     _require_end(file)
     for path, info in images:
         # WebDataset's key ends at the first dot of the file's name, and so does the class's.

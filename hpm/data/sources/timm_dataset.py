@@ -5,6 +5,7 @@ Shape suffixes: N images, K images of the split, C channels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,7 +22,8 @@ from curriculum.validation import require_choice, require_in
 from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.hugging_face import from_hugging_face
-from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
+from hpm.data.sources.image_files import describe_left_out
+from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD, scan
 from hpm.data.sources.split import TEST, TRAIN, VALIDATION, Split
 from hpm.data.sources.timm_files import find_split, read_files
 from hpm.data.sources.timm_names import same_images
@@ -35,6 +37,7 @@ _ITERABLE = {
     "hfids": "Hugging Face data sets in streaming mode",
 }
 _USUAL_TEST_SPLIT = "validation"
+_TORCHVISION_FOLDERS = ("torch/image_folder", "torch/folder")
 _READERS = '"" (a folder of images, a tar file or a folder of tar files), "torch/NAME" and "hfds/NAME"'
 
 
@@ -44,7 +47,8 @@ class TimmDataset(ImageSource):
     - `name = ""`: `root/TRAIN_SPLIT` and `root/TEST_SPLIT`, each a folder of images in class folders, a folder of tar
       files, or a tar file (`root/train.tar`). timm's synonyms (`train`, `training`; `val`, `validation`, ...) are
       looked for as well. A `root` without a training split is the training split itself.
-    - `name = "torch/cifar10"`: one of torchvision's.
+    - `name = "torch/cifar10"`: one of torchvision's. Its `image_folder` is the folders of `name = ""`, but that a class
+      is the folder right below the split's, in alphabetical order, where timm's is the innermost, in natural order.
     - `name = "hfds/USER/NAME"`: one of Hugging Face's, with the package `datasets`; `root` is its cache.
 
     Args:
@@ -95,6 +99,9 @@ class TimmDataset(ImageSource):
         require_in("TimmDataset", "(0, 1]", crop_pct=crop_pct)
         kind, slash, rest = name.partition("/")
         self.name = kind.lower() + slash + rest
+        self._of_torchvision_folders = self.name.lower() in _TORCHVISION_FOLDERS
+        self._of_files = not self.name or self._of_torchvision_folders
+        self._left_out: dict[str, Counter[str]] = {}
         self.root = None if root is None else expanded(root)
         self.test_split = test_split
         self.validation_split = validation_split
@@ -119,7 +126,7 @@ class TimmDataset(ImageSource):
 
     @property
     def has_test(self) -> bool:
-        if self.test_split is None or self.name or self.root is None:
+        if self.test_split is None or not self._of_files or self.root is None:
             return self.test_split is not None
         return find_split(self.root, self.test_split) is not None
 
@@ -150,10 +157,14 @@ class TimmDataset(ImageSource):
     def origin(self, split: str) -> str:
         names = {TRAIN: self.train_split, VALIDATION: self.validation_split, TEST: self.test_split}
         name = names[split] or ""
-        if not name or self.name or self.root is None:
+        if not name or not self._of_files or self.root is None:
             return name
         path = find_split(self.root, name)
         return "" if path is None else path.name
+
+    def describe(self) -> str:
+        told = describe_left_out(sum(self._left_out.values(), Counter()))
+        return super().describe() + (f"; {told}" if told else "")
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The central boxes of `crop_pct` of the largest of the model's aspect that fit, float32 [N, 4]."""
@@ -191,7 +202,7 @@ class TimmDataset(ImageSource):
             if not split:
                 raise UserError(f"TimmDataset.{argument} = '' names no split; name one, or set None for none")
         for (first, one), (second, other) in combinations(named.items(), 2):
-            if same_images(self.name, self.root, one, other):
+            if same_images("" if self._of_files else self.name, self.root, one, other):
                 raise UserError(
                     f"TimmDataset.{second} = {other!r} means the same images as TimmDataset.{first} = {one!r}; choose "
                     "another: what is learned or chosen on images says nothing when it is scored on them"
@@ -202,7 +213,7 @@ class TimmDataset(ImageSource):
             raise UserError(f"TimmDataset.name = {self.name!r} needs the package datasets: pip install datasets")
         if not self.name.startswith("hfds/") and self.root is None:
             raise UserError(f"TimmDataset.root must be the folder of the data for TimmDataset.name = {self.name!r}")
-        if not self.name and self.root is not None and not self.root.exists():
+        if self._of_files and self.root is not None and not self.root.exists():
             raise UserError(f"TimmDataset.root = {self.root} does not exist")
         if self.test_split is None or self.has_test:
             return
@@ -220,17 +231,21 @@ class TimmDataset(ImageSource):
 
     def _read(self, split: str, *, training: bool) -> tuple[Split, list[str]]:
         """A split, and the names of its classes."""
+        if self._of_files:
+            return self._read_files(split, training=training)
         if self.name.startswith("torch/"):
             advice = "" if self.download else "TimmDataset.download = True fetches some of torchvision's data sets"
             with self._opening(split, advice):
                 dataset = create_dataset(self.name, root=str(self.root), split=split, download=self.download)
             return from_torchvision(dataset, self._mode, self.name)
-        if self.name.startswith("hfds/"):
-            image_key, target_key = self.keys
-            root = None if self.root is None else str(self.root)
-            with self._opening(split):
-                reader = create_reader(self.name, root=root, split=split, input_key=image_key, target_key=target_key)
-            return from_hugging_face(reader, target_key=target_key, mode=self._mode, described=self._described)
+        image_key, target_key = self.keys
+        root = None if self.root is None else str(self.root)
+        with self._opening(split):
+            reader = create_reader(self.name, root=root, split=split, input_key=image_key, target_key=target_key)
+        return from_hugging_face(reader, target_key=target_key, mode=self._mode, described=self._described)
+
+    def _read_files(self, split: str, *, training: bool) -> tuple[Split, list[str]]:
+        """A split of files, and the names of its classes."""
         assert self.root is not None
         path = find_split(self.root, split)
         if path is None and training and split == "train" and not self._held_out_files(self.root):
@@ -239,7 +254,10 @@ class TimmDataset(ImageSource):
             raise UserError(
                 f"TimmDataset.root = {self.root} holds no split {split!r}: neither a folder {split} nor {split}.tar"
             )
-        return read_files(path, self._mode)
+        left_out = self._left_out[split] = Counter[str]()
+        if self._of_torchvision_folders and path.is_dir():
+            return scan(path, left_out, self._mode)
+        return read_files(path, self._mode, left_out)
 
     def _held_out_files(self, root: Path) -> list[Path]:
         splits = [split for split in (self.test_split, self.validation_split) if split is not None]

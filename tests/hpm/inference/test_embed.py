@@ -121,6 +121,7 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
     for options, told in (
         ([folder, "--out", out, "--pool", "max"], "--pool max is unknown"),
         ([folder, "--out", out, "--batch-size", 0], "--batch-size 0"),
+        ([folder, "--out", out, "--batch-size", 10**9], "--batch-size 1000000000 must be 1 to 16,384"),
         ([folder, "--out", tmp_path / "no/f.parquet"], "there is no folder"),
         ([folder, "--out", tmp_path / "f.csv"], "f.csv is not the name of a Parquet file; let it end in .parquet"),
         ([tmp_path / "none", "--out", out], "none is not a folder"),

@@ -70,6 +70,9 @@ def test_baselines_that_do_not_fit(against: str, expected: str) -> None:
         compare([run for name in GROUPS for run in results(name, RANDOM)], "low_shot/pretrained", against=against)
 
 
+OTHERS = {"training": "34", "test": "56"}
+
+
 @pytest.mark.parametrize(
     ("others", "expected"),
     [
@@ -92,6 +95,19 @@ def test_baselines_that_do_not_fit(against: str, expected: str) -> None:
         ),
         (results("b", RANDOM[:1]) + results("b", RANDOM), "several runs of one seed: b"),
         (
+            results("b", RANDOM[:2], skipped_steps=1_200) + results("c", RANDOM, skipped_steps=0),
+            "steps were skipped, since their gradient was not finite: b seed 0 (1,200), b seed 1 (1,200)",
+        ),
+        (
+            results("b", RANDOM[:1], fingerprints={"training": "12"}) + results("c", RANDOM[:1], fingerprints=OTHERS),
+            "training images of FashionMNIST differ: 12 in b seed 0; 34 in c seed 0",
+        ),
+        (
+            results("b", RANDOM[:1], fingerprints={"training": "34", "test": "6"})
+            + results("c", RANDOM[:1], fingerprints=OTHERS),
+            "test images of FashionMNIST differ: 6 in b seed 0; 56 in c seed 0",
+        ),
+        (
             [Result("s", "b", 0, {}, {}, "FashionMNIST", "cpu", "abc")],
             "1 of 6 runs have no low_shot/pretrained and are left out: b seed 0",
         ),
@@ -106,6 +122,13 @@ def test_a_configuration_that_is_not_known_has_not_changed() -> None:
     known, unknown = results("b", RANDOM[:2], config="x"), results("b", RANDOM)[2:]
     made = compare(results("a", RANDOM) + known + unknown, "low_shot/pretrained")
     assert not any("configuration" in warning for warning in made.warnings)
+
+
+def test_images_of_two_sources_are_not_held_against_each_other() -> None:
+    own = results("a", RANDOM, fingerprints=OTHERS)
+    others = results("b", RANDOM, data="DigitScenes", fingerprints={"training": "12"}) + results("c", RANDOM)
+    warnings = compare(own + others, "low_shot/pretrained").warnings
+    assert not any("images of" in warning for warning in warnings)
 
 
 def test_several_studies_keep_their_names() -> None:

@@ -26,6 +26,8 @@ def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
     runs[0] = replace(
         runs[0], metrics={"low_shot/pretrained": 0.5, "few/fraction0.1": 0.2, "few/0.1": 0.3, "finetune/top1.acc": 0.4}
     )
+    runs[1] = replace(runs[1], skipped_steps=0, fingerprints={"training": "0123", "test": "12e4"})
+    runs[2] = replace(runs[2], skipped_steps=20, fingerprints={"training": "0123 4567", "validation": "89"})
     path = tmp_path / "results.csv"
     path.write_text(csv_text(runs))
     read = csv_results(path)
@@ -52,6 +54,10 @@ def test_no_name_becomes_a_formula_in_a_spreadsheet(tmp_path: Path, name: str) -
         ("a,b\n1,2\n", "it has no column 'source'"),
         ("source,variant,seed,data,device,commit\ns,a,x,d,e,c\n", "invalid literal for int"),
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,much\n", "could not convert"),
+        ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0.5\ns,a,1,d,e,c,0.2", "line 3: the line has no end"),
+        ("source,variant,seed,data,device,commit,k/p,l/p\ns,a,0,d,e,c,0.5\n", "line 2: there is no l/p; the line is"),
+        ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0,5\n", "line 2: it has more cells than there are"),
+        ('source,variant,seed,data,device,commit,k/p\ns,"a\n', "unexpected end of data"),
     ],
 )
 def test_what_is_no_results_file(tmp_path: Path, text: str | None, expected: str) -> None:
@@ -60,3 +66,11 @@ def test_what_is_no_results_file(tmp_path: Path, text: str | None, expected: str
         path.write_text(text)
     with pytest.raises(UserError, match=expected):
         csv_results(path)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_may_end_as_spreadsheets_end_them(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "results.csv"
+    text = csv_text(results("a", RANDOM))
+    path.write_text(text.replace("\n", ",,\n").replace("\n", end), newline="")
+    assert csv_text(csv_results(path)) == text

@@ -171,10 +171,11 @@ def test_options(command: Command) -> None:
     Path("my.gin.csv").write_text(CSV)
     for words, expected in (
         (("ablate", "none.gin"), "no config file 'none.gin'"),
-        (("ablate", "my.gin", "--workers", "0"), "must be at least 1"),
+        (("ablate", "my.gin", "--workers", "5000"), "--workers 5000 must be 1 to 1,024"),
         (("ablate", "my.gin", "--heartbeat", "60", "--grace", "60"), "must be more than"),
         (("ablate", "my.gin", "--storage", "postgresql://127.0.0.1:1/x"), "cannot be opened"),
-        (("search", "my.gin", "--trials", "0"), "--trials 0 must be at least 1"),
+        (("search", "my.gin", "--trials", "0"), "--trials 0 must be 1 to 100,000"),
+        (("search", "my.gin", "--trials", "1000000000"), "--trials 1000000000 must be 1 to 100,000"),
         (("compare", "nobody", "--metric", "m"), "there is no study and"),
         (("compare", "nobody", "--markdown", "--csv"), "two formats"),
         (("compare", "nobody.csv", "--metric", "m"), "nobody.csv cannot be read as a results.csv of a study"),
@@ -184,7 +185,8 @@ def test_options(command: Command) -> None:
         (("power", "my.gin.csv", "--effect", "0"), "--effect 0 must be more than 0, in the unit"),
         (("power", "my.gin.csv", "--effect", "-0.4"), "--effect -0.4 must be more than 0"),
         (("power", "my.gin.csv", "--effect", "1", "--power", "1"), "--power 1 must lie between 0 and 1"),
-        (("power", "my.gin.csv", "--effect", "1", "--variants", "1"), "--variants 1 must be at least 2"),
+        (("power", "my.gin.csv", "--effect", "1", "--variants", "1"), "--variants 1 must be 2 to 100,000"),
+        (("power", "my.gin.csv", "--effect", "1", "--variants", f"1{400 * '0'}"), "must be 2 to 100,000"),
         (("power", "my.gin.csv", "--effect", "1", "--metric", "knn/x"), "--metric knn/x was measured in no run"),
         (
             ("power", "my.gin.csv", "--effect", "1", "--metric", "knn/pretrained"),

@@ -138,6 +138,11 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     assert [result["scored_images"] for trial in found for result in trial.user_attrs["results"]] == [
         {"validation/ridge/pretrained": 40, "ridge/pretrained": 48}
     ] * 2
+    for result in (result for trial in found for result in trial.user_attrs["results"]):
+        images = json.loads(Path(result["folder"], "run.json").read_text())["data"]
+        assert result["fingerprints"]["training"] == images["fingerprint"]
+        assert result["fingerprints"]["test"] == images["held_out"]["test"]["fingerprint"]
+        assert result["skipped_steps"] == 0
     assert Path("runs/abl/report.html").is_file()
 
     compared = study("compare", "abl", "--markdown")

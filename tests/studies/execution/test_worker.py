@@ -17,12 +17,14 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from hpm.runs.manifest import DataRecord, EarlierData, Manifest, SplitRecord
 from hpm.runs.outcome import Outcome
 from hpm.tracking.mlflow import MLflowTracker
 from studies.analysis.results import study_results
 from studies.definition.ablation import Ablation
 from studies.definition.base import Definition, PlannedRun
 from studies.definition.search import Search
+from studies.execution.finish import write_best_configs
 from studies.execution.options import StudyOptions
 from studies.execution.placement import Placement
 from studies.execution.queue import ERROR, enqueue
@@ -56,7 +58,9 @@ if "metrics" in now:
     folder = Path(sys.argv[sys.argv.index("--output") + 1])
     folder.mkdir(parents=True)
     summary = {"metrics": now["metrics"], "images": 64, "training_seconds": 2.0}
-    summary |= {"data": "DigitScenes", "device": "cpu", "commit": "abc"}
+    summary |= {"data": "DigitScenes", "device": "cpu", "commit": "abc", **now.get("summary", {})}
+    if "manifest" in now:
+        (folder / "run.json").write_text(json.dumps(now["manifest"]))
     (folder / "summary.json").write_text(json.dumps(summary))
 if "outcome" in now:
     outcome.write_text(json.dumps(now["outcome"]))
@@ -124,6 +128,21 @@ def test_a_complete_run(work: Work) -> None:
     (result,) = trial.user_attrs["results"]
     assert result["cost"]["images"] == 64
     assert result["cost"]["flops"] > 0
+
+
+def test_a_trial_keeps_the_skipped_steps_and_the_images_of_its_run(work: Work) -> None:
+    data = DataRecord("DigitScenes", 9, "4567", {"test": SplitRecord(2, "89ab")})
+    earlier = [EarlierData(3, DataRecord("DigitScenes", 8, "0123"))]
+    manifest = Manifest("a", "pixels", None, "fp32", data, earlier_data=earlier).as_json()
+    study = work({**COMPLETE, "summary": {"skipped_steps": 20}, "manifest": manifest})
+    (run,) = study_results(study)
+    assert (run.skipped_steps, run.fingerprints) == (20, {"training": "0123 4567", "test": "89ab"})
+
+
+def test_a_damaged_manifest_is_named(work: Work) -> None:
+    study = work({**COMPLETE, "manifest": []})
+    assert states(study) == ["FAIL"]
+    assert study.get_trials()[0].user_attrs[ERROR] == "a-seed0: runs/a-seed0/run.json is not a run's manifest"
 
 
 @pytest.mark.parametrize("code", [0, 1, 3])
@@ -217,7 +236,8 @@ def test_a_setting_is_trained_once(tiny: Path, tmp_path: Path, monkeypatch: pyte
     storage = open_storage("sqlite:///s.db")
     study = open_study(storage, "s", definition, {"kind": "search", "space": space})
     enqueue(study, definition, trials=2)
-    tries = [{"outcome": {"kind": "complete"}, "metrics": {metric: value}} for value in (0.5, 0.6, 0.7)]
+    skipped = {"summary": {"skipped_steps": 2}}
+    tries = [{"outcome": {"kind": "complete"}, "metrics": {metric: value}, **skipped} for value in (0.5, 0.6, 0.7)]
     work_on(study, storage, definition, tries)
     assert [(trial.params["Ramp.shape"], trial.values) for trial in study.get_trials()] == [
         ("linear", [0.5]),
@@ -228,6 +248,9 @@ def test_a_setting_is_trained_once(tiny: Path, tmp_path: Path, monkeypatch: pyte
         ("trial-0000", 0.5),
         ("trial-0002", 0.6),
     ]
+    (best,) = write_best_configs(study, definition, tmp_path)
+    head = best.read_text().splitlines()
+    assert head[1] == "# Warning: steps were skipped, since their gradient was not finite: trial-0002 seed 0 (2)."
 
 
 def test_a_real_run_leaves_an_outcome(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

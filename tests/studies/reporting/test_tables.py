@@ -122,3 +122,12 @@ def test_names_end_no_cell_and_begin_no_tag() -> None:
     named = results("a|<script>x</script>", RANDOM)
     text = markdown([compare(named, "low_shot/pretrained")])
     assert "| a\\|&lt;script>x&lt;/script> | 5 |" in text
+
+
+def test_names_in_notes_begin_no_tag_and_backslashes_free_no_pipe() -> None:
+    runs = results("a", RANDOM) + results("b", HARD) + results("c", RANDOM[::-1])
+    text = markdown([compare(runs + results("<script>x</script>\\|y\\", HARD[:2]), "low_shot/pretrained")])
+    name = "&lt;script>x&lt;/script>\\\\\\|y\\\\"
+    assert f"Left out, with fewer than 3 shared seeds: {name}." in text
+    assert f"| {name} | 2 |" in text
+    assert "<script" not in text

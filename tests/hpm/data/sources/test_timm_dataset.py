@@ -200,6 +200,52 @@ def test_torchvision_by_files(root):
     assert len(source.test()) == 4
 
 
+@pytest.mark.parametrize(("name", "class_names"), [("", ("deep", *CLASSES)), ("torch/image_folder", CLASSES)])
+def test_what_is_left_out_of_folders_is_told(root, name, class_names):
+    """By the walk of all image files, where torchvision's takes .ipynb_checkpoints for a class."""
+    source = TimmDataset(name=name, root=root, img_size=32, test_split=None, validation_images=2)
+    (root / "train/.ipynb_checkpoints").mkdir()
+    (root / "train/.ipynb_checkpoints/0-checkpoint.jpg").write_bytes(encode(7))
+    (root / "train/bee/a.gif").write_bytes(b"GIF")
+    (root / "train/bee/._0.jpg").write_bytes(b"")
+    (root / "train/bee/deep").mkdir()
+    (root / "train/bee/deep/1.jpg").write_bytes(encode(8))
+    assert source.class_names == tuple(sorted(class_names))
+    assert len(source.train()) + len(source.validation()) == 13
+    assert source.describe().endswith("; left out: 2 hidden, 1 .gif")
+
+
+@pytest.mark.parametrize("name", ["torch/image_folder", "torch/Folder"])
+def test_folders_of_torchvision_that_are_not_there(root, name):
+    """timm gives the whole of the root in the place of a split that is missing: the training images, too."""
+    with pytest.raises(UserError, match=r"test_split = 'test' is neither a folder nor a tar file"):
+        TimmDataset(name=name, root=root, img_size=32, test_split="test").train()
+    with pytest.raises(UserError, match=r"validation_split = 'validation' means the same images"):
+        TimmDataset(name=name, root=root, img_size=32, validation_split="validation", test_split="val")
+
+
+def test_what_is_left_out_of_tar_files_is_told(tmp_path):
+    members = {"a/0.jpg": encode(0), "a/1.jpg": encode(1), "a/1.gif": b"GIF", "a/._1.jpg": b"", "README": b""}
+    pack(tmp_path / "train.tar", members)
+    source = TimmDataset(root=tmp_path, img_size=32, test_split=None, validation_images=1)
+    assert (len(source.train()), len(source.validation())) == (1, 1)
+    assert source.describe().endswith("; left out: 1 .gif, 1 hidden, 1 files without an ending")
+    pack(tmp_path / "train.tar", {"a/1.gif": b"GIF"})
+    with pytest.raises(UserError, match=r"train.tar holds no images \(left out: 1 .gif\)"):
+        TimmDataset(root=tmp_path, img_size=32, test_split=None).train()
+
+
+def test_what_is_left_out_beside_tar_files_is_told(tmp_path):
+    for name in ("one", "two"):
+        pack(tmp_path / "train" / f"{name}.tar", {"0.jpg": encode(0), "1.jpg": encode(1)})
+    (tmp_path / "train/._one.tar").write_bytes(b"")  # Finder's, and no tar file
+    (tmp_path / "train/0.jpg").write_bytes(encode(2))
+    (tmp_path / "train/more").mkdir()
+    source = TimmDataset(root=tmp_path, img_size=32, test_split=None, validation_images=2)
+    assert len(source.train()) + len(source.validation()) == 4
+    assert set(source.describe().rpartition("left out: ")[2].split(", ")) == {"1 hidden", "1 .jpg", "1 folders"}
+
+
 def test_torchvision_image_by_image():
     split, names = from_torchvision(FakeData(size=5, image_size=(3, 20, 30)), "RGB", "torch/fake")
     assert isinstance(split, ItemSplit)
