@@ -2,6 +2,7 @@
 
 registry       what can be configured
 parser         finding and reading files
+imports        a user's own modules, and which are not executed
 configuration  what was parsed, and building from it
 usage          what was consumed, replaced, or is made of itself
 resume_diff    what may change when a run is resumed
@@ -9,7 +10,8 @@ gin_compat     gin itself, its private names among it
 """
 
 from hpm.config.configuration import Config
-from hpm.config.parser import configs_folder, find_config, make_importable, parse_config
+from hpm.config.imports import make_importable
+from hpm.config.parser import configs_folder, find_config, parse_config
 from hpm.config.registry import configurables, imported_configurables, register_configurables
 from hpm.config.resume_diff import resume_changes
 

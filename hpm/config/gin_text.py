@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import tokenize
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from gin import config, config_parser
@@ -57,14 +58,21 @@ class Import(NamedTuple):
     line: int
 
 
-def read(text: str, take: Callable[[Binding | Include | Import], None], *, run_imports: bool = True) -> None:
+def read(
+    text: str,
+    take: Callable[[Binding | Include], None],
+    *,
+    run_imports: bool = True,
+    importing: Callable[[Import], AbstractContextManager[object]] = nullcontext,
+) -> None:
     """Read a text, statement by statement.
 
     Args:
         text: as gin's files are written.
-        take: is given each binding, include and import before the next one is read, which may name what an included
-            file imports; an import before it is run.
+        take: is given each binding and include before the next one is read, which may name what an included file
+            imports.
         run_imports: whether to import the modules that the text imports, and to note them for `config_text`.
+        importing: gives what is entered while a module is imported.
 
     Raises:
         GinError: for what cannot be understood or imported.
@@ -73,8 +81,8 @@ def read(text: str, take: Callable[[Binding | Include | Import], None], *, run_i
         for statement in _statements(text):
             if isinstance(statement, config_parser.ImportStatement):
                 if run_imports:
-                    take(Import(statement.module, statement.location.line_num))
-                    _run_import(context, statement)
+                    with importing(Import(statement.module, statement.location.line_num)):
+                        _run_import(context, statement)
             elif isinstance(statement, config_parser.IncludeStatement):
                 take(Include(statement.filename, statement.location.line_num))
             elif isinstance(statement, config_parser.BindingStatement):
