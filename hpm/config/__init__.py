@@ -5,6 +5,7 @@ parser         finding and reading files
 imports        a user's own modules, and which are not executed
 configuration  what was parsed, and building from it
 usage          what was consumed, replaced, or is made of itself
+suggestions    what was meant by a name that there is not
 resume_diff    what may change when a run is resumed
 gin_compat     gin itself, its private names among it
 """

@@ -12,6 +12,7 @@ from gin import config, config_parser
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
+from hpm.config.suggestions import did_you_mean, names_like
 
 _SHIPPED = ("curriculum.", "hpm.", "studies.")
 _NO_VALUE = (
@@ -123,7 +124,8 @@ class _References(config.ParserDelegate):
 
 
 def _no_part(name: str) -> str:
-    return f"there is no part called {name}; `hpm list` shows all"
+    meant = did_you_mean(names_like(_own_name(name), map(_own_name, gin_compat.registered())))
+    return f"there is no part called {name}; `hpm list` shows all{meant and f'.{meant}'}"
 
 
 def _several_parts(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from hpm.config.gin_text import Binding, GinError, Import, Include
 from hpm.config.imports import importing, make_importable, plugins_of_run
 from hpm.config.references import check_references, is_nested_too_deep
 from hpm.config.registry import configurables, register_configurables
+from hpm.config.suggestions import did_you_mean, names_like
 from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
@@ -41,9 +41,10 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sorted(str(path.relative_to(configs_folder()).with_suffix("")) for path in configs_folder().rglob("*.gin"))
-    alike = difflib.get_close_matches(name, known, n=3) or [other for other in known if name in other.split("/")][:3]
-    meant = f" Did you mean {' or '.join(alike)}?" if alike else ""
-    raise UserError(f"no config file {name!r}.{meant} Give a path or one of the shipped configs: {', '.join(known)}")
+    alike = names_like(name, known) or [other for other in known if name in other.split("/")][:3]
+    raise UserError(
+        f"no config file {name!r}.{did_you_mean(alike)} Give a path or one of the shipped configs: {', '.join(known)}"
+    )
 
 
 def _with_and_without_suffix(path: Path) -> list[Path]:
@@ -184,8 +185,13 @@ def _bind(statement: Statement) -> None:
     _, selector, name = statement.key
     part = gin_compat.registered().get(selector)  # None for gin's own
     if part is not None and not _takes(part, name):
-        known = ", ".join(inspect.signature(part).parameters) or "no parameters"
-        raise UserError(f"{spell(statement.key)} ({statement.where}) cannot be bound: {part.__name__} takes {known}")
+        known = list(inspect.signature(part).parameters)
+        spelled = spell(statement.key)
+        meant = did_you_mean(f"{spelled.removesuffix(name)}{other}" for other in names_like(name, known))
+        raise UserError(
+            f"{spelled} ({statement.where}) cannot be bound: {part.__name__} takes "
+            f"{', '.join(known) or 'no parameters'}{meant and f'.{meant}'}"
+        )
     try:
         gin_compat.bind(statement.key, statement.value)
     except ValueError as error:
