@@ -123,9 +123,15 @@ def _build(
 def _dry_run(console: Console, trainer: Trainer) -> None:
     from hpm.training.summary import describe
 
-    trainer.dry_run(console)
     console.print(describe(trainer))
+    _announce_compilation(console, trainer)
+    trainer.dry_run(console)
     console.print("dry run: everything builds and runs; nothing was written")
+
+
+def _announce_compilation(console: Console, trainer: Trainer) -> None:
+    if compiled := trainer.runtime.compile:
+        console.print(f"the first step compiles the model, seconds to minutes long (Runtime.compile = {compiled!r})")
 
 
 def _pretrain(
@@ -189,6 +195,7 @@ def _run(
         return
     console.print(describe(trainer))
     console.print(f"run folder: {folder.path}")
+    _announce_compilation(console, trainer)
     try:
         summary = trainer.fit(
             folder, console, name=name, parameters=config.parameters(), resume=resume, other_images=other_images

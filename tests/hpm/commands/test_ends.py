@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import studies.cli
 from curriculum import Ramp
@@ -72,6 +73,16 @@ def test_a_part_that_ends_the_program_is_no_success(
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert "Traceback" not in message
+
+
+def test_a_dry_run_says_what_it_waits_for(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with torch.compiler.set_stance("force_eager"):
+        assert hpm("pretrain", tiny, "--dry-run", "-b", "Runtime.compile = 'blocks'") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    places = [told.index(words) for words in ("training: 4 epochs", "the first step compiles", "step 1: loss")]
+    assert places == sorted(places)
+    assert hpm("pretrain", tiny, "--dry-run") == 0
+    assert "compiles" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["-h"], ["--help"], ["--version"], ["pretrain", "-h"], ["configs"], ["list"]])
