@@ -10,6 +10,7 @@ import typer
 
 from hpm.commands._options import Bindings
 from hpm.errors import Interrupted, UserError
+from hpm.runtime.files import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +27,23 @@ def command(
     ] = None,
     binding: Bindings = None,
     output: Annotated[
-        Path | None, typer.Option(help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            parser=expanded,
+            help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output; start it where there is none yet.")
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="Start from weights: of a run, a checkpoint, a published file or folder."),
+        typer.Option(
+            metavar="MODEL",
+            parser=expanded,
+            help="Start from weights: of a run, a checkpoint, a published file or folder.",
+        ),
     ] = None,
     other_images: Annotated[
         bool, typer.Option("--other-images", help="Go on, with --resume, though the images have changed since.")

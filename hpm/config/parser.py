@@ -18,6 +18,7 @@ from hpm.config.suggestions import did_you_mean, names_like
 from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 
 _INCLUDED_DEPTH = 50  # files that include files
 _FILES = 1000  # counted each time they are included
@@ -35,7 +36,7 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: if there is none, listing the shipped ones, those first that are called alike.
     """
-    given = Path(name)
+    given = expanded(name)
     shipped = configs_folder() / name.removeprefix("configs/")
     for path in [*_with_and_without_suffix(given), *_with_and_without_suffix(shipped)]:
         if path.is_file():
