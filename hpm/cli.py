@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from hpm import __version__, commands
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
@@ -19,9 +21,26 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
 
 
+class _Commands(TyperGroup):
+    """A part's code may end the program by sys.exit(0), which would look like success; typer's own ends are no such."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            frame = [frame for frame in frames if not frame.filename.startswith("<frozen")][-1]  # not exit()'s own
+            raise UserError(
+                f"a part ended the program by sys.exit({error.code!r}) ({frame.name} in {frame.filename}, line "
+                f"{frame.lineno}); raise an exception that says why"
+            ) from error
+
+
 def build_app(package: ModuleType, help: str) -> typer.Typer:
     """A command-line application of every command module of a package; see `hpm.commands`."""
-    app = typer.Typer(help=help, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP)
+    app = typer.Typer(
+        cls=_Commands, help=help, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP
+    )
     app.callback()(_options)
     for file in sorted(Path(package.__path__[0]).glob("[!_]*.py")):
         function = importlib.import_module(f"{package.__name__}.{file.stem}").command

@@ -1,5 +1,9 @@
 """`python -m studies`: what workers are started with."""
 
-from studies.cli import main
+from hpm.runtime.search_path import leave_out_current_folder
 
-main()
+if __name__ == "__main__":
+    leave_out_current_folder()
+    from studies.cli import main
+
+    main()

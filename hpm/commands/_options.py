@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
+from hpm.runtime.files import expanded
+
 ModelPath = Annotated[
     Path,
     typer.Argument(
-        metavar="MODEL", help="A run, one of its checkpoint-* folders, or a published file or folder of weights."
+        metavar="MODEL",
+        parser=expanded,
+        help="A run, one of its checkpoint-* folders, or a published file or folder of weights.",
     ),
 ]
 PublishedConfigs = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hpm.commands._options import Bindings, ModelPath, Weights
+from hpm.runtime.files import expanded
 
 
 def command(
@@ -16,7 +17,14 @@ def command(
         list[str],
         typer.Argument(metavar="[CONFIG...] FOLDER", help="Over what published weights tell; images."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="A new file: path, label, embedding.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.parquet",
+            parser=expanded,
+            help="A new file: path, label, embedding.",
+        ),
+    ],
     pool: Annotated[str, typer.Option(help="mean of the patches' tokens, or the class token.")] = "mean",
     weights: Weights = "student",
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
@@ -32,7 +40,7 @@ def command(
     with notices_to(console):
         embed(
             model,
-            Path(folder),
+            expanded(folder),
             out,
             console,
             configs=configs,

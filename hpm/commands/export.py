@@ -8,11 +8,19 @@ from typing import Annotated
 import typer
 
 from hpm.commands._options import Bindings, ModelPath, PublishedConfigs, Weights
+from hpm.runtime.files import expanded
 
 
 def command(
     model: ModelPath,
-    out: Annotated[Path, typer.Option(metavar="FOLDER|FILE", help="A new folder for timm, else a new file.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            parser=expanded,
+            help="A new folder for timm, else a new file.",
+        ),
+    ],
     configs: PublishedConfigs = None,
     to: Annotated[str, typer.Option("--format", help="timm, safetensors or onnx.")] = "timm",
     pool: Annotated[str, typer.Option(help="Features: the class token, or avg of the patches' tokens.")] = "token",

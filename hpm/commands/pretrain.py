@@ -10,6 +10,7 @@ import typer
 
 from hpm.commands._options import Bindings
 from hpm.errors import Interrupted, UserError
+from hpm.runtime.files import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,14 +27,23 @@ def command(
     ] = None,
     binding: Bindings = None,
     output: Annotated[
-        Path | None, typer.Option(help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            parser=expanded,
+            help="The run's folder; by default a new one, runs/CONFIG-DATE-TIME.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output; start it where there is none yet.")
     ] = False,
     init_from: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="Start from weights: of a run, a checkpoint, a published file or folder."),
+        typer.Option(
+            metavar="MODEL",
+            parser=expanded,
+            help="Start from weights: of a run, a checkpoint, a published file or folder.",
+        ),
     ] = None,
     other_images: Annotated[
         bool, typer.Option("--other-images", help="Go on, with --resume, though the images have changed since.")
@@ -123,9 +133,15 @@ def _build(
 def _dry_run(console: Console, trainer: Trainer) -> None:
     from hpm.training.summary import describe
 
-    trainer.dry_run(console)
     console.print(describe(trainer))
+    _announce_compilation(console, trainer)
+    trainer.dry_run(console)
     console.print("dry run: everything builds and runs; nothing was written")
+
+
+def _announce_compilation(console: Console, trainer: Trainer) -> None:
+    if compiled := trainer.runtime.compile:
+        console.print(f"the first step compiles the model, seconds to minutes long (Runtime.compile = {compiled!r})")
 
 
 def _pretrain(
@@ -189,6 +205,7 @@ def _run(
         return
     console.print(describe(trainer))
     console.print(f"run folder: {folder.path}")
+    _announce_compilation(console, trainer)
     try:
         summary = trainer.fit(
             folder, console, name=name, parameters=config.parameters(), resume=resume, other_images=other_images

@@ -8,19 +8,30 @@ from typing import Annotated
 import typer
 
 from hpm.commands._options import Bindings, ModelPath, PublishedConfigs
+from hpm.runtime.files import expanded
 
 
 def command(
     model: ModelPath,
     configs: PublishedConfigs = None,
     images: Annotated[
-        Path | None, typer.Option(help="A folder of images, of any size; by default the run's first validation images.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            parser=expanded,
+            help="A folder of images, of any size; by default the run's first validation images.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option(help="How many images.")] = 6,
     strip: Annotated[bool, typer.Option("--strip", help="The same images through the run's checkpoints.")] = False,
     timeline: Annotated[bool, typer.Option("--timeline", help="The curriculum and the losses over the run.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="By default sheet, strip or timeline.png in the run.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            parser=expanded,
+            help="By default sheet, strip or timeline.png in the run.",
+        ),
     ] = None,
     binding: Bindings = None,
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import tokenize
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 from gin import config, config_parser
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
+from hpm.config.suggestions import did_you_mean, names_like
 
 _SHIPPED = ("curriculum.", "hpm.", "studies.")
 _NO_VALUE = (
@@ -57,14 +59,21 @@ class Import(NamedTuple):
     line: int
 
 
-def read(text: str, take: Callable[[Binding | Include | Import], None], *, run_imports: bool = True) -> None:
+def read(
+    text: str,
+    take: Callable[[Binding | Include], None],
+    *,
+    run_imports: bool = True,
+    importing: Callable[[Import], AbstractContextManager[object]] = nullcontext,
+) -> None:
     """Read a text, statement by statement.
 
     Args:
         text: as gin's files are written.
-        take: is given each binding, include and import before the next one is read, which may name what an included
-            file imports; an import before it is run.
+        take: is given each binding and include before the next one is read, which may name what an included file
+            imports.
         run_imports: whether to import the modules that the text imports, and to note them for `config_text`.
+        importing: gives what is entered while a module is imported.
 
     Raises:
         GinError: for what cannot be understood or imported.
@@ -73,8 +82,8 @@ def read(text: str, take: Callable[[Binding | Include | Import], None], *, run_i
         for statement in _statements(text):
             if isinstance(statement, config_parser.ImportStatement):
                 if run_imports:
-                    take(Import(statement.module, statement.location.line_num))
-                    _run_import(context, statement)
+                    with importing(Import(statement.module, statement.location.line_num)):
+                        _run_import(context, statement)
             elif isinstance(statement, config_parser.IncludeStatement):
                 take(Include(statement.filename, statement.location.line_num))
             elif isinstance(statement, config_parser.BindingStatement):
@@ -115,7 +124,8 @@ class _References(config.ParserDelegate):
 
 
 def _no_part(name: str) -> str:
-    return f"there is no part called {name}; `hpm list` shows all"
+    meant = did_you_mean(names_like(_own_name(name), map(_own_name, gin_compat.registered())))
+    return f"there is no part called {name}; `hpm list` shows all{meant and f'.{meant}'}"
 
 
 def _several_parts(name: str) -> str:

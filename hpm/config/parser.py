@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib.machinery import PathFinder
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from hpm.config import gin_compat, gin_text
 from hpm.config.configuration import Config, as_user_error
 from hpm.config.gin_text import Binding, GinError, Import, Include
+from hpm.config.imports import importing, make_importable, plugins_of_run
 from hpm.config.references import check_references, is_nested_too_deep
 from hpm.config.registry import configurables, register_configurables
+from hpm.config.suggestions import did_you_mean, names_like
 from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
-from hpm.runs.checkpoint import manifest_of
-from hpm.runs.run_folder import RunFolder
+from hpm.runtime.files import expanded
 
-TRUST_RUNS = "HPM_TRUST_RUNS"  # of the environment: 1 to import modules that lie in runs' folders
 _INCLUDED_DEPTH = 50  # files that include files
 _FILES = 1000  # counted each time they are included
 
@@ -39,38 +36,29 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: if there is none, listing the shipped ones, those first that are called alike.
     """
-    given = Path(name)
+    given = expanded(name)
     shipped = configs_folder() / name.removeprefix("configs/")
     for path in [*_with_and_without_suffix(given), *_with_and_without_suffix(shipped)]:
         if path.is_file():
             return path.resolve()
     known = sorted(str(path.relative_to(configs_folder()).with_suffix("")) for path in configs_folder().rglob("*.gin"))
-    alike = difflib.get_close_matches(name, known, n=3) or [other for other in known if name in other.split("/")][:3]
-    meant = f" Did you mean {' or '.join(alike)}?" if alike else ""
-    raise UserError(f"no config file {name!r}.{meant} Give a path or one of the shipped configs: {', '.join(known)}")
+    alike = names_like(name, known) or [other for other in known if name in other.split("/")][:3]
+    raise UserError(
+        f"no config file {name!r}.{did_you_mean(alike)} Give a path or one of the shipped configs: {', '.join(known)}"
+    )
 
 
 def _with_and_without_suffix(path: Path) -> list[Path]:
     return [path, path.with_name(f"{path.name}.gin")] if path.name else []
 
 
-def make_importable(plugins: Mapping[str, str]) -> None:
-    """Let a configuration import its own modules from where they lay when its run was started.
-
-    Args:
-        plugins: folders of modules, by module, as `Config.plugins` gives them.
-    """
-    for folder in dict.fromkeys(plugins.values()):
-        if folder not in sys.path and Path(folder).is_absolute() and Path(folder).is_dir():
-            sys.path.append(folder)
-
-
-def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config:
+def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkpoint: Path | None = None) -> Config:
     """Read config files, later ones over earlier, and bindings over all.
 
     Args:
         configs: paths, or names of shipped configs.
         bindings: as `-b` takes them, "Ramp.end = 0.7".
+        checkpoint: whose configuration the first of them is; None for any other.
 
     Raises:
         UserError: naming the file, line or binding at fault.
@@ -81,11 +69,9 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
         register_configurables(classes)
     gin_compat.clear()
     files = [find_config(name) for name in configs]
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a user's own module, imported by their config
     for file in files:
-        make_importable(_plugins_of_run(file))
-    reader = Reader([*(file.parent for file in files), configs_folder(), Path()])
+        make_importable(plugins_of_run(file))
+    reader = Reader([*(file.parent for file in files), configs_folder(), Path()], checkpoint=checkpoint)
     for file in files:
         reader.read_file(file)
     for binding in bindings:
@@ -100,26 +86,24 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = ()) -> Config
     return Config(files[0].stem, tuple(reader.statements), tuple(sorted(gin_compat.imports().values())))
 
 
-def _plugins_of_run(file: Path) -> Mapping[str, str]:
-    """Where the modules lay that a run's config.gin imports; nothing for any other file."""
-    run = RunFolder(file.parent)
-    return manifest_of(run, told=False).plugins if file.name == run.config.name and run.manifest.is_file() else {}
-
-
 class Reader:
     """Reads the bindings of texts, and of the files that they include, in order.
 
     Args:
         folders: where included files are looked for, the first that has one counts.
         run_imports: whether the modules that a text imports are imported.
+        checkpoint: whose configuration is read; None for any other.
 
     Attributes:
         statements: what was read so far.
     """
 
-    def __init__(self, folders: Sequence[Path] = (), *, run_imports: bool = True) -> None:
+    def __init__(
+        self, folders: Sequence[Path] = (), *, run_imports: bool = True, checkpoint: Path | None = None
+    ) -> None:
         self.folders = list(folders)
         self.run_imports = run_imports
+        self.checkpoint = None if checkpoint is None else checkpoint.resolve()
         self.statements: list[Statement] = []
         self._open: list[Path] = []
         self._files_read = 0
@@ -166,12 +150,9 @@ class Reader:
         self._read(text, lambda line: f"{name}, line {line}", on_command_line=False)
 
     def _read(self, text: str, place: Callable[[int], str], *, on_command_line: bool) -> None:
-        def take(found: Binding | Include | Import) -> None:
+        def take(found: Binding | Include) -> None:
             where = place(found.line)
-            if isinstance(found, Import):
-                self._look_beside(found.module)
-                _refuse_of_run(found.module, where)
-            elif isinstance(found, Include):
+            if isinstance(found, Include):
                 self.read_file(self._find(found.file, where))
             elif is_nested_too_deep(found.value):
                 raise UserError(f"{spell(found.key)} ({where}) is lists that lie too deep in lists")
@@ -179,18 +160,14 @@ class Reader:
                 where = "-b" if on_command_line else where
                 self.statements.append(Statement(found.key, found.value, where, on_command_line))
 
+        def around(found: Import) -> AbstractContextManager[None]:
+            beside = self._open[-1].parent if self._open else None
+            return importing(found.module, place(found.line), beside=beside, checkpoint=self.checkpoint)
+
         try:
-            gin_text.read(text, take, run_imports=self.run_imports)
+            gin_text.read(text, take, run_imports=self.run_imports, importing=around)
         except GinError as error:
             raise UserError(f"{place(error.line)}: {error}") from error
-
-    def _look_beside(self, module: str) -> None:
-        """Let the file that is being read import a module that lies beside it."""
-        if not self._open:
-            return
-        folder = str(self._open[-1].parent)
-        if folder not in sys.path and PathFinder.find_spec(module.partition(".")[0], [folder]) is not None:
-            sys.path.insert(0, folder)
 
     def _find(self, name: str, where: str) -> Path:
         """An included file. What a shipped one includes is shipped, whatever the user's own files are called."""
@@ -205,29 +182,17 @@ class Reader:
         )
 
 
-def _refuse_of_run(module: str, where: str) -> None:
-    """Refuse a module that lies in a run's folder: who looks at somebody's run need not mean to execute its code."""
-    spec = None if os.environ.get(TRUST_RUNS) == "1" else PathFinder.find_spec(module.partition(".")[0])
-    places = (
-        []
-        if spec is None
-        else [*([spec.origin] if spec.has_location else []), *(spec.submodule_search_locations or [])]
-    )
-    for place in places:
-        for folder in Path(str(place)).resolve().parents:
-            if RunFolder(folder).manifest.is_file():
-                raise UserError(
-                    f"{where} imports {module}, which lies in the folder of a run, {folder}, and would be executed; "
-                    f"read it, and set the environment's {TRUST_RUNS}=1 if you trust it"
-                )
-
-
 def _bind(statement: Statement) -> None:
     _, selector, name = statement.key
     part = gin_compat.registered().get(selector)  # None for gin's own
     if part is not None and not _takes(part, name):
-        known = ", ".join(inspect.signature(part).parameters) or "no parameters"
-        raise UserError(f"{spell(statement.key)} ({statement.where}) cannot be bound: {part.__name__} takes {known}")
+        known = list(inspect.signature(part).parameters)
+        spelled = spell(statement.key)
+        meant = did_you_mean(f"{spelled.removesuffix(name)}{other}" for other in names_like(name, known))
+        raise UserError(
+            f"{spelled} ({statement.where}) cannot be bound: {part.__name__} takes "
+            f"{', '.join(known) or 'no parameters'}{meant and f'.{meant}'}"
+        )
     try:
         gin_compat.bind(statement.key, statement.value)
     except ValueError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
+from hpm.config.suggestions import did_you_mean, names_like
 from hpm.errors import UserError
 
 
@@ -86,9 +87,10 @@ def check_macros(statements: Sequence[Statement]) -> None:
         if part not in named and last[key] < gone.get(part, -1):
             gin_compat.forget(key)
             continue
+        meant = did_you_mean(f"%{name}" for name in names_like(unset[0], macros_of(bound)))
         raise UserError(
             f"{spell(key)} ({statements[last[key]].where}) is %{unset[0]}, which is not set; write {unset[0]} = ... in "
-            f"a config, or -b '{unset[0]} = ...'"
+            f"a config, or -b '{unset[0]} = ...'{meant and f'.{meant}'}"
         )
 
 
@@ -154,6 +156,8 @@ def _is_consumed(key: Key, consumed: Mapping[Key, Any]) -> bool:
 def _hint(key: Key) -> str:
     scope, selector, _ = key
     if selector == MACRO:
-        return f"it; write %{scope} where it is meant, or remove it"
+        others = [name for name in macros_of(gin_compat.bound()) if name != scope]
+        meant = did_you_mean(names_like(scope, others))
+        return f"it; write %{scope} where it is meant, or remove it{meant and f'.{meant}'}"
     short = gin_compat.short_name(selector)
     return f"{short}; put @{short}() where it belongs, or remove the binding"

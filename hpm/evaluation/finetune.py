@@ -137,6 +137,8 @@ class FineTune(SupervisedProtocol):
             min_lr=min_lr,
             warmup_epochs=warmup_epochs,
         )
+        for other in self.blrs[1:]:
+            replace(schedule, blr=other)  # refused here rather than when its turn comes
         require_at_least("FineTune", 0, weight_decay=weight_decay, mixup=mixup, cutmix=cutmix)
         require_in("FineTune", "(0, 1]", layer_decay=layer_decay)
         require_positive("FineTune", clip_grad=clip_grad)

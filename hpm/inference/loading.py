@@ -203,18 +203,20 @@ def load_model(
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
     found.require("step", "config", "manifest", "curriculum")
     make_importable(found.manifest.plugins)
-    config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings)
+    config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
     loaded.load(found)
     return loaded
 
 
-def _parse(name: str, text: str, configs: Sequence[str], bindings: Sequence[str]) -> Config:
+def _parse(
+    name: str, text: str, configs: Sequence[str], bindings: Sequence[str], *, checkpoint: Path | None = None
+) -> Config:
     """A configuration that is in no file, with others over it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, name)
         file.write_text(text)
-        return parse_config([str(file), *configs], bindings)
+        return parse_config([str(file), *configs], bindings, checkpoint=checkpoint)
 
 
 def _run_of(path: Path, checkpoint: Checkpoint) -> RunFolder | None:

@@ -44,6 +44,11 @@ class Schedule:
             raise ValueError(
                 f"{owner}.warmup_epochs = {self.warmup_epochs} must lie in [0, {owner}.epochs = {self.epochs})"
             )
+        if not math.isfinite(self.lr * self.epochs):  # which the warm-up comes near
+            raise ValueError(
+                f"{owner}.blr = {self.blr} is too large: the learning rate, {owner}.blr * {owner}.batch_size / 256, "
+                "would be infinite"
+            )
         if self.min_lr > self.lr:
             raise ValueError(
                 f"{owner}.min_lr = {self.min_lr} must be at most the peak, {owner}.blr * {owner}.batch_size / 256 = "

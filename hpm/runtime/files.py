@@ -90,7 +90,7 @@ def named_in_utf8(path: Path) -> Iterator[Path]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """The text of a file, without the mark that some editors begin it with.
 
     Raises:
         UserError: naming the file, where it is none, or cannot be read as UTF-8.
@@ -98,7 +98,7 @@ def read_text(path: Path) -> str:
     if path.exists() and not path.is_file():
         raise UserError(f"{path} cannot be read: it is {_kind_of(path)} and no file")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

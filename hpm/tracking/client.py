@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
-from hpm.runtime.files import replacing
+from hpm.runtime.files import expanded, replacing
 from hpm.tracking.base import UnusableTrackerError
 from hpm.tracking.redact import has_ambiguous_password
 
@@ -119,6 +119,23 @@ def sqlite_file(uri: str) -> Path | None:
         name = unquote(path)
         in_memory = name in ("", ":memory:") or "memory" in (options, *parsed.query.values())
     return None if in_memory else Path(name)
+
+
+def with_home(uri: str) -> str:
+    """The address with `~` at the beginning of an SQLite file as the user's home; any other as it is."""
+    if not uri.startswith("sqlite"):
+        return uri
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(uri)
+    except (ArgumentError, ValueError):  # which is told where it is used
+        return uri
+    file = parsed.database or ""
+    if parsed.get_backend_name() != "sqlite" or not file.startswith("~"):
+        return uri
+    return parsed.set(database=str(expanded(file))).render_as_string(hide_password=False)
 
 
 def is_new(uri: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from hpm.errors import Notice, UserError
 from hpm.runs.metrics_file import Row
 from hpm.tracking.base import TrackingError, UnusableTrackerError
-from hpm.tracking.client import check_address, connect, is_for_good, is_new, quiet_mlflow
+from hpm.tracking.client import check_address, connect, is_for_good, is_new, quiet_mlflow, with_home
 from hpm.tracking.destination import EXPERIMENT, Destination
 from hpm.tracking.entry import (
     Opening,
@@ -102,7 +102,7 @@ class MLflowTracker:
 
     @property
     def _uri(self) -> str:
-        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        return with_home(self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}")
 
     def client(self) -> Any:
         """An `MlflowClient` of the server."""
@@ -127,7 +127,7 @@ class MLflowTracker:
             missing = getattr(error, "name", None) == "mlflow"
             self._fail(ImportError("MLflow is not installed; `pip install mlflow` adds it") if missing else error)
             return
-        if self.uri is not None and self.where != self.uri:
+        if self.uri is not None and self.where != with_home(self.uri):
             _warn(
                 "MLflowTracker.uri holds a password or a token, which config.gin and checkpoints keep; the environment "
                 "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, keep it out"

@@ -106,6 +106,33 @@ def test_a_path_that_no_file_system_takes(
     assert "File name too long" in refused(hpm, capsys, tiny, option, "x" * 300)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "tiny", "--init-from=~/nowhere"],
+        ["pretrain", "--resume", "--output=~/nowhere"],
+        ["evaluate", "~/nowhere", "--protocol", "knn"],
+        ["visualize", "~/nowhere"],
+        ["export", "~/nowhere", "--out=x"],
+        ["embed", "~/nowhere", "~/images", "--out=x.parquet"],
+    ],
+)
+def test_the_home_folder_is_known_in_every_path(
+    hpm: Hpm, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words
+) -> None:
+    """Which no shell expands within --output=~/run."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert hpm(*words) == 2
+    assert str(tmp_path / "home") in capsys.readouterr().err.replace("\n", "")
+    assert not Path("~").exists()
+
+
+def test_a_config_in_the_home_folder(hpm: Hpm, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert hpm("list", "~/tiny.gin") == hpm("list", "~/tiny") == 0
+
+
 def test_no_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "name at least one config" in refused(hpm, capsys)
 

@@ -145,6 +145,34 @@ def test_mistakes_on_the_command_line_name_the_binding(tiny: Path, binding: str,
     assert refused(tiny, bindings=(binding,)).startswith(told)
 
 
+@pytest.mark.parametrize(
+    ("binding", "meant"),
+    [
+        ("Ramp.ennd = 0.7", "Ramp.end"),
+        ("a/Ramp.END = 0.7", "a/Ramp.end"),
+        ("Rampe.end = 0.7", "Ramp"),
+        ("schedulers.Rampe.end = 0.7", "Ramp"),
+        ("knnn.k = 5", "KNN"),
+        ("Curriculum.scheduler = @ramp()", "Ramp"),
+        ("Ramp.end = %IMGSIZE", "%IMG_SIZE"),
+    ],
+)
+def test_names_that_are_misspelt(tiny: Path, binding: str, meant: str) -> None:
+    message = refused(tiny, bindings=(binding,))
+    assert f". Did you mean {meant}" in message
+    assert message.endswith("?")
+
+
+def test_a_macro_that_is_misspelt(tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing in this run uses it; .* Did you mean IMG_SIZE\?"):
+        parse_config([str(tiny)], ["IMG_SIZ = 32"]).build()
+
+
+def test_names_like_no_other(tiny: Path) -> None:
+    assert "Did you mean" not in refused(tiny, bindings=("Ramp.zzz = 0.7",))
+    assert "Did you mean" not in refused(tiny, bindings=("Zzzzz.end = 0.7",))
+
+
 def test_a_mistake_in_an_included_file_names_that_file(write: Write) -> None:
     write("\n\nRamp.fnish = 1\n", "inner.gin")
     assert "Ramp.fnish (inner.gin, line 3)" in refused(write("include 'inner.gin'\n"))

@@ -221,6 +221,8 @@ def test_accuracies_count(context: EvaluationContext) -> None:
         ({"patience": 0.0}, "FineTune.patience = 0.0"),
         ({"threshold": -0.1}, "FineTune.threshold = -0.1"),
         ({"trial_epochs": 0}, "FineTune.trial_epochs = 0"),
+        ({"blr": [1e-3, 1e308]}, r"FineTune.blr = 1e\+308 is too large: the learning rate"),
+        ({"blr": [1e-3, 1e-9], "min_lr": 1e-6}, r"FineTune.min_lr = 1e-06 must be at most the peak"),
         ({"blr": []}, r"FineTune.blr = \[\] must be a positive number, or several"),
         ({"drop_path": 1.0}, "FineTune.drop_path = 1.0"),
         ({"smoothing": 1.0}, "FineTune.smoothing = 1.0"),

@@ -91,6 +91,9 @@ def test_processes_and_micro_batches_share_a_batch_evenly() -> None:
         OtherSchedule(batch_size=48, accumulate=2).micro_batch_size(16)
 
 
+INFINITE = "is too large: the learning rate, {owner}.blr * {owner}.batch_size / 256, would be infinite"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -105,6 +108,9 @@ def test_processes_and_micro_batches_share_a_batch_evenly() -> None:
             {"blr": 1e-3, "min_lr": 0.5},
             "min_lr = 0.5 must be at most the peak, {owner}.blr * {owner}.batch_size / 256 = 0.001",
         ),
+        ({"blr": 1e308, "batch_size": 512}, f"blr = 1e+308 {INFINITE}"),
+        ({"blr": 1e307}, f"blr = 1e+307 {INFINITE}"),  # at the end of the warm-up
+        ({"blr": math.inf}, f"blr = inf {INFINITE}"),
         ({"warmup_epochs": -1}, "warmup_epochs = -1 must lie in [0, {owner}.epochs = 200)"),
         ({"warmup_epochs": 200}, "warmup_epochs = 200 must lie in [0, {owner}.epochs = 200)"),
         ({"epochs": 5, "warmup_epochs": 5.5}, "warmup_epochs = 5.5 must lie in [0, {owner}.epochs = 5)"),

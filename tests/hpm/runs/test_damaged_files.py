@@ -233,3 +233,22 @@ def test_names_that_are_no_text_are_noted_once(tmp_path: Path) -> None:
     assert run.add_unreadable({name: "cut", "dog\r.png": "cut"}) == ["cat/\\udcff.png: cut", "dog .png: cut"]
     assert run.add_unreadable({name: "cut"}) == []
     assert run.count_unreadable() == 3
+
+
+def test_a_mark_that_editors_put_before_a_text_is_no_damage(
+    hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    shutil.rmtree(run / NEWEST)
+    texts = [path for path in run.rglob("*") if path.suffix in (".json", ".jsonl", ".gin") and path.is_file()]
+    for path in texts:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for name in ("run.json", "config.gin", "summary.json", "metrics.jsonl", "state.json"):
+        assert name in {path.name for path in texts}
+    assert hpm("pretrain", "--resume", "--output", run) == 0
+    assert hpm("visualize", run, "--timeline") == 0
+    (run / "summary.json").unlink()
+    assert hpm("pretrain", "--resume", "--output", run) == 0
+    shown = capsys.readouterr()
+    assert "damaged" not in shown.out + shown.err
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == len(rows)

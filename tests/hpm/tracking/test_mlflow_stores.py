@@ -26,6 +26,19 @@ def test_sending_again_changes_nothing(uri: str, folder: Path) -> None:
     assert steps(uri, state["run_id"]) == list(range(1, 61))
 
 
+def test_a_file_in_the_home_folder(
+    uri: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    file = Path(uri.removeprefix("sqlite:///"))
+    monkeypatch.setenv("HOME", str(file.parent))
+    monkeypatch.chdir(tmp_path)
+    track(f"sqlite:///~/{file.name}", folder, rows_of(5))
+    assert len(runs(uri)) == 1
+    assert not list(tmp_path.rglob("~"))
+    assert not [warning for warning in recwarn if "password" in str(warning.message)]
+    assert MLflowTracker(uri="sqlite:///~nobody-of-that-name/a.db").where == "sqlite:///~nobody-of-that-name/a.db"
+
+
 def test_runs_that_start_together_make_one_database(tmp_path: Path) -> None:
     """Each would make the tables; MLflow by itself ends in half of them, or in an error."""
     uri, go = f"sqlite:///{tmp_path / 'new.db'}", tmp_path / "go"
