@@ -210,7 +210,7 @@ class TrainingLoop:
             "device": device_name(trainer.device),
             "commit": source_version(),
             "unreadable_images": self.folder.count_unreadable(),
-            "skipped_steps": sum(row.get("skipped_steps", 0) for row in self.folder.metrics.rows()),
+            "skipped_steps": self.folder.metrics.count_skipped(),
             "peak_memory_bytes": peak_memory(trainer.device),
             "picture": str(measured["picture"]),
             "tracking": tracker.where if tracker.enabled else "off",
