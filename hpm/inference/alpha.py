@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from curriculum import Scheduler
@@ -26,7 +27,13 @@ def alpha_rows(run: RunFolder, rows: Sequence[Row]) -> list[Row]:
         run: the run's folder.
         rows: its rows of training.
     """
-    logged = [row for row in rows if row["kind"] == "train" and row.get("epoch", 0) > 0 and "alpha" in row]
+    logged = [
+        row
+        for row in rows
+        if row["kind"] == "train" and "alpha" in row
+        # A row that somebody wrote may have an epoch of next to nothing.
+        if row.get("epoch", 0) > 0 and math.isfinite(row["step"] / row["epoch"])
+    ]
     if not logged:
         return []
     try:

@@ -137,7 +137,7 @@ def _stages(console: Console, loaded: LoadedModel, batch: Batch) -> list[Stage]:
     if len(folders) > MOST_STAGES:
         console.print(f"{len(folders)} checkpoints: {MOST_STAGES} of them are shown")
         folders = [folders[place * (len(folders) - 1) // (MOST_STAGES - 1)] for place in range(MOST_STAGES)]
-    epochs = {row["step"]: row["epoch"] for row in loaded.run.metrics.rows() if row.get("epoch")}
+    epochs = {row["step"]: row["epoch"] for row in loaded.run.metrics.rows() if row.get("epoch", 0) > 0}
     per_epoch = next((step / epoch for step, epoch in epochs.items()), None)
     stages = []
     for folder in folders:
@@ -160,12 +160,12 @@ def _run_of(path: Path) -> RunFolder:
 def _timeline(run: RunFolder, out: Path) -> Path:
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in run.metrics.rows():
-        kinds.setdefault(row.get("kind", ""), []).append(row)
+        kinds.setdefault(row["kind"], []).append(row)
     told = ("epoch", "alpha")  # what a row of training always has
     rows = [
         row
         for row in kinds.get("train", [])
-        if row["step"] and all(math.isfinite(row.get(name, math.nan)) for name in told)
+        if all(math.isfinite(row.get(name, math.nan)) for name in told) and min(row["step"], row["epoch"]) > 0
     ]
     if len(rows) < 2:
         raise UserError(f"{run.metrics.path} holds {len(rows)} rows of training; --timeline needs at least two")

@@ -64,7 +64,7 @@ def read_weight_file(path: Path) -> WeightFile:
                 notes = opened.metadata() or {}
                 content: Any = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         else:
-            _check_inflation(file)
+            check_inflation(file)
             with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's files hold their command's options
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
@@ -101,8 +101,13 @@ def _check_tensors(content: Mapping[Any, Any], file: Path) -> None:
     _check_size(size, file)
 
 
-def _check_inflation(file: Path) -> None:
-    """Find out, before anything is read, what a file of torch.save's would become in memory."""
+def check_inflation(file: Path) -> None:
+    """Find out, before anything is read, what a file of torch.save's, or an .npz file, would become in memory.
+
+    Raises:
+        UserError: if that is far more than the file is.
+        Exception: if it is damaged.
+    """
     needle = b"bytearray"  # a few bytes of a pickle that ask for any number of them
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:

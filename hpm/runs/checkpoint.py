@@ -54,6 +54,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def path_of(folder: Path, step: int) -> Path:
+    """Where in the folder the checkpoint after so many steps is."""
+    return folder / f"checkpoint-{step:08d}"
+
+
 def step_of(path: Path) -> int:
     """The steps taken when a checkpoint was written, from its name."""
     match = _NAME.fullmatch(path.name)

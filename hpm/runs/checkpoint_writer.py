@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hpm.errors import Notice
-from hpm.runs.checkpoint import STATE_FILE, checksum_of_file, checksum_of_text, list_checkpoints, step_of
+from hpm.runs.checkpoint import STATE_FILE, checksum_of_file, checksum_of_text, list_checkpoints, path_of, step_of
 from hpm.runtime.distributed import PATIENCE, DistributedContext, local_tensor, shard_rows
 from hpm.runtime.files import flush_to_disk, save_tensors
 
@@ -94,7 +94,7 @@ class CheckpointWriter:
                 warnings.warn(f"{self.problem}; training goes on", Notice, stacklevel=2)
 
     def _write(self, step: int, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        path = self.folder / f"checkpoint-{step:08d}"
+        path = path_of(self.folder, step)
         partial = path.with_suffix(".partial")
         error: Exception | None = None
         checksums: dict[str, int] = {}

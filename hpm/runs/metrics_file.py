@@ -17,6 +17,8 @@ from hpm.runtime.files import flush_to_disk, replacing, to_json
 
 Row = dict[str, Any]
 
+_LATEST = 1e12  # seconds since 1970; trackers count milliseconds in 64 bits
+
 
 class MetricsFile:
     """A JSON-lines file of metrics. Survives a kill at any moment, and never holds a step twice.
@@ -93,7 +95,13 @@ class MetricsFile:
         Lines that were read before are not read again. A line that is damaged is left out, which is warned of once; so
         is a last one that a kill cut short, without a word.
         """
-        return [dict(row) for row in self.rows_until()] + [parse_row(line) or {} for line in self._waiting]
+        waiting = map(parse_row, self._waiting)
+        return [dict(row) for row in self.rows_until()] + [row for row in waiting if row is not None]
+
+    def count_skipped(self) -> int:
+        """Steps that were skipped, as far as rows say so."""
+        counts = (row.get("skipped_steps", 0) for row in self.rows())
+        return sum(count for count in counts if not math.isnan(count))
 
     def rows_until(self, step: int | None = None) -> Sequence[Row]:
         """The rows in the file up to a step, for training: however many there are, only new ones take time.
@@ -139,7 +147,7 @@ class MetricsFile:
         """Drop rows, e.g. those after the checkpoint that a run goes on from. A damaged line stays as it is."""
         self._forget()
         kept = [line for _, line, row in self._read_on() if row is None or wanted(row)]
-        kept += [line for line in self._waiting if wanted(parse_row(line) or {})]
+        kept += [line for line in self._waiting if (row := parse_row(line)) is None or wanted(row)]
         with replacing(self.path) as partial:
             partial.write_bytes(b"".join(kept))
             flush_to_disk(partial)
@@ -180,16 +188,32 @@ def parse_row(line: bytes) -> Row | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int or not isinstance(row.get("kind"), str):
-        return None
-    if row["step"] < 0 or not all(_is_number(value) for name, value in row.items() if name != "kind"):
+    if not _is_row(row):
         return None
     # The rows of a long run share their names: half of the memory.
     return {sys.intern(name): math.nan if value is None else value for name, value in row.items()}
 
 
+def _is_row(content: Any) -> bool:
+    """Whether it is what training writes, so that no reader has to ask again.
+
+    That is `kind`, a text, and `step`, the steps taken; `time` in seconds since 1970 and `skipped_steps`, no more than
+    there were steps; and under all other names numbers. Those but `step` may be null. No name holds a list.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        return False
+    step, seconds, skipped = content.get("step"), content.get("time"), content.get("skipped_steps")
+    return (
+        type(step) is int
+        and step >= 0
+        and all(_is_number(value) for name, value in content.items() if name != "kind")
+        and (seconds is None or 0 <= seconds < _LATEST)
+        and (skipped is None or (isinstance(skipped, int) and 0 <= skipped <= step))
+    )
+
+
 def _is_number(value: Any) -> bool:
-    """Whether it is what a row may hold beside its kind: null, a number that a float can be, or a list of these."""
-    if isinstance(value, list):
-        return all(not isinstance(item, list) and _is_number(item) for item in value)
-    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    """Whether it is null, or a number that a float can be; True is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < 2**63
+    return value is None or isinstance(value, float)

@@ -23,7 +23,9 @@ from hpm.errors import UserError
 from hpm.models.architecture import grid_of
 from hpm.models.base import MaskedModel
 from hpm.models.patches import resample_positions
+from hpm.models.weight_files import check_inflation
 from hpm.runtime.files import expanded
+from hpm.runtime.finite import not_finite, subject
 from hpm.targets.find_model import encoder_weights
 
 
@@ -118,11 +120,23 @@ class FrozenNetwork:
             fault = self._load_checkpoint(Path(self.checkpoint))
             if fault is not None:
                 raise UserError(f"TimmFeatures.checkpoint = {self.checkpoint!r} does not fit {binding}: {fault}")
+        # Whoever read them: timm takes weights as they are.
+        if broken := not_finite(self.network.state_dict()):
+            where = binding if self.checkpoint is None else f"TimmFeatures.checkpoint = {self.checkpoint!r}"
+            raise UserError(
+                f"{where}: {subject(broken)} not finite, and a target of such features teaches nothing; name others"
+            )
         self._loaded = True
 
     def _load_checkpoint(self, path: Path) -> str | None:
         """Load the weights of a file that timm reads, or the encoder of a trained model; why it failed, or None."""
         if path.suffix == ".npz":  # Google's, which timm reads and runs nothing of
+            try:
+                check_inflation(path)
+            except UserError as error:
+                raise UserError(f"TimmFeatures.checkpoint = {self.checkpoint!r}: {error}") from error
+            except Exception as error:  # a damaged archive fails in any way there is
+                return reason_of(error)
             return self._load_by_timm()
         try:
             state, said = encoder_weights(path)

@@ -134,10 +134,11 @@ def metrics_of(values: Mapping[str, Any], *, seconds: float, step: int) -> list[
 
 
 def metrics_of_rows(rows: Iterable[Row]) -> Iterator[Any]:
-    """All metrics of a run's rows."""
+    """All metrics of a run's rows; those of no known time have the same one whenever they are sent."""
     for row in rows:
         values = {name: value for name, value in row.items() if name not in _NOT_METRICS}
-        yield from metrics_of(values, seconds=row["time"], step=int(row["step"]))
+        seconds = row.get("time", math.nan)
+        yield from metrics_of(values, seconds=0.0 if math.isnan(seconds) else seconds, step=row["step"])
 
 
 def send_metrics(client: Any, run_id: str, metrics: Iterable[Any]) -> None:

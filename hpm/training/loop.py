@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,13 +18,14 @@ from curriculum import Batch
 from hpm.errors import Interrupted, TrainingError
 from hpm.methods.student_pass import Losses
 from hpm.metrics import find_metric
-from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of
+from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of, path_of
 from hpm.runs.checkpoint_writer import CheckpointWriter
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import device_name, peak_memory
 from hpm.runtime.signals import StopSignals
 from hpm.runtime.version import source_version
 from hpm.training import state
+from hpm.training.divergence import Divergence, skipped_too_many, weights_not_finite
 from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
@@ -34,9 +35,6 @@ from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
     from hpm.training.trainer import Trainer
-
-
-_SKIPPED_AT_END = 2  # steps in a row at the end of a run that has diverged, however short it is
 
 
 class TrainingLoop:
@@ -113,9 +111,13 @@ class TrainingLoop:
         self.clock = self.clock.at(done)
         self.progress.step(done)
         probe_every = self.trainer.monitoring.probe_every * self.clock.steps_per_epoch
-        if probe_every and done % probe_every == 0 and not last:
+        probes = bool(probe_every) and done % probe_every == 0 and not last
+        saves = done % self.trainer.checkpointing.every == 0 or last or stop
+        if probes or saves:
+            self._require(weights_not_finite(self.step, done=done))
+        if probes:
             self._probe()
-        if done % self.trainer.checkpointing.every == 0 or last or stop:
+        if saves:
             self._save()
         if stop:
             self._stop()
@@ -140,28 +142,24 @@ class TrainingLoop:
         return interval.stop
 
     def _report_skipped(self, interval: Interval) -> None:
-        limit, done = self.trainer.optimization.max_skipped, self.clock.step + 1
-        if interval.skipped_in_a_row >= limit:
-            self._diverged(
-                f"{interval.skipped_in_a_row} steps in a row were skipped, up to step {done}, and "
-                f"Optimization.max_skipped = {limit}"
-            )
-        # In its first steps fp16 looks for the scale of its gradients.
-        judged = done == self.clock.total_steps and (self.step.scaler is None or done >= limit)
-        if judged and interval.skipped_at_end >= _SKIPPED_AT_END:
-            self._diverged(f"the last {interval.skipped_at_end} of {done} steps were skipped")
+        done = self.clock.step + 1
+        divergence = skipped_too_many(
+            interval,
+            done=done,
+            last=done == self.clock.total_steps,
+            limit=self.trainer.optimization.max_skipped,
+            fp16=self.step.scaler is not None,
+        )
+        self._require(divergence)
         if interval.skipped:
             self.progress.report(f"step {done}: {interval.skipped} of the last steps skipped, gradient not finite")
 
-    def _diverged(self, what: str) -> NoReturn:
-        self.writer.wait()
-        self.processes.barrier()
-        kept = list_checkpoints(self.folder.checkpoints)
-        advice = f"the last good checkpoint is {kept[0]}" if kept else "there is no checkpoint yet"
-        raise TrainingError(
-            f"the gradient is not finite: {what}; {advice}. Lower Schedule.blr, lengthen Schedule.warmup_epochs, set "
-            "Optimization.clip_grad = 1.0 or Runtime.precision = 'fp32'"
-        )
+    def _require(self, divergence: Divergence | None) -> None:
+        """End a run that has diverged."""
+        if divergence is not None:
+            self.writer.wait()
+            (written, *_) = self.processes.gather(self.writer.written)
+            raise divergence.error(path_of(self.folder.checkpoints, written) if written >= 0 else None)
 
     def _probe(self) -> None:
         metrics = self.prober.probe(self.clock.step)
@@ -212,7 +210,7 @@ class TrainingLoop:
             "device": device_name(trainer.device),
             "commit": source_version(),
             "unreadable_images": self.folder.count_unreadable(),
-            "skipped_steps": sum(row.get("skipped_steps", 0) for row in self.folder.metrics.rows()),
+            "skipped_steps": self.folder.metrics.count_skipped(),
             "peak_memory_bytes": peak_memory(trainer.device),
             "picture": str(measured["picture"]),
             "tracking": tracker.where if tracker.enabled else "off",

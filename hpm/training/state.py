@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from hpm.errors import UserError
 from hpm.runs.checkpoint import STATE_FILE, Checkpoint
 from hpm.runs.content import require_content
-from hpm.runtime.distributed import copy_into
+from hpm.runtime.distributed import copy_into, local_tensor
 from hpm.runtime.finite import require_finite, require_kinds
 from hpm.training.step import TrainingStep
 
-_WEIGHTS = ("student.", "teacher.")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -36,6 +35,18 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
             for key, tensor in step.masker.optimizer.state.get(parameter, {}).items():
                 tensors[f"masker.{name}.{key}"] = tensor
     return tensors | {"tally": step.tally.sums}
+
+
+def weights_of(step: TrainingStep) -> dict[str, Tensor]:
+    """Those of them that are a network's weights, and must be finite: student, teacher, and a trained difficulty.
+
+    Of sharded ones this process's rows. What other curricula keep may be NaN where nothing is known yet.
+    """
+    return {name: local_tensor(tensor) for name, tensor in tensors_of(step).items() if _is_weight(name, step)}
+
+
+def _is_weight(name: str, step: TrainingStep) -> bool:
+    return name.startswith(("student.", "teacher.") if step.masker is None else ("student.", "teacher.", "curriculum."))
 
 
 def values_of(step: TrainingStep) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path} is of another model: {name} is {list(value.shape)}, not {list(tensor.shape)}"
             )
         require_kinds({name: value}, {name: tensor}, checkpoint.path)
-        if name.startswith(_WEIGHTS):
+        if _is_weight(name, step):
             require_finite({name: value}, checkpoint.path)
         copy_into(tensor, value)
     file = checkpoint.path / STATE_FILE

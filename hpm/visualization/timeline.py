@@ -41,9 +41,10 @@ def draw_timeline(
         following: "hard" or "easy", the patches of which alpha is the share; None where it is no share.
         path: of the PNG.
         probes: of metrics.jsonl, those of evaluations during training and at its end. Default none.
-        alpha: rows with `epoch` and `alpha`, where more are known than were logged. Default `rows`.
+        alpha: rows with `epoch` and `alpha`, where more are known than were logged. Default, and where there are none,
+            `rows`.
     """
-    moves = rows if alpha is None else alpha
+    moves = alpha or rows
     measured = [row for row in probes if any(row.get(name) is not None for name in _SHARES)]
     epochs = _values(rows, "epoch")
     curves = {
@@ -66,8 +67,9 @@ def draw_timeline(
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """NaN where a row does not have it as one number: an interval of skipped steps."""
-    return np.array([float(value) if isinstance(value := row.get(name), int | float) else math.nan for row in rows])
+    """NaN where a row does not have it, as an interval of skipped steps, or where no axis does, at infinity."""
+    values = np.array([float(row.get(name, math.nan)) for row in rows])
+    return np.where(np.isfinite(values), values, math.nan)
 
 
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:
@@ -120,8 +122,9 @@ def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: st
 
 
 def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -> None:
-    settled = values[epochs >= _SETTLED * epochs[-1]]
-    settled = settled[np.isfinite(settled)]
+    known = np.isfinite(values)
+    late = known & (epochs >= _SETTLED * epochs[-1])
+    settled = values[late if late.any() else known]
     if name == "prediction_accuracy":
         _prepare(axis, "prediction's\naccuracy")
         _mark(axis, 0.5, "chance")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from hpm.runs.checkpoint import checksum_of_file, checksum_of_text
 from hpm.runs.outcome import Outcome
 from hpm.runs.run_folder import RunFolder
+from hpm.tracking.entry import metrics_of_rows
 
 Hpm = Callable[..., int]
 
@@ -92,6 +93,38 @@ def test_what_a_resume_does_not_need_does_not_stop_it(hpm: Hpm, run: Path, conte
         (run / name).write_bytes(content)
     (run / "summary.json").unlink()
     assert hpm("pretrain", "--resume", "--output", run) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "everywhere", "code"),
+    [
+        ("epoch", "[1]", False, 0),
+        ("prediction_accuracy", "1e999", False, 0),
+        ("epoch", "1e-320", True, 0),
+        ("time", "null", True, 0),
+        ("alpha", "null", True, 2),
+    ],
+)
+def test_rows_of_metrics_with_odd_values_end_no_reader(
+    hpm: Hpm, run: Path, name: str, value: str, everywhere: bool, code: int
+) -> None:
+    """Whatever somebody wrote there: it is drawn, sent and counted as far as it is what training writes."""
+    before = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {name: "@"} if everywhere or row["step"] == 8 else row for row in before]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows).replace('"@"', value))
+    metrics = RunFolder(run).metrics
+    assert metrics.count_skipped() == 0
+    assert all(metric.timestamp >= 0 for metric in metrics_of_rows(metrics.rows()))
+    assert hpm("visualize", run, "--timeline", "--out", "timeline.png") == code
+
+
+def test_a_resume_counts_no_step_as_skipped_of_which_nothing_is_known(hpm: Hpm, run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    changed = [row | {"skipped_steps": [1] if row["step"] == 4 else None} for row in rows]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in changed))
+    (run / "summary.json").unlink()
+    assert hpm("pretrain", "--resume", "--output", run) == 0
+    assert RunFolder(run).read_summary(shown=True)["skipped_steps"] == 0
 
 
 @damaged

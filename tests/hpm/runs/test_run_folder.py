@@ -100,6 +100,26 @@ DAMAGED = [
     b'{"step": 2}',
     b'{"step": "2", "kind": "train"}',
     b"[" * 99_999,
+    *(
+        b'{"step": 2, "kind": "train", %s}' % value
+        for value in (
+            b'"epoch": [1]',
+            b'"norms": [1.0, null]',
+            b'"loss": true',
+            b'"loss": "1"',
+            b'"loss": {}',
+            b'"skipped_steps": [1]',
+            b'"skipped_steps": 1.5',
+            b'"skipped_steps": -1',
+            b'"skipped_steps": 3',
+            b'"time": -1',
+            b'"time": 1e300',
+            b'"time": Infinity',
+        )
+    ),
+    b'{"step": true, "kind": "train"}',
+    b'{"step": null, "kind": "train"}',
+    b'{"step": 2, "kind": ["train"]}',
 ]
 
 
@@ -124,10 +144,29 @@ def test_a_damaged_line_costs_that_line_alone(tmp_path: Path, damage: bytes) -> 
 
 def test_what_is_no_number_is_null_in_the_file_and_nan_here(tmp_path: Path) -> None:
     metrics = MetricsFile(tmp_path / "metrics.jsonl")
-    metrics.append(row(1) | {"loss": math.inf, "norms": [math.nan, 1.0]})
+    metrics.append(row(1) | {"loss": math.inf, "norm": math.nan})
     written = json.loads(metrics.path.read_text(), parse_constant=lambda word: pytest.fail(word))
-    assert (written["loss"], written["norms"]) == (None, [None, 1.0])
+    assert (written["loss"], written["norm"]) == (None, None)
     assert math.isnan(metrics.rows()[0]["loss"])
+
+
+def test_skipped_steps_that_are_null_count_as_nothing(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    for skipped in ({"skipped_steps": 2}, {"skipped_steps": math.nan}, {}, {"skipped_steps": 1}):
+        metrics.append(row(3) | skipped)
+    assert metrics.count_skipped() == 3
+
+
+def test_what_waits_and_is_no_row_is_not_read(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    with full_disk(0):
+        with pytest.warns(UserWarning, match="metrics wait in memory"):
+            metrics.append(row(1) | {"of an evaluation of one's own": [1.0]})
+        metrics.append(row(2))
+        assert metrics.rows() == [row(2)]
+    metrics.keep(lambda r: r["step"] < 3)
+    with pytest.warns(Notice, match="line 1 is damaged"):
+        assert metrics.rows() == [row(2)]
 
 
 def test_lines_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

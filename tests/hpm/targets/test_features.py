@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -215,6 +216,43 @@ def test_weights_of_what_others_published(tmp_path: Path) -> None:
 def test_networks_that_cannot_be_used(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         tiny_method(TimmFeatures(**arguments))
+
+
+def test_weights_that_are_not_finite_are_refused_whoever_reads_them(tmp_path: Path) -> None:
+    """In timm's layout, which timm reads; a head that is left out may hold anything."""
+    torch.manual_seed(3)
+    state = timm.create_model(TIMM, num_classes=5, img_size=32).state_dict()
+    torch.save(state | {"head.bias": state["head.bias"] * torch.nan}, tmp_path / "head.pth")
+    torch.save(state | {"norm.weight": state["norm.weight"] * torch.nan}, tmp_path / "broken.pth")
+    torch.save({"state_dict_ema": state | {"cls_token": state["cls_token"] / 0}}, tmp_path / "average.pth")
+    (tmp_path / "folder").mkdir()
+    body = {name: value for name, value in state.items() if not name.startswith("head.")}
+    save_file(body | {"norm.bias": body["norm.bias"] + torch.inf}, tmp_path / "folder" / "model.safetensors")
+    images = {"input_size": [3, 32, 32], "fixed_input_size": True, "num_classes": 0}
+    (tmp_path / "folder" / "config.json").write_text(json.dumps({"architecture": TIMM, "pretrained_cfg": images}))
+    for arguments, words in (
+        ({"model": TIMM, "checkpoint": str(tmp_path / "broken.pth")}, r"checkpoint = .*norm\.weight is not finite"),
+        ({"model": TIMM, "checkpoint": str(tmp_path / "average.pth")}, r"checkpoint = .*cls_token is not finite"),
+        ({"model": f"local-dir:{tmp_path / 'folder'}", "img_size": 32}, r"model = .*norm\.bias is not finite"),
+    ):
+        target = TimmFeatures(**arguments)
+        target.outputs(tiny_model())
+        with pytest.raises(UserError, match=rf"TimmFeatures\.{words}"):
+            target.load()
+    target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / "head.pth"))
+    target.outputs(tiny_model())
+    target.load()
+
+
+def test_an_archive_of_numpys_that_would_inflate_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "bomb.npz", zeros=np.zeros(30_000_000, np.uint8))
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04")
+    (tmp_path / "empty.npz").touch()
+    for name, words in (("bomb", "would inflate to 30 MB"), ("damaged", "fit"), ("empty", "fit"), ("nowhere", "fit")):
+        target = TimmFeatures(model=TIMM, checkpoint=str(tmp_path / f"{name}.npz"))
+        target.outputs(tiny_model())
+        with pytest.raises(UserError, match=rf"TimmFeatures\.checkpoint = .*{name}.*{words}"):
+            target.load()
 
 
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
