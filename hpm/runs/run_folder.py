@@ -148,7 +148,7 @@ class RunFolder:
         """The lines of unreadable.txt, whatever bytes an editor has put there."""
         if not self.unreadable.is_file():
             return set()
-        lines = self.unreadable.read_bytes().decode(errors="backslashreplace").split("\n")
+        lines = self.unreadable.read_bytes().decode("utf-8-sig", errors="backslashreplace").split("\n")
         return {line for line in lines if line}
 
     def add_unreadable(self, problems: Mapping[str, str]) -> list[str]:

@@ -15,9 +15,12 @@ from torch import Tensor
 from curriculum import Teacher
 from curriculum.sizes import Size, as_size, spell_size
 from hpm.models.base import MaskedModel
+from hpm.runtime.files import expanded
 from hpm.runtime.last_call_cache import LastCallCache
 from hpm.targets.features import FeatureTarget
 from hpm.targets.frozen_network import FrozenNetwork, reason_of
+
+_LOCAL = "local-dir:"
 
 
 class TimmFeatures(FeatureTarget):
@@ -42,6 +45,8 @@ class TimmFeatures(FeatureTarget):
     def __init__(
         self, *, model: str, checkpoint: str | None = None, img_size: Size | None = None, pretrained: bool = True
     ) -> None:
+        if model.startswith(_LOCAL):
+            model = f"{_LOCAL}{expanded(model.removeprefix(_LOCAL))}"
         self.model = model
         self.checkpoint = checkpoint
         self.img_size = None if img_size is None else as_size("TimmFeatures", 1, img_size=img_size)
@@ -117,7 +122,7 @@ def _require_model(model: str) -> None:
     Raises:
         ValueError: naming the setting, and models with similar names.
     """
-    folder = model.removeprefix("local-dir:")
+    folder = model.removeprefix(_LOCAL)
     if folder != model:
         if not Path(folder, "config.json").is_file():
             raise ValueError(f"TimmFeatures.model = {model!r}: {folder} is not a folder with a config.json")

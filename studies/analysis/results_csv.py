@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 from studies.analysis.results import COSTS, Result, metric_names
 
 _OWN = ("source", "variant", "seed", "data", "device", "commit")
@@ -70,7 +71,7 @@ def csv_results(path: Path) -> list[Result]:
         UserError: if it cannot be read, lacks a column, has a line that is too short or too long, or is cut.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a mark
+        text = expanded(path).read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a mark
         reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_TOO_MUCH, strict=True)
         names = reader.fieldnames or ()
         missing = [name for name in _OWN if name not in names]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hpm.errors import UserError
+from hpm.runtime.files import expanded
 from studies.execution.options import DEFAULT_STORAGE, StorageOption
 
 
@@ -26,7 +27,9 @@ def command(
         typer.Option(help="Test too that differences are no larger than this, in the unit shown, e.g. points."),
     ] = None,
     storage: StorageOption = DEFAULT_STORAGE,
-    output: Annotated[Path | None, typer.Option(help="A folder for report.html, tables and figures.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(parser=expanded, help="A folder for report.html, tables and figures.")
+    ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every run as CSV.")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from hpm.errors import UserError
-from hpm.runtime.files import check_folder
+from hpm.runtime.files import check_folder, expanded
 
 DEFAULT_STORAGE = "sqlite:///runs/studies.db"
 _MOST_PROCESSES = 1_024
@@ -58,7 +58,9 @@ class StudyOptions:
     ] = field(default_factory=list)
     study: Annotated[str | None, typer.Option(help="Its name; by default the first config's.")] = None
     storage: StorageOption = DEFAULT_STORAGE
-    output: Annotated[Path | None, typer.Option(help="The folder of its runs; by default runs/STUDY.")] = None
+    output: Annotated[
+        Path | None, typer.Option(parser=expanded, help="The folder of its runs; by default runs/STUDY.")
+    ] = None
     workers: Annotated[
         int, typer.Option(help="Runs that train at the same time; more than there are GPUs share them.")
     ] = 1
