@@ -21,6 +21,7 @@ _OPTIONAL = (  # runs of before may lack them
     "decoder_num_heads",
     "mean",
     "std",
+    "target_weights",
     "init_from",
     "plugins",
     "versions",
@@ -114,6 +115,7 @@ class Manifest:
         decoder_num_heads: of the decoders' blocks; None where there are none.
         mean: subtracted from each channel of the images.
         std: what each is divided by.
+        target_weights: fingerprint of the weights that the target has of its own; None where it has none.
         init_from: the checkpoint or file whose weights it started from, or None.
         plugins: folders of modules that its configuration imports and that are not installed, by module.
         versions: of the source, torch and Python.
@@ -130,6 +132,7 @@ class Manifest:
     decoder_num_heads: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    target_weights: str | None = None
     init_from: str | None = None
     earlier_data: Sequence[EarlierData] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +149,7 @@ class Manifest:
         """With what a run of before lacks.
 
         Args:
-            said: what it would say today; see `said`.
+            said: what it would say today, by the names of its fields.
         """
         return replace(self, **{name: value for name, value in said.items() if getattr(self, name) is None})
 

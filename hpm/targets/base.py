@@ -6,7 +6,7 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, P val
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -83,6 +83,10 @@ class Target(ABC):
         Raises:
             UserError: where that cannot be had, or does not fit.
         """
+
+    def frozen_weights(self) -> Mapping[str, Tensor]:
+        """Weights that it has loaded and that no checkpoint holds, by name; none by default."""
+        return {}
 
     def prepare(  # noqa: B027, nor anything to move
         self,

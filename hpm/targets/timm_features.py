@@ -5,7 +5,7 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import timm
@@ -99,6 +99,10 @@ class TimmFeatures(FeatureTarget):
 
     def load(self) -> None:
         self.network.load()
+
+    def frozen_weights(self) -> Mapping[str, Tensor]:
+        self.load()
+        return self.network.network.state_dict()
 
     def prepare(
         self,

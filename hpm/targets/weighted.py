@@ -5,7 +5,7 @@ Shape suffixes: N images, C channels, H and W pixels, M masked, P values of a pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -83,6 +83,13 @@ class WeightedTargets(Target):
     def load(self) -> None:
         for target in self.targets:
             target.load()
+
+    def frozen_weights(self) -> Mapping[str, Tensor]:
+        return {
+            f"{place}.{name}": value
+            for place, target in enumerate(self.targets)
+            for name, value in target.frozen_weights().items()
+        }
 
     def prepare(
         self,

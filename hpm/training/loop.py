@@ -277,7 +277,7 @@ class TrainingLoop:
 
     def _restore(self, saved: Checkpoint, *, other_images: bool) -> None:
         values = check_saved(saved, self.clock, self.trainer.precision)
-        self._manifest = manifest_at(self._manifest, saved).completed(self.trainer.said())
+        self._manifest = manifest_at(self._manifest, saved, self.trainer.said())
         self.clock = self.clock.at(values["step"])
         self._take_images(saved.path, other_images=other_images, saved=saved)
         state.restore(self.step, saved)

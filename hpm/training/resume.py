@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from hpm.data import ImageSource
 from hpm.errors import UserError
@@ -47,17 +50,27 @@ def check_saved(saved: Checkpoint, clock: Clock, precision: str) -> Mapping[str,
     return values
 
 
-def manifest_at(run_says: Manifest, saved: Checkpoint) -> Manifest:
+def manifest_at(run_says: Manifest, saved: Checkpoint, said: Mapping[str, Any]) -> Manifest:
     """What a run says of itself at a checkpoint: its images are the checkpoint's, unless it went on over others since.
 
     Args:
         run_says: what `run.json` holds.
         saved: the checkpoint.
+        said: what the run says of its model now, which completes what a run of before lacks.
+
+    Raises:
+        UserError: where it would go on towards the features of other weights.
     """
-    if "manifest" not in saved.values:
-        return run_says
-    known = saved.manifest
-    return run_says if EarlierData(saved.values["step"], known.data) in run_says.earlier_data else known
+    known = saved.manifest if "manifest" in saved.values else run_says
+    if EarlierData(saved.values["step"], known.data) in run_says.earlier_data:
+        known = run_says
+    then, now = known.target_weights, said["target_weights"]
+    if then not in (None, now):
+        raise UserError(
+            f"{saved.path} was trained towards features of other weights (fingerprint {then} then, {now} now): let "
+            "Method.target read the same ones, or start a new run with --init-from"
+        )
+    return known.completed(said)
 
 
 def check_restart(run: RunFolder, damaged: Sequence[str], init_from: str | None, *, loaded: bool) -> None:
@@ -159,3 +172,12 @@ def record_images(source: ImageSource, looked_at: Iterable[str]) -> DataRecord:
     train, others = source.train(), source.existing(looked_at)
     held_out = {name: SplitRecord(len(split), split.fingerprint()) for name, split in others.items()}
     return DataRecord(type(source).__name__, len(train), train.fingerprint(), held_out)
+
+
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str | None:
+    """16 hexadecimal digits, others for other weights or names; None for none."""
+    digest = hashlib.sha256()
+    for name, tensor in weights.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16] if weights else None

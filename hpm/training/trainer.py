@@ -25,7 +25,7 @@ from hpm.runtime.version import source_version
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
-from hpm.training.resume import record_images
+from hpm.training.resume import fingerprint_of, record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import build_training_step, check_method, check_objects, report_slow_teacher
 from hpm.training.step import TrainingStep
@@ -263,7 +263,7 @@ class Trainer:
         )
 
     def said(self) -> dict[str, Any]:
-        """What the run says of its model beside its weights, `Manifest.said`."""
+        """What the run says of its model beside its weights, by the names of `Manifest`'s fields."""
         student = self.method.student
         return {
             "grid": student.grid,
@@ -271,6 +271,7 @@ class Trainer:
             "decoder_num_heads": student.decoder_num_heads,
             "mean": list(map(float, self.source.mean)),
             "std": list(map(float, self.source.std)),
+            "target_weights": fingerprint_of(self.method.target.frozen_weights()),
         }
 
     def data_record(self) -> DataRecord:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +97,35 @@ def test_an_exported_folder_with_weights_of_another_file(tiny: Path, hpm: Callab
     target.outputs(tiny_model(img_size=16, patch_size=4))
     with pytest.raises(UserError, match="its weights are for 2 heads, and the model has 4"):
         target.load()
+
+
+def test_a_run_does_not_go_on_towards_features_of_other_weights(
+    tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture
+) -> None:
+    """The file has the same name, and other weights in it."""
+    bindings = [
+        *SHORT,
+        "Method.target = @TimmFeatures()",
+        f"TimmFeatures.model = '{TIMM}'",
+        "TimmFeatures.img_size = 32",
+    ]
+    words = [word for text in (*bindings, "TimmFeatures.checkpoint = 'frozen.pth'") for word in ("-b", text)]
+    network = timm.create_model(TIMM, num_classes=0, img_size=32)
+    torch.save(network.state_dict(), "frozen.pth")
+    assert hpm("pretrain", tiny, *words, "--output", "run") == 0
+    last, *_ = list_checkpoints(Path("run/checkpoints"))
+    shutil.rmtree(last)
+    Path("run/summary.json").unlink()
+    shutil.move("frozen.pth", "kept.pth")
+    network.norm.weight.data += 1e-3
+    torch.save(network.state_dict(), "frozen.pth")
+    assert hpm("pretrain", "--resume", "--output", "run") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"features of other weights \(fingerprint \w{16} then, \w{16} now\): let Method.target", told), (
+        told
+    )
+    shutil.move("kept.pth", "frozen.pth")
+    assert hpm("pretrain", "--resume", "--output", "run") == 0
 
 
 def test_weights_of_another_target(tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture) -> None:
