@@ -43,12 +43,12 @@ def count_masked(num_patches: int, mask_ratio: float, rounding: str = "visible")
     """
     require_choice("Curriculum", ROUNDINGS, rounding=rounding)
     if not 0.0 < mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio = {mask_ratio} must lie strictly between 0 and 1")
+        raise ValueError(f"Curriculum.mask_ratio = {mask_ratio} must lie strictly between 0 and 1")
     num_visible = num_patches - round_share(num_patches, mask_ratio, rounding)
     if num_visible < 1 or num_visible >= num_patches:
         raise ValueError(
-            f"mask_ratio = {mask_ratio} of {num_patches} patches leaves {num_visible} visible: there must be at "
-            "least one visible and one masked patch; use smaller patches, larger images or another ratio"
+            f"Curriculum.mask_ratio = {mask_ratio} of {num_patches} patches leaves {num_visible} visible: there must "
+            "be at least one visible and one masked patch; use smaller patches, larger images or another ratio"
         )
     return num_patches - num_visible
 

@@ -10,7 +10,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
@@ -89,7 +89,14 @@ def _as_built(value: Any) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a type; Python's bool is an int, and is none here."""
+    """Whether a value is of a type; here Python's bool is no int, and a text is no sequence of its letters."""
+    if isinstance(value, str):
+        return any(_passes(value, kind) for kind in _alternatives(hint) if not _is_collection(kind))
+    wants_number = _names(hint, lambda kind: kind in (int, float)) and not _names(hint, lambda kind: kind is bool)
+    return _passes(value, hint) and not (wants_number and any(isinstance(leaf, bool) for leaf in _leaves(value)))
+
+
+def _passes(value: Any, hint: Any) -> bool:
     try:
         check_type(
             value,
@@ -100,9 +107,18 @@ def _fits(value: Any, hint: Any) -> bool:
     except TypeCheckError:
         return False
     except Exception:  # an object that is not initialized need not answer
-        return True
-    wants_number = _names(hint, lambda kind: kind in (int, float)) and not _names(hint, lambda kind: kind is bool)
-    return not (wants_number and any(isinstance(leaf, bool) for leaf in _leaves(value)))
+        pass
+    return True
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; a type that is none by itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _is_collection(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    return inspect.isclass(origin) and issubclass(origin, Iterable)
 
 
 def _names(hint: Any, wanted: Callable[[Any], bool]) -> bool:

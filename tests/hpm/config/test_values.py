@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,14 @@ from hpm.config import parse_config
 from hpm.config.gin_compat import registered
 from hpm.config.values import _fits, _type_hints
 from hpm.errors import UserError
+
+
+def test_a_text_is_no_list_of_its_letters() -> None:
+    assert not _fits("ab", Sequence[str])
+    assert not _fits("ab", Sequence[str] | None)
+    assert _fits("ab", str | Sequence[str])
+    assert _fits(["ab"], Sequence[str])
+    assert _fits("ab", Any)
 
 
 @pytest.mark.parametrize(
