@@ -246,7 +246,7 @@ class TrainingLoop:
             "manifest": self._manifest.as_json(),
             **state.values_of(self.step),
         }
-        self.writer.save(self.clock.step, state.tensors_of(self.step), values)
+        self.writer.save(self.clock.step, state.saved_tensors(self.step), values)
 
     def resume(self, *, other_images: bool) -> None:
         """Go on from the newest whole checkpoint; called before `complete`.

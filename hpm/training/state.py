@@ -49,6 +49,18 @@ def _is_weight(name: str, step: TrainingStep) -> bool:
     return name.startswith(("student.", "teacher.") if step.masker is None else ("student.", "teacher.", "curriculum."))
 
 
+def saved_tensors(step: TrainingStep) -> dict[str, Tensor]:
+    """What a checkpoint holds: the same, and every process's own tally [processes, 8]; every process must call this."""
+    return tensors_of(step) | {"tally": torch.tensor(step.processes.gather(step.tally.sums.tolist()))}
+
+
+def _own_tally(tally: Tensor, step: TrainingStep) -> Tensor:
+    """This process's, or the mean of those of another number of processes; one of before is of all."""
+    if tally.ndim == 1:
+        return tally
+    return tally[step.processes.rank] if len(tally) == step.processes.world_size else tally.mean(dim=0)
+
+
 def values_of(step: TrainingStep) -> dict[str, Any]:
     """The numbers: what the curriculum observed, and the gradient scaler's state."""
     return {
@@ -71,6 +83,8 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
         raise UserError(f"{checkpoint.path} is of another model: {odd} is only {'there' if odd in saved else 'here'}")
     for name, tensor in wanted.items():
         value = checkpoint.tensor(name)
+        if name == "tally":
+            value = _own_tally(value, step)
         if value.shape != tensor.shape:
             raise UserError(
                 f"{checkpoint.path} is of another model: {name} is {list(value.shape)}, not {list(tensor.shape)}"
