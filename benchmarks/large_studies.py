@@ -39,6 +39,7 @@ from studies.analysis.results_csv import csv_results
 MEASURED = Path(__file__).parents[1] / "docs" / "results" / "hardness" / "blocks.csv"
 VARIANTS = 10
 ROWS_OF_A_RUN = 200
+HPM_STUDY = [sys.executable, "-m", "studies"]
 
 
 def many_results(count: int, folder: Path) -> Iterator[Result]:
@@ -95,9 +96,6 @@ def make_sources(results: list[Result], folder: Path) -> dict[str, list[str]]:
         "results.csv": ["compare", str(folder / "results.csv"), *rest],
         "MLflow experiment": ["compare", "experiment", *rest],
     }
-
-
-HPM_STUDY = [sys.executable, "-m", "studies"]
 
 
 def seconds_of_commands(commands: Mapping[str, list[str]], folder: Path, repeats: int) -> dict[str, float]:

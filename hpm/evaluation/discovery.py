@@ -1,4 +1,4 @@
-"""Which evaluations there are: a new one is a module of this package, and nothing else has to name it."""
+"""Which evaluations there are: a new one is a module of this package, and its metrics stand in `hpm.metrics`."""
 
 from __future__ import annotations
 
