@@ -191,6 +191,24 @@ def test_a_killed_process_is_restarted_and_goes_on(recorded: Path, alone: Path) 
     assert_alike(tmp_path / "restarted", alone)
 
 
+def test_two_processes_resumed_within_a_logging_interval(recorded: Path, forks: Forks) -> None:
+    """A row is the mean over an interval of what each process saw, of which the checkpoint holds every one's part."""
+    settings = ["Schedule.epochs = 2", "Monitoring.log_every = 10", "Monitoring.evaluations = []"]
+    words = [word for binding in [*settings, "Checkpointing.every = 7"] for word in ("-b", binding)]
+    rows = []
+    for name in ("whole", "killed"):
+        if name == "killed":
+            ran = two(forks, "pretrain", recorded, *words, "--output", name, RECORD=os.devnull, SIGNAL_AT="17 9")
+            assert ran.returncode != 0
+            assert list_checkpoints(Path(name, "checkpoints"))  # the one after step 7 at least
+        ran = two(forks, "pretrain", recorded, *words, "--resume", "--output", name, RECORD=os.devnull)
+        assert ran.returncode == 0, ran.stderr
+        lines = [json.loads(line) for line in Path(name, "metrics.jsonl").read_text().splitlines()]
+        rows.append([(row["step"], row["loss"], row["gradient_norm"]) for row in lines if row["kind"] == "train"])
+    assert [step for step, *_ in rows[0]] == [10, 20]
+    assert rows[0] == rows[1]
+
+
 def test_mistakes_are_told_once(recorded: Path, forks: Forks) -> None:
     ran = two(forks, "pretrain", recorded, "-b", "Schedule.batch_size = 15", "--output", "run", RECORD="none")
     assert ran.returncode != 0
