@@ -16,17 +16,21 @@ from typer.core import TyperGroup
 
 from hpm import __version__, commands
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
+from hpm.runtime.signals import raising_on_signals
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
 
 
 class _Commands(TyperGroup):
-    """A part's code may end the program by sys.exit(0), which would look like success; typer's own ends are no such."""
+    """Commands whose ends typer would tell otherwise: by a signal, and by a part's sys.exit(0), which is no success."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            name = error.args[0] if error.args else "SIGINT"
+            raise Interrupted(f"{name} received before the command was done; start it again") from error
         except SystemExit as error:
             frames = traceback.extract_tb(error.__traceback__)
             frame = [frame for frame in frames if not frame.filename.startswith("<frozen")][-1]  # not exit()'s own
@@ -67,7 +71,8 @@ def run_cli(app: typer.Typer) -> None:
         with suppress(AttributeError, OSError):  # of a stream of another kind, or one that was made otherwise
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names of files need be no text
     try:
-        app(standalone_mode=True)
+        with raising_on_signals():
+            app(standalone_mode=True)
     except (UserError, TrainingError, Interrupted) as error:
         _record(error)
         code, word = next(known for kind, known in _EXIT_CODES.items() if isinstance(error, kind))

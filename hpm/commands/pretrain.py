@@ -131,11 +131,12 @@ def _build(
 
 
 def _dry_run(console: Console, trainer: Trainer) -> None:
+    from hpm.training.dry_run import dry_run
     from hpm.training.summary import describe
 
     console.print(describe(trainer))
     _announce_compilation(console, trainer)
-    trainer.dry_run(console)
+    dry_run(trainer, console)
     console.print("dry run: everything builds and runs; nothing was written")
 
 

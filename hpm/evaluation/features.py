@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from curriculum.validation import require_choice
 from hpm.data import ImageSource, Split
 from hpm.data.workers import load_in_workers
-from hpm.errors import UserError
+from hpm.errors import TrainingError, UserError
 from hpm.models.encoder import Encoder
+from hpm.runtime.finite import not_finite
 
 POOLS = ("mean", "token")
 BATCH_SIZE = 256  # images of a forward pass without gradients
@@ -39,13 +40,25 @@ def extract(
     Raises:
         ValueError: for an unknown pooling, or the class token of an encoder that has none.
         UserError: if an image cannot be read; it names the file.
+        TrainingError: for features that are not finite.
     """
     require_choice("extract", POOLS, pool=pool)
     features_ND = torch.empty(len(indices_N), encoder.num_features)
     rows = iter(features_ND.split(batch_size))
     for images_BCSS in batches(source, split, indices_N, device=device, batch_size=batch_size, num_workers=num_workers):
         next(rows).copy_(pooled(encoder, images_BCSS, pool))
+    require_finite_features(features_ND)
     return features_ND
+
+
+def require_finite_features(features_ND: Tensor) -> None:
+    """Refuse features that are infinite or NaN: nothing that is measured of them would mean anything.
+
+    Raises:
+        TrainingError: if there are any.
+    """
+    if not_finite({"features": features_ND}):
+        raise TrainingError("the encoder's features are not finite: the training of its weights has diverged")
 
 
 def pooled(encoder: Encoder, images_NCSS: Tensor, pool: str) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hpm.data import describe_left_out, labeled_files
 from hpm.errors import UserError
-from hpm.evaluation.features import POOLS, pooled
+from hpm.evaluation.features import POOLS, pooled, require_finite_features
 from hpm.inference.images import Read, read
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.runtime.files import check_file, printable, replacing
@@ -76,6 +76,7 @@ def embed(
 
     Raises:
         UserError: for unknown options, a file that is there already, no model, or no readable image.
+        TrainingError: for features that are not finite.
     """
     _check(folder, out, pool, batch_size)
     loaded = load_model(path, configs, bindings, weights=weights)
@@ -132,6 +133,7 @@ def _write(
             problems += unreadable
             if places:
                 features_KD = pooled(encoder, images_KCSS.to(context.device), pool).float().cpu()
+                require_finite_features(features_KD)
                 rows.add([files[place].relative_to(folder) for place in places], features_KD)
             images += len(places)
             status.update(f"{images} images")

@@ -16,7 +16,11 @@ include 'curricula/random.gin'
 Method.ema_decay = None
 """
 _USUAL_SIZE = 224
-_NEEDED = ("encoder.cls_token", "encoder.patch_embed.proj.weight", "encoder.blocks.0.mlp.fc1.weight")
+_NEEDED = {  # and their shapes
+    "encoder.cls_token": "[1, 1, width]",
+    "encoder.patch_embed.proj.weight": "[width, channels, height, width]",
+    "encoder.blocks.0.mlp.fc1.weight": "[hidden width, width]",
+}
 
 
 def published_config(found: Published) -> str:
@@ -31,6 +35,9 @@ def published_config(found: Published) -> str:
             f"{found.path} holds no encoder that is a vision transformer with a class token, whose {missing[0]} there "
             f"would be: its first weights are {', '.join(list(state)[:3]) or 'none'}"
         )
+    for name, shape in _NEEDED.items():
+        if state[name].ndim != len(shape.split(", ")) or not state[name].numel():
+            raise UserError(f"{found.path}: {name} is {list(state[name].shape)}, and a vision transformer's is {shape}")
     settings = whole_architecture(state, found.said)
     images: dict[str, Any] = {
         "IMG_SIZE": settings.pop("img_size", _USUAL_SIZE),

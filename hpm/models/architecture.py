@@ -78,7 +78,7 @@ def standard_heads(width: int) -> int:
 def patch_size_of(state: Mapping[str, Tensor]) -> Size | None:
     """Of the patches that weights under our names embed, in pixels; None where they embed none."""
     embedding = state.get("encoder.patch_embed.proj.weight")
-    if embedding is None or embedding.ndim != 4:
+    if embedding is None or embedding.ndim != 4 or not embedding.numel():
         return None
     return as_size("weights", 1, patch_size=(embedding.shape[2], embedding.shape[3]))
 

@@ -169,10 +169,12 @@ def _weights(state: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     """A saved state dict under our names."""
     weights = {}
     for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the name {key!r} of a weight is no text, so it is no state dict")
+        if not isinstance(value, Tensor):
             raise UserError(
-                f"{path}: {key!r} is a {type(value).__name__}, not a tensor; weights are looked for under 'state_dict' "
-                "(HPM), 'model' (MAE) or at the top"
+                f"{path}: {key!r} is of type {type(value).__name__}, and no tensor; weights are looked for under "
+                "'state_dict' (HPM), 'model' (MAE) or at the top"
             )
         weights[_WRAPPERS.sub("", key)] = value
     require_finite(weights, path)

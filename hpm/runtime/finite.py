@@ -12,7 +12,7 @@ from hpm.errors import UserError
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
-    """The names of the weights that are infinite or NaN: one pass over each, and one wait for their device."""
+    """The names of the weights that are infinite or NaN in float32: a pass over each, and one wait for their device."""
     there = {name: tensor for name, tensor in weights.items() if tensor.numel()}
     if not there:
         return []
@@ -59,4 +59,4 @@ def _is_finite(tensor: Tensor) -> Tensor:
         return tensor.isfinite().all()
     # NaN is less and more than anything here. Asking each number takes thirty times as long, and memory.
     least, most = (tensor.float() if tensor.element_size() == 1 else tensor).aminmax()
-    return least.isfinite() & most.isfinite()
+    return least.float().isfinite() & most.float().isfinite()

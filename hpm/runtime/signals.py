@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -58,6 +60,36 @@ class StopSignals:
         if number == signal.SIGTERM and os.getppid() != self._process:
             os._exit(1)
         signal.alarm(_WORKERS_PATIENCE)
+
+
+@contextmanager
+def raising_on_signals() -> Iterator[None]:
+    """The signals end a command as Ctrl-C does, so that it leaves nothing half written, where it handles none itself.
+
+    One that is ignored or handled stays so. In a forked process it does what it does without us.
+
+    Raises:
+        KeyboardInterrupt: with the signal's name, wherever the command is.
+    """
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in wanted:
+            signal.signal(number, end)
+    except ValueError:  # not the main thread, whose owner handles signals
+        wanted = []
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def keep_handlers(worker: int) -> None:

@@ -12,10 +12,11 @@ from hpm.training.state import weights_of
 from hpm.training.step import TrainingStep
 
 _SKIPPED_AT_END = 2  # steps in a row, or half of all, at the end of a run that has diverged, however short it is
-_REMEDY = (
+REMEDY = (
     "Lower Schedule.blr, lengthen Schedule.warmup_epochs, set Optimization.clip_grad = 1.0 or Runtime.precision = "
     "'fp32'"
 )
+"""What helps against most divergences."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Divergence:
     """
 
     fault: str
-    remedy: str = _REMEDY
+    remedy: str = REMEDY
 
     def error(self, checkpoint: Path | None) -> TrainingError:
         """What ends the run.

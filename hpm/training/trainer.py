@@ -198,13 +198,6 @@ class Trainer:
     def _start_tracker(self, folder: RunFolder, name: str, parameters: dict[str, str]) -> None:
         self.tracker.start(folder.path, name=name, parameters=parameters, tags=self.tags(name, folder))
 
-    def dry_run(self, console: Console) -> None:
-        """Run two steps, write nothing."""
-        step, batches = self.build_step(), self.loader.epoch(0)
-        for number in range(min(2, self.clock.steps_per_epoch)):
-            losses = step(next(batches), **self.step_arguments(self.clock.at(number)))
-            console.print(f"step {number + 1}: loss {losses[-1].total.item():.4f}")
-
     def build_step(self) -> TrainingStep:
         """What takes the steps: initialized, distributed and compiled."""
         return build_training_step(

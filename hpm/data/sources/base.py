@@ -5,7 +5,6 @@ Shape suffixes: N images of a batch, K images of a split, C channels, S S output
 
 from __future__ import annotations
 
-import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -18,10 +17,10 @@ from curriculum.sizes import Size, as_size
 from curriculum.validation import require_at_least, require_choice
 from hpm.data.crops import whole_boxes
 from hpm.data.sources.carving import carve, most_to_take
+from hpm.data.sources.normalization import Normalization
 from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Split
 from hpm.errors import Notice, UserError
 
-_VALUES_AT_ONCE = 1 << 18  # few enough for the processor's cache, which makes normalization five times faster
 _CARVED_SHARE, _MOST_CARVED = 10, 10_000  # one of so many training images, and never more
 
 
@@ -58,16 +57,12 @@ class ImageSource(ABC):
         self.img_size, self.in_chans = as_size(name, 1, img_size=img_size), in_chans
         require_at_least(name, 1, in_chans=in_chans)
         require_at_least(name, 0, validation_images=validation_images)
-        if len(mean) != in_chans:
-            raise ValueError(f"{name}.mean = {mean} must have one value for each of the {in_chans} channels")
-        if len(std) != in_chans or min(std) <= 0:
-            raise ValueError(f"{name}.std = {std} must have one positive value for each of the {in_chans} channels")
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self._normalization = Normalization(name, in_chans, mean, std)
+        self.mean, self.std = self._normalization.mean, self._normalization.std
         if class_names:
             self.class_names = tuple(class_names)
         self.validation_images = validation_images
         self._loaded: dict[str, Split] = {}
-        self._moments_on: dict[torch.device, Tensor] = {}
 
     @abstractmethod
     def read(self, split: str) -> Split:
@@ -239,20 +234,11 @@ class ImageSource(ABC):
 
     def normalize(self, images_NCHW: Tensor) -> Tensor:
         """Pixels in [0, 255], of any type -> float32 [N, C, H, W], contiguous, as the model sees them."""
-        mean_C11, std_C11, white_C11 = self._moments(images_NCHW.device)
-        normalized_NCHW = torch.empty(images_NCHW.shape, device=images_NCHW.device)
-        if images_NCHW.device.type != "cpu":
-            # The same operations in two passes over memory; the CPU's cache makes four of simple ones faster.
-            return torch.addcdiv(-mean_C11, images_NCHW, white_C11, out=normalized_NCHW).div_(std_C11)
-        at_once = max(1, _VALUES_AT_ONCE // max(1, math.prod(images_NCHW.shape[1:])))
-        for part, pixels in zip(normalized_NCHW.split(at_once), images_NCHW.split(at_once), strict=True):
-            part.copy_(pixels).div_(255.0).sub_(mean_C11).div_(std_C11)
-        return normalized_NCHW
+        return self._normalization(images_NCHW)
 
     def denormalize(self, images_NCHW: Tensor) -> Tensor:
         """What the model sees (or reconstructs) -> float32 [N, C, H, W] in [0, 1], clipped."""
-        mean_C11, std_C11, _ = self._moments(images_NCHW.device)
-        return (images_NCHW.float() * std_C11 + mean_C11).clamp(0.0, 1.0)
+        return self._normalization.undo(images_NCHW)
 
     def load(self, split: Split, indices_N: Tensor) -> Tensor:
         """Images for evaluation, not augmented: normalized float32 [N, C, S, S].
@@ -289,12 +275,3 @@ class ImageSource(ABC):
             Bool [N, L], patches in raster order, or None where the data do not know.
         """
         return None
-
-    def _moments(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, standard deviation, and the largest pixel value, 255."""
-        # Made once for each device: a copy from ordinary memory waits for the device.
-        if device not in self._moments_on:
-            moments_3C = torch.tensor([self.mean, self.std, [255.0] * self.in_chans], device=device)
-            self._moments_on[device] = moments_3C[:, :, None, None]
-        mean_C11, std_C11, white_C11 = self._moments_on[device]
-        return mean_C11, std_C11, white_C11

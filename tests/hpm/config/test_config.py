@@ -10,6 +10,7 @@ import pytest
 
 from hpm.config import configs_folder, parse_config
 from hpm.errors import UserError
+from hpm.training.dry_run import dry_run
 from hpm.training.trainer import Trainer
 
 CONFIGS = sorted(configs_folder().rglob("*.gin"))
@@ -38,7 +39,7 @@ def test_complete_configs_build(path: Path, stamp_files: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "curricula"], ids=lambda path: path.stem)
 def test_curricula_build_and_draw(path: Path, tiny: Path) -> None:
     trainer = parse_config([str(tiny), str(path)]).build()
-    trainer.dry_run(_console())
+    dry_run(trainer, _console())
 
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if p.parent.name == "models"], ids=lambda path: path.stem)
@@ -65,7 +66,7 @@ def test_image_folder_config(tiny: Path, tmp_path: Path) -> None:
             Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / "images" / name / f"{number}.jpg")
     bindings = [f"ImageFolder.root = '{tmp_path / 'images'}'", "Loading.num_workers = 0"]
     trainer = parse_config([str(tiny), "data/image_folder"], bindings).build()
-    trainer.dry_run(_console())
+    dry_run(trainer, _console())
 
 
 def labelled_folder(root: Path) -> list[str]:

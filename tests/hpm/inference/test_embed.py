@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +139,45 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
     assert hpm("embed", run, folder, "--out", out) == 2
     assert "there already" in capsys.readouterr().err
     assert out.read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_leaves_nothing_half_written(
+    hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    images(tmp_path / "mine", classes=1, each=400)
+    ended = threading.Event()
+
+    def send_once_it_writes() -> None:
+        while not ended.wait(0.001):
+            if list(tmp_path.glob("f.parquet.*.partial")):
+                os.kill(os.getpid(), number)
+                return
+
+    before = {other: signal.getsignal(other) for other in signal.valid_signals()}
+    sender = threading.Thread(target=send_once_it_writes)
+    sender.start()
+    try:
+        assert hpm("embed", run, tmp_path / "mine", "--out", tmp_path / "f.parquet", "--batch-size", 1) == 75
+    finally:
+        ended.set()
+        sender.join()
+    assert f"stopped: {number.name} received before the command was done" in capsys.readouterr().err
+    assert not list(tmp_path.glob("f.parquet*"))
+    assert {other: signal.getsignal(other) for other in signal.valid_signals()} == before
+
+
+def test_features_that_are_not_finite(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights may be finite and far too large."""
+    images(tmp_path / "mine", classes=1)
+    weights = load_model(run).context().model.state_dict()
+    torch.save({name: 1e30 * value for name, value in weights.items()}, tmp_path / "large.pth")
+    configs = [run / "config.gin"]
+    assert hpm("embed", tmp_path / "large.pth", *configs, tmp_path / "mine", "--out", tmp_path / "f") == 3
+    assert "the encoder's features are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "f").exists()
+    assert hpm("evaluate", tmp_path / "large.pth", *configs, "--protocol", "knn") == 3
+    assert "the encoder's features are not finite" in capsys.readouterr().err
 
 
 def test_the_teachers_features_differ(hpm: Hpm, run: Path, tmp_path: Path) -> None:

@@ -196,6 +196,15 @@ def test_every_command_refuses_the_same(
     Path("hub/config.json").write_text("{}")
     torch.save({"model": {"cls_token": torch.zeros(1).expand(1, 1, 10**10)}}, "bomb.pth")
     torch.save({"fc.weight": torch.zeros(2, 2)}, "resnet.pth")
+    state = model().state_dict()
+    for name, parameter, odd in (
+        ("token.pth", "encoder.cls_token", torch.zeros(64)),
+        ("linear.pth", "encoder.patch_embed.proj.weight", torch.zeros(64, 192)),
+        ("nothing.pth", "encoder.patch_embed.proj.weight", torch.zeros(64, 3, 0, 8)),
+        ("double.pth", "encoder.norm.weight", torch.full((64,), 1e300, dtype=torch.float64)),
+    ):
+        torch.save(state | {parameter: odd}, name)
+    torch.save({1: torch.zeros(2)}, "numbered.pth")
     for path, told in (
         ("nothing", "nothing does not exist; a model is a run's folder, one of its checkpoint-* folders, a file"),
         ("empty", "empty is not a model, which is a run's folder"),
@@ -204,6 +213,11 @@ def test_every_command_refuses_the_same(
         ("hub", "hub is a folder with a config.json, but there is no model.safetensors beside it"),
         ("bomb.pth", "would inflate to 40,000 MB, and was not read"),
         ("resnet.pth", "resnet.pth holds no encoder"),
+        ("token.pth", "token.pth"),
+        ("linear.pth", "linear.pth"),
+        ("nothing.pth", "nothing.pth"),
+        ("double.pth", "double.pth: encoder.norm.weight is not finite"),
+        ("numbered.pth", "numbered.pth: the name 1 of a weight is no text"),
         ("x" * 300, "cannot be read: "),
     ):
         first = [tiny, "--init-from", path] if command == "pretrain" else [path]

@@ -274,5 +274,5 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
         load_published(tmp_path / "nothing.pth")
     with pytest.raises(UserError, match="holds a list"):
         load_published(save([1, 2], tmp_path / "list.pth"))
-    with pytest.raises(UserError, match="'epoch' is a int, not a tensor"):
+    with pytest.raises(UserError, match="'epoch' is of type int, and no tensor"):
         load_published(save({"epoch": 3}, tmp_path / "dict.pth"))

@@ -101,6 +101,24 @@ def test_dry_run_writes_nothing(hpm: Hpm, tiny: Path, tmp_path: Path, capsys: py
     assert "step 2: loss" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("blr", "step", "told"), [(1e38, 2, "Lower Schedule.blr"), (1e-3, 1, "Look at what it starts")]
+)
+def test_a_dry_run_whose_loss_is_not_finite(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], blr: float, step: int, told: str
+) -> None:
+    words = ["-b", f"Schedule.blr = {blr}", "-b", "Schedule.warmup_epochs = 0"]
+    if step == 1:
+        assert hpm("pretrain", tiny, "--output", "first") == 0
+        weights = checkpoint.Checkpoint(checkpoint.list_checkpoints(Path("first/checkpoints"))[0]).state_dict("student")
+        torch.save({name: 1e30 * value for name, value in weights.items()}, "large.pth")
+        words += ["--init-from", "large.pth"]
+    assert hpm("pretrain", tiny, "--dry-run", *words) == 3
+    said = capsys.readouterr()
+    assert f"the loss of step {step} is not finite. {told}" in " ".join(said.err.split())
+    assert "everything builds" not in said.out
+
+
 def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("pretrain", tiny, "--output", "first") == 0
     (newest, _) = checkpoint.list_checkpoints(Path("first/checkpoints"))

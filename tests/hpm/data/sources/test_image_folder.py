@@ -173,3 +173,6 @@ def test_bad_arguments_are_named(root):
         ImageFolder(root=root, img_size=0)
     with pytest.raises(ValueError, match=r"ImageFolder\.std = "):
         ImageFolder(root=root, std=(1.0,))
+    for setting, values in (("mean", (123.7, 116.3, 103.5)), ("std", (58.4, 57.1, 57.4)), ("std", (1e-45, 1, 1))):
+        with pytest.raises(ValueError, match=rf"ImageFolder\.{setting} = .* must lie in .*; divide what is"):
+            ImageFolder(root=root, **{setting: values})

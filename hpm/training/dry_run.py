@@ -1,0 +1,29 @@
+"""Two steps by which a person sees that everything fits together, and of which nothing is kept."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+
+from hpm.errors import TrainingError
+from hpm.training.divergence import REMEDY
+from hpm.training.trainer import Trainer
+
+_STEPS = 2
+
+
+def dry_run(trainer: Trainer, console: Console) -> None:
+    """Run two steps, or one where an epoch has no more, and write nothing.
+
+    Raises:
+        TrainingError: for a loss that is not finite.
+    """
+    step, batches = trainer.build_step(), trainer.loader.epoch(0)
+    for number in range(min(_STEPS, trainer.clock.steps_per_epoch)):
+        losses = step(next(batches), **trainer.step_arguments(trainer.clock.at(number)))
+        loss = losses[-1].total.item()
+        console.print(f"step {number + 1}: loss {loss:.4f}")
+        if not math.isfinite(loss):
+            remedy = REMEDY if number else "Look at what it starts from: images and their mean and std, and weights"
+            raise TrainingError(f"the loss of step {number + 1} is not finite. {remedy}")
