@@ -25,6 +25,13 @@ _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupt
 class _Commands(TyperGroup):
     """Commands whose ends typer would tell otherwise: by a signal, and by a part's sys.exit(0), which is no success."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for place, word in enumerate(args):
+            if not word.strip():
+                before = args[place - 1] if place else "the command"
+                raise UserError(f"what follows {before} is empty; name something there, or leave it out")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -137,6 +137,8 @@ class Reader:
         Raises:
             UserError: naming it.
         """
+        if (word := text.split(maxsplit=1)[:1]) and word[0] in ("include", "import", "from"):
+            raise UserError(f"-b {text!r}: it binds nothing; write it into a config, and name that beside the others")
         if "=" not in text:
             raise UserError(f"binding {text!r} has no '='; write -b 'Ramp.end = 0.7'")
         self._read(text, lambda line: f"-b {text!r}", on_command_line=True)

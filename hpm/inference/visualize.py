@@ -22,7 +22,7 @@ from hpm.runs.checkpoint import manifest_of
 from hpm.runs.run_folder import RunFolder
 from hpm.visualization import Stage, draw_sheet, draw_strip, draw_timeline, look
 from hpm.visualization.picture import held_out
-from hpm.visualization.style import check_name
+from hpm.visualization.style import check_name, check_replaceable
 
 MOST_IMAGES, MOST_STAGES = 64, 8
 
@@ -50,8 +50,8 @@ def visualize(
         images: a folder of image files, seen through the run's evaluation crop, `count` of them evenly from the
             first to the last; None for the first validation images.
         count: how many images.
-        out: of the PNG; None for sheet.png, strip.png or timeline.png in the run's folder, or in this one for a file
-            without a run.
+        out: of the PNG, which may replace a picture of before and nothing else; None for sheet.png, strip.png or
+            timeline.png in the run's folder, or in this one for a file without a run.
 
     Raises:
         UserError: where there is no model, no image, or not enough of the run left for the picture.
@@ -60,6 +60,7 @@ def visualize(
         raise UserError(f"--count {count} must be 1 to {MOST_IMAGES} images")
     if out is not None:
         check_name(out)
+        check_replaceable(out)
     try:
         if kind == "timeline":
             run = _run_of(path)
@@ -87,7 +88,10 @@ def _draw(
     loaded.config.check_bindings()
     for line in loaded.lines:
         console.print(line)
-    out = out or (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
+    if out is None:
+        out = (Path() if loaded.run is None else loaded.run.path) / f"{kind}.png"
+        if loaded.run is None:
+            check_replaceable(out)
     check_name(out)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
     if kind == "sheet":
@@ -141,11 +145,17 @@ def _stages(console: Console, loaded: LoadedModel, batch: Batch) -> list[Stage]:
     per_epoch = next((step / epoch for step, epoch in epochs.items()), None)
     stages = []
     for folder in folders:
-        saved = checkpoint.Checkpoint(folder)
+        try:
+            saved = checkpoint.Checkpoint(folder)
+        except UserError as error:
+            console.print(f"{error}; it is left out", style="yellow")
+            continue
         loaded.load(saved)
         step = saved.values["step"]
         title = f"step {step:,}" + (f"\nepoch {step / per_epoch:.3g}" if per_epoch else "")
         stages.append(Stage(title, look(loaded.context(), batch)))
+    if len(stages) < 2:
+        raise UserError(f"{loaded.run.path} has fewer than two whole checkpoints; --strip needs at least two")
     return stages
 
 

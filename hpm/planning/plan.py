@@ -17,6 +17,7 @@ from hpm.planning.settings import RunSettings, read_settings
 
 IMAGENET_IMAGES = 1_281_167
 USABLE_MEMORY = 0.9  # of a GPU's memory; what `cost.memory` does not count needs the rest
+_LEAST_MFU, _MOST_IMAGES = 0.001, 10**12  # beyond these, hours mean nothing
 _NARROW, _NARROW_MFU = 512, 0.2  # a width, and a share of the peak that narrower models are not known to reach
 
 
@@ -100,7 +101,7 @@ def make_plan(
         gpus: how many GPUs train together.
         device: a key of `GPUS`.
         images: of the training set; None for what the config says, or ImageNet-1K's 1,281,167.
-        mfu: share of the peak of a GPU's data sheet that training reaches, in (0, 1]. The default is about
+        mfu: share of the peak of a GPU's data sheet that training reaches, 0.001 to 1. The default is about
             what a ViT-B reached on one H100 with CUDA graphs, 29 % (docs/gpu.md).
 
     Raises:
@@ -108,10 +109,10 @@ def make_plan(
             refuse, but for what takes the images or the machine itself.
     """
     machine = _machine(device, gpus)
-    if not 0 < mfu <= 1:
-        raise UserError(f"--mfu {mfu} must be a share of the peak, more than 0 and at most 1")
-    if images is not None and images < 1:
-        raise UserError(f"--images {images} must be at least 1")
+    if not _LEAST_MFU <= mfu <= 1:
+        raise UserError(f"--mfu {mfu} must be a share of the peak, {_LEAST_MFU} to 1")
+    if images is not None and not 1 <= images <= _MOST_IMAGES:
+        raise UserError(f"--images {images} must be 1 to {_MOST_IMAGES:,}")
     notes: list[str] = []
     try:
         settings = read_settings(config)

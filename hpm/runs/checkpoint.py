@@ -31,7 +31,7 @@ from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import named_in_utf8, read_json
 from hpm.runtime.finite import require_finite
 
-_NAME = re.compile(r"checkpoint-(\d{8,})")
+_NAME = re.compile(r"checkpoint-([0-9]{8,})")
 STATE_FILE = "state.json"
 _KINDS = {  # of the values that a run saves
     "step": int,

@@ -101,7 +101,7 @@ def show_summary(
         console.print(
             f"{skipped:,} of {summary['steps']:,} steps were skipped: their gradient was not finite", style="yellow"
         )
-    console.print(f"picture:  {summary['picture']}")
+    console.print(f"picture:  {folder.pictures / Path(summary['picture']).name}")  # also of a run that was moved
     console.print(f"metrics:  {folder.metrics.path} and {folder.summary}")
     hint = summary.get("tracking_problem") or _mlflow_hint(summary["tracking"])
     console.print(f"MLflow:   {hint}")

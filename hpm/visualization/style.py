@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 from torch import Tensor
 
 from hpm.errors import UserError
@@ -24,6 +25,7 @@ TITLE = 12
 TEXT = 10
 SMALL = 9
 _DPI = 150
+_SOFTWARE = "curriculum-masking"  # what a PNG of ours says that it was made by
 
 Place = tuple[float, float, float, float]  # left, right, bottom, top
 
@@ -98,6 +100,24 @@ def check_name(path: Path) -> None:
     check_file("the picture", path)
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a picture in the place of anything but an earlier one.
+
+    Raises:
+        UserError: if there is a file that `save` has not written.
+    """
+    if path.exists() and not _is_ours(path):
+        raise UserError(f"{path} is there already, and was drawn by something else; give a new name, or remove it")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == _SOFTWARE
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG, whole or not at all.
 
@@ -108,5 +128,5 @@ def save(figure: Figure, path: Path) -> Path:
     check_name(path)
     FigureCanvasAgg(figure)
     with replacing(path) as partial:
-        figure.savefig(partial, dpi=_DPI, format="png", facecolor="white")
+        figure.savefig(partial, dpi=_DPI, format="png", facecolor="white", metadata={"Software": _SOFTWARE})
     return path

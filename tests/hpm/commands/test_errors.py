@@ -80,6 +80,27 @@ def test_a_binding_in_a_file_is_named_with_its_line(hpm: Hpm, tiny: Path, capsys
     assert f"Cyclic.cycles (tiny.gin, line {lines})" in refused(hpm, capsys, tiny)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["embed", "run", "", "--out", "f"], "what follows run is empty"),
+        (["pretrain", "tiny.gin", "--output", ""], "what follows --output is empty"),
+        (["evaluate", " "], "what follows evaluate is empty"),
+        ([""], "what follows the command is empty"),
+    ],
+)
+def test_what_is_empty_names_nothing(hpm: Hpm, capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+    """A variable of the shell that is not set would name the current folder."""
+    assert hpm(*words) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("binding", ["include 'mine.gin'", "import mine", "from mine import parts"])
+def test_what_no_option_binds(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], binding: str) -> None:
+    assert hpm("pretrain", tiny, "--dry-run", "-b", binding) == 2
+    assert "it binds nothing; write it into a config" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_replaced_part_takes_its_bindings_with_it(hpm: Hpm, tiny: Path) -> None:
     """`curricula/random` after a config with a Ramp is no mistake."""
     assert hpm("pretrain", tiny, "curricula/random", "-b", "Schedule.epochs = 2", "--output", "run") == 0
@@ -93,7 +114,7 @@ def test_missing_config_lists_the_shipped_ones(hpm: Hpm, tiny: Path, capsys: pyt
     assert "curricula/attention" in message
 
 
-@pytest.mark.parametrize("name", [".", "", "/", "..", "x" * 300, "x/" * 3000])
+@pytest.mark.parametrize("name", [".", "/", "..", "x" * 300, "x/" * 3000])
 def test_what_is_no_config(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     message = refused(hpm, capsys, name)
     assert "no config file" in message or "File name too long" in message

@@ -220,6 +220,39 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
     assert "no metrics.jsonl" in capsys.readouterr().err
 
 
+def test_only_a_picture_of_ours_gives_way(hpm: Hpm, run: Path, tmp_path: Path) -> None:
+    for kind in ([], ["--timeline"]):
+        out = tmp_path / f"mine{len(kind)}.png"
+        words = ["visualize", run, *kind, "--out", out]
+        Image.new("RGB", (3, 3)).save(out)
+        before = out.read_bytes()
+        assert hpm(*words) == 2
+        assert out.read_bytes() == before
+        out.unlink()
+        assert hpm(*words) == 0
+        assert hpm(*words) == 0  # over its own
+    # Of a published file, whose picture lies where one is by default.
+    torch.save(load_model(run).context().model.state_dict(), tmp_path / "weights.pth")
+    Image.new("RGB", (3, 3)).save("sheet.png")
+    assert hpm("visualize", tmp_path / "weights.pth", run / "config.gin") == 2
+    assert size_of(Path("sheet.png")) == (3, 3)
+
+
+def test_a_strip_leaves_damaged_checkpoints_out(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "checkpoints/checkpoint-00000009").write_text("no folder")
+    (run / "checkpoints/checkpoint-00000010").mkdir()
+    (run / "checkpoints/checkpoint-0000001\N{ARABIC-INDIC DIGIT THREE}").mkdir()  # no checkpoint's name
+    (run / "checkpoints/checkpoint-00000014/state.json").write_text("{}")
+    assert hpm("visualize", run, "--strip", "--count", 1) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("it is left out") == 3
+    for path in (run / "checkpoints").glob("checkpoint-*"):
+        if path.name not in ("checkpoint-00000009", "checkpoint-00000040"):
+            shutil.rmtree(path)
+    assert hpm("visualize", run, "--strip", "--count", 1) == 2
+    assert "has fewer than two whole checkpoints" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_timeline_of_incomplete_rows(tmp_path: Path) -> None:
     """Intervals in which every step was skipped have no losses; a run may have but two rows."""
     rows = [{"epoch": 0.1, "alpha": 0.0}, {"epoch": 0.2, "alpha": 1.0, "reconstruction_loss": 1.0}]

@@ -269,6 +269,24 @@ def deflated(path: Path) -> None:
             large.writestr(member.filename, bytes(50_000_000) if zeros else small.read(member))
 
 
+def test_a_bit_that_has_flipped(tmp_path: Path) -> None:
+    """Torch reads such a file without a word, though it has written a checksum."""
+    path = tmp_path / "weights.pth"
+    for checksums in (True, False):
+        torch.serialization.set_crc32_options(checksums)
+        torch.save({"model": vit().state_dict()}, path)
+        torch.serialization.set_crc32_options(True)
+        load_published(path)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+        if checksums:
+            with pytest.raises(UserError, match="does not match its checksum"):
+                load_published(path)
+        else:
+            load_published(path)
+
+
 @pytest.mark.parametrize(
     ("kind", "told"),
     [

@@ -208,7 +208,9 @@ def test_show_and_json(tiny: Path) -> None:
         ([], {"device": "h300"}, "--device h300 is unknown; choose one of h200, h100"),
         ([], {"gpus": 0}, "--gpus 0 must be at least 1"),
         ([], {"mfu": 1.5}, "--mfu 1.5 must be"),
-        ([], {"images": 0}, "--images 0 must be at least 1"),
+        ([], {"mfu": 1e-300}, "--mfu 1e-300 must be a share of the peak, 0.001 to 1"),
+        ([], {"images": 0}, "--images 0 must be 1 to"),
+        ([], {"images": 10**29}, "must be 1 to 1,000,000,000,000"),
         ([], {"images": 10}, "Schedule.batch_size = 16 must be 1 to 10"),
         (
             [],
