@@ -30,7 +30,7 @@ from hpm.inference.evaluation_results import (
 )
 from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
-from hpm.runtime.files import check_folder
+from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
 
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
@@ -217,4 +217,10 @@ def _measure(
         measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))
         for metric, own in measured.items():
             values.setdefault(metric, []).extend(own)
+    unreadable: dict[str, str] = {}
+    for found in processes.gather(context.unreadable.by_name):
+        unreadable |= found
+    for name, reason in unreadable.items():
+        line = " ".join(f"skipped, unreadable: {name}: {reason}".splitlines())
+        console.print(printable(line), style="yellow", markup=False)
     return values
