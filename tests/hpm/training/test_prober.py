@@ -29,3 +29,13 @@ def test_evaluations_know_how_long_the_model_was_trained(hpm: Hpm, tiny: Path, m
     kept = load_model(Path("run")).context().pretraining
     assert kept is not None
     assert (kept.clock.step, kept.clock.total_steps, kept.batch_size, kept.progress_per) == (40, 40, 16, "epoch")
+
+
+@pytest.mark.parametrize("name", ["probes", "evaluations"])
+def test_a_protocol_that_is_there_twice_is_refused(
+    hpm: Callable[..., int], tiny: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words = ["-b", f"Monitoring.{name} = [@a/Ridge(), @KNN(), @Ridge()]", "-b", "a/Ridge.train_images = 3"]
+    assert hpm("pretrain", tiny, *words, "--output", "run") == 2
+    assert f"Monitoring.{name} holds the protocol ridge twice" in " ".join(capsys.readouterr().err.split())
+    assert not Path("run").exists()
