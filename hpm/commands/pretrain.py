@@ -180,7 +180,15 @@ def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
 def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
     """A resumed run repeats the uninterrupted one: what would make it another is refused."""
     from hpm.config import resume_changes
+    from hpm.runs.checkpoint import kept_config
 
+    trained_under, checkpoint = kept_config(folder.checkpoints) or (folder.saved_config(), None)
+    if altered := resume_changes(trained_under, folder.saved_config())[0]:
+        raise UserError(
+            f"{folder.config} was altered since {checkpoint} was written, and --resume repeats the run exactly:\n"
+            + "\n".join(f"  {line}" for line in altered[:5])
+            + "\nundo that, or start a new run with --init-from"
+        )
     refused, rounding = resume_changes(folder.saved_config(), config.text())
     if refused:
         raise UserError(
