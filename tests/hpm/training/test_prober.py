@@ -9,6 +9,7 @@ import pytest
 
 from hpm.evaluation import Evaluation, EvaluationContext, Ridge
 from hpm.inference.loading import load_model
+from hpm.runs.checkpoint import list_checkpoints
 
 Hpm = Callable[..., int]
 
@@ -39,3 +40,14 @@ def test_a_protocol_that_is_there_twice_is_refused(
     assert hpm("pretrain", tiny, *words, "--output", "run") == 2
     assert f"Monitoring.{name} holds the protocol ridge twice" in " ".join(capsys.readouterr().err.split())
     assert not Path("run").exists()
+
+
+def test_a_probe_that_fails_loses_no_steps(hpm: Hpm, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Evaluation, context: EvaluationContext) -> dict[str, float]:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Ridge, "measure", failing)
+    bindings = ("Monitoring.probe_every = 2", "Monitoring.probes = [@Ridge()]", "Checkpointing.every = 500")
+    with pytest.raises(RuntimeError, match="no memory"):
+        hpm("pretrain", tiny, *(word for text in bindings for word in ("-b", text)), "--output", "run")
+    assert list_checkpoints(Path("run/checkpoints"))[0].name == "checkpoint-00000020"
