@@ -55,7 +55,7 @@ def test_others_stand_in_for_training_images_where_a_probe_is_fitted(
     scored = json.loads(Path("run/summary.json").read_text())["scored_images"]
     assert set(scored.values()) == {12}
     (folders / "train" / "cat" / "00.png").write_text("y")
-    assert hpm("evaluate", "run", "--protocol", "knn") == 0
+    assert hpm("evaluate", "run", "--protocol", "knn,ridge") == 0
     told = "".join(capsys.readouterr().out.split())
     assert told.count("00.png") == told.count("19.png") == 1
     (folders / "train" / "cat" / "01.png").write_text("z")
