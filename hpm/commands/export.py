@@ -23,7 +23,9 @@ def command(
     ],
     configs: PublishedConfigs = None,
     to: Annotated[str, typer.Option("--format", help="timm, safetensors or onnx.")] = "timm",
-    pool: Annotated[str, typer.Option(help="Features: the class token, or avg of the patches' tokens.")] = "token",
+    pool: Annotated[
+        str | None, typer.Option(help="Features: the class token (the default), or avg of the patches' tokens.")
+    ] = None,
     weights: Weights = "student",
     whole: Annotated[
         bool, typer.Option("--whole", help="For safetensors, the whole model rather than the encoder.")

@@ -86,7 +86,8 @@ def command(
             configs = configs or [str(folder.config)]
             manifest = manifest_of(folder)
             plugins = dict(manifest.plugins)
-            init_from = None if list_checkpoints(folder.checkpoints) else _origin(init_from, manifest.init_from)
+            origin = _origin(init_from, manifest.init_from)
+            init_from = None if list_checkpoints(folder.checkpoints) else origin
         else:
             resume = False
         config, trainer = _build(console, configs or [], binding or [], plugins, init_from)
@@ -98,13 +99,20 @@ def command(
 
 
 def _origin(given: Path | None, recorded: str | None) -> Path | None:
-    """What a resumed run without a checkpoint starts from: the same as before, the checkpoint that a run had then."""
+    """What a resumed run was started from, and starts from again without a checkpoint: that which a run had then.
+
+    Raises:
+        UserError: if another start is given.
+    """
+    from hpm.runs.checkpoint_writer import LATEST
     from hpm.runs.run_folder import RunFolder
 
     before = None if recorded is None else Path(recorded)
     if given is not None:
         start = given.resolve()
-        if before is None or before not in (start, RunFolder(start).checkpoints / before.name):
+        # A run, or its link to the newest checkpoint, may have newer checkpoints since.
+        link = before is not None and given.parent.resolve() == before.parent and given.name == LATEST
+        if before is None or not (link or before in (start, RunFolder(start).checkpoints / before.name)):
             told = "random weights" if before is None else f"--init-from {before}"
             raise UserError(
                 f"--resume repeats the run, which was started from {told}, and --init-from {given} is another start; "
@@ -172,7 +180,15 @@ def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
 def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
     """A resumed run repeats the uninterrupted one: what would make it another is refused."""
     from hpm.config import resume_changes
+    from hpm.runs.checkpoint import kept_config
 
+    trained_under, checkpoint = kept_config(folder.checkpoints) or (folder.saved_config(), None)
+    if altered := resume_changes(trained_under, folder.saved_config())[0]:
+        raise UserError(
+            f"{folder.config} was altered since {checkpoint} was written, and --resume repeats the run exactly:\n"
+            + "\n".join(f"  {line}" for line in altered[:5])
+            + "\nundo that, or start a new run with --init-from"
+        )
     refused, rounding = resume_changes(folder.saved_config(), config.text())
     if refused:
         raise UserError(

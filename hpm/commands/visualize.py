@@ -22,7 +22,7 @@ def command(
             help="A folder of images, of any size; by default the run's first validation images.",
         ),
     ] = None,
-    count: Annotated[int, typer.Option(help="How many images.")] = 6,
+    count: Annotated[int | None, typer.Option(help="How many images; 6 by default.")] = None,
     strip: Annotated[bool, typer.Option("--strip", help="The same images through the run's checkpoints.")] = False,
     timeline: Annotated[bool, typer.Option("--timeline", help="The curriculum and the losses over the run.")] = False,
     out: Annotated[
@@ -43,6 +43,13 @@ def command(
 
     if strip and timeline:
         raise UserError("--strip and --timeline are two pictures; ask for one of them")
+    given = {"CONFIG": configs, "-b": binding, "--images": images, "--count": count}
+    without_effect = [name for name, value in given.items() if value is not None and value != []]
+    if timeline and without_effect:
+        raise UserError(
+            f"--timeline draws what the run wrote down, and {', '.join(without_effect)} would change nothing of that; "
+            "leave it out"
+        )
     console, kind = make_console(), "strip" if strip else "timeline" if timeline else "sheet"
     with notices_to(console):
         visualize(
@@ -52,6 +59,6 @@ def command(
             configs=configs or [],
             bindings=binding or [],
             images=images,
-            count=count,
+            count=6 if count is None else count,
             out=out,
         )

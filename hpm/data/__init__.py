@@ -16,6 +16,7 @@ from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Cr
 from hpm.data.sources.stamp_scenes import StampScenes
 from hpm.data.sources.tar_shards import TarSplit
 from hpm.data.sources.timm_dataset import TimmDataset
+from hpm.data.unreadable import UnreadableImages
 
 __all__ = [
     "HELD_OUT",
@@ -42,6 +43,7 @@ __all__ = [
     "TensorSplit",
     "TimmDataset",
     "Unreadable",
+    "UnreadableImages",
     "describe_left_out",
     "image_files",
     "labeled_files",

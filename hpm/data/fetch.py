@@ -5,7 +5,7 @@ Shape suffixes: N images of a micro-batch, C channels, S S height and width in p
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,10 +13,17 @@ from torch.utils.data import Dataset
 
 from curriculum.noise import Noise
 from curriculum.sizes import Size
-from hpm.data.crops import RandomResizedCrop
 from hpm.data.gpu_decode import Encoded, JpegSplit
 from hpm.data.sources.split import Crops, Split, Unreadable
+from hpm.data.unreadable import stand_ins
 from hpm.errors import UserError
+
+
+class Cropping(Protocol):
+    """Chooses what is seen of images."""
+
+    def draw(self, sizes_N2: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Boxes, float32 [N, 4], and whether to mirror, bool [N], of images of these sizes; as `RandomResizedCrop`."""
 
 
 class Fetched(NamedTuple):
@@ -44,7 +51,7 @@ class Fetcher(Dataset):
 
     Args:
         split: the images; a `JpegSplit` leaves JPEGs encoded.
-        crop: the augmentation.
+        crop: the augmentation; or what gives whole images.
         seed: of the crops.
         epoch: likewise.
         size: of the crops in pixels, S for squares or (height, width).
@@ -55,7 +62,7 @@ class Fetcher(Dataset):
     def __init__(
         self,
         split: Split,
-        crop: RandomResizedCrop,
+        crop: Cropping,
         *,
         seed: int,
         epoch: int,
@@ -83,7 +90,7 @@ class Fetcher(Dataset):
             return UserError(*error.args)
 
     def _fetch(self, indices_N: Tensor) -> Fetched:
-        indices_N = self._readable(indices_N)
+        indices_N = self._readable(indices_N).clone()  # others may be put into it, and the caller has asked for these
         crops, failed = self._view(indices_N)
         newly_unreadable: dict[int, str] = {}
         while failed:
@@ -104,12 +111,7 @@ class Fetcher(Dataset):
         """The samples themselves, or what stands in for those known to be unreadable."""
         if not self.unreadable:
             return indices_N
-        indices = indices_N.tolist()
-        for n, index in enumerate(indices):
-            while index in self.unreadable:
-                index = (index + 1) % len(self.split)
-            indices[n] = index
-        return torch.tensor(indices)
+        return stand_ins(indices_N, self.unreadable, len(self.split))
 
     def _view(self, indices_N: Tensor) -> tuple[Crops, dict[int, str]]:
         """Random crops; and where one could not be made, why."""

@@ -25,12 +25,12 @@ from hpm.data.prefetch import move, prefetch
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.split import Split
+from hpm.data.unreadable import UnreadableImages
 from hpm.data.workers import load_in_workers
-from hpm.errors import TrainingError, UserError
+from hpm.errors import UserError
 from hpm.optim.schedule import Schedule
 
 _CPU = torch.device("cpu")
-_NAMED = 3  # unreadable images that an error message names
 
 
 class Loader:
@@ -58,7 +58,7 @@ class Loader:
     Attributes:
         steps_per_epoch: complete batches of an epoch.
         micro_batch_size: images of a micro-batch.
-        unreadable: the unreadable images that this process has met so far, and why each cannot be read.
+        unreadable_images: those that this process has met so far.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -85,7 +85,6 @@ class Loader:
         self.steps_per_epoch = schedule.clock(len(split)).steps_per_epoch
         self.micro_batch_size = schedule.micro_batch_size(world_size)
         require_in("Loading", "[0, 1024]", num_workers=num_workers)
-        require_in("Loading", "[0, 1)", max_unreadable=max_unreadable)
         require_in("Loader", f"[0, {world_size})", rank=rank)
         if not divides(patch_size, source.img_size):
             raise ValueError(
@@ -101,15 +100,18 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.device = device
-        self.max_unreadable = max_unreadable
-        self.unreadable: dict[str, str] = {}
+        self.unreadable_images = UnreadableImages(max_unreadable)
         self._train = split
-        self._unreadable_by_index: dict[int, str] = {}
         self._jpegs: JpegSplit | None = None
         if gpu_decode:
             encoded = _require_encoded(split, type(source).__name__, num_workers)
             self._jpegs = JpegSplit(encoded)
             self._decoder = Decoder(encoded.mode, source.img_size, device)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why each of the unreadable images that this process has met so far cannot be read, by its name."""
+        return self.unreadable_images.by_name
 
     @cached_property
     def _split(self) -> Split:
@@ -143,7 +145,7 @@ class Loader:
         return self._steps(epoch, first_step)
 
     def _steps(self, epoch: int, first_step: int) -> Iterator[tuple[Batch, ...]]:
-        self._require_readable()
+        self.unreadable_images.require_few(self._train)
         fetched, bring = self._fetched(epoch, first_step), partial(self._to_device, epoch)
         ahead = self.num_workers > 0 and self.device.type == "cuda"
         batches = map(self._batch, prefetch(fetched, bring, self._stream) if ahead else map(bring, fetched))
@@ -156,10 +158,12 @@ class Loader:
         shape = (-1, self.world_size, self.accumulate, self.micro_batch_size)
         indices_XN = order_K.view(shape)[:, self.rank].flatten(0, 1)
         if self.num_workers == 0:
-            return map(self._fetcher(epoch, self._split, self._unreadable_by_index), indices_XN.to(self._split.device))
+            return map(
+                self._fetcher(epoch, self._split, self.unreadable_images.by_index), indices_XN.to(self._split.device)
+            )
         split = self._split if self._jpegs is None else self._jpegs
         return load_in_workers(
-            self._fetcher(epoch, split, self._unreadable_by_index),
+            self._fetcher(epoch, split, self.unreadable_images.by_index),
             indices_XN.tolist(),
             num_workers=self.num_workers,
             collate=as_fetched,
@@ -174,7 +178,7 @@ class Loader:
             epoch=epoch,
             size=self.source.img_size,
             known_unreadable=known_unreadable,
-            limit=self._limit,
+            limit=self.unreadable_images.limit(self._train),
         )
 
     def _to_device(self, epoch: int, fetched: Fetched | UserError) -> Fetched | UserError:
@@ -194,7 +198,7 @@ class Loader:
             return fetched
         indices_M = fetched.indices_N[rows]
         # What is unreadable is known to other batches once this one's turn has come.
-        known_unreadable = self._unreadable_by_index | fetched.newly_unreadable
+        known_unreadable = self.unreadable_images.by_index | fetched.newly_unreadable
         refused = JpegSplit(self._jpegs.split, set(indices_M.tolist()))
         again = self._fetcher(epoch, refused, known_unreadable)(indices_M)
         if isinstance(again, Fetched) and again.encoded is not None:
@@ -210,37 +214,13 @@ class Loader:
     def _batch(self, fetched: Fetched | UserError) -> Batch:
         if isinstance(fetched, UserError):
             raise fetched
-        if fetched.newly_unreadable:
-            self._unreadable_by_index |= fetched.newly_unreadable
-            self.unreadable |= {self._train.name(index): reason for index, reason in fetched.newly_unreadable.items()}
-            self._require_readable()
+        self.unreadable_images.add(fetched.newly_unreadable, self._train)
         return Batch(fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N)
 
     @cached_property
     def _stream(self) -> torch.cuda.Stream:
         """Of the copies to the device; one for all epochs, for the memory that it has used is its own."""
         return torch.cuda.Stream(self.device)
-
-    @property
-    def _limit(self) -> int:
-        return int(self.max_unreadable * len(self._train))
-
-    def _require_readable(self) -> None:
-        """End training where too many images cannot be read.
-
-        Raises:
-            TrainingError: naming some of them.
-        """
-        count = len(self._unreadable_by_index)
-        if count <= self._limit:
-            return
-        names = [f"{name} ({reason})" for name, reason in islice(self.unreadable.items(), _NAMED)]
-        more = f" and {count - len(names)} more" if count > len(names) else ""
-        raise TrainingError(
-            f"{count} of {len(self._train)} training images cannot be read, where Loading.max_unreadable = "
-            f"{self.max_unreadable} allows {self._limit}: {', '.join(names)}{more}. Fix or remove them, or raise "
-            "Loading.max_unreadable"
-        )
 
 
 def _require_encoded(split: Split, source: str, num_workers: int) -> EncodedSplit:

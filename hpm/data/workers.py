@@ -39,7 +39,7 @@ def load_in_workers(
     """
     done = deaths = 0
     while done < len(batches):
-        loader = DataLoader(
+        loader = _Processes(
             dataset,
             batch_sampler=batches[done:],
             collate_fn=collate,
@@ -63,6 +63,13 @@ def load_in_workers(
                     "the num_workers that are bound"
                 ) from error
             warnings.warn(Notice(f"a loader process died and is started again: {reason}"), stacklevel=2)
+
+
+class _Processes(DataLoader):
+    """One that takes the number of its processes as it is bound; torch warns of more than there are cores."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Nothing: processes that wait for files are no burden, and configs give a number for many machines."""
 
 
 def _noticing_late(loader: DataLoader) -> Iterator[Any]:

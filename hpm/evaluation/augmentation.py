@@ -23,7 +23,7 @@ from torch import Tensor
 from curriculum.noise import hash_words
 from curriculum.sizes import Size, pair
 from curriculum.streams import Stream
-from hpm.data import TRAIN, Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable
+from hpm.data import TRAIN, Crops, ImageSource, Loader, RandomResizedCrop, Split, Unreadable, UnreadableImages
 from hpm.data.sources.split import Choose
 from hpm.runtime.distributed import DistributedContext
 
@@ -196,16 +196,26 @@ class AugmentingLoader(Loader):
         transform: from `rand_augment`, or None for crops alone.
         seed: of order, crops and augmentation.
         processes: that share a batch.
+        unreadable: takes the images that cannot be read, for which others stand in. Default those of this loader alone.
         **settings: the others of `Loader`.
     """
 
     def __init__(
-        self, *, source: ImageSource, transform: Any, seed: int, processes: DistributedContext, **settings: Any
+        self,
+        *,
+        source: ImageSource,
+        transform: Any,
+        seed: int,
+        processes: DistributedContext,
+        unreadable: UnreadableImages | None = None,
+        **settings: Any,
     ) -> None:
         self._augmented = None if transform is None else RandAugmented(source.train(), transform, seed=seed)
         if self._augmented is not None:
             source = _WithTrainingSplit(source, self._augmented)
         super().__init__(source=source, seed=seed, rank=processes.rank, world_size=processes.world_size, **settings)
+        if unreadable is not None:
+            self.unreadable_images = unreadable
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Any, ...]]:
         """As `Loader.epoch`. The one before must have ended."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from curriculum import Batch, Curriculum
-from hpm.data import HELD_OUT, ImageSource, Split
+from hpm.data import HELD_OUT, ImageSource, Split, UnreadableImages
 from hpm.methods.teacher import ModelTeacher
 from hpm.metrics import Metric
 from hpm.models.base import MaskedModel
@@ -58,6 +58,8 @@ class EvaluationContext:
             has to guess how finely it is resolved. One that is a mean over draws counts its images once for each draw.
             Metrics that are no such shares are not in it. Copies made by `dataclasses.replace` share it.
         pretraining: how the model was trained so far. Default None, not known.
+        unreadable: the training images that evaluations found unreadable, for which others stand in where something is
+            fitted; an image that is scored must be readable. Copies made by `dataclasses.replace` share it.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
             to be chosen, such as the length of the training, is scored on validation images alone.
         training_batches: gives up to so many training images, cropped as the run crops them, in batches that say which
@@ -79,6 +81,7 @@ class EvaluationContext:
     splits: tuple[str, ...] = HELD_OUT
     scored_images: dict[str, int] = field(default_factory=dict)
     training_batches: Callable[[int], Iterable[Batch]] | None = None
+    unreadable: UnreadableImages = field(default_factory=UnreadableImages)
 
     @property
     def held_out(self) -> dict[str, Split]:

@@ -6,7 +6,7 @@ Shape suffixes: K images of the split, N labelled images, B images of a step, C 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from curriculum import Batch, Noise
 from curriculum.noise import hash_words
 from curriculum.sizes import Size
 from curriculum.streams import Stream
-from hpm.data import ImageSource, RandomResizedCrop
+from hpm.data import ImageSource, RandomResizedCrop, UnreadableImages
+from hpm.data.fetch import Fetcher
+from hpm.errors import UserError
 
 
 def draw_labels(labels_K: Tensor, per_class: int | Sequence[int], num_classes: int, seed: int) -> Tensor:
@@ -43,6 +45,8 @@ class FewLabels:
         patch_size: of a patch in pixels, the side of a square or (height, width).
         seed: of the order and the crops.
         device: where batches are wanted.
+        unreadable: takes the images that cannot be read, for which the next of the training split stand in. Default
+            those of these batches alone.
     """
 
     source: ImageSource
@@ -52,6 +56,7 @@ class FewLabels:
     patch_size: Size
     seed: int
     device: torch.device
+    unreadable: UnreadableImages = field(default_factory=UnreadableImages)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,16 +67,20 @@ class FewLabels:
         """The batches of an epoch, each in one piece."""
         keys_N = Noise(hash_words(self.seed, Stream.LOW_SHOT_ORDER), epoch, self.train_N).bits(1).squeeze(1)
         order_N = self.train_N[keys_N.argsort(stable=True)]
-        crop_seed = hash_words(self.seed, Stream.LOW_SHOT_CROPS)
+        train = self.source.train()
+        fetch = Fetcher(
+            train,
+            self.crop,
+            seed=hash_words(self.seed, Stream.LOW_SHOT_CROPS),
+            epoch=epoch,
+            size=self.source.img_size,
+            known_unreadable=self.unreadable.by_index,
+            limit=self.unreadable.limit(train),
+        )
         for indices_B in order_N[: self.steps_per_epoch * self.batch_size].split(self.batch_size):
-            images_BCSS = self._cropped(Noise(crop_seed, epoch, indices_B)).to(self.device)
-            yield (Batch(images_BCSS, self.patch_size, indices_B.to(self.device)),)
-
-    def _cropped(self, noise: Noise) -> Tensor:
-        """Crops of the images that the noise names, normalized: float32 [B, C, S, S]."""
-
-        def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
-            return self.crop.draw(sizes_N2, Noise(noise.seed, noise.step, noise.rows_N[rows]))
-
-        view = self.source.train().view(noise.rows_N, self.source.img_size, choose)
-        return self.source.normalize(view.images_NCSS)
+            fetched = fetch(indices_B)
+            if isinstance(fetched, UserError):
+                raise fetched
+            self.unreadable.add(fetched.newly_unreadable, train)
+            images_BCSS = self.source.normalize(fetched.images_NCSS).to(self.device)
+            yield (Batch(images_BCSS, self.patch_size, fetched.indices_N.to(self.device)),)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_choice, require_in
-from hpm.data import VALIDATION, ImageSource, Split
+from hpm.data import VALIDATION, ImageSource, Split, UnreadableImages
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
@@ -34,11 +34,18 @@ class Labelled(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """Images of a split, and their classes."""
+    """Images of a split; others stand in for those that cannot be read, where there is a place to note these."""
 
     split: Split
     indices_N: Tensor
-    labels_N: Tensor
+    unreadable: UnreadableImages | None
+
+    def labels(self) -> Tensor:
+        """Int64 [N], once all images were read."""
+        read_N = self.indices_N
+        if self.unreadable is not None:
+            read_N = self.unreadable.stand_ins(read_N, self.split)
+        return labels_of(self.split)[read_N]
 
 
 class FrozenProbe(Evaluation):
@@ -105,12 +112,12 @@ class FrozenProbe(Evaluation):
         scored = context.held_out
         if self.chooses:
             scored = {VALIDATION: context.source.validation()} | scored
-        chosen = {"train": self._chosen(context.source.train(), self.train_images)}
+        chosen = {"train": self._chosen(context.source.train(), self.train_images, context.unreadable)}
         for name, split in scored.items():
             chosen[name] = self._chosen(split, self.test_images)
         metrics: dict[str, float] = {}
         for name, features in self._features(context, chosen):
-            labelled = {which: Labelled(features[which], chosen[which].labels_N) for which in chosen}
+            labelled = {which: Labelled(features[which], images.labels()) for which, images in chosen.items()}
             validation = labelled[VALIDATION] if self.chooses else None
             predict = self.fit(
                 labelled["train"], validation, num_classes=context.source.num_classes, device=context.device
@@ -124,9 +131,8 @@ class FrozenProbe(Evaluation):
         return metrics
 
     @staticmethod
-    def _chosen(split: Split, count: int | None) -> _Chosen:
-        indices_N = sample_indices(count, len(split))
-        return _Chosen(split, indices_N, labels_of(split)[indices_N])
+    def _chosen(split: Split, count: int | None, unreadable: UnreadableImages | None = None) -> _Chosen:
+        return _Chosen(split, sample_indices(count, len(split)), unreadable)
 
     def _features(
         self, context: EvaluationContext, chosen: Mapping[str, _Chosen]
@@ -140,7 +146,7 @@ class FrozenProbe(Evaluation):
         models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
         for name, model in models.items():
             features = {}
-            for which, (split, indices_N, _) in chosen.items():
+            for which, (split, indices_N, unreadable) in chosen.items():
                 own = extract(
                     model.encoder,
                     source,
@@ -149,13 +155,23 @@ class FrozenProbe(Evaluation):
                     pool=self.pool,
                     device=context.device,
                     num_workers=self.num_workers,
+                    unreadable=unreadable,
                 )
                 features[which] = processes.collect(own, len(indices_N))
+                if unreadable is not None:
+                    for found in processes.gather(unreadable.by_index):
+                        unreadable.add(found, split)
             together = {which: of_split for which, of_split in features.items() if of_split is not None}
             if len(together) == len(features):
                 yield name, together
         if self.baselines and processes.is_main:
-            yield "raw_pixels", {which: raw_pixels(source, *images[:2]) for which, images in chosen.items()}
+            yield (
+                "raw_pixels",
+                {
+                    which: raw_pixels(source, split, indices_N, unreadable=unreadable)
+                    for which, (split, indices_N, unreadable) in chosen.items()
+                },
+            )
 
 
 class PenalizedProbe(FrozenProbe):

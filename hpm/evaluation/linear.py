@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpm.data import ImageSource, Split
+from hpm.data import ImageSource, Split, UnreadableImages
 from hpm.evaluation.features import raw_pixels
 from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, standardizer
 from hpm.evaluation.samples import labels_of, sample_indices
@@ -115,13 +115,17 @@ class RawPixels:
         source: the images.
         train_N: int64, which training images to fit.
         most: at most so many validation images, and images that are classified; None for all.
+        unreadable: lets others stand in for training images that cannot be read.
     """
 
-    def __init__(self, source: ImageSource, train_N: Tensor, *, most: int | None) -> None:
+    def __init__(self, source: ImageSource, train_N: Tensor, *, most: int | None, unreadable: UnreadableImages) -> None:
         self._source = source
         self._most = most
-        self._standardize = standardizer(raw_pixels(source, source.train(), train_N))
-        fitted, chosen_by = self._labelled(source.train(), train_N), self._some(source.validation())
+        pixels_ND = raw_pixels(source, source.train(), train_N, unreadable=unreadable)
+        self._standardize = standardizer(pixels_ND)
+        read_N = unreadable.stand_ins(train_N, source.train())
+        fitted = Labelled(self._standardize(pixels_ND), labels_of(source.train())[read_N])
+        chosen_by = self._some(source.validation())
         self._solution = best_fit(fitted, chosen_by, _STRENGTHS, num_classes=source.num_classes)
 
     def accuracy(self, split: Split) -> float:
@@ -130,9 +134,7 @@ class RawPixels:
         return (classify(features_ND, self._solution) == labels_N).float().mean().item()
 
     def _some(self, split: Split) -> Labelled:
-        return self._labelled(split, sample_indices(self._most, len(split)))
-
-    def _labelled(self, split: Split, indices_N: Tensor) -> Labelled:
+        indices_N = sample_indices(self._most, len(split))
         return Labelled(self._standardize(raw_pixels(self._source, split, indices_N)), labels_of(split)[indices_N])
 
 

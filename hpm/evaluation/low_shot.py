@@ -228,7 +228,9 @@ class LowShot(Evaluation):
         measured: dict[str, float] = {}
         for name, converged in rows.items():
             measured |= {f"low_shot/{name}/lr": converged.lr, f"low_shot/{name}/epochs": converged.epochs}
-        pixels = RawPixels(source, train_N, most=self.test_images) if self.baselines else None
+        pixels = (
+            RawPixels(source, train_N, most=self.test_images, unreadable=context.unreadable) if self.baselines else None
+        )
         for which, split in context.held_out.items():
             own = {name: self._accuracy(context, converged.logits_of, split) for name, converged in rows.items()}
             if pixels is not None:
@@ -260,6 +262,7 @@ class LowShot(Evaluation):
             patch_size=model.patch_size,
             seed=draw,
             device=context.device,
+            unreadable=context.unreadable,
         )
 
         def accuracy_of(trained: nn.Module) -> float:

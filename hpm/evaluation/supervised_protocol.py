@@ -154,6 +154,7 @@ class SupervisedProtocol(Evaluation):
             accumulate=self.schedule.accumulate,
             device=context.device,
             processes=context.processes,
+            unreadable=context.unreadable,
         )
 
     @property

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from hpm import __version__
 from hpm.errors import UserError
-from hpm.evaluation import Evaluation, discovery
+from hpm.evaluation import Evaluation, EvaluationContext, discovery
 from hpm.inference.evaluation_results import (
     Entry,
     key_of,
@@ -30,7 +30,7 @@ from hpm.inference.evaluation_results import (
 )
 from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
-from hpm.runtime.files import check_folder
+from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
 
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
@@ -86,6 +86,7 @@ def evaluate(
     check_folder("the folder of long evaluations", folder / "evaluation")
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
+    context = replace(loaded.context(weights), processes=processes, report=lambda text: console.print(text))
     entries = []
     for evaluation in evaluations:
         name = evaluation.protocol
@@ -93,7 +94,7 @@ def evaluate(
         console.print(f"{name}: {entry['model']}, {weights}'s weights, on {loaded.device}")
         progress = folder / "evaluation" / f"{name}-{_fingerprint(loaded, entry, processes.world_size)}"
         started = time.monotonic()
-        values = _measure(console, loaded, evaluation, processes, weights=weights, seeds=seeds or 1, progress=progress)
+        values = _measure(console, evaluation, context, seeds=seeds or 1, progress=progress)
         if not processes.is_main:
             continue
         entry |= {"seconds": time.monotonic() - started, "metrics": summarize(values)}
@@ -190,25 +191,20 @@ def _fingerprint(loaded: LoadedModel, entry: Entry, world_size: int) -> str:
 
 def _measure(
     console: Console,
-    loaded: LoadedModel,
     evaluation: Evaluation,
-    processes: DistributedContext,
+    context: EvaluationContext,
     *,
-    weights: str,
     seeds: int,
     progress: Path,
 ) -> dict[str, list[float]]:
     """Each metric's values, one for each seed."""
-
-    def report(text: str) -> None:
-        console.print(text)
-
     if seeds > 1 and (evaluation.seeds_argument is not None or not evaluation.seeded):
         if evaluation.seeds_argument is None:
             console.print(f"{type(evaluation).__name__} draws nothing: it is measured once", style="yellow")
         seeds = 1
-    context = replace(loaded.context(weights), processes=processes, report=report)
+    processes = context.processes
     values: dict[str, list[float]] = {}
+    named = set(context.unreadable.by_name)
     for seed in range(context.seed, context.seed + seeds):
         if seeds > 1:
             console.print(f"seed {seed}")
@@ -217,4 +213,10 @@ def _measure(
         measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))
         for metric, own in measured.items():
             values.setdefault(metric, []).extend(own)
+    for found in processes.gather(context.unreadable.by_name):
+        for name in (name for name in found if name not in named):
+            line = " ".join(f"skipped, unreadable: {name}: {found[name]}".splitlines())
+            console.print(printable(line), style="yellow")
+        context.unreadable.by_name |= found
+        named |= found.keys()
     return values

@@ -43,7 +43,7 @@ def export(
     to: str = "timm",
     configs: Sequence[str] = (),
     bindings: Sequence[str] = (),
-    pool: str = "token",
+    pool: str | None = None,
     weights: str = "student",
     whole: bool = False,
 ) -> Path:
@@ -57,7 +57,7 @@ def export(
         configs: over what published weights tell.
         bindings: gin bindings over the configuration.
         pool: what features are, "token", the class token, or "avg", the mean of the patches' tokens; both after the
-            encoder's norm, as `hpm embed` computes them. Plain weights (safetensors) have no pooling.
+            encoder's norm, as `hpm embed` computes them. None is "token"; plain weights (safetensors) have no pooling.
         weights: "student" or "teacher".
         whole: for safetensors, reconstructor and loss predictor too.
 
@@ -68,6 +68,7 @@ def export(
         UserError: for unknown options, a target that holds something, no model, or a missing package.
     """
     _check(out, to, pool, whole)
+    pool = pool or "token"
     loaded = load_model(path, configs, bindings, weights=weights)
     loaded.config.check_bindings()
     for line in loaded.lines:
@@ -99,11 +100,13 @@ def export(
     return out
 
 
-def _check(out: Path, to: str, pool: str, whole: bool) -> None:
+def _check(out: Path, to: str, pool: str | None, whole: bool) -> None:
     if to not in FORMATS:
         raise UserError(f"--format {to} is unknown; choose one of {', '.join(FORMATS)}")
-    if pool not in POOLS:
+    if pool is not None and pool not in POOLS:
         raise UserError(f"--pool {pool} is unknown; choose {' or '.join(POOLS)}")
+    if pool is not None and to == "safetensors":
+        raise UserError(f"--pool {pool} goes with --format timm or onnx; plain weights have no pooling, leave it out")
     if whole and to != "safetensors":
         raise UserError(f"--whole goes with --format safetensors; {to} takes the encoder alone")
     if out.is_dir() and (to != "timm" or any(out.iterdir())):

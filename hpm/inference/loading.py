@@ -17,7 +17,7 @@ from torch import Tensor
 from curriculum import Batch, TrainingContext
 from curriculum.validation import require_instance
 from hpm.config import Config, make_importable, parse_config
-from hpm.data import ImageSource
+from hpm.data import ImageSource, UnreadableImages
 from hpm.errors import Notice, UserError
 from hpm.evaluation import EvaluationContext
 from hpm.evaluation.base import Pretraining
@@ -94,6 +94,7 @@ class LoadedModel:
             device=self.device,
             seed=self.seed,
             pretraining=self._pretraining(),
+            unreadable=UnreadableImages(self.config.parameter("Loading", "max_unreadable")),
         )
 
     def _pretraining(self) -> Pretraining | None:

@@ -9,6 +9,7 @@ import argparse
 import mmap
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,9 @@ def read_weight_file(path: Path) -> WeightFile:
                 content: Any = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         else:
             check_inflation(file)
-            with torch.serialization.safe_globals([argparse.Namespace]):  # MAE's files hold their command's options
+            # MAE's files hold their command's options. Torch warns of sparse tensors and the like, which are refused.
+            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
@@ -95,7 +98,7 @@ def _check_tensors(content: Mapping[Any, Any], file: Path) -> None:
         for name, tensor in state.items():
             if not isinstance(tensor, Tensor):
                 continue
-            if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
                 raise UserError(f"{file}: {name} is not a plain tensor (strided, with content, not quantized)")
             size += tensor.numel() * tensor.element_size()
     _check_size(size, file)

@@ -183,6 +183,21 @@ def manifest_of(run: RunFolder, *, told: bool = True) -> Manifest:
         return newest.manifest
 
 
+def kept_config(folder: Path) -> tuple[str, Path] | None:
+    """The configuration that the newest checkpoint was trained under, and that checkpoint; None where none tells.
+
+    Tensors are not read.
+    """
+    for path in list_checkpoints(folder):
+        try:
+            config = _state(path / STATE_FILE)["values"].get("config")
+        except (OSError, ValueError, RecursionError, UserError):
+            continue
+        if isinstance(config, str):
+            return config, path
+    return None
+
+
 def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
     """The checkpoint that a path names, every byte of it read.
 
@@ -207,11 +222,7 @@ def find_checkpoint(path: Path) -> tuple[Checkpoint, list[str]]:
 
 def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:
     """The values and the tensor files, every byte of them checked."""
-    file = path / STATE_FILE
-    state = require_content(read_json(file), file, {"checksum": int, "parts": dict[str, int], "values": dict})
-    checksum = state.pop("checksum")
-    if checksum != checksum_of_text(state):
-        raise ValueError(f"{STATE_FILE} does not match its checksum")
+    state = _state(path / STATE_FILE)
     parts = []
     for name, expected in state["parts"].items():
         if Path(name).name != name:
@@ -222,6 +233,15 @@ def _verified(path: Path) -> tuple[dict[str, Any], list[Path]]:
             raise ValueError(f"{name} does not match its checksum")
         parts.append(path / name)
     return state["values"], parts
+
+
+def _state(file: Path) -> dict[str, Any]:
+    """The content of a state file, by its checksum as it was written."""
+    state = require_content(read_json(file), file, {"checksum": int, "parts": dict[str, int], "values": dict})
+    checksum = state.pop("checksum")
+    if checksum != checksum_of_text(state):
+        raise ValueError(f"{STATE_FILE} does not match its checksum")
+    return state
 
 
 def _open(part: Path) -> Any:

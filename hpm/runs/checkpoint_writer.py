@@ -23,6 +23,8 @@ from hpm.runs.checkpoint import STATE_FILE, checksum_of_file, checksum_of_text, 
 from hpm.runtime.distributed import PATIENCE, DistributedContext, local_tensor, shard_rows
 from hpm.runtime.files import flush_to_disk, save_tensors
 
+LATEST = "latest"  # the link to the newest
+
 
 class CheckpointWriter:
     """Writes checkpoints in the background: `save` copies the tensors and returns.
@@ -152,7 +154,7 @@ class CheckpointWriter:
                 _remove(other)
         partial.rename(path)
         flush_to_disk(self.folder)
-        _point(self.folder / "latest", path.name)
+        _point(self.folder / LATEST, path.name)
         expendable = [
             old for old in list_checkpoints(self.folder) if not self.keep_every or step_of(old) % self.keep_every
         ]

@@ -116,7 +116,12 @@ class TrainingLoop:
         if probes or saves:
             self._require(weights_not_finite(self.step, done=done))
         if probes:
-            self._probe()
+            try:
+                self._probe()
+            except Exception:  # an evaluation of someone's own, or no memory: what was trained is kept
+                if self.processes.world_size == 1:
+                    self._save()
+                raise
         if saves:
             self._save()
         if stop:
@@ -142,15 +147,9 @@ class TrainingLoop:
         return interval.stop
 
     def _report_skipped(self, interval: Interval) -> None:
-        done = self.clock.step + 1
-        divergence = skipped_too_many(
-            interval,
-            done=done,
-            last=done == self.clock.total_steps,
-            limit=self.trainer.optimization.max_skipped,
-            fp16=self.step.scaler is not None,
-        )
-        self._require(divergence)
+        done, limit = self.clock.step + 1, self.trainer.optimization.max_skipped
+        last, fp16 = done == self.clock.total_steps, self.step.scaler is not None
+        self._require(skipped_too_many(interval, done=done, last=last, limit=limit, fp16=fp16))
         if interval.skipped:
             self.progress.report(f"step {done}: {interval.skipped} of the last steps skipped, gradient not finite")
 

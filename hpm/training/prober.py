@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpm.data import HELD_OUT, VALIDATION
-from hpm.errors import Notice
+from hpm.data import HELD_OUT, VALIDATION, Unreadable, UnreadableImages
+from hpm.errors import Notice, TrainingError, UserError
 from hpm.evaluation import Evaluation, EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.training.recorder import RunRecorder
@@ -33,6 +33,7 @@ class Prober:
     def __init__(self, trainer: Trainer, recorder: RunRecorder) -> None:
         self._trainer = trainer
         self._recorder = recorder
+        self._unreadable = UnreadableImages(trainer.loading.max_unreadable)
 
     def context(self, step: int, *splits: str) -> EvaluationContext:
         """What evaluations look at. Every process must call this.
@@ -60,6 +61,7 @@ class Prober:
             ),
             splits=splits,
             training_batches=partial(batches_to_evaluate, trainer, step),
+            unreadable=self._unreadable,
         )
 
     def probe(self, step: int) -> dict[str, float]:
@@ -69,15 +71,20 @@ class Prober:
             step: taken so far.
 
         Returns:
-            The metrics; empty in all processes but the main one.
+            The metrics; empty in all processes but the main one, and where nothing could be measured: what a probe
+            finds wrong, such as an image that cannot be read, is told in a `Notice` and ends no training.
         """
         context = self.context(step, VALIDATION)
         metrics: dict[str, float] = {}
         if self._trainer.processes.is_main:
-            with self._trainer.runtime.uncompiled():
-                metrics = _measure(self._trainer.monitoring.probes, context)
-                self._draw(context, step)
-            self._record(step, "probe", metrics)
+            try:
+                with self._trainer.runtime.uncompiled():
+                    metrics = _measure(self._trainer.monitoring.probes, context)
+                    self._draw(context, step)
+                self._record(step, "probe", metrics)
+            except (UserError, TrainingError) as error:
+                warnings.warn(f"step {step} is not probed, training goes on: {error}", Notice, stacklevel=2)
+            self._note_unreadable()
         self._trainer.processes.barrier()
         return metrics
 
@@ -90,14 +97,27 @@ class Prober:
         Returns:
             "metrics", over how many "scored_images" those are that are shares of images, the "seconds" that they
             took, and the "picture" drawn; empty in all processes but the main one.
+
+        Raises:
+            UserError: if something cannot be measured, such as held-out images that cannot be read; it says how to go
+                on.
         """
         context = self.context(step, *HELD_OUT)
         measured: dict[str, Any] = {}
         if self._trainer.processes.is_main:
             started = time.perf_counter()
-            with self._trainer.runtime.uncompiled():
-                metrics = _measure(self._trainer.monitoring.evaluations, context)
-                drawn = self._draw(context, step)
+            try:
+                with self._trainer.runtime.uncompiled():
+                    metrics = _measure(self._trainer.monitoring.evaluations, context)
+                    drawn = self._draw(context, step)
+            except UserError as error:
+                command = f"hpm pretrain --resume --output {self._recorder.folder.path}"
+                if isinstance(error, Unreadable):  # of another size once it is mended, or removed
+                    command += " --other-images"
+                raise UserError(
+                    f"{error}; the training itself is done: once this is mended, {command} evaluates it"
+                ) from error
+            self._note_unreadable()
             self._record(step, "final", metrics)
             measured = {
                 "metrics": metrics,
@@ -110,6 +130,11 @@ class Prober:
 
     def _record(self, step: int, kind: str, metrics: dict[str, float]) -> None:
         self._recorder.folder.metrics.append({"step": step, "time": time.time(), "kind": kind, **metrics})
+
+    def _note_unreadable(self) -> None:
+        """Name the training images for which others stood in, those that nobody has named yet."""
+        for line in self._recorder.folder.add_unreadable(self._unreadable.by_name) if self._unreadable.by_name else ():
+            warnings.warn(f"skipped, unreadable: {line}", Notice, stacklevel=2)
 
     def _draw(self, context: EvaluationContext, step: int) -> Path:
         # Crops of no step, so that all of a run's pictures show the same.

@@ -77,7 +77,8 @@ class Monitoring:
         log_every: steps between rows of metrics.
         probe_every: epochs between probes, each with a picture; 0 for none.
         probes: cheap evaluations during training, scored on validation images alone.
-        evaluations: evaluations at the end, scored on validation and on test images.
+        evaluations: evaluations at the end, scored on validation and on test images; each protocol at most once, as
+            among the probes.
         tracker: where metrics are copied to; None for nowhere.
 
     Raises:
@@ -98,6 +99,13 @@ class Monitoring:
         for name in ("probes", "evaluations"):
             for evaluation in getattr(self, name):
                 require_instance("Monitoring", Evaluation, **{name: evaluation})
+            protocols = [evaluation.protocol or type(evaluation).__name__ for evaluation in getattr(self, name)]
+            for protocol in protocols:
+                if protocols.count(protocol) > 1:
+                    raise ValueError(
+                        f"Monitoring.{name} holds the protocol {protocol} twice, and their metrics would have the same "
+                        "names; leave one of them out"
+                    )
         if self.tracker is not None:
             require_instance("Monitoring", Tracker, tracker=self.tracker)
 

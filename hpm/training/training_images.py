@@ -15,6 +15,7 @@ from torch import Tensor
 
 from curriculum import Batch, Stream
 from curriculum.noise import hash_words
+from hpm.data import UnreadableImages
 from hpm.data.fetch import Fetcher
 from hpm.errors import UserError
 
@@ -37,20 +38,23 @@ def read_crops(trainer: Trainer, indices_N: Tensor, *, seed: int, epoch: int = 0
 
     Raises:
         UserError: if the images cannot be read.
+        TrainingError: if too many of them cannot be read.
     """
     split = trainer.source.train()
+    unreadable = UnreadableImages(trainer.loading.max_unreadable)
     fetch = Fetcher(
         split,
         trainer.crop,
         seed=seed,
         epoch=epoch,
         size=trainer.source.img_size,
-        known_unreadable={},
-        limit=int(trainer.loading.max_unreadable * len(split)),
+        known_unreadable=unreadable.by_index,
+        limit=unreadable.limit(split),
     )
     fetched = fetch(indices_N)
     if isinstance(fetched, UserError):
         raise fetched
+    unreadable.add(fetched.newly_unreadable, split)
     images_NCHW = trainer.source.normalize(fetched.images_NCSS.to(trainer.device))
     batch = Batch(images_NCHW, trainer.method.student.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N)
     return batch.to(trainer.device)

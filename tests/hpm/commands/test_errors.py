@@ -176,6 +176,12 @@ def test_resume_refuses_another_config(hpm: Hpm, tiny: Path, capsys: pytest.Capt
     assert hpm("pretrain", tiny, "--output", "run", "-b", "Schedule.epochs = 2") == 0
     message = refused(hpm, capsys, tiny, "--resume", "--output", "run", "-b", "Schedule.epochs = 3")
     assert "Schedule.epochs: 2 -> 3" in message
+    with Path("run/config.gin").open("a") as config:
+        config.write("\nRamp.end = 0.9\n")
+    for words in ((), (tiny, "-b", "Schedule.epochs = 2")):
+        message = refused(hpm, capsys, *words, "--resume", "--output", "run")
+        assert "run/config.gin was altered since run/checkpoints/checkpoint-00000020 was written" in message
+        assert "Ramp.end: 0.5 -> 0.9" in message
 
 
 def test_resume_where_there_is_no_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

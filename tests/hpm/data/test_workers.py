@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,12 @@ def test_processes_that_die_again_and_again(tmp_path: Path) -> None:
     dataset = Killed(tmp_path, (0, 4, 8, 12))
     with pytest.warns(Notice), pytest.raises(TrainingError, match=r"4 loader processes have died.* lower the num_work"):
         list(load_in_workers(dataset, BATCHES, num_workers=1, collate=as_it_is, pin_memory=False))
+
+
+def test_torch_does_not_warn_of_more_processes_than_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    dataset = Killed(tmp_path, ())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = list(load_in_workers(dataset, BATCHES, num_workers=2, collate=as_it_is, pin_memory=False))
+    assert loaded == BATCHES

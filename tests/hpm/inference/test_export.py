@@ -174,6 +174,7 @@ def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.Cap
         (["--pool", "max"], "--pool max is unknown"),
         (["--weights", "best"], "--weights best is unknown"),
         (["--whole"], "--whole goes with"),
+        (["--format", "safetensors", "--pool", "avg"], "--pool avg goes with --format timm or onnx"),
     ):
         assert hpm("export", run, "--out", tmp_path / "new", *options) == 2
         assert told in capsys.readouterr().err

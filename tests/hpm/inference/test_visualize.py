@@ -209,6 +209,8 @@ def test_a_published_file_needs_no_data(hpm: Hpm, tmp_path: Path, capsys: pytest
 def test_what_is_refused(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, told in (
         (["--strip", "--timeline"], "two pictures"),
+        (["--timeline", "--images", tmp_path], "--images would change nothing"),
+        (["--timeline", "--count", 6, "-b", "Ramp.end = 0.9"], "-b, --count would change nothing"),
         (["--count", 0], "--count 0"),
         (["--out", "picture.jpg"], "end in .png"),
         (["--out", "nowhere/p.png"], "no folder nowhere"),

@@ -133,8 +133,11 @@ def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path, capsy
     assert Manifest.read(Path("of-the-run/run.json")).init_from == str(newest.resolve())
     # Resumed with the same words, it asks nothing of the run that it no longer needs.
     again = ["--output", "of-the-run", "--resume"]
+    assert hpm("pretrain", "--init-from", "second", *again) == 2
+    assert "--init-from second is another start" in " ".join(capsys.readouterr().err.split())
     shutil.move("first", "kept")
-    assert hpm("pretrain", tiny, "--init-from", "first", *frozen, *again) == 0
+    for same in ("first", "first/checkpoints/latest", newest):
+        assert hpm("pretrain", tiny, "--init-from", same, *frozen, *again) == 0
     # Without a checkpoint of its own, it does.
     Path("of-the-run/summary.json").unlink()
     shutil.rmtree("of-the-run/checkpoints")
@@ -166,9 +169,11 @@ def test_a_run_from_random_weights_is_not_resumed_from_others(
     hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hpm("pretrain", tiny, "-b", "Schedule.epochs = 2", "--output", "run") == 0
-    shutil.rmtree("run/checkpoints")
-    assert hpm("pretrain", "--init-from", "weights.pth", "--output", "run", "--resume") == 2
-    assert "which was started from random weights" in " ".join(capsys.readouterr().err.split())
+    for whole in (True, False):
+        assert hpm("pretrain", "--init-from", "weights.pth", "--output", "run", "--resume") == 2
+        assert "which was started from random weights" in " ".join(capsys.readouterr().err.split())
+        if whole:
+            shutil.rmtree("run/checkpoints")
 
 
 def test_init_from_another_kind_of_model_is_one_short_sentence(

@@ -11,7 +11,12 @@ from hpm.data.crops import RandomResizedCrop
 from hpm.data.loader import Loader
 from hpm.data.sources.image_folder import ImageFolder
 from hpm.data.sources.split import Unreadable
+from hpm.data.unreadable import UnreadableImages
 from hpm.errors import TrainingError, UserError
+from hpm.evaluation.augmentation import AugmentingLoader
+from hpm.evaluation.features import batches
+from hpm.evaluation.few_labels import FewLabels
+from hpm.runtime.distributed import DistributedContext
 
 IMAGES = 240
 DAMAGE = {7: "truncated", 8: "empty", 9: "not an image", 100: "truncated", 239: "missing"}
@@ -128,3 +133,33 @@ def test_evaluation_names_the_file(damaged):
         damaged.load(damaged.train(), torch.tensor([6, 8, 9]))
     with pytest.raises(Unreadable, match=r"239\.jpg cannot be read as an image"):
         damaged.train().sizes(torch.tensor([0, 239]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluations_let_others_stand_in_and_tell_which(damaged, num_workers):
+    asked, unreadable, cpu = torch.tensor([6, 7, 9, 239]), UnreadableImages(0.05), torch.device("cpu")
+    settings = {"device": cpu, "num_workers": num_workers}
+    train = damaged.train()
+    loaded = torch.cat(list(batches(damaged, train, asked, batch_size=2, unreadable=unreadable, **settings)))
+    read = unreadable.stand_ins(asked, train)
+    assert read.tolist() == [6, 10, 10, 0]
+    assert torch.equal(loaded, damaged.load(train, read))
+    assert set(unreadable.by_name) == {train.paths[k] for k in (7, 8, 9, 239)}
+    few = UnreadableImages(0.01)
+    with pytest.raises(TrainingError, match=r"Loading\.max_unreadable = 0\.01 allows 2"):
+        list(batches(damaged, train, asked, unreadable=few, **settings))
+    with pytest.raises(Unreadable, match=r"00[79]\.jpg cannot be read as an image"):
+        list(batches(damaged, train, asked, **settings))
+
+
+def test_few_labels_and_fine_tuning_let_others_stand_in_and_tell_which(damaged):
+    unreadable, cpu = UnreadableImages(0.05), torch.device("cpu")
+    shared = {"crop": RandomResizedCrop(), "batch_size": 4, "patch_size": 8, "seed": 0, "device": cpu}
+    few = FewLabels(source=damaged, train_N=torch.tensor([6, 7, 9, 239]), unreadable=unreadable, **shared)
+    ((batch,),) = few.epoch(0)
+    assert sorted(batch.indices.tolist()) == [0, 6, 10, 10]
+    loader = AugmentingLoader(
+        source=damaged, transform=None, processes=DistributedContext(), unreadable=unreadable, **shared
+    )
+    assert not set(DAMAGE) & {k for (batch,) in loader.epoch(0) for k in batch.indices.tolist()}
+    assert set(unreadable.by_index) == set(DAMAGE)
