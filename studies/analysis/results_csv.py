@@ -77,6 +77,8 @@ def csv_results(path: Path) -> list[Result]:
         missing = [name for name in _OWN if name not in names]
         if missing:
             raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
+        if twice := [name for place, name in enumerate(names) if name and name in names[:place]]:
+            raise UserError(f"{path} has the column {twice[0]!r} twice; leave one of them")
         runs = []
         for row in reader:
             where = f"{path}, line {reader.line_num}"
