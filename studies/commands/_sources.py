@@ -125,13 +125,13 @@ def _refuse_doubles(found: Mapping[str, Sequence[Result]]) -> None:
 
 def _load_studies(names: Sequence[str], url: str) -> dict[str, optuna.Study]:
     """Those of the names that are studies of the storage."""
-    from studies.execution.storage import load_study, open_storage, storage_errors, storage_exists, study_names
+    from studies.execution.storage import load_study, open_storage_to_read, storage_errors, study_names
 
     if not names:
         return {}
     with storage_errors(url):
-        if not storage_exists(url):
+        storage = open_storage_to_read(url)
+        if storage is None:
             return {}
-        storage = open_storage(url)
         known = set(study_names(storage))
         return {name: load_study(storage, name) for name in names if name in known}

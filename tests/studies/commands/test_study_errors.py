@@ -197,6 +197,17 @@ def test_options(command: Command) -> None:
         assert (code, expected in message) == (2, True), message
 
 
+def test_looking_for_what_is_not_there_makes_nothing(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    before = {*tmp_path.iterdir(), tmp_path / "my.gin"}
+    for storage in ("sqlite:///deep/no.db", "sqlite:///empty.db"):
+        for words in (("compare", "nobody"), ("power", "nobody", "--effect", "1")):
+            code, message = command(*words, "--storage", storage)
+            assert (code, "there is no study and, at sqlite:///" in message) == (2, True), message
+    assert set(tmp_path.iterdir()) == before
+    assert not (tmp_path / "empty.db").read_bytes()
+
+
 def test_help_and_comparing_need_no_heavy_import(tmp_path: Path) -> None:
     import subprocess
 
