@@ -64,11 +64,24 @@ class Sources:
         Args:
             against: what was asked for; None for nothing.
         """
+        from studies.analysis.comparison import are_of_several, variant_name
+
         own = self.identity.get("baseline")
         if against is not None or own is None:
             return against
-        several = len({result.source for result in self.results}) > 1
-        return f"{self.first}/{own}" if several and "*" not in own else own
+        return own if "*" in own else variant_name(self.first, own, several=are_of_several(self.results))
+
+    def planned(self) -> list[str]:
+        """All variants of the studies, as tables name them, also those without complete runs."""
+        from studies.analysis.comparison import are_of_several, variant_name
+        from studies.definition.identity import identity_of
+
+        several = are_of_several(self.results)
+        return [
+            variant_name(study.study_name, variant, several=several)
+            for study in self.studies.values()
+            for variant in identity_of(study).get("variants", ())
+        ]
 
 
 def load_sources(names: Sequence[str], url: str) -> Sources:

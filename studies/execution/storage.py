@@ -19,6 +19,7 @@ from hpm.runtime.sqlite import sqlite_file
 from hpm.tracking.redact import redact_message, without_password
 from studies.definition.identity import difference, give_identity, identity_of, quiet_optuna, update_baseline
 from studies.execution.database import Database
+from studies.execution.integrity import check_plans, load_whole_study
 
 if TYPE_CHECKING:
     from studies.definition.base import Definition
@@ -129,18 +130,19 @@ def exclusively(storage: RDBStorage) -> Iterator[None]:
 
 
 def study_names(storage: RDBStorage) -> list[str]:
-    """All studies of a storage."""
-    return sorted(optuna.get_all_study_names(storage))
+    """All studies of a storage; Optuna's own function reads what they are, and fails over one that is damaged."""
+    with storage.engine.connect() as connection:
+        return sorted(str(name) for (name,) in connection.execute(sqlalchemy.text("SELECT study_name FROM studies")))
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
     """Load a study that exists.
 
     Raises:
-        UserError: naming those that do, where it does not.
+        UserError: naming those that do, where it does not; or if it is damaged.
     """
     try:
-        return optuna.load_study(study_name=name, storage=storage)
+        return load_whole_study(storage, name)
     except KeyError as error:
         known = ", ".join(study_names(storage)) or "it holds none"
         raise UserError(f"there is no study {name!r} in the storage; {known}") from error
@@ -169,5 +171,6 @@ def open_study(storage: RDBStorage, name: str, definition: Definition, identity:
     elif (different := difference(known, identity)) is not None:
         raise UserError(f"study {name!r} exists already with {different}; give this one another --study name")
     else:
+        check_plans(study, definition)
         update_baseline(study, identity)
     return study
