@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpm.errors import Notice, UserError
+from hpm.runtime.files import expanded
 
 if TYPE_CHECKING:
     import optuna
@@ -99,6 +100,8 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
     from studies.analysis.results_csv import csv_results
     from studies.definition.identity import identity_of
 
+    if not all(name.strip() for name in names):
+        raise UserError("the name of a study or an experiment is empty")
     studies = _load_studies([name for name in names if not name.endswith(".csv")], url)
     found: dict[str, list[Result]] = {}
     for name in dict.fromkeys(names):
@@ -107,7 +110,10 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
         elif name in studies:
             found[name] = study_results(studies[name])
         else:
-            found[name] = experiment_results(name, MLflowTracker())
+            try:
+                found[name] = experiment_results(name, MLflowTracker())
+            except UserError as error:
+                raise UserError(f"{error}{_about_folder(name)}") from error
     complete = [name for name, runs in found.items() if runs]
     if not complete:
         raise UserError(f"{', '.join(names)}: no run is complete yet")
@@ -117,6 +123,15 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
     results = [run for runs in found.values() for run in runs]
     identity = identity_of(studies[complete[0]]) if complete[0] in studies else {}
     return Sources(results, studies, identity, results[0].source)
+
+
+def _about_folder(name: str) -> str:
+    """What to name in the place of a folder, for the end of a sentence; "" for what is none."""
+    folder = expanded(name)
+    if not folder.is_dir():
+        return ""
+    file = folder / "results.csv"
+    return f"; {name} is a folder: name {file}, which is in it" if file.is_file() else f"; {name} is a folder"
 
 
 def _refuse_doubles(found: Mapping[str, Sequence[Result]]) -> None:

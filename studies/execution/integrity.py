@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.storages import RDBStorage
@@ -13,13 +13,15 @@ from hpm.errors import UserError
 from hpm.runs.content import require_content
 from hpm.tracking.redact import without_password
 from studies.analysis.results import RESULTS
-from studies.definition.base import Definition, Direction, root_number
 from studies.definition.identity import IDENTITY, identity_of
+
+if TYPE_CHECKING:
+    from studies.definition.base import Definition
 
 _OF_STUDY: dict[str, Any] = {
     "kind": Literal["ablation", "search"],
     "metric": str,
-    "direction": Direction,
+    "direction": Literal["maximize", "minimize"],
     "baseline": str | None,
     "variants": dict[str, str],
     "space": dict[str, str],
@@ -85,6 +87,8 @@ def check_plans(study: optuna.Study, definition: Definition) -> None:
     Raises:
         UserError: naming the trial.
     """
+    from studies.definition.base import root_number  # here, since whoever only reads a study needs no torch
+
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         try:
             definition.plan(optuna.trial.FixedTrial(trial.params), root_number(trial))
@@ -111,6 +115,8 @@ def _check_study(study: optuna.Study, where: str) -> None:
 def _check_trial(trial: FrozenTrial, where: str, *, of_ours: bool) -> None:
     require_content(trial.user_attrs, where, {}, _OF_TRIAL if of_ours else {RESULTS: _OF_TRIAL[RESULTS]})
     require_content(trial.system_attrs, where, {}, _BY_OPTUNA)
+    numbers = {"values": trial.values, "intermediate values": trial.intermediate_values}
+    require_content(numbers, where, {"values": list[float] | None, "intermediate values": dict[int, float]})
     for run in trial.user_attrs.get(RESULTS, []):
         require_content(run, where, _OF_RUN, _ALSO_OF_RUN)
 

@@ -76,6 +76,7 @@ def spoil(statement: str) -> None:
         ("UPDATE trials SET number = 7", "its trials are not numbered from 0 on"),
         ("UPDATE trials SET datetime_start = 'x'", "is damaged: "),
         ("DELETE FROM trial_values", "trial 0, is damaged: it is complete, and lacks a value"),
+        ("UPDATE trial_values SET value = 'x'", r"trial 0, is damaged: 'values' = \['x'\] has the wrong type"),
         ("UPDATE trial_values SET value_type = 'x'", "is damaged: LookupError"),
         ("UPDATE trial_params SET distribution_json = '[]'", "is damaged: "),
         (results(metrics=5), r"trial 0, is damaged: 'metrics' = 5 has the wrong type, dict\[str, float\] is wanted"),
