@@ -96,7 +96,7 @@ def _statements(text: str) -> Iterator[Any]:
     """Gin's own; every error of reading as a `GinError`."""
     parser = None
     try:
-        parser = config_parser.ConfigParser(text, _References())
+        parser = _Parser(text, _References())
         yield from parser
     except SyntaxError as error:
         raise GinError(_sentence(error.msg), error.lineno or 1) from error
@@ -107,6 +107,43 @@ def _statements(text: str) -> Iterator[Any]:
         line = 1 if parser is None else parser.current_token.start[0]
         reason = "lists lie too deep in lists" if isinstance(error, RecursionError) else _sentence(str(error))
         raise GinError(reason, line) from error
+
+
+class _KeyTwice(NamedTuple):
+    """Stands for a value in which a dictionary has a key twice, and the line of the second."""
+
+    key: Any
+    line: int
+
+
+class _Parser(config_parser.ConfigParser):
+    """Gin's, except that it finds a key that a dictionary has twice, of which gin takes the last value."""
+
+    def __init__(self, text: str, delegate: config.ParserDelegate) -> None:
+        self._keys: list[set[Any]] = []  # of the containers that are open, the innermost last
+        self._twice: _KeyTwice | None = None  # the first of a value
+        super().__init__(text, delegate)
+
+    def parse_value(self) -> Any:
+        value = super().parse_value()
+        if self._keys or self._twice is None:
+            return value
+        found, self._twice = self._twice, None
+        return found
+
+    def _maybe_parse_container(self) -> tuple[bool, Any]:
+        self._keys.append(set())
+        found: tuple[bool, Any] = super()._maybe_parse_container()
+        self._keys.pop()
+        return found
+
+    def _parse_dict_item(self) -> tuple[Any, Any]:
+        line = self.current_token.start[0]
+        key, value = super()._parse_dict_item()
+        if key in self._keys[-1]:
+            self._twice = self._twice or _KeyTwice(key, line)
+        self._keys[-1].add(key)
+        return key, value
 
 
 class _References(config.ParserDelegate):
@@ -162,8 +199,12 @@ def _own_name(selector: str) -> str:
 
 def _binding(context: Any, statement: Any) -> Binding:
     line = statement.location.line_num
+    name = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
+    if isinstance(statement.value, _KeyTwice):
+        key, second = statement.value
+        bound = f"{name}.{statement.arg_name}" if statement.arg_name else name
+        raise GinError(f"{bound} has the key {key!r} twice; each may stand there once", second)
     if not statement.arg_name:
-        name = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
         return Binding((name, MACRO, "value"), statement.value, line)
     try:
         configurable = context.get_configurable(statement.selector)

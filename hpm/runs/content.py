@@ -1,4 +1,4 @@
-"""What the JSON files of a run folder must hold, for whoever reads one: keys, and the types of their values."""
+"""What JSON must hold, a run folder's files for example, for whoever reads it: keys, and the types of their values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hpm.errors import UserError
 
 
 def require_content(
-    content: Any, where: Path, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+    content: Any, where: Path | str, needed: Mapping[str, Any], optional: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Refuse what is no object of the keys and types that are wanted; keys beside these are left alone.
 
     Args:
         content: what a file holds, or a part of it.
-        where: the file.
+        where: the file, or what else holds it.
         needed: the type of each key that must be there; True is no number.
         optional: likewise, of keys that may be missing.
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from filelock import FileLock
 
 from hpm.runtime.files import expanded, replacing
+from hpm.runtime.sqlite import open_to_read, sqlite_file, tables_of
 from hpm.tracking.base import UnusableTrackerError
 from hpm.tracking.redact import has_ambiguous_password
 
@@ -60,6 +61,50 @@ def connect(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def connect_to_read(uri: str) -> Any:
+    """An `MlflowClient` that makes nothing and changes nothing; None where nothing has been made at the address.
+
+    Of a server that can be said of no address. What a process left in a database that was killed, SQLite undoes.
+
+    Args:
+        uri: the address, with its secrets.
+
+    Raises:
+        UnusableTrackerError: if nothing can ever be read from such an address.
+        OSError: if the server does not answer.
+    """
+    check_address(uri)
+    file = sqlite_file(uri) if uri.startswith("sqlite") else None
+    if file is None:
+        folder = _local_folder(uri)
+        return connect(uri) if folder is None or any(folder.glob("*/meta.yaml")) else None
+    if not file.exists() or "experiments" not in tables_of(file):
+        return None
+    quiet_mlflow()
+    from mlflow import MlflowClient
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import OperationalError
+
+    mode = "rw" if Path(f"{file}-journal").exists() else "ro"
+    query = {"mode": mode, "uri": "true"}
+    # Of "sqlite:///file:..." MLflow would make a folder "file:".
+    address = URL.create("sqlite+pysqlite", database=f"file:{quote(os.fsencode(file.absolute()))}", query=query)
+    try:
+        return MlflowClient(tracking_uri=address.render_as_string())
+    except OperationalError as error:
+        if "readonly" not in str(error):
+            raise
+        raise UnusableTrackerError(f"another version of MLflow made it; `mlflow db upgrade {uri}` adapts it") from error
+
+
+def _local_folder(uri: str) -> Path | None:
+    """The folder of MLflow's store of files; None for any other store."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file") or uri.startswith("databricks"):
+        return None
+    return Path(unquote(parts.path))
+
+
 def check_address(uri: str) -> None:
     """Refuse an address of which its form alone says that nothing can be sent there.
 
@@ -88,37 +133,6 @@ def is_for_good(error: Exception, uri: str) -> bool:
         of_file = uri.startswith("sqlite") and error.error_code != "TEMPORARILY_UNAVAILABLE"
         return error.error_code in _NEVER or of_file
     return isinstance(error, UnusableTrackerError | ArgumentError | ImportError)
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite database; None for a server, and for a database that is in memory alone.
-
-    Args:
-        uri: the address, as SQLAlchemy reads it: "sqlite:///my%20runs.db?timeout=30", "sqlite:///file:a.db?uri=true".
-
-    Raises:
-        ValueError: if it is no address of a database, or of SQLite's but not of a file.
-    """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(uri)
-    except (ArgumentError, ValueError) as error:
-        raise ValueError(
-            "it is no address; it must be of the form sqlite:///FILE or postgresql://USER@HOST/DATABASE"
-        ) from error
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    if parsed.host:
-        raise ValueError(f"a file's address has three slashes: sqlite:///{parsed.host}")
-    name = parsed.database or ":memory:"
-    in_memory = name == ":memory:"
-    if name.startswith("file:") and "uri" in parsed.query:  # SQLite's own form
-        path, _, options = name.removeprefix("file:").partition("?")
-        name = unquote(path)
-        in_memory = name in ("", ":memory:") or "memory" in (options, *parsed.query.values())
-    return None if in_memory else Path(name)
 
 
 def with_home(uri: str) -> str:
@@ -182,6 +196,7 @@ def _connect_to_file(uri: str, file: Path) -> Any:
         if _is_new(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             _make(file)
+        _require_own(file)
         try:
             return MlflowClient(tracking_uri=uri)
         except (MlflowException, SQLAlchemyError) as error:
@@ -204,8 +219,20 @@ def _make(file: Path) -> None:
         MlflowClient(tracking_uri=address)._tracking_client.store.engine.dispose()
 
 
+def _require_own(file: Path) -> None:
+    """MLflow would make its tables beside those of another program, Optuna's for example, and change these.
+
+    Raises:
+        UnusableTrackerError: if the database is another program's.
+    """
+    with suppress(sqlite3.Error):  # which MLflow tells
+        tables = tables_of(file)
+        if tables and "experiments" not in tables:
+            raise UnusableTrackerError(f"{file} is a database of another program; name another file")
+
+
 def _holds_no_run(file: Path) -> bool:
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+    with suppress(sqlite3.Error), closing(open_to_read(file)) as database:
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
             return True
         return database.execute("SELECT count(*) FROM runs").fetchone() == (0,)

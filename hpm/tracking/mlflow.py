@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from hpm.errors import Notice, UserError
 from hpm.runs.metrics_file import Row
 from hpm.tracking.base import TrackingError, UnusableTrackerError
-from hpm.tracking.client import check_address, connect, is_for_good, is_new, quiet_mlflow, with_home
+from hpm.tracking.client import check_address, connect, connect_to_read, is_for_good, is_new, quiet_mlflow, with_home
 from hpm.tracking.destination import EXPERIMENT, Destination
 from hpm.tracking.entry import (
     Opening,
@@ -104,9 +104,9 @@ class MLflowTracker:
     def _uri(self) -> str:
         return with_home(self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}")
 
-    def client(self) -> Any:
-        """An `MlflowClient` of the server."""
-        return connect(self._uri)
+    def client(self, *, to_read: bool = False) -> Any:
+        """An `MlflowClient` of the server; one that is only to read makes nothing, and is None where nothing is."""
+        return connect_to_read(self._uri) if to_read else connect(self._uri)
 
     def reason(self, error: Exception) -> str:
         """An error's first line, without the secrets of the address."""

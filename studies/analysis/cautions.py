@@ -80,6 +80,23 @@ def warnings_of_images(variants: Mapping[str, Sequence[Result]]) -> list[str]:
     ]
 
 
+def warnings_of_baselines(metric: str, baselines: Mapping[str, str]) -> list[str]:
+    """Baselines without a run that has the metric, and what is compared with them.
+
+    Args:
+        metric: its name.
+        baselines: the baseline of each variant that has one.
+    """
+    without: dict[str, list[str]] = {}
+    for name, baseline in baselines.items():
+        if baseline not in baselines:
+            without.setdefault(baseline, []).append(name)
+    return [
+        f"no complete run of the baseline {baseline} has {metric} yet, so there is no difference of {_listed(names)}"
+        for baseline, names in without.items()
+    ]
+
+
 def warnings_of_seeds(rows: Sequence[ComparedVariant], values: Mapping[str, Mapping[int, float]]) -> list[str]:
     """Too few seeds, and seeds that are not shared.
 
@@ -91,6 +108,7 @@ def warnings_of_seeds(rows: Sequence[ComparedVariant], values: Mapping[str, Mapp
     rows = sorted(rows, key=lambda row: list(values).index(row.variant))  # the same order in every table of a report
     if few := [row.variant for row in rows if row.estimate.count < ENOUGH_SEEDS]:
         lines.append(f"fewer than {ENOUGH_SEEDS} seeds: {_listed(few)}; intervals are wide, small effects are missed")
+    rows = [row for row in rows if row.baseline in values]
     if unpaired := [row.variant for row in rows if not row.values.keys() & values[row.baseline].keys()]:
         lines.append(f"no seed of the baseline: {_listed(unpaired)}; means are over other seeds, nothing is tested")
     left_out = [f"{row.variant} seed {seed}" for row in rows for seed in values[row.variant] if seed not in row.values]

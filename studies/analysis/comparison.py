@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpm.errors import UserError
 from hpm.metrics import unit_of
 from studies.analysis.cautions import (
+    warnings_of_baselines,
     warnings_of_budgets,
     warnings_of_images,
     warnings_of_left_out,
@@ -100,9 +101,12 @@ def compare(
     against: str | None = None,
     direction: str = "maximize",
     equivalent_within: float | None = None,
+    planned: Collection[str] = (),
 ) -> Comparison:
     """One table of `compare_metrics`, corrected for its own tests alone."""
-    return compare_metrics(results, {metric: direction}, against=against, equivalent_within=equivalent_within)[0]
+    return compare_metrics(
+        results, {metric: direction}, against=against, equivalent_within=equivalent_within, planned=planned
+    )[0]
 
 
 def compare_metrics(
@@ -111,6 +115,7 @@ def compare_metrics(
     *,
     against: str | None = None,
     equivalent_within: float | None = None,
+    planned: Collection[str] = (),
 ) -> list[Comparison]:
     """Compare variants on the seeds they share, a table for each metric, p-values corrected over all tables.
 
@@ -120,6 +125,7 @@ def compare_metrics(
         against: the baseline's name, or of several with a star (`baselines`); None for the first variant.
         equivalent_within: a difference, in the unit that the metrics are shown in, within which variants count as
             equivalent; None for no such test.
+        planned: variants that may have no complete run yet. What is compared with one of them has no difference.
 
     Raises:
         UserError: if nobody has a metric, some variant has no baseline, or one margin is asked for in two units.
@@ -127,7 +133,14 @@ def compare_metrics(
     if equivalent_within is not None:
         _check_margin(equivalent_within, list(metrics))
     tables = [
-        _table(results, metric, against=against, direction=direction, equivalent_within=equivalent_within)
+        _table(
+            results,
+            metric,
+            against=against,
+            direction=direction,
+            equivalent_within=equivalent_within,
+            planned=planned,
+        )
         for metric, direction in metrics.items()
     ]
     return _corrected(tables)
@@ -150,6 +163,7 @@ def _table(
     against: str | None,
     direction: str,
     equivalent_within: float | None,
+    planned: Collection[str],
 ) -> Comparison:
     """A table that is not yet corrected."""
     named = [(name, run) for name, runs in by_variant(results).items() for run in runs]
@@ -166,15 +180,16 @@ def _table(
     values = {name: {run.seed: run.metrics[metric] for run in runs} for name, runs in variants.items()}
     against = next(iter(values)) if against is None else against
     try:
-        chosen = baselines(against, values)
+        wanted = baselines(against, list(dict.fromkeys([*values, *(name for name, _ in named), *planned])))
     except ValueError as error:
         raise UserError(f"--against {error}") from error
+    chosen = {name: wanted[name] for name in values}
     grid = grid_of(metric, measured)
     margin = None if equivalent_within is None else equivalent_within / display_unit(metric).scale
     differences, groups = compare_groups(values, chosen, grid.step, margin)
     rows = []
     for name, own in values.items():
-        shared = {seed: value for seed, value in own.items() if seed in values[chosen[name]]} or own
+        shared = {seed: value for seed, value in own.items() if seed in values.get(chosen[name], ())} or own
         rows.append(
             ComparedVariant(
                 variant=name,
@@ -193,6 +208,7 @@ def _table(
         rows=rows,
         warnings=[
             *warnings_of_runs(variants),
+            *warnings_of_baselines(metric, chosen),
             *warnings_of_seeds(rows, values),
             *warnings_of_budgets(metric, rows, measured),
             *warnings_of_images(variants),
@@ -229,17 +245,26 @@ def _test(row: ComparedVariant, kind: str) -> PValue | None:
 
 
 def by_variant(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The runs of each variant; where they come from several studies, by `study/variant`.
+    """The runs of each variant, by its `variant_name`.
 
     Args:
         results: the runs.
     """
-    several = len({result.source for result in results}) > 1
+    several = are_of_several(results)
     variants: dict[str, list[Result]] = {}
     for result in results:
-        name = f"{result.source}/{result.variant}" if several else result.variant
-        variants.setdefault(name, []).append(result)
+        variants.setdefault(variant_name(result.source, result.variant, several=several), []).append(result)
     return variants
+
+
+def variant_name(source: str, variant: str, *, several: bool) -> str:
+    """What a table calls a variant: `study/variant` where its runs come from several studies."""
+    return f"{source}/{variant}" if several else variant
+
+
+def are_of_several(results: Sequence[Result]) -> bool:
+    """Whether runs come from several studies."""
+    return len({result.source for result in results}) > 1
 
 
 def _mean_cost(results: Sequence[Result]) -> dict[str, float]:

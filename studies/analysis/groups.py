@@ -65,7 +65,7 @@ def compare_groups(
 
     Args:
         values: of each variant, by seed.
-        baseline_of: each variant's baseline; a baseline's own is itself.
+        baseline_of: each variant's baseline; a baseline's own is itself. One that has no values makes no group.
         grid: the steps in which the metric moves.
         margin: within which variants count as equivalent; None for no such test.
 
@@ -74,7 +74,7 @@ def compare_groups(
     """
     differences: dict[str, Difference] = {}
     groups = []
-    for baseline in dict.fromkeys(baseline_of.values()):
+    for baseline in dict.fromkeys(name for name in baseline_of.values() if name in values):
         of_group = {
             name: difference
             for name, own in values.items()

@@ -102,8 +102,8 @@ def experiment_results(name: str, tracker: MLflowTracker) -> list[Result]:
         UserError: if the server has no such experiment, or cannot be reached.
     """
     try:
-        client = tracker.client()
-        experiment = client.get_experiment_by_name(name)
+        client = tracker.client(to_read=True)
+        experiment = None if client is None else client.get_experiment_by_name(name)
         runs = _all_runs(client, experiment.experiment_id) if experiment is not None else []
     except Exception as error:  # whatever a server says
         raise UserError(f"MLflow at {tracker.where} cannot be read: {tracker.reason(error)}") from error

@@ -19,7 +19,9 @@ from hpm.errors import UserError
 from hpm.runtime.files import expanded
 from studies.analysis.results import COSTS, Result, metric_names
 
-_OWN = ("source", "variant", "seed", "data", "device", "commit")
+OWN_COLUMNS = ("source", "variant", "seed", "data", "device", "commit")
+"""What every file begins with."""
+
 _CONFIG = "config"
 _SKIPPED = "skipped_steps"
 _SCORED = "scored_images:"
@@ -40,7 +42,7 @@ def csv_text(results: Sequence[Result]) -> str:
     parameters = sorted({name for result in results for name in result.parameters})
     scored = sorted({name for result in results for name in result.scored_images if name in metrics})
     fingerprints = list(dict.fromkeys(name for result in results for name in result.fingerprints))
-    own = [*_OWN, _CONFIG] if any(result.config for result in results) else _OWN
+    own = [*OWN_COLUMNS, _CONFIG] if any(result.config for result in results) else OWN_COLUMNS
     skipped = [_SKIPPED] if any(result.skipped_steps is not None for result in results) else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -74,9 +76,11 @@ def csv_results(path: Path) -> list[Result]:
         text = expanded(path).read_bytes().decode("utf-8-sig")  # spreadsheets begin it with a mark
         reader = csv.DictReader(io.StringIO(text, newline=""), restkey=_TOO_MUCH, strict=True)
         names = reader.fieldnames or ()
-        missing = [name for name in _OWN if name not in names]
+        missing = [name for name in OWN_COLUMNS if name not in names]
         if missing:
             raise UserError(f"{path} is no results.csv of a study: it has no column {missing[0]!r}")
+        if twice := [name for place, name in enumerate(names) if name and name in names[:place]]:
+            raise UserError(f"{path} has the column {twice[0]!r} twice; leave one of them")
         runs = []
         for row in reader:
             where = f"{path}, line {reader.line_num}"
@@ -96,7 +100,7 @@ def csv_results(path: Path) -> list[Result]:
 
 
 def _result(row: dict[str, str]) -> Result:
-    own = (*_OWN, _CONFIG, _SKIPPED, *COSTS)
+    own = (*OWN_COLUMNS, _CONFIG, _SKIPPED, *COSTS)
     given = {name: value for name, value in row.items() if value}
     scored, fingerprints = (
         {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}

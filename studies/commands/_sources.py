@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpm.errors import Notice, UserError
+from hpm.runtime.files import expanded
 
 if TYPE_CHECKING:
     import optuna
@@ -64,11 +65,24 @@ class Sources:
         Args:
             against: what was asked for; None for nothing.
         """
+        from studies.analysis.comparison import are_of_several, variant_name
+
         own = self.identity.get("baseline")
         if against is not None or own is None:
             return against
-        several = len({result.source for result in self.results}) > 1
-        return f"{self.first}/{own}" if several and "*" not in own else own
+        return own if "*" in own else variant_name(self.first, own, several=are_of_several(self.results))
+
+    def planned(self) -> list[str]:
+        """All variants of the studies, as tables name them, also those without complete runs."""
+        from studies.analysis.comparison import are_of_several, variant_name
+        from studies.definition.identity import identity_of
+
+        several = are_of_several(self.results)
+        return [
+            variant_name(study.study_name, variant, several=several)
+            for study in self.studies.values()
+            for variant in identity_of(study).get("variants", ())
+        ]
 
 
 def load_sources(names: Sequence[str], url: str) -> Sources:
@@ -86,6 +100,8 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
     from studies.analysis.results_csv import csv_results
     from studies.definition.identity import identity_of
 
+    if not all(name.strip() for name in names):
+        raise UserError("the name of a study or an experiment is empty")
     studies = _load_studies([name for name in names if not name.endswith(".csv")], url)
     found: dict[str, list[Result]] = {}
     for name in dict.fromkeys(names):
@@ -94,7 +110,10 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
         elif name in studies:
             found[name] = study_results(studies[name])
         else:
-            found[name] = experiment_results(name, MLflowTracker())
+            try:
+                found[name] = experiment_results(name, MLflowTracker())
+            except UserError as error:
+                raise UserError(f"{error}{_about_folder(name)}") from error
     complete = [name for name, runs in found.items() if runs]
     if not complete:
         raise UserError(f"{', '.join(names)}: no run is complete yet")
@@ -104,6 +123,15 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
     results = [run for runs in found.values() for run in runs]
     identity = identity_of(studies[complete[0]]) if complete[0] in studies else {}
     return Sources(results, studies, identity, results[0].source)
+
+
+def _about_folder(name: str) -> str:
+    """What to name in the place of a folder, for the end of a sentence; "" for what is none."""
+    folder = expanded(name)
+    if not folder.is_dir():
+        return ""
+    file = folder / "results.csv"
+    return f"; {name} is a folder: name {file}, which is in it" if file.is_file() else f"; {name} is a folder"
 
 
 def _refuse_doubles(found: Mapping[str, Sequence[Result]]) -> None:
@@ -125,13 +153,13 @@ def _refuse_doubles(found: Mapping[str, Sequence[Result]]) -> None:
 
 def _load_studies(names: Sequence[str], url: str) -> dict[str, optuna.Study]:
     """Those of the names that are studies of the storage."""
-    from studies.execution.storage import load_study, open_storage, storage_errors, storage_exists, study_names
+    from studies.execution.storage import load_study, open_storage_to_read, storage_errors, study_names
 
     if not names:
         return {}
     with storage_errors(url):
-        if not storage_exists(url):
+        storage = open_storage_to_read(url)
+        if storage is None:
             return {}
-        storage = open_storage(url)
         known = set(study_names(storage))
         return {name: load_study(storage, name) for name in names if name in known}

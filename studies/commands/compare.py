@@ -60,6 +60,7 @@ def command(
             sources.metrics(metric or [], direction),
             against=sources.baseline(against),
             equivalent_within=equivalent_within,
+            planned=sources.planned(),
         )
         if as_markdown:
             typer.echo(markdown(comparisons), nl=False)

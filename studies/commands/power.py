@@ -46,5 +46,11 @@ def command(
     with notices_to(console):
         sources = load_sources([name], storage)
         ((chosen, direction),) = sources.metrics([metric] if metric else [], None).items()
-        comparison = compare(sources.results, chosen, against=sources.baseline(against), direction=direction)
+        comparison = compare(
+            sources.results,
+            chosen,
+            against=sources.baseline(against),
+            direction=direction,
+            planned=sources.planned(),
+        )
         show_seeds(console, plan_seeds(comparison, effect=effect, power=power, variants=variants))

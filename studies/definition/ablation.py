@@ -50,7 +50,7 @@ class Ablation(Definition):
         if not isinstance(variants, Mapping) or not variants:
             raise ValueError("Ablation.variants must be a dictionary of at least one variant")
         for name, items in variants.items():
-            if not name or not all(part.isalnum() or part in "-_." for part in name):
+            if not name.strip(".") or not all(part.isalnum() or part in "-_." for part in name):
                 raise ValueError(f"Ablation.variants: {name!r} names folders; use letters, digits, '-', '_' and '.'")
             if isinstance(items, str) or not all(isinstance(item, str) for item in items):
                 raise ValueError(f"Ablation.variants['{name}'] = {items!r} must be a list of configs and bindings")

@@ -9,12 +9,12 @@ from typing import Any
 
 import optuna
 
-_IDENTITY, _KEY = "definition", "key"  # user attributes of a study
+IDENTITY, _KEY = "definition", "key"  # user attributes of a study
 
 
 def identity_of(study: optuna.Study) -> dict[str, Any]:
     """What the study was started with, as `Definition.check` gave it; empty for a study of other tools."""
-    return study.user_attrs.get(_IDENTITY, {})
+    return study.user_attrs.get(IDENTITY, {})
 
 
 def key_of(study: optuna.Study) -> str:
@@ -25,14 +25,14 @@ def key_of(study: optuna.Study) -> str:
 def give_identity(study: optuna.Study, identity: dict[str, Any]) -> None:
     """Let a new study remember what it is."""
     study.set_user_attr(_KEY, uuid.uuid4().hex)
-    study.set_user_attr(_IDENTITY, identity)
+    study.set_user_attr(IDENTITY, identity)
 
 
 def update_baseline(study: optuna.Study, identity: Mapping[str, Any]) -> None:
     """Let a study remember another baseline, which its trials do not depend on."""
     known = identity_of(study)
     if known.get("baseline") != identity.get("baseline"):
-        study.set_user_attr(_IDENTITY, {**known, "baseline": identity.get("baseline")})
+        study.set_user_attr(IDENTITY, {**known, "baseline": identity.get("baseline")})
 
 
 def difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

@@ -234,9 +234,19 @@ def _parse(text: str) -> Parameter:
     call = ast.parse(text.strip(), mode="eval").body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in _KINDS:
         raise ValueError(f"it must be one of {', '.join(_KINDS)}")
+    _refuse_doubles(call)
     arguments = [ast.literal_eval(argument) for argument in call.args]
     keywords = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     return _KINDS[call.func.id](*arguments, **keywords)
+
+
+def _refuse_doubles(call: ast.Call) -> None:
+    """An argument or a key that stands there twice, of which Python would take the last."""
+    names = [str(keyword.arg) for keyword in call.keywords]
+    keys = [ast.unparse(key) for node in ast.walk(call) if isinstance(node, ast.Dict) for key in node.keys if key]
+    for found in (names, keys):
+        if twice := [name for place, name in enumerate(found) if name in found[:place]]:
+            raise ValueError(f"{twice[0]} stands there twice")
 
 
 def suggest(trial: optuna.trial.BaseTrial, space: Mapping[str, Parameter]) -> Assignment:

@@ -44,6 +44,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
             definition.metric,
             against=definition.default_baseline({result.variant for result in results}),
             direction=definition.direction,
+            planned=definition.variant_names,
         )
         files = write_files(
             [comparison],

@@ -21,8 +21,9 @@ from studies.execution.placement import Placement
 from studies.execution.queue import enqueue
 from studies.execution.run_process import end_with_parent
 from studies.execution.signals import Stopped, StopSignals
-from studies.execution.storage import exclusively, open_study, storage_errors
+from studies.execution.storage import exclusively, open_storage_to_read, open_study, storage_errors, study_names
 from studies.execution.worker import open_options_storage, run_worker, study_tracker
+from studies.reporting.files import check_study_folder
 from studies.reporting.mlflow import StudyTracker
 
 
@@ -54,6 +55,7 @@ def work_through(kind: str, options: StudyOptions, console: Console, *, trials: 
         Interrupted: after SIGINT, SIGTERM or SIGHUP; every trial that was running is back in the queue.
     """
     options.check()
+    _check_folder(options)
     Placement.of_worker(0, workers=options.workers, processes=options.processes)
     with console.status("checking ..."):
         definition = load_definition(kind, options.configs, options.bindings)
@@ -78,6 +80,18 @@ def work_through(kind: str, options: StudyOptions, console: Console, *, trials: 
     else:
         _work_together(kind, options, study, console)
     return WorkedStudy(study, definition, tracker)
+
+
+def _check_folder(options: StudyOptions) -> None:
+    """Refuse a folder that holds other things than a study's.
+
+    Raises:
+        UserError: naming it, or the storage where that cannot be read.
+    """
+    with storage_errors(options.storage):
+        storage = open_storage_to_read(options.storage)
+        is_new = storage is None or options.name not in study_names(storage)
+    check_study_folder("--output" if options.output else "the study's folder", options.folder, is_new=is_new)
 
 
 def _work_together(kind: str, options: StudyOptions, study: optuna.Study, console: Console) -> None:

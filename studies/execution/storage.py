@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -14,20 +12,19 @@ import sqlalchemy
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpm.errors import UserError
-from hpm.tracking.client import sqlite_file
-from hpm.tracking.redact import has_ambiguous_password, redact_message, without_password
+from hpm.runtime.sqlite import sqlite_file
+from hpm.tracking.redact import redact_message, without_password
 from studies.definition.identity import difference, give_identity, identity_of, quiet_optuna, update_baseline
+from studies.execution.database import Database
+from studies.execution.integrity import check_plans, load_whole_study
 
 if TYPE_CHECKING:
     from studies.definition.base import Definition
 
 _TRIES = 3
-_SECONDS_TO_ANSWER = 60
-_SECONDS_TO_CONNECT = 10
 _ADVISORY_LOCK = 7_236_711_905_481  # of all studies of a database; any number that nobody else uses
 
 
@@ -41,75 +38,59 @@ def open_storage(url: str, *, heartbeat: int = 60, grace: int = 300, retries: in
         retries: how often the trial of a dead worker is tried again.
 
     Raises:
-        UserError: if it cannot be reached.
+        UserError: if it cannot be reached, or is another program's.
     """
+    database = Database.at(url)
+    if database.file is not None:
+        database.file.parent.mkdir(parents=True, exist_ok=True)
+    storage = _open(
+        database,
+        heartbeat_interval=heartbeat,
+        grace_period=grace,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=retries),
+    )
+    assert storage is not None
+    return storage
+
+
+def open_storage_to_read(url: str) -> RDBStorage | None:
+    """Open a storage without changing it; None where nothing has been made at the address.
+
+    Raises:
+        UserError: if it cannot be reached, or is another program's.
+    """
+    database = Database.at(url)
+    is_empty = database.file is not None and not (database.file.is_file() and database.file.stat().st_size)
+    return None if is_empty else _open(database, to_read=True)
+
+
+def _open(database: Database, *, to_read: bool = False, **options: Any) -> RDBStorage | None:
+    """Open a storage, which is made where it is missing; one that is only to be read is None there."""
     quiet_optuna()
-    address, file = _read(url)
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    waits: dict[str, Any] = {}
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        waits = {"timeout": _SECONDS_TO_ANSWER}
-    elif address.get_backend_name() == "postgresql":
-        waits = {"connect_timeout": _SECONDS_TO_CONNECT}
-    # What the address says goes first.
-    options["connect_args"] = {name: value for name, value in waits.items() if name not in address.query}
     for tries in range(1, _TRIES + 1):
         try:
+            if not database.is_made() and to_read:
+                return None
             return RDBStorage(
-                address.render_as_string(hide_password=False),
-                engine_kwargs=options,
-                heartbeat_interval=heartbeat,
-                grace_period=grace,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=retries),
+                database.address.render_as_string(hide_password=False),
+                engine_kwargs={"pool_pre_ping": True, "connect_args": database.driver_options(to_read=to_read)},
+                skip_table_creation=to_read,
+                **options,
             )
+        except UserError:
+            raise
         except ImportError as error:
             raise UserError(
-                f"--storage {without_password(url)} needs a driver that is not installed; "
+                f"{database.shown} needs a driver that is not installed; "
                 "pip install 'curriculum-masking[postgresql]' adds PostgreSQL's"
             ) from error
         except Exception as error:  # whoever creates the tables at the same time makes the first try fail
             if tries == _TRIES:
-                raise UserError(
-                    f"--storage {without_password(url)} cannot be opened: {reason_of(error, url)}; is the server "
-                    "running, and is the address of the form sqlite:///FILE or postgresql://USER@HOST/DATABASE?"
-                ) from error
+                server = "; is the server running, and is the address of the form postgresql://USER@HOST/DATABASE?"
+                hint = server if database.file is None else ""
+                raise UserError(f"{database.shown} cannot be opened: {reason_of(error, database.url)}{hint}") from error
             time.sleep(0.5 * tries)
     raise AssertionError
-
-
-def storage_exists(url: str) -> bool:
-    """Whether a storage may be there; only of SQLite's file can be said without asking a server.
-
-    Raises:
-        UserError: if it is no address.
-    """
-    file = _read(url)[1]
-    return file is None or file.is_file()
-
-
-def _read(url: str) -> tuple[URL, Path | None]:
-    """A storage's address as SQLAlchemy reads it, and the file of SQLite's; None for a server.
-
-    Raises:
-        UserError: if it is no address, or one of a database in memory.
-    """
-    shown = f"--storage {without_password(url)}"
-    try:
-        file = sqlite_file(url)
-    except ValueError as error:
-        raise UserError(f"{shown} cannot be opened: {error}") from error
-    if has_ambiguous_password(url):
-        raise UserError(f"{shown} cannot be opened: its password holds an @, which must be written %40")
-    address = make_url(url)
-    if address.get_backend_name() == "sqlite" and file is None:
-        raise UserError(f"{shown} keeps a study no longer than a process lives; name a file: sqlite:///FILE")
-    if file is not None and str(file).startswith("~"):
-        file = Path(os.path.expanduser(file))  # noqa: PTH111 - which leaves what it does not know as it is
-        address = address.set(database=str(file))
-    if address.drivername == "postgresql":
-        address = address.set(drivername="postgresql+psycopg")  # else SQLAlchemy's version would choose
-    return address, file
 
 
 def reason_of(error: Exception, url: str) -> str:
@@ -149,18 +130,19 @@ def exclusively(storage: RDBStorage) -> Iterator[None]:
 
 
 def study_names(storage: RDBStorage) -> list[str]:
-    """All studies of a storage."""
-    return sorted(optuna.get_all_study_names(storage))
+    """All studies of a storage; Optuna's own function reads what they are, and fails over one that is damaged."""
+    with storage.engine.connect() as connection:
+        return sorted(str(name) for (name,) in connection.execute(sqlalchemy.text("SELECT study_name FROM studies")))
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
     """Load a study that exists.
 
     Raises:
-        UserError: naming those that do, where it does not.
+        UserError: naming those that do, where it does not; or if it is damaged.
     """
     try:
-        return optuna.load_study(study_name=name, storage=storage)
+        return load_whole_study(storage, name)
     except KeyError as error:
         known = ", ".join(study_names(storage)) or "it holds none"
         raise UserError(f"there is no study {name!r} in the storage; {known}") from error
@@ -189,5 +171,6 @@ def open_study(storage: RDBStorage, name: str, definition: Definition, identity:
     elif (different := difference(known, identity)) is not None:
         raise UserError(f"study {name!r} exists already with {different}; give this one another --study name")
     else:
+        check_plans(study, definition)
         update_baseline(study, identity)
     return study

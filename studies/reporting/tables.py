@@ -48,7 +48,8 @@ def _difference_cells(comparison: Comparison, row: ComparedVariant) -> list[str]
     if row.variant == row.baseline:
         return ["baseline", *empty]
     if difference is None:
-        return ["no common seed", *empty]
+        is_there = any(group.baseline == row.baseline for group in comparison.groups)
+        return ["no common seed" if is_there else "no baseline yet", *empty]
     equivalent = [] if difference.equivalent is None else [_p_cell(difference.equivalent)]
     return [
         _with_interval(comparison, difference.estimate, "+"),

@@ -96,7 +96,7 @@ def draw_differences(comparison: Comparison, folder: Path, *, name: bool = False
     for place, row in enumerate(rows):
         own = [scale * value for value in row.values.values()]
         _plot_interval(left, place, own, grid, style.BLUE, comparison.unit)
-        base = values[row.baseline]
+        base = values.get(row.baseline, {})
         shared = [scale * (row.values[seed] - base[seed]) for seed in row.values if seed in base]
         if row.variant != row.baseline and shared:
             differences = DisplayUnit(1.0, 0, "")  # which have no bounds

@@ -124,6 +124,12 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         ("a/KNN.k = 2.5\n", "a/KNN.k = 2.5 (mine.gin, line 1) has the wrong type: "),
         ("K = 'x'\n\nKNN.k = %K\n", "KNN.k = 'x' (mine.gin, line 3) has the wrong type"),
         ("gin.macro.x = 1\n", "mine.gin, line 1: a macro is set by its own name"),
+        (
+            "\nMLflowTracker.tags = {'a': 'x', 'b': 'x',\n  'a': 'y'}\n",
+            "mine.gin, line 3: MLflowTracker.tags has the key 'a' twice; each may stand there once",
+        ),
+        ("a/MLflowTracker:\n  tags = {'a': '',\n\n 'a': ''}\n", "mine.gin, line 4: a/MLflowTracker.tags has the key"),
+        ("X = [({'a': {1: 2, 1.0: 3}},)]\n", "mine.gin, line 1: X has the key 1.0 twice"),
     ],
 )
 def test_mistakes_name_file_line_and_binding(write: Write, text: str, told: str) -> None:
@@ -138,6 +144,7 @@ def test_mistakes_name_file_line_and_binding(write: Write, text: str, told: str)
         ("Ramp.end 0.7", "binding 'Ramp.end 0.7' has no '='; write -b 'Ramp.end = 0.7'"),
         ("Ramp.end = [", "-b 'Ramp.end = [': "),
         ("Ramp.end = 'oops'", "Ramp.end = 'oops' (-b) has the wrong type"),
+        ("X = {%K: 1, %K: 2}", "-b 'X = {%K: 1, %K: 2}': X has the key %K twice"),
         ("Ramp.shape = cosine", "-b 'Ramp.shape = cosine': what follows '=' is no value; write text in quotes"),
     ],
 )

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from tracked_runs import Eager, rows_of, runs, sent, start, steps, track, until
 
+from hpm.errors import UserError
+from hpm.tracking.base import UnusableTrackerError
 from hpm.tracking.mlflow import MLflowTracker
 
 
@@ -187,3 +192,46 @@ def test_names_that_mlflow_refuses(uri: str, folder: Path) -> None:
     assert tracker.problem is None
     (run_id,) = runs(uri)
     assert MlflowClient(tracking_uri=uri).get_run(run_id).data.metrics == {"top_1": 0.5}
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("place", ["deep/no.db", "empty.db", "other.db", "folder", "file:folder", "nowhere"])
+def test_reading_makes_nothing_where_nothing_is(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.db").touch()
+    with closing(sqlite3.connect("other.db")) as database:
+        database.executescript("CREATE TABLE moz_places(a)")
+    Path("folder").mkdir()
+    before = content(tmp_path)
+    assert MLflowTracker(uri=f"sqlite:///{place}" if place.endswith(".db") else place).client(to_read=True) is None
+    assert content(tmp_path) == before
+
+
+def test_reading_changes_nothing(uri: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    track(uri, folder, rows_of(5))
+    file = Path(uri.removeprefix("sqlite:///"))
+    odd = file.rename(tmp_path / "my 100% runs?.db")
+    monkeypatch.chdir(tmp_path)
+    client = MLflowTracker(uri="sqlite:///my%20100%25%20runs%3F.db").client(to_read=True)
+    assert len(client.search_runs([client.get_experiment_by_name("curriculum-masking").experiment_id])) == 1
+    with pytest.raises(MlflowException, match="readonly"):
+        client.create_experiment("another")
+    with closing(sqlite3.connect(odd)) as database:
+        database.executescript("DROP TABLE metrics; UPDATE alembic_version SET version_num = '451aebb31d03'")
+    odd.rename(tmp_path / "old.db")
+    before = content(tmp_path)
+    with pytest.raises(UnusableTrackerError, match="another version of MLflow made it; `mlflow db upgrade sqlite:///"):
+        MLflowTracker(uri="sqlite:///old.db").client(to_read=True)
+    assert content(tmp_path) == before
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(folder: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as database:
+        database.executescript("CREATE TABLE alembic_version(a); CREATE TABLE studies(a)")
+    before = (tmp_path / "other.db").read_bytes()
+    with pytest.raises(UserError, match=r"other.db is a database of another program; name another file"):
+        start(MLflowTracker(uri=f"sqlite:///{tmp_path}/other.db"), folder)
+    assert (tmp_path / "other.db").read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 from made_results import HARD, RANDOM, results
@@ -11,6 +12,8 @@ from made_results import HARD, RANDOM, results
 from hpm.errors import UserError
 from studies.analysis.comparison import Comparison, compare, compare_metrics
 from studies.analysis.results import Result
+from studies.reporting.files import write_files
+from studies.reporting.tables import markdown
 
 
 def test_rows_and_differences(comparison: Comparison) -> None:
@@ -68,6 +71,30 @@ def test_a_star_after_what_all_groups_begin_with() -> None:
 def test_baselines_that_do_not_fit(against: str, expected: str) -> None:
     with pytest.raises(UserError, match=re.escape(expected)):
         compare([run for name in GROUPS for run in results(name, RANDOM)], "low_shot/pretrained", against=against)
+
+
+@pytest.mark.parametrize(
+    ("finished", "against", "differ", "waits"),
+    [
+        (["hog_hard"], "hog_random", set(), {"hog_random": "hog_hard"}),
+        (["hog_hard", "simmim_hard"], "*_random", set(), {"hog_random": "hog_hard", "simmim_random": "simmim_hard"}),
+        (["hog_random", "hog_hard", "simmim_hard"], "*_random", {"hog_hard"}, {"simmim_random": "simmim_hard"}),
+    ],
+)
+def test_a_baseline_that_has_no_complete_run_yet(
+    finished: list[str], against: str, differ: set[str], waits: dict[str, str], tmp_path: Path
+) -> None:
+    runs = [run for number, name in enumerate(finished) for run in results(name, [(HARD, RANDOM)[number % 2][0], 0.5])]
+    made = compare(runs, "low_shot/pretrained", against=against, planned=GROUPS)
+    assert {row.variant for row in made.rows if row.difference is not None} == differ
+    for baseline, variant in waits.items():
+        told = f"no complete run of the baseline {baseline} has low_shot/pretrained yet, so there is no difference of "
+        assert told + variant in made.warnings
+    assert markdown([made]).count("| no baseline yet |") == len(waits)
+    files = write_files([made], tmp_path, runs=runs, command="hpm-study")
+    assert files[0].is_file()
+    with pytest.raises(UserError, match="hog_randon is not a variant; choose one of"):
+        compare(runs, "low_shot/pretrained", against="hog_randon", planned=GROUPS)
 
 
 OTHERS = {"training": "34", "test": "56"}

@@ -57,6 +57,7 @@ def test_no_name_becomes_a_formula_in_a_spreadsheet(tmp_path: Path, name: str) -
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0.5\ns,a,1,d,e,c,0.2", "line 3: the line has no end"),
         ("source,variant,seed,data,device,commit,k/p,l/p\ns,a,0,d,e,c,0.5\n", "line 2: there is no l/p; the line is"),
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0,5\n", "line 2: it has more cells than there are"),
+        ("source,variant,seed,data,device,commit,k/p,k/p\ns,a,0,d,e,c,0.5,0.6\n", "has the column 'k/p' twice"),
         ('source,variant,seed,data,device,commit,k/p\ns,"a\n', "unexpected end of data"),
     ],
 )

@@ -131,6 +131,22 @@ def test_the_first_with_complete_runs_says_what_is_compared(output: Output) -> N
     assert "knn/pretrained, %, against random" in output("compare", "early", "done", "--storage", url)
 
 
+def test_a_baseline_that_has_no_complete_run_yet(output: Output) -> None:
+    """As a study is left whose time ended before the baseline's first run did."""
+    storage = open_storage("sqlite:///studies.db")
+    for name in ("one", "two"):
+        study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        identity = {"kind": "ablation", "metric": "knn/pretrained", "direction": "maximize", "baseline": "random"}
+        give_identity(study, {**identity, "variants": {"hard": "", "random": ""}})
+        run = {"variant": "hard", "seed": 0, "metrics": {"knn/pretrained": 0.5}, "folder": "none", "cost": {}}
+        kept = [{**run, "data": "D", "device": "cpu", "commit": "x"}]
+        study.add_trial(optuna.create_trial(value=0.5, user_attrs={RESULTS: kept}))
+    for names, baseline in ((["one"], "random"), (["one", "two"], "one/random")):
+        text = " ".join(output("compare", *names, "--storage", "sqlite:///studies.db").split())
+        assert f"no complete run of the baseline {baseline} has knn/pretrained yet" in text
+        assert "no baseline yet" in text
+
+
 def spread(variant: str, seeds: int, *, step: float = 0.01) -> list[tuple[object, ...]]:
     """Runs whose values differ from seed to seed, and otherwise for each variant."""
     place = sum(map(ord, variant))

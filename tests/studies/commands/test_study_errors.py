@@ -53,6 +53,11 @@ def command(
         (ABLATION + "Ablation.variants = {'a': [], 'b': ['Ramp.end = 2.0']}", "variant b: "),
         (ABLATION + "Ablation.variants = {'a': ['curricula/none']}", "no config file 'curricula/none'"),
         (ABLATION + "Ablation.variants = {'a/b': []}", "names folders"),
+        (ABLATION + "Ablation.variants = {'..': []}", "'..' names folders"),
+        (
+            ABLATION + "Ablation.variants = {'a': [], 'a': []}",
+            "my.gin, line 3: Ablation.variants has the key 'a' twice",
+        ),
         (ABLATION + "Ablation.variants = {'a': 'Ramp.end = 1'}", "must be a list"),
         (ABLATION + "Ablation.variants = {'a': []}\nAblation.seeds = []", "at least one seed"),
         (ABLATION + "Ablation.variants = {'a': []}\nAblation.seeds = [0, 0]", "each once"),
@@ -169,6 +174,11 @@ def test_a_probe_of_validation_images_that_are_switched_off() -> None:
 def test_options(command: Command) -> None:
     fine = ABLATION + "Ablation.variants = {'a': []}"
     Path("my.gin.csv").write_text(CSV)
+    Path("done").mkdir()
+    Path("done/results.csv").write_text(CSV)
+    Path("images/train").mkdir(parents=True)
+    Path("mine").mkdir()
+    Path("mine/report.html").write_text("mine")
     for words, expected in (
         (("ablate", "none.gin"), "no config file 'none.gin'"),
         (("ablate", "my.gin", "--workers", "5000"), "--workers 5000 must be 1 to 1,024"),
@@ -176,6 +186,14 @@ def test_options(command: Command) -> None:
         (("ablate", "my.gin", "--storage", "postgresql://127.0.0.1:1/x"), "cannot be opened"),
         (("search", "my.gin", "--trials", "0"), "--trials 0 must be 1 to 100,000"),
         (("search", "my.gin", "--trials", "1000000000"), "--trials 1000000000 must be 1 to 100,000"),
+        (("ablate", "my.gin", "--study", ""), "--study '' is no name; leave it out for 'my'"),
+        (("ablate", "my.gin", "--storage", ""), "--storage is empty; name a file"),
+        (("ablate", "my.gin", "--output", "images"), "--output images is not empty, and holds nothing of a study"),
+        (("ablate", "my.gin", "--output", "mine"), "--output would replace mine/report.html, which no study and no"),
+        (("compare", ""), "the name of a study or an experiment is empty"),
+        (("compare", "done"), "no MLflow experiment 'done'; done is a folder: name done/results.csv, which is in it"),
+        (("compare", "images"), "no MLflow experiment 'images'; images is a folder"),
+        (("compare", "nobody", "--storage", "sqlite:///images"), "the file of --storage images is a folder; name a"),
         (("compare", "nobody", "--metric", "m"), "there is no study and"),
         (("compare", "nobody", "--markdown", "--csv"), "two formats"),
         (("compare", "nobody.csv", "--metric", "m"), "nobody.csv cannot be read as a results.csv of a study"),
@@ -195,6 +213,17 @@ def test_options(command: Command) -> None:
     ):
         code, message = command(*words, text=fine)
         assert (code, expected in message) == (2, True), message
+
+
+def test_looking_for_what_is_not_there_makes_nothing(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    before = {*tmp_path.iterdir(), tmp_path / "my.gin"}
+    for storage in ("sqlite:///deep/no.db", "sqlite:///empty.db"):
+        for words in (("compare", "nobody"), ("power", "nobody", "--effect", "1")):
+            code, message = command(*words, "--storage", storage)
+            assert (code, "there is no study and, at sqlite:///" in message) == (2, True), message
+    assert set(tmp_path.iterdir()) == before
+    assert not (tmp_path / "empty.db").read_bytes()
 
 
 def test_help_and_comparing_need_no_heavy_import(tmp_path: Path) -> None:

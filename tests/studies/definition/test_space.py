@@ -38,6 +38,11 @@ def test_parses_every_kind() -> None:
         ("Categorical([1, 1])", "named twice"),
         ("Categorical([[1]])", "a number, a string, a bool or None"),
         ("Float(0, 1", "was never closed"),
+        ("Float(0.1, 1, log=True, log=False)", "log stands there twice"),
+        (
+            "Float(0, 1, when={'Curriculum.scheduler': '@Ramp()', 'Curriculum.scheduler': '@Cyclic()'})",
+            "'Curriculum.scheduler' stands there twice",
+        ),
         ("Float(__import__('os').getpid(), 1)", "malformed node"),
         ("(lambda: Float(0, 1))()", "must be one of"),
         ("Float(0, 1, when={'Schedule.blr': 1})", "must stand before it"),

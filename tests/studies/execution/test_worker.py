@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from rich.console import Console
 
 from hpm.runs.manifest import DataRecord, EarlierData, Manifest, SplitRecord
 from hpm.runs.outcome import Outcome
 from hpm.tracking.mlflow import MLflowTracker
-from studies.analysis.results import study_results
+from studies.analysis.results import RESULTS, study_results
 from studies.definition.ablation import Ablation
 from studies.definition.base import Definition, PlannedRun
 from studies.definition.search import Search
-from studies.execution.finish import write_best_configs
+from studies.execution.finish import finish, write_best_configs
+from studies.execution.launcher import WorkedStudy
 from studies.execution.options import StudyOptions
 from studies.execution.placement import Placement
 from studies.execution.queue import ERROR, enqueue
@@ -251,6 +254,23 @@ def test_a_setting_is_trained_once(tiny: Path, tmp_path: Path, monkeypatch: pyte
     (best,) = write_best_configs(study, definition, tmp_path)
     head = best.read_text().splitlines()
     assert head[1] == "# Warning: steps were skipped, since their gradient was not finite: trial-0002 seed 0 (2)."
+
+
+def test_a_study_ends_before_its_baseline_has_a_complete_run(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    definition = Ablation(base=["tiny.gin"], variants={"hard": [], "random": []}, metric="m", baseline="random")
+    options = StudyOptions(configs=["s.gin"], storage="sqlite:///s.db")
+    study = open_study(open_storage(options.storage), "s", definition, {"baseline": "random"})
+    kept = {"variant": "hard", "seed": 0, "metrics": {"m": 0.5}, "cost": {}, "folder": "runs/s/hard-seed0"}
+    kept |= {"data": "D", "device": "cpu", "commit": "x"}
+    study.add_trial(optuna.create_trial(value=0.5, user_attrs={RESULTS: [kept]}))
+    tracker = StudyTracker(MLflowTracker(enabled=False), "s", definition)
+    text = StringIO()
+    finish(WorkedStudy(study, definition, tracker), options, Console(file=text, width=160))
+    assert "no complete run of the baseline random has m yet, so there is no difference of hard" in text.getvalue()
+    assert "no baseline yet" in Path("runs/s/results.md").read_text()
 
 
 def test_a_real_run_leaves_an_outcome(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

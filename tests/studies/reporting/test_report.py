@@ -24,8 +24,10 @@ from studies.analysis.statistics import Estimate
 from studies.analysis.units import display_unit
 from studies.definition.identity import give_identity
 from studies.reporting.figures import draw_comparison, draw_search
-from studies.reporting.files import check_report, write_files
+from studies.reporting.files import check_report, check_study_folder, write_files
 from studies.reporting.report import write_report
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -221,3 +223,55 @@ def test_a_report_replaces_nothing_but_files(comparison: Comparison, tmp_path: P
         check_report("--output", folder)
     (folder / place).unlink()
     check_report("--output", folder)
+
+
+def test_only_what_a_comparison_wrote_is_replaced(comparison: Comparison, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "runs.csv").write_text("mine")
+    check_report("--output", tmp_path)
+    write_files([comparison], tmp_path, runs=comparison.results, command="hpm-study")
+    check_report("--output", tmp_path)
+    for name in ("report.html", "results.md", "results.csv"):
+        ours = (tmp_path / name).read_text()
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=rf"--output would replace .*/{name}, which no study and no comparison"):
+            check_report("--output", tmp_path)
+        (tmp_path / name).write_text(ours)
+    (tmp_path / "report.html").unlink()
+    with pytest.raises(UserError, match=r"--output would replace .*/figures, which"):
+        check_report("--output", tmp_path)
+    for folder in sorted((ROOT / "docs" / "results").iterdir()):
+        check_report("--output", folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "new", "going_on"),
+    [
+        ([], True, True),
+        (["train/cat.png"], False, False),
+        (["report.html"], False, False),
+        (["logs/server.log"], False, False),
+        ([".DS_Store"], True, True),
+        (["logs/a-seed0.txt"], True, True),
+        (["a-seed0/config.gin", "a-seed0/run.json", "notes.md"], True, True),
+        (["a-seed0/config.gin", "a-seed0/run.json", "best.gin"], False, True),
+        (["a-seed0/config.gin"], False, False),
+    ],
+)
+def test_the_folder_of_a_study(files: list[str], new: bool, going_on: bool, tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    for is_new, fine in ((True, new), (False, going_on)):
+        if fine:
+            check_study_folder("--output", tmp_path, is_new=is_new)
+        else:
+            with pytest.raises(UserError, match=r"--output (would replace|.* is not empty, and holds nothing)"):
+                check_study_folder("--output", tmp_path, is_new=is_new)
+
+
+def test_a_folder_that_a_study_left(comparison: Comparison, tmp_path: Path) -> None:
+    write_files([comparison], tmp_path, runs=comparison.results, command="hpm-study")
+    (tmp_path / "best.gin").write_text("# Trial 3 of study s: m 0.5.\n")
+    for is_new in (True, False):
+        check_study_folder("--output", tmp_path, is_new=is_new)
