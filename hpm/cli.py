@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -20,16 +21,17 @@ from hpm.runtime.signals import raising_on_signals
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
+_NAMES_NOTHING = re.compile(r"(--[a-z-]+=)?\s*")
 
 
 class _Commands(TyperGroup):
     """Commands whose ends typer would tell otherwise: by a signal, and by a part's sys.exit(0), which is no success."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for place, word in enumerate(args):
-            if not word.strip():
-                before = args[place - 1] if place else "the command"
-                raise UserError(f"what follows {before} is empty; name something there, or leave it out")
+        for before, word in zip(("the command", *args), args, strict=False):
+            if _NAMES_NOTHING.fullmatch(word):
+                what = word.strip() or f"what follows {before}"
+                raise UserError(f"{what} is empty; name something there, or leave it out")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ RESULTS = "results"
 COSTS = ("images", "training_seconds", "flops")
 """What a run is known to have cost, in this order in tables."""
 
+_SEED = re.compile(r"-?[0-9]{1,20}")
 _NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
 
 
@@ -109,7 +111,9 @@ def experiment_results(name: str, tracker: MLflowTracker) -> list[Result]:
         raise UserError(f"MLflow at {tracker.where} cannot be read: {tracker.reason(error)}") from error
     if experiment is None:
         raise UserError(f"there is no study and, at {tracker.where}, no MLflow experiment {name!r}")
-    return [_result_of_run(name, run) for run in runs if "seed" in run.data.tags and run.info.status == "FINISHED"]
+    # Others that are logged to the same experiment have no seed, or something else under that name.
+    ours = [run for run in runs if _SEED.fullmatch(run.data.tags.get("seed", "")) and run.info.status == "FINISHED"]
+    return [_result_of_run(name, run) for run in ours]
 
 
 def _all_runs(client: Any, experiment_id: str) -> list[Any]:

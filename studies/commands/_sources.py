@@ -100,8 +100,6 @@ def load_sources(names: Sequence[str], url: str) -> Sources:
     from studies.analysis.results_csv import csv_results
     from studies.definition.identity import identity_of
 
-    if not all(name.strip() for name in names):
-        raise UserError("the name of a study or an experiment is empty")
     studies = _load_studies([name for name in names if not name.endswith(".csv")], url)
     found: dict[str, list[Result]] = {}
     for name in dict.fromkeys(names):

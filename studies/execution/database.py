@@ -41,8 +41,6 @@ class Database(NamedTuple):
             UserError: if it is none, one of a database in memory, or of something that is no file.
         """
         shown = _shown(url)
-        if not url:
-            raise UserError("--storage is empty; name a file, sqlite:///FILE, or leave it out")
         try:
             file = sqlite_file(url)
         except ValueError as error:

@@ -89,8 +89,6 @@ class StudyOptions:
         Raises:
             UserError: naming the option.
         """
-        if self.study is not None and not self.study.strip():
-            raise UserError(f"--study {self.study!r} is no name; leave it out for {Path(self.configs[0]).stem!r}")
         if any(part in ("", ".", "..") for part in self.name.split("/")) or len(self.name) > 200:
             raise UserError(f"--study {self.name} names a folder within runs/; give a short name without '..'")
         check_folder("--output" if self.output else "the study's folder", self.folder)

@@ -36,14 +36,15 @@ def refused(*configs: object, bindings: tuple[str, ...] = ()) -> str:
 
 def test_a_scope_is_consumed_by_its_own_name(tiny: Path) -> None:
     bindings = [
-        "Monitoring.evaluations = [@a/KNN(), @b/KNN()]",
+        "Monitoring.evaluations = [@a/KNN()]",
+        "Monitoring.probes = [@b/KNN()]",
         "a/KNN.k = 3",
         "b/KNN.k = 5",
         "KNN.test_images = 10",
         "KNN.train_images = 20",
     ]
-    trainer = parse_config([str(tiny)], bindings).build()
-    assert [evaluation.ks for evaluation in trainer.monitoring.evaluations] == [(3,), (5,)]
+    monitoring = parse_config([str(tiny)], bindings).build().monitoring
+    assert [evaluation.ks for evaluation in (*monitoring.evaluations, *monitoring.probes)] == [(3,), (5,)]
     assert "c/KNN.k (-b) is bound, but nothing" in refused(tiny, bindings=(*bindings, "c/KNN.k = 7"))
 
 

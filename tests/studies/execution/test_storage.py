@@ -53,7 +53,6 @@ def test_a_space_that_differs_is_named(tmp_path: Path) -> None:
         ("sqlite:///:memory:", "name a file"),
         ("sqlite:///file:s?mode=memory&uri=true", "name a file"),
         ("mysql://127.0.0.1/x", "needs a driver that is not installed"),
-        ("", "--storage is empty; name a file"),
         ("sqlite:////usr", "the file of --storage /usr is a folder; name a file"),
         (f"sqlite:///{__file__}", "cannot be opened: file is not a database"),
     ],
