@@ -124,7 +124,8 @@ def test_stopped_at_random_moments(tiny: Path, forks: Forks, tmp_path: Path, pro
         is_saved = "SIGTERM: saved after step" in told or "SIGTERM received; go on with" in told
         assert is_saved or runs.logged() <= before, told  # or it had not begun to train
         if processes == 1:  # torchrun's agent has a code and a traceback of its own
-            assert ended.returncode == (75 if is_saved else -signal.SIGTERM), told
+            # Python itself ends by the signal while it starts.
+            assert ended.returncode in ((75,) if is_saved else (75, -signal.SIGTERM)), told
             assert "Traceback" not in told
         saved += is_saved
     runs.complete()
