@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hpm.errors import Notice, TrainingError
-from hpm.runtime.signals import keep_handlers
+from hpm.runtime.signals import start_loader_process
 
 _DEATHS = 3  # of one call, after which it is no accident
 
@@ -45,7 +47,7 @@ def load_in_workers(
             collate_fn=collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            worker_init_fn=keep_handlers,
+            worker_init_fn=partial(start_loader_process, parent=os.getpid()),
             generator=torch.Generator(),  # else it would draw its workers' seeds from the global generator
         )
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -12,6 +14,7 @@ from typing import Any
 from hpm.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_PR_SET_PDEATHSIG = 1
 _WORKERS_PATIENCE = 300  # seconds for which a loader's worker serves a run that was told to stop
 
 
@@ -92,12 +95,31 @@ def raising_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def keep_handlers(worker: int) -> None:
-    """Let a loader's worker notice signals as its parent does: torch's own handler would end it by SIGTERM.
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the one that forked it dies; end it where that is dead already.
+
+    Args:
+        parent: the process that forked it.
+        number: the signal.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def start_loader_process(worker: int, *, parent: int) -> None:
+    """Let a loader's process notice signals as its parent does, and end with it.
+
+    Torch's own handler would end it by SIGTERM. And torch asks who the parent is when the process has started: where
+    that was killed a moment before, the process would wait for ever, and hold its parent's connections open, for whose
+    end other processes wait.
 
     Args:
         worker: its number; what `DataLoader.worker_init_fn` is called with.
+        parent: the process that forked it.
     """
+    end_with_parent(parent, signal.SIGKILL)
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if callable(handler):

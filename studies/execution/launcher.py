@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import optuna
 from rich.console import Console
 
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, UserError
+from hpm.runtime.signals import end_with_parent
 from studies.definition.base import Definition
 from studies.definition.loading import load_definition
 from studies.execution.options import StudyOptions
 from studies.execution.placement import Placement
 from studies.execution.queue import enqueue
-from studies.execution.run_process import end_with_parent
 from studies.execution.signals import Stopped, StopSignals
 from studies.execution.storage import exclusively, open_storage_to_read, open_study, storage_errors, study_names
 from studies.execution.worker import open_options_storage, run_worker, study_tracker
@@ -127,7 +129,7 @@ def _start_worker(kind: str, options: StudyOptions, number: int) -> subprocess.P
         text=True,
         env={name: value for name, value in os.environ.items() if name != OUTCOME_VARIABLE},
         start_new_session=True,
-        preexec_fn=end_with_parent,
+        preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
     )
     assert worker.stdin is not None
     with suppress(BrokenPipeError):  # it ended at once, which its exit code tells

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,10 +15,10 @@ from hpm.runs.manifest import Manifest
 from hpm.runs.metrics_file import parse_row
 from hpm.runs.outcome import Outcome
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.signals import end_with_parent
 from studies.definition.base import PlannedRun
 from studies.execution.placement import Placement
 
-_PR_SET_PDEATHSIG = 1
 _LAST_LINES = 5
 _SECONDS_TO_SAVE = 120  # what a run that is told to stop has
 
@@ -63,7 +62,8 @@ class RunProcess:
             stderr=subprocess.STDOUT,
             env={**placement.environment(), OUTCOME_VARIABLE: str(self._outcome_file)},
             start_new_session=True,
-            preexec_fn=end_with_parent,
+            # Else somebody would find the run folder in use.
+            preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
         )
 
     def _command(self, run: PlannedRun, bindings: list[str], placement: Placement, imports: Path | None) -> list[str]:
@@ -152,9 +152,3 @@ class RunProcess:
         text = self.log.read_bytes()[self._log_start :].decode(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " | ".join(lines[-_LAST_LINES:]) or "it printed nothing"
-
-
-def end_with_parent() -> None:
-    """Have the kernel end this process when the worker dies, so that nobody else finds its run folder in use."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -21,6 +23,23 @@ BATCHES = [[2 * k, 2 * k + 1] for k in range(12)]
 def _looked_after_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch looks every five seconds whether processes live."""
     monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.3,))
+
+
+FORKING = """
+import os, signal, sys, time
+from hpm.runtime.signals import start_loader_process
+
+parent, late = os.getpid(), sys.argv[1] == "late"
+if os.fork():
+    if late:
+        sys.stdin.readline()
+    os.kill(parent, signal.SIGKILL)
+while not late and os.getppid() == parent:
+    time.sleep(0.01)
+start_loader_process(0, parent=parent)
+print("lives", flush=True)
+time.sleep(60)
+"""
 
 
 class Killed(Dataset):
@@ -69,3 +88,17 @@ def test_torch_does_not_warn_of_more_processes_than_cores(tmp_path: Path, monkey
         warnings.simplefilter("error")
         loaded = list(load_in_workers(dataset, BATCHES, num_workers=2, collate=as_it_is, pin_memory=False))
     assert loaded == BATCHES
+
+
+@pytest.mark.parametrize("moment", ["early", "late"])
+def test_a_process_ends_with_its_parent(moment: str) -> None:
+    """Also where that is killed before the process has looked at anything."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKING, moment], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    if moment == "late":
+        assert parent.stdout.readline() == "lives\n"
+    rest, _ = parent.communicate("\n", timeout=30)  # until nobody holds the pipe any more
+    assert rest == ""
+    assert parent.returncode == -signal.SIGKILL
