@@ -14,6 +14,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -163,6 +164,12 @@ def work(argv: list[str]) -> None:
     except SystemExit as stopped:
         if stopped.code:
             raise
+    finally:
+        # The program is over. Killed while it waits for the others, this process would leave torch's lock behind, and
+        # the agent waiting for ever; a program that `torchrun` starts shares no lock with it.
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.cancel()
 
 
 def run(argv: list[str]) -> None:
