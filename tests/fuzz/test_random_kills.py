@@ -57,10 +57,12 @@ class Runs:
 
     def end(self, number: signal.Signals, **environment: str) -> subprocess.CompletedProcess[str] | None:
         """Train on until a signal comes, at a random moment. None where the run was complete before."""
-        moment = self._draw.uniform(0, self._seconds)
+        moment, is_new, begin = self._draw.uniform(0, self._seconds), not self.output.exists(), time.monotonic()
         ended = self.train(self.output.name, ENDS=f"{moment} {int(number)}", **environment)
         if ended.returncode:
             return ended
+        if is_new:
+            self._seconds = time.monotonic() - begin  # what a whole run takes now
         self._require_same()
         return None
 
