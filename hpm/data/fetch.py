@@ -90,7 +90,8 @@ class Fetcher(Dataset):
             return UserError(*error.args)
 
     def _fetch(self, indices_N: Tensor) -> Fetched:
-        indices_N = self._readable(indices_N).clone()  # others may be put into it, and the caller has asked for these
+        # A copy, for others may be put into it, and the caller has asked for these.
+        indices_N = stand_ins(indices_N, self.unreadable, len(self.split)).clone()
         crops, failed = self._view(indices_N)
         newly_unreadable: dict[int, str] = {}
         while failed:
@@ -99,19 +100,13 @@ class Fetcher(Dataset):
             self.unreadable |= newly_unreadable
             if len(self.unreadable) > self.limit:
                 break  # the main process will say so
-            indices_N[rows] = self._readable(indices_N[rows])
+            indices_N[rows] = stand_ins(indices_N[rows], self.unreadable, len(self.split))
             again, failed = self._view(indices_N[rows])
             for whole, part in zip(crops, again, strict=True):
                 whole[rows] = part
             failed = {rows[row]: reason for row, reason in failed.items()}
         encoded = self.split.take(indices_N, self.size) if isinstance(self.split, JpegSplit) else None
         return Fetched(crops.images_NCSS, indices_N, crops.boxes_N4, crops.flips_N, newly_unreadable, encoded)
-
-    def _readable(self, indices_N: Tensor) -> Tensor:
-        """The samples themselves, or what stands in for those known to be unreadable."""
-        if not self.unreadable:
-            return indices_N
-        return stand_ins(indices_N, self.unreadable, len(self.split))
 
     def _view(self, indices_N: Tensor) -> tuple[Crops, dict[int, str]]:
         """Random crops; and where one could not be made, why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 
 import torch
@@ -15,7 +15,7 @@ from hpm.errors import TrainingError
 _NAMED = 3  # unreadable images that an error message names
 
 
-def stand_ins(indices_N: Tensor, unreadable: Container[int], size: int) -> Tensor:
+def stand_ins(indices_N: Tensor, unreadable: Collection[int], size: int) -> Tensor:
     """The images themselves, or in the place of each that is unreadable the next of the split that is not.
 
     Args:
@@ -23,6 +23,8 @@ def stand_ins(indices_N: Tensor, unreadable: Container[int], size: int) -> Tenso
         unreadable: indices of unreadable images.
         size: of the split.
     """
+    if not unreadable:
+        return indices_N
     indices = indices_N.tolist()
     for n, index in enumerate(indices):
         while index in unreadable:
@@ -57,7 +59,7 @@ class UnreadableImages:
 
     def stand_ins(self, indices_N: Tensor, train: Split) -> Tensor:
         """The images that are read where those at some indices are asked for."""
-        return stand_ins(indices_N, self.by_index, len(train)) if self.by_index else indices_N
+        return stand_ins(indices_N, self.by_index, len(train))
 
     def add(self, found: Mapping[int, str], train: Split) -> None:
         """Note more of them.
