@@ -71,11 +71,11 @@ class RunFolder:
         self.next_config: str | None = None
         self._lock = path / ".lock"
 
-    def create(self, config: str, operative: str, manifest: Manifest) -> None:
-        """Start a new run here.
+    def require_new(self) -> None:
+        """Find out whether a new run can start here.
 
         Raises:
-            UserError: if the folder holds anything already, or cannot be written.
+            UserError: if the folder holds anything already.
         """
         if self.config.exists():
             raise UserError(
@@ -87,6 +87,14 @@ class RunFolder:
         begun |= {left.name for path in (self.operative, self.manifest, self.config) for left in begun_for(path)}
         if self.path.is_dir() and any(path.name not in begun for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty; choose another --output")
+
+    def create(self, config: str, operative: str, manifest: Manifest) -> None:
+        """Start a new run here.
+
+        Raises:
+            UserError: if the folder holds anything already, or cannot be written.
+        """
+        self.require_new()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.operative, operative)

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from curriculum.validation import require_choice
 from hpm.config import parse_config
+from hpm.config.usage import spell
 from hpm.errors import Notice, UserError
 from hpm.metrics import VALIDATION, find_metric, metric_on, split_of
 from studies.definition.base import (
@@ -124,6 +125,7 @@ class Search(Definition):
             shown = ", ".join(f"{name} = {value!r}" for name, value in assignment.items())
             text = self._build([], bindings, f"space at {shown}")
             first_config = first_config or text
+        self._refuse_parameters_bound_twice()
         if self.reports_probes:
             trainer = parse_config(self.base, self.bindings).build()
             probes = trainer.monitoring.probes
@@ -131,6 +133,19 @@ class Search(Definition):
             if not trainer.monitoring.probe_every:
                 raise UserError("Search.pruner looks at probes, and Monitoring.probe_every = 0 asks for none")
         return self._identity(space=self.space_texts, cost=self.cost, seeds=list(self.seeds), config=first_config)
+
+    def _refuse_parameters_bound_twice(self) -> None:
+        """Under two names, or by `bindings` too, one value would replace the other, and trials differ in name alone."""
+        in_space = [binding(name, parameter.examples()[0]) for name, parameter in self.space.items()]
+        statements = parse_config(self.base, [*self.bindings, *in_space]).statements
+        names = {one.key: "Search.bindings" for one in statements[: -len(in_space)] if one.on_command_line}
+        for name, statement in zip(self.space, statements[-len(in_space) :], strict=True):
+            if statement.key in names:
+                raise UserError(
+                    f"Search.space binds {name}, which {names[statement.key]} binds too; bind {spell(statement.key)} "
+                    "once"
+                )
+            names[statement.key] = f"its {name!r}"
 
     def _first_assignments(self) -> Iterator[Assignment]:
         """What is to be tried first, with what it leaves out filled in."""

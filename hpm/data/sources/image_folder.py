@@ -30,6 +30,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _VALIDATION_FOLDERS = ("val", "valid", "validation")
+_PARTS = {"train": TRAIN, "test": TEST} | dict.fromkeys(_VALIDATION_FOLDERS, VALIDATION)  # of a data set
 
 _SIZES = 10_000  # files of a split whose sizes a fingerprint holds, evenly from the first to the last
 
@@ -206,6 +207,7 @@ def _scan_splits(root: Path, mode: str) -> _Scanned:
             )
         train, class_names = scan(root, left_out, mode)
         return _Scanned({TRAIN: train}, tuple(class_names), {}, left_out)
+    _require_one_folder_each(root)
     if len({path.resolve() for path in (folder, *found)}) <= len(found):
         shown = ", ".join(path.name for path in (folder, *found))
         raise UserError(f"two of the folders {shown} of {root} are the same; what is scored must be other images")
@@ -229,12 +231,25 @@ def _usual_folders(root: Path) -> dict[str, Path]:
 
     Among class folders one may be called Train, or Test.
     """
-    usual = {"train", "test", *_VALIDATION_FOLDERS}
     folders = class_folders(root)
-    parts = {path.name.lower(): path for path in folders if path.name.lower() in usual}
+    parts = {path.name.lower(): path for path in folders if path.name.lower() in _PARTS}
     if len(parts) == len(folders) > 1 or "train" in {path.name for path in folders}:
         return parts
     return {path.name: path for path in folders}
+
+
+def _require_one_folder_each(root: Path) -> None:
+    """Refuse what is called like a part of the data set and would be left out, beside a folder of training images."""
+    seen: dict[str, Path] = {}
+    for path in sorted(path for path in root.iterdir() if path.name.lower() in _PARTS):
+        part = _PARTS[path.name.lower()]
+        if not path.is_dir():
+            raise UserError(f"{path} is no folder of images, as its name says; make it one, or rename it")
+        if part in seen:
+            raise UserError(
+                f"{root} has two folders of {part} images, {seen[part].name} and {path.name}; rename or move one"
+            )
+        seen[part] = path
 
 
 def scan(folder: Path, left_out: Counter[str], mode: str) -> tuple[FolderSplit, list[str]]:

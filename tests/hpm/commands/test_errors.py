@@ -166,9 +166,10 @@ def test_missing_include(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str
 def test_an_output_that_holds_a_run(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hpm("pretrain", tiny, "--output", "run", "-b", "Schedule.epochs = 2") == 0
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
-    message = refused(hpm, capsys, tiny, "--output", "run")
-    assert "run already holds a run" in message
-    assert "--resume" in message
+    for words in ((), ("--dry-run",)):
+        message = refused(hpm, capsys, tiny, "--output", "run", *words)
+        assert "run already holds a run" in message
+        assert "--resume" in message
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
 
 

@@ -175,3 +175,15 @@ def test_images_that_cannot_be_read_are_found_before_anything_is_trained(tmp_pat
     definition.check()
     with pytest.raises(UserError, match=r"variant a: \S+/(cutouts|photographs)/.*\.png cannot be read as an image"):
         definition.read_images()
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({"space": {"Ramp.end": "Float(0, 1)", "ramps.Ramp.end": "Float(0, 1)"}}, r"its 'Ramp\.end'"),
+        ({"bindings": ["Ramp.end = 0.5"]}, r"Search\.bindings"),
+    ],
+)
+def test_what_a_space_varies_is_bound_once(options: dict[str, object], other: str) -> None:
+    with pytest.raises(UserError, match=rf"Search\.space binds \S+, which {other} binds too; bind Ramp\.end once"):
+        search(**options).check()

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,21 @@ def test_missing_and_empty_folders_are_named(tmp_path, root):
 def test_different_classes_are_named(root):
     save(root / "train" / "bee" / "0.png", width=20, height=20)
     with pytest.raises(UserError, match="must hold the same classes; only one has bee"):
+        ImageFolder(root=root).train()
+
+
+def test_a_part_of_the_data_is_one_folder(root):
+    (root / "Validation").write_text("a link, as some archives unpack it")
+    with pytest.raises(UserError, match=r"Validation is no folder of images, as its name says"):
+        ImageFolder(root=root).train()
+    (root / "Validation").unlink()
+    (root / "Validation").symlink_to(root / "nowhere")
+    with pytest.raises(UserError, match=r"Validation is no folder"):
+        ImageFolder(root=root).train()
+    (root / "Validation").unlink()
+    (root / "val").rename(root / "valid")
+    shutil.copytree(root / "valid", root / "validation")
+    with pytest.raises(UserError, match=r"two folders of validation images, valid and validation; rename or move one"):
         ImageFolder(root=root).train()
 
 
