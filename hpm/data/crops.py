@@ -68,8 +68,9 @@ class RandomResizedCrop:
 
         first_N1 = fits_NT.int().argmax(dim=1, keepdim=True)  # argmax gives the first of equal values
         fits_N1 = fits_NT.any(dim=1, keepdim=True)
-        central_w_N1 = torch.minimum(width_N1, (height_N1 * self.ratio[1]).round())
-        central_h_N1 = torch.minimum(height_N1, (width_N1 / self.ratio[0]).round())
+        # A pixel at least, which torchvision's rule leaves open where narrow ratios meet small images.
+        central_w_N1 = torch.minimum(width_N1, (height_N1 * self.ratio[1]).round().clamp(min=1))
+        central_h_N1 = torch.minimum(height_N1, (width_N1 / self.ratio[0]).round().clamp(min=1))
         w_N1 = torch.where(fits_N1, tried_w_NT.gather(1, first_N1), central_w_N1)
         h_N1 = torch.where(fits_N1, tried_h_NT.gather(1, first_N1), central_h_N1)
         room_N2 = torch.cat([width_N1 - w_N1, height_N1 - h_N1], dim=1)

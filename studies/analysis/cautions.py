@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from studies.analysis.results import Result
+from studies.analysis.results import Result, is_usable
 
 if TYPE_CHECKING:
     from studies.analysis.comparison import ComparedVariant
@@ -24,12 +23,12 @@ def warnings_of_left_out(metric: str, named: Sequence[tuple[str, Result]]) -> li
         named: all runs, with the names of their variants.
     """
     without = [_run(name, run) for name, run in named if metric not in run.metrics]
-    broken = [_run(name, run) for name, run in named if not math.isfinite(run.metrics.get(metric, 0.0))]
+    broken = [_run(name, run) for name, run in named if not is_usable(run.metrics.get(metric, 0.0))]
     lines = []
     if without:
         lines.append(f"{len(without)} of {len(named)} runs have no {metric} and are left out: {_listed(without)}")
     if broken:
-        lines.append(f"{metric} is not finite in {_listed(broken)}; left out")
+        lines.append(f"{metric} is not finite, or is beyond 1e100, in {_listed(broken)}; left out")
     return lines
 
 

@@ -19,7 +19,7 @@ from studies.analysis.cautions import (
 )
 from studies.analysis.grid import Grid, grid_of
 from studies.analysis.groups import Group, compare_groups
-from studies.analysis.results import COSTS, Result, metric_names
+from studies.analysis.results import COSTS, Result, is_usable, metric_names
 from studies.analysis.statistics import Difference, Estimate, PValue, count_tests, estimate, holm
 from studies.analysis.units import DisplayUnit, display_unit
 from studies.definition.baselines import baselines
@@ -167,7 +167,7 @@ def _table(
 ) -> Comparison:
     """A table that is not yet corrected."""
     named = [(name, run) for name, runs in by_variant(results).items() for run in runs]
-    measured = [run for run in results if math.isfinite(run.metrics.get(metric, math.nan))]
+    measured = [run for run in results if is_usable(run.metrics.get(metric, math.nan))]
     if not measured:
         known = ", ".join(metric_names(results)) or "there are no complete runs"
         what = "is finite" if any(metric in run.metrics for run in results) else "was measured"
@@ -270,7 +270,7 @@ def are_of_several(results: Sequence[Result]) -> bool:
 def _mean_cost(results: Sequence[Result]) -> dict[str, float]:
     means = {}
     for name in COSTS:
-        known = [cost for result in results if math.isfinite(cost := result.cost.get(name, math.nan))]
+        known = [cost for result in results if is_usable(cost := result.cost.get(name, math.nan))]
         if known:
             means[name] = sum(known) / len(known)
     return means

@@ -24,6 +24,12 @@ COSTS = ("images", "training_seconds", "flops")
 
 _SEED = re.compile(r"-?[0-9]{1,20}")
 _NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
+_LARGEST = 1e100  # a figure whose square is far from the end of floats
+
+
+def is_usable(value: float) -> bool:
+    """Whether statistics can be made of a figure: it is finite, and not so large that its square is beyond floats."""
+    return abs(value) <= _LARGEST
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpm.errors import UserError
 from hpm.runtime.files import expanded
-from studies.analysis.results import COSTS, Result, metric_names
+from studies.analysis.results import COSTS, Result, is_usable, metric_names
 
 OWN_COLUMNS = ("source", "variant", "seed", "data", "device", "commit")
 """What every file begins with."""
@@ -26,6 +26,8 @@ _CONFIG = "config"
 _SKIPPED = "skipped_steps"
 _SCORED = "scored_images:"
 _FINGERPRINT = "fingerprint:"
+_WHOLE = re.compile(r"-?[0-9]{1,4000}")  # as many digits as Python reads
+_SHOWN = 40  # characters of a cell in a message
 _TOO_MUCH = "beyond the last column"
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 # What a search binds: a macro, or a part's parameter, in a scope or in none.
@@ -88,7 +90,10 @@ def csv_results(path: Path) -> list[Result]:
                 raise UserError(f"{where}: there is no {short[0]}; the line is too short")
             if any(row.pop(_TOO_MUCH, ())):
                 raise UserError(f"{where}: it has more cells than there are columns")
-            runs.append(_result(row))
+            try:
+                runs.append(_result(row))
+            except ValueError as error:
+                raise UserError(f"{where}: {error}") from error
         if not text.endswith(("\n", "\r")):
             raise UserError(
                 f"{path}, line {reader.line_num}: the line has no end, so the file may have been cut within its last "
@@ -112,16 +117,16 @@ def _result(row: dict[str, str]) -> Result:
     return Result(
         source=_as_given(row["source"]),
         variant=_as_given(row["variant"]),
-        seed=int(row["seed"]),
-        metrics={name: float(value) for name, value in measured.items() if name not in parameters},
-        cost={name: _number(given[name]) for name in COSTS if name in given},
+        seed=_whole(row, "seed", -(2**63)),
+        metrics={name: _metric(given, name) for name in measured if name not in parameters},
+        cost={name: _cost(given, name) for name in COSTS if name in given},
         data=_as_given(row["data"]),
         device=_as_given(row["device"]),
         commit=_as_given(row["commit"]),
         parameters={name: _as_given(value) for name, value in parameters.items()},
         config=_as_given(given.get(_CONFIG, "")),
-        scored_images={name: int(value) for name, value in scored.items()},
-        skipped_steps=int(given[_SKIPPED]) if _SKIPPED in given else None,
+        scored_images={name: _whole(given, _SCORED + name, 1) for name in scored},
+        skipped_steps=_whole(given, _SKIPPED, 0) if _SKIPPED in given else None,
         fingerprints={name: _as_given(value) for name, value in fingerprints.items()},
     )
 
@@ -145,6 +150,29 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _number(text: str) -> float:
+def _whole(given: Mapping[str, str], name: str, least: int) -> int:
+    text = given[name]
+    if not _WHOLE.fullmatch(text) or not least <= int(text) < 2**64:
+        raise ValueError(f"{name} = {text[:_SHOWN]!r} is no whole number, {least} or more, of 64 bits")
+    return int(text)
+
+
+def _metric(given: Mapping[str, str], name: str) -> float:
+    value = _number(given, name)
+    if _SCORED + name in given and (value < 0 or value > 1):
+        raise ValueError(f"{name} = {value} is a share of right answers, and not from 0 to 1")
+    return value
+
+
+def _cost(given: Mapping[str, str], name: str) -> float:
     """A whole number stays one, so that a file that is read and written again is the same."""
-    return int(text) if text.isdigit() else float(text)
+    value = _number(given, name)
+    if value < 0:
+        raise ValueError(f"{name} = {value} is less than 0")
+    return int(given[name]) if is_usable(value) and _WHOLE.fullmatch(given[name]) else value
+
+
+def _number(given: Mapping[str, str], name: str) -> float:
+    if not _is_number(given[name]):
+        raise ValueError(f"{name} = {given[name][:_SHOWN]!r} is no number")
+    return float(given[name])

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.definition.base import Definition, PlannedRun, QueuedTrial, trials_not_failed
+from studies.definition.base import LARGEST_SEED, Definition, PlannedRun, QueuedTrial, trials_not_failed
 from studies.definition.baselines import baselines
 
 _VARIANT, _SEED = "variant", "run_seed"  # user attributes of a trial
@@ -94,7 +94,7 @@ class Ablation(Definition):
     def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
         # Sorted, for Optuna takes another order for another space.
         variant = trial.suggest_categorical("variant", sorted(self.variants))
-        seed = trial.suggest_int("seed", 0, 2**31 - 1)
+        seed = trial.suggest_int("seed", 0, LARGEST_SEED)
         configs, bindings = self.configs_and_bindings(variant)
         return [
             PlannedRun(

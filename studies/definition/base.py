@@ -21,6 +21,7 @@ from studies.definition.seed_binding import refuse_seed
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
 
+LARGEST_SEED = 2**31 - 1  # larger ones would not all be kept apart: Optuna keeps numbers as floats
 
 _NOT_FAILED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -95,8 +96,8 @@ class Definition(ABC):
         if isinstance(base, str) or not base:
             raise ValueError(f"{owner}.base = {base!r} must be a list of at least one config, e.g. ['fashion_mnist']")
         for seed in seeds:
-            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-                raise ValueError(f"{owner}.seeds = {seeds!r} must be whole numbers, 0 or more")
+            if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+                raise ValueError(f"{owner}.seeds = {seeds!r} must be whole numbers from 0 to {LARGEST_SEED:,}")
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError(f"{owner}.seeds = {seeds!r} must name at least one seed, and each once")
         require_choice(owner, DIRECTIONS, direction=direction)

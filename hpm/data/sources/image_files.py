@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -90,6 +92,16 @@ def describe_left_out(left_out: Counter[str]) -> str:
     kinds = [f"{count:,} {kind}" for kind, count in left_out.most_common(_KINDS_TOLD)]
     others = left_out.total() - sum(count for _, count in left_out.most_common(_KINDS_TOLD))
     return f"left out: {', '.join(kinds + ([f'{others:,} others'] if others else []))}" if kinds else ""
+
+
+def natural_key(name: str) -> tuple[list[Decimal | str], str]:
+    """Sorts names as timm does, numbers in them by their size and letters whatever their case.
+
+    Names that timm takes for equal, "1" and "01" or "Cat" and "cat", come in the order of their characters; timm leaves
+    it to chance. Digits that are no decimal ones, as in "x²", end timm's with an error; here they are letters.
+    """
+    pieces = re.split(r"(\d+)", name.lower())
+    return [Decimal(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
 
 
 def is_hidden(name: str) -> bool:

@@ -16,11 +16,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from PIL import Image
-from timm.utils.misc import natural_key
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data.sources.encoded import EncodedSplit
-from hpm.data.sources.image_files import describe_left_out, is_hidden
+from hpm.data.sources.image_files import describe_left_out, is_hidden, natural_key
 from hpm.errors import UserError
 
 
@@ -141,7 +140,7 @@ def scan_tar(tar: Path, left_out: Counter[str], label: str = "") -> Iterator[Mem
         # "r:" seeks from header to header, where a compressed file could only be read through.
         with tarfile.open(tar, "r:") as file:
             yield from _scan(file, PurePosixPath(), label, 0, left_out)
-    except (tarfile.TarError, OSError) as error:
+    except Exception as error:  # whatever tarfile makes of a damaged one, or of tars in tars without end
         raise UserError(f"{tar} cannot be read as a tar file without compression: {error}") from error
 
 

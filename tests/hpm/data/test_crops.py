@@ -17,7 +17,7 @@ def rows(count: int, seed: int = 3) -> Noise:
 
 
 def by_the_rule(height, width, uniform, scale, ratio):
-    """torchvision's loop, fed with the same uniform numbers."""
+    """torchvision's loop, fed with the same uniform numbers; a crop has a pixel at least."""
     for k in range(10):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[k])
         aspect = math.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * uniform[10 + k])
@@ -25,9 +25,9 @@ def by_the_rule(height, width, uniform, scale, ratio):
         if 0 < w <= width and 0 < h <= height:
             return [int(uniform[20] * (width - w + 1)), int(uniform[21] * (height - h + 1)), w, h]
     if width / height < ratio[0]:
-        w, h = width, round(width / ratio[0])
+        w, h = width, max(1, round(width / ratio[0]))
     elif width / height > ratio[1]:
-        w, h = round(height * ratio[1]), height
+        w, h = max(1, round(height * ratio[1])), height
     else:
         w, h = width, height
     return [(width - w) // 2, (height - h) // 2, w, h]
@@ -59,6 +59,14 @@ def test_the_fallback_is_torchvisions(size):
     boxes_N4, _ = RandomResizedCrop(scale=scale).draw(torch.tensor([size]), rows(1))
     top, left, height, width = Reference.get_params(torch.zeros(3, *size), list(scale), [3 / 4, 4 / 3])
     assert boxes_N4.tolist() == [[left, top, width, height]]
+
+
+@pytest.mark.parametrize(("ratio", "size"), [((0.1, 0.4), (1, 9)), ((0.01, 0.02), (20, 30)), ((30, 60), (40, 20))])
+def test_a_crop_has_a_pixel_at_least(ratio, size):
+    boxes, _ = RandomResizedCrop(ratio=ratio).draw(torch.tensor([size]).repeat(50, 1), rows(50))
+    assert (boxes[:, 2:] >= 1).all()
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= torch.tensor([size[1], size[0]])).all()
 
 
 def test_the_distribution_is_torchvisions():

@@ -10,6 +10,7 @@ import pytest
 from made_results import HARD, RANDOM, results
 
 from hpm.errors import UserError
+from studies.analysis.comparison import compare
 from studies.analysis.results_csv import csv_results, csv_text
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -52,8 +53,8 @@ def test_no_name_becomes_a_formula_in_a_spreadsheet(tmp_path: Path, name: str) -
         (None, "cannot be read as a results.csv of a study: .*No such file"),
         ("", "it has no column 'source'"),
         ("a,b\n1,2\n", "it has no column 'source'"),
-        ("source,variant,seed,data,device,commit\ns,a,x,d,e,c\n", "invalid literal for int"),
-        ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,much\n", "could not convert"),
+        ("source,variant,seed,data,device,commit\ns,a,x,d,e,c\n", "line 2: seed = 'x' is no whole number"),
+        ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,much\n", "line 2: k/p = 'much' is no number"),
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0.5\ns,a,1,d,e,c,0.2", "line 3: the line has no end"),
         ("source,variant,seed,data,device,commit,k/p,l/p\ns,a,0,d,e,c,0.5\n", "line 2: there is no l/p; the line is"),
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0,5\n", "line 2: it has more cells than there are"),
@@ -67,6 +68,41 @@ def test_what_is_no_results_file(tmp_path: Path, text: str | None, expected: str
         path.write_text(text)
     with pytest.raises(UserError, match=expected):
         csv_results(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("seed", "1.5", "line 2: seed = '1.5' is no whole number"),
+        ("seed", "9" * 500, "line 2: seed = '9+' is no whole number, .*of 64 bits"),
+        ("scored_images:low_shot/pretrained", "0", "= '0' is no whole number, 1 or more"),
+        ("skipped_steps", "-1", "line 2: skipped_steps = '-1' is no whole number, 0 or more"),
+        ("images", "-3", "line 2: images = -3.0 is less than 0"),
+        (
+            "low_shot/pretrained",
+            "1.01",
+            "line 2: low_shot/pretrained = 1.01 is a share of right answers, and not from 0",
+        ),
+    ],
+)
+def test_a_cell_that_cannot_be_is_named(tmp_path: Path, column: str, value: str, expected: str) -> None:
+    path = tmp_path / "results.csv"
+    with path.open("w", newline="") as file:
+        rows = list(
+            csv.DictReader(csv_text([replace(run, skipped_steps=0) for run in results("a", RANDOM)]).splitlines())
+        )
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows([rows[0] | {column: value}, *rows[1:]])
+    with pytest.raises(UserError, match=expected):
+        csv_results(path)
+
+
+def test_a_cost_beyond_all_is_left_out_of_means(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(csv_text([replace(run, cost={"images": 10**400}) for run in results("a", RANDOM)]))
+    (row,) = compare(csv_results(path), "low_shot/pretrained").rows
+    assert row.cost == {}
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\r"])

@@ -164,7 +164,10 @@ CROWD = [run for number in range(200) for run in spread(f"v{number:03}", 3)]
         ([run for name in "abc" for run in spread(name, 1)], "(1 pair)"),
         ([run for name in "ab" for run in spread(name, 2)], "(2 pairs)"),
         ([run for name in "abc" for run in spread(name, 4, step=0.0)], "they scatter too little"),
-        ([*spread("a", 4), *spread("b", 3), ("b", 3, "nan", 0.5)], "is not finite in b seed 3; left out"),
+        (
+            [*spread("a", 4), *spread("b", 3), ("b", 3, "nan", 0.5)],
+            "is not finite, or is beyond 1e100, in b seed 3; left out",
+        ),
         (CROWD, "Are all 200 variants equal?"),
     ],
     ids=["a run", "a variant", "a seed", "two seeds", "equal values", "not a number", "a crowd"],

@@ -28,6 +28,14 @@ def enqueue(study: optuna.Study, missing: list[QueuedTrial]) -> None:
         study.enqueue_trial(dict(trial.parameters), user_attrs=dict(trial.attributes))
 
 
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**53 + 1, True, 1.5, "a"])
+def test_seeds_that_a_study_cannot_tell_apart_are_refused(seed: object) -> None:
+    for build in (ablation, search):
+        with pytest.raises(ValueError, match=r"seeds = \[.*\] must be whole numbers from 0 to 2,147,483,647"):
+            build(seeds=[0, seed])
+    assert ablation(seeds=[2**31 - 1]).seeds == (2**31 - 1,)
+
+
 def test_an_ablation_knows_its_variants_and_prunes_nothing() -> None:
     definition = ablation()
     assert definition.variant_names == ["a", "b"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import ExifTags, Image
+from timm.utils.misc import natural_key as timms_natural_key
 
 from hpm.data import ImageFolder, TimmDataset, describe_left_out, image_files
 from hpm.data.sources.composite_files import find_cutouts, find_photographs
-from hpm.data.sources.image_files import labeled_files
+from hpm.data.sources.image_files import labeled_files, natural_key
 from hpm.errors import UserError
 
 
@@ -170,3 +174,38 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(TimmDataset(root="~/mine", test_split=None).train()) == 1
     with pytest.raises(UserError, match="~nobody-of-this-name/mine is not a folder"):
         ImageFolder(root="~nobody-of-this-name/mine").train()
+
+
+def test_tars_in_tars_without_end(tmp_path: Path) -> None:
+    content = b""
+    for _ in range(400):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as outer:
+            info = tarfile.TarInfo("x.tar")
+            info.size = len(content)
+            outer.addfile(info, io.BytesIO(content))
+        content = packed.getvalue()[: len(content) + 3 * 512 + 1024]
+    (tmp_path / "deep.tar").write_bytes(content)
+    with pytest.raises(UserError, match=r"deep\.tar cannot be read as a tar file"):
+        TimmDataset(root=tmp_path / "deep.tar", test_split=None).train()
+
+
+def test_a_damaged_header_of_a_tar_file(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as packed:
+        info = tarfile.TarInfo("ant/0.png")
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "ant/0.png"}
+        info.size = 600
+        packed.addfile(info, io.BytesIO(b"no map of a sparse file\n" * 25))
+    with pytest.raises(UserError, match=r"x\.tar cannot be read as a tar file"):
+        TimmDataset(root=tmp_path / "x.tar", test_split=None).train()
+
+
+@pytest.mark.parametrize(
+    "names", [["a1", "A01", "a001"], ["Cat", "cat"], ["x2", "x10"], ["x\N{SUPERSCRIPT TWO}", "x2"], ["9" * 5000, "a"]]
+)
+def test_names_have_one_order(names: list[str]) -> None:
+    """Names that timm takes for equal would be ordered by chance, in a set, and a class be another in each process."""
+    ordered = sorted(names, key=natural_key)
+    assert all(sorted(order, key=natural_key) == ordered for order in permutations(names))
+    with contextlib.suppress(ValueError):
+        assert sorted(ordered, key=timms_natural_key) == ordered  # as timm has it, where it has an order
