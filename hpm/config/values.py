@@ -21,13 +21,14 @@ from hpm.config.usage import Statement, last_places, macros_of, resolve_macros, 
 from hpm.errors import UserError
 
 _UNKNOWN = object()  # what cannot be told before it is built
+_SMALLEST, _LARGEST = 1e-38, 1e38  # what float32 holds
 
 
 def check_values(statements: Sequence[Statement]) -> None:
     """Refuse a value that its parameter does not take.
 
-    That is a literal or a part of another type, True or False for a number, and a number that is not finite or that no
-    machine holds.
+    That is a literal or a part of another type, True or False for a number, and a number that is not finite, that no
+    machine holds, or that no model could compute with.
 
     Args:
         statements: every binding, in the order in which they were read.
@@ -47,6 +48,11 @@ def check_values(statements: Sequence[Statement]) -> None:
         for leaf in _leaves(value):
             if isinstance(leaf, float) and not math.isfinite(leaf):
                 raise UserError(f"{spell(key)} = {value!r} ({where}) must be finite")
+            if isinstance(leaf, float) and leaf != 0 and not _SMALLEST <= abs(leaf) <= _LARGEST:
+                raise UserError(
+                    f"{spell(key)} = {value!r} ({where}) must be 0 or of a size from {_SMALLEST} to {_LARGEST}; models "
+                    "compute in float32, which holds no others"
+                )
             if isinstance(leaf, int) and not -(2**63) <= leaf < 2**64:
                 raise UserError(f"{spell(key)} = {value!r} ({where}) must fit into 64 bits")
         if selector not in hints:

@@ -28,6 +28,7 @@ from hpm.data.sources.split import Choose
 from hpm.runtime.distributed import DistributedContext
 
 _CPU = torch.device("cpu")
+_MOST_OPERATIONS = 100  # on an image
 
 
 @contextmanager
@@ -89,6 +90,11 @@ def rand_augment(owner: str, policy: str, *, size: Size, mean: Sequence[float]) 
         raise ValueError(
             f"{owner}.rand_augment = {policy!r} is no RandAugment of timm's; write e.g. 'rand-m9-mstd0.5-inc1', or None"
         ) from error
+    if transform.num_layers > _MOST_OPERATIONS:
+        raise ValueError(
+            f"{owner}.rand_augment = {policy!r} asks for {transform.num_layers:,} operations on each image, n; "
+            f"{_MOST_OPERATIONS} are the most, and 2 usual"
+        )
     for operation in transform.ops:
         if operation.name.startswith("Posterize"):
             operation.aug_fn = _posterize

@@ -174,6 +174,9 @@ class FrozenProbe(Evaluation):
             )
 
 
+_LARGEST_STRENGTH = 1e12
+
+
 class PenalizedProbe(FrozenProbe):
     """A frozen probe on standardized features, with an L2 penalty that the validation images choose.
 
@@ -200,8 +203,11 @@ class PenalizedProbe(FrozenProbe):
         num_workers: int,
     ) -> None:
         owner = type(self).__name__
-        if not strengths or not min(strengths) > 0:
-            raise ValueError(f"{owner}.strengths = {strengths} must be positive numbers, at least one")
+        if not strengths or not 0 < min(strengths) <= max(strengths) <= _LARGEST_STRENGTH:
+            raise ValueError(
+                f"{owner}.strengths = {strengths} must be positive numbers, none above {_LARGEST_STRENGTH:g}, and at "
+                "least one"
+            )
         super().__init__(
             train_images=train_images, test_images=test_images, pool=pool, baselines=baselines, num_workers=num_workers
         )

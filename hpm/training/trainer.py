@@ -81,8 +81,8 @@ class Trainer:
         require_instance("Trainer", ImageSource, source=source)
         require_instance("Trainer", RandomResizedCrop, crop=crop)
         require_choice("Trainer", PROGRESS_PER, progress_per=progress_per)
-        if not -(2**63) <= seed < 2**64:
-            raise ValueError(f"Trainer.seed = {seed} must fit into 64 bits: -2**63 to 2**64 - 1")
+        if not -(2**62) <= seed <= 2**62:  # evaluations count on from it
+            raise ValueError(f"Trainer.seed = {seed} must be from -2**62 to 2**62")
         self.method = method
         self.source = source
         self.crop = crop

@@ -33,6 +33,8 @@ def test_a_text_is_no_list_of_its_letters() -> None:
         ("Curriculum.sampler = None", "Curriculum.sampler = None (-b) has the wrong type: Sampler is wanted"),
         ("Schedule.blr = 1e400", "Schedule.blr = inf (-b) must be finite"),
         ("LowShot.lr = [1e-3, -1e400]", "LowShot.lr = [0.001, -inf] (-b) must be finite"),
+        ("Schedule.blr = 1e39", "Schedule.blr = 1e+39 (-b) must be 0 or of a size from 1e-38 to 1e+38"),
+        ("Optimization.betas = (0.9, -1e-300)", "betas = (0.9, -1e-300) (-b) must be 0 or of a size from 1e-38"),
         ("Schedule.epochs = 18446744073709551616", "must fit into 64 bits"),
         ("Schedule.accumulate = @Ramp()", "Schedule.accumulate must be an int, got Ramp (-b)"),
         ("Schedule.accumulate = @Ramp", "Schedule.accumulate must be an int, got the class Ramp; call it (-b)"),
@@ -65,7 +67,7 @@ def test_what_a_macro_stands_for_is_checked_where_it_is_used(tiny: Path) -> None
         "Curriculum.mask_ratio = @Ramp()",
         "KNN.k = [3, 5]",
         "LossMemory.predicted = True",
-        "Trainer.seed = 18446744073709551615",
+        "DigitScenes.seed = 18446744073709551615",
     ],
 )
 def test_taken(tiny: Path, binding: str) -> None:

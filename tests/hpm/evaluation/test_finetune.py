@@ -245,6 +245,8 @@ def test_refuses_data_that_cannot_serve(context: EvaluationContext, tmp_path: Pa
         FineTune().check(context.source, context.model)
     with pytest.raises(ValueError, match=r"FineTune.rand_augment = 'm9' is no RandAugment"):
         FineTune(rand_augment="m9", batch_size=40).check(context.source, context.model)
+    with pytest.raises(ValueError, match=r"rand_augment = 'rand-m9-n1000' asks for 1,000 operations on each image"):
+        FineTune(rand_augment="rand-m9-n1000", batch_size=40).check(context.source, context.model)
     for split in ("train", "val"):
         (tmp_path / split / "one").mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / split / "one" / "a.png")

@@ -195,8 +195,9 @@ def test_init_from_another_kind_of_model_is_one_short_sentence(
 
 
 def test_a_seed_that_no_generator_takes(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hpm("pretrain", tiny, "--dry-run", "-b", f"Trainer.seed = {2**64}") == 2
-    assert f"Trainer.seed = {2**64} (-b) must fit into 64 bits" in capsys.readouterr().err
+    for seed, told in ((2**64, "(-b) must fit into 64 bits"), (2**63 - 1, "must be from -2**62 to 2**62")):
+        assert hpm("pretrain", tiny, "--dry-run", "-b", f"Trainer.seed = {seed}") == 2
+        assert f"Trainer.seed = {seed} {told}" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fashion_mnist")
