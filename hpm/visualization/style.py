@@ -112,7 +112,7 @@ def check_replaceable(path: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get("Software") == _SOFTWARE
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from curriculum.sizes import Size, pair
-from hpm.data.sources.image_files import class_folders, image_files, labeled_files
+from hpm.data.sources.image_files import class_folders, image_files, labeled_files, open_image
 from hpm.data.sources.image_modes import to_mode
 from hpm.data.sources.split import SPLITS, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
@@ -152,7 +152,7 @@ def _decode(path: Path, kept: Size | None, mode: str) -> Image.Image:
     A JPEG is decoded at a fraction of its size where twice the height and width that are kept remain, which is faster.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             if kept is not None:
                 rows, columns = pair(kept)
                 image.draft(None, (2 * columns, 2 * rows))

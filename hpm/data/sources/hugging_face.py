@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fingerprint import joined_names
+from hpm.data.sources.image_files import open_image
 from hpm.data.sources.labels import whole_labels
 from hpm.errors import UserError
 
@@ -71,7 +72,7 @@ class HuggingFaceSplit(EncodedSplit):
     def open(self, index: int) -> Image.Image:
         """The image, not decoded yet."""
         image = self.reader.dataset[index][self.reader.image_key]
-        return Image.open(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
+        return open_image(io.BytesIO(image["bytes"]) if image["bytes"] else image["path"])
 
     def content(self) -> Iterable[bytes]:
         """Each image's name, and how many bytes it has in the table; of the bytes themselves none is read."""

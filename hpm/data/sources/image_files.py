@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
+from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.errors import UserError
 
 _KINDS_TOLD = 6
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+# Hints to programmers, e.g. how to convert a palette; what cannot be read is raised.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def open_image(file: str | Path | BinaryIO) -> Image.Image:
+    """An image that is not decoded yet, by one of Pillow's formats of pictures, whatever the file is called.
+
+    Of all that Pillow opens one would start another program: Ghostscript, for PostScript.
+
+    Raises:
+        OSError: if it is none, or cannot be read.
+    """
+    return Image.open(file, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # which formats there are depends on how Pillow was built
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def class_folders(folder: Path) -> list[Path]:

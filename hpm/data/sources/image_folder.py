@@ -21,7 +21,7 @@ from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fingerprint import joined_names
-from hpm.data.sources.image_files import class_folders, describe_left_out, labeled_files
+from hpm.data.sources.image_files import class_folders, describe_left_out, labeled_files, open_image
 from hpm.data.sources.split import HELD_OUT, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
 from hpm.runtime.files import expanded
@@ -65,7 +65,7 @@ class FolderSplit(EncodedSplit):
 
     def open(self, index: int) -> Image.Image:
         """The file, not decoded yet but where it has to be turned."""
-        image: Image.Image = Image.open(self.paths[index])
+        image = open_image(self.paths[index])
         turn = self.exif_orientation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         if turn:
             ImageOps.exif_transpose(image, in_place=True)  # a copy would lose a TIFF's tags

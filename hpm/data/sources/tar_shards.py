@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from hpm.data.sources.encoded import EncodedSplit
-from hpm.data.sources.image_files import describe_left_out, is_hidden, natural_key
+from hpm.data.sources.image_files import describe_left_out, is_hidden, natural_key, open_image
 from hpm.errors import UserError
 
 
@@ -75,7 +75,7 @@ class TarSplit(EncodedSplit):
         """The member, not decoded yet."""
         with open(self.tars[self._tar_K[index]], "rb") as file:  # noqa: PTH123 (a path object for each image is slow)
             file.seek(self._offset_K[index])
-            return Image.open(io.BytesIO(file.read(self._length_K[index])))
+            return open_image(io.BytesIO(file.read(self._length_K[index])))
 
     def content(self) -> Iterable[bytes]:
         """Each member's name and length; not those of the tar files."""

@@ -19,6 +19,7 @@ from timm.utils.misc import natural_key as timms_natural_key
 from hpm.data import ImageFolder, TimmDataset, describe_left_out, image_files
 from hpm.data.sources.composite_files import find_cutouts, find_photographs
 from hpm.data.sources.image_files import labeled_files, natural_key
+from hpm.data.sources.split import Unreadable
 from hpm.errors import UserError
 
 
@@ -209,3 +210,12 @@ def test_names_have_one_order(names: list[str]) -> None:
     assert all(sorted(order, key=natural_key) == ordered for order in permutations(names))
     with contextlib.suppress(ValueError):
         assert sorted(ordered, key=timms_natural_key) == ordered  # as timm has it, where it has an order
+
+
+def test_no_other_program_is_started_for_an_image(tmp_path: Path) -> None:
+    """Pillow gives PostScript to Ghostscript, which would wait for this one for ever."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n")
+    save(tmp_path / "b.png")
+    split = ImageFolder(root=tmp_path).train()
+    with pytest.raises(Unreadable, match=r"a\.png cannot be read as an image"):
+        split.crop(torch.tensor([0]), torch.tensor([[0.0, 0, 8, 6]]), torch.tensor([False]), 8)
