@@ -158,7 +158,7 @@ def published(file: WeightFile, path: Path) -> Published:
     width, told = file.config.get("hidden_size"), architecture(student).get("embed_dim")
     if width is not None and told is not None and width != told:
         raise UserError(
-            f"{file.path}: the config.json beside it is another model's: it says hidden_size = {width}, and these "
+            f"{file.path}: the config.json beside it is another model's: it says hidden_size = {width!r}, and these "
             f"weights are {told} wide"
         )
     grid = _grid(file, patch_size_of(student))
@@ -195,7 +195,9 @@ def _said(file: WeightFile) -> dict[str, Any]:
     }
     images = _section(config, "pretrained_cfg")
     scales = {name: images.get(name) or _note(file, name) for name in ("mean", "std")}
-    said: dict[str, Any] = {name: value for name, value in heads.items() if isinstance(value, int) and value > 0}
+    said: dict[str, Any] = {
+        name: value for name, value in heads.items() if isinstance(value, int) and 0 < value < 2**31
+    }
     if all(map(_are_numbers, scales.values())) and min(scales["std"]) > 0:
         said |= {name: tuple(value) for name, value in scales.items()}
     return said | ({"target": file.notes["target"]} if "target" in file.notes else {})

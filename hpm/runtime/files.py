@@ -113,11 +113,18 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: its content is nested too deep") from error
+
+
+def _whole(text: str) -> int:
+    """A number of JSON that a machine holds, whoever computes with it."""
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        raise ValueError(f"{text[:20]}{'...' * (len(text) > 20)} is no number of 64 bits")
+    return int(text)
 
 
 def check_file(name: str, path: Path) -> None:

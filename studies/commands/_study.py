@@ -20,4 +20,4 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
 
     console = make_console()
     with notices_to(console):
-        finish(work_through(kind, options, console, trials=trials), options, console)
+        finish(work_through(kind, options, console, trials=trials), options, console, trials=trials)

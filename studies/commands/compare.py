@@ -79,6 +79,8 @@ def command(
                 words += ["--direction", direction]
             if equivalent_within is not None:
                 words += ["--equivalent-within", f"{equivalent_within:g}"]
+            if sources.studies and storage != DEFAULT_STORAGE:
+                words += ["--storage", storage]
             again = shlex.join([*words, "--output", str(output)])
             study = sources.studies.get(names[0]) if len(names) == 1 else None
             report = write_files(comparisons, output, runs=sources.results, command=again, study=study)[0]

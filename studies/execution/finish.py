@@ -19,19 +19,20 @@ from studies.analysis.results import RESULTS, Result, study_results
 from studies.definition.base import Definition, root_number
 from studies.definition.space import binding
 from studies.execution.launcher import WorkedStudy
-from studies.execution.options import StudyOptions
+from studies.execution.options import DEFAULT_STORAGE, StudyOptions
 from studies.execution.queue import ERROR
 from studies.reporting.files import write_files
 from studies.reporting.tables import show_comparisons
 
 
-def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None:
+def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, trials: int | None = None) -> None:
     """Show what a study has found, and keep it in the study's folder and in MLflow.
 
     Args:
         worked: the study.
         options: what it was started with.
         console: where a person reads.
+        trials: of a search, how many it was to have in all.
     """
     study, definition, tracker = worked
     _report_failures(study, console)
@@ -50,7 +51,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console) -> None
             [comparison],
             options.folder,
             runs=results,
-            command=_command(definition, options),
+            command=_command(definition, options, trials),
             study=study,
             best=next(iter(best)).read_text() if best else None,
         )
@@ -74,13 +75,19 @@ def _show_test_figure(definition: Definition, best: FrozenTrial, results: Sequen
         console.print(f"chosen on validation images; on test images {metric} is {mean}")
 
 
-def _command(definition: Definition, options: StudyOptions) -> str:
-    """The command that started the study."""
+def _command(definition: Definition, options: StudyOptions, trials: int | None) -> str:
+    """The command that started the study, as far as what it found depends on it."""
     words = ["hpm-study", definition.command, *options.configs]
     for text in options.bindings:
         words += ["-b", text]
-    if options.study:
-        words += ["--study", options.study]
+    given = {
+        "trials": trials,
+        "study": options.study,
+        "storage": None if options.storage == DEFAULT_STORAGE else options.storage,
+        "output": options.output,
+    }
+    for name, value in given.items():
+        words += [] if value is None else [f"--{name}", str(value)]
     return shlex.join(words)
 
 

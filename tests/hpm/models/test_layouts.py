@@ -233,6 +233,8 @@ def test_other_heads_than_the_file_says_are_refused(tmp_path: Path) -> None:
         ("[]", r"config\.json holds a list"),
         ('{"hidden_act": "quick_gelu"}', r"hidden_act = 'quick_gelu'"),
         ('{"hidden_size": 768}', r"hidden_size = 768, and these weights are 32 wide"),
+        ('{"hidden_size": "32"}', r"hidden_size = '32', and these weights are 32 wide"),
+        (f'{{"num_attention_heads": 1{"0" * 400}}}', r"config\.json cannot be read: 10+\.\.\. is no number of 64 bits"),
     ],
 )
 def test_what_is_wrong_with_a_config(config: str, told: str, tmp_path: Path) -> None:

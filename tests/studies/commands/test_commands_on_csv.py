@@ -128,7 +128,9 @@ def test_the_first_with_complete_runs_says_what_is_compared(output: Output) -> N
     text = output("compare", "early", "done", path, "--storage", url)
     assert "early: no run is complete yet; left out" in text
     assert "knn/pretrained, %, against done/random" in text
-    assert "knn/pretrained, %, against random" in output("compare", "early", "done", "--storage", url)
+    told = output("compare", "early", "done", "--storage", url, "--output", "out")
+    assert "knn/pretrained, %, against random" in told
+    assert f"--storage {url} --output out</pre>" in Path("out/report.html").read_text()
 
 
 def test_a_baseline_that_has_no_complete_run_yet(output: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from hpm.tracking.mlflow import MLflowTracker
+from hpm.tracking.redact import redact_text
 from studies.analysis.results import experiment_results, study_results
 from studies.execution.storage import open_storage
 
@@ -104,7 +106,8 @@ def test_a_killed_workers_trial_goes_on(
     best = max((trial for trial in found if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value)
     text = Path("runs/search/best.gin").read_text()
     assert f"KillWorker.shape = '{best.params['KillWorker.shape']}'" in text
-    assert Path("runs/search/report.html").is_file()
+    again = html.unescape(Path("runs/search/report.html").read_text())
+    assert f"hpm-study search search.gin --trials 2 --storage {redact_text(url)}" in again
 
 
 def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, small: Path, tmp_path: Path) -> None:
