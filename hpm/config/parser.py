@@ -141,7 +141,10 @@ class Reader:
             raise UserError(f"-b {text!r}: it binds nothing; write it into a config, and name that beside the others")
         if "=" not in text:
             raise UserError(f"binding {text!r} has no '='; write -b 'Ramp.end = 0.7'")
+        before = len(self.statements)
         self._read(text, lambda line: f"-b {text!r}", on_command_line=True)
+        if len(self.statements) == before:
+            raise UserError(f"-b {text!r}: it binds nothing, for what follows a # is a comment")
 
     def read_text(self, text: str, name: str) -> None:
         """Read a text that errors call `name`.

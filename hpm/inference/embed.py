@@ -25,7 +25,7 @@ from hpm.errors import UserError
 from hpm.evaluation.features import POOLS, pooled, require_finite_features
 from hpm.inference.images import Read, read
 from hpm.inference.loading import LoadedModel, load_model
-from hpm.runtime.files import check_file, printable, replacing
+from hpm.runtime.files import check_file, printable, replacing, require_new
 
 _AHEAD = 3  # batches that are read while one is computed
 _MOST_AT_ONCE = 16_384  # images of a batch
@@ -91,6 +91,7 @@ def embed(
             done = _write(loaded, folder, unfinished, console, pool=pool, weights=weights, batch_size=batch_size)
             if not done.images:
                 raise UserError(f"{folder} holds no {'readable image' if done.problems else 'images'}")
+            require_new("--out", out, unfinished)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
     skipped = f", {len(done.problems)} unreadable ones left out" if done.problems else ""

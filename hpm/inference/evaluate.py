@@ -32,7 +32,9 @@ from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
+from hpm.tracking.redact import redact_text
 
+_MOST_SEEDS = 1_000
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
 
 
@@ -115,8 +117,8 @@ def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:
     if len(set(protocols)) < len(protocols):
         raise UserError(f"--protocol {','.join(protocols)} names one twice")
     check_weights(weights)
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds {seeds} must be at least 1")
+    if seeds is not None and not 1 <= seeds <= _MOST_SEEDS:
+        raise UserError(f"--seeds {seeds} must be 1 to {_MOST_SEEDS:,}")
 
 
 def _seed_bindings(classes: Sequence[type[Evaluation]], seeds: int | None) -> list[str]:
@@ -166,7 +168,7 @@ def _entry(
         "step": loaded.step,
         "weights": weights,
         "configs": list(configs),
-        "bindings": list(bindings),
+        "bindings": [redact_text(binding) for binding in bindings],
         "seeds": seeds,
         "data": type(loaded.source).__name__,
         "parameters": {name: value for name, value in loaded.config.parameters().items() if name.startswith(own)},

@@ -28,7 +28,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.models.base import MaskedModel
-from hpm.runtime.files import check_file, check_folder, printable, replacing, save_tensors
+from hpm.runtime.files import check_file, check_folder, printable, replacing, require_new, save_tensors
 
 FORMATS = ("timm", "safetensors", "onnx")
 POOLS = ("token", "avg")
@@ -92,6 +92,7 @@ def export(
             else:
                 difference = _write_onnx(timm_encoder(model, pool), source, notes, partial)
                 console.print(f"onnxruntime and torch agree to {difference:.1e}")
+            require_new("--out", out, partial)
     except (OSError, SafetensorError) as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
     console.print(f"{weights}'s weights: {out}")
@@ -180,7 +181,7 @@ def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[
             "classifier": head,
         },
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _crop(source: ImageSource) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def _parse(
     """A configuration that is in no file, with others over it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, name)
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         return parse_config([str(file), *configs], bindings, checkpoint=checkpoint)
 
 

@@ -215,6 +215,8 @@ def _grid(file: WeightFile, patch_size: Size | None) -> tuple[int, int] | None:
     ):
         if patch_size is None or not size:
             continue
+        if isinstance(size, Mapping):  # as Hugging Face's image processors have it
+            size = (size.get("height"), size.get("width"))
         try:
             sides = pair(as_size("config.json", 1, size=size))
         except ValueError:

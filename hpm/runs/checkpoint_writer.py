@@ -146,7 +146,7 @@ class CheckpointWriter:
 
     def _complete(self, partial: Path, path: Path, checksums: dict[str, int], values: dict[str, Any]) -> None:
         state: dict[str, Any] = {"parts": dict(sorted(checksums.items())), "values": values}
-        (partial / STATE_FILE).write_text(json.dumps(state | {"checksum": checksum_of_text(state)}))
+        (partial / STATE_FILE).write_text(json.dumps(state | {"checksum": checksum_of_text(state)}), encoding="utf-8")
         flush_to_disk(partial / STATE_FILE)
         flush_to_disk(partial)
         for other in list_checkpoints(self.folder):

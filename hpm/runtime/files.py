@@ -50,6 +50,24 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def require_new(name: str, path: Path, partial: Path) -> None:
+    """Find out, when a file or folder is to become `path`, whether another program has made one there meanwhile.
+
+    Args:
+        name: what the user calls it, "--out".
+        path: where it was to lie.
+        partial: where it lies; it is kept under a name beside `path` that is free.
+
+    Raises:
+        UserError: naming both.
+    """
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    own = path.with_name(f"{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    partial.replace(own)
+    raise UserError(f"{name} {path} was made by another program meanwhile and is left alone; this is now {own}")
+
+
 def begun_for(path: Path) -> list[Path]:
     """What processes write at the moment, or wrote when they were killed, to take the place of `path`."""
     return list(path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.partial"))

@@ -44,6 +44,8 @@ class WeightedTargets(Target):
                 )
             if min(values_of(weight)) < 0:
                 raise ValueError(f"WeightedTargets.weights[{place}] must not be negative")
+        if max(max(values_of(weight)) for weight in weights) <= 0:
+            raise ValueError("WeightedTargets.weights are all 0, so that nothing would be learned; let one be positive")
         self.targets = tuple(targets)
         self.weights = tuple(weights)
         self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))

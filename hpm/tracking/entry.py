@@ -103,7 +103,7 @@ def send_file(client: Any, run_id: str, path: Path, uri: str) -> None:
         path: the file.
         uri: the server's address, whose password is taken out of a configuration.
     """
-    text = path.read_text() if path.suffix == ".gin" else ""
+    text = path.read_text(encoding="utf-8") if path.suffix == ".gin" else ""
     redacted = redact_address(text, uri)
     if redacted != text:
         client.log_text(run_id, redacted, path.name)

@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 
 from hpm.errors import Notice, UserError
 from hpm.runs.metrics_file import Row
-from hpm.tracking.base import TrackingError, UnusableTrackerError
-from hpm.tracking.client import check_address, connect, connect_to_read, is_for_good, is_new, quiet_mlflow, with_home
-from hpm.tracking.destination import EXPERIMENT, Destination
+from hpm.tracking.base import TrackingError
+from hpm.tracking.client import connect, connect_to_read, is_for_good, is_new, quiet_mlflow, with_home
+from hpm.tracking.destination import Destination
 from hpm.tracking.entry import (
     Opening,
     create_run,
@@ -34,6 +34,7 @@ from hpm.tracking.entry import (
 )
 from hpm.tracking.outbox import Outbox, TrackingState
 from hpm.tracking.redact import redact_address, redact_message, without_password
+from hpm.tracking.settings import require_usable
 from hpm.tracking.system import SystemMonitor
 
 
@@ -73,13 +74,7 @@ class MLflowTracker:
         system_metrics: bool = False,
         enabled: bool = True,
     ) -> None:
-        if experiment is not None and not experiment.strip():
-            raise ValueError(f"MLflowTracker.experiment = {experiment!r} is no name; leave it out for {EXPERIMENT!r}")
-        if uri is not None:
-            try:
-                check_address(uri)
-            except UnusableTrackerError as error:
-                raise ValueError(f"MLflowTracker.uri = {without_password(uri)!r} cannot be used: {error}") from error
+        require_usable(uri, experiment, tags or {})
         self.uri = uri
         self.experiment = experiment
         self.enabled = enabled
@@ -132,6 +127,8 @@ class MLflowTracker:
                 "MLflowTracker.uri holds a password or a token, which config.gin and checkpoints keep; the environment "
                 "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, keep it out"
             )
+        if taken := [key for key, value in self.tags.items() if tags.get(key, value) != value]:
+            raise UserError(f"MLflowTracker.tags sets {taken[0]!r}, which every run sets itself; choose another name")
         destination = Destination.of(self.experiment)
         self._opening = Opening(folder, name, destination, dict(parameters), {**tags, **self.tags})
         self._monitor = SystemMonitor(self._uri) if self.system_metrics else None

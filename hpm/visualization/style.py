@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,8 @@ def save(figure: Figure, path: Path) -> Path:
     """
     check_name(path)
     FigureCanvasAgg(figure)
-    with replacing(path) as partial:
+    with replacing(path) as partial, warnings.catch_warnings():
+        # Of letters that the font lacks, and of names that leave no room: the picture shows both.
+        warnings.filterwarnings("ignore", category=UserWarning, module="matplotlib|hpm")
         figure.savefig(partial, dpi=_DPI, format="png", facecolor="white", metadata={"Software": _SOFTWARE})
     return path

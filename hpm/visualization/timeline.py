@@ -67,9 +67,9 @@ def draw_timeline(
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """NaN where a row does not have it, as an interval of skipped steps, or where no axis does, at infinity."""
+    """NaN where a row does not have it, as an interval of skipped steps, or where no axis does, towards infinity."""
     values = np.array([float(row.get(name, math.nan)) for row in rows])
-    return np.where(np.isfinite(values), values, math.nan)
+    return np.where(np.abs(values) < 1e100, values, math.nan)
 
 
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:

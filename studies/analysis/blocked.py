@@ -139,8 +139,8 @@ class BlockedFit:
         With M the projection to the residuals e, E[e_i^2] is the sum over j of M_ij^2 times cell j's variance. Summed
         over the cells of each variant these are as many linear equations as unknown variances.
         """
-        products = np.zeros((len(self._runs), self._basis.shape[1], self._basis.shape[1]))
-        np.add.at(products, self._variant, self._basis[:, :, None] * self._basis[:, None, :])
+        rows = [self._basis[self._variant == variant] for variant in range(len(self._runs))]
+        products = np.stack([own.T @ own for own in rows])
         flat = products.reshape(len(self._runs), -1)
         diagonal = np.maximum(self._runs - 1, 0) - 2 * np.trace(products, axis1=1, axis2=2)
         equations = np.diag(diagonal) + flat @ flat.T

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from studies.definition.base import LARGEST_SEED, Definition, PlannedRun, QueuedTrial, trials_not_failed
 from studies.definition.baselines import baselines
 
+_LONGEST_NAME = 100  # of a variant
 _VARIANT, _SEED = "variant", "run_seed"  # user attributes of a trial
 
 
@@ -52,6 +53,8 @@ class Ablation(Definition):
         for name, items in variants.items():
             if not name.strip(".") or not all(part.isalnum() or part in "-_." for part in name):
                 raise ValueError(f"Ablation.variants: {name!r} names folders; use letters, digits, '-', '_' and '.'")
+            if len(name) > _LONGEST_NAME:
+                raise ValueError(f"Ablation.variants: {name!r} names folders; use at most {_LONGEST_NAME} characters")
             if isinstance(items, str) or not all(isinstance(item, str) for item in items):
                 raise ValueError(f"Ablation.variants['{name}'] = {items!r} must be a list of configs and bindings")
         self.variants = {name: tuple(items) for name, items in variants.items()}

@@ -96,7 +96,7 @@ class Search(Definition):
             raise ValueError("Search.space must be a dictionary of at least one parameter")
         require_choice("Search", (*COSTS, None), cost=cost)
         _check_pruner(pruner, cost, seeds)
-        self._sampler_name = type(sampler(seed=0)).__name__  # a wrong option of the sampler is found here
+        self._sampler_name = _checked(sampler)
         self.space = parse_space(space)
         self.space_texts = dict(space)
         for assignment in first:
@@ -239,6 +239,20 @@ class Search(Definition):
     def keep_config(self, imports: Sequence[str], bindings_of: Callable[[str], dict[str, Any]]) -> None:
         super().keep_config(imports, bindings_of)
         self.sampler = functools.partial(self.sampler, **bindings_of(self._sampler_name))
+
+
+def _checked(sampler: Any) -> str:
+    """The name of a sampler's class, whose options do for it."""
+    try:
+        made = sampler(seed=0)
+    except Exception as error:  # an instance cannot be called, a class of something else has no seed, options are wrong
+        made, reason = None, str(error)
+    if isinstance(made, optuna.samplers.BaseSampler):
+        return type(made).__name__
+    raise ValueError(
+        f"Search.sampler must be the class of a sampler, e.g. @TPESampler without (), with options that it takes; its "
+        f"seed is Search.sampler_seed ({reason if made is None else f'it makes a {type(made).__name__}'})"
+    )
 
 
 def _variant_name(number: int) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import decimal
 import math
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -161,6 +162,7 @@ class Categorical(Parameter):
         return list(self.choices)
 
 
+_NAME = re.compile(r"[\w./-]+")
 _KINDS: dict[str, type[Parameter]] = {"Float": Float, "Int": Int, "Categorical": Categorical}
 
 
@@ -212,6 +214,8 @@ def parse_space(texts: Mapping[str, str]) -> dict[str, Parameter]:
     """
     space: dict[str, Parameter] = {}
     for name, text in texts.items():
+        if not _NAME.fullmatch(name):
+            raise UserError(f"Search.space names {name!r}, which is not what a binding binds, e.g. 'Ramp.end'")
         try:
             space[name] = _parse(text)
         except (ValueError, TypeError, SyntaxError) as error:

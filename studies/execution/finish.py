@@ -53,7 +53,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
             runs=results,
             command=_command(definition, options, trials),
             study=study,
-            best=next(iter(best)).read_text() if best else None,
+            best=next(iter(best)).read_text(encoding="utf-8") if best else None,
         )
         show_comparisons(console, [comparison], most=definition.shown_rows)
         console.print(f"report: {files[0]}")

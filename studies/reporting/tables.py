@@ -120,13 +120,13 @@ def table(comparison: Comparison, width: int = WIDTH_OF_PIPES) -> Table:
 
 
 def plain_markdown(text: str) -> str:
-    """A text for a line or the cell of a table: it ends neither, and begins no tag.
+    """A text for a line or the cell of a table: it ends neither, and begins no tag and no link.
 
     Args:
         text: "a|b <c>".
     """
     one_line = " ".join(text.splitlines())
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\\|]", r"\\\g<0>", one_line))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\\|\[]", r"\\\g<0>", one_line))
 
 
 def title(comparison: Comparison) -> str:

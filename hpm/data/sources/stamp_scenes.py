@@ -118,7 +118,7 @@ def photographs() -> list[str]:
 def _listed() -> dict[str, list[str]]:
     """The listed files by their class; those of no class are photographs."""
     listed: dict[str, list[str]] = {}
-    for line in Path(__file__).with_suffix(".tsv").read_text().splitlines():
+    for line in Path(__file__).with_suffix(".tsv").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             name, path = line.split("\t")
             listed.setdefault(name, []).append(path)

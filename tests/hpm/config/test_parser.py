@@ -142,6 +142,7 @@ def test_mistakes_name_file_line_and_binding(write: Write, text: str, told: str)
         ("Ramp.fnish = 0.7", "Ramp.fnish (-b) cannot be bound: Ramp takes start"),
         ("Rampe.end = 0.7", "-b 'Rampe.end = 0.7': there is no part called Rampe"),
         ("Ramp.end 0.7", "binding 'Ramp.end 0.7' has no '='; write -b 'Ramp.end = 0.7'"),
+        ("# Ramp.end = 0.7", "-b '# Ramp.end = 0.7': it binds nothing"),
         ("Ramp.end = [", "-b 'Ramp.end = [': "),
         ("Ramp.end = 'oops'", "Ramp.end = 'oops' (-b) has the wrong type"),
         ("X = {%K: 1, %K: 2}", "-b 'X = {%K: 1, %K: 2}': X has the key %K twice"),

@@ -108,7 +108,9 @@ def test_nothing_is_overwritten_silently(hpm: Hpm, run: Path, capsys: pytest.Cap
 def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mlflow import MlflowClient
 
-    assert hpm("evaluate", run, "--protocol", "agreement", "--seeds", 2) == 0
+    tags = ["-b", "MLflowTracker.tags = {'x': 'http://me:hunter2@host/'}"]
+    assert hpm("evaluate", run, "--protocol", "agreement", "--seeds", 2, *tags) == 0
+    assert "hunter2" not in (run / "evaluation-agreement.json").read_text()
     known = json.loads((run / "mlflow.json").read_text())
     sent = MlflowClient(tracking_uri=known["uri"]).get_run(known["run_id"]).data.metrics
     metric = results(run, "agreement")[0]["metrics"]["agreement/student"]
@@ -175,7 +177,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
         ),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),
-        (["--seeds", "0"], "--seeds 0 must be at least 1"),
+        (["--seeds", "0"], "--seeds 0 must be 1 to 1,000"),
         (["--protocol", "knn", "-b", "KNN.k = 200", "-b", "KNN.train_images = None"], "KNN.k = 200 is more than the"),
         (["--protocol", "knn", "-b", "LowShot.labels = 20"], "LowShot.labels (-b) is bound, but nothing in this run"),
         (["-b", "MaskedAutoencoder.depth = 2"], "does not fit this model"),

@@ -259,6 +259,10 @@ def test_a_timeline_of_incomplete_rows(tmp_path: Path) -> None:
     """Intervals in which every step was skipped have no losses; a run may have but two rows."""
     rows = [{"epoch": 0.1, "alpha": 0.0}, {"epoch": 0.2, "alpha": 1.0, "reconstruction_loss": 1.0}]
     assert size_of(draw_timeline(rows, "hard", tmp_path / "t.png"))[0] > 300
+    large = [
+        row | {"reconstruction_loss": sign * 1e308} for row, sign in zip([*rows, *rows], [1, -1, 1, -1], strict=True)
+    ]
+    assert size_of(draw_timeline(large, "hard", tmp_path / "l.png"))[0] > 300
     constant = [json.loads(json.dumps(row | {"reconstruction_loss": 1.0, "prediction_accuracy": 0.4})) for row in rows]
     assert size_of(draw_timeline(constant, None, tmp_path / "u.png"))[0] > 300
 

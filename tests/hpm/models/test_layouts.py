@@ -244,6 +244,12 @@ def test_what_is_wrong_with_a_config(config: str, told: str, tmp_path: Path) -> 
         load_published(folder)
 
 
+def test_an_image_size_of_height_and_width(tmp_path: Path) -> None:
+    config = HF_CONFIG | {"image_size": {"height": 2 * SIDE, "width": SIDE // 2}}
+    (rows, columns) = load_published(folder_of(tmp_path / "hf", hugging_face(vit().state_dict()), config)).said["grid"]
+    assert rows == 4 * columns
+
+
 @pytest.mark.parametrize("odd", [{"model_args": 3}, {"pretrained_cfg": []}, {"num_attention_heads": "two"}], ids=str)
 def test_settings_of_another_kind_are_not_read(odd: dict[str, Any], tmp_path: Path) -> None:
     assert load_published(folder_of(tmp_path / "hf", hugging_face(vit().state_dict()), odd)).said == {}

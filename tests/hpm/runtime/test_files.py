@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from hpm.errors import UserError
 from hpm.runs.manifest import DataRecord, Manifest
 from hpm.runs.run_folder import RunFolder
-from hpm.runtime.files import begun_for, replacing, write_text
+from hpm.runtime.files import begun_for, replacing, require_new, write_text
 from hpm.visualization import style
 
 
@@ -122,3 +122,26 @@ def test_a_run_starts_where_a_start_was_killed(tmp_path: Path) -> None:
     (tmp_path / "other" / "notes.txt.0123abcd.partial").write_text("somebody's")
     with pytest.raises(UserError, match="is not empty"):
         RunFolder(tmp_path / "other").create("config", "operative", manifest)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_another_program_made_meanwhile_is_left_alone(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "features.parquet"
+
+    def make() -> None:
+        with replacing(out) as partial:
+            if kind == "folder":
+                partial.mkdir()
+                (partial / "weights").write_text("ours")
+            else:
+                partial.write_text("ours")
+            out.write_text("theirs")
+            require_new("--out", out, partial)
+
+    with pytest.raises(UserError, match=r"--out .*features\.parquet was made by another program .* is now \S+") as told:
+        make()
+    assert out.read_text() == "theirs"
+    kept = Path(str(told.value).rpartition(" ")[2])
+    assert kept.suffix == ".parquet"
+    assert (kept / "weights" if kind == "folder" else kept).read_text() == "ours"
+    assert sorted(tmp_path.iterdir()) == sorted([out, kept])

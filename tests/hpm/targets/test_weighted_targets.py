@@ -58,6 +58,10 @@ def test_weights_move_without_recompiling() -> None:
             r"WeightedTargets\.targets\[1\] must be a Target, got 'HOG'",
         ),
         ({"targets": [Pixels(), HOG()], "weights": [1.0, -1.0]}, "must not be negative"),
+        (
+            {"targets": [Pixels(), HOG()], "weights": [0.0, Ramp(start=0.0, end=0.0)]},
+            "are all 0, so that nothing would be",
+        ),
         ({"targets": [Pixels(), HOG()], "weights": [1.0, MetricPaced()]}, "MetricPaced follows what is learned"),
     ],
 )

@@ -93,11 +93,21 @@ def test_a_deleted_experiment(client: MlflowClient, uri: str, folder: Path) -> N
         ({"experiment": "  "}, "is no name"),
         ({"uri": "sqlite://x.db"}, "MLflowTracker.uri = 'sqlite://x.db' cannot be used: .* sqlite:///x.db"),
         ({"uri": "sqlite"}, "it is no address"),
+        ({"uri": "sqlite:///a\x00.db"}, "holds what cannot be printed|cannot be used"),
+        ({"experiment": "x" * 501}, r"MLflowTracker.experiment: 'x+'\.\.\. has more than 500 characters"),
+        ({"experiment": "x\ud800"}, r"MLflowTracker.experiment = 'x\\ud800' holds what cannot be printed"),
+        ({"tags": {"k" * 251: "v"}}, r"MLflowTracker.tags: 'k+'\.\.\. has more than 250 characters"),
+        ({"tags": {"k": "v" * 8001}}, "has more than 8,000 characters"),
     ],
 )
 def test_what_can_be_told_at_once(settings: dict[str, str], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         MLflowTracker(**settings)
+
+
+def test_a_tag_that_the_run_sets_itself(uri: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=r"MLflowTracker.tags sets 'seed', which every run sets itself"):
+        start(MLflowTracker(uri=uri, tags={"seed": "7"}), folder)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def command(
         (ABLATION + "Ablation.variants = {'a': ['curricula/none']}", "no config file 'curricula/none'"),
         (ABLATION + "Ablation.variants = {'a/b': []}", "names folders"),
         (ABLATION + "Ablation.variants = {'..': []}", "'..' names folders"),
+        (ABLATION + f"Ablation.variants = {{'{'a' * 101}': []}}", "names folders; use at most 100 characters"),
         (
             ABLATION + "Ablation.variants = {'a': [], 'a': []}",
             "my.gin, line 3: Ablation.variants has the key 'a' twice",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -195,3 +197,29 @@ def test_images_that_cannot_be_read_are_found_before_anything_is_trained(tmp_pat
 def test_what_a_space_varies_is_bound_once(options: dict[str, object], other: str) -> None:
     with pytest.raises(UserError, match=rf"Search\.space binds \S+, which {other} binds too; bind Ramp\.end once"):
         search(**options).check()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"sampler": optuna.samplers.TPESampler()}, "without \\(\\), .*object is not callable"),
+        ({"sampler": optuna.pruners.MedianPruner}, "unexpected keyword argument 'seed'"),
+        ({"sampler": partial(optuna.samplers.NSGAIISampler, population_size=1)}, "`population_size` must be greater"),
+        ({"sampler": dict}, "it makes a dict"),
+    ],
+)
+def test_what_is_no_sampler(options: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=rf"Search\.sampler must be the class of a sampler, .*{told}"):
+        search(**options)
+
+
+@pytest.mark.parametrize("name", ["Ramp.end = 0.3 #", "", "Ramp end", "Ramp.end\n"])
+def test_a_space_names_bindings(name: str) -> None:
+    with pytest.raises(UserError, match=r"Search\.space names .*, which is not what a binding binds"):
+        search(space={name: "Float(0, 1)"})
+
+
+def test_what_is_kept_of_a_study_has_no_secrets() -> None:
+    kept = ablation(bindings=["MLflowTracker.uri = 'postgresql://me:hunter2@host/db'"]).check()
+    assert "postgresql://" in json.dumps(kept)
+    assert "hunter2" not in json.dumps(kept)

@@ -119,9 +119,9 @@ def test_what_rounds_to_nothing_has_no_minus() -> None:
 
 
 def test_names_end_no_cell_and_begin_no_tag() -> None:
-    named = results("a|<script>x</script>", RANDOM)
+    named = results("a|<script>x</script>[y](http://z)", RANDOM)
     text = markdown([compare(named, "low_shot/pretrained")])
-    assert "| a\\|&lt;script>x&lt;/script> | 5 |" in text
+    assert "| a\\|&lt;script>x&lt;/script>\\[y](http://z) | 5 |" in text
 
 
 def test_names_in_notes_begin_no_tag_and_backslashes_free_no_pipe() -> None:
