@@ -15,7 +15,7 @@ from curriculum.noise import Noise, hash_words
 from curriculum.samplers.base import Sampler, count_hard
 from curriculum.schedulers import Scalar, values_of
 from curriculum.streams import Stream
-from curriculum.validation import require_at_least, require_choice, require_in
+from curriculum.validation import require_choice, require_in, require_positive
 
 WEIGHTS = ("softmax", "proportional")
 DRAWS = ("masked", "visible")
@@ -74,9 +74,6 @@ class Bonus(Sampler):
         return keys_NL.add_(favored_NL, alpha=int(self.bonus * BONUS))
 
 
-_SMALLEST_TEMPERATURE = 1e-6  # smaller ones, dividing the largest logarithms, would leave what float32 holds
-
-
 class Weighted(Sampler):
     """Draws patches without replacement, by weights that the difficulty gives.
 
@@ -87,7 +84,7 @@ class Weighted(Sampler):
     Args:
         weights: "softmax" of the scores, or "proportional" to scores that are never negative, such as attention.
             Default "softmax".
-        temperature: a number, 1e-6 or more, or a scheduler of it, that divides the logarithms of the weights. Alpha
+        temperature: a positive number, or a scheduler of it, that divides the logarithms of the weights. Alpha
             multiplies them: at 0 the mask is random. Default 1.
         draw: "masked" draws the patches that are masked, one after the other; "visible" those that stay visible, with
             the inverse weights, so that with `Curriculum.polarity = 'easiest'` the weights are the scores' own.
@@ -98,7 +95,7 @@ class Weighted(Sampler):
         require_choice("Weighted", WEIGHTS, weights=weights)
         require_choice("Weighted", DRAWS, draw=draw)
         for value in values_of(temperature):
-            require_at_least("Weighted", _SMALLEST_TEMPERATURE, temperature=value)
+            require_positive("Weighted", temperature=value)
         self.weights = weights
         self.temperature = temperature
         self.draw = draw

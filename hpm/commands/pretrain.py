@@ -74,7 +74,8 @@ def command(
         raise UserError("--resume needs --output, the run's folder, and does not go with --dry-run")
     if other_images and not resume:
         raise UserError("--other-images goes with --resume: it lets a run go on though its images have changed")
-    check_folder("--output" if output else "the folder of runs", output or Path("runs"))
+    if output is not None or not dry_run:
+        check_folder("--output" if output else "the folder of runs", output or Path("runs"))
     if output is not None and dry_run:
         RunFolder(output).require_new()
     plugins: dict[str, str] = {}

@@ -21,7 +21,7 @@ from hpm.config.usage import Statement, last_places, macros_of, resolve_macros, 
 from hpm.errors import UserError
 
 _UNKNOWN = object()  # what cannot be told before it is built
-_SMALLEST, _LARGEST = 1e-38, 1e38  # what float32 holds
+_SMALLEST, _LARGEST = 1e-38, 1e38  # about what float32 holds
 
 
 def check_values(statements: Sequence[Statement]) -> None:
@@ -50,8 +50,8 @@ def check_values(statements: Sequence[Statement]) -> None:
                 raise UserError(f"{spell(key)} = {value!r} ({where}) must be finite")
             if isinstance(leaf, float) and leaf != 0 and not _SMALLEST <= abs(leaf) <= _LARGEST:
                 raise UserError(
-                    f"{spell(key)} = {value!r} ({where}) must be 0 or of a size from {_SMALLEST} to {_LARGEST}; models "
-                    "compute in float32, which holds no others"
+                    f"{spell(key)} = {value!r} ({where}) must be 0 or of a size from {_SMALLEST} to {_LARGEST}, as "
+                    "float32 holds them, in which models compute"
                 )
             if isinstance(leaf, int) and not -(2**63) <= leaf < 2**64:
                 raise UserError(f"{spell(key)} = {value!r} ({where}) must fit into 64 bits")

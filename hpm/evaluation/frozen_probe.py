@@ -174,7 +174,8 @@ class FrozenProbe(Evaluation):
             )
 
 
-_LARGEST_STRENGTH = 1e12
+# Features are standardized, in float32: a smaller penalty fits their rounding, and under a larger one weights vanish.
+_SMALLEST_STRENGTH, _LARGEST_STRENGTH = 1e-12, 1e12
 
 
 class PenalizedProbe(FrozenProbe):
@@ -203,10 +204,10 @@ class PenalizedProbe(FrozenProbe):
         num_workers: int,
     ) -> None:
         owner = type(self).__name__
-        if not strengths or not 0 < min(strengths) <= max(strengths) <= _LARGEST_STRENGTH:
+        if not strengths or not _SMALLEST_STRENGTH <= min(strengths) <= max(strengths) <= _LARGEST_STRENGTH:
             raise ValueError(
-                f"{owner}.strengths = {strengths} must be positive numbers, none above {_LARGEST_STRENGTH:g}, and at "
-                "least one"
+                f"{owner}.strengths = {strengths} must be numbers from {_SMALLEST_STRENGTH:g} to "
+                f"{_LARGEST_STRENGTH:g}, at least one"
             )
         super().__init__(
             train_images=train_images, test_images=test_images, pool=pool, baselines=baselines, num_workers=num_workers

@@ -32,7 +32,6 @@ from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
-from hpm.tracking.redact import redact_text
 
 _MOST_SEEDS = 1_000
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
@@ -168,7 +167,7 @@ def _entry(
         "step": loaded.step,
         "weights": weights,
         "configs": list(configs),
-        "bindings": [redact_text(binding) for binding in bindings],
+        "bindings": list(bindings),
         "seeds": seeds,
         "data": type(loaded.source).__name__,
         "parameters": {name: value for name, value in loaded.config.parameters().items() if name.startswith(own)},

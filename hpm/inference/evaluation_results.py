@@ -18,6 +18,7 @@ from hpm.metrics import Unit, half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import check_file, read_json, to_json, write_json
 from hpm.tracking import Tracker, TrackingError
+from hpm.tracking.redact import redact_all
 
 Entry = dict[str, Any]
 
@@ -89,7 +90,7 @@ def read_entries(file: Path) -> list[Entry]:
 def write_entry(console: Console, file: Path, entry: Entry) -> None:
     """Add an entry, in the place of an older one of the same evaluation. What cannot be written is printed."""
     try:
-        entries = read_entries(file)
+        entry, entries = redact_all(entry), redact_all(read_entries(file))
         replaced = [other for other in entries if key_of(other) == key_of(entry)]
         write_json(file, [*(other for other in entries if key_of(other) != key_of(entry)), entry])
     except (OSError, RecursionError, UserError) as error:

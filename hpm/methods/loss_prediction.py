@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curriculum.validation import require_at_least
 from hpm.runtime.precision import full_precision
 
 
@@ -97,14 +98,13 @@ class ContrastiveLoss(PredictionLoss):
 
     Args:
         hard: share of the masked patches that are positives.
-        temperature: of the predictions.
+        temperature: of the predictions; 1e-6 or more, so that logits stay in float32's range.
     """
 
     def __init__(self, *, hard: float = 0.25, temperature: float = 1.0) -> None:
         if not 0 < hard < 1:
             raise ValueError(f"ContrastiveLoss.hard = {hard} must lie strictly between 0 and 1")
-        if temperature <= 0:
-            raise ValueError(f"ContrastiveLoss.temperature = {temperature} must be positive")
+        require_at_least("ContrastiveLoss", 1e-6, temperature=temperature)
         self.hard = float(hard)
         self.temperature = float(temperature)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from curriculum.sizes import Size, as_size, pair
 from hpm.errors import UserError
 from hpm.models.architecture import architecture, patch_size_of
 from hpm.models.weight_files import WeightFile, read_weight_file
+from hpm.runtime.files import parse_json
 from hpm.runtime.finite import require_finite
 
 CLASSIFIER = "classifier."
@@ -252,8 +252,8 @@ def _heads_of_timm(config: Mapping[str, Any]) -> Any:
 def _note(file: WeightFile, name: str, setting: str | None = None) -> Any:
     """What a safetensors file that we exported notes; None for others."""
     try:
-        noted = json.loads(file.notes.get(name, "null"))
-    except ValueError:
+        noted = parse_json(file.notes.get(name, "null"))
+    except (ValueError, RecursionError):
         return None
     if setting is None:
         return noted

@@ -18,16 +18,18 @@ from hpm.models.checks import require_loss_predictor_depth
 from hpm.models.decoder import Decoder
 from hpm.models.encoder import Encoder
 
-DEVIATION = 0.02
+_DEVIATION = 0.02
 
 
 def _cut_normal(parameter: Tensor, generator: torch.Generator | None) -> None:
-    """A normal distribution cut at two deviations, by the inverse of its distribution function: `trunc_normal_` of
-    torch draws the whole parameter anew while any value of it lies outside, which takes seven times as long.
+    """A normal distribution cut at two deviations, by the inverse of its distribution function.
+
+    `trunc_normal_` of torch 2.14 draws the whole parameter anew while any value of it lies outside, which takes seven
+    times as long.
     """
     edge = math.erf(math.sqrt(2))  # the share that lies within two deviations
-    parameter.uniform_(-edge, edge, generator=generator).erfinv_().mul_(DEVIATION * math.sqrt(2))
-    parameter.clamp_(-2 * DEVIATION, 2 * DEVIATION)  # against rounding
+    parameter.uniform_(-edge, edge, generator=generator).erfinv_().mul_(_DEVIATION * math.sqrt(2))
+    parameter.clamp_(-2 * _DEVIATION, 2 * _DEVIATION)  # against rounding
 
 
 class LossPredictor(Decoder):

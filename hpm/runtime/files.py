@@ -61,7 +61,7 @@ def require_new(name: str, path: Path, partial: Path) -> None:
     Raises:
         UserError: naming both.
     """
-    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+    if not os.path.lexists(path) or (partial.is_dir() and path.is_dir() and not any(path.iterdir())):
         return
     own = path.with_name(f"{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
     partial.replace(own)
@@ -131,18 +131,25 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text, parse_int=_whole)
+        return parse_json(text)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: its content is nested too deep") from error
 
 
-def _whole(text: str) -> int:
-    """A number of JSON that a machine holds, whoever computes with it."""
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
-        raise ValueError(f"{text[:20]}{'...' * (len(text) > 20)} is no number of 64 bits")
-    return int(text)
+def parse_json(text: str) -> Any:
+    """What JSON says. A whole number of more than 64 bits is a float, infinite where it is beyond those too.
+
+    Raises:
+        ValueError: if it is no JSON.
+        RecursionError: if it is nested too deep.
+    """
+
+    def whole(digits: str) -> float:
+        return int(digits) if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 else float(digits)
+
+    return json.loads(text, parse_int=whole)
 
 
 def check_file(name: str, path: Path) -> None:

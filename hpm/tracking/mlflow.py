@@ -34,7 +34,7 @@ from hpm.tracking.entry import (
 )
 from hpm.tracking.outbox import Outbox, TrackingState
 from hpm.tracking.redact import redact_address, redact_message, without_password
-from hpm.tracking.settings import require_usable
+from hpm.tracking.settings import require_usable, with_own_tags
 from hpm.tracking.system import SystemMonitor
 
 
@@ -127,10 +127,8 @@ class MLflowTracker:
                 "MLflowTracker.uri holds a password or a token, which config.gin and checkpoints keep; the environment "
                 "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, keep it out"
             )
-        if taken := [key for key, value in self.tags.items() if tags.get(key, value) != value]:
-            raise UserError(f"MLflowTracker.tags sets {taken[0]!r}, which every run sets itself; choose another name")
         destination = Destination.of(self.experiment)
-        self._opening = Opening(folder, name, destination, dict(parameters), {**tags, **self.tags})
+        self._opening = Opening(folder, name, destination, dict(parameters), with_own_tags(self.tags, tags))
         self._monitor = SystemMonitor(self._uri) if self.system_metrics else None
         self._state = TrackingState.known(folder, self.where)
         self._state.name = name

@@ -5,6 +5,7 @@ parameters that are named as secrets are.
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import unquote
 
 _HIDDEN = "***"
@@ -39,6 +40,15 @@ def redact_text(text: str) -> str:
         text: "no answer from https://me:secret@host".
     """
     return _ADDRESS.sub(lambda found: without_password(found[0]), text)
+
+
+def redact_all(content: Any) -> Any:
+    """What JSON can hold, with every text in it as `redact_text` gives it; the keys as they are."""
+    if isinstance(content, dict):
+        return {key: redact_all(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [redact_all(value) for value in content]
+    return redact_text(content) if isinstance(content, str) else content
 
 
 def redact_address(text: str, uri: str) -> str:

@@ -28,7 +28,7 @@ def warnings_of_left_out(metric: str, named: Sequence[tuple[str, Result]]) -> li
     if without:
         lines.append(f"{len(without)} of {len(named)} runs have no {metric} and are left out: {_listed(without)}")
     if broken:
-        lines.append(f"{metric} is not finite, or is beyond 1e100, in {_listed(broken)}; left out")
+        lines.append(f"{metric} is not finite, or is beyond 1e50, in {_listed(broken)}; left out")
     return lines
 
 

@@ -153,22 +153,23 @@ def _is_number(text: str) -> bool:
 def _whole(given: Mapping[str, str], name: str, least: int) -> int:
     text = given[name]
     if not _WHOLE.fullmatch(text) or not least <= int(text) < 2**64:
-        raise ValueError(f"{name} = {text[:_SHOWN]!r} is no whole number, {least} or more, of 64 bits")
+        wanted = "a whole number of 64 bits" if least < 0 else f"a whole number of 64 bits, {least} or more"
+        raise ValueError(f"{name} = {text[:_SHOWN]!r} must be {wanted}")
     return int(text)
 
 
 def _metric(given: Mapping[str, str], name: str) -> float:
     value = _number(given, name)
     if _SCORED + name in given and (value < 0 or value > 1):
-        raise ValueError(f"{name} = {value} is a share of right answers, and not from 0 to 1")
+        raise ValueError(f"{name} = {value} must be from 0 to 1, a share of right answers")
     return value
 
 
 def _cost(given: Mapping[str, str], name: str) -> float:
-    """A whole number stays one, so that a file that is read and written again is the same."""
+    """A whole number that means something stays one, so that a file that is read and written again is the same."""
     value = _number(given, name)
     if value < 0:
-        raise ValueError(f"{name} = {value} is less than 0")
+        raise ValueError(f"{name} = {given[name][:_SHOWN]!r} must be at least 0")
     return int(given[name]) if is_usable(value) and _WHOLE.fullmatch(given[name]) else value
 
 

@@ -16,7 +16,7 @@ from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.evaluation import Evaluation
 from hpm.metrics import TEST, VALIDATION, metric_on, split_of
-from studies.definition.identity import without_secrets
+from hpm.tracking.redact import redact_all
 from studies.definition.seed_binding import refuse_seed
 
 Direction = Literal["maximize", "minimize"]
@@ -216,7 +216,7 @@ class Definition(ABC):
         return values
 
     def _identity(self, **own: Any) -> dict[str, Any]:
-        return without_secrets({"kind": self.kind, "metric": self.metric, "direction": self.direction, **own})
+        return redact_all({"kind": self.kind, "metric": self.metric, "direction": self.direction, **own})
 
     def _build(self, configs: Sequence[str], bindings: Sequence[str], what: str) -> str:
         """A configuration that works, as text."""

@@ -9,26 +9,19 @@ from typing import Any
 
 import optuna
 
-from hpm.tracking.redact import redact_text
+from hpm.tracking.redact import redact_all
 
 IDENTITY, _KEY = "definition", "key"  # user attributes of a study
 
 
 def identity_of(study: optuna.Study) -> dict[str, Any]:
     """What the study was started with, as `Definition.check` gave it; empty for a study of other tools."""
-    return study.user_attrs.get(IDENTITY, {})
+    return redact_all(study.user_attrs.get(IDENTITY, {}))  # of older studies it may hold the secrets of addresses
 
 
 def key_of(study: optuna.Study) -> str:
     """What tells a study from another of the same name, e.g. one that was deleted."""
     return study.user_attrs.get(_KEY, study.study_name)
-
-
-def without_secrets(identity: Any) -> Any:
-    """What a study is, or a part of it, without the secrets of addresses: it is kept, and shown in reports."""
-    if isinstance(identity, dict):
-        return {key: without_secrets(part) for key, part in identity.items()}
-    return redact_text(identity) if isinstance(identity, str) else identity
 
 
 def give_identity(study: optuna.Study, identity: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from curriculum.validation import require_choice
 from hpm.config import parse_config
+from hpm.config.gin_compat import Key
 from hpm.config.usage import spell
 from hpm.errors import Notice, UserError
 from hpm.metrics import VALIDATION, find_metric, metric_on, split_of
@@ -135,17 +136,21 @@ class Search(Definition):
         return self._identity(space=self.space_texts, cost=self.cost, seeds=list(self.seeds), config=first_config)
 
     def _refuse_parameters_bound_twice(self) -> None:
-        """Under two names, or by `bindings` too, one value would replace the other, and trials differ in name alone."""
+        """Of two names of one parameter that apply together, and of a binding beside a name that always applies, one
+        value would replace the other without a word.
+        """
         in_space = [binding(name, parameter.examples()[0]) for name, parameter in self.space.items()]
         statements = parse_config(self.base, [*self.bindings, *in_space]).statements
-        names = {one.key: "Search.bindings" for one in statements[: -len(in_space)] if one.on_command_line}
-        for name, statement in zip(self.space, statements[-len(in_space) :], strict=True):
-            if statement.key in names:
-                raise UserError(
-                    f"Search.space binds {name}, which {names[statement.key]} binds too; bind {spell(statement.key)} "
-                    "once"
-                )
-            names[statement.key] = f"its {name!r}"
+        keys = {name: one.key for name, one in zip(self.space, statements[-len(in_space) :], strict=True)}
+        bound = {one.key for one in statements[: -len(in_space)] if one.on_command_line}
+        for name, parameter in self.space.items():
+            if keys[name] in bound and not parameter.when:
+                raise UserError(f"Search.bindings binds {spell(keys[name])}, which Search.space does too; bind it once")
+        for assignment in example_assignments(self.space):
+            names: dict[Key, str] = {}
+            for name in assignment:
+                if (other := names.setdefault(keys[name], name)) != name:
+                    raise UserError(f"Search.space binds {spell(keys[name])} twice, by {other!r} and {name!r}")
 
     def _first_assignments(self) -> Iterator[Assignment]:
         """What is to be tried first, with what it leaves out filled in."""

@@ -27,6 +27,7 @@ from hpm.tracking.entry import metric_name
 from hpm.tracking.mlflow import MLflowTracker
 from hpm.tracking.outbox import TrackingState
 from hpm.tracking.resend import send_rest
+from hpm.tracking.settings import with_own_tags
 from studies.analysis.results import RESULTS
 from studies.definition.base import Definition, PlannedRun
 from studies.definition.identity import key_of
@@ -84,10 +85,9 @@ class StudyTracker:
         own, tracker = config.bindings_of("MLflowTracker"), config.parameter("Monitoring", "tracker")
         if not isinstance(tracker, MLflowTracker) or not tracker.enabled:
             return []
-        tags = {**tracker.tags, "study": self._study, "variant": run.variant, "trial": str(number)}
         parent = self._attempt(lambda: self._variant_run(study, run.variant))
-        if parent is not None:
-            tags[_PARENT] = parent
+        ours = {"study": self._study, "variant": run.variant, "trial": str(number)}
+        tags = with_own_tags(tracker.tags, ours | ({} if parent is None else {_PARENT: parent}))
         # What is bound already, or what MLflow's variables say, reaches the runs by itself.
         wanted: dict[str, Any] = {"tags": tags}
         if "experiment" not in own and self._destination == Destination(self._study):

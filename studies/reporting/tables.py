@@ -120,7 +120,7 @@ def table(comparison: Comparison, width: int = WIDTH_OF_PIPES) -> Table:
 
 
 def plain_markdown(text: str) -> str:
-    """A text for a line or the cell of a table: it ends neither, and begins no tag and no link.
+    """A text for a line or the cell of a table: it ends neither, and begins no tag, and no link of another text.
 
     Args:
         text: "a|b <c>".

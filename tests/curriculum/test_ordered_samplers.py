@@ -140,7 +140,7 @@ def test_a_temperature_may_be_scheduled() -> None:
     assert sampler.at(1.0).temperature == 0.5
     assert isinstance(sampler.temperature, Ramp)
     assert list(sampler.schedulers()) == ["temperature"]
-    with pytest.raises(ValueError, match=r"Weighted\.temperature .* must be at least 1e-06"):
+    with pytest.raises(ValueError, match=r"Weighted\.temperature .* must be positive"):
         Weighted(temperature=Ramp(start=1.0, end=0.0))
 
 

@@ -18,16 +18,17 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from hpm.errors import UserError
 
 _KINDS_TOLD = 6
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_PROGRAMS = {"EPS"}  # formats for which Pillow starts another program
 
-# Hints to programmers, e.g. how to convert a palette; what cannot be read is raised.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+# Of what is no fault: how a programmer might convert a palette, and of large images that are not refused as too large.
+for _hint in ("Palette images with Transparency", "Image size .* exceeds limit of"):
+    warnings.filterwarnings("ignore", message=_hint, module=r"PIL\.")
 
 
 def open_image(file: str | Path | BinaryIO) -> Image.Image:
-    """An image that is not decoded yet, by one of Pillow's formats of pictures, whatever the file is called.
+    """An image that is not decoded yet, by any of Pillow's formats but PostScript, whatever the file is called.
 
-    Of all that Pillow opens one would start another program: Ghostscript, for PostScript.
+    For PostScript Pillow starts Ghostscript, another program, which runs what the file says.
 
     Raises:
         OSError: if it is none, or cannot be read.
@@ -37,8 +38,8 @@ def open_image(file: str | Path | BinaryIO) -> Image.Image:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    Image.init()  # which formats there are depends on how Pillow was built
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
+    Image.init()  # which formats there are depends on how Pillow was built, and on its plugins
+    return tuple(name for name in Image.OPEN if name not in _PROGRAMS)
 
 
 def class_folders(folder: Path) -> list[Path]:

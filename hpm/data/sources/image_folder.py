@@ -32,6 +32,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _VALIDATION_FOLDERS = ("val", "valid", "validation")
 _PARTS = {"train": TRAIN, "test": TEST} | dict.fromkeys(_VALIDATION_FOLDERS, VALIDATION)  # of a data set
 
+_LINK_BYTES = 300  # of a file that stands for a link where there are none, as git and archives write it: a path
+
 _SIZES = 10_000  # files of a split whose sizes a fingerprint holds, evenly from the first to the last
 
 # The usual evaluation: shorter side to 256, then the central 224 x 224.
@@ -243,12 +245,17 @@ def _require_one_folder_each(root: Path) -> None:
     seen: dict[str, Path] = {}
     for path in sorted(path for path in root.iterdir() if path.name.lower() in _PARTS):
         part = _PARTS[path.name.lower()]
+        if path.is_file() and path.stat().st_size > _LINK_BYTES:
+            continue  # of its own, whatever it is
         if not path.is_dir():
-            raise UserError(f"{path} is no folder of images, as its name says; make it one, or rename it")
-        if part in seen:
             raise UserError(
-                f"{root} has two folders of {part} images, {seen[part].name} and {path.name}; rename or move one"
+                f"{path} is no folder, but a link to nothing or what stands for a link; make it one, or rename it"
             )
+        if not any(path.iterdir()):
+            continue
+        if part in seen and path.resolve() != seen[part].resolve():
+            told = f"{seen[part].name} and {path.name}"
+            raise UserError(f"{root} has two folders of {part} images, {told}; rename or move one")
         seen[part] = path
 
 

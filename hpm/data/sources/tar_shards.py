@@ -140,7 +140,8 @@ def scan_tar(tar: Path, left_out: Counter[str], label: str = "") -> Iterator[Mem
         # "r:" seeks from header to header, where a compressed file could only be read through.
         with tarfile.open(tar, "r:") as file:
             yield from _scan(file, PurePosixPath(), label, 0, left_out)
-    except Exception as error:  # whatever tarfile makes of a damaged one, or of tars in tars without end
+    # What tarfile makes of a damaged one, and of tars in tars without end.
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{tar} cannot be read as a tar file without compression: {error}") from error
 
 

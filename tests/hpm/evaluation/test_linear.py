@@ -185,7 +185,7 @@ def test_linear_mae_goes_on(context: EvaluationContext, tmp_path: Path) -> None:
         (lambda: Linear(strengths=()), "Linear.strengths"),
         (
             lambda: Linear(strengths=(1.0, 1e13)),
-            r"Linear.strengths = \(1.0, 1.*\) must be positive .* none above 1e\+12",
+            r"Linear.strengths = \(1.0, 1.*\) must be numbers from 1e-12 to 1e\+12",
         ),
         (lambda: Linear(train_images=0), "Linear.train_images = 0"),
         (lambda: Linear(test_images=0), "Linear.test_images = 0"),

@@ -124,6 +124,20 @@ def test_a_run_starts_where_a_start_was_killed(tmp_path: Path) -> None:
         RunFolder(tmp_path / "other").create("config", "operative", manifest)
 
 
+def test_a_folder_that_another_program_made_meanwhile(tmp_path: Path) -> None:
+    out = tmp_path / "features"
+
+    def make() -> None:
+        with replacing(out) as partial:
+            partial.write_text("ours")
+            out.mkdir()
+            require_new("--out", out, partial)
+
+    with pytest.raises(UserError, match="was made by another program meanwhile") as told:
+        make()
+    assert Path(str(told.value).rpartition(" ")[2]).read_text() == "ours"
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_another_program_made_meanwhile_is_left_alone(tmp_path: Path, kind: str) -> None:
     out = tmp_path / "features.parquet"

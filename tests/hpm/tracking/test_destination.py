@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from tracked_runs import Eager, rows_of, start, steps
 
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 from hpm.tracking.base import UnusableTrackerError
 from hpm.tracking.client import _require_answer, connect
 from hpm.tracking.mlflow import MLflowTracker
@@ -93,11 +94,13 @@ def test_a_deleted_experiment(client: MlflowClient, uri: str, folder: Path) -> N
         ({"experiment": "  "}, "is no name"),
         ({"uri": "sqlite://x.db"}, "MLflowTracker.uri = 'sqlite://x.db' cannot be used: .* sqlite:///x.db"),
         ({"uri": "sqlite"}, "it is no address"),
-        ({"uri": "sqlite:///a\x00.db"}, "holds what cannot be printed|cannot be used"),
+        ({"uri": "sqlite:///a\x00.db"}, "MLflowTracker.uri: .* holds a control character"),
         ({"experiment": "x" * 501}, r"MLflowTracker.experiment: 'x+'\.\.\. has more than 500 characters"),
-        ({"experiment": "x\ud800"}, r"MLflowTracker.experiment = 'x\\ud800' holds what cannot be printed"),
+        ({"experiment": "x\ud800"}, r"MLflowTracker.experiment: 'x\\ud800' holds a control character, or half of one"),
         ({"tags": {"k" * 251: "v"}}, r"MLflowTracker.tags: 'k+'\.\.\. has more than 250 characters"),
-        ({"tags": {"k": "v" * 8001}}, "has more than 8,000 characters"),
+        ({"tags": {"k@x": "v"}}, r"MLflowTracker.tags: 'k@x' is no name of a tag"),
+        ({"tags": {"": "v"}}, "is no name of a tag"),
+        ({"tags": {"a/../x": "v"}}, "is no name of a tag"),
     ],
 )
 def test_what_can_be_told_at_once(settings: dict[str, str], expected: str) -> None:
@@ -105,9 +108,17 @@ def test_what_can_be_told_at_once(settings: dict[str, str], expected: str) -> No
         MLflowTracker(**settings)
 
 
-def test_a_tag_that_the_run_sets_itself(uri: str, folder: Path) -> None:
-    with pytest.raises(UserError, match=r"MLflowTracker.tags sets 'seed', which every run sets itself"):
-        start(MLflowTracker(uri=uri, tags={"seed": "7"}), folder)
+def test_a_run_keeps_its_own_tags(client: MlflowClient, uri: str, folder: Path) -> None:
+    tags = {"seed": "7", "mine": "\N{WOMAN}\u200d\N{MICROSCOPE}", "link": "http://me:hunter2@host/"}
+    tracker = MLflowTracker(uri=uri, tags=tags)
+    with pytest.warns(Notice, match=r"MLflowTracker.tags sets 'seed', which every run has; it keeps its own, '0'"):
+        start(tracker, folder)
+    tracker.finish("FINISHED")
+    kept = json.loads((folder / "mlflow.json").read_text())
+    for found in (kept["tags"], client.get_run(kept["run_id"]).data.tags):
+        assert found["seed"] == "0"
+        assert found["mine"] == tags["mine"]
+        assert found["link"] == "http://***@host/"
 
 
 @pytest.mark.parametrize(

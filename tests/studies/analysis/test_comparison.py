@@ -108,15 +108,15 @@ OTHERS = {"training": "34", "test": "56"}
         (results("b", [*RANDOM, 0.9]), "since the baseline has no such seed: b seed 5"),
         (
             results("b", [*RANDOM[:3], math.nan, 0.7]),
-            "low_shot/pretrained is not finite, or is beyond 1e100, in b seed 3; left out",
+            "low_shot/pretrained is not finite, or is beyond 1e50, in b seed 3; left out",
         ),
         (
             results("b", [*RANDOM[:3], 1e200, 0.7]),
-            "low_shot/pretrained is not finite, or is beyond 1e100, in b seed 3; left out",
+            "low_shot/pretrained is not finite, or is beyond 1e50, in b seed 3; left out",
         ),
         (
             results("b", [*RANDOM[:3], math.inf, 0.7]),
-            "low_shot/pretrained is not finite, or is beyond 1e100, in b seed 3; left out",
+            "low_shot/pretrained is not finite, or is beyond 1e50, in b seed 3; left out",
         ),
         (results("b", RANDOM, images=2000), "budgets differ: variants were trained on 1,000 to 2,000 images"),
         (results("b", RANDOM, data="DigitScenes"), "data differ: DigitScenes, FashionMNIST"),

@@ -53,7 +53,7 @@ def test_no_name_becomes_a_formula_in_a_spreadsheet(tmp_path: Path, name: str) -
         (None, "cannot be read as a results.csv of a study: .*No such file"),
         ("", "it has no column 'source'"),
         ("a,b\n1,2\n", "it has no column 'source'"),
-        ("source,variant,seed,data,device,commit\ns,a,x,d,e,c\n", "line 2: seed = 'x' is no whole number"),
+        ("source,variant,seed,data,device,commit\ns,a,x,d,e,c\n", "line 2: seed = 'x' must be a whole number"),
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,much\n", "line 2: k/p = 'much' is no number"),
         ("source,variant,seed,data,device,commit,k/p\ns,a,0,d,e,c,0.5\ns,a,1,d,e,c,0.2", "line 3: the line has no end"),
         ("source,variant,seed,data,device,commit,k/p,l/p\ns,a,0,d,e,c,0.5\n", "line 2: there is no l/p; the line is"),
@@ -73,15 +73,15 @@ def test_what_is_no_results_file(tmp_path: Path, text: str | None, expected: str
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("seed", "1.5", "line 2: seed = '1.5' is no whole number"),
-        ("seed", "9" * 500, "line 2: seed = '9+' is no whole number, .*of 64 bits"),
-        ("scored_images:low_shot/pretrained", "0", "= '0' is no whole number, 1 or more"),
-        ("skipped_steps", "-1", "line 2: skipped_steps = '-1' is no whole number, 0 or more"),
-        ("images", "-3", "line 2: images = -3.0 is less than 0"),
+        ("seed", "1.5", "line 2: seed = '1.5' must be a whole number of 64 bits$"),
+        ("seed", "9" * 500, "line 2: seed = '9+' must be a whole number of 64 bits"),
+        ("scored_images:low_shot/pretrained", "0", "= '0' must be a whole number of 64 bits, 1 or more"),
+        ("skipped_steps", "-1", "line 2: skipped_steps = '-1' must be a whole number of 64 bits, 0 or more"),
+        ("images", "-3", "line 2: images = '-3' must be at least 0"),
         (
             "low_shot/pretrained",
             "1.01",
-            "line 2: low_shot/pretrained = 1.01 is a share of right answers, and not from 0",
+            "line 2: low_shot/pretrained = 1.01 must be from 0 to 1",
         ),
     ],
 )
@@ -111,3 +111,12 @@ def test_lines_may_end_as_spreadsheets_end_them(tmp_path: Path, end: str) -> Non
     text = csv_text(results("a", RANDOM))
     path.write_text(text.replace("\n", ",,\n").replace("\n", end), newline="")
     assert csv_text(csv_results(path)) == text
+
+
+@pytest.mark.parametrize("scale", [1e-50, 1e-20, 1e49])
+def test_figures_of_any_size_that_is_taken_are_compared(scale: float) -> None:
+    """Tests square variances."""
+    sizes = [[scale * value for value in values] for values in (RANDOM, RANDOM[::-1], HARD)]
+    runs = [run for name, values in zip("abc", sizes, strict=True) for run in results(name, values)]
+    rows = compare(runs, "low_shot/pretrained").rows
+    assert max(row.estimate.mean for row in rows) == pytest.approx(scale * max(sum(RANDOM), sum(HARD)) / 5)

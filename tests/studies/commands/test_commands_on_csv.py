@@ -168,7 +168,7 @@ CROWD = [run for number in range(200) for run in spread(f"v{number:03}", 3)]
         ([run for name in "abc" for run in spread(name, 4, step=0.0)], "they scatter too little"),
         (
             [*spread("a", 4), *spread("b", 3), ("b", 3, "nan", 0.5)],
-            "is not finite, or is beyond 1e100, in b seed 3; left out",
+            "is not finite, or is beyond 1e50, in b seed 3; left out",
         ),
         (CROWD, "Are all 200 variants equal?"),
     ],

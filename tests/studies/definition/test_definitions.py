@@ -187,16 +187,39 @@ def test_images_that_cannot_be_read_are_found_before_anything_is_trained(tmp_pat
         definition.read_images()
 
 
+CHOICE = {"Curriculum.mask_ratio": "Categorical([0.5, 0.75])"}
+WHERE_HALF, WHERE_MORE = (f"Float(0, 1, when={{'Curriculum.mask_ratio': {ratio}}})" for ratio in (0.5, 0.75))
+
+
 @pytest.mark.parametrize(
-    ("options", "other"),
+    ("options", "told"),
     [
-        ({"space": {"Ramp.end": "Float(0, 1)", "ramps.Ramp.end": "Float(0, 1)"}}, r"its 'Ramp\.end'"),
-        ({"bindings": ["Ramp.end = 0.5"]}, r"Search\.bindings"),
+        (
+            {"space": {"Ramp.end": "Float(0, 1)", "ramps.Ramp.end": "Float(0, 1)"}},
+            r"space binds Ramp\.end twice, by 'Ramp\.end' and 'ramps\.Ramp\.end'",
+        ),
+        ({"bindings": ["Ramp.end = 0.5"]}, r"bindings binds Ramp\.end, which Search\.space does too; bind it once"),
+        (
+            {"space": {**CHOICE, "Ramp.end": "Float(0, 1)", "ramps.Ramp.end": WHERE_HALF}},
+            r"space binds Ramp\.end twice",
+        ),
     ],
 )
-def test_what_a_space_varies_is_bound_once(options: dict[str, object], other: str) -> None:
-    with pytest.raises(UserError, match=rf"Search\.space binds \S+, which {other} binds too; bind Ramp\.end once"):
+def test_what_a_space_varies_is_bound_once(options: dict[str, object], told: str) -> None:
+    with pytest.raises(UserError, match=rf"Search\.{told}"):
         search(**options).check()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bindings": ["Ramp.end = 0.5"], "space": {**CHOICE, "Ramp.end": WHERE_HALF}},
+        {"space": {**CHOICE, "Ramp.end": WHERE_HALF, "ramps.Ramp.end": WHERE_MORE}},
+    ],
+    ids=["what holds elsewhere", "two ranges"],
+)
+def test_what_does_not_apply_together_may_be_bound_twice(options: dict[str, object]) -> None:
+    assert search(**options).check()["space"] == options["space"]
 
 
 @pytest.mark.parametrize(

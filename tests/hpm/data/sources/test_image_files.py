@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from timm.utils.misc import natural_key as timms_natural_key
 
 from hpm.data import ImageFolder, TimmDataset, describe_left_out, image_files
 from hpm.data.sources.composite_files import find_cutouts, find_photographs
-from hpm.data.sources.image_files import labeled_files, natural_key
+from hpm.data.sources.image_files import labeled_files, natural_key, open_image
 from hpm.data.sources.split import Unreadable
 from hpm.errors import UserError
 
@@ -214,7 +214,10 @@ def test_names_have_one_order(names: list[str]) -> None:
 
 def test_no_other_program_is_started_for_an_image(tmp_path: Path) -> None:
     """Pillow gives PostScript to Ghostscript, which would wait for this one for ever."""
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n")
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n"
+    with pytest.raises(UnidentifiedImageError):
+        open_image(io.BytesIO(script))
+    (tmp_path / "a.png").write_bytes(script)
     save(tmp_path / "b.png")
     split = ImageFolder(root=tmp_path).train()
     with pytest.raises(Unreadable, match=r"a\.png cannot be read as an image"):

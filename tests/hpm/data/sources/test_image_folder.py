@@ -132,8 +132,14 @@ def test_different_classes_are_named(root):
 
 
 def test_a_part_of_the_data_is_one_folder(root):
-    (root / "Validation").write_text("a link, as some archives unpack it")
-    with pytest.raises(UserError, match=r"Validation is no folder of images, as its name says"):
+    (root / "validation").symlink_to(root / "val")
+    (root / "valid").mkdir()
+    (root / "Test").write_text("notes " * 100)
+    assert len(ImageFolder(root=root).test()) == len(list((root / "val").rglob("*.png")))
+    (root / "validation").unlink()
+    (root / "valid").rmdir()
+    (root / "Validation").write_text("../elsewhere")
+    with pytest.raises(UserError, match=r"Validation is no folder, but a link to nothing or what stands for a link"):
         ImageFolder(root=root).train()
     (root / "Validation").unlink()
     (root / "Validation").symlink_to(root / "nowhere")
