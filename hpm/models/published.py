@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,6 @@ from curriculum.sizes import Size, as_size, pair
 from hpm.errors import UserError
 from hpm.models.architecture import architecture, patch_size_of
 from hpm.models.weight_files import WeightFile, read_weight_file
-from hpm.runtime.files import parse_json
 from hpm.runtime.finite import require_finite
 
 CLASSIFIER = "classifier."
@@ -221,6 +220,8 @@ def _grid(file: WeightFile, patch_size: Size | None) -> tuple[int, int] | None:
             sides = pair(as_size("config.json", 1, size=size))
         except ValueError:
             continue
+        if max(sides) >= 2**31:
+            continue
         height, width = pair(patch_size)
         return sides[0] // height, sides[1] // width
     return None
@@ -230,7 +231,7 @@ def _are_numbers(values: Any) -> bool:
     return (
         isinstance(values, list | tuple)
         and len(values) > 0
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        and all(isinstance(value, int | float) and abs(value) < 1e30 for value in values)  # which NaN is not
     )
 
 
@@ -252,7 +253,7 @@ def _heads_of_timm(config: Mapping[str, Any]) -> Any:
 def _note(file: WeightFile, name: str, setting: str | None = None) -> Any:
     """What a safetensors file that we exported notes; None for others."""
     try:
-        noted = parse_json(file.notes.get(name, "null"))
+        noted = json.loads(file.notes.get(name, "null"))
     except (ValueError, RecursionError):
         return None
     if setting is None:

@@ -131,25 +131,11 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return parse_json(text)
+        return json.loads(text)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: its content is nested too deep") from error
-
-
-def parse_json(text: str) -> Any:
-    """What JSON says. A whole number of more than 64 bits is a float, infinite where it is beyond those too.
-
-    Raises:
-        ValueError: if it is no JSON.
-        RecursionError: if it is nested too deep.
-    """
-
-    def whole(digits: str) -> float:
-        return int(digits) if len(digits) <= 20 and -(2**63) <= int(digits) < 2**64 else float(digits)
-
-    return json.loads(text, parse_int=whole)
 
 
 def check_file(name: str, path: Path) -> None:

@@ -255,7 +255,7 @@ def test_an_image_size_of_height_and_width(tmp_path: Path) -> None:
         {"model_args": 3},
         {"pretrained_cfg": []},
         {"num_attention_heads": "two"},
-        {"num_attention_heads": 10**30},
+        {"num_attention_heads": 10**30, "image_size": 10**30},
         {"pretrained_cfg": {"mean": [10**400], "std": [10**400]}},
     ],
     ids=["arguments", "images", "heads", "many heads", "large means"],
