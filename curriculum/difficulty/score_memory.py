@@ -68,8 +68,9 @@ class ScoreMemory(nn.Module):
 
         A map covers the box around all crops that it has seen, so that its cells are as large as their patches or
         larger. A cell takes the mean score of the patches whose centers lie in it; one that has a score keeps
-        `momentum` of it. When a map grows, its cells take their scores from the old cells under their centers. Every
-        process must call this, with as many images.
+        `momentum` of it. When a map grows, its cells take their scores from the old cells under their centers, which
+        moves scores by up to half a cell: crops at random are soon covered, and leave them a third of a cell off on
+        average. Every process must call this, with as many images.
 
         Args:
             batch: N images.
@@ -103,6 +104,7 @@ class ScoreMemory(nn.Module):
     def _keep(self, batch: Batch, scores_NL: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> None:
         assert batch.indices is not None
         scores_NL = scores_NL.float()
+        scores_NL = torch.where(scores_NL.isinf(), torch.nan, scores_NL)  # which has no place on a finite scale
         _, exponent_N = torch.frexp(scores_NL.abs().nan_to_num(0.0).amax(dim=1))
         scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
         relative_NL = (scores_NL / scale_N.unsqueeze(1)).half()

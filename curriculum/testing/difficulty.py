@@ -6,7 +6,7 @@ Shape suffixes: N images, L patches.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.difficulty.base import DifficultyEstimator, TrainingContext
-from curriculum.mask import count_masked
+from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
+from curriculum.mask import Mask, count_masked
 from curriculum.noise import Noise
 from curriculum.testing.teacher import TinyTeacher, tiny_batch
 
@@ -31,6 +31,9 @@ CAPABILITIES = (
 
 _PATCH_SIZE = 4
 _NUM_IMAGES = 200  # more than any index of a tiny batch
+_LEARNED_STEPS = (0, 1, 4)  # whose outcome an estimator is told before it is asked
+_STEP = 5
+_SEED, _MASKS, _TRUE, _PREDICTED = 3, 4, 5, 6  # seeds of noise
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class _Case:
             flips=cut(batch.flips),
         )
         return replace(self, batch=part, noise=replace(self.noise, rows_N=self.noise.rows_N[start:stop]))
+
+    def outcome(self, step: int, scores_NL: Tensor) -> StepOutcome:
+        """Return some losses of the images, which depend on the step and on the row of the noise alone."""
+
+        def noise(seed: int) -> Noise:
+            return replace(self.noise, seed=seed, step=step)
+
+        patches = self.batch.num_patches
+        mask = Mask.from_keys(noise(_MASKS).bits(patches), self.num_masked)
+        true_NM, predicted_NM = (mask.gather_masked(noise(seed).uniform(patches)) for seed in (_TRUE, _PREDICTED))
+        return StepOutcome(step, self.batch, mask, scores_NL, true_NM, predicted_NM)
 
     def tensors(self) -> dict[str, Tensor]:
         batch = self.batch
@@ -99,28 +113,44 @@ class DifficultyConformance(ABC):
                 channels = self.channels[place % len(self.channels)]
                 ratio = self.mask_ratios[(place + turn) % len(self.mask_ratios)]
                 batch = tiny_batch(grid=grid, channels=channels, patch_size=_PATCH_SIZE, device=self.device)
-                noise = Noise.for_batch(seed=3, step=5, batch_size=len(batch), first=8, device=self.device)
+                noise = Noise.for_batch(seed=_SEED, step=_STEP, batch_size=len(batch), first=8, device=self.device)
                 name = f"a grid of {grid[0]} x {grid[1]}, {channels} channels and a mask ratio of {ratio}"
                 yield _Case(name, batch, count_masked(batch.num_patches, ratio), noise)
 
     def score(self, estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
         """Compute the scores of one call, with a teacher only where `needs` names one of its methods.
 
-        An estimator is prepared anew each time.
+        An estimator is prepared anew each time, and one that remembers is told the outcome of some steps before.
         """
-        channels, grid = case.batch.images.shape[1], case.batch.grid
+        self._teach(estimator, [case], teacher)
+        return self._ask(estimator, case, teacher)
+
+    def _teach(
+        self, estimator: DifficultyEstimator, parts: Sequence[_Case], teacher: TinyTeacher | None = None
+    ) -> None:
+        """Begin a run, and take some steps where the estimator remembers, each in these micro-batches."""
+        batch = parts[0].batch
         estimator.prepare(
             TrainingContext(
                 num_images=_NUM_IMAGES,
                 steps_per_epoch=1,
-                in_chans=channels,
+                in_chans=batch.images.shape[1],
                 patch_size=_PATCH_SIZE,
-                grid=grid,
-                device=case.batch.images.device,
+                grid=batch.grid,
+                device=batch.images.device,
                 seed=7,
                 object_shares=_object_shares,
             )
         )
+        if not estimator.stateful:
+            return
+        for step in _LEARNED_STEPS:
+            for part in parts:
+                scores_NL = self._ask(estimator, replace(part, noise=replace(part.noise, step=step)), teacher)
+                estimator.remember(part.outcome(step, scores_NL.detach()))
+
+    @staticmethod
+    def _ask(estimator: DifficultyEstimator, case: _Case, teacher: TinyTeacher | None = None) -> Tensor:
         if estimator.needs and teacher is None:
             teacher = TinyTeacher(patch_size=_PATCH_SIZE)
         return estimator(case.batch, teacher, num_masked=case.num_masked, noise=case.noise)
@@ -168,13 +198,14 @@ class DifficultyConformance(ABC):
                 assert same, f"{name} with the same noise gives other scores on {case.name}"
 
     def test_an_image_is_scored_alike_in_every_batch(self) -> None:
-        """However a global batch is divided among devices, its masks stay the same."""
+        """However a global batch is divided among devices or micro-batches, its masks stay the same."""
         estimator = self.build()
         for case in self.cases():
-            whole_NL = self.score(estimator, case)
+            whole_NL = self.score(estimator, case).clone()
             half = len(case.batch) // 2
             parts = (case.rows(0, half), case.rows(half, len(case.batch)))
-            parts_NL = torch.cat([self.score(estimator, part) for part in parts])
+            self._teach(estimator, parts)
+            parts_NL = torch.cat([self._ask(estimator, part) for part in parts])
             same = torch.allclose(parts_NL, whole_NL, rtol=self.tolerance, atol=1e-7, equal_nan=True)
             assert same, f"scoring a batch in two halves gives other scores on {case.name}"
 
@@ -184,13 +215,11 @@ class DifficultyConformance(ABC):
         if not estimator.stateful:
             return
         for case in self.cases():
-            self.score(estimator, case)
+            self._teach(estimator, [case])
             kept = {} if estimator.module is None else estimator.module.state_dict()
             before = {name: x.clone() for name, x in kept.items()}
-            teacher = TinyTeacher(patch_size=_PATCH_SIZE) if estimator.needs else None
-            for step in range(3):
-                other = replace(case.noise, step=step)
-                estimator(case.batch, teacher, num_masked=case.num_masked, noise=other)
+            for step in range(_STEP, _STEP + 3):
+                self._ask(estimator, replace(case, noise=replace(case.noise, step=step)))
             for name, x in kept.items():
                 same = torch.allclose(x, before[name], rtol=0, atol=0, equal_nan=True)
                 assert same, f"scoring changes the {name} that is kept on {case.name}; change it in remember"

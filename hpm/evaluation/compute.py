@@ -43,8 +43,11 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     if pretraining is None:
         return None
     model = copy.deepcopy(context.model).to("meta")
-    method = _OnMeta(model, copy.deepcopy(context.curriculum), context.target, pretraining.dense_prediction_every)
-    work = operations.multiply_adds(method)
+    curriculum = copy.deepcopy(context.curriculum)
+    if curriculum.difficulty.module is not None:
+        curriculum.difficulty.module.to("meta")  # what it has kept lies where the training was
+    method = _OnMeta(model, curriculum, context.target, pretraining.dense_prediction_every)
+    work = operations.multiply_adds(method, operations.moments(pretraining.clock, pretraining.progress_per))
     share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
     dense = operations.dense_share(method, pretraining.clock)
     images = pretraining.clock.step * pretraining.batch_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from statistics import fmean
@@ -27,7 +27,8 @@ from hpm.optim.clock import Clock
 from hpm.targets import Target
 
 _SAMPLED_STEPS = 20_000  # of the schedule
-_MOMENTS = 50  # of a run, at which a difficulty that moves with time is counted
+_MOMENTS = 48  # of a run, at which what moves with time is counted
+_MOST_COUNTS = 16  # of masked patches, for each of which the student is counted anew; the middle of three moments each
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly and in no rhythm
 
 
@@ -58,8 +59,22 @@ class _MetaTeacher(StudentTeacher):
         return nullcontext()
 
 
-def multiply_adds(method: Trained) -> dict[str, float]:
-    """Multiply-adds of each part in the forward pass of one image.
+def moments(clock: Clock, progress_per: str) -> list[float]:
+    """The progress of some steps, evenly over a run.
+
+    Args:
+        clock: the run's length; its step is not looked at.
+        progress_per: "epoch" or "step", as `Trainer` takes it.
+    """
+    steps = (int(clock.total_steps * (number + 0.5) / _MOMENTS) for number in range(_MOMENTS))
+    return [clock.at(step).progress(progress_per) for step in steps]
+
+
+_EVENLY = moments(Clock(0, 1, _MOMENTS), "epoch")
+
+
+def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dict[str, float]:
+    """Multiply-adds of each part in the forward pass of one image, on average over a run.
 
     Matrix products, convolutions and attention are counted; norms, activation functions and losses are not. Only
     visible patches are embedded and only masked ones predicted, by the decoders' last blocks too, so a student costs a
@@ -69,25 +84,36 @@ def multiply_adds(method: Trained) -> dict[str, float]:
     beside is "dense input", all that comes before the loss predictor, without a backward pass, and "dense prediction",
     the predictor itself; 0 where there is none.
 
+    Where the mask ratio moves, the mean over the run is taken, of at most 16 numbers of masked patches. Chance is given
+    its mean ratio.
+
     Args:
         method: on the meta device; a curriculum whose difficulty is trained is prepared for a run.
+        progresses: at which what moves with time is counted, each for as long a part of the run, as `moments` gives
+            them. Default: 48, evenly from 0 to 1.
     """
     model, curriculum, target = method.student, method.curriculum, method.target
-    difficulty, num_masked = curriculum.difficulty, curriculum.count_masked(model.num_patches)
     with torch.device("meta"):
         images = torch.empty(1, model.in_chans, *pair(model.img_size))
         noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
         thrown = curriculum.count_thrown(model.num_patches)
-        mask = Mask.from_keys(noise.bits(model.num_patches), num_masked, thrown)
+        shares = masked_shares(curriculum, model.num_patches, progresses)
+        masks = [Mask.from_keys(noise.bits(model.num_patches), count, thrown) for count in shares]
         if curriculum.trained is not None:
             curriculum.prepare(_no_run(model))
-        batch, teacher = Batch(images, model.patch_size), _MetaTeacher(model, target)
-        student = _count(lambda: model(images, mask))
-        asked = _MetaTeacher(model, target)  # one that does not remember what it was asked
-        targets = _total(lambda: target(images, mask, model.patch_size, asked))
-        asks = partial(_total_of_difficulty, batch=batch, teacher=teacher, num_masked=num_masked, noise=noise)
+        student = _mean([_count(partial(model, images, mask)) for mask in masks], list(shares.values()))
+        # Each is asked by a teacher that does not remember what another asked.
+        targets = _total(lambda: target(images, masks[0], model.patch_size, _MetaTeacher(model, target)))
+
+        def asks(difficulty: DifficultyEstimator, num_masked: int) -> float:
+            teacher, batch = _MetaTeacher(model, target), Batch(images, model.patch_size)
+            return _total(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))
+
         teacher_total = _dearest(
-            [fmean(map(asks, _moments(curriculum, one, model.num_patches))) for one in choices(difficulty)]
+            [
+                _over_the_run(asks, one, curriculum, model.num_patches, progresses)
+                for one in choices(curriculum.difficulty)
+            ]
         )
         dense = _count(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
     name = type(model).__name__
@@ -126,20 +152,40 @@ def choices(difficulty: DifficultyEstimator) -> list[DifficultyEstimator]:
     return made
 
 
-def _moments(curriculum: Curriculum, difficulty: DifficultyEstimator, num_patches: int) -> list[DifficultyEstimator]:
-    """What a difficulty is whenever it is asked, evenly over a run; itself where no number of it moves with time."""
-    if not difficulty.schedulers():
-        return [difficulty]
-    progresses = [number / _MOMENTS for number in range(_MOMENTS + 1)]
-    if not curriculum.scheduler.watches:
-        progresses = [one for one in progresses if curriculum.needs_scores_at(one, num_patches)] or progresses
-    return [difficulty.at(progress) for progress in progresses]
+def masked_shares(curriculum: Curriculum, num_patches: int, progresses: Sequence[float]) -> dict[int, float]:
+    """How many patches are masked, and in which share of a run: of no more than 16 numbers.
+
+    Args:
+        curriculum: what says so.
+        num_patches: L.
+        progresses: of equal parts of the run.
+    """
+    counts = sorted(curriculum.count_masked(num_patches, progress) for progress in progresses)
+    if len(set(counts)) > _MOST_COUNTS:
+        counts = [counts[int(len(counts) * (part + 0.5) / _MOST_COUNTS)] for part in range(_MOST_COUNTS)]
+    return {count: counts.count(count) / len(counts) for count in counts}
 
 
-def _total_of_difficulty(
-    difficulty: DifficultyEstimator, *, batch: Batch, teacher: StudentTeacher, num_masked: int, noise: Noise
+def _over_the_run(
+    asks: Callable[[DifficultyEstimator, int], float],
+    difficulty: DifficultyEstimator,
+    curriculum: Curriculum,
+    num_patches: int,
+    progresses: Sequence[float],
 ) -> float:
-    return _total(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))
+    """What a difficulty computes where it is asked, on average over a run."""
+    if not curriculum.scheduler.watches:
+        asked = [progress for progress in progresses if curriculum.needs_scores_at(progress, num_patches)]
+        progresses = asked or progresses
+    if not difficulty.schedulers():
+        shares = masked_shares(curriculum, num_patches, progresses)
+        return sum(share * asks(difficulty, count) for count, share in shares.items())
+    return fmean(asks(difficulty.at(now), curriculum.count_masked(num_patches, now)) for now in progresses)
+
+
+def _mean(counts: list[dict[str, float]], shares: list[float]) -> dict[str, float]:
+    """The mean of each module's count."""
+    return {name: sum(share * count[name] for share, count in zip(shares, counts, strict=True)) for name in counts[0]}
 
 
 def _dearest(costs: list[float]) -> float:

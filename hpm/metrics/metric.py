@@ -41,10 +41,8 @@ class Unit(StrEnum):
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that there can be."""
-        if self in (Unit.ACCURACY, Unit.SCORE):
+        if self in (Unit.ACCURACY, Unit.SCORE, Unit.SHARE):
             return 0.0, 1.0
-        if self is Unit.SHARE:  # of attainable hardness it is negative where easy patches are taken for hard
-            return -math.inf, 1.0
         return (-1.0, 1.0) if self in (Unit.POINTS, Unit.CORRELATION) else (-math.inf, math.inf)
 
     @property

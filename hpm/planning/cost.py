@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpm.methods.method import Method
+from hpm.methods.operations import masked_shares
 from hpm.models.base import MaskedModel
 
 
@@ -22,12 +23,17 @@ def parameters(method: Method) -> dict[str, int]:
     }
 
 
-def macs_saved(method: Method) -> int:
-    """Multiply-adds of the student's forward pass of one image that published code spends and ours does not."""
-    patches = method.student.num_patches
-    return method.student.macs_published_code_adds(
-        masked=method.curriculum.count_masked(patches), thrown=method.curriculum.count_thrown(patches)
-    )
+def macs_saved(method: Method, progresses: list[float]) -> float:
+    """Multiply-adds of the student's forward pass of one image that published code spends and ours does not.
+
+    Args:
+        method: the method.
+        progresses: of equal parts of the run, over which the mean is taken.
+    """
+    patches, thrown = method.student.num_patches, method.curriculum.count_thrown(method.student.num_patches)
+    shares = masked_shares(method.curriculum, patches, progresses)
+    saved = method.student.macs_published_code_adds
+    return sum(share * saved(masked=count, thrown=thrown) for count, share in shares.items())
 
 
 def memory(

@@ -41,7 +41,7 @@ class Plan:
         published_multiply_adds: the student's, counted as in the literature, whose code embeds and decodes every patch.
         teacher_share: share of the steps in which the teacher is asked.
         dense_share: share of the steps in which the loss predictor also learns on the full image.
-        relative_cost: operations of the average step, relative to a model without loss predictor and teacher.
+        relative_cost: operations of the average step, relative to one of encoder and reconstructor alone.
         step_flops: operations of the average step, two for each multiply-add, the backward pass being twice the
             forward; gradient checkpointing adds one forward more.
         memory: bytes on each GPU, by what they are for.
@@ -144,7 +144,8 @@ def _plan(
     precision = settings.precision_on(machine)
     micro_batch = schedule.micro_batch_size(machine.gpus)
     peak = machine.gpu.peaks[precision]
-    work, left_out = _known_work(method)
+    progresses = operations.moments(clock, settings.progress_per)
+    work, left_out = _known_work(method, progresses)
     share, dense = operations.teacher_share(method, clock, settings.progress_per), operations.dense_share(method, clock)
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
@@ -161,7 +162,7 @@ def _plan(
         steps=clock.total_steps,
         parameters=cost.parameters(method),
         multiply_adds=work,
-        published_multiply_adds=plain + work["loss predictor"] + cost.macs_saved(method),
+        published_multiply_adds=plain + work["loss predictor"] + cost.macs_saved(method, progresses),
         teacher_share=share,
         dense_share=dense,
         relative_cost=operations.average_step(work, share, dense) / (3 * plain),
@@ -182,9 +183,9 @@ def _plan(
     )
 
 
-def _known_work(method: Method) -> tuple[dict[str, float], list[str]]:
+def _known_work(method: Method, progresses: list[float]) -> tuple[dict[str, float], list[str]]:
     """Multiply-adds of each part, 0 for what cannot be counted without data; and a note of each of those."""
-    work, notes = operations.multiply_adds(method), []
+    work, notes = operations.multiply_adds(method, progresses), []
     for part, what in (
         ("target", f"what {type(method.target).__name__} computes"),
         ("teacher", f"what {type(method.curriculum.difficulty).__name__} asks of the teacher"),

@@ -30,8 +30,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         asked = f"asked in {plan.teacher_share:.0%} of the steps" if plan.multiply_adds["teacher"] else "never asked"
         lines.insert(
             1,
-            f"teacher:  {asked}; the average step costs {plan.relative_cost:.2f} times one without loss predictor and "
-            "teacher",
+            f"teacher:  {asked} by the curriculum; the average step costs {plan.relative_cost:.2f} times one of "
+            "encoder and reconstructor alone",
         )
     for line in lines:
         console.print(line)

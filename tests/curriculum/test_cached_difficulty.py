@@ -17,7 +17,7 @@ from curriculum import (
 from curriculum.testing import DifficultyConformance, tiny_batch
 
 
-class TestCachedUnprepared(DifficultyConformance):
+class TestCached(DifficultyConformance):
     def build(self) -> DifficultyEstimator:
         return Cached(estimator=Attention())
 
@@ -43,6 +43,14 @@ def test_the_same_crop_has_the_same_scores_later() -> None:
     assert torch.allclose(later, scores[[2, 0, 1]], rtol=2e-3)
     never = score(estimator, crop(batch, [1, 2, 7], [3.0, 5.0, 40.0, 30.0]), step=6)
     assert bool(never[:2].isnan().all()) and not bool(never[2].isnan().any())  # noqa: PT018
+
+
+def test_a_score_that_is_infinite_costs_an_image_no_others() -> None:
+    estimator = Cached(estimator=Given([1.0, torch.inf, 3.0, -torch.inf] * 4), every=2)
+    estimator.prepare(training_context())
+    batch = crop(tiny_batch(num_images=1), [7], [0.0, 0.0, 40.0, 40.0])
+    train(estimator, batch, step=0)
+    assert score(estimator, batch, step=5)[0].nan_to_num(99.0).tolist() == [1.0, 99.0, 3.0, 99.0] * 4
 
 
 def test_scores_move_with_crop_and_flip() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from broken_parts import failures
 from torch import Tensor
 
-from curriculum import Batch, DifficultyEstimator, Noise
+from curriculum import Batch, DifficultyEstimator, LossMemory, Noise, StepOutcome
 from curriculum.testing import (
     DifficultyConformance,
 )
@@ -87,10 +88,27 @@ class Normalizes(Contrast):
         return super().__call__(batch, teacher, **rest)
 
 
+class RemembersRelativeToTheBatch(LossMemory):
+    def remember(self, outcome: StepOutcome) -> None:
+        mixed_NM = outcome.true_NM * (1 + outcome.true_NM.mean() * torch.arange(outcome.true_NM.shape[1]))
+        super().remember(replace(outcome, true_NM=mixed_NM))
+
+
+class ForgetsWhenAsked(LossMemory):
+    def __call__(self, batch: Batch, teacher: Any, **rest: Any) -> Tensor:
+        scores_NL = super().__call__(batch, teacher, **rest)
+        assert self.module is not None
+        self.module.get_buffer("scale").mul_(0.5)
+        return scores_NL
+
+
 @pytest.mark.parametrize(
     ("plugin", "expected"),
     [
         (Contrast, set()),
+        (LossMemory, set()),
+        (RemembersRelativeToTheBatch, {"test_an_image_is_scored_alike_in_every_batch"}),
+        (ForgetsWhenAsked, {"test_scoring_changes_nothing_that_is_kept"}),
         (RelativeToTheBatch, {"test_an_image_is_scored_alike_in_every_batch"}),
         (CarriesRandomness, {"test_the_same_noise_gives_the_same_scores"}),
         (Learns, {"test_scores_carry_no_gradient"}),

@@ -214,6 +214,19 @@ def test_a_map_grows_over_many_crops_and_keeps_the_mark(
             assert scores_L[patch] < 0 or away <= 36
 
 
+def test_scores_move_when_a_map_grows() -> None:
+    """From the right half of an image to all of it: each old cell lies under the centers of no cell or of one."""
+    estimator, images = memory(), tiny_batch(num_images=1)
+    right, left = crop(images, [7], [20.0, 0.0, 20.0, 40.0]), crop(images, [7], [0.0, 0.0, 20.0, 40.0])
+    everything = masked(list(range(16)))
+    train(estimator, right, mask=everything, loss_NL=torch.arange(16.0).view(1, 16))
+    before_RK = score(estimator, right, step=1)[0].view(4, 4)
+    train(estimator, left, step=1, mask=everything, loss_NL=torch.zeros(1, 16))
+    after_RK = score(estimator, crop(images, [7], WHOLE), step=2)[0].view(4, 4)
+    assert torch.allclose(after_RK[:, 2:], before_RK[:, 1::2], atol=2e-3)
+    assert torch.allclose(after_RK[:, :2], torch.zeros(4, 2), atol=2e-3)
+
+
 def test_what_is_remembered_survives_a_checkpoint() -> None:
     first, second = memory(), memory()
     batch = crop(tiny_batch(num_images=3), [7, 150, 20], [3.0, 5.0, 40.0, 30.0])

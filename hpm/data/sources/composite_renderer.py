@@ -24,6 +24,7 @@ from torch import Tensor
 from curriculum.noise import Noise
 from curriculum.sizes import Size, pair
 from hpm.data.sources.composite_files import digest_of, read_all, read_cutout, read_photograph
+from hpm.errors import UserError
 
 VERSION = 1
 """Raise it with every change of the pixels that the same files and settings give: files of stored scenes go by it."""
@@ -35,6 +36,7 @@ _BRIGHTNESS = (0.7, 1.3)
 _OVERHANG = 0.15  # of a cut-out's height and width, which the border may cut off
 _OTHER_SCALE = (0.3, 0.6)  # of the other cut-out, relative to the object's
 _MOST_HIDDEN = 0.5  # of the object; another cut-out that would hide more goes behind it
+_SHOWN = 128  # opacity, of 255, from which on a pixel shows the object
 _SCENES, _LABELS = 0, 1  # the noise's steps
 
 _FILTER, _FAST_FILTER = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
@@ -134,7 +136,7 @@ class CompositeRenderer:
         """Which pixels show the object, by a half at least, rather than what is behind or in front, bool [N, S, S]."""
         masks_NSS = np.empty((len(indices_N), *pair(self.size)), dtype=bool)
         for row, choices in enumerate(self._choices(indices_N)):
-            masks_NSS[row] = self._draw(choices)[1] >= 128
+            masks_NSS[row] = self._draw(choices)[1] >= _SHOWN
         return torch.from_numpy(masks_NSS)
 
     def _choices(self, indices_N: Tensor) -> Iterator[_Choices]:
@@ -146,8 +148,20 @@ class CompositeRenderer:
     @cached_property
     def _cutouts(self) -> list[list[Image.Image]]:
         side = math.ceil(_STORED_CUTOUT * self.scales[1] * min(pair(self.size)))
-        read = iter(read_all(chain.from_iterable(self.cutouts), partial(read_cutout, side=side)))
+        images = read_all(chain.from_iterable(self.cutouts), partial(read_cutout, side=side))
+        for path, image in zip(chain.from_iterable(self.cutouts), images, strict=True):
+            self._require_seen(path, image)
+        read = iter(images)
         return [list(islice(read, len(paths))) for paths in self.cutouts]
+
+    def _require_seen(self, path: Path, image: Image.Image) -> None:
+        """Refuse a cut-out of which a scene may show nothing: what is thin fades where it is small and slanting."""
+        for degrees in (-_MOST_DEGREES, 0.0, _MOST_DEGREES):
+            if np.asarray(self._posed(image, degrees, self.scales[0]))[:, :, 3].max() < _SHOWN:
+                raise UserError(
+                    f"{path} would not be seen in scenes of {self.size} pixels at min_scale = {self.scales[0]}: it is "
+                    "too thin or too faint; take it out, or raise min_scale or the size of the scenes, IMG_SIZE"
+                )
 
     @cached_property
     def _photographs(self) -> list[Image.Image]:
@@ -202,17 +216,21 @@ class CompositeRenderer:
     def _transform(self, paste: _Paste, label: int, scale: float) -> np.ndarray:
         """A cut-out mirrored, rotated, resized and lit, uint8 [H, W, 4], colours multiplied by opacity."""
         image = _pick(self._cutouts[label], paste.cutout)
-        factor = scale * min(pair(self.size)) / max(image.size)
-        if paste.mirror < 0.5:
-            image = ImageOps.mirror(image)
-        # Rotated while it is large: the resampling that makes it small afterwards hides that of the rotation.
-        image = image.rotate(_between((-_MOST_DEGREES, _MOST_DEGREES), paste.angle), _FAST_FILTER, expand=True)
-        width, height = (max(1, round(length * factor)) for length in image.size)
-        pixels_HW4 = np.array(image.resize((width, height), _FILTER))
+        image = ImageOps.mirror(image) if paste.mirror < 0.5 else image
+        degrees = _between((-_MOST_DEGREES, _MOST_DEGREES), paste.angle)
+        pixels_HW4 = np.array(self._posed(image, degrees, scale))
         lit_HW3 = pixels_HW4[:, :, :3] * np.float32(_between(_BRIGHTNESS, paste.brightness))
         # No colour exceeds its opacity, where a cubic filter overshoots or the light is strong.
         pixels_HW4[:, :, :3] = np.minimum(lit_HW3.round(), pixels_HW4[:, :, 3:])
         return pixels_HW4
+
+    def _posed(self, image: Image.Image, degrees: float, scale: float) -> Image.Image:
+        """A cut-out rotated and resized."""
+        factor = scale * min(pair(self.size)) / max(image.size)
+        # Rotated while it is large: the resampling that makes it small afterwards hides that of the rotation.
+        image = image.rotate(degrees, _FAST_FILTER, expand=True)
+        width, height = (max(1, round(length * factor)) for length in image.size)
+        return image.resize((width, height), _FILTER)
 
     def _on_canvas(self, thing_HW4: np.ndarray, top: int, left: int) -> np.ndarray:
         """The part of a cut-out that lies within the scene, uint8 [S, S, 4], with nothing around it."""

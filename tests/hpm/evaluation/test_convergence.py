@@ -12,7 +12,23 @@ from typing import Any
 import pytest
 import torch
 
-from curriculum import Constant, Curriculum, HardestFirst, PredictedLoss, Ramp, Random, Uniform
+from curriculum import (
+    Constant,
+    Curriculum,
+    EdgeDensity,
+    HardestFirst,
+    LossMemory,
+    Mixture,
+    PositionLoss,
+    PredictedLoss,
+    Ramp,
+    Random,
+    Residual,
+    Scheduler,
+    Stepped,
+    TrainingContext,
+    Uniform,
+)
 from hpm.data import DigitScenes, Split
 from hpm.errors import Notice, TrainingError
 from hpm.evaluation import EvaluationContext, FineTune, LowShot
@@ -148,6 +164,38 @@ def test_equal_computation_is_what_the_plan_counts(
     work = operations.multiply_adds(_OnMeta(model, curriculum, context.target, 1))
     more = 100 * 10 * (work["dense input"] + 3 * work["dense prediction"]) / (3 * whole * 40)
     assert equal_epochs(dataclasses.replace(trained, pretraining=dense), 40) == pytest.approx(expected + more)
+
+
+def test_what_a_difficulty_has_kept_does_not_stand_in_the_way(context: EvaluationContext) -> None:
+    """What lies on the device of the training is no part of what is counted without data."""
+    grid = context.model.grid
+    run = TrainingContext(60, 5, 3, context.model.patch_size, grid, torch.device("cpu"), seed=0)
+    for difficulty in (
+        PositionLoss(),
+        Mixture(estimators=[PositionLoss(), EdgeDensity()]),
+        Residual(estimator=PredictedLoss()),
+        Residual(estimator=LossMemory()),
+    ):
+        curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=difficulty, sampler=HardestFirst())
+        trained = pretrained_for(context, 100, curriculum=curriculum)
+        before = equal_epochs(trained, 40)
+        difficulty.prepare(run)
+        assert before is not None
+        assert equal_epochs(trained, 40) == before
+        assert difficulty.module is not None
+        assert {tensor.device.type for tensor in difficulty.module.state_dict().values()} == {"cpu"}
+
+
+def test_a_mask_ratio_that_moves_is_counted_over_the_run(context: EvaluationContext) -> None:
+    def epochs(ratio: float | Scheduler) -> float:
+        curriculum = Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random(), mask_ratio=ratio)
+        found = equal_epochs(pretrained_for(context, 100, curriculum=curriculum), 40)
+        assert found is not None
+        return found
+
+    assert epochs(Stepped(scheduler=Ramp(start=0.375, end=0.875), steps=2)) == pytest.approx(
+        (epochs(0.5) + epochs(0.75)) / 2
+    )
 
 
 def test_from_scratch_has_the_computation_of_both(context: EvaluationContext) -> None:

@@ -91,14 +91,23 @@ class Inner(DifficultyEstimator):
         return scores_NL
 
 
-def in_run(context: EvaluationContext) -> EvaluationContext:
-    """The same, with the first training images, whole, as those that a run trains on."""
+class Left(DifficultyEstimator):
+    """Calls the left half of 4 x 4 patches hard."""
+
+    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
+        return (torch.arange(batch.num_patches) % 4 < 2).float().expand(len(batch), -1)
+
+
+def in_run(
+    context: EvaluationContext, box: tuple[float, ...] = (0.0, 0.0, 16.0, 16.0), *, flip: bool = False
+) -> EvaluationContext:
+    """The same, with the first training images as those that a run trains on, said to be these crops of them."""
 
     def batches(count: int) -> list[Batch]:
         indices = torch.arange(count)
         images = context.source.load(context.source.train(), indices)
-        boxes = torch.tensor([0.0, 0.0, 16.0, 16.0]).expand(count, -1)
-        whole = Batch(images, 4, indices, boxes, torch.zeros(count, dtype=torch.bool))
+        boxes = torch.tensor(box).expand(count, -1)
+        whole = Batch(images, 4, indices, boxes, torch.full((count,), flip))
         parts = (slice(0, count // 3), slice(count // 3, count))
         return [Batch(*(x[part] if isinstance(x, Tensor) else x for x in vars(whole).values())) for part in parts]
 
@@ -257,6 +266,36 @@ def test_how_much_of_the_object_is_masked(context: EvaluationContext) -> None:
     assert HardnessShare(images=60)(easiest)[OBJECT_MASKED] == pytest.approx(
         float(((1 - inner_N) * 8 / 12).mean()), abs=0.03
     )
+
+
+@pytest.mark.parametrize(
+    ("box", "flip", "columns"),
+    [
+        ((0.0, 0.0, 16.0, 16.0), False, (0, 8)),
+        ((0.0, 0.0, 16.0, 16.0), True, (8, 16)),
+        ((8.0, 0.0, 8.0, 16.0), False, (8, 12)),
+        ((0.0, 0.0, 8.0, 16.0), True, (4, 8)),
+    ],
+)
+def test_the_object_is_where_the_crop_shows_it(
+    context: EvaluationContext, box: tuple[float, ...], flip: bool, columns: tuple[int, int]
+) -> None:
+    """Half of the patches are masked, which are the left half of the crop: these columns of the scene."""
+    shown_NSS = context.source.object_masks(context.source.train(), torch.arange(60)).float()
+    crop_N = shown_NSS[:, :, int(box[0]) : int(box[0] + box[2])].sum(dim=(1, 2))
+    left_N = shown_NSS[:, :, columns[0] : columns[1]].sum(dim=(1, 2))
+    left = under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5)
+    found = HardnessShare(images=60)(in_run(left, box, flip=flip))[OBJECT_MASKED]
+    assert found == pytest.approx(float((left_N / crop_N).nanmean()), abs=0.02)
+
+
+def test_masks_are_those_of_a_step_that_asks_for_scores(context: EvaluationContext) -> None:
+    """Step 3, of which the curriculum asks for scores in every fourth alone."""
+    found = []
+    for every in (1, 4):
+        left = under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5, score_every=every)
+        found.append(HardnessShare(images=60)(in_run(left))[OBJECT_MASKED])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ from curriculum import (
     Ramp,
     Random,
     SampledAttention,
+    Scheduler,
     Smoothed,
+    Stepped,
     Switched,
     TrueLoss,
     Uniform,
@@ -177,6 +180,37 @@ def test_a_cached_difficulty_asks_now_and_then(cached: Cached, share: float) -> 
     hpm = method(cached)
     hpm.curriculum.scheduler = Constant(value=0.5)
     assert operations.teacher_share(hpm, Clock(0, 625, 200), "epoch") == pytest.approx(share, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "ratios", "tolerance"),
+    [
+        (Stepped(scheduler=Ramp(start=0.45, end=0.85), steps=4), [0.5, 0.6, 0.7, 0.8], 1e-9),
+        (Ramp(start=0.5, end=0.9), [0.5 + 0.4 * (n + 0.5) / 200 for n in range(200)], 5e-3),
+    ],
+)
+def test_a_mask_ratio_that_moves_costs_its_mean(schedule: Scheduler, ratios: list[float], tolerance: float) -> None:
+    """Of the student and of what the teacher is asked; the plan of a run and the budget of equal computation alike."""
+
+    def under(ratio: float | Scheduler) -> Method:
+        made = method(TrueLoss(probes=2), **SMALL)
+        curriculum = {"scheduler": Constant(value=0.5), "difficulty": TrueLoss(probes=2), "sampler": HardestFirst()}
+        made.curriculum = Curriculum(mask_ratio=ratio, **curriculum)  # type: ignore[arg-type]
+        return made
+
+    each = [operations.multiply_adds(under(ratio)) for ratio in ratios]
+    found = operations.multiply_adds(under(schedule), operations.moments(Clock(0, 12, 1000), "step"))
+    for part in ("encoder", "reconstructor", "loss predictor", "teacher"):
+        assert found[part] == pytest.approx(fmean(one[part] for one in each), rel=tolerance)
+    assert cost.macs_saved(under(schedule), operations.moments(Clock(0, 12, 1000), "step")) == pytest.approx(
+        fmean(cost.macs_saved(under(ratio), [1.0]) for ratio in ratios), rel=tolerance
+    )
+
+
+def test_progress_is_counted_as_the_run_counts_it() -> None:
+    """Of two epochs the curriculum sees the middle and the end, not the beginning."""
+    assert set(operations.moments(Clock(0, 5, 2), "epoch")) == {0.5, 1.0}
+    assert operations.moments(Clock(0, 5, 2), "step")[0] == 0.1
 
 
 def test_of_estimators_that_take_turns_the_mean_or_the_dearest_is_counted() -> None:

@@ -64,6 +64,12 @@ def spoil(root: Path, what: str) -> None:
         Image.new("RGB", (30, 30), "red").save(cutouts / "red" / "tall.png")
     elif what == "nothing":
         Image.new("RGBA", (30, 30)).save(cutouts / "red" / "tall.png")
+    elif what == "thin":
+        line = Image.new("RGBA", (420, 20))
+        line.paste("red", (10, 10, 410, 11))
+        line.save(cutouts / "red" / "tall.png")
+    elif what == "faint":
+        Image.new("RGBA", (30, 30), (255, 0, 0, 100)).save(cutouts / "red" / "tall.png")
     elif what == "damaged cut-out":
         (cutouts / "red" / "tall.png").write_bytes((cutouts / "red" / "tall.png").read_bytes()[:60])
     elif what == "no image":
@@ -88,6 +94,8 @@ def spoil(root: Path, what: str) -> None:
         ("empty class", r"cutouts/red holds no images"),
         ("opaque", r"red/tall\.png has no transparency"),
         ("nothing", r"red/tall\.png is transparent everywhere"),
+        ("thin", r"red/tall\.png would not be seen in scenes of 24 pixels at min_scale = 0\.45: .* raise min_scale or"),
+        ("faint", r"red/tall\.png would not be seen in scenes of 24 pixels"),
         ("damaged cut-out", r"red/tall\.png cannot be read as an image: "),
         ("no image", r"red/tall\.png cannot be read as an image: "),
         ("few", r"Composites\.photographs = .* holds 2 images; .* share no photograph, which takes 3 or more"),
