@@ -5,6 +5,7 @@ They stand below the commands that make them.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from studies.analysis.comparison import compare_metrics
-from studies.analysis.results_csv import csv_results
+from studies.commands._sources import load_sources
+from studies.execution.options import DEFAULT_STORAGE
 from studies.reporting.tables import markdown
 
 ROOT = Path(__file__).parents[3]
@@ -29,8 +31,10 @@ def _table(words: list[str]) -> str:
     def values(option: str) -> list[str]:
         return [words[place + 1] for place, word in enumerate(words) if word == option]
 
+    files = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+    sources = load_sources([str(ROOT / file) for file in files], DEFAULT_STORAGE)
     metrics = dict.fromkeys(values("--metric"), "maximize")
-    return markdown(compare_metrics(csv_results(ROOT / words[0]), metrics, against=values("--against")[0]))
+    return markdown(compare_metrics(sources.results, metrics, against=sources.baseline(values("--against")[0])))
 
 
 @pytest.mark.parametrize("study", STUDIES)
