@@ -29,6 +29,7 @@ def test_they_are_there() -> None:
         "hardness_longer",
         "hardness_objects",
         "hardness_pilot",
+        "hardness_prediction",
         "hardness_share",
         "hardness_share_stamp_scenes",
         "alpha_range",
