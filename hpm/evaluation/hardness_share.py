@@ -38,8 +38,8 @@ class _Measured(NamedTuple):
         one_NL: the student's loss of each patch, mean over the masks that hid it.
         other_NL: the same under other masks.
         not_blank_NL: bool, whether the patch shows something.
+        masked_NL: bool, whether the curriculum masks the patch.
         objects_NL: the object's share of the patch's pixels; None where the data do not know.
-        masked_NL: bool, whether the curriculum masks the patch; None likewise.
     """
 
     scores_NL: Tensor
@@ -47,8 +47,8 @@ class _Measured(NamedTuple):
     one_NL: Tensor
     other_NL: Tensor
     not_blank_NL: Tensor
+    masked_NL: Tensor
     objects_NL: Tensor | None
-    masked_NL: Tensor | None
 
     @property
     def loss_NL(self) -> Tensor:
@@ -78,10 +78,12 @@ class HardnessShare(Evaluation):
         hardness_share_object: of the object's share of a patch's pixels, where the data know it (`Scenes`): how far
             what is hard is the object.
         ..._not_blank: the same among the patches that show something, see `curriculum.hardness.not_blank`.
+        hardness_share_mask: of the masks themselves, as the curriculum draws them in a step that asks for scores: the
+            extra loss of all masked patches, relative to that of as many truly hardest. About 0 under random
+            masks; None where, outside of a run, the share itself is.
         attainable_hardness: the mean loss of the truly hardest patches relative to that of all.
-        object_masked: the share of the object's pixels that lie in masked patches, under masks that the curriculum
-            draws as in a step that asks for scores. Random masks hide the mask ratio of it. Where the data know the
-            object, except where, outside of a run, the share itself is None.
+        object_masked: the share of the object's pixels that lie in masked patches, under the same masks. Random
+            masks hide the mask ratio of it. Where the data know the object, except likewise.
 
     Args:
         images: how many, at most. Default 256.
@@ -143,9 +145,12 @@ class HardnessShare(Evaluation):
             for name, scores_NL in scores.items()
             for among, among_NL in (("", None), ("_not_blank", of.not_blank_NL))
         }
+        if not unknown:
+            masks_NL = of.masked_NL.double()
+            values[f"{_NAME}_mask"] = hardness_share(masks_NL, of.one_NL, of.other_NL, num_masked)
         extra = attainable_extra_loss(of.one_NL, of.other_NL, k).mean()
         values["curriculum/attainable_hardness"] = 1 + extra / of.loss_NL.mean()
-        if of.objects_NL is not None and of.masked_NL is not None and not unknown:
+        if of.objects_NL is not None and not unknown:
             # Of images whose crop has nothing of the object there is no share.
             hidden_N = (of.objects_NL * of.masked_NL).sum(dim=1) / of.objects_NL.sum(dim=1)
             values["curriculum/object_masked"] = hidden_N.nanmean()
@@ -169,19 +174,17 @@ class HardnessShare(Evaluation):
         )
         probes = max(self.masks, TrueLoss.covering(batch.num_patches, num_masked).probes)
         probes = min(probes, batch.num_patches)  # more would repeat masks
-        objects_NL = masked_NL = None
+        objects_NL = None if objects is None else objects(replace(batch, indices=indices_N.to(context.device)))
         with in_evaluation_mode(context.model):
             one_NL, other_NL = (
                 TrueLoss(probes=probes)(batch, student, num_masked=num_masked, noise=noise(Stream.HARDNESS_TRUTH, half))
                 for half in range(2)
             )
             scores_NL = priorities(context, batch, now, num_masked, noise(Stream.HARDNESS_SCORES))
-            if objects is not None:
-                objects_NL = objects(replace(batch, indices=indices_N.to(context.device)))
-                masked_NL = _masked(context, batch, now, noise(Stream.HARDNESS_MASKS))
+            masked_NL = _masked(context, batch, now, noise(Stream.HARDNESS_MASKS))
         scores_NL = torch.zeros_like(one_NL) if scores_NL is None else scores_NL.float()
         edges_NL = EdgeDensity()(batch, None, num_masked=num_masked, noise=noise(Stream.HARDNESS_SCORES))
-        return _Measured(scores_NL, edges_NL, one_NL, other_NL, not_blank(batch), objects_NL, masked_NL)
+        return _Measured(scores_NL, edges_NL, one_NL, other_NL, not_blank(batch), masked_NL, objects_NL)
 
 
 def _masked(context: EvaluationContext, batch: Batch, now: LastStep, noise: Noise) -> Tensor:

@@ -64,6 +64,7 @@ def _hardness_share() -> Iterator[Metric]:
         for among in ("", "_not_blank"):
             name = f"curriculum/hardness_share{control}{among}"
             yield Metric(name, Unit.RATIO, higher_is_better=better, of_training_images=True)
+    yield Metric("curriculum/hardness_share_mask", Unit.RATIO, of_training_images=True)
     yield Metric("curriculum/attainable_hardness", Unit.RATIO, higher_is_better=None, of_training_images=True)
     yield Metric("curriculum/object_masked", Unit.SHARE, higher_is_better=None, of_training_images=True)
 

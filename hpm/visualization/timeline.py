@@ -17,6 +17,7 @@ from hpm.visualization import style
 _WIDTH, _PANEL = 7.0, 1.45  # inches
 _SHARES = {
     "curriculum/hardness_share": ("curriculum", style.BLUE, "-"),
+    "curriculum/hardness_share_mask": ("its masks", style.BLUE, "--"),
     "curriculum/hardness_share_position": ("position alone", style.ORANGE, "--"),
     "curriculum/hardness_share_edges": ("edges", style.GREEN, ":"),
     "curriculum/hardness_share_object": ("the object", style.GREEN, "-."),
@@ -161,6 +162,8 @@ def _draw_hardness(axis: Axes, epochs: np.ndarray, measured: Sequence[Mapping[st
         labelcolor=style.DARK,
         frameon=False,
         ncols=len(_SHARES),
+        columnspacing=1.0,
+        handlelength=2.6,
         loc="lower right",
         bbox_to_anchor=(1, 1),
         borderaxespad=0,

@@ -49,7 +49,8 @@ SHARE = "curriculum/hardness_share"
 OWN = [SHARE, f"{SHARE}_not_blank"]
 CONTROLS = [f"{SHARE}_{control}{among}" for control in ("position", "edges", "object") for among in ("", "_not_blank")]
 OBJECT_MASKED = "curriculum/object_masked"
-NAMES = [*OWN, *CONTROLS, "curriculum/attainable_hardness", OBJECT_MASKED]
+MASK = f"{SHARE}_mask"
+NAMES = [*OWN, *CONTROLS, MASK, "curriculum/attainable_hardness", OBJECT_MASKED]
 
 
 def under(
@@ -115,7 +116,7 @@ def in_run(
 
 
 @torch.no_grad()
-def read_losses(context: EvaluationContext, batch: Batch, half: int, masks: int) -> Tensor:
+def read_losses(context: EvaluationContext, batch: Batch, half: int, masks: int, visible: int = 4) -> Tensor:
     """Mean losses [N, L], each patch's squared errors from passes of single images under the masks one by one."""
     noise = Noise(hash_words(context.seed, Stream.HARDNESS_TRUTH, half), 3, torch.arange(len(batch)))
     order = noise.fold(Stream.DISJOINT_PROBES).bits(16).argsort(dim=1)
@@ -124,10 +125,10 @@ def read_losses(context: EvaluationContext, batch: Batch, half: int, masks: int)
         hidden: list[list[float]] = [[] for _ in range(16)]
         for probe in range(masks):
             first = probe * 16 // masks
-            visible = sorted(int(order[image, (first + place) % 16]) for place in range(4))
-            masked = sorted(set(range(16)) - set(visible))
+            seen = sorted(int(order[image, (first + place) % 16]) for place in range(visible))
+            masked = sorted(set(range(16)) - set(seen))
             pixels = batch.images[image : image + 1]
-            found = context.model(pixels, Mask(torch.tensor([visible]), torch.tensor([masked]))).reconstruction_NMP[0]
+            found = context.model(pixels, Mask(torch.tensor([seen]), torch.tensor([masked]))).reconstruction_NMP[0]
             for patch, values in zip(masked, found, strict=True):
                 top, left = 4 * (patch // 4), 4 * (patch % 4)
                 target = pixels[0, :, top : top + 4, left : left + 4].permute(1, 2, 0).flatten()
@@ -194,7 +195,7 @@ def test_what_knows_training_images_alone_is_judged_on_them_alone(context: Evalu
     for difficulty in (Memory(), *partly, Cached(estimator=EdgeDensity())):
         with pytest.warns(Notice, match="scores images of a training run alone"):
             metrics = HardnessShare(images=40)(under(context, difficulty))
-        assert list(metrics) == [name for name in NAMES if name not in (*OWN, OBJECT_MASKED)]
+        assert list(metrics) == [name for name in NAMES if name not in (*OWN, MASK, OBJECT_MASKED)]
     context = under(context, Memory())
     metrics = HardnessShare(images=40)(in_run(context))
     assert list(metrics) == NAMES
@@ -287,6 +288,34 @@ def test_the_object_is_where_the_crop_shows_it(
     left = under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5)
     found = HardnessShare(images=60)(in_run(left, box, flip=flip))[OBJECT_MASKED]
     assert found == pytest.approx(float((left_N / crop_N).nanmean()), abs=0.02)
+
+
+@torch.no_grad()
+def test_how_hard_the_masks_are_by_hand(context: EvaluationContext) -> None:
+    """The left half is masked: its loss beside that of the truly hardest half, chosen by one measurement of two."""
+    left = in_run(under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5))
+    found = HardnessShare(images=60, masks=4)(left)
+    assert left.training_batches is not None
+    batch = Batch(torch.cat([part.images for part in left.training_batches(60)]), 4)
+    one, other = (read_losses(left, batch, half, 4, visible=8) for half in range(2))
+    hidden = torch.arange(16) % 4 < 2
+    extra = ((one + other) / 2)[:, hidden].mean() - (one + other).mean() / 2
+    best = (extra_loss(one, other, 8) + extra_loss(other, one, 8)).mean() / 2
+    assert found[MASK] == pytest.approx(float(extra / best), rel=1e-4)
+
+
+def test_masks_are_as_hard_as_alpha_lets_them(context: EvaluationContext) -> None:
+    def shares(alpha: float, difficulty: DifficultyEstimator) -> dict[str, float]:
+        return HardnessShare(images=200)(
+            in_run(under(context, difficulty, scheduler=Constant(value=alpha), mask_ratio=0.5))
+        )
+
+    none, half, all_ = (shares(alpha, TrueLoss(probes=2)) for alpha in (0.0, 0.5, 1.0))
+    assert none[SHARE] == half[SHARE] == all_[SHARE]
+    assert abs(none[MASK]) < 0.1
+    assert none[MASK] + 0.2 < half[MASK] < all_[MASK] - 0.2
+    assert all_[MASK] > 0.7
+    assert abs(shares(1.0, Uniform())[MASK]) < 0.1
 
 
 def test_masks_are_those_of_a_step_that_asks_for_scores(context: EvaluationContext) -> None:
