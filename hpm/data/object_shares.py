@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch
-from curriculum.sizes import pair
+from curriculum.sizes import Size, pair
 from hpm.data.crops import whole_boxes
 from hpm.data.sources import scene_split
 from hpm.data.sources.base import ImageSource
@@ -34,8 +34,14 @@ class ObjectShares:
     def __init__(self, split: SceneSplit, device: torch.device | None = None) -> None:
         self._split = split
         self._masks_KSS: Tensor | None = None
-        if device is not None and len(split) * math.prod(pair(split.scene_size)) <= scene_split.MEMORY_LIMIT:
+        if device is not None and self.bytes_for(len(split), split.scene_size):
             self._masks_KSS = split.object_masks().to(device)
+
+    @staticmethod
+    def bytes_for(scenes: int, scene_size: Size) -> int:
+        """How much memory the masks take on the device; 0 where they are drawn for each batch."""
+        count = scenes * math.prod(pair(scene_size))
+        return count if count <= scene_split.MEMORY_LIMIT else 0
 
     @classmethod
     def of(cls, source: ImageSource, split: Split, device: torch.device | None = None) -> ObjectShares | None:

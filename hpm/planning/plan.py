@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hpm.config import Config
+from hpm.data import ObjectShares
 from hpm.errors import UserError
 from hpm.methods import operations
 from hpm.methods.method import Method
@@ -167,7 +168,8 @@ def _plan(
         dense_share=dense,
         relative_cost=operations.average_step(work, share, dense) / (3 * plain),
         step_flops=step_flops,
-        memory=cost.memory(
+        memory={"masks of the objects": _object_masks(settings, images)}
+        | cost.memory(
             method,
             precision=precision,
             micro_batch=micro_batch,
@@ -181,6 +183,12 @@ def _plan(
         hours=clock.total_steps * step_flops / (machine.gpus * peak * 1e12 * mfu) / 3600,
         notes=(*notes, *left_out, *_notes(settings, share, mfu)),
     )
+
+
+def _object_masks(settings: RunSettings, images: int) -> float:
+    """Bytes on each device of what a difficulty asks of the data."""
+    asked = settings.method.curriculum.difficulty.needs_objects
+    return float(ObjectShares.bytes_for(images, settings.source.img_size)) if asked else 0.0
 
 
 def _known_work(method: Method, progresses: list[float]) -> tuple[dict[str, float], list[str]]:

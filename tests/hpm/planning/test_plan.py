@@ -280,3 +280,7 @@ def test_what_a_curriculum_keeps_of_every_image_is_counted() -> None:
     made = make_plan(parse_config(["recipes/hpm_memory_vit_base_800"]), gpus=8)
     assert made.memory["scores of the images"] == 1_281_167 * (2 * 196 + 21)
     assert make_plan(parse_config(["recipes/mae_vit_base_800"]), gpus=8).memory["scores of the images"] == 0
+    scenes = [["stamp_scenes"], ["Curriculum.difficulty = @ObjectShare()"]]
+    assert make_plan(parse_config(*scenes)).memory["masks of the objects"] == 20_000 * 64 * 64
+    assert make_plan(parse_config(*scenes), images=10**6).memory["masks of the objects"] == 0  # drawn for each batch
+    assert make_plan(parse_config(["stamp_scenes"])).memory["masks of the objects"] == 0
