@@ -29,7 +29,6 @@ def test_they_are_there() -> None:
         "hardness_longer",
         "hardness_objects",
         "hardness_pilot",
-        "hardness_prediction",
         "hardness_share",
         "hardness_share_stamp_scenes",
         "alpha_range",
