@@ -36,7 +36,7 @@ from hpm.training.recorder import RunRecorder
 from studies.analysis.results import RESULTS, Result
 from studies.analysis.results_csv import csv_results
 
-MEASURED = Path(__file__).parents[1] / "docs" / "results" / "hardness" / "blocks.csv"
+MEASURED = Path(__file__).parents[1] / "docs" / "results" / "hardness" / "results.csv"
 VARIANTS = 10
 ROWS_OF_A_RUN = 200
 HPM_STUDY = [sys.executable, "-m", "studies"]

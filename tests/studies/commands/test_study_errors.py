@@ -230,7 +230,7 @@ def test_help_and_comparing_need_no_heavy_import(tmp_path: Path) -> None:
     import subprocess
 
     optuna.create_study(storage=f"sqlite:///{tmp_path}/studies.db", study_name="another")
-    results = str(Path(__file__).parents[3] / "docs" / "results" / "hardness" / "blocks.csv")
+    results = str(Path(__file__).parents[3] / "docs" / "results" / "hardness" / "results.csv")
     compared = ["compare", results, "--metric", "linear/pretrained", "--storage", f"sqlite:///{tmp_path}/studies.db"]
     for words, light in ((["--help"], ["optuna", "numpy"]), (compared, []), ([*compared, "--csv"], [])):
         code = (
