@@ -57,11 +57,11 @@ class ScoreMemory(nn.Module):
         return num_images * (2 * num_patches + 4 + 16 + 1)
 
     def keep(self, batch: Batch, scores_NL: Tensor) -> None:
-        """Keep the scores of a batch's crops in the place of what is known of its images.
+        """Keep the scores of a batch's crops in the place of what is known of its images; infinite ones are left out.
 
         Every process must call this, with as many images.
         """
-        self._keep(batch, scores_NL, _boxes(batch), _flips(batch))
+        self._keep(batch, scores_NL.masked_fill(scores_NL.isinf(), torch.nan), _boxes(batch), _flips(batch))
 
     def blend(self, batch: Batch, scores_NL: Tensor, momentum: float) -> None:
         """Take scores of some patches of a batch's crops into the maps of its images, which grow to cover the crops.
@@ -104,7 +104,6 @@ class ScoreMemory(nn.Module):
     def _keep(self, batch: Batch, scores_NL: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> None:
         assert batch.indices is not None
         scores_NL = scores_NL.float()
-        scores_NL = torch.where(scores_NL.isinf(), torch.nan, scores_NL)  # which has no place on a finite scale
         _, exponent_N = torch.frexp(scores_NL.abs().nan_to_num(0.0).amax(dim=1))
         scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
         relative_NL = (scores_NL / scale_N.unsqueeze(1)).half()

@@ -87,7 +87,7 @@ class Runs:
         ("bandit", 2, 2),
         # In `make test` others kill these.
         *(
-            pytest.param(*case, marks=pytest.mark.skipif(not CASES, reason="make fuzz"))
+            pytest.param(*case, marks=pytest.mark.skipif(not CASES, reason="takes long; `make fuzz` runs it"))
             for case in [
                 ("hpm_memory_blocks", 0, 1),
                 ("hpm_probes", 2, 2),
@@ -111,7 +111,7 @@ def test_killed_at_random_moments(
     runs.complete()
 
 
-@pytest.mark.skipif(not CASES, reason="make fuzz")
+@pytest.mark.skipif(not CASES, reason="takes long; `make fuzz` runs it")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_stopped_at_random_moments(tiny: Path, forks: Forks, tmp_path: Path, processes: int) -> None:
     """SIGTERM to every process of the job, the loader's workers too: what has begun is saved."""

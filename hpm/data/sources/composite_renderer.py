@@ -147,21 +147,19 @@ class CompositeRenderer:
 
     @cached_property
     def _cutouts(self) -> list[list[Image.Image]]:
-        side = math.ceil(_STORED_CUTOUT * self.scales[1] * min(pair(self.size)))
-        images = read_all(chain.from_iterable(self.cutouts), partial(read_cutout, side=side))
-        for path, image in zip(chain.from_iterable(self.cutouts), images, strict=True):
-            self._require_seen(path, image)
-        read = iter(images)
+        read = iter(read_all(chain.from_iterable(self.cutouts), self._read_cutout))
         return [list(islice(read, len(paths))) for paths in self.cutouts]
 
-    def _require_seen(self, path: Path, image: Image.Image) -> None:
-        """Refuse a cut-out of which a scene may show nothing: what is thin fades where it is small and slanting."""
+    def _read_cutout(self, path: Path) -> Image.Image:
+        """A cut-out, unless a scene may show nothing of it: what is thin fades where it is small and slanting."""
+        image = read_cutout(path, side=math.ceil(_STORED_CUTOUT * self.scales[1] * min(pair(self.size))))
         for degrees in (-_MOST_DEGREES, 0.0, _MOST_DEGREES):
             if np.asarray(self._posed(image, degrees, self.scales[0]))[:, :, 3].max() < _SHOWN:
                 raise UserError(
                     f"{path} would not be seen in scenes of {self.size} pixels at min_scale = {self.scales[0]}: it is "
                     "too thin or too faint; take it out, or raise min_scale or the size of the scenes, IMG_SIZE"
                 )
+        return image
 
     @cached_property
     def _photographs(self) -> list[Image.Image]:
