@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from hardness_cases import MASK, OBJECT_MASKED, SHARE, in_run, read_losses, under
 from torch import Tensor
 
 from curriculum import (
     Batch,
     Cached,
-    Constant,
-    Curriculum,
     DifficultyEstimator,
     EdgeDensity,
     HardestFirst,
     LossMemory,
-    Mask,
     Mixture,
     Noise,
     ObjectShare,
@@ -30,36 +26,19 @@ from curriculum import (
     Ramp,
     Random,
     Sampler,
-    Stream,
     Switched,
     TrainingContext,
     TrueLoss,
     Uniform,
 )
 from curriculum.hardness import extra_loss, not_blank
-from curriculum.noise import hash_words
 from curriculum.teacher import Teacher
 from hpm.errors import Notice
 from hpm.evaluation import EvaluationContext, HardnessShare
-from hpm.methods.teacher import EMATeacher
-from hpm.targets import Pixels
 
-Hpm = Callable[..., int]
-SHARE = "curriculum/hardness_share"
 OWN = [SHARE, f"{SHARE}_not_blank"]
 CONTROLS = [f"{SHARE}_{control}{among}" for control in ("position", "edges", "object") for among in ("", "_not_blank")]
-OBJECT_MASKED = "curriculum/object_masked"
-MASK = f"{SHARE}_mask"
 NAMES = [*OWN, *CONTROLS, MASK, "curriculum/attainable_hardness", OBJECT_MASKED]
-
-
-def under(
-    context: EvaluationContext, difficulty: DifficultyEstimator, sampler: Sampler | None = None, **settings: Any
-) -> EvaluationContext:
-    """The same model under another curriculum, reconstructing raw pixels, whose losses differ from patch to patch."""
-    settings = {"scheduler": Constant(value=0.0), "sampler": sampler or HardestFirst()} | settings
-    curriculum = Curriculum(difficulty=difficulty, **settings)
-    return replace(context, curriculum=curriculum, target=Pixels(), teacher=EMATeacher(context.model, Pixels()))
 
 
 class Recorded(DifficultyEstimator):
@@ -81,60 +60,6 @@ class Memory(DifficultyEstimator):
         if batch.indices is not None:
             scores_NL[batch.indices % 2 == 0] = torch.arange(float(batch.num_patches))
         return scores_NL
-
-
-class Inner(DifficultyEstimator):
-    """Calls the four patches in the middle of 4 x 4 hard."""
-
-    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
-        scores_NL = torch.zeros(len(batch), batch.num_patches)
-        scores_NL[:, [5, 6, 9, 10]] = 1.0
-        return scores_NL
-
-
-class Left(DifficultyEstimator):
-    """Calls the left half of 4 x 4 patches hard."""
-
-    def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
-        return (torch.arange(batch.num_patches) % 4 < 2).float().expand(len(batch), -1)
-
-
-def in_run(
-    context: EvaluationContext, box: tuple[float, ...] = (0.0, 0.0, 16.0, 16.0), *, flip: bool = False
-) -> EvaluationContext:
-    """The same, with the first training images as those that a run trains on, said to be these crops of them."""
-
-    def batches(count: int) -> list[Batch]:
-        indices = torch.arange(count)
-        images = context.source.load(context.source.train(), indices)
-        boxes = torch.tensor(box).expand(count, -1)
-        whole = Batch(images, 4, indices, boxes, torch.full((count,), flip))
-        parts = (slice(0, count // 3), slice(count // 3, count))
-        return [Batch(*(x[part] if isinstance(x, Tensor) else x for x in vars(whole).values())) for part in parts]
-
-    return replace(context, training_batches=batches)
-
-
-@torch.no_grad()
-def read_losses(context: EvaluationContext, batch: Batch, half: int, masks: int, visible: int = 4) -> Tensor:
-    """Mean losses [N, L], each patch's squared errors from passes of single images under the masks one by one."""
-    noise = Noise(hash_words(context.seed, Stream.HARDNESS_TRUTH, half), 3, torch.arange(len(batch)))
-    order = noise.fold(Stream.DISJOINT_PROBES).bits(16).argsort(dim=1)
-    losses = torch.zeros(len(batch), 16)
-    for image in range(len(batch)):
-        hidden: list[list[float]] = [[] for _ in range(16)]
-        for probe in range(masks):
-            first = probe * 16 // masks
-            seen = sorted(int(order[image, (first + place) % 16]) for place in range(visible))
-            masked = sorted(set(range(16)) - set(seen))
-            pixels = batch.images[image : image + 1]
-            found = context.model(pixels, Mask(torch.tensor([seen]), torch.tensor([masked]))).reconstruction_NMP[0]
-            for patch, values in zip(masked, found, strict=True):
-                top, left = 4 * (patch // 4), 4 * (patch % 4)
-                target = pixels[0, :, top : top + 4, left : left + 4].permute(1, 2, 0).flatten()
-                hidden[patch].append(float((values - target).square().mean()))
-        losses[image] = torch.tensor([sum(values) / len(values) for values in hidden])
-    return losses
 
 
 @pytest.mark.parametrize("top", [0.5, 0.2])
@@ -247,84 +172,6 @@ def test_more_masks_where_patches_are_rarely_hidden(context: EvaluationContext) 
     """3 of 16: six masks hide all."""
     metrics = HardnessShare(images=30, masks=1)(under(context, TrueLoss(probes=6), mask_ratio=0.19))
     assert 0.5 < metrics[SHARE] < 1.2
-
-
-def test_how_much_of_the_object_is_masked(context: EvaluationContext) -> None:
-    """By hand from the masks that the curriculum draws, and against what chance hides."""
-    source, inner = context.source, [5, 6, 9, 10]
-    masks_NSS = source.object_masks(source.train(), torch.arange(60))
-    shares_NL = torch.nn.functional.avg_pool2d(masks_NSS.float(), 4).flatten(1)
-    inner_N = shares_NL[:, inner].sum(dim=1) / shares_NL.sum(dim=1)
-    for difficulty, alpha, expected_N in (
-        (Inner(), 1.0, inner_N + (1 - inner_N) * 4 / 12),  # 8 of 16 are masked: these 4, and 4 others by chance
-        (Inner(), 0.0, torch.tensor(0.5)),
-        (Uniform(), 1.0, torch.tensor(0.5)),
-    ):
-        masked = in_run(under(context, difficulty, scheduler=Constant(value=alpha), mask_ratio=0.5))
-        found = HardnessShare(images=60)(masked)[OBJECT_MASKED]
-        assert found == pytest.approx(float(expected_N.mean()), abs=0.03)
-    easiest = in_run(under(context, Inner(), scheduler=Constant(value=1.0), mask_ratio=0.5, polarity="easiest"))
-    assert HardnessShare(images=60)(easiest)[OBJECT_MASKED] == pytest.approx(
-        float(((1 - inner_N) * 8 / 12).mean()), abs=0.03
-    )
-
-
-@pytest.mark.parametrize(
-    ("box", "flip", "columns"),
-    [
-        ((0.0, 0.0, 16.0, 16.0), False, (0, 8)),
-        ((0.0, 0.0, 16.0, 16.0), True, (8, 16)),
-        ((8.0, 0.0, 8.0, 16.0), False, (8, 12)),
-        ((0.0, 0.0, 8.0, 16.0), True, (4, 8)),
-    ],
-)
-def test_the_object_is_where_the_crop_shows_it(
-    context: EvaluationContext, box: tuple[float, ...], flip: bool, columns: tuple[int, int]
-) -> None:
-    """Half of the patches are masked, which are the left half of the crop: these columns of the scene."""
-    shown_NSS = context.source.object_masks(context.source.train(), torch.arange(60)).float()
-    crop_N = shown_NSS[:, :, int(box[0]) : int(box[0] + box[2])].sum(dim=(1, 2))
-    left_N = shown_NSS[:, :, columns[0] : columns[1]].sum(dim=(1, 2))
-    left = under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5)
-    found = HardnessShare(images=60)(in_run(left, box, flip=flip))[OBJECT_MASKED]
-    assert found == pytest.approx(float((left_N / crop_N).nanmean()), abs=0.02)
-
-
-@torch.no_grad()
-def test_how_hard_the_masks_are_by_hand(context: EvaluationContext) -> None:
-    """The left half is masked: its loss beside that of the truly hardest half, chosen by one measurement of two."""
-    left = in_run(under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5))
-    found = HardnessShare(images=60, masks=4)(left)
-    assert left.training_batches is not None
-    batch = Batch(torch.cat([part.images for part in left.training_batches(60)]), 4)
-    one, other = (read_losses(left, batch, half, 4, visible=8) for half in range(2))
-    hidden = torch.arange(16) % 4 < 2
-    extra = ((one + other) / 2)[:, hidden].mean() - (one + other).mean() / 2
-    best = (extra_loss(one, other, 8) + extra_loss(other, one, 8)).mean() / 2
-    assert found[MASK] == pytest.approx(float(extra / best), rel=1e-4)
-
-
-def test_masks_are_as_hard_as_alpha_lets_them(context: EvaluationContext) -> None:
-    def shares(alpha: float, difficulty: DifficultyEstimator) -> dict[str, float]:
-        return HardnessShare(images=200)(
-            in_run(under(context, difficulty, scheduler=Constant(value=alpha), mask_ratio=0.5))
-        )
-
-    none, half, all_ = (shares(alpha, TrueLoss(probes=2)) for alpha in (0.0, 0.5, 1.0))
-    assert none[SHARE] == half[SHARE] == all_[SHARE]
-    assert abs(none[MASK]) < 0.1
-    assert none[MASK] + 0.2 < half[MASK] < all_[MASK] - 0.2
-    assert all_[MASK] > 0.7
-    assert abs(shares(1.0, Uniform())[MASK]) < 0.1
-
-
-def test_masks_are_those_of_a_step_that_asks_for_scores(context: EvaluationContext) -> None:
-    """Step 3, of which the curriculum asks for scores in every fourth alone."""
-    found = []
-    for every in (1, 4):
-        left = under(context, Left(), scheduler=Constant(value=1.0), mask_ratio=0.5, score_every=every)
-        found.append(HardnessShare(images=60)(in_run(left))[OBJECT_MASKED])
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
