@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from curriculum.difficulty import PredictedLoss, TrueLoss
+from curriculum.samplers import HardestFirst, Random
 from hpm.config import configs_folder, parse_config
+from hpm.targets import Pixels
 from studies.definition.loading import load_definition
 
 FOLDER = configs_folder()
@@ -58,25 +61,27 @@ def test_a_study_builds(path: Path, stamp_files: Path) -> None:
 
 
 def test_the_ablations_are_of_the_published_alphas() -> None:
-    """Rows of HPM's ablation: what alpha is at the beginning and at the end."""
+    """Rows of HPM's ablation: what alpha is at the beginning and at the end; each order once more by the true loss."""
     definition = load_definition("ablation", ["ablations/mask_strategy"])
     found = {}
     for name in definition.variant_names:
         configs, bindings = definition.configs_and_bindings(name)
         trainer = parse_config(["quickstart", *configs], bindings).build()
         curriculum = trainer.method.curriculum
-        found[name] = (
-            curriculum.alpha(0.0),
-            curriculum.alpha(1.0),
-            type(curriculum.sampler).__name__,
-            curriculum.polarity,
-            trainer.method.student.loss_predictor is not None,
-        )
-    assert found == {
-        "random_without_prediction": (0.0, 0.0, "Random", "hardest", False),
-        "random": (0.0, 0.0, "Random", "hardest", True),
-        "easy_to_hard": (0.0, 0.5, "HardestFirst", "hardest", True),
-        "hardest": (1.0, 1.0, "HardestFirst", "hardest", True),
-        "hard_to_easy": (0.5, 0.0, "HardestFirst", "hardest", True),
-        "easiest": (0.0, 0.5, "HardestFirst", "easiest", True),
+        assert isinstance(trainer.method.target, Pixels)
+        assert (trainer.method.student.loss_predictor is None) == (name == "random_without_prediction")
+        if name.startswith("random"):
+            assert type(curriculum.sampler) is Random
+        else:
+            assert type(curriculum.sampler) is HardestFirst
+            assert type(curriculum.difficulty) is (TrueLoss if name.startswith("true_loss") else PredictedLoss)
+        found[name] = (curriculum.alpha(0.0), curriculum.alpha(1.0), curriculum.polarity)
+    orders = {
+        "easy_to_hard": (0.0, 0.5, "hardest"),
+        "hardest": (1.0, 1.0, "hardest"),
+        "hard_to_easy": (0.5, 0.0, "hardest"),
+        "easiest": (0.0, 0.5, "easiest"),
     }
+    by_true_loss = {f"true_loss_{name}": order for name, order in orders.items()}
+    none = (0.0, 0.0, "hardest")
+    assert found == {"random_without_prediction": none, "random": none} | orders | by_true_loss
