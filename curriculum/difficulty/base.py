@@ -76,6 +76,8 @@ class DifficultyEstimator(Scheduled, ABC):
         reversible: whether negated scores mean the opposite difficulty, as `Curriculum.polarity` needs.
         num_parts: how many parts of the image the scores number, where they are not difficulties but the numbers of
             parts that patches belong to; else None.
+        first_scored_epoch: the first epoch in which images are scored, counted from 0: 1 where an image must have been
+            trained on once. Until then masks are random.
         stateful: whether it keeps tensors from one batch to the next.
         outermost: whether it must be `Curriculum.difficulty` itself and not a part of another estimator, because it
             is trained, or keeps its own scores.
@@ -88,6 +90,7 @@ class DifficultyEstimator(Scheduled, ABC):
     needs: tuple[str, ...] = ()
     reversible: bool = True
     num_parts: int | None = None
+    first_scored_epoch: int = 0
     stateful: bool = False
     outermost: bool = False
     needs_predictions: bool = False

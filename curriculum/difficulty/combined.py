@@ -60,6 +60,7 @@ class Combination(DifficultyEstimator):
         self.needs = tuple(dict.fromkeys(name for estimator in estimators for name in estimator.needs))
         self.needs_predictions = any(estimator.needs_predictions for estimator in estimators)
         self.needs_objects = any(estimator.needs_objects for estimator in estimators)
+        self.first_scored_epoch = min(estimator.first_scored_epoch for estimator in estimators)
         self.stateful = any(estimator.stateful for estimator in estimators)
         self.reversible = all(estimator.reversible for estimator in estimators)
         self.num_parts = estimators[0].num_parts

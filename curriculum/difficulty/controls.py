@@ -15,6 +15,7 @@ from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, Trainin
 from curriculum.difficulty.combined import Combination
 from curriculum.difficulty.loss_memory import standardized
 from curriculum.difficulty.pixels import EdgeDensity
+from curriculum.difficulty.uniform import Uniform
 from curriculum.keys import ranks
 from curriculum.noise import Noise
 from curriculum.processes import sum_of_all
@@ -129,12 +130,20 @@ class Residual(Combination):
     Args:
         estimator: the estimator whose scores are taken.
         momentum: how much of the positions' means stays in a step, in [0, 1). Default 0.99, the last hundred steps.
+
+    Raises:
+        ValueError: if nothing would be left of the estimator: `PositionLoss`, `EdgeDensity` and `Uniform`.
     """
 
     outermost = True
 
     def __init__(self, *, estimator: DifficultyEstimator, momentum: float = 0.99) -> None:
         super().__init__(estimators=[estimator])
+        if isinstance(estimator, PositionLoss | EdgeDensity | Uniform):
+            raise ValueError(
+                f"Residual takes out what position and edges say, and of {type(estimator).__name__} nothing is left "
+                "but the order of ties; choose another estimator"
+            )
         require_in("Residual", "[0, 1)", momentum=momentum)
         self.stateful = True
         self.momentum = float(momentum)

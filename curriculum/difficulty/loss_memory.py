@@ -39,6 +39,7 @@ class LossMemory(DifficultyEstimator):
     """
 
     stateful = True
+    first_scored_epoch = 1
 
     def __init__(self, *, momentum: float = 0.5, predicted: bool = False) -> None:
         require_in("LossMemory", "[0, 1)", momentum=momentum)

@@ -52,8 +52,13 @@ class Sampler(Scheduled, ABC):
         """Find out before training whether this sampler can use the scores of a difficulty estimator.
 
         Raises:
-            ValueError: if it cannot.
+            ValueError: if it cannot; by default where the scores are the numbers of parts, which have no order.
         """
+        if difficulty.num_parts is not None and self.needs_scores(1.0, 1):
+            raise ValueError(
+                f"{type(self).__name__} masks what is hard, and the scores of {type(difficulty).__name__} are the "
+                "numbers of parts; choose another difficulty, or Curriculum.sampler = @Quotas()"
+            )
 
     @abstractmethod
     def keys(

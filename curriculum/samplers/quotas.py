@@ -41,10 +41,14 @@ class Quotas(Sampler):
         self.parts = parts
 
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
-        """Refuse a difficulty that numbers more parts than there are quotas for."""
-        found = difficulty.num_parts
-        if found is not None and found > self.parts:
-            name = type(difficulty).__name__
+        """Refuse scores that number no parts, or more than there are quotas for."""
+        found, name = difficulty.num_parts, type(difficulty).__name__
+        if found is None:
+            raise ValueError(
+                f"Quotas takes the numbers of parts, and the scores of {name} are difficulties; choose "
+                "Curriculum.difficulty = @Parts(), or another sampler"
+            )
+        if found > self.parts:
             raise ValueError(f"Quotas.parts = {self.parts} must be at least {found}, the parts that {name} numbers")
 
     def keys(

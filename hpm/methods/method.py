@@ -81,6 +81,11 @@ class Method:
                 f"{type(model).__name__}.loss_predictor_depth is None; set it to a number of blocks, or "
                 "Method.dense_prediction_every = 0"
             )
+        if dense_prediction_every and prediction_weight == 0:
+            raise ValueError(
+                f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, to which "
+                "Method.prediction_weight = 0 gives no weight; set one of them otherwise"
+            )
         self.student = model
         self.curriculum = curriculum
         self.target = target
@@ -117,6 +122,12 @@ class Method:
             raise ValueError(
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
                 f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
+            )
+        follows = curriculum.difficulty.needs_predictions or "predicted_loss" in curriculum.difficulty.needs
+        if follows and self.prediction_weight == 0 and curriculum.sampler.needs_scores(1.0, 1):
+            raise ValueError(
+                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
+                "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"
             )
         for capability in target.needs:
             if reason := self.teacher.unsupported_reason(capability):

@@ -234,6 +234,24 @@ def _record(method: Method, batch_size: int) -> None:
     method.teacher.record(images.clone())
 
 
+def report_random_masks(method: Method, clock: Clock, console: Console) -> None:
+    """Warn of a run that is over before its difficulty scores an image.
+
+    Args:
+        method: whose curriculum it is.
+        clock: the run's.
+        console: to write to.
+    """
+    curriculum = method.curriculum
+    first = curriculum.difficulty.first_scored_epoch
+    if clock.epochs <= first and curriculum.sampler.needs_scores(1.0, method.student.num_patches):
+        console.print(
+            f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, "
+            f"and Schedule.epochs = {clock.epochs}: all masks are random",
+            style="yellow",
+        )
+
+
 def report_slow_teacher(method: Method, clock: Clock, console: Console) -> None:
     """Warn of a teacher that averages over most of the run: it still remembers its random start.
 

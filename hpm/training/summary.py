@@ -28,8 +28,10 @@ def describe(trainer: Trainer) -> str:
     first, last = curriculum.alpha(clock.progress(trainer.progress_per)), curriculum.alpha(1.0)
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
+    asked = curriculum.sampler.needs_scores(1.0, model.num_patches) or first == last == 0
+    ignored = "" if asked else f", which {type(curriculum.sampler).__name__} does not follow"
     return (
-        f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}, "
+        f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}{ignored}, "
         f"mask ratio {curriculum.mask_ratio.describe()}\n"
         f"model: {size / 1e6:.1f} M parameters, {spell_size(model.img_size)} px in {model.num_patches} "
         f"patches of {spell_size(model.patch_size)} px\n"

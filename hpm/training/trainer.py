@@ -27,7 +27,13 @@ from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.resume import fingerprint_of, record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import build_training_step, check_method, check_objects, report_slow_teacher
+from hpm.training.setup import (
+    build_training_step,
+    check_method,
+    check_objects,
+    report_random_masks,
+    report_slow_teacher,
+)
 from hpm.training.step import TrainingStep
 
 PROGRESS_PER = ("epoch", "step")
@@ -186,6 +192,7 @@ class Trainer:
                 loop.resume(other_images=other_images)
             self.processes.main_only(lambda: self._start_tracker(folder, name, parameters))
             report_slow_teacher(self.method, self.clock, console)
+            report_random_masks(self.method, self.clock, console)
             return loop.complete()
 
     def replay(self, folder: RunFolder, *, name: str, parameters: dict[str, str]) -> None:

@@ -16,13 +16,13 @@ from hpm.visualization import style
 
 _WIDTH, _PANEL = 7.0, 1.45  # inches
 _SHARES = {
-    "curriculum/hardness_share": ("curriculum", style.BLUE, "-"),
-    "curriculum/hardness_share_mask": ("its masks", style.BLUE, "--"),
-    "curriculum/hardness_share_position": ("position alone", style.ORANGE, "--"),
-    "curriculum/hardness_share_edges": ("edges", style.GREEN, ":"),
-    "curriculum/hardness_share_object": ("the object", style.GREEN, "-."),
+    "curriculum/hardness_share": ("curriculum", style.BLUE, "-", "o"),
+    "curriculum/hardness_share_mask": ("its masks", style.BLUE, "--", "s"),
+    "curriculum/hardness_share_position": ("position alone", style.ORANGE, "--", "^"),
+    "curriculum/hardness_share_edges": ("edges", style.GREEN, ":", "v"),
+    "curriculum/hardness_share_object": ("the object", style.GREEN, "-.", "D"),
 }
-"""Shares of attainable hardness: the name, color and line of each metric's curve."""
+"""Shares of attainable hardness: the name, color, line and marker of each metric's curve."""
 _SETTLED = 0.03  # of the run: before that losses fall from far above, and would flatten all that follows
 
 
@@ -56,7 +56,7 @@ def draw_timeline(
     count = 1 + len(curves) + bool(measured)
     figure = Figure(figsize=(_WIDTH, _PANEL * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
-    _draw_shares(axes[0], _values(moves, "epoch"), _values(moves, "alpha"), following)
+    _draw_shares(axes[0], _values(moves, "epoch"), _values(moves, "alpha"), following, _nothing_scored(rows, moves))
     for axis, (name, values) in zip(axes[1:], curves.items(), strict=False):
         _draw_curve(axis, name, epochs, values)
     if measured:
@@ -73,10 +73,18 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     return np.where(np.abs(values) < 1e100, values, math.nan)
 
 
-def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None) -> None:
+def _nothing_scored(rows: Sequence[Mapping[str, Any]], moves: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """At each of `moves`, whether the interval that its epoch lies in scored no patch, so that masks were random."""
+    unscored = _values(rows, "unscored")  # NaN of runs that did not log it
+    places = np.searchsorted(_values(rows, "epoch"), _values(moves, "epoch"))
+    return unscored[places.clip(max=len(rows) - 1)] >= 1
+
+
+def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None, random: np.ndarray) -> None:
     """The mask as a band of patches by difficulty, below alpha, under one of random patches.
 
-    Where alpha is no share of the mask it is a line: what it means is the sampler's.
+    Where alpha is no share of the mask it is a line: what it means is the sampler's. Where nothing was scored, all are
+    random whatever alpha is.
     """
     if not following and np.nanmax(alpha) > 0:
         _prepare(axis, "alpha")
@@ -88,10 +96,12 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
     # the part in this one.
     ends, moves_per_epoch = epochs, _moves_per_epoch(epochs, alpha)
-    epochs, alpha = np.concatenate([[0.0], epochs]), np.concatenate([alpha[:1], alpha])
+    epochs, alpha, random = (
+        np.concatenate([x, y]) for x, y in (([0.0], epochs), (alpha[:1], alpha), (random[:1], random))
+    )
     if moves_per_epoch:
         epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
-    share = alpha if following else np.zeros_like(alpha)
+    share = np.where(random, 0.0, alpha) if following else np.zeros_like(alpha)
     axis.fill_between(epochs, share, 1, step="pre", color=style.LIGHT, linewidth=0)
     axis.fill_between(epochs, 0, share, step="pre", color=style.BLUE, linewidth=0)
     if following:
@@ -99,7 +109,7 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name_bands(axis, epochs, share, following)
+    _name_bands(axis, epochs, share, following, random & (alpha > 0) if following else np.zeros_like(random))
 
 
 def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:
@@ -107,8 +117,16 @@ def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:
     return len({*zip(np.ceil(epochs), alpha, strict=True)}) == len({*np.ceil(epochs)})
 
 
-def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: str | None) -> None:
-    """Names where the bands are thickest, away from the frame."""
+def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: str | None, random: np.ndarray) -> None:
+    """Names where the bands are thickest, away from the frame, and of what is random against alpha."""
+    if random.any() and np.ptp(epochs[random]) > 0.15 * epochs[-1]:
+        middle = (epochs[random].min() + epochs[random].max()) / 2
+        axis.text(
+            middle, 0.8, "random:\nno scores yet", ha="center", va="center", fontsize=style.SMALL, color=style.DARK
+        )
+    epochs, share = epochs[~random], share[~random]
+    if not len(epochs):
+        return
     inner = slice(len(epochs) // 8, max(len(epochs) // 8 + 1, len(epochs) * 7 // 8))
     for band, name, color in (
         (share, f"{following} patches: alpha", "white"),
@@ -145,12 +163,12 @@ def _draw_hardness(axis: Axes, epochs: np.ndarray, measured: Sequence[Mapping[st
     """What hard patches are worth, between chance and what is attainable."""
     _prepare(axis, "share of\nattainable\nhardness")
     lowest, highest = 0.0, 1.0
-    for metric, (name, color, line) in _SHARES.items():
+    for metric, (name, color, line, marker) in _SHARES.items():
         values = _values(measured, metric)
         if np.isfinite(values).any():
             lowest, highest = min(lowest, float(np.nanmin(values))), max(highest, float(np.nanmax(values)))
             axis.plot(
-                epochs, values, line, color=color, linewidth=1.8, marker="o", markersize=3, label=name, clip_on=False
+                epochs, values, line, color=color, linewidth=1.8, marker=marker, markersize=4, label=name, clip_on=False
             )
     _mark(axis, 0, "chance")
     _mark(axis, 1)

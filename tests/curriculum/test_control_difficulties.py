@@ -14,6 +14,7 @@ from curriculum import (
     EdgeDensity,
     LossMemory,
     Mask,
+    Mixture,
     Noise,
     ObjectShare,
     PositionLoss,
@@ -65,7 +66,7 @@ def prepared(estimator: DifficultyEstimator) -> Residual:
 
 
 def test_what_edges_say_is_taken_out() -> None:
-    residual = prepared(EdgeDensity())
+    residual = prepared(Mixture(estimators=[EdgeDensity()]))
     assert float(score(residual, tiny_batch(num_images=6)).abs().max()) < 1e-5
 
 
@@ -151,9 +152,15 @@ def test_what_is_kept_survives_a_checkpoint() -> None:
 @pytest.mark.parametrize("momentum", [-0.1, 1.0])
 def test_a_momentum_that_cannot_be_is_refused(momentum: float) -> None:
     with pytest.raises(ValueError, match=r"Residual\.momentum"):
-        Residual(estimator=Uniform(), momentum=momentum)
+        Residual(estimator=LossMemory(), momentum=momentum)
     with pytest.raises(ValueError, match=r"PositionLoss\.momentum"):
         PositionLoss(momentum=momentum)
+
+
+@pytest.mark.parametrize("estimator", [PositionLoss(), EdgeDensity(), Uniform()], ids=lambda one: type(one).__name__)
+def test_of_what_is_to_be_had_for_free_nothing_is_left(estimator: DifficultyEstimator) -> None:
+    with pytest.raises(ValueError, match=f"of {type(estimator).__name__} nothing is left"):
+        Residual(estimator=estimator)
 
 
 class TestPositionLoss(DifficultyConformance):

@@ -11,7 +11,18 @@ from draws import Conformance, masks, noise_of, same_distribution
 from scipy import stats
 from torch import Tensor
 
-from curriculum import Batch, DifficultyEstimator, Noise, Quotas, Random, Sampler, Uniform
+from curriculum import (
+    Batch,
+    Blockwise,
+    DifficultyEstimator,
+    EdgeDensity,
+    HardestFirst,
+    Noise,
+    Quotas,
+    Random,
+    Sampler,
+    Weighted,
+)
 
 
 class TestQuotas(Conformance):
@@ -99,10 +110,17 @@ class Halves(DifficultyEstimator):
 
 def test_more_parts_than_quotas_are_refused() -> None:
     Quotas(parts=2).check_difficulty(Halves())
-    Quotas(parts=1).check_difficulty(Uniform())
     Random().check_difficulty(Halves())
     with pytest.raises(ValueError, match=r"Quotas\.parts = 1 must be at least 2, the parts that Halves numbers"):
         Quotas(parts=1).check_difficulty(Halves())
+
+
+@pytest.mark.parametrize("sampler", [HardestFirst(), Weighted(), Blockwise()], ids=lambda one: type(one).__name__)
+def test_numbers_of_parts_are_no_difficulties_and_difficulties_no_numbers(sampler: Sampler) -> None:
+    with pytest.raises(ValueError, match=f"{type(sampler).__name__} masks what is hard, and the scores of Halves are"):
+        sampler.check_difficulty(Halves())
+    with pytest.raises(ValueError, match="Quotas takes the numbers of parts, and the scores of EdgeDensity are diff"):
+        Quotas().check_difficulty(EdgeDensity())
 
 
 def test_within_a_part_every_patch_is_masked_as_often() -> None:

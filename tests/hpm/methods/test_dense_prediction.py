@@ -137,11 +137,13 @@ def test_curves_stay_comparable() -> None:
     assert one.total > other.total
 
 
-def test_without_weight_it_teaches_nothing() -> None:
-    one, other = gradients(method(prediction_weight=0.0)), gradients(method(every=0, prediction_weight=0.0))
-    for name, expected in other.items():
-        assert torch.equal(one[name], expected), name
-        assert not (name.startswith("loss_predictor.") and bool(one[name].any())), name
+def test_a_predictor_that_nothing_teaches_is_not_followed() -> None:
+    with pytest.raises(ValueError, match=r"PredictedLoss follows the loss predictor, which Method\.prediction_weight"):
+        method(every=0, prediction_weight=0.0)
+    with pytest.raises(
+        ValueError, match=r"dense_prediction_every = 3 .* Method\.prediction_weight = 0 gives no weight"
+    ):
+        method(every=3, prediction_weight=0.0)
 
 
 def test_autocast_computes_the_same_and_every_parameter_learns() -> None:
