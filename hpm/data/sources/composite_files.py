@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -20,8 +21,12 @@ _MOST_TOLD = 3  # unfit files in one message
 _FAINT = 16  # opacity, of 255, below which a pixel does not belong to a cut-out
 
 
-def find_cutouts(folder: Path) -> dict[str, list[Path]]:
+def find_cutouts(folder: Path, left_out: Counter[str] | None = None) -> dict[str, list[Path]]:
     """The images of each class folder, both in alphabetical order.
+
+    Args:
+        folder: to look through.
+        left_out: is told how many files of each kind are left out; see `labeled_files`.
 
     Raises:
         UserError: if the folder is missing or has fewer than two class folders, or if one of them holds no image.
@@ -34,7 +39,7 @@ def find_cutouts(folder: Path) -> dict[str, list[Path]]:
             "cut-outs of one class"
         )
     found: dict[str, list[Path]] = {path.name: [] for path in classes}
-    for path, name in labeled_files(folder):
+    for path, name in labeled_files(folder, left_out):
         if name is not None:
             found[name].append(path)
     for name, paths in found.items():
@@ -43,14 +48,21 @@ def find_cutouts(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def find_photographs(folder: Path) -> list[Path]:
-    """All images of a folder and the folders within, in alphabetical order.
+def find_photographs(folder: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """All images of a folder and the folders within, in alphabetical order; none twice by a link.
+
+    Args:
+        folder: to look through.
+        left_out: is told how many files of each kind are left out; see `image_files`.
 
     Raises:
         UserError: if the folder is missing or holds fewer than three photographs.
     """
     _require_folder("photographs", folder)
-    found = list(image_files(folder))
+    files = list(image_files(folder, left_out))
+    found = list({path.resolve(): path for path in reversed(files)}.values())[::-1]
+    if left_out is not None and len(found) < len(files):
+        left_out["links to images that were seen"] += len(files) - len(found)
     if len(found) < _FEWEST_PHOTOGRAPHS:
         raise UserError(
             f"Composites.photographs = {folder} holds {len(found)} images; training, validation and test scenes share "

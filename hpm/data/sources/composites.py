@@ -7,6 +7,7 @@ Shape suffixes: N images, L patches, S S height and width in pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from curriculum.streams import Stream
 from curriculum.validation import require_in
 from hpm.data.sources.composite_files import divide, find_cutouts, find_photographs
 from hpm.data.sources.composite_renderer import CompositeRenderer
+from hpm.data.sources.image_files import describe_left_out
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
 from hpm.data.sources.scene_file import scene_file
 from hpm.data.sources.scene_split import SceneSplit
@@ -37,6 +39,9 @@ _STREAMS = {
 
 class Composites(Scenes):
     """Cut-out objects pasted on pieces of photographs. The label is the object's class.
+
+    Files are taken as they are stored, not turned as a camera noted in them; a cut-out smaller than it has to be is
+    enlarged, a photograph never.
 
     An object has a random place, size, rotation and brightness, and may be mirrored; the border cuts some, and a
     smaller cut-out of another class covers some in part, or stands behind. Classes are equally frequent. The splits
@@ -101,6 +106,7 @@ class Composites(Scenes):
         self.occlusion = float(occlusion)
         self.seed = seed
         self.cache_dir = None if cache_dir is None else expanded(cache_dir)
+        self._left_out = Counter[str]()
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -114,7 +120,7 @@ class Composites(Scenes):
         Raises:
             UserError: if there are none.
         """
-        return find_cutouts(self._folder("cutouts"))
+        return find_cutouts(self._folder("cutouts"), self._left_out)
 
     @cached_property
     def photograph_files(self) -> list[Path]:
@@ -124,13 +130,22 @@ class Composites(Scenes):
             UserError: if there are fewer, or cut-outs among them.
         """
         folder, cutouts = self._folder("photographs"), self._folder("cutouts")
-        found = find_photographs(folder)
+        found = find_photographs(folder, self._left_out)
         if both := [path for path in found if path.resolve().is_relative_to(cutouts.resolve())]:
             raise UserError(
                 f"Composites.photographs = {folder} is looked through at any depth, and {len(both)} of its images are "
                 f"cut-outs, of Composites.cutouts = {cutouts}; keep the two apart"
             )
         return found
+
+    def describe(self) -> str:
+        """As of any source, and what the scenes are made of: "; 140 cut-outs on 27, 7, 8 photographs", by split."""
+        told = [super().describe()]
+        if {"cutout_files", "photograph_files"} <= vars(self).keys():
+            cutouts = sum(map(len, self.cutout_files.values()))
+            counts = ", ".join(f"{len(paths):,}" for paths in divide(self.photograph_files).values())
+            told += [f"{cutouts:,} cut-outs on {counts} photographs", describe_left_out(self._left_out)]
+        return "; ".join(filter(None, told))
 
     @property
     def known_train_size(self) -> int:

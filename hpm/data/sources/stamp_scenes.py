@@ -69,6 +69,8 @@ class StampScenes(Composites):
             seed=seed,
             cache_dir=cache_dir,
         )
+        if root == "":
+            raise ValueError(f"StampScenes.root is empty; it is the packages' folder, {SYSTEM_FOLDER} by default")
         self.root = expanded(root)
 
     @cached_property
@@ -98,8 +100,11 @@ class StampScenes(Composites):
         found = [self.root / path for path in paths]
         for path in found:
             if not path.is_file():
+                usual = self.root == Path(SYSTEM_FOLDER)
+                where = "" if usual else f" below StampScenes.root = {self.root}, which is {SYSTEM_FOLDER} by default"
                 raise UserError(
-                    f"{path}, which StampScenes needs, is missing; install it: apt-get install {' '.join(PACKAGES)}"
+                    f"{path}, which StampScenes needs, is missing{where}; install it: apt-get install "
+                    f"{' '.join(PACKAGES)}"
                 )
         return found
 

@@ -35,7 +35,10 @@ def test_a_missing_file_is_named_with_the_packages(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         StampScenes(root=tmp_path).train()
     assert str(error.value).startswith(f"{tmp_path}/")
+    assert f"below StampScenes.root = {tmp_path}, which is /usr/share by default" in str(error.value)
     assert str(error.value).endswith(f"install it: apt-get install {' '.join(PACKAGES)}")
+    with pytest.raises(ValueError, match=r"StampScenes\.root is empty"):
+        StampScenes(root="")
 
 
 def test_the_packages_may_lie_elsewhere(stamp_files: Path) -> None:
