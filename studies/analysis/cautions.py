@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from studies.analysis.results import Result, is_usable
@@ -30,6 +30,18 @@ def warnings_of_left_out(metric: str, named: Sequence[tuple[str, Result]]) -> li
     if broken:
         lines.append(f"{metric} is not finite, or is beyond 1e50, in {_listed(broken)}; left out")
     return lines
+
+
+def warnings_of_planned(planned: Collection[str], named: Sequence[tuple[str, Result]]) -> list[str]:
+    """Variants of which no run is complete: they failed, or are still to be trained.
+
+    Args:
+        planned: all variants.
+        named: all complete runs, with the names of their variants.
+    """
+    there = {name for name, _ in named}
+    without = [name for name in dict.fromkeys(planned) if name not in there]
+    return [f"no run is complete yet of {_listed(without)}"] if without else []
 
 
 def warnings_of_runs(variants: Mapping[str, Sequence[Result]]) -> list[str]:

@@ -14,6 +14,7 @@ from studies.analysis.cautions import (
     warnings_of_budgets,
     warnings_of_images,
     warnings_of_left_out,
+    warnings_of_planned,
     warnings_of_runs,
     warnings_of_seeds,
 )
@@ -213,6 +214,7 @@ def _table(
             *warnings_of_budgets(metric, rows, measured),
             *warnings_of_images(variants),
             *warnings_of_left_out(metric, named),
+            *warnings_of_planned(planned, named),
         ],
         results=measured,
         grid=grid,

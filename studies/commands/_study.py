@@ -12,7 +12,11 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
         kind: "ablation" or "search".
         options: what it is started with.
         trials: of a search, how many it is to have in all.
+
+    Raises:
+        UserError: if runs of an ablation failed, once all others and the report are done.
     """
+    from hpm.errors import UserError
     from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
     from studies.execution.finish import finish
@@ -20,4 +24,6 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
 
     console = make_console()
     with notices_to(console):
-        finish(work_through(kind, options, console, trials=trials), options, console, trials=trials)
+        failed = finish(work_through(kind, options, console, trials=trials), options, console, trials=trials)
+    if failed and kind == "ablation":
+        raise UserError(f"{failed} of its runs failed, as told above; the same command trains them once more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -25,7 +26,7 @@ from studies.reporting.files import write_files
 from studies.reporting.tables import show_comparisons
 
 
-def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, trials: int | None = None) -> None:
+def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, trials: int | None = None) -> int:
     """Show what a study has found, and keep it in the study's folder and in MLflow.
 
     Args:
@@ -33,9 +34,12 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
         options: what it was started with.
         console: where a person reads.
         trials: of a search, how many it was to have in all.
+
+    Returns:
+        How many trials failed.
     """
     study, definition, tracker = worked
-    _report_failures(study, console)
+    failed = _report_failures(study, console)
     files: list[Path] = []
     if results := study_results(study):
         options.folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +68,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
             _show_test_figure(definition, next(iter(best.values())), results, console)
         files += best
     tracker.complete(study, files)
+    return failed
 
 
 def _show_test_figure(definition: Definition, best: FrozenTrial, results: Sequence[Result], console: Console) -> None:
@@ -91,13 +96,20 @@ def _command(definition: Definition, options: StudyOptions, trials: int | None) 
     return shlex.join(words)
 
 
-def _report_failures(study: optuna.Study, console: Console) -> None:
+def _report_failures(study: optuna.Study, console: Console) -> int:
+    """Tell of the trials that failed, and were neither retried nor trained again since; return how many."""
     trials = study.get_trials(deepcopy=False)
-    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
-    for trial in trials:
-        if trial.state == TrialState.FAIL and trial.number not in retried:
-            reason = trial.user_attrs.get(ERROR, "its worker died too often")
-            console.print(f"trial {trial.number} failed: {reason}", style="yellow")
+    settled = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+    later: list[dict[str, Any]] = []
+    failed = []
+    for trial in reversed(trials):
+        if trial.state == TrialState.FAIL and trial.number not in settled and trial.params not in later:
+            failed.append(trial)
+        later.append(trial.params)
+    for trial in reversed(failed):
+        reason = trial.user_attrs.get(ERROR, "its worker died too often")
+        console.print(f"trial {trial.number} failed: {reason}", style="yellow")
+    return len(failed)
 
 
 def write_best_configs(study: optuna.Study, definition: Definition, folder: Path) -> dict[Path, FrozenTrial]:

@@ -50,6 +50,9 @@ MedianPruner.n_startup_trials = 2
 """
 
 
+SHARE = "curriculum/hardness_share"
+
+
 def trials(url: str, name: str) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=open_storage(url)).get_trials()
 
@@ -163,6 +166,23 @@ def test_an_ablation_is_stopped_goes_on_and_repeats(study: Study, hpm: Hpm, smal
     for name in ("loss", "gradient_norm"):
         assert measured("direct", name) == measured("runs/abl/random-seed0", name)
     shows_nested_runs(uri)
+
+
+def test_an_ablation_says_which_runs_failed_and_keeps_the_others(study: Study, small: Path, tmp_path: Path) -> None:
+    """Numbers of parts have no hardness, which is found out when their share of it is measured."""
+    variants = "Ablation.variants = {'random': ['curricula/random'], 'semmae': ['curricula/semmae']}"
+    changed = re.sub(r"Ablation\.variants = .*", variants, ABLATION).replace("ridge/pretrained", SHARE)
+    (tmp_path / "abl.gin").write_text(changed + "Ablation.bindings = ['Monitoring.evaluations = [@HardnessShare()]']\n")
+    for _ in range(2):
+        ran = study("ablate", "abl.gin", "--poll", 0.2)
+        told = " ".join((ran.stdout + ran.stderr).split())
+        assert ran.returncode not in (0, 75)
+        assert told.count(f"failed: semmae-seed0 has no {SHARE}; it has") == 1
+        assert "1 of its runs failed, as told above; the same command trains them once more" in told
+        assert Path("runs/abl/report.html").is_file()
+    compared = study("compare", "abl", "--markdown")
+    assert compared.returncode == 0, compared.stderr
+    assert "no run is complete yet of semmae" in compared.stdout
 
 
 def shows_nested_runs(uri: str) -> None:
