@@ -132,7 +132,8 @@ class HardnessShare(Evaluation):
         nothing_scored = bool(of.scores_NL.isnan().all())
         unknown = not in_run and (difficulty.knows_training_images_alone or nothing_scored)
         if unknown and not numbers_parts:
-            warn_of_training_images(context, "of it a run alone measures a share, on the images it trains on")
+            told = "its share is measured by @HardnessShare() in Monitoring.evaluations, and stands in summary.json"
+            warn_of_training_images(context, told)
         scores = {} if numbers_parts or unknown else {"": of.scores_NL}
         if len(of.loss_NL) > 1:  # of a single image there are no others whose losses it might be told
             scores["_position"] = position_scores(of.loss_NL)

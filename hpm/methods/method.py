@@ -123,8 +123,7 @@ class Method:
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
                 f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
             )
-        follows = curriculum.difficulty.needs_predictions or "predicted_loss" in curriculum.difficulty.needs
-        if follows and self.prediction_weight == 0 and curriculum.sampler.needs_scores(1.0, 1):
+        if self.follows_predictions and self.prediction_weight == 0:
             raise ValueError(
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
                 "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"
@@ -141,6 +140,13 @@ class Method:
                     f"{type(scheduler).__name__} watches the metric {metric!r}; this run measures "
                     f"{', '.join(self.feedback)}"
                 )
+
+    @property
+    def follows_predictions(self) -> bool:
+        """Whether masks depend on what the loss predictor says, the student's or the teacher's."""
+        difficulty, sampler = self.curriculum.difficulty, self.curriculum.sampler
+        asks = difficulty.needs_predictions or "predicted_loss" in difficulty.needs
+        return asks and sampler.needs_scores(1.0, self.student.num_patches)
 
     @property
     def feedback(self) -> tuple[str, ...]:

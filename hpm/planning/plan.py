@@ -19,6 +19,7 @@ from hpm.planning.settings import RunSettings, read_settings
 IMAGENET_IMAGES = 1_281_167
 USABLE_MEMORY = 0.9  # of a GPU's memory; what `cost.memory` does not count needs the rest
 _LEAST_MFU, _MOST_IMAGES = 0.001, 10**12  # beyond these, hours mean nothing
+_TOY = 128  # a width up to which a step is mostly overhead, which no plan counts
 _NARROW, _NARROW_MFU = 512, 0.2  # a width, and a share of the peak that narrower models are not known to reach
 
 
@@ -212,7 +213,14 @@ def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[
         yield f"{name} follows what is learned, so the teacher is counted wherever it may be asked"
     if len(operations.choices(method.curriculum.difficulty)) > 1:
         yield "which difficulty is asked follows what is learned, so the dearest of them is counted"
+    if method.student.loss_predictor is not None and not method.follows_predictions:
+        depth = f"{type(method.student).__name__}.loss_predictor_depth = None trains"
+        average = method.ema_decay is not None and not (method.curriculum.difficulty.needs or method.target.needs)
+        yield f"no mask follows the loss predictor: {depth} without it" + (
+            ", and Method.ema_decay = None without a moving average, which nothing asks" if average else ""
+        )
     if mfu >= _NARROW_MFU and (width := method.student.encoder.num_features) < _NARROW:
-        yield f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect less than {mfu:.0%}"
+        less = f"less than {mfu:.0%}" if width > _TOY else f"far less than {mfu:.0%}, so that the time says little"
+        yield f"blocks as narrow as {width} keep a GPU less busy than wide ones: expect {less}"
     if runtime.residual_precision == "bf16" or runtime.teacher_precision != "same":
         yield "what Runtime.residual_precision saves of memory and Runtime.teacher_precision adds is not counted"

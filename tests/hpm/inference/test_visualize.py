@@ -24,7 +24,7 @@ from hpm.runs.run_folder import RunFolder
 from hpm.runtime.console import make_console
 from hpm.visualization import draw_timeline, look
 from hpm.visualization.picture import held_out, picture
-from hpm.visualization.timeline import _SHARES, _draw_curve, _draw_hardness, _draw_shares
+from hpm.visualization.timeline import _SHARES, _draw_curve, _draw_hardness, _draw_shares, _nothing_scored
 
 Hpm = Callable[..., int]
 
@@ -299,11 +299,36 @@ def test_alpha_changes_where_an_epoch_begins() -> None:
     epochs = np.arange(1, 11) * 0.4
     alpha = np.ceil(epochs) / 4
     axis = Figure().subplots()
-    _draw_shares(axis, epochs, alpha, "hard")
+    _draw_shares(axis, epochs, alpha, "hard", np.zeros(len(epochs), dtype=bool))
     drawn = axis.lines[0].get_xydata()
     changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] > before[1]]
     assert changes == pytest.approx([1, 2, 3])
     assert drawn[-1].tolist() == [4, 1]
+
+
+def test_where_nothing_was_scored_the_mask_is_random(tmp_path: Path) -> None:
+    """The hard patches' band begins with the second epoch, the line of alpha with the first."""
+    rows = [
+        {"step": n, "epoch": n / 2, "alpha": 0.5, "reconstruction_loss": 1.0, "unscored": float(n <= 2)}
+        for n in range(1, 7)
+    ]
+    moves = [{"epoch": n / 4, "alpha": 0.5} for n in range(1, 13)]
+    random = _nothing_scored(rows, moves)
+    assert random.tolist() == [True] * 4 + [False] * 8
+    assert not _nothing_scored([{**row, "unscored": 0.99} for row in rows], moves).any()
+    assert not _nothing_scored([{"epoch": row["epoch"]} for row in rows], moves).any()  # not logged
+    axis = Figure().subplots()
+    _draw_shares(axis, np.arange(1, 13) / 4, np.full(12, 0.5), "hard", random)
+    _, hard = axis.collections
+    filled = hard.get_paths()[0].vertices
+    assert filled[filled[:, 1] > 0][:, 0].min() == 1
+    assert axis.lines[0].get_xydata()[0].tolist() == [0, 0.5]
+    assert [text.get_text() for text in axis.texts] == [
+        "random:\nno scores yet",
+        "hard patches: alpha",
+        "random patches: 1 \N{MINUS SIGN} alpha",
+    ]
+    draw_timeline([{**row, "unscored": 1.0} for row in rows], "hard", tmp_path / "all.png")
 
 
 def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:
@@ -311,7 +336,7 @@ def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:
     epochs = np.arange(1, 11) * 0.4
     alpha = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0]) / 2
     axis = Figure().subplots()
-    _draw_shares(axis, epochs, alpha, "hard")
+    _draw_shares(axis, epochs, alpha, "hard", np.zeros(len(epochs), dtype=bool))
     drawn = axis.lines[0].get_xydata()
     changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] != before[1]]
     assert changes == pytest.approx([0.4, 1.2, 2.0, 2.4, 2.8, 3.6])

@@ -173,6 +173,17 @@ def test_images_without_reading_any(tiny: Path, bindings: list[str], images: int
     assert any("--images" in note for note in made.notes) == (images == 1_281_167)
 
 
+def test_a_loss_predictor_that_no_mask_follows_is_told(tiny: Path) -> None:
+    told = "no mask follows the loss predictor: MaskedAutoencoder.loss_predictor_depth = None trains without it"
+    for difficulty, follows in (("LossMemory", False), ("PredictedLoss", True)):
+        notes = make(tiny, f"Curriculum.difficulty = @{difficulty}()").notes
+        assert any(note.startswith(told) for note in notes) != follows
+    with_features = make(tiny, "Curriculum.difficulty = @LossMemory()", "Method.target = @TeacherFeatures()").notes
+    assert told in with_features  # which asks for the moving average
+    without = make(tiny, "Curriculum.difficulty = @LossMemory()", "MaskedAutoencoder.loss_predictor_depth = None").notes
+    assert not any("loss predictor" in note for note in without)
+
+
 def test_feedback_is_told(tiny: Path) -> None:
     made = make(tiny, "Curriculum.scheduler = @MetricPaced()")
     assert made.teacher_share == 1

@@ -75,6 +75,18 @@ def test_killed_in_mid_epoch_on_one_process(
     assert drawn(tmp_path / "whole.txt") == drawn(tmp_path / "killed.txt")
 
 
+def test_a_single_epoch_is_told_to_be_random(
+    remembering: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before an image comes a second time nothing is known of it."""
+    told = "LossMemory scores images from epoch 2 on, and Schedule.epochs = 1: all masks are random"
+    for epochs in (1, 2):
+        monkeypatch.setenv("RECORD", str(tmp_path / f"{epochs}.txt"))
+        words = ("-b", f"Schedule.epochs = {epochs}", "-b", "Schedule.warmup_epochs = 0.5", "--output", f"of-{epochs}")
+        assert hpm("pretrain", remembering, *words) == 0
+        assert (told in " ".join(capsys.readouterr().out.split())) == (epochs == 1)
+
+
 def test_killed_in_mid_epoch_on_two_processes(
     remembering: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
