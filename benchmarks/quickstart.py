@@ -47,7 +47,7 @@ def train(name: str, seed: int, folder: Path, bindings: Sequence[str]) -> dict[s
     command = ["hpm", "pretrain", "quickstart", *RUNS[name], *words, "--output", str(folder), "--resume"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f"{folder.name}.txt"
-    with log.open("w") as file:
+    with log.open("a") as file:
         code = subprocess.run(
             [sys.executable, "-m", *command],
             check=False,
@@ -81,7 +81,7 @@ def print_tables(found: dict[str, list[dict[str, float]]]) -> None:
     for label, (metric, scale) in ROWS.items():
         random, curriculum = ([scale * run[metric] for run in found[name]] for name in RUNS)
         if metric == _CALLED_HARD:  # random masks call none hard, which is 0 by definition
-            print(f"| {label} | none are | {cell(curriculum)} | |")
+            print(f"| {label} | no patch is | {cell(curriculum)} | |")
         else:
             print(f"| {label} | {cell(random)} | {cell(curriculum)} | {cell(differences(curriculum, random), '+')} |")
     print()

@@ -51,6 +51,7 @@ class Cached(Combination):
         require_choice("Cached", PERIODS, period=period)
         require_at_least("Cached", 0, start=start)
         self.stateful = True
+        self.first_scored_epoch = start if period == "epoch" else 0
         self.every = every
         self.period = period
         self.start = start

@@ -139,7 +139,7 @@ class Residual(Combination):
 
     def __init__(self, *, estimator: DifficultyEstimator, momentum: float = 0.99) -> None:
         super().__init__(estimators=[estimator])
-        if isinstance(estimator, PositionLoss | EdgeDensity | Uniform):
+        if type(estimator) in (PositionLoss, EdgeDensity, Uniform):
             raise ValueError(
                 f"Residual takes out what position and edges say, and of {type(estimator).__name__} nothing is left "
                 "but the order of ties; choose another estimator"

@@ -52,7 +52,8 @@ class Sampler(Scheduled, ABC):
         """Find out before training whether this sampler can use the scores of a difficulty estimator.
 
         Raises:
-            ValueError: if it cannot; by default where the scores are the numbers of parts, which have no order.
+            ValueError: if it cannot; by default where the scores are the numbers of parts, which have no order. A
+                sampler that takes such numbers overrides this.
         """
         if difficulty.num_parts is not None and self.needs_scores(1.0, 1):
             raise ValueError(

@@ -46,7 +46,7 @@ class Quotas(Sampler):
         if found is None:
             raise ValueError(
                 f"Quotas takes the numbers of parts, and the scores of {name} are difficulties; choose "
-                "Curriculum.difficulty = @Parts(), or another sampler"
+                "Curriculum.difficulty = @Parts(), or another that has num_parts, or another sampler"
             )
         if found > self.parts:
             raise ValueError(f"Quotas.parts = {self.parts} must be at least {found}, the parts that {name} numbers")

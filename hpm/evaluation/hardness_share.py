@@ -132,7 +132,7 @@ class HardnessShare(Evaluation):
         nothing_scored = bool(of.scores_NL.isnan().all())
         unknown = not in_run and (difficulty.knows_training_images_alone or nothing_scored)
         if unknown and not numbers_parts:
-            told = "its share is measured by @HardnessShare() in Monitoring.evaluations, and stands in summary.json"
+            told = "a run with @HardnessShare() in Monitoring.evaluations measures its share, for summary.json"
             warn_of_training_images(context, told)
         scores = {} if numbers_parts or unknown else {"": of.scores_NL}
         if len(of.loss_NL) > 1:  # of a single image there are no others whose losses it might be told

@@ -149,6 +149,14 @@ class Method:
         return asks and sampler.needs_scores(1.0, self.student.num_patches)
 
     @property
+    def uses_predictions(self) -> bool:
+        """Whether anything but the evaluations would miss the loss predictor."""
+        difficulty = self.curriculum.difficulty
+        asks = difficulty.needs_predictions or "predicted_loss" in difficulty.needs
+        watches = any(metric.startswith("prediction_") for metric in self.watched)
+        return asks or watches or self.dense_prediction_every > 0
+
+    @property
     def feedback(self) -> tuple[str, ...]:
         """The metrics that the curriculum can be told of at the end of each interval.
 

@@ -213,7 +213,7 @@ def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[
         yield f"{name} follows what is learned, so the teacher is counted wherever it may be asked"
     if len(operations.choices(method.curriculum.difficulty)) > 1:
         yield "which difficulty is asked follows what is learned, so the dearest of them is counted"
-    if method.student.loss_predictor is not None and not method.follows_predictions:
+    if method.student.loss_predictor is not None and not method.uses_predictions:
         depth = f"{type(method.student).__name__}.loss_predictor_depth = None trains"
         average = method.ema_decay is not None and not (method.curriculum.difficulty.needs or method.target.needs)
         yield f"no mask follows the loss predictor: {depth} without it" + (

@@ -29,7 +29,7 @@ def describe(trainer: Trainer) -> str:
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     asked = curriculum.sampler.needs_scores(1.0, model.num_patches) or first == last == 0
-    ignored = "" if asked else f", which {type(curriculum.sampler).__name__} does not follow"
+    ignored = "" if asked else f" ({type(curriculum.sampler).__name__} asks for no scores)"
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}{ignored}, "
         f"mask ratio {curriculum.mask_ratio.describe()}\n"

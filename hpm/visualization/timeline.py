@@ -74,10 +74,16 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def _nothing_scored(rows: Sequence[Mapping[str, Any]], moves: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """At each of `moves`, whether the interval that its epoch lies in scored no patch, so that masks were random."""
-    unscored = _values(rows, "unscored")  # NaN of runs that did not log it
-    places = np.searchsorted(_values(rows, "epoch"), _values(moves, "epoch"))
-    return unscored[places.clip(max=len(rows) - 1)] >= 1
+    """At each of `moves`, whether no patch was scored, so that masks were random.
+
+    A row tells of its interval's last step. The steps of the next interval that belong to the same epoch are taken for
+    the same: what is known of images in one epoch is scored from the next on.
+    """
+    ends, epochs = _values(rows, "epoch"), _values(moves, "epoch")
+    nothing = np.append(_values(rows, "unscored") >= 1, False)  # NaN, of runs that did not log it, is not
+    places = np.searchsorted(ends, epochs).clip(max=len(rows) - 1)
+    before = places - 1  # of the first interval the one appended, which is False
+    return nothing[places] | (nothing[before] & (np.ceil(epochs) == np.ceil(ends[before])))
 
 
 def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: str | None, random: np.ndarray) -> None:
@@ -91,6 +97,7 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
         axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
         axis.set_ylim(0, 1)
         axis.set_yticks([0, 0.5, 1])
+        _name_random(axis, epochs, random & (alpha > 0))
         return
     _prepare(axis, "share of the mask")
     # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
@@ -119,11 +126,7 @@ def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:
 
 def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: str | None, random: np.ndarray) -> None:
     """Names where the bands are thickest, away from the frame, and of what is random against alpha."""
-    if random.any() and np.ptp(epochs[random]) > 0.15 * epochs[-1]:
-        middle = (epochs[random].min() + epochs[random].max()) / 2
-        axis.text(
-            middle, 0.8, "random:\nno scores yet", ha="center", va="center", fontsize=style.SMALL, color=style.DARK
-        )
+    _name_random(axis, epochs, random)
     epochs, share = epochs[~random], share[~random]
     if not len(epochs):
         return
@@ -138,6 +141,15 @@ def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: st
             side = "left" if place < len(epochs) / 3 else "right" if place > len(epochs) * 2 / 3 else "center"
             name = name if following else "random patches"
             axis.text(epochs[place], middle, name, ha=side, va="center", fontsize=style.TEXT, color=color)
+
+
+def _name_random(axis: Axes, epochs: np.ndarray, random: np.ndarray) -> None:
+    """Says where masks are random because nothing is scored, if there is room for it."""
+    if random.any() and np.ptp(epochs[random]) > 0.15 * epochs[-1]:
+        middle = (epochs[random].min() + epochs[random].max()) / 2
+        axis.text(
+            middle, 0.8, "random:\nno scores yet", ha="center", va="center", fontsize=style.SMALL, color=style.DARK
+        )
 
 
 def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -> None:

@@ -14,9 +14,9 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
         trials: of a search, how many it is to have in all.
 
     Raises:
-        UserError: if runs of an ablation failed, once all others and the report are done.
+        TrainingError: if runs of an ablation failed, once all others and the report are done.
     """
-    from hpm.errors import UserError
+    from hpm.errors import TrainingError
     from hpm.runtime.console import make_console
     from hpm.runtime.notices import notices_to
     from studies.execution.finish import finish
@@ -26,4 +26,4 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
     with notices_to(console):
         failed = finish(work_through(kind, options, console, trials=trials), options, console, trials=trials)
     if failed and kind == "ablation":
-        raise UserError(f"{failed} of its runs failed, as told above; the same command trains them once more")
+        raise TrainingError(f"{failed} of its runs failed, as told above; the same command trains them once more")

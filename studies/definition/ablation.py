@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -93,6 +93,9 @@ class Ablation(Definition):
         # Seeds that were asked for when the study was started may be left out now.
         variant, seed = cell_of(trial)
         return variant in self.variants and seed in self.seeds
+
+    def cell_of(self, trial: FrozenTrial) -> Hashable:
+        return cell_of(trial)
 
     def plan(self, trial: optuna.trial.BaseTrial, number: int) -> list[PlannedRun]:
         # Sorted, for Optuna takes another order for another space.

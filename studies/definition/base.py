@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -178,6 +178,10 @@ class Definition(ABC):
     def asks_for(self, trial: FrozenTrial) -> bool:
         """Whether a trial that waits belongs to what the study asks for now."""
         return True
+
+    def cell_of(self, trial: FrozenTrial) -> Hashable:
+        """What trials that stand for each other have in common; by default each stands for itself."""
+        return trial.number
 
     def sampler_of(self, number: int) -> optuna.samplers.BaseSampler | None:
         """The sampler of one trial; None where every parameter is known.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -36,10 +35,10 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
         trials: of a search, how many it was to have in all.
 
     Returns:
-        How many trials failed.
+        How many of the trials that are asked for failed.
     """
     study, definition, tracker = worked
-    failed = _report_failures(study, console)
+    failed = _report_failures(study, definition, console)
     files: list[Path] = []
     if results := study_results(study):
         options.folder.mkdir(parents=True, exist_ok=True)
@@ -96,17 +95,13 @@ def _command(definition: Definition, options: StudyOptions, trials: int | None) 
     return shlex.join(words)
 
 
-def _report_failures(study: optuna.Study, console: Console) -> int:
-    """Tell of the trials that failed, and were neither retried nor trained again since; return how many."""
+def _report_failures(study: optuna.Study, definition: Definition, console: Console) -> int:
+    """Tell of the trials that are asked for, failed, and were not tried again since; return how many."""
     trials = study.get_trials(deepcopy=False)
-    settled = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
-    later: list[dict[str, Any]] = []
-    failed = []
-    for trial in reversed(trials):
-        if trial.state == TrialState.FAIL and trial.number not in settled and trial.params not in later:
-            failed.append(trial)
-        later.append(trial.params)
-    for trial in reversed(failed):
+    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
+    last = {definition.cell_of(trial): trial for trial in trials if trial.number not in retried}
+    failed = [trial for trial in last.values() if trial.state == TrialState.FAIL and definition.asks_for(trial)]
+    for trial in failed:
         reason = trial.user_attrs.get(ERROR, "its worker died too often")
         console.print(f"trial {trial.number} failed: {reason}", style="yellow")
     return len(failed)

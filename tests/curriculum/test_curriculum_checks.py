@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused() -> None:
         Curriculum(scheduler=Constant(), difficulty=Cached(estimator=Parts()), sampler=Quotas(parts=3)).check(
             TinyTeacher(), 16
         )
-    with pytest.raises(ValueError, match="Cells masks what is hard, and the scores of Parts are the numbers of parts"):
+    with pytest.raises(ValueError, match="Cells takes the mean of the scores in a cell, and those of Parts are the"):
         Curriculum(scheduler=Constant(), difficulty=Parts(), sampler=Cells()).check(TinyTeacher(), 16)
 
 

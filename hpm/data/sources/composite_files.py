@@ -59,10 +59,11 @@ def find_photographs(folder: Path, left_out: Counter[str] | None = None) -> list
         UserError: if the folder is missing or holds fewer than three photographs.
     """
     _require_folder("photographs", folder)
-    files = list(image_files(folder, left_out))
-    found = list({path.resolve(): path for path in reversed(files)}.values())[::-1]
-    if left_out is not None and len(found) < len(files):
-        left_out["links to images that were seen"] += len(files) - len(found)
+    first: dict[Path, Path] = {}  # of the paths that lead to a file
+    for path in image_files(folder, left_out):
+        if first.setdefault(path.resolve(), path) != path and left_out is not None:
+            left_out["links to photographs that were seen"] += 1
+    found = list(first.values())
     if len(found) < _FEWEST_PHOTOGRAPHS:
         raise UserError(
             f"Composites.photographs = {folder} holds {len(found)} images; training, validation and test scenes share "

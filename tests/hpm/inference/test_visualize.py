@@ -315,6 +315,8 @@ def test_where_nothing_was_scored_the_mask_is_random(tmp_path: Path) -> None:
     moves = [{"epoch": n / 4, "alpha": 0.5} for n in range(1, 13)]
     random = _nothing_scored(rows, moves)
     assert random.tolist() == [True] * 4 + [False] * 8
+    late = [{"epoch": 0.7, "unscored": 1.0}, {"epoch": 1.4, "unscored": 0.3}]  # the second interval has steps of both
+    assert _nothing_scored(late, moves[:5]).tolist() == [True] * 4 + [False]
     assert not _nothing_scored([{**row, "unscored": 0.99} for row in rows], moves).any()
     assert not _nothing_scored([{"epoch": row["epoch"]} for row in rows], moves).any()  # not logged
     axis = Figure().subplots()

@@ -180,6 +180,9 @@ def test_a_loss_predictor_that_no_mask_follows_is_told(tiny: Path) -> None:
         assert any(note.startswith(told) for note in notes) != follows
     with_features = make(tiny, "Curriculum.difficulty = @LossMemory()", "Method.target = @TeacherFeatures()").notes
     assert told in with_features  # which asks for the moving average
+    watching = ("Curriculum.scheduler = @MetricPaced()", "MetricPaced.metric = 'prediction_accuracy'")
+    for needed in (watching, ["Method.dense_prediction_every = 3"]):  # which would be refused without one
+        assert not any(note.startswith(told) for note in make(tiny, *needed).notes)
     without = make(tiny, "Curriculum.difficulty = @LossMemory()", "MaskedAutoencoder.loss_predictor_depth = None").notes
     assert not any("loss predictor" in note for note in without)
 

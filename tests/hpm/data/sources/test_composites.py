@@ -54,19 +54,19 @@ def test_it_says_what_it_is_made_of_and_takes_no_photograph_twice(composite_fold
     folders = composite_folders()
     copies = {setting: str(shutil.copytree(folder, tmp_path / setting)) for setting, folder in folders.items()}
     photographs = [path for path in sorted(Path(copies["photographs"]).rglob("*")) if path.is_file()]
-    for name in ("0.png", "z.png"):  # before and after the files that they are
-        (tmp_path / "photographs" / name).symlink_to(photographs[0])
+    for name, path in (("z.png", photographs[0]), ("zz.png", photographs[1])):
+        (tmp_path / "photographs" / name).symlink_to(path)
     (tmp_path / "photographs" / "phone.heic").write_bytes(b"heic")
     (next((tmp_path / "cutouts").iterdir()) / "moves.gif").write_bytes(b"GIF89a")
     source = Composites(**copies, **FEW)
     assert source.describe() == "Composites, 3 classes, images: none read"
-    assert len(source.photograph_files) == len(photographs)
+    assert source.photograph_files == photographs  # in their order, so that all stay in their splits
     source.train()
     cutouts = sum(map(len, source.cutout_files.values()))
     shares = ", ".join(str(len(paths)) for paths in divide(photographs).values())
     assert source.describe() == (
         f"Composites, 3 classes, images: 60 train; {cutouts} cut-outs on {shares} photographs; "
-        "left out: 2 links to images that were seen, 1 .gif, 1 .heic"
+        "left out: 2 links to photographs that were seen, 1 .gif, 1 .heic"
     )
 
 
