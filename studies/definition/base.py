@@ -184,11 +184,7 @@ class Definition(ABC):
         return trial.number
 
     def sampler_of(self, number: int) -> optuna.samplers.BaseSampler | None:
-        """The sampler of one trial; None where every parameter is known.
-
-        Args:
-            number: the trial's number, or that of the trial which it tries again.
-        """
+        """The sampler of a trial, by its number or that of the trial which it tries again; None where all is known."""
         return None
 
     def in_place_of(self, study: optuna.Study, repeat: FrozenTrial) -> QueuedTrial | None:
