@@ -57,7 +57,8 @@ def csv_text(results: Sequence[Result]) -> str:
                 *("" if result.skipped_steps is None else result.skipped_steps for _ in skipped),
                 *(result.cost.get(name, "") for name in COSTS),
                 *(_no_formula(result.parameters.get(name, "")) for name in parameters),
-                *(result.metrics.get(name, "") for name in metrics),
+                # As they are read again: JSON keeps a metric that is a whole number as such.
+                *(float(result.metrics[name]) if name in result.metrics else "" for name in metrics),
                 *(result.scored_images.get(name, "") for name in scored),
                 *(_no_formula(result.fingerprints.get(name, "")) for name in fingerprints),
             ]

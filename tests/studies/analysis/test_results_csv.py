@@ -25,7 +25,14 @@ def test_parameters_and_scored_images_come_back(tmp_path: Path) -> None:
     parameters = {"Ramp.end": "0.5", "ratio/Ramp.end": "0.1", "a/b/hpm.Ramp.end": "0.2", "ALPHA": "1"}
     runs = results("random", RANDOM, parameters=parameters, config="ab") + results("hard", HARD)
     runs[0] = replace(
-        runs[0], metrics={"low_shot/pretrained": 0.5, "few/fraction0.1": 0.2, "few/0.1": 0.3, "finetune/top1.acc": 0.4}
+        runs[0],
+        metrics={
+            "low_shot/pretrained": 0.5,
+            "low_shot/pretrained/epochs": 118,
+            "few/fraction0.1": 0.2,
+            "few/0.1": 0.3,
+            "finetune/top1.acc": 0.4,
+        },
     )
     runs[1] = replace(runs[1], skipped_steps=0, fingerprints={"training": "0123", "test": "12e4"})
     runs[2] = replace(runs[2], skipped_steps=20, fingerprints={"training": "0123 4567", "validation": "89"})
