@@ -33,6 +33,11 @@ class Sampler(Scheduled, ABC):
         """Say whether the keys depend on the difficulty at this alpha; where not, the teacher is not run."""
         return True
 
+    @property
+    def ever_needs_scores(self) -> bool:
+        """Whether the keys depend on the difficulty at some alpha; where not, the difficulty decides nothing."""
+        return self.needs_scores(1.0, 1)
+
     def check(self, num_patches: int, num_masked: int) -> None:
         """Find out before training whether M of L patches can be masked as the settings say.
 
@@ -55,7 +60,7 @@ class Sampler(Scheduled, ABC):
             ValueError: if it cannot; by default where the scores are the numbers of parts, which have no order. A
                 sampler that takes such numbers overrides this.
         """
-        if difficulty.num_parts is not None and self.needs_scores(1.0, 1):
+        if difficulty.num_parts is not None and self.ever_needs_scores:
             raise ValueError(
                 f"{type(self).__name__} masks what is hard, and the scores of {type(difficulty).__name__} are the "
                 "numbers of parts; choose another difficulty, or Curriculum.sampler = @Quotas()"

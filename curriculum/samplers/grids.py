@@ -61,7 +61,7 @@ class Cells(Sampler):
 
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
         """Refuse numbers of parts, of which a cell has no mean, and what the sampler refuses."""
-        if difficulty.num_parts is not None and self.sampler.needs_scores(1.0, 1):
+        if difficulty.num_parts is not None and self.sampler.ever_needs_scores:
             raise ValueError(
                 f"Cells takes the mean of the scores in a cell, and those of {type(difficulty).__name__} are the "
                 "numbers of parts; choose another sampler or difficulty"

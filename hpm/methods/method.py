@@ -107,7 +107,7 @@ class Method:
     def _check_teacher(self) -> None:
         """What is asked of a teacher must be there."""
         curriculum, target = self.curriculum, self.target
-        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.sampler.needs_scores(1.0, 1):
+        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.sampler.ever_needs_scores:
             raise ValueError(
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} asks a teacher, but Method.ema_decay "
                 "= None means that there is none; set it, e.g. to @HorizonDecay()"
@@ -123,7 +123,7 @@ class Method:
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
                 f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
             )
-        if self.follows_predictions and self.prediction_weight == 0:
+        if self.prediction_weight == 0 and self._reads_predictions and curriculum.sampler.ever_needs_scores:
             raise ValueError(
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
                 "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"
@@ -142,19 +142,16 @@ class Method:
                 )
 
     @property
-    def follows_predictions(self) -> bool:
-        """Whether masks depend on what the loss predictor says, the student's or the teacher's."""
-        difficulty, sampler = self.curriculum.difficulty, self.curriculum.sampler
-        asks = difficulty.needs_predictions or "predicted_loss" in difficulty.needs
-        return asks and sampler.needs_scores(1.0, self.student.num_patches)
+    def _reads_predictions(self) -> bool:
+        """Whether the difficulty is made of what the loss predictor says, the student's or the teacher's."""
+        difficulty = self.curriculum.difficulty
+        return difficulty.needs_predictions or "predicted_loss" in difficulty.needs
 
     @property
     def uses_predictions(self) -> bool:
         """Whether anything but the evaluations would miss the loss predictor."""
-        difficulty = self.curriculum.difficulty
-        asks = difficulty.needs_predictions or "predicted_loss" in difficulty.needs
         watches = any(metric.startswith("prediction_") for metric in self.watched)
-        return asks or watches or self.dense_prediction_every > 0
+        return self._reads_predictions or watches or self.dense_prediction_every > 0
 
     @property
     def feedback(self) -> tuple[str, ...]:

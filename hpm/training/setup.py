@@ -244,7 +244,7 @@ def report_random_masks(method: Method, clock: Clock, console: Console) -> None:
     """
     curriculum = method.curriculum
     first = curriculum.difficulty.first_scored_epoch
-    if clock.epochs <= first and curriculum.sampler.needs_scores(1.0, method.student.num_patches):
+    if clock.epochs <= first and curriculum.sampler.ever_needs_scores:
         console.print(
             f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, "
             f"and Schedule.epochs = {clock.epochs}: all masks are random; train for more",

@@ -28,8 +28,8 @@ def describe(trainer: Trainer) -> str:
     first, last = curriculum.alpha(clock.progress(trainer.progress_per)), curriculum.alpha(1.0)
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
-    asked = curriculum.sampler.needs_scores(1.0, model.num_patches) or first == last == 0
-    ignored = "" if asked else f" ({type(curriculum.sampler).__name__} asks for no scores)"
+    unused = (first or last) and not curriculum.sampler.ever_needs_scores
+    ignored = f" ({type(curriculum.sampler).__name__} asks for no scores)" if unused else ""
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}{ignored}, "
         f"mask ratio {curriculum.mask_ratio.describe()}\n"

@@ -92,12 +92,13 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     Where alpha is no share of the mask it is a line: what it means is the sampler's. Where nothing was scored, all are
     random whatever alpha is.
     """
+    random = random & (alpha > 0)
     if not following and np.nanmax(alpha) > 0:
         _prepare(axis, "alpha")
         axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
         axis.set_ylim(0, 1)
         axis.set_yticks([0, 0.5, 1])
-        _name_random(axis, epochs, random & (alpha > 0))
+        _name_random(axis, epochs, random)
         return
     _prepare(axis, "share of the mask")
     # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
@@ -116,7 +117,7 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _name_bands(axis, epochs, share, following, random & (alpha > 0) if following else np.zeros_like(random))
+    _name_bands(axis, epochs, share, following, random)
 
 
 def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:
