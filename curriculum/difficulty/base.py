@@ -136,7 +136,12 @@ class DifficultyEstimator(Scheduled, ABC):
     @property
     def knows_training_images_alone(self) -> bool:
         """Whether scores depend on what is known of single training images, so that others are scored otherwise."""
-        return self.needs_objects or self.kept_bytes(1, 1) > 0
+        return self.needs_objects or self.remembers_images
+
+    @property
+    def remembers_images(self) -> bool:
+        """Whether something is kept of every training image, so that a run cannot go on over others."""
+        return self.kept_bytes(1, 1) > 0
 
     def kept_bytes(self, num_images: int, num_patches: int) -> int:
         """Return the bytes that are kept of I images of L patches, on the device and in every checkpoint.

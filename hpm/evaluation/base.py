@@ -99,6 +99,7 @@ class Evaluation(ABC):
         seeded: whether the context's seed changes the metrics.
         seeds_argument: the argument that says how often an evaluation repeats by itself, whatever the context's seed;
             None for one that does not.
+        of_training_images: whether a run measures its training images, so that it needs no others for it.
         shared: whether the context's processes share the work; where not, the main one measures alone. All processes
             then call, and the main one's metrics count.
     """
@@ -107,6 +108,7 @@ class Evaluation(ABC):
     metrics: ClassVar[tuple[Metric, ...]] = ()
     seeded: ClassVar[bool] = True
     seeds_argument: ClassVar[str | None] = None
+    of_training_images: ClassVar[bool] = False
     shared: ClassVar[bool] = False
 
     @abstractmethod

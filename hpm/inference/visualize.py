@@ -94,6 +94,14 @@ def _draw(
             check_replaceable(out)
     check_name(out)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
+    difficulty = loaded.context().curriculum.difficulty
+    if difficulty.knows_training_images_alone:
+        pictures = "" if loaded.run is None else f"; {loaded.run.pictures} has those of the run"
+        console.print(
+            f"{type(difficulty).__name__} scores images of a training run alone: difficulty and mask are not "
+            f"drawn{pictures}",
+            style="yellow",
+        )
     if kind == "sheet":
         name = (loaded.path if loaded.run is None else loaded.run.path).resolve().name
         return draw_sheet(look(loaded.context(), shown), out, name=name)

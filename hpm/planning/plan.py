@@ -29,6 +29,7 @@ class Plan:
 
     Args:
         config: the config's name.
+        curriculum: names of its parts.
         device: a key of `GPUS`.
         gpus: how many.
         precision: what they compute in.
@@ -55,6 +56,7 @@ class Plan:
     """
 
     config: str
+    curriculum: str
     device: str
     gpus: int
     precision: str
@@ -154,6 +156,7 @@ def _plan(
     step_flops = 2 * schedule.batch_size * operations.average_step(work, share, dense, passes=passes)
     return Plan(
         config=config,
+        curriculum=", ".join(method.curriculum.component_names()),
         device=machine.device,
         gpus=machine.gpus,
         precision=precision,

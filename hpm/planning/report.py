@@ -42,7 +42,7 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 
 def _parts_table(plan: Plan) -> Table:
-    table = Table(title=plan.config, title_justify="left", title_style="bold")
+    table = Table(title=f"{plan.config}: {plan.curriculum}", title_justify="left", title_style="bold")
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("multiply-adds of an image, forward", justify="right")

@@ -289,7 +289,7 @@ class TrainingLoop:
 
     def _take_images(self, where: Path, *, other_images: bool, saved: Checkpoint | None = None) -> None:
         now, step = self.trainer.data_record(), self.clock.step
-        if other_images and saved is not None:
+        if saved is not None:
             require_no_memories(saved, self._manifest.data, now)
         self._manifest = take_images(
             self._manifest, now, where, other_images=other_images, until_step=step, console=self.console

@@ -150,15 +150,15 @@ def require_no_memories(saved: Checkpoint, before: DataRecord, now: DataRecord) 
     """Refuse other training images where the curriculum remembers something of each: it would be told of others.
 
     Raises:
-        UserError: naming what it remembers.
+        UserError: naming numbers and fingerprints.
     """
-    if before.train == now.train:
+    if (change := changed_images(before, now)) is None or before.train == now.train:
         return
     for name in saved.names():
         if name.startswith("curriculum.") and saved.tensor(name).shape[:1] == (before.images,):
             raise UserError(
-                f"--other-images: {saved.path} remembers something of each image ({name}), and the training images are "
-                "others now; start a new run with --init-from"
+                f"{saved.path} {change}; its curriculum remembers something of each training image, so others "
+                "will not do: give the same images, or start a new run with --init-from"
             )
 
 

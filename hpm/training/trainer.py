@@ -139,9 +139,9 @@ class Trainer:
         check_objects(self.method, self.source)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
-        if self.monitoring.probes:
-            self.source.validation()  # on which probes are scored
-        if self.monitoring.evaluations:
+        if not all(probe.of_training_images for probe in self.monitoring.probes):
+            self.source.validation()
+        if not all(evaluation.of_training_images for evaluation in self.monitoring.evaluations):
             self.source.require_held_out()
 
     def start_from(self, path: Path) -> list[str]:

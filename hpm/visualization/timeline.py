@@ -92,7 +92,14 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     Where alpha is no share of the mask it is a line: what it means is the sampler's. Where nothing was scored, all are
     random whatever alpha is.
     """
-    random = random & (alpha > 0)
+    # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
+    # the part in this one.
+    ends, random, moves_per_epoch = epochs, random & (alpha > 0), _moves_per_epoch(epochs, alpha)
+    epochs, alpha, random = (
+        np.concatenate([x, y]) for x, y in (([0.0], epochs), (alpha[:1], alpha), (random[:1], random))
+    )
+    if moves_per_epoch:
+        epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
     if not following and np.nanmax(alpha) > 0:
         _prepare(axis, "alpha")
         axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
@@ -101,14 +108,6 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
         _name_random(axis, epochs, random)
         return
     _prepare(axis, "share of the mask")
-    # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
-    # the part in this one.
-    ends, moves_per_epoch = epochs, _moves_per_epoch(epochs, alpha)
-    epochs, alpha, random = (
-        np.concatenate([x, y]) for x, y in (([0.0], epochs), (alpha[:1], alpha), (random[:1], random))
-    )
-    if moves_per_epoch:
-        epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
     share = np.where(random, 0.0, alpha) if following else np.zeros_like(alpha)
     axis.fill_between(epochs, share, 1, step="pre", color=style.LIGHT, linewidth=0)
     axis.fill_between(epochs, 0, share, step="pre", color=style.BLUE, linewidth=0)

@@ -42,6 +42,8 @@ def find_cutouts(folder: Path, left_out: Counter[str] | None = None) -> dict[str
     for path, name in labeled_files(folder, left_out):
         if name is not None:
             found[name].append(path)
+        elif left_out is not None:
+            left_out["images in no class folder"] += 1
     for name, paths in found.items():
         if not paths:
             raise UserError(f"{folder / name} holds no images")

@@ -102,6 +102,9 @@ def test_where_nothing_was_scored_the_mask_is_random(tmp_path: Path) -> None:
         "random patches: 1 \N{MINUS SIGN} alpha",
     ]
     draw_timeline([{**row, "unscored": 1.0} for row in rows], "hard", tmp_path / "all.png")
+    axis = Figure().subplots()  # of blocks, of which alpha is no share
+    _draw_shares(axis, np.arange(1, 13) / 4, np.full(12, 0.5), None, random)
+    assert axis.lines[0].get_xydata()[0].tolist() == [0, 0.5]
 
 
 def test_an_alpha_that_follows_what_is_learned_moves_where_it_did() -> None:

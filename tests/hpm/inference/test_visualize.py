@@ -154,6 +154,16 @@ def test_without_loss_predictor(hpm: Hpm, plain: Path, capsys: pytest.CaptureFix
     assert not (plain / "strip.png").exists()
 
 
+def test_a_difficulty_of_training_images_alone_is_not_drawn_of_others(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, "curricula/hpm_memory", "-b", "Schedule.epochs = 2", "--output", "run") == 0
+    capsys.readouterr()
+    assert hpm("visualize", "run", "--count", 2) == 0
+    told = "LossMemory scores images of a training run alone: difficulty and mask are not drawn; run/pictures has"
+    assert told in " ".join(capsys.readouterr().out.split())
+
+
 def test_images_of_ones_own(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = images(tmp_path / "mine")
     assert hpm("visualize", run, "--images", folder, "--count", 10, "--out", tmp_path / "mine.png") == 0

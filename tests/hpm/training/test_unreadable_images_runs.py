@@ -80,3 +80,37 @@ def test_a_scored_image_that_cannot_be_read_costs_no_training(
     path.write_bytes(content)
     assert hpm("pretrain", "--resume", "--output", "run", "--other-images") == 0
     assert "resuming after step 4 of 4" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_curriculum_that_remembers_its_images_goes_on_over_no_others(
+    hpm: Hpm, tiny: Path, folders: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So nobody is told to ask for it: `hpm evaluate` measures what was trained."""
+    path = folders / "val" / "dog" / "03.png"
+    content = path.read_bytes()
+    path.write_text("x")
+    assert hpm("pretrain", tiny, "curricula/hpm_memory", *WORDS, "--output", "run") == 2
+    assert "once this is mended, hpm evaluate run evaluates it" in " ".join(capsys.readouterr().err.split())
+    path.write_bytes(content)
+    assert hpm("evaluate", "run", "--protocol", "knn") == 0
+    (folders / "train" / "cat" / "00.png").unlink()
+    for words in ([], ["--other-images"]):
+        assert hpm("pretrain", "--resume", "--output", "run", *words) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert "was trained on 40 images of ImageFolder, and these are other ones, 39 of ImageFolder" in told
+        assert "its curriculum remembers something of each training image, so others will not do" in told
+        assert "--other-images" not in told
+
+
+def test_a_run_that_measures_its_training_images_alone_needs_no_others(hpm: Hpm, tiny: Path, folders: Path) -> None:
+    flat = folders.parent / "flat"
+    flat.mkdir()
+    for name in ("cat", "dog"):
+        for path in (folders / "train" / name).iterdir():
+            path.rename(flat / f"{name}-{path.name}")
+    bindings = ["ImageFolder.root = 'flat'", "Monitoring.probes = [@HardnessShare()]"]
+    bindings += ["Monitoring.evaluations = [@HardnessShare()]", "HardnessShare.masks = 2", "Monitoring.probe_every = 1"]
+    bindings += ["Schedule.epochs = 2", "Loading.num_workers = 0"]
+    words = [word for binding in bindings for word in ("-b", binding)]
+    assert hpm("pretrain", tiny, *words, "--output", "run") == 0
+    assert "curriculum/hardness_share" in json.loads(Path("run/summary.json").read_text())["metrics"]
