@@ -90,6 +90,6 @@ class UnreadableImages:
         raise TrainingError(
             f"{count} of {len(train)} training images cannot be read, where Loading.max_unreadable = "
             f"{self.share} allows {limit}: {', '.join(names)}{more}. Fix or remove them (a run that has "
-            "begun then goes on by --resume --other-images, unless its curriculum remembers its images, as LossMemory "
-            "does), or raise Loading.max_unreadable"
+            "begun then goes on by --resume --other-images; one whose curriculum remembers its images needs all of "
+            "them again), or raise Loading.max_unreadable"
         )

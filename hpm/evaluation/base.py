@@ -99,7 +99,7 @@ class Evaluation(ABC):
         seeded: whether the context's seed changes the metrics.
         seeds_argument: the argument that says how often an evaluation repeats by itself, whatever the context's seed;
             None for one that does not.
-        of_training_images: whether a run measures its training images, so that it needs no others for it.
+        of_training_images: whether a run measures its training images, so that it needs no held-out images for it.
         shared: whether the context's processes share the work; where not, the main one measures alone. All processes
             then call, and the main one's metrics count.
     """

@@ -94,18 +94,26 @@ def _draw(
             check_replaceable(out)
     check_name(out)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
-    difficulty = loaded.context().curriculum.difficulty
-    if difficulty.knows_training_images_alone:
-        pictures = "" if loaded.run is None else f"; {loaded.run.pictures} has those of the run"
+    if kind == "strip":
+        return draw_strip(_stages(console, loaded, shown), out)
+    panels = look(loaded.context(), shown)
+    if panels.curriculum is None:
+        _tell_why_no_mask(console, loaded)
+    return draw_sheet(panels, out, name=(loaded.path if loaded.run is None else loaded.run.path).resolve().name)
+
+
+def _tell_why_no_mask(console: Console, loaded: LoadedModel) -> None:
+    """A difficulty that knows training images alone scores no others, so that no mask follows it."""
+    curriculum = loaded.context().curriculum
+    difficulty = curriculum.difficulty
+    if curriculum.sampler.ever_needs_scores and difficulty.knows_training_images_alone:
+        kept = loaded.run is not None and any(loaded.run.pictures.glob("*.png"))
+        pictures = f"; {loaded.run.pictures} has those of the run" if loaded.run is not None and kept else ""
         console.print(
             f"{type(difficulty).__name__} scores images of a training run alone: difficulty and mask are not "
             f"drawn{pictures}",
             style="yellow",
         )
-    if kind == "sheet":
-        name = (loaded.path if loaded.run is None else loaded.run.path).resolve().name
-        return draw_sheet(look(loaded.context(), shown), out, name=name)
-    return draw_strip(_stages(console, loaded, shown), out)
 
 
 def _held_out(loaded: LoadedModel, count: int) -> Batch:

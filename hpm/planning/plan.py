@@ -29,7 +29,7 @@ class Plan:
 
     Args:
         config: the config's name.
-        curriculum: names of its parts.
+        curriculum: names of its scheduler, difficulty and sampler.
         device: a key of `GPUS`.
         gpus: how many.
         precision: what they compute in.

@@ -30,7 +30,7 @@ from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
 from hpm.training.recorder import RunRecorder
-from hpm.training.resume import check_restart, check_saved, manifest_at, require_no_memories, take_images
+from hpm.training.resume import check_restart, check_saved, manifest_at, require_same_training_images, take_images
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -289,8 +289,8 @@ class TrainingLoop:
 
     def _take_images(self, where: Path, *, other_images: bool, saved: Checkpoint | None = None) -> None:
         now, step = self.trainer.data_record(), self.clock.step
-        if saved is not None:
-            require_no_memories(saved, self._manifest.data, now)
+        if saved is not None and self.trainer.method.curriculum.difficulty.remembers_images:
+            require_same_training_images(where, self._manifest.data, now)
         self._manifest = take_images(
             self._manifest, now, where, other_images=other_images, until_step=step, console=self.console
         )

@@ -114,8 +114,6 @@ class Prober:
                 command = f"hpm pretrain --resume --output {self._recorder.folder.path}"
                 if isinstance(error, Unreadable):  # of another size once it is mended, or removed
                     command += " --other-images"
-                    if self._trainer.method.curriculum.difficulty.remembers_images:  # which refuses others
-                        command = f"hpm evaluate {self._recorder.folder.path}"
                 raise UserError(
                     f"{error}; the training itself is done: once this is mended, {command} evaluates it"
                 ) from error

@@ -146,20 +146,22 @@ def take_images(
     return manifest.over(now, until_step=until_step)
 
 
-def require_no_memories(saved: Checkpoint, before: DataRecord, now: DataRecord) -> None:
-    """Refuse other training images where the curriculum remembers something of each: it would be told of others.
+def require_same_training_images(where: Path, before: DataRecord, now: DataRecord) -> None:
+    """Refuse other training images than before, for a curriculum that remembers something of each.
+
+    Args:
+        where: the checkpoint that holds what is remembered.
+        before: the images that it was trained on.
+        now: those that are there.
 
     Raises:
         UserError: naming numbers and fingerprints.
     """
-    if (change := changed_images(before, now)) is None or before.train == now.train:
-        return
-    for name in saved.names():
-        if name.startswith("curriculum.") and saved.tensor(name).shape[:1] == (before.images,):
-            raise UserError(
-                f"{saved.path} {change}; its curriculum remembers something of each training image, so others "
-                "will not do: give the same images, or start a new run with --init-from"
-            )
+    if (change := changed_images(before, now)) is not None and before.train != now.train:
+        raise UserError(
+            f"{where} {change}; its curriculum remembers something of each training image, so others will not do: "
+            "give the same images, or start a new run with --init-from"
+        )
 
 
 def record_images(source: ImageSource, looked_at: Iterable[str]) -> DataRecord:

@@ -76,9 +76,10 @@ class Monitoring:
     Args:
         log_every: steps between rows of metrics.
         probe_every: epochs between probes, each with a picture; 0 for none.
-        probes: cheap evaluations during training, scored on validation images alone.
-        evaluations: evaluations at the end, scored on validation and on test images; each protocol at most once, as
-            among the probes.
+        probes: cheap evaluations during training, scored on validation images alone, or on training images where that
+            is what they measure (`HardnessShare`).
+        evaluations: evaluations at the end, scored on validation and on test images, or likewise; each protocol at
+            most once, as among the probes.
         tracker: where metrics are copied to; None for nowhere.
 
     Raises:
@@ -112,4 +113,6 @@ class Monitoring:
     @property
     def held_out(self) -> Sequence[str]:
         """The held-out splits that are looked at."""
-        return HELD_OUT if self.evaluations else (VALIDATION,) if self.probes else ()
+        if not all(evaluation.of_training_images for evaluation in self.evaluations):
+            return HELD_OUT
+        return () if all(probe.of_training_images for probe in self.probes) else (VALIDATION,)

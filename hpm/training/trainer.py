@@ -140,7 +140,7 @@ class Trainer:
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if not all(probe.of_training_images for probe in self.monitoring.probes):
-            self.source.validation()
+            self.source.validation()  # on which these probes are scored
         if not all(evaluation.of_training_images for evaluation in self.monitoring.evaluations):
             self.source.require_held_out()
 

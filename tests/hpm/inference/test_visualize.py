@@ -157,11 +157,18 @@ def test_without_loss_predictor(hpm: Hpm, plain: Path, capsys: pytest.CaptureFix
 def test_a_difficulty_of_training_images_alone_is_not_drawn_of_others(
     hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert hpm("pretrain", tiny, "curricula/hpm_memory", "-b", "Schedule.epochs = 2", "--output", "run") == 0
-    capsys.readouterr()
-    assert hpm("visualize", "run", "--count", 2) == 0
-    told = "LossMemory scores images of a training run alone: difficulty and mask are not drawn; run/pictures has"
-    assert told in " ".join(capsys.readouterr().out.split())
+    told = "LossMemory scores images of a training run alone: difficulty and mask are not drawn; memory/pictures has"
+    remembers = ["-b", "Curriculum.difficulty = @Cached()", "-b", "Cached.estimator = @EdgeDensity()"]
+    for name, words in (("memory", ["curricula/hpm_memory"]), ("cached", ["curricula/edge_density", *remembers])):
+        keep = [word for text in ("Schedule.epochs = 2", "Checkpointing.keep_every = 7") for word in ("-b", text)]
+        assert hpm("pretrain", tiny, *words, *keep, "--output", name) == 0
+        capsys.readouterr()
+        assert hpm("visualize", name, "--count", 2) == 0
+        assert (told in " ".join(capsys.readouterr().out.split())) == (name == "memory")
+        assert hpm("visualize", name, "--count", 2, "--strip") == 0
+        assert "not drawn" not in capsys.readouterr().out
+    # Two rows of as many columns of images as there are panels: those of the curriculum are missing.
+    assert size_of(Path("memory/sheet.png"))[0] < size_of(Path("cached/sheet.png"))[0]
 
 
 def test_images_of_ones_own(hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

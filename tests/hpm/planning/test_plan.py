@@ -200,7 +200,7 @@ def test_show_and_json(tiny: Path) -> None:
     made = make(tiny)
     text = shown(made)
     for part in (
-        "tiny",
+        "tiny: Ramp, PredictedLoss, HardestFirst",
         "encoder",
         "reconstructor",
         "loss predictor",

@@ -58,6 +58,7 @@ def test_it_says_what_it_is_made_of_and_takes_no_photograph_twice(composite_fold
         (tmp_path / "photographs" / name).symlink_to(path)
     (tmp_path / "photographs" / "phone.heic").write_bytes(b"heic")
     (next((tmp_path / "cutouts").iterdir()) / "moves.gif").write_bytes(b"GIF89a")
+    shutil.copy(photographs[0], tmp_path / "cutouts" / "loose.png")
     source = Composites(**copies, **FEW)
     assert source.describe() == "Composites, 3 classes, images: none read"
     assert source.photograph_files == photographs  # in their order, so that all stay in their splits
@@ -66,7 +67,7 @@ def test_it_says_what_it_is_made_of_and_takes_no_photograph_twice(composite_fold
     shares = ", ".join(str(len(paths)) for paths in divide(photographs).values())
     assert source.describe() == (
         f"Composites, 3 classes, images: 60 train; {cutouts} cut-outs on {shares} photographs; "
-        "left out: 2 links to photographs that were seen, 1 .gif, 1 .heic"
+        "left out: 2 links to photographs that were seen, 1 images in no class folder, 1 .gif, 1 .heic"
     )
 
 
