@@ -89,6 +89,11 @@ class EvaluationContext:
         return self.source.existing(self.splits)
 
 
+def need_held_out(evaluations: Iterable[Evaluation]) -> bool:
+    """Whether a run needs held-out images to measure these."""
+    return not all(evaluation.of_training_images for evaluation in evaluations)
+
+
 class Evaluation(ABC):
     """Measures a model. Draws nothing from global generators, so that training is the same with or without it.
 

@@ -57,7 +57,7 @@ def warn_of_training_images(context: EvaluationContext, consequence: str) -> Non
 
     Args:
         context: knows the curriculum.
-        consequence: what follows for an evaluation of others.
+        consequence: what follows for others.
     """
     difficulty = context.curriculum.difficulty
     if (id(difficulty), consequence) not in _told:

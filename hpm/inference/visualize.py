@@ -14,6 +14,7 @@ from torch import Tensor
 from curriculum import Batch
 from hpm.data import image_files
 from hpm.errors import UserError
+from hpm.evaluation.last_step import warn_of_training_images
 from hpm.inference.alpha import alpha_rows
 from hpm.inference.images import read
 from hpm.inference.loading import LoadedModel, load_model
@@ -98,22 +99,16 @@ def _draw(
         return draw_strip(_stages(console, loaded, shown), out)
     panels = look(loaded.context(), shown)
     if panels.curriculum is None:
-        _tell_why_no_mask(console, loaded)
+        _tell_why_no_mask(loaded)
     return draw_sheet(panels, out, name=(loaded.path if loaded.run is None else loaded.run.path).resolve().name)
 
 
-def _tell_why_no_mask(console: Console, loaded: LoadedModel) -> None:
+def _tell_why_no_mask(loaded: LoadedModel) -> None:
     """A difficulty that knows training images alone scores no others, so that no mask follows it."""
-    curriculum = loaded.context().curriculum
-    difficulty = curriculum.difficulty
-    if curriculum.sampler.ever_needs_scores and difficulty.knows_training_images_alone:
-        kept = loaded.run is not None and any(loaded.run.pictures.glob("*.png"))
-        pictures = f"; {loaded.run.pictures} has those of the run" if loaded.run is not None and kept else ""
-        console.print(
-            f"{type(difficulty).__name__} scores images of a training run alone: difficulty and mask are not "
-            f"drawn{pictures}",
-            style="yellow",
-        )
+    context, folder = loaded.context(), None if loaded.run is None else loaded.run.pictures
+    if context.curriculum.sampler.ever_needs_scores and context.curriculum.difficulty.knows_training_images_alone:
+        kept = f"; {folder} has those of the run" if folder is not None and any(folder.glob("*.png")) else ""
+        warn_of_training_images(context, f"difficulty and mask are not drawn{kept}")
 
 
 def _held_out(loaded: LoadedModel, count: int) -> Batch:

@@ -157,10 +157,10 @@ def require_same_training_images(where: Path, before: DataRecord, now: DataRecor
     Raises:
         UserError: naming numbers and fingerprints.
     """
-    if (change := changed_images(before, now)) is not None and before.train != now.train:
+    if before.train != now.train:
         raise UserError(
-            f"{where} {change}; its curriculum remembers something of each training image, so others will not do: "
-            "give the same images, or start a new run with --init-from"
+            f"{where} {changed_images(before, now)}; its curriculum remembers something of each training image, "
+            "so others will not do: give the same images, or start a new run with --init-from"
         )
 
 

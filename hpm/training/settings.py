@@ -9,6 +9,7 @@ from typing import ClassVar
 from curriculum.validation import require_at_least, require_in, require_instance
 from hpm.data import HELD_OUT, VALIDATION
 from hpm.evaluation import Evaluation
+from hpm.evaluation.base import need_held_out
 from hpm.tracking import Tracker
 
 
@@ -113,6 +114,4 @@ class Monitoring:
     @property
     def held_out(self) -> Sequence[str]:
         """The held-out splits that are looked at."""
-        if not all(evaluation.of_training_images for evaluation in self.evaluations):
-            return HELD_OUT
-        return () if all(probe.of_training_images for probe in self.probes) else (VALIDATION,)
+        return HELD_OUT if need_held_out(self.evaluations) else (VALIDATION,) if need_held_out(self.probes) else ()

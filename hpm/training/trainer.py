@@ -12,6 +12,7 @@ from rich.console import Console
 from curriculum import TrainingContext
 from curriculum.validation import require_choice, require_instance
 from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop
+from hpm.evaluation.base import need_held_out
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.optim.optimization import Optimization
@@ -139,9 +140,9 @@ class Trainer:
         check_objects(self.method, self.source)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
-        if not all(probe.of_training_images for probe in self.monitoring.probes):
+        if need_held_out(self.monitoring.probes):
             self.source.validation()  # on which these probes are scored
-        if not all(evaluation.of_training_images for evaluation in self.monitoring.evaluations):
+        if need_held_out(self.monitoring.evaluations):
             self.source.require_held_out()
 
     def start_from(self, path: Path) -> list[str]:
