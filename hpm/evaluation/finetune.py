@@ -291,7 +291,7 @@ class FineTune(SupervisedProtocol):
             rates,
             context,
             name=f"{self.protocol}-{name}" + (f"-blr{blr:g}" if len(self.blrs) > 1 else ""),
-            remedy=self.remedy,
+            remedy=self.remedy_for(precision),
             logits_with=logits_with,
             clip_grad=self.clip_grad,
             stopping=stopping,

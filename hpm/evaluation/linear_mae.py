@@ -172,6 +172,6 @@ class LinearMAE(SupervisedProtocol):
             self.schedule,
             context,
             name=name,
-            remedy=self.remedy,
+            remedy=self.remedy_for(precision),
             logits_with=lambda trained, images_NCSS: trained(features_of(images_NCSS)),
         )

@@ -157,11 +157,11 @@ class SupervisedProtocol(Evaluation):
             unreadable=context.unreadable,
         )
 
-    @property
-    def remedy(self) -> str:
-        """What to change where the loss is not finite."""
+    def remedy_for(self, precision: str) -> str:
+        """What to change where the loss is not finite; `precision` is the one computed in, "bf16" or "fp32"."""
         owner = type(self).__name__
-        return f"Lower {owner}.blr, or set {owner}.precision = 'fp32'."
+        in_fp32 = "" if precision == "fp32" else f", or set {owner}.precision = 'fp32'"
+        return f"Lower {owner}.blr{in_fp32}."
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -12,11 +12,21 @@ from hpm.training.state import weights_of
 from hpm.training.step import TrainingStep
 
 _SKIPPED_AT_END = 2  # steps in a row, or half of all, at the end of a run that has diverged, however short it is
-REMEDY = (
-    "Lower Schedule.blr, lengthen Schedule.warmup_epochs, set Optimization.clip_grad = 1.0 or Runtime.precision = "
-    "'fp32'"
-)
-"""What helps against most divergences."""
+
+
+def remedy_for(precision: str, clip_grad: float | None) -> str:
+    """What helps against most divergences, without what is so already.
+
+    Args:
+        precision: that the run computes in.
+        clip_grad: `Optimization.clip_grad`.
+    """
+    advice = ["Lower Schedule.blr", "lengthen Schedule.warmup_epochs"]
+    if clip_grad is None:
+        advice.append("set Optimization.clip_grad = 1.0")
+    if precision != "fp32":
+        advice.append("set Runtime.precision = 'fp32'")
+    return f"{', '.join(advice[:-1])} or {advice[-1]}"
 
 
 @dataclass(frozen=True)
@@ -25,20 +35,21 @@ class Divergence:
 
     Args:
         fault: what is wrong, and since when.
-        remedy: what to change.
+        remedy: what to change; None where nothing is known but what helps against most divergences.
     """
 
     fault: str
-    remedy: str = REMEDY
+    remedy: str | None = None
 
-    def error(self, checkpoint: Path | None) -> TrainingError:
+    def error(self, checkpoint: Path | None, remedy: str) -> TrainingError:
         """What ends the run.
 
         Args:
             checkpoint: the newest, None where there is none. It is good: weights that are not finite are never saved.
+            remedy: what helps against most divergences, see `remedy_for`.
         """
         good = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
-        return TrainingError(f"{self.fault}; {good}. {self.remedy}")
+        return TrainingError(f"{self.fault}; {good}. {self.remedy or remedy}")
 
 
 def skipped_too_many(interval: Interval, *, done: int, last: bool, limit: int, fp16: bool) -> Divergence | None:

@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 
 from hpm.errors import TrainingError
-from hpm.training.divergence import REMEDY
+from hpm.training.divergence import remedy_for
 from hpm.training.trainer import Trainer
 
 _STEPS = 2
@@ -25,5 +25,7 @@ def dry_run(trainer: Trainer, console: Console) -> None:
         loss = losses[-1].total.item()
         console.print(f"step {number + 1}: loss {loss:.4f}")
         if not math.isfinite(loss):
-            remedy = REMEDY if number else "Look at what it starts from: images and their mean and std, and weights"
+            remedy = "Look at what it starts from: images and their mean and std, and weights"
+            if number:
+                remedy = remedy_for(trainer.precision, trainer.optimization.clip_grad)
             raise TrainingError(f"the loss of step {number + 1} is not finite. {remedy}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 from hpm.runtime.finite import not_finite
-from hpm.training.divergence import skipped_too_many
+from hpm.training.divergence import remedy_for, skipped_too_many
 from hpm.training.metrics import Interval
 
 Hpm = Callable[..., int]
@@ -57,6 +57,7 @@ def test_weights_that_are_not_finite_end_the_run(
     assert pretrain("Checkpointing.every = 99", *rate, *bindings) == 3
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(f"{told}; there is no checkpoint yet. Lower Schedule.blr", error), error
+    assert "Runtime.precision" not in error  # a CPU computes in fp32 as it is
     assert not Path("run/summary.json").exists()
     assert not Path("run/checkpoints").exists()
 
@@ -108,6 +109,18 @@ def test_a_network_of_the_curriculum_that_diverges_is_named(
     told = " ".join(capsys.readouterr().err.split())
     assert "the weights are not finite after step 1: curriculum." in told
     assert "Lower CLMAE.lr" in told
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip_grad", "told"),
+    [
+        ("fp32", 1.0, "Lower Schedule.blr or lengthen Schedule.warmup_epochs"),
+        ("fp32", None, "Lower Schedule.blr, lengthen Schedule.warmup_epochs or set Optimization.clip_grad = 1.0"),
+        ("bf16", 1.0, "Lower Schedule.blr, lengthen Schedule.warmup_epochs or set Runtime.precision = 'fp32'"),
+    ],
+)
+def test_nothing_is_advised_that_is_so_already(precision: str, clip_grad: float | None, told: str) -> None:
+    assert remedy_for(precision, clip_grad) == told
 
 
 def interval(at_end: int, in_a_row: int | None = None) -> Interval:
