@@ -110,7 +110,7 @@ class Blockwise(Sampler):
 
     Args:
         min_patches: the smallest area of a block, in patches. Default None, the same share of the image as 16 of 196
-            patches, as published, rounded and at least 1: 5 of 64.
+            patches, as published, rounded, at least 1 and at most M: 5 of 64.
         min_aspect: the smallest aspect ratio; the largest is its inverse. Default 0.3.
         attempts: how many blocks are drawn, refused ones included; the same for every image. Default 30: what more
             would mask is 0.001 M for 147 of 196 patches, 0.01 M for more of them or larger grids.
@@ -138,7 +138,7 @@ class Blockwise(Sampler):
         self._check(*grid, num_masked, f"{grid[0]} x {grid[1]} patches")
 
     def _check(self, rows: float, columns: float, num_masked: int, spelled: str) -> None:
-        least = self._least(round(rows * columns))
+        least = self._least(round(rows * columns), num_masked)
         if self.min_patches is not None and least > num_masked:
             raise ValueError(
                 f"Blockwise.min_patches = {least} must be at most {num_masked}, the patches that are masked of "
@@ -154,9 +154,9 @@ class Blockwise(Sampler):
                 f"of {spelled}"
             )
 
-    def _least(self, num_patches: int) -> int:
-        """The smallest block's area, of L patches."""
-        return self.min_patches or max(1, round(_PUBLISHED_MIN_SHARE * num_patches))
+    def _least(self, num_patches: int, num_masked: int) -> int:
+        """The smallest block's area, of L patches, M of them masked."""
+        return self.min_patches or max(1, min(num_masked, round(_PUBLISHED_MIN_SHARE * num_patches)))
 
     def needs_scores(self, alpha: float, num_masked: int) -> bool:
         return alpha > 0
@@ -179,7 +179,7 @@ class Blockwise(Sampler):
         uniform_AN5 = uniform_AN5.view(n, self.attempts, 5).transpose(0, 1).contiguous()
         root_AN = (math.log(self.min_aspect) / 2 * (1 - 2 * uniform_AN5[..., 1])).exp()
         root_AN2 = torch.stack((root_AN, 1 / root_AN), dim=-1)
-        least = self._least(grid[0] * grid[1])
+        least = self._least(grid[0] * grid[1], num_masked)
         least_AN = least * (1 - uniform_AN5[..., 0])
         limit_2 = torch.stack([torch.full((), side, device=device) for side in grid])
         free_NRK = torch.ones(n, *grid, dtype=torch.float64, device=device)

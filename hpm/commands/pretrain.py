@@ -79,6 +79,7 @@ def command(
     if output is not None and dry_run:
         RunFolder(output).require_new()
     plugins: dict[str, str] = {}
+    begins = False  # with --resume, where there is no run yet
     console = make_console(quiet=not processes.is_main)
     with notices_to(console):
         if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
@@ -91,12 +92,12 @@ def command(
             origin = _origin(init_from, manifest.init_from)
             init_from = None if list_checkpoints(folder.checkpoints) else origin
         else:
-            resume = False
+            resume, begins = False, resume
         config, trainer = _build(console, configs or [], binding or [], plugins, init_from)
         if dry_run:
             _dry_run(console, trainer)
         else:
-            _pretrain(console, config, trainer, output, resume=resume, other_images=other_images)
+            _pretrain(console, config, trainer, output, resume=resume, begins=begins, other_images=other_images)
     processes.disconnect()
 
 
@@ -156,7 +157,14 @@ def _announce_compilation(console: Console, trainer: Trainer) -> None:
 
 
 def _pretrain(
-    console: Console, config: Config, trainer: Trainer, output: Path | None, *, resume: bool, other_images: bool
+    console: Console,
+    config: Config,
+    trainer: Trainer,
+    output: Path | None,
+    *,
+    resume: bool,
+    begins: bool,
+    other_images: bool,
 ) -> None:
     from hpm.runs.run_folder import RunFolder
 
@@ -167,7 +175,9 @@ def _pretrain(
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
     else:
         trainer.processes.main_only(
-            lambda: folder.create(config.text(), config.operative_text(), trainer.manifest(name, config.plugins()))
+            lambda: folder.create(
+                config.text(), config.operative_text(), trainer.manifest(name, config.plugins()), found_none=begins
+            )
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)
 

@@ -88,12 +88,24 @@ class RunFolder:
         if self.path.is_dir() and any(path.name not in begun for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty; choose another --output")
 
-    def create(self, config: str, operative: str, manifest: Manifest) -> None:
+    def create(self, config: str, operative: str, manifest: Manifest, *, found_none: bool = False) -> None:
         """Start a new run here.
 
+        Args:
+            config: what the run was configured with.
+            operative: everything in force.
+            manifest: what the run says of itself.
+            found_none: whether this process has just found that there is no run: one that is here now was started
+                by another process. Default False.
+
         Raises:
+            RunInUseError: if another process has started a run here meanwhile.
             UserError: if the folder holds anything already, or cannot be written.
         """
+        if found_none and self.config.exists():
+            raise RunInUseError(
+                f"another process has just started a run in {self.path}; wait until it ends, or stop it"
+            )
         self.require_new()
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ import gc
 import warnings
 
 import torch
-from rich.console import Console
 from torch.nn.parallel import DistributedDataParallel
 
 from curriculum import TrainingContext
@@ -14,7 +13,6 @@ from curriculum.sizes import pair
 from hpm.data import ImageSource, Scenes
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.method import Method
-from hpm.optim.clock import Clock
 from hpm.optim.optimization import Optimization
 from hpm.optim.param_groups import build_adamw
 from hpm.optim.schedule import Schedule
@@ -25,7 +23,6 @@ from hpm.runtime.settings import Runtime
 from hpm.training.step import TrainingStep
 
 _BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
-_LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more stays close to its random start
 _PASSES = 16  # of the student: torch's limit of eight, for as many numbers of masked patches, each dense or not
 # Forward passes beside `forward`.
 _QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features")
@@ -232,40 +229,3 @@ def _record(method: Method, batch_size: int) -> None:
     samples = (images, patches[:, :visible].contiguous(), patches[:, visible : visible + masked].contiguous())
     method.forward = GraphedStudent(method.student_pass(), samples)
     method.teacher.record(images.clone())
-
-
-def report_random_masks(method: Method, clock: Clock, console: Console) -> None:
-    """Warn of a run that is over before its difficulty scores an image.
-
-    Args:
-        method: whose curriculum it is.
-        clock: the run's.
-        console: to write to.
-    """
-    curriculum = method.curriculum
-    first = curriculum.difficulty.first_scored_epoch
-    if clock.epochs <= first and curriculum.sampler.ever_needs_scores:
-        console.print(
-            f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, "
-            f"and Schedule.epochs = {clock.epochs}: all masks are random; train for more",
-            style="yellow",
-        )
-
-
-def report_slow_teacher(method: Method, clock: Clock, console: Console) -> None:
-    """Warn of a teacher that averages over most of the run: it still remembers its random start.
-
-    Args:
-        method: whose teacher it is.
-        clock: the run's.
-        console: to write to.
-    """
-    if (decay := method.ema_decay) is None or not method.curriculum.difficulty.needs:
-        return
-    share = decay.horizon(clock.at((total := clock.total_steps) - 1)) / total
-    if share > _LONGEST_HORIZON:
-        console.print(
-            f"the teacher averages over {share:.0%} of the run's steps, so it stays close to its random start; "
-            f"HorizonDecay(fraction=0.1) or less suits a run of {total} steps",
-            style="yellow",
-        )

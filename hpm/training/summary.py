@@ -133,7 +133,9 @@ def _hardness(metrics: Mapping[str, float]) -> str | None:
         what = f"the patches that the curriculum would mask first have {own}"
     else:
         what = f"the patches that the curriculum would mask first are easier than the average, by {own}"
-    return f"hardness: {what} of the attainable extra loss ({controls})"
+    masks = metrics.get(f"{_HARDNESS_SHARE}_mask")
+    whole = "" if masks is None or share == 0 else f"; all masked patches have {round(100 * masks)}%"
+    return f"hardness: {what} of the attainable extra loss ({controls}){whole}"
 
 
 def _accuracies(metrics: Mapping[str, float], split: str) -> Table:

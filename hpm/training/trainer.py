@@ -24,6 +24,7 @@ from hpm.runtime.settings import Runtime
 from hpm.runtime.signals import StopSignals
 from hpm.runtime.version import source_version
 from hpm.tracking import NoTracker, Tracker
+from hpm.training.cautions import cautions
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.resume import fingerprint_of, record_images
@@ -32,8 +33,6 @@ from hpm.training.setup import (
     build_training_step,
     check_method,
     check_objects,
-    report_random_masks,
-    report_slow_teacher,
 )
 from hpm.training.step import TrainingStep
 
@@ -192,8 +191,8 @@ class Trainer:
             if resume:
                 loop.resume(other_images=other_images)
             self.processes.main_only(lambda: self._start_tracker(folder, name, parameters))
-            report_slow_teacher(self.method, self.clock, console)
-            report_random_masks(self.method, self.clock, console)
+            for caution in cautions(self.method, self.clock):
+                console.print(caution, style="yellow")
             return loop.complete()
 
     def replay(self, folder: RunFolder, *, name: str, parameters: dict[str, str]) -> None:

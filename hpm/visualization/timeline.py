@@ -102,7 +102,7 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
         epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
     if not following and np.nanmax(alpha) > 0:
         _prepare(axis, "alpha")
-        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
+        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8, clip_on=False)
         axis.set_ylim(0, 1)
         axis.set_yticks([0, 0.5, 1])
         _name_random(axis, epochs, random)
@@ -112,7 +112,7 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     axis.fill_between(epochs, share, 1, step="pre", color=style.LIGHT, linewidth=0)
     axis.fill_between(epochs, 0, share, step="pre", color=style.BLUE, linewidth=0)
     if following:
-        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8)
+        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8, clip_on=False)
     axis.set_ylim(0, 1)
     axis.set_yticks([0, 0.5, 1])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

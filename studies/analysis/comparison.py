@@ -170,7 +170,10 @@ def _table(
     named = [(name, run) for name, runs in by_variant(results).items() for run in runs]
     measured = [run for run in results if is_usable(run.metrics.get(metric, math.nan))]
     if not measured:
-        known = ", ".join(metric_names(results)) or "there are no complete runs"
+        names = metric_names(results)
+        known = f"choose one of {', '.join(names)}" if names else "there are no complete runs"
+        if any(metric in run.cost for run in results):
+            raise UserError(f"--metric {metric} is a cost, which every table shows, and is not compared; {known}")
         what = "is finite" if any(metric in run.metrics for run in results) else "was measured"
         raise UserError(f"--metric {metric} {what} in no run; {known}")
     kept = {id(run) for run in measured}

@@ -50,7 +50,8 @@ class Sources:
         own = self.identity.get("metric")
         names = list(dict.fromkeys(asked)) or ([own] if own else [])
         if not names:
-            raise UserError(f"--metric is needed where no study says which; {', '.join(metric_names(self.results))}")
+            known = ", ".join(metric_names(self.results))
+            raise UserError(f"--metric is needed where no study says which; choose one of {known}")
         directions = {}
         for name in names:
             declared = find_metric(name)

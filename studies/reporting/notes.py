@@ -81,6 +81,9 @@ def footnote(comparisons: Sequence[Comparison]) -> str:
     blocked, paired, equivalent = (first.tests[kind] for kind in KINDS)
     many = _tests(blocked) if blocked == paired else f"{blocked} blocked and {_tests(paired, 'paired')}"
     tables = "the table" if first.tables == 1 else f"all {first.tables} tables"
+    corrected = (
+        f"with Holm's correction over {many} of {tables}" if blocked or paired else "and none could be made here"
+    )
     within = (
         ""
         if first.margin is None
@@ -93,8 +96,8 @@ def footnote(comparisons: Sequence[Comparison]) -> str:
         "± is half a 95 % interval (Student's t), not corrected. Means and differences are over the seeds that a "
         "variant shares with its baseline. 'p blocked' is a contrast in the two-way layout of variants and seeds, with "
         "the pooled variance or, where it is larger, the contrast's own; it decides: * below 0.05. 'p paired' is a "
-        "paired t-test, which with few seeds can rest on a variance that is small by luck. Both are two-sided, with "
-        f"Holm's correction over {many} of {tables}; the omnibus test is not corrected.{within} A p in parentheses is "
+        "paired t-test, which with few seeds can rest on a variance that is small by luck. Both are two-sided, "
+        f"{corrected}; the omnibus test is not corrected.{within} A p in parentheses is "
         f"missing, and why: fewer than {FEWEST_PAIRS} pairs, or a standard deviation below the steps in which the "
         "metric moves. d_z is the mean difference over its standard deviation. FLOPs are counted, of the whole "
         "training."

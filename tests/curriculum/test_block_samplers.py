@@ -95,6 +95,14 @@ def test_the_smallest_block_is_a_share_of_the_image(grid: tuple[int, int], least
     assert torch.equal(own, given)
 
 
+def test_where_less_is_masked_than_the_smallest_block_blocks_are_smaller() -> None:
+    scores = torch.zeros(1, 8, 8)
+    scores[0, 3, 4:6] = 1.0
+    scores_NL = scores.flatten(1).expand(200, 64)
+    mask_NL = masks(Blockwise(), scores_NL, alpha=1.0, num_masked=2, grid=(8, 8), count=200)
+    assert float(mask_NL[:, scores_NL[0] > 0].float().mean()) > 0.5  # of 2 in 64; those that lie upright miss one
+
+
 def test_thirty_attempts_are_enough_for_almost_every_image() -> None:
     few, many = (
         Blockwise(attempts=attempts).blocks(None, alpha=0.0, num_masked=147, grid=GRID, noise=noise_of(500))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from hpm.errors import UserError
+from hpm.errors import RunInUseError, UserError
 from hpm.runs.manifest import DataRecord, Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import begun_for, replacing, require_new, write_text
@@ -118,6 +118,9 @@ def test_a_run_starts_where_a_start_was_killed(tmp_path: Path) -> None:
     (tmp_path / "run.json.0123abcd.partial").write_text("half")
     RunFolder(tmp_path).create("config", "operative", manifest)
     assert (tmp_path / "config.gin").read_text() == "config"
+    # Of two processes that found no run at the same time, the second must not be told to resume: it was doing that.
+    with pytest.raises(RunInUseError, match="another process has just started a run"):
+        RunFolder(tmp_path).create("config", "operative", manifest, found_none=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt.0123abcd.partial").write_text("somebody's")
     with pytest.raises(UserError, match="is not empty"):

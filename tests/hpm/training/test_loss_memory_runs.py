@@ -79,7 +79,7 @@ def test_a_single_epoch_is_told_to_be_random(
     remembering: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before an image comes a second time nothing is known of it."""
-    told = "LossMemory scores images from epoch 2 on, and Schedule.epochs = 1: all masks are random"
+    told = "LossMemory scores images from epoch 2 on, and Schedule.epochs = 1: no mask follows scores"
     for epochs in (1, 2):
         monkeypatch.setenv("RECORD", str(tmp_path / f"{epochs}.txt"))
         words = ("-b", f"Schedule.epochs = {epochs}", "-b", "Schedule.warmup_epochs = 0.5", "--output", f"of-{epochs}")

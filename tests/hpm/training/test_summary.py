@@ -84,6 +84,8 @@ def test_what_hard_patches_are_worth() -> None:
         "alone 64%, edges 0%)"
     )
     assert expected in text
+    assert "all masked patches" not in text
+    assert f"{expected}; all masked patches have 44%" in told(shares | {"curriculum/hardness_share_mask": 0.438})
     assert "validation accuracy" in text
     assert "hardness" not in told(validation)
     del shares["curriculum/hardness_share"]  # numbers of parts

@@ -177,8 +177,10 @@ def test_several_studies_keep_their_names() -> None:
 
 
 def test_refuses_what_is_not_there() -> None:
-    with pytest.raises(UserError, match="--metric knn/pretrained was measured in no run; low_shot/pretrained"):
+    with pytest.raises(UserError, match="--metric knn/pretrained was measured in no run; choose one of low_shot/pret"):
         compare(results("a", RANDOM), "knn/pretrained")
+    with pytest.raises(UserError, match="--metric training_seconds is a cost, which every table shows"):
+        compare(results("a", RANDOM), "training_seconds")
     with pytest.raises(UserError, match="--against b is not a variant; choose one of a"):
         compare(results("a", RANDOM), "low_shot/pretrained", against="b")
 

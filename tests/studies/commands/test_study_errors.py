@@ -197,7 +197,7 @@ def test_options(command: Command) -> None:
         (("compare", "nobody", "--metric", "m"), "there is no study and"),
         (("compare", "nobody", "--markdown", "--csv"), "two formats"),
         (("compare", "nobody.csv", "--metric", "m"), "nobody.csv cannot be read as a results.csv of a study"),
-        (("compare", "my.gin.csv"), "--metric is needed where no study says which; knn/pretrained"),
+        (("compare", "my.gin.csv"), "--metric is needed where no study says which; choose one of knn/pretrained"),
         (("compare", "my.gin.csv", "--metric", "knn/pretrained", "--equivalent-within", "0"), "must be more than 0"),
         (("power", "nobody", "--effect", "1", "--metric", "m"), "there is no study and"),
         (("power", "my.gin.csv", "--effect", "0"), "--effect 0 must be more than 0, in the unit"),

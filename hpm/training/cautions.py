@@ -1,0 +1,55 @@
+"""What a person should know before a run trains: settings that are legal, and in so short a run without effect."""
+
+from __future__ import annotations
+
+from hpm.methods.method import Method
+from hpm.optim.clock import Clock
+
+_LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more stays close to its random start
+
+
+def cautions(method: Method, clock: Clock) -> list[str]:
+    """A sentence for each setting that the run is too short for.
+
+    Args:
+        method: what is trained.
+        clock: the run's.
+    """
+    found = (_slow_teacher(method, clock), _random_masks(method, clock), _rare_dense_prediction(method, clock))
+    return [caution for caution in found if caution is not None]
+
+
+def _slow_teacher(method: Method, clock: Clock) -> str | None:
+    """A teacher that averages over most of the run still remembers its random start."""
+    if (decay := method.ema_decay) is None or not method.curriculum.difficulty.needs:
+        return None
+    share = decay.horizon(clock.at((total := clock.total_steps) - 1)) / total
+    if share <= _LONGEST_HORIZON:
+        return None
+    return (
+        f"the teacher averages over {share:.0%} of the run's steps, so it stays close to its random start; "
+        f"HorizonDecay(fraction=0.1) or less suits a run of {total} steps"
+    )
+
+
+def _random_masks(method: Method, clock: Clock) -> str | None:
+    """A run may be over before its difficulty scores an image."""
+    curriculum = method.curriculum
+    first = curriculum.difficulty.first_scored_epoch
+    if clock.epochs > first or not curriculum.sampler.ever_needs_scores:
+        return None
+    return (
+        f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, and "
+        f"Schedule.epochs = {clock.epochs}: no mask follows scores; train for more"
+    )
+
+
+def _rare_dense_prediction(method: Method, clock: Clock) -> str | None:
+    """The first step is dense; the next may lie beyond the run's end."""
+    every, total = method.dense_prediction_every, clock.total_steps
+    if every < total or every == 0:
+        return None
+    return (
+        f"Method.dense_prediction_every = {every}, and the run has {total} step{'s' * (total > 1)}: the loss predictor "
+        "learns on full images in the first alone"
+    )
