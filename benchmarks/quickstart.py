@@ -28,6 +28,7 @@ from hpm.metrics import half_interval
 RUNS = {"random": ["curricula/random", "-b", "LowShot.baselines = False"], "curriculum": []}
 _ACCURACY = "low_shot/pretrained"
 ROWS = {
+    "extra loss of the patches with the densest edges, % of the attainable": ("curriculum/hardness_share_edges", 100.0),
     "extra loss of all masked patches, % of the attainable": ("curriculum/hardness_share_mask", 100.0),
     "fine-tuned on 100 labels, test accuracy, %": (_ACCURACY, 100.0),
     "seconds of pre-training": ("training_seconds", 1.0),
@@ -96,6 +97,19 @@ def print_tables(found: dict[str, list[dict[str, float]]]) -> None:
             print(f"| {label} | {cell(baseline)} | {cell(differences(accuracies['curriculum'], baseline), '+')} |")
 
 
+def print_unconverged(found: dict[str, list[dict[str, float]]], output: Path) -> None:
+    """How many of the fine-tunings that go on until they have converged had not."""
+    to_converge = (_ACCURACY, "low_shot/scratch")
+    tunings = sum(metric in run for runs in found.values() for run in runs for metric in to_converge)
+    logs = [output / f"{name}-seed-{seed}.txt" for name, runs in found.items() for seed in range(len(runs))]
+    told = {(log, line) for log in logs for line in log.read_text().splitlines() if "had not converged" in line}
+    if told:
+        print()
+        print(
+            f"{len(told)} of {tunings} fine-tunings had not converged when their epochs were used up ({output}/*.txt)."
+        )
+
+
 def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,6 +129,7 @@ def main() -> None:
         }
         found = {name: [runs[name, seed].result() for seed in range(options.seeds)] for name in RUNS}
     print_tables(found)
+    print_unconverged(found, options.output)
     print(f"in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
