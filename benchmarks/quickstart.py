@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from hpm.evaluation.convergence import NOT_CONVERGED
 from hpm.metrics import half_interval
 
 # What each run adds to the quickstart. The networks that it is held against are the same for both, and trained once.
@@ -46,7 +47,7 @@ def train(name: str, seed: int, folder: Path, bindings: Sequence[str]) -> dict[s
     command = ["hpm", "pretrain", "quickstart", *RUNS[name], *words, "--output", str(folder), "--resume"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f"{folder.name}.txt"
-    with log.open("a") as file:
+    with log.open("a" if folder.exists() else "w") as file:
         code = subprocess.run(
             [sys.executable, "-m", *command],
             check=False,
@@ -102,7 +103,7 @@ def print_unconverged(found: dict[str, list[dict[str, float]]], output: Path) ->
     to_converge = (_ACCURACY, "low_shot/scratch")
     tunings = sum(metric in run for runs in found.values() for run in runs for metric in to_converge)
     logs = [output / f"{name}-seed-{seed}.txt" for name, runs in found.items() for seed in range(len(runs))]
-    told = {(log, line) for log in logs for line in log.read_text().splitlines() if "had not converged" in line}
+    told = {(log, line) for log in logs for line in log.read_text().splitlines() if NOT_CONVERGED in line}
     if told:
         print()
         print(

@@ -77,7 +77,7 @@ class DifficultyEstimator(Scheduled, ABC):
         num_parts: how many parts of the image the scores number, where they are not difficulties but the numbers of
             parts that patches belong to; else None.
         first_scored_epoch: the first epoch in which images are scored, counted from 0: 1 where an image must have been
-            trained on once. Until then masks are random.
+            trained on once. Until then masks follow no scores.
         stateful: whether it keeps tensors from one batch to the next.
         outermost: whether it must be `Curriculum.difficulty` itself and not a part of another estimator, because it
             is trained, or keeps its own scores.

@@ -24,7 +24,7 @@ class LossMemory(DifficultyEstimator):
     learns, and a patch that was masked long ago would look hard beside others. A patch that is masked again takes the
     mean of its old score and the new one, weighted by `momentum`. Scores follow the pixels: every image has a map of
     them, which covers all of it that was ever shown; see `ScoreMemory.blend`. What was never masked is not scored;
-    before an image comes a second time it is masked at random.
+    before an image comes a second time its mask follows no scores.
 
     It takes I * L half-precision numbers of memory on the device, and in the checkpoint: 0.53 GB for ImageNet's
     1,281,167 images of 196 patches. Processes exchange what they measure, so that masks do not depend on their number.

@@ -79,7 +79,7 @@ def command(
     if output is not None and dry_run:
         RunFolder(output).require_new()
     plugins: dict[str, str] = {}
-    begins = False  # with --resume, where there is no run yet
+    found_none = False  # with --resume: no run that would go on
     console = make_console(quiet=not processes.is_main)
     with notices_to(console):
         if output is not None and resume and (not configs or RunFolder(output).config.is_file()):
@@ -92,12 +92,12 @@ def command(
             origin = _origin(init_from, manifest.init_from)
             init_from = None if list_checkpoints(folder.checkpoints) else origin
         else:
-            resume, begins = False, resume
+            resume, found_none = False, resume
         config, trainer = _build(console, configs or [], binding or [], plugins, init_from)
         if dry_run:
             _dry_run(console, trainer)
         else:
-            _pretrain(console, config, trainer, output, resume=resume, begins=begins, other_images=other_images)
+            _pretrain(console, config, trainer, output, resume=resume, found_none=found_none, other_images=other_images)
     processes.disconnect()
 
 
@@ -163,7 +163,7 @@ def _pretrain(
     output: Path | None,
     *,
     resume: bool,
-    begins: bool,
+    found_none: bool,
     other_images: bool,
 ) -> None:
     from hpm.runs.run_folder import RunFolder
@@ -176,7 +176,7 @@ def _pretrain(
     else:
         trainer.processes.main_only(
             lambda: folder.create(
-                config.text(), config.operative_text(), trainer.manifest(name, config.plugins()), found_none=begins
+                config.text(), config.operative_text(), trainer.manifest(name, config.plugins()), found_none=found_none
             )
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)

@@ -23,6 +23,9 @@ from hpm.evaluation.supervised import SupervisedTraining
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 
+NOT_CONVERGED = "had not converged"
+"""What the notice says of a training whose epochs were used up, for whoever counts them."""
+
 
 @dataclass(frozen=True)
 class Converged:
@@ -178,7 +181,7 @@ def compare_with_scratch(
         begin = partial(start, model, name, most_epochs=most, budget=budget)
         training, lr = train_until_converged(begin, lrs, trial_epochs=trial_epochs)
         if not stopping_of(training).converged:
-            _notify(f"{training.name} had not converged after {most} epochs; raise {owner}.epochs")
+            _notify(f"{training.name} {NOT_CONVERGED} after {most} epochs; raise {owner}.epochs")
         return training, lr
 
     pretrained, lr = train(context.model, "pretrained", most_epochs, None)

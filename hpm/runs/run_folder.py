@@ -104,7 +104,8 @@ class RunFolder:
         """
         if found_none and self.config.exists():
             raise RunInUseError(
-                f"another process has just started a run in {self.path}; wait until it ends, or stop it"
+                f"another process has just started a run in {self.path}; wait until it ends, or stop it, and give the "
+                "same command again"
             )
         self.require_new()
         try:

@@ -1,4 +1,4 @@
-"""What a person should know before a run trains: settings that are legal, and in so short a run without effect."""
+"""What a person should know before a run trains: settings that are legal, but for which the run is too short."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cautions(method: Method, clock: Clock) -> list[str]:
         method: what is trained.
         clock: the run's.
     """
-    found = (_slow_teacher(method, clock), _random_masks(method, clock), _rare_dense_prediction(method, clock))
+    found = (_slow_teacher(method, clock), _no_scores(method, clock), _rare_dense_prediction(method, clock))
     return [caution for caution in found if caution is not None]
 
 
@@ -32,7 +32,7 @@ def _slow_teacher(method: Method, clock: Clock) -> str | None:
     )
 
 
-def _random_masks(method: Method, clock: Clock) -> str | None:
+def _no_scores(method: Method, clock: Clock) -> str | None:
     """A run may be over before its difficulty scores an image."""
     curriculum = method.curriculum
     first = curriculum.difficulty.first_scored_epoch
@@ -47,9 +47,9 @@ def _random_masks(method: Method, clock: Clock) -> str | None:
 def _rare_dense_prediction(method: Method, clock: Clock) -> str | None:
     """The first step is dense; the next may lie beyond the run's end."""
     every, total = method.dense_prediction_every, clock.total_steps
-    if every < total or every == 0:
+    if every <= 1 or every < total:
         return None
     return (
         f"Method.dense_prediction_every = {every}, and the run has {total} step{'s' * (total > 1)}: the loss predictor "
-        "learns on full images in the first alone"
+        "learns on full images in the first alone; lower it, e.g. to 4"
     )

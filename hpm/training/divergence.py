@@ -14,12 +14,12 @@ from hpm.training.step import TrainingStep
 _SKIPPED_AT_END = 2  # steps in a row, or half of all, at the end of a run that has diverged, however short it is
 
 
-def remedy_for(precision: str, clip_grad: float | None) -> str:
+def usual_remedy(precision: str, clip_grad: float | None) -> str:
     """What helps against most divergences, without what is so already.
 
     Args:
-        precision: that the run computes in.
-        clip_grad: `Optimization.clip_grad`.
+        precision: what the run computes in, "bf16", "fp16", "tf32" or "fp32".
+        clip_grad: `Optimization.clip_grad`; None where gradients are not clipped.
     """
     advice = ["Lower Schedule.blr", "lengthen Schedule.warmup_epochs"]
     if clip_grad is None:
@@ -41,15 +41,15 @@ class Divergence:
     fault: str
     remedy: str | None = None
 
-    def error(self, checkpoint: Path | None, remedy: str) -> TrainingError:
+    def error(self, checkpoint: Path | None, usual: str) -> TrainingError:
         """What ends the run.
 
         Args:
             checkpoint: the newest, None where there is none. It is good: weights that are not finite are never saved.
-            remedy: what helps against most divergences, see `remedy_for`.
+            usual: what helps against most divergences, see `usual_remedy`.
         """
         good = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
-        return TrainingError(f"{self.fault}; {good}. {self.remedy or remedy}")
+        return TrainingError(f"{self.fault}; {good}. {self.remedy or usual}")
 
 
 def skipped_too_many(interval: Interval, *, done: int, last: bool, limit: int, fp16: bool) -> Divergence | None:

@@ -7,7 +7,7 @@ import math
 from rich.console import Console
 
 from hpm.errors import TrainingError
-from hpm.training.divergence import remedy_for
+from hpm.training.divergence import usual_remedy
 from hpm.training.trainer import Trainer
 
 _STEPS = 2
@@ -27,5 +27,5 @@ def dry_run(trainer: Trainer, console: Console) -> None:
         if not math.isfinite(loss):
             remedy = "Look at what it starts from: images and their mean and std, and weights"
             if number:
-                remedy = remedy_for(trainer.precision, trainer.optimization.clip_grad)
+                remedy = usual_remedy(trainer.precision, trainer.optimization.clip_grad)
             raise TrainingError(f"the loss of step {number + 1} is not finite. {remedy}")

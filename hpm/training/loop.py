@@ -25,7 +25,7 @@ from hpm.runtime.devices import device_name, peak_memory
 from hpm.runtime.signals import StopSignals
 from hpm.runtime.version import source_version
 from hpm.training import state
-from hpm.training.divergence import Divergence, remedy_for, skipped_too_many, weights_not_finite
+from hpm.training.divergence import Divergence, skipped_too_many, usual_remedy, weights_not_finite
 from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
@@ -159,7 +159,7 @@ class TrainingLoop:
             self.writer.wait()
             (written, *_) = self.processes.gather(self.writer.written)
             newest = path_of(self.folder.checkpoints, written) if written >= 0 else None
-            raise divergence.error(newest, remedy_for(self.trainer.precision, self.trainer.optimization.clip_grad))
+            raise divergence.error(newest, usual_remedy(self.trainer.precision, self.trainer.optimization.clip_grad))
 
     def _probe(self) -> None:
         metrics = self.prober.probe(self.clock.step)

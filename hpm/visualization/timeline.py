@@ -74,7 +74,7 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def _nothing_scored(rows: Sequence[Mapping[str, Any]], moves: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """At each of `moves`, whether no patch was scored, so that masks were random.
+    """At each of `moves`, whether no patch was scored, so that masks followed no scores.
 
     A row tells of its interval's last step. The steps of the next interval that belong to the same epoch are taken for
     the same: what is known of images in one epoch is scored from the next on.
@@ -105,7 +105,7 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
         axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8, clip_on=False)
         axis.set_ylim(0, 1)
         axis.set_yticks([0, 0.5, 1])
-        _name_random(axis, epochs, random)
+        _name_unscored(axis, epochs, random, "no scores yet")
         return
     _prepare(axis, "share of the mask")
     share = np.where(random, 0.0, alpha) if following else np.zeros_like(alpha)
@@ -126,7 +126,7 @@ def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:
 
 def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: str | None, random: np.ndarray) -> None:
     """Names where the bands are thickest, away from the frame, and of what is random against alpha."""
-    _name_random(axis, epochs, random)
+    _name_unscored(axis, epochs, random, "random:\nno scores yet")
     epochs, share = epochs[~random], share[~random]
     if not len(epochs):
         return
@@ -143,13 +143,11 @@ def _name_bands(axis: Axes, epochs: np.ndarray, share: np.ndarray, following: st
             axis.text(epochs[place], middle, name, ha=side, va="center", fontsize=style.TEXT, color=color)
 
 
-def _name_random(axis: Axes, epochs: np.ndarray, random: np.ndarray) -> None:
-    """Says where masks are random because nothing is scored, if there is room for it."""
+def _name_unscored(axis: Axes, epochs: np.ndarray, random: np.ndarray, told: str) -> None:
+    """Says where nothing is scored, if there is room for it."""
     if random.any() and np.ptp(epochs[random]) > 0.15 * epochs[-1]:
         middle = (epochs[random].min() + epochs[random].max()) / 2
-        axis.text(
-            middle, 0.8, "random:\nno scores yet", ha="center", va="center", fontsize=style.SMALL, color=style.DARK
-        )
+        axis.text(middle, 0.8, told, ha="center", va="center", fontsize=style.SMALL, color=style.DARK)
 
 
 def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -> None:

@@ -82,7 +82,7 @@ def footnote(comparisons: Sequence[Comparison]) -> str:
     many = _tests(blocked) if blocked == paired else f"{blocked} blocked and {_tests(paired, 'paired')}"
     tables = "the table" if first.tables == 1 else f"all {first.tables} tables"
     corrected = (
-        f"with Holm's correction over {many} of {tables}" if blocked or paired else "and none could be made here"
+        f"with Holm's correction over {many} of {tables}" if blocked or paired else "but neither could be made here"
     )
     within = (
         ""

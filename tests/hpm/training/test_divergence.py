@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 from hpm.runtime.finite import not_finite
-from hpm.training.divergence import remedy_for, skipped_too_many
+from hpm.training.divergence import skipped_too_many, usual_remedy
 from hpm.training.metrics import Interval
 
 Hpm = Callable[..., int]
@@ -120,7 +120,7 @@ def test_a_network_of_the_curriculum_that_diverges_is_named(
     ],
 )
 def test_nothing_is_advised_that_is_so_already(precision: str, clip_grad: float | None, told: str) -> None:
-    assert remedy_for(precision, clip_grad) == told
+    assert usual_remedy(precision, clip_grad) == told
 
 
 def interval(at_end: int, in_a_row: int | None = None) -> Interval:

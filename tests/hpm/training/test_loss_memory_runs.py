@@ -75,7 +75,7 @@ def test_killed_in_mid_epoch_on_one_process(
     assert drawn(tmp_path / "whole.txt") == drawn(tmp_path / "killed.txt")
 
 
-def test_a_single_epoch_is_told_to_be_random(
+def test_a_single_epoch_is_told_to_follow_no_scores(
     remembering: Path, hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before an image comes a second time nothing is known of it."""
