@@ -46,8 +46,7 @@ class Curriculum(Scheduled):
             token: UM-MAE's secondary masking (arXiv 2205.10063). `rounding` counts here too: `int(V * (1 -
             blank_ratio))` keep their content, or `int(V * blank_ratio)` lose it. Published: 0.25, of 49 visible patches
             13. The model needs that token: `MaskedAutoencoder.blank_token = True`. Default 0, none.
-        score_every: the difficulty is estimated once in so many steps, other masks follow no scores. Default 1, in
-            every step.
+        score_every: the difficulty is estimated once in so many steps, other masks follow no scores. Default 1.
 
     Attributes:
         mask_ratio: the mask ratio as a `MaskRatio`.
