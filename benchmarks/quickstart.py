@@ -47,6 +47,7 @@ def train(name: str, seed: int, folder: Path, bindings: Sequence[str]) -> dict[s
     command = ["hpm", "pretrain", "quickstart", *RUNS[name], *words, "--output", str(folder), "--resume"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.parent / f"{folder.name}.txt"
+    # Of a run that is begun anew, what an earlier one said counts no more; see `print_unconverged`.
     with log.open("a" if folder.exists() else "w") as file:
         code = subprocess.run(
             [sys.executable, "-m", *command],
@@ -106,9 +107,7 @@ def print_unconverged(found: dict[str, list[dict[str, float]]], output: Path) ->
     told = {(log, line) for log in logs for line in log.read_text().splitlines() if NOT_CONVERGED in line}
     if told:
         print()
-        print(
-            f"{len(told)} of {tunings} fine-tunings had not converged when their epochs were used up ({output}/*.txt)."
-        )
+        print(f"{len(told)} of {tunings} fine-tunings {NOT_CONVERGED} when their epochs were used up ({output}/*.txt).")
 
 
 def main() -> None:

@@ -25,7 +25,6 @@ def dry_run(trainer: Trainer, console: Console) -> None:
         loss = losses[-1].total.item()
         console.print(f"step {number + 1}: loss {loss:.4f}")
         if not math.isfinite(loss):
-            remedy = "Look at what it starts from: images and their mean and std, and weights"
-            if number:
-                remedy = usual_remedy(trainer.precision, trainer.optimization.clip_grad)
+            at_start = "Look at what it starts from: images and their mean and std, and weights"
+            remedy = usual_remedy(trainer.precision, trainer.optimization.clip_grad) if number else at_start
             raise TrainingError(f"the loss of step {number + 1} is not finite. {remedy}")

@@ -29,11 +29,7 @@ from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.resume import fingerprint_of, record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import (
-    build_training_step,
-    check_method,
-    check_objects,
-)
+from hpm.training.setup import build_training_step, check_method, check_objects
 from hpm.training.step import TrainingStep
 
 PROGRESS_PER = ("epoch", "step")

@@ -20,7 +20,7 @@ from studies.analysis.cautions import (
 )
 from studies.analysis.grid import Grid, grid_of
 from studies.analysis.groups import Group, compare_groups
-from studies.analysis.results import COSTS, Result, is_usable, metric_names
+from studies.analysis.results import COSTS, Result, is_usable, metric_choice
 from studies.analysis.statistics import Difference, Estimate, PValue, count_tests, estimate, holm
 from studies.analysis.units import DisplayUnit, display_unit
 from studies.definition.baselines import baselines
@@ -170,9 +170,8 @@ def _table(
     named = [(name, run) for name, runs in by_variant(results).items() for run in runs]
     measured = [run for run in results if is_usable(run.metrics.get(metric, math.nan))]
     if not measured:
-        names = metric_names(results)
-        known = f"choose one of {', '.join(names)}" if names else "there are no complete runs"
-        if any(metric in run.cost for run in results):
+        known = metric_choice(results)
+        if metric in COSTS:
             raise UserError(f"--metric {metric} is a cost, which every table shows, and is not compared; {known}")
         what = "is finite" if any(metric in run.metrics for run in results) else "was measured"
         raise UserError(f"--metric {metric} {what} in no run; {known}")

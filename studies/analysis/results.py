@@ -162,3 +162,9 @@ def _result_of_run(experiment: str, run: Any) -> Result:
 def metric_names(results: Sequence[Result]) -> list[str]:
     """Every metric that some run has."""
     return sorted({name for result in results for name in result.metrics})
+
+
+def metric_choice(results: Sequence[Result]) -> str:
+    """What an error says of the metrics that there are to choose from."""
+    names = ", ".join(metric_names(results))
+    return f"choose one of {names}" if names else "there are no complete runs"

@@ -45,13 +45,12 @@ class Sources:
             UserError: where nothing says which metric.
         """
         from hpm.metrics import find_metric
-        from studies.analysis.results import metric_names
+        from studies.analysis.results import metric_choice
 
         own = self.identity.get("metric")
         names = list(dict.fromkeys(asked)) or ([own] if own else [])
         if not names:
-            known = ", ".join(metric_names(self.results))
-            raise UserError(f"--metric is needed where no study says which; choose one of {known}")
+            raise UserError(f"--metric is needed where no study says which; {metric_choice(self.results)}")
         directions = {}
         for name in names:
             declared = find_metric(name)
