@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import re
 import sys
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -50,14 +50,19 @@ class _Commands(TyperGroup):
 
 
 def build_app(package: ModuleType, help: str) -> typer.Typer:
-    """A command-line application of every command module of a package; see `hpm.commands`."""
+    """A command-line application of every command module of a package, and of packages in it; see `hpm.commands`."""
     app = typer.Typer(
         cls=_Commands, help=help, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=_HELP
     )
     app.callback()(_options)
-    for file in sorted(Path(package.__path__[0]).glob("[!_]*.py")):
-        function = importlib.import_module(f"{package.__name__}.{file.stem}").command
-        app.command(file.stem.replace("_", "-"))(function)
+    for _, name, is_group in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
+        if name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{package.__name__}.{name}")
+        if is_group:
+            app.add_typer(build_app(module, (module.__doc__ or "").strip()), name=name.replace("_", "-"))
+        else:
+            app.command(name.replace("_", "-"))(module.command)
     return app
 
 

@@ -13,7 +13,10 @@ from hpm.evaluation.linear import Linear
 from hpm.evaluation.linear_mae import LinearMAE
 from hpm.evaluation.localization import Localization
 from hpm.evaluation.low_shot import LowShot
+from hpm.evaluation.rankme import RankMe
 from hpm.evaluation.ridge import Ridge
+from hpm.evaluation.segmentation import Segmentation
+from hpm.evaluation.unsupervised_segmentation import UnsupervisedSegmentation
 from hpm.metrics import Metric, Unit
 
 __all__ = [
@@ -29,8 +32,11 @@ __all__ = [
     "Localization",
     "LowShot",
     "Metric",
+    "RankMe",
     "Ridge",
+    "Segmentation",
     "Unit",
+    "UnsupervisedSegmentation",
     "classifier",
     "extract",
     "knn_predict",

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import ClassVar
 
 import torch
 
 from curriculum import Batch, Curriculum
 from hpm.data import HELD_OUT, ImageSource, Split, UnreadableImages
+from hpm.evaluation.gallery import Gallery
 from hpm.methods.teacher import ModelTeacher
 from hpm.metrics import Metric
 from hpm.models.base import MaskedModel
@@ -62,6 +64,9 @@ class EvaluationContext:
             fitted; an image that is scored must be readable. Copies made by `dataclasses.replace` share it.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
             to be chosen, such as the length of the training, is scored on validation images alone.
+        per_class: takes, by a metric's name, its value of each class, by the class's name, where it is a mean over
+            classes; one for each seed that measures it. Copies made by `dataclasses.replace` share it.
+        galleries: takes, by a protocol, what it found of some images, for whoever draws it; likewise shared.
         training_batches: gives up to so many training images, cropped as the run crops them, in batches that say which
             image each is and what was cropped. Default None, where no run is at hand.
     """
@@ -80,6 +85,8 @@ class EvaluationContext:
     pretraining: Pretraining | None = None
     splits: tuple[str, ...] = HELD_OUT
     scored_images: dict[str, int] = field(default_factory=dict)
+    per_class: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    galleries: dict[str, Gallery] = field(default_factory=dict)
     training_batches: Callable[[int], Iterable[Batch]] | None = None
     unreadable: UnreadableImages = field(default_factory=UnreadableImages)
 
@@ -87,6 +94,11 @@ class EvaluationContext:
     def held_out(self) -> dict[str, Split]:
         """The splits that are scored, by name, as far as the source has them."""
         return self.source.existing(self.splits)
+
+    def mean_per_class(self, metrics: Iterable[str]) -> dict[str, dict[str, float]]:
+        """What is noted in `per_class` of some metrics, the mean over the seeds; of those that have such."""
+        noted = {name: self.per_class[name] for name in metrics if name in self.per_class}
+        return {name: {label: fmean(values) for label, values in own.items()} for name, own in noted.items()}
 
 
 def need_held_out(evaluations: Iterable[Evaluation]) -> bool:

@@ -40,7 +40,7 @@ def logistic_regression(
 
     Args:
         features_ND: features; their type and device are those of the computation.
-        labels_N: int64, their classes.
+        labels_N: int64, their classes; or [N, C], what of each row is of each class, which counts that much.
         num_classes: C.
         strength: of the L2 penalty.
         start: where to begin, [C, D + 1]. Default zeros.
@@ -68,8 +68,12 @@ def logistic_regression(
         gradient = torch.cat([strength * weights_CD, torch.zeros_like(biases_C).unsqueeze(1)], dim=1)
         for x_ND, y_N in zip(features_ND.split(_ROWS_AT_ONCE), labels_N.split(_ROWS_AT_ONCE), strict=True):
             log_NC = F.log_softmax(torch.addmm(biases_C, x_ND, weights_CD.T), dim=1)
-            loss -= log_NC.gather(1, y_N.unsqueeze(1)).sum()
-            error_NC = log_NC.exp_().scatter_add_(1, y_N.unsqueeze(1), -log_NC.new_ones(len(y_N), 1))
+            if y_N.ndim == 2:
+                loss -= (log_NC * y_N).sum()
+                error_NC = log_NC.exp_().mul_(y_N.sum(dim=1, keepdim=True)).sub_(y_N)
+            else:
+                loss -= log_NC.gather(1, y_N.unsqueeze(1)).sum()
+                error_NC = log_NC.exp_().scatter_add_(1, y_N.unsqueeze(1), -log_NC.new_ones(len(y_N), 1))
             gradient[:, :-1] += error_NC.T @ x_ND
             gradient[:, -1] += error_NC.sum(dim=0)
         solution.grad = gradient / count

@@ -1,6 +1,7 @@
 """`hpm evaluate`: protocols on a trained model, and where their results go.
 
-evaluation-PROTOCOL.json   beside checkpoints/ in the run's folder, or beside a published file
+evaluation-PROTOCOL.json   beside checkpoints/ in the run's folder, or beside a published file; likewise
+evaluation-PROTOCOL.png    where the protocol has something to show
 evaluation/                what long protocols need to go on after a kill; gone once they are done
 """
 
@@ -21,6 +22,7 @@ from hpm.errors import UserError
 from hpm.evaluation import Evaluation, EvaluationContext, discovery
 from hpm.inference.evaluation_results import (
     Entry,
+    draw,
     key_of,
     read_entries,
     send_to_tracker,
@@ -99,11 +101,17 @@ def evaluate(
         if not processes.is_main:
             continue
         entry |= {"seconds": time.monotonic() - started, "metrics": summarize(values)}
+        if per_class := context.mean_per_class(values):
+            entry["per_class"] = per_class
         console.print(table(name, entry["metrics"]), soft_wrap=False)
         write_entry(console, folder / f"evaluation-{name}.json", entry)
         shutil.rmtree(progress, ignore_errors=True)
+        drawn = None
+        if name in context.galleries:
+            of = (loaded.path if loaded.run is None else loaded.run.path).resolve().name
+            drawn = draw(console, context.galleries[name], folder / f"evaluation-{name}.png", of)
         if loaded.run is not None:
-            send_to_tracker(console, loaded.run, tracker, entry)
+            send_to_tracker(console, loaded.run, tracker, entry, [] if drawn is None else [drawn])
         entries.append(entry)
     return entries
 

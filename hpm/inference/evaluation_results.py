@@ -1,12 +1,14 @@
 """Results of `hpm evaluate`: what an entry holds, and where it is shown, kept and sent.
 
-evaluation-PROTOCOL.json is a list of entries, one for each (model, weights, configs, bindings, seeds).
+evaluation-PROTOCOL.json is a list of entries, one for each (model, weights, configs, bindings, seeds);
+evaluation-PROTOCOL.png is the picture of the last, where the protocol has something to show.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from hpm.errors import UserError
+from hpm.evaluation.gallery import Gallery
 from hpm.metrics import Unit, half_interval, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import check_file, read_json, to_json, write_json
 from hpm.tracking import Tracker, TrackingError
 from hpm.tracking.redact import redact_all
+from hpm.visualization import draw_gallery
+from hpm.visualization.style import check_replaceable
 
 Entry = dict[str, Any]
 
@@ -102,8 +107,30 @@ def write_entry(console: Console, file: Path, entry: Entry) -> None:
     console.print(f"results: {file}")
 
 
-def send_to_tracker(console: Console, run: RunFolder, tracker: Tracker, entry: Entry) -> None:
-    """Add results to the copy of their run, as `evaluate/WEIGHTS/METRIC` at the model's step. Failing loses nothing."""
+def draw(console: Console, gallery: Gallery, path: Path, name: str) -> Path | None:
+    """The picture of an evaluation, in the place of an earlier one; None, and a line, where it cannot be written."""
+    try:
+        check_replaceable(path)
+        draw_gallery(gallery, path, name=name)
+    except (OSError, UserError) as error:
+        console.print(f"the picture {path} could not be written: {error}", style="yellow")
+        return None
+    console.print(f"picture: {path}")
+    return path
+
+
+def send_to_tracker(
+    console: Console, run: RunFolder, tracker: Tracker, entry: Entry, files: Sequence[Path] = ()
+) -> None:
+    """Add results to the copy of their run, as `evaluate/WEIGHTS/METRIC` at the model's step. Failing loses nothing.
+
+    Args:
+        console: where a person reads.
+        run: the run's folder.
+        tracker: of its copy.
+        entry: the results.
+        files: pictures that go with them. Default none.
+    """
     figures: dict[str, float] = {}
     for name, metric in entry["metrics"].items():
         key = f"evaluate/{entry['weights']}/{name}"
@@ -115,7 +142,7 @@ def send_to_tracker(console: Console, run: RunFolder, tracker: Tracker, entry: E
         if "interval" in metric:
             figures[f"{key}/interval"] = metric["interval"]
     try:
-        where = tracker.add_metrics(run.path, figures, step=entry["step"])
+        where = tracker.add_metrics(run.path, figures, step=entry["step"], files=files)
     except TrackingError as error:
         console.print(f"MLflow does not have these results: {error}", style="yellow")
         return

@@ -12,9 +12,11 @@ from hpm.metrics.metric import Metric, Unit
 _CONTROLS = ("position", "edges")
 """The free controls that `Agreement` correlates with the true loss."""
 
+_SCORES = ("predicted_loss", "true_loss", "attention")
+
 _LOCATING = (
-    *(f"{of}/{scores}" for of in ("teacher", "student") for scores in ("predicted_loss", "true_loss", "attention")),
-    *("edge_density", "center", "random"),
+    *(f"{of}/{scores}" for of in ("teacher", "student") for scores in (*_SCORES, "features")),
+    *("pixels", "edge_density", "center", "random"),
 )
 """The scores that `Localization` asks where the object is."""
 
@@ -83,6 +85,12 @@ def _localization() -> Iterator[Metric]:
         yield Metric(f"localization/{scores}/pointing_game", Unit.SHARE)
 
 
+def _segmentation() -> Iterator[Metric]:
+    for classifier in ("knn", "linear"):
+        for features in ("pretrained", "initialization", "raw_pixels"):
+            yield Metric(f"segmentation/{classifier}/{features}", Unit.IOU)
+
+
 def _low_shot() -> Iterator[Metric]:
     for draw in ("", "/draw*"):
         for name in (*_LOW_SHOT, "raw_pixels"):
@@ -96,6 +104,14 @@ def _low_shot() -> Iterator[Metric]:
     yield Metric("low_shot/*/interval", Unit.POINTS, higher_is_better=None)
 
 
+def _unsupervised_segmentation() -> Iterator[Metric]:
+    yield Metric("unsupervised_segmentation/object_share", Unit.SHARE, higher_is_better=None)
+    for scores in (*_LOCATING, "position"):
+        yield Metric(f"unsupervised_segmentation/{scores}/iou", Unit.IOU)
+        yield Metric(f"unsupervised_segmentation/{scores}/corloc", Unit.SHARE)
+        yield Metric(f"unsupervised_segmentation/{scores}/area", Unit.SETTING, higher_is_better=None)
+
+
 DECLARED: Mapping[str, tuple[Metric, ...]] = {
     "agreement": tuple(_agreement()),
     "diagnostics": tuple(_diagnostics()),
@@ -106,7 +122,13 @@ DECLARED: Mapping[str, tuple[Metric, ...]] = {
     "linear-mae": tuple(_supervised("linear_mae", "initialization")),
     "localization": tuple(_localization()),
     "low-shot": tuple(_low_shot()),
+    "rankme": (
+        Metric("rankme/pretrained", Unit.NUMBER, of_training_images=True),
+        Metric("rankme/initialization", Unit.NUMBER, higher_is_better=None, of_training_images=True),
+    ),
     "ridge": tuple(_probe("ridge")),
+    "segmentation": tuple(_segmentation()),
+    "unsupervised-segmentation": tuple(_unsupervised_segmentation()),
 }
 """The metrics of each protocol, the first that matches a name counts."""
 

@@ -18,6 +18,8 @@ class Unit(StrEnum):
     """Share of right answers, in [0, 1]; read in percent."""
     POINTS = "points"
     """Difference of two accuracies, or the half width of an accuracy's interval; read in percentage points."""
+    IOU = "IoU"
+    """Intersection over union, in [0, 1], of one thing or the mean of several; read in percent."""
     SHARE = "share"
     """Share of anything else, in [0, 1]."""
     SCORE = "score"
@@ -36,24 +38,24 @@ class Unit(StrEnum):
     @property
     def scale(self) -> float:
         """What a value is multiplied by before people read it."""
-        return 100.0 if self in (Unit.ACCURACY, Unit.POINTS) else 1.0
+        return 100.0 if self in _IN_PERCENT else 1.0
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that there can be."""
-        if self in (Unit.ACCURACY, Unit.SCORE, Unit.SHARE):
+        if self in (Unit.ACCURACY, Unit.IOU, Unit.SCORE, Unit.SHARE):
             return 0.0, 1.0
         return (-1.0, 1.0) if self in (Unit.POINTS, Unit.CORRELATION) else (-math.inf, math.inf)
 
     @property
     def digits(self) -> int:
         """Decimals that people read: hundredths of a percent, and about as much of everything else."""
-        return 2 if self in (Unit.ACCURACY, Unit.POINTS) else 4
+        return 2 if self in _IN_PERCENT else 4
 
     @property
     def symbol(self) -> str:
         """What stands behind the number, "" for nothing."""
-        return {Unit.ACCURACY: "%", Unit.POINTS: "points"}.get(self, "")
+        return {Unit.ACCURACY: "%", Unit.IOU: "%", Unit.POINTS: "points"}.get(self, "")
 
     def readable(self, value: float) -> str:
         """A value as people read it: "81.25 %", "0.7731"."""
@@ -61,6 +63,9 @@ class Unit(StrEnum):
             return f"{value:g}"
         rounded = round(self.scale * value, self.digits) + 0.0  # never -0.00
         return f"{rounded:.{self.digits}f} {self.symbol}".rstrip()
+
+
+_IN_PERCENT = (Unit.ACCURACY, Unit.IOU, Unit.POINTS)
 
 
 def metric_on(split: str, name: str) -> str:

@@ -45,7 +45,12 @@ _COMPARED = {  # what a study takes of a summary
     "commit": str,
 }
 _SHOWN = {"steps": int, "evaluation_seconds": float, "picture": str, "tracking": str}  # what else people are shown
-_ALSO = {"skipped_steps": int, "scored_images": dict[str, int], "tracking_problem": str}
+_ALSO = {
+    "skipped_steps": int,
+    "scored_images": dict[str, int],
+    "per_class": dict[str, dict[str, float]],
+    "tracking_problem": str,
+}
 
 
 class RunFolder:

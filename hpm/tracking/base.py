@@ -68,13 +68,16 @@ class Tracker(Protocol):
     def has_all_of(self, folder: Path) -> bool:
         """Whether a run that has ended was copied completely, or need not be."""
 
-    def add_metrics(self, folder: Path, metrics: Mapping[str, float], *, step: int) -> str | None:
+    def add_metrics(
+        self, folder: Path, metrics: Mapping[str, float], *, step: int, files: Sequence[Path] = ()
+    ) -> str | None:
         """Add figures to the copy of a run that has ended; waits until they are there.
 
         Args:
             folder: the run's.
             metrics: figures, by name.
             step: steps that the measured model had taken.
+            files: pictures and others that go with them. Default none.
 
         Returns:
             Where they went, without its secrets; None where this run was never copied.
@@ -106,6 +109,8 @@ class NoTracker:
         """Always: no run needs to be copied."""
         return True
 
-    def add_metrics(self, folder: Path, metrics: Mapping[str, float], *, step: int) -> str | None:
+    def add_metrics(
+        self, folder: Path, metrics: Mapping[str, float], *, step: int, files: Sequence[Path] = ()
+    ) -> str | None:
         """None: no run was ever copied."""
         return None

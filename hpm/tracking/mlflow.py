@@ -187,7 +187,9 @@ class MLflowTracker:
             return not self.enabled or TrackingState.read(folder).ended
         return False
 
-    def add_metrics(self, folder: Path, metrics: Mapping[str, float], *, step: int) -> str | None:
+    def add_metrics(
+        self, folder: Path, metrics: Mapping[str, float], *, step: int, files: Sequence[Path] = ()
+    ) -> str | None:
         """Add figures to the entry of a run that has ended; waits until they are there.
 
         They go to the server that the run was sent to, which need not be the one that is configured now.
@@ -196,6 +198,7 @@ class MLflowTracker:
             folder: the run's.
             metrics: figures, by name; those that are not finite are left out.
             step: steps that the measured model had taken.
+            files: pictures and others that go with them. Default none.
 
         Returns:
             Where they went, without its secrets; None where the run has no entry, or tracking is not enabled.
@@ -216,7 +219,10 @@ class MLflowTracker:
         # The file has no passwords; where it means the address that is configured, that one has.
         uri = self._uri if without_password(known.uri) == self.where else known.uri
         try:
-            send_metrics(connect(uri), known.run_id, metrics_of(metrics, seconds=time.time(), step=step))
+            client = connect(uri)
+            send_metrics(client, known.run_id, metrics_of(metrics, seconds=time.time(), step=step))
+            for file in files:
+                send_file(client, known.run_id, file, uri)
         except Exception as error:  # whatever goes wrong in tracking
             raise TrackingError(self.reason(error)) from error
         return known.uri

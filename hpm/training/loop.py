@@ -216,6 +216,7 @@ class TrainingLoop:
             "tracking": tracker.where if tracker.enabled else "off",
             "metrics": measured["metrics"],
             "scored_images": measured["scored_images"],
+            "per_class": measured["per_class"],
         }
 
     def _require_written(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from hpm.evaluation import Evaluation, EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.training.recorder import RunRecorder
 from hpm.training.training_images import batches_to_evaluate
+from hpm.visualization import draw_gallery
 from hpm.visualization.picture import picture
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ class Prober:
             step: taken in all.
 
         Returns:
-            "metrics", over how many "scored_images" those are that are shares of images, the "seconds" that they
-            took, and the "picture" drawn; empty in all processes but the main one.
+            "metrics", over how many "scored_images" those are that are shares of images, the values "per_class" of
+            those that are means over classes, the "seconds" that all took, and the "picture" drawn; empty in all
+            processes but the main one.
 
         Raises:
             UserError: if something cannot be measured, such as held-out images that cannot be read; it says how to go
@@ -122,6 +124,7 @@ class Prober:
             measured = {
                 "metrics": metrics,
                 "scored_images": context.scored_images,
+                "per_class": context.mean_per_class(metrics),
                 "seconds": time.perf_counter() - started,
                 "picture": drawn,
             }
@@ -138,15 +141,21 @@ class Prober:
 
     def _draw(self, context: EvaluationContext, step: int) -> Path:
         # Crops of no step, so that all of a run's pictures show the same.
-        context = replace(context, training_batches=partial(batches_to_evaluate, self._trainer, 0))
-        folder = self._recorder.folder.pictures
-        path = folder / f"step-{step:08d}.png"
+        crops = replace(context, training_batches=partial(batches_to_evaluate, self._trainer, 0))
+        name = self._recorder.folder.path.resolve().name
+        path = self._recorder.folder.pictures / f"step-{step:08d}.png"
+        self._add_picture(step, path, lambda: picture(crops, path, name=name))
+        for protocol, gallery in context.galleries.items():
+            other = path.with_name(f"step-{step:08d}-{protocol}.png")
+            self._add_picture(step, other, partial(draw_gallery, gallery, other, name=name))
+        return path
+
+    def _add_picture(self, step: int, path: Path, draw: Callable[[], Path]) -> None:
         try:
-            folder.mkdir(exist_ok=True)
-            self._recorder.add_picture(step, picture(context, path, name=self._recorder.folder.path.resolve().name))
+            path.parent.mkdir(exist_ok=True)
+            self._recorder.add_picture(step, draw())
         except OSError as error:
             warnings.warn(f"the picture {path} could not be written: {error}", Notice, stacklevel=2)
-        return path
 
 
 def _measure(evaluations: Sequence[Evaluation], context: EvaluationContext) -> dict[str, float]:

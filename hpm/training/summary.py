@@ -55,6 +55,10 @@ _ROWS = {
     "ridge": "ridge probe",
     "knn": "k-NN on frozen features",
 }
+_IOU_ROWS = {
+    "segmentation/linear": "linear on patch tokens",
+    "segmentation/knn": "k-NN on patch tokens",
+}
 _COLUMNS = {
     "pre-trained": ("pretrained",),
     "not pre-trained": ("scratch", "initialization"),
@@ -81,9 +85,10 @@ def show_summary(
         for name in ("low_shot/scratch_equal_compute", "agreement/teacher", "agreement/student")
     )
     console.print()
-    table = _accuracies(metrics, split)
-    if table.row_count:
-        console.print(table, soft_wrap=False)
+    for title, rows in ((f"{split} accuracy", _ROWS), (f"{split} mIoU", _IOU_ROWS)):
+        table = _beside_baselines(title, rows, metrics, split)
+        if table.row_count:
+            console.print(table, soft_wrap=False)
     if equal is not None:
         console.print(
             f"not pre-trained, with the computation of pre-training and fine-tuning together: {equal:.1%}",
@@ -138,12 +143,12 @@ def _hardness(metrics: Mapping[str, float]) -> str | None:
     return f"hardness: {what} of the attainable extra loss ({controls}){whole}"
 
 
-def _accuracies(metrics: Mapping[str, float], split: str) -> Table:
-    """What the evaluations found on a split."""
-    table = Table(title=f"{split} accuracy", title_justify="left", title_style="bold")
+def _beside_baselines(title: str, rows: Mapping[str, str], metrics: Mapping[str, float], split: str) -> Table:
+    """What the evaluations found on a split, a row each, by how its metrics begin."""
+    table = Table(title=title, title_justify="left", title_style="bold")
     for column in ("", *_COLUMNS):
         table.add_column(column, justify="right" if column else "left")
-    for protocol, label in _ROWS.items():
+    for protocol, label in rows.items():
         values = [
             next((metrics[name] for name in names if name in metrics), None)
             for names in ([metric_on(split, f"{protocol}/{name}") for name in column] for column in _COLUMNS.values())

@@ -16,6 +16,7 @@ from torch import Tensor
 from curriculum.sizes import Size, as_size
 from curriculum.validation import require_at_least, require_choice
 from hpm.data.crops import whole_boxes
+from hpm.data.sources.annotations import BACKGROUND
 from hpm.data.sources.carving import carve, most_to_take
 from hpm.data.sources.normalization import Normalization
 from hpm.data.sources.split import HELD_OUT, SPLITS, TEST, TRAIN, VALIDATION, Split
@@ -231,6 +232,16 @@ class ImageSource(ABC):
     def num_classes(self) -> int:
         """Classes; 0 where the images are unlabeled."""
         return len(self.class_names)
+
+    @property
+    def object_classes(self) -> tuple[str, ...]:
+        """Names of the classes of `Split.objects`; none where the data know no objects."""
+        return ()
+
+    @property
+    def pixel_classes(self) -> tuple[str, ...]:
+        """Names of the classes of `Split.class_maps`, by default those of objects; none where pixels have no class."""
+        return (BACKGROUND, *self.object_classes) if self.object_classes else ()
 
     def normalize(self, images_NCHW: Tensor) -> Tensor:
         """Pixels in [0, 255], of any type -> float32 [N, C, H, W], contiguous, as the model sees them."""

@@ -1,4 +1,4 @@
-"""Draws composites: a cut-out pasted over a piece of a photograph, sometimes with another in front of it or behind.
+"""Draws composites: a cut-out pasted over a piece of a photograph, sometimes with others in front of it or behind.
 
 Every choice is noise addressed by the scene's index, so that a scene is the same in any batch and any process. Pillow
 does the geometry, one scene after the other.
@@ -23,7 +23,9 @@ from torch import Tensor
 
 from curriculum.noise import Noise
 from curriculum.sizes import Size, pair
+from hpm.data.sources.annotations import Objects
 from hpm.data.sources.composite_files import digest_of, read_all, read_cutout, read_photograph
+from hpm.data.sources.composite_layers import SHOWN, Layer, Layers, on_canvas, place
 from hpm.errors import UserError
 
 VERSION = 1
@@ -33,11 +35,9 @@ _SMALLEST_CROP = 0.2  # side of the smallest piece of a photograph relative to t
 _STORED_CUTOUT = 2.0  # larger side of a cut-out in memory relative to its largest in a scene; it is made smaller once
 _MOST_DEGREES = 25.0  # of rotation, either way
 _BRIGHTNESS = (0.7, 1.3)
-_OVERHANG = 0.15  # of a cut-out's height and width, which the border may cut off
 _OTHER_SCALE = (0.3, 0.6)  # of the other cut-out, relative to the object's
 _MOST_HIDDEN = 0.5  # of the object; another cut-out that would hide more goes behind it
-_SHOWN = 128  # opacity, of 255, from which on a pixel shows the object
-_SCENES, _LABELS = 0, 1  # the noise's steps
+_SCENES, _LABELS, _BACKGROUND = 0, 1, 2  # the noise's steps
 
 _FILTER, _FAST_FILTER = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
 
@@ -67,6 +67,16 @@ class _Scene(NamedTuple):
     other_angle: float  # where the other cut-out's middle lies, as seen from the object's
 
 
+class _Further(NamedTuple):
+    """What is chosen for a further cut-out, behind the object: each in [0, 1)."""
+
+    kind: float
+    size: float
+    top: float
+    left: float
+    paste: _Paste
+
+
 class _Choices(NamedTuple):
     """All that is chosen for a scene."""
 
@@ -74,10 +84,13 @@ class _Choices(NamedTuple):
     object: _Paste
     other: _Paste
     scene: _Scene
+    background: list[_Further]
 
 
+# Columns of noise, in the order of the fields.
 _PASTE = len(_Paste._fields)
-_COLUMNS = 2 * _PASTE + len(_Scene._fields)  # of noise, in the order of the fields
+_COLUMNS = 2 * _PASTE + len(_Scene._fields)
+_FURTHER_COLUMNS = len(_Further._fields) - 1 + _PASTE
 
 
 class CompositeRenderer:
@@ -92,6 +105,7 @@ class CompositeRenderer:
         scales: smallest and largest of a cut-out's larger side, before it is rotated, relative to the scene's
             shorter.
         occlusion: probability of another cut-out.
+        background_objects: further cut-outs behind the object, at most.
         seed: of every choice.
     """
 
@@ -103,6 +117,7 @@ class CompositeRenderer:
         size: Size,
         scales: tuple[float, float],
         occlusion: float,
+        background_objects: int,
         seed: int,
     ) -> None:
         self.cutouts = cutouts
@@ -110,6 +125,7 @@ class CompositeRenderer:
         self.size = size
         self.scales = scales
         self.occlusion = occlusion
+        self.background_objects = background_objects
         self.seed = seed
 
     @cached_property
@@ -117,7 +133,8 @@ class CompositeRenderer:
         """All that decides what the scenes look like: the files' content, and the settings."""
         counts = tuple(map(len, self.cutouts))
         files = digest_of([*(path for paths in self.cutouts for path in paths), *self.photographs])
-        return VERSION, files, counts, len(self.photographs), self.scales, self.occlusion, self.seed
+        drawn = self.scales, self.occlusion, self.background_objects, self.seed
+        return VERSION, files, counts, len(self.photographs), *drawn
 
     def labels(self, indices_N: Tensor) -> Tensor:
         """The class of each scene's object, int64 [N]: each once among the first Y scenes, the next Y and so on."""
@@ -129,21 +146,32 @@ class CompositeRenderer:
         """The scenes, uint8 [N, 3, S, S]."""
         scenes_NSS3 = np.empty((len(indices_N), *pair(self.size), 3), dtype=np.uint8)
         for row, choices in enumerate(self._choices(indices_N)):
-            scenes_NSS3[row] = self._draw(choices)[0]
+            scenes_NSS3[row] = self._layers(choices).over(self._background(choices.scene))
         return torch.from_numpy(scenes_NSS3).permute(0, 3, 1, 2).contiguous()
 
     def masks(self, indices_N: Tensor) -> Tensor:
         """Which pixels show the object, by a half at least, rather than what is behind or in front, bool [N, S, S]."""
         masks_NSS = np.empty((len(indices_N), *pair(self.size)), dtype=bool)
         for row, choices in enumerate(self._choices(indices_N)):
-            masks_NSS[row] = self._draw(choices)[1] >= _SHOWN
+            layers = self._layers(choices)
+            masks_NSS[row] = layers.visible(layers.main) >= SHOWN
         return torch.from_numpy(masks_NSS)
+
+    def objects(self, indices_N: Tensor) -> list[Objects]:
+        """All cut-outs of each scene of which something is seen; see `Layers.objects`."""
+        return [self._layers(choices).objects() for choices in self._choices(indices_N)]
 
     def _choices(self, indices_N: Tensor) -> Iterator[_Choices]:
         uniform = Noise(self.seed, _SCENES, indices_N).uniform(_COLUMNS).tolist()
-        for row, label in zip(uniform, self.labels(indices_N).tolist(), strict=True):
+        columns = 1 + _FURTHER_COLUMNS * self.background_objects
+        further = Noise(self.seed, _BACKGROUND, indices_N).uniform(columns).tolist()
+        for row, (many, *behind), label in zip(uniform, further, self.labels(indices_N).tolist(), strict=True):
             first, second, rest = row[:_PASTE], row[_PASTE : 2 * _PASTE], row[2 * _PASTE :]
-            yield _Choices(label, _Paste(*first), _Paste(*second), _Scene(*rest))
+            background = []
+            for start in range(0, int(many * (self.background_objects + 1)) * _FURTHER_COLUMNS, _FURTHER_COLUMNS):
+                kind, size, top, left, *paste = behind[start : start + _FURTHER_COLUMNS]
+                background.append(_Further(kind, size, top, left, _Paste(*paste)))
+            yield _Choices(label, _Paste(*first), _Paste(*second), _Scene(*rest), background)
 
     @cached_property
     def _cutouts(self) -> list[list[Image.Image]]:
@@ -154,7 +182,7 @@ class CompositeRenderer:
         """A cut-out, unless a scene may show nothing of it: what is thin fades where it is small and slanting."""
         image = read_cutout(path, side=math.ceil(_STORED_CUTOUT * self.scales[1] * min(pair(self.size))))
         for degrees in (-_MOST_DEGREES, 0.0, _MOST_DEGREES):
-            if np.asarray(self._posed(image, degrees, self.scales[0]))[:, :, 3].max() < _SHOWN:
+            if np.asarray(self._posed(image, degrees, self.scales[0]))[:, :, 3].max() < SHOWN:
                 raise UserError(
                     f"{path} would not be seen in scenes of {self.size} pixels at min_scale = {self.scales[0]}: it is "
                     "too thin or too faint; take it out, or raise min_scale or the size of the scenes, IMG_SIZE"
@@ -167,26 +195,22 @@ class CompositeRenderer:
         kept = (math.ceil(height / _SMALLEST_CROP), math.ceil(width / _SMALLEST_CROP))
         return read_all(self.photographs, partial(read_photograph, kept=kept, least=self.size))
 
-    def _draw(self, choices: _Choices) -> tuple[np.ndarray, np.ndarray]:
-        """A scene, uint8 [S, S, 3], and how much of each pixel is the object, uint8 [S, S]."""
+    def _layers(self, choices: _Choices) -> Layers:
+        """The cut-outs of a scene."""
         thing_HW4 = self._transform(choices.object, choices.label, _between(self.scales, choices.object.scale))
         height, width = thing_HW4.shape[:2]
         scene_height, scene_width = pair(self.size)
-        top = _place(choices.scene.top, height, scene_height)
-        left = _place(choices.scene.left, width, scene_width)
-        layers = [self._on_canvas(thing_HW4, top, left)]
-        shown_SS = layers[0][:, :, 3]
-        if choices.scene.occluded < self.occlusion:
-            other_SS4 = self._other(choices, (top + height / 2, left + width / 2), (height / 2, width / 2))
-            rest_SS = _times(shown_SS, 255 - other_SS4[:, :, 3])
-            if rest_SS.sum() >= (1 - _MOST_HIDDEN) * shown_SS.sum():
-                layers, shown_SS = [*layers, other_SS4], rest_SS
-            else:
-                layers = [other_SS4, *layers]
-        scene_SS3 = self._background(choices.scene)
-        for layer_SS4 in layers:
-            scene_SS3 = _times(scene_SS3, 255 - layer_SS4[:, :, 3:]) + layer_SS4[:, :, :3]
-        return scene_SS3, shown_SS
+        top = place(choices.scene.top, height, scene_height)
+        left = place(choices.scene.left, width, scene_width)
+        behind = [self._further(further) for further in choices.background]
+        main = Layer(choices.label, on_canvas(thing_HW4, top, left, self.size))
+        if choices.scene.occluded >= self.occlusion:
+            return Layers([*behind, main], len(behind))
+        other = self._other(choices, (top + height / 2, left + width / 2), (height / 2, width / 2))
+        occluded = Layers([*behind, main, other], len(behind))
+        if occluded.visible(len(behind)).sum() >= (1 - _MOST_HIDDEN) * main.opacity_SS.sum():
+            return occluded
+        return Layers([*behind, other, main], len(behind) + 1)
 
     def _background(self, choices: _Scene) -> np.ndarray:
         """A piece of a photograph of the scene's aspect, never enlarged, uint8 [S, S, 3]."""
@@ -200,8 +224,8 @@ class CompositeRenderer:
         piece = photograph.resize((scene_width, scene_height), _FILTER, box=box)
         return np.asarray(ImageOps.mirror(piece) if choices.crop_mirror < 0.5 else piece)
 
-    def _other(self, choices: _Choices, middle: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
-        """A smaller cut-out of another class whose middle lies at the object's edge, uint8 [S, S, 4]."""
+    def _other(self, choices: _Choices, middle: tuple[float, float], radii: tuple[float, float]) -> Layer:
+        """A smaller cut-out of another class whose middle lies at the object's edge."""
         classes = len(self._cutouts)
         label = (choices.label + 1 + int(choices.scene.other_class * (classes - 1))) % classes
         scale = _between(self.scales, choices.object.scale) * _between(_OTHER_SCALE, choices.other.scale)
@@ -209,7 +233,17 @@ class CompositeRenderer:
         angle = 2 * math.pi * choices.scene.other_angle
         top = middle[0] + radii[0] * math.sin(angle) - thing_HW4.shape[0] / 2
         left = middle[1] + radii[1] * math.cos(angle) - thing_HW4.shape[1] / 2
-        return self._on_canvas(thing_HW4, round(top), round(left))
+        return Layer(label, on_canvas(thing_HW4, round(top), round(left), self.size))
+
+    def _further(self, choices: _Further) -> Layer:
+        """A smaller cut-out of any class, anywhere."""
+        label = int(choices.kind * len(self._cutouts))
+        scale = _between(self.scales, choices.size) * _between(_OTHER_SCALE, choices.paste.scale)
+        thing_HW4 = self._transform(choices.paste, label, scale)
+        height, width = thing_HW4.shape[:2]
+        scene_height, scene_width = pair(self.size)
+        corner = place(choices.top, height, scene_height), place(choices.left, width, scene_width)
+        return Layer(label, on_canvas(thing_HW4, *corner, self.size))
 
     def _transform(self, paste: _Paste, label: int, scale: float) -> np.ndarray:
         """A cut-out mirrored, rotated, resized and lit, uint8 [H, W, 4], colours multiplied by opacity."""
@@ -229,28 +263,6 @@ class CompositeRenderer:
         image = image.rotate(degrees, _FAST_FILTER, expand=True)
         width, height = (max(1, round(length * factor)) for length in image.size)
         return image.resize((width, height), _FILTER)
-
-    def _on_canvas(self, thing_HW4: np.ndarray, top: int, left: int) -> np.ndarray:
-        """The part of a cut-out that lies within the scene, uint8 [S, S, 4], with nothing around it."""
-        canvas_SS4 = np.zeros((*pair(self.size), 4), dtype=np.uint8)
-        visible_HW4 = canvas_SS4[max(0, top) : max(0, top + len(thing_HW4))]
-        visible_HW4 = visible_HW4[:, max(0, left) : max(0, left + thing_HW4.shape[1])]
-        height, width = visible_HW4.shape[:2]
-        first_row, first_column = max(0, -top), max(0, -left)
-        visible_HW4[:] = thing_HW4[first_row : first_row + height, first_column : first_column + width]
-        return canvas_SS4
-
-
-def _place(choice: float, length: int, side: int) -> int:
-    """Where a cut-out begins along one axis, so that no more than the overhang is cut off on either side."""
-    overhang = _OVERHANG * length
-    first, last = sorted((-overhang, side - length + overhang))
-    return round(_between((first, last), choice))
-
-
-def _times(pixels: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Pixels times a share in 255ths, rounded, uint8."""
-    return ((pixels.astype(np.uint16) * share + 127) // 255).astype(np.uint8)
 
 
 def _between(ends: tuple[float, float], choice: float) -> float:

@@ -65,6 +65,8 @@ class Composites(Scenes):
         max_scale: largest. Default 0.85.
         occlusion: probability of a cut-out of another class at the object's edge. One that would hide more than half
             of the object stands behind it. Default 0.25.
+        background_objects: further cut-outs of any class behind the object, anywhere and as small as those at its
+            edge, at most; how many is drawn for each scene, evenly from 0 to this. Default 0.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
         seed: of the scenes. Default 0.
@@ -87,6 +89,7 @@ class Composites(Scenes):
         min_scale: float = 0.45,
         max_scale: float = 0.85,
         occlusion: float = 0.25,
+        background_objects: int = 0,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         seed: int = 0,
@@ -99,11 +102,13 @@ class Composites(Scenes):
         require_in(name, "(0, 1]", min_scale=min_scale)
         require_in(name, f"[{min_scale}, 1]", max_scale=max_scale)
         require_in(name, "[0, 1]", occlusion=occlusion)
+        require_in(name, "[0, 20]", background_objects=background_objects)
         super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std)
         self.folders = {"cutouts": cutouts, "photographs": photographs}
         self.split_sizes = {TRAIN: train_size, VALIDATION: validation_size, TEST: test_size}
         self.scales = (float(min_scale), float(max_scale))
         self.occlusion = float(occlusion)
+        self.background_objects = background_objects
         self.seed = seed
         self.cache_dir = None if cache_dir is None else expanded(cache_dir)
         self._left_out = Counter[str]()
@@ -164,6 +169,7 @@ class Composites(Scenes):
             size=self.img_size,
             scales=self.scales,
             occlusion=self.occlusion,
+            background_objects=self.background_objects,
             seed=hash_words(self.seed, stream),
         )
         size, file = self.split_sizes[split], None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from curriculum.noise import Noise
 from hpm.data.crops import keys_cubic
+from hpm.data.sources.annotations import Objects, objects_from
 
 _GRID = 8  # cells along each side of a digit as it was digitized
 _FRAGMENT = 4  # cells along each side of a fragment
@@ -127,6 +128,14 @@ class SceneRenderer:
         """Which pixels the digit's strokes cover, bool [N, S, S]. Fragments do not count."""
         uniform = self._uniform(indices_N)
         return self._digit(uniform, self._cell(uniform)) >= _STROKE_LEVEL
+
+    def objects(self, indices_N: Tensor) -> list[Objects]:
+        """The digit of each scene."""
+        masks_NSS, labels = self.masks(indices_N), self.labels(indices_N).tolist()
+        return [
+            objects_from([mask_SS], [label], [False], height=self.size, width=self.size)
+            for mask_SS, label in zip(masks_NSS, labels, strict=True)
+        ]
 
     def _uniform(self, indices_N: Tensor) -> Tensor:
         # Float64 up to the ink: a matrix product may round differently in another batch, which must not show.

@@ -5,7 +5,8 @@ Shape suffixes: N scenes, K scenes of the split, S S height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from curriculum.sizes import Size, pair
 from hpm.data.crops import resample
+from hpm.data.sources.annotations import Objects, class_map_of
 from hpm.data.sources.scene_file import stored_scenes
 from hpm.data.sources.split import Split, TensorSplit
 
@@ -23,6 +25,17 @@ from hpm.data.sources.split import Split, TensorSplit
 MEMORY_LIMIT = 1 << 30
 
 _PIXELS_AT_ONCE = 1 << 18  # few enough for the processor's cache
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For many small operations, which are ten times slower where threads on shared cores wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Renderer(Protocol):
@@ -44,6 +57,9 @@ class Renderer(Protocol):
 
     def masks(self, indices_N: Tensor) -> Tensor:
         """Which pixels show the object, bool [N, S, S]: what is behind it or in front of it does not count."""
+
+    def objects(self, indices_N: Tensor) -> list[Objects]:
+        """Everything in each scene that is of a class, and what of it is seen."""
 
 
 class SceneSplit(Split):
@@ -83,15 +99,19 @@ class SceneSplit(Split):
         """Which pixels of each of the scenes show the object, bool [K, S, S]: drawn anew at every call."""
         return self._draw_all(self.renderer.masks, torch.empty(len(self), *pair(self.scene_size), dtype=torch.bool))
 
+    def objects(self, indices_N: Tensor) -> list[Objects]:
+        """The objects of scenes: drawn anew at every call."""
+        with one_thread():
+            return self.renderer.objects(indices_N)
+
+    def class_maps(self, indices_N: Tensor) -> list[Tensor]:
+        """The class of each pixel of scenes, by `class_map_of` their objects."""
+        return [class_map_of(objects) for objects in self.objects(indices_N)]
+
     def _draw_all(self, draw: Callable[[Tensor], Tensor], drawn_K: Tensor) -> Tensor:
-        threads = torch.get_num_threads()
-        # Many small operations: where the cores are shared, threads that wait for each other make it ten times slower.
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             for chunk in self._chunks:
                 drawn_K[chunk[0] : chunk[-1] + 1] = draw(chunk)
-        finally:
-            torch.set_num_threads(threads)
         return drawn_K
 
     def __len__(self) -> int:

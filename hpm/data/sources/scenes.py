@@ -34,6 +34,10 @@ class Scenes(ImageSource):
     def knows_objects(self) -> bool:
         return True
 
+    @property
+    def object_classes(self) -> tuple[str, ...]:
+        return self.class_names
+
     def object_masks(self, split: Split, indices_N: Tensor) -> Tensor:
         """Which pixels of whole scenes show the object, bool [N, S, S].
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from curriculum.sizes import Size
 from hpm.data.crops import resample
+from hpm.data.sources.annotations import Objects
 from hpm.data.sources.fingerprint import fingerprint_of, tensor_content
 from hpm.errors import UserError
 from hpm.metrics import HELD_OUT
@@ -115,6 +116,28 @@ class Split(ABC):
         boxes_N4, flips_N = choose(slice(0, len(indices_N)), self.sizes(indices_N))
         return Crops(self.crop(indices_N, boxes_N4, flips_N, size), boxes_N4, flips_N)
 
+    def class_maps(self, indices_N: Tensor) -> list[Tensor]:
+        """The class of every pixel of stored images, int16 [H, W] of each; `annotations.IGNORED` where none counts.
+
+        Args:
+            indices_N: int64 [N].
+
+        Raises:
+            UserError: if they cannot be read, or do not fit the images; it names the file.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no class maps")
+
+    def objects(self, indices_N: Tensor) -> list[Objects]:
+        """The objects of stored images.
+
+        Args:
+            indices_N: int64 [N].
+
+        Raises:
+            UserError: if they cannot be read, or do not fit the images; it names the file.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no objects")
+
     def name(self, index: int) -> str:
         """What a message calls an image: its file where there is one."""
         return f"image {index}"
@@ -183,6 +206,14 @@ class Subset(Split):
     def view(self, indices_N: Tensor, size: Size, choose: Choose) -> Crops:
         """The other split's crops."""
         return self.split.view(self.indices_K[indices_N], size, choose)
+
+    def class_maps(self, indices_N: Tensor) -> list[Tensor]:
+        """The other split's class maps."""
+        return self.split.class_maps(self.indices_K[indices_N])
+
+    def objects(self, indices_N: Tensor) -> list[Objects]:
+        """The other split's objects."""
+        return self.split.objects(self.indices_K[indices_N])
 
     def name(self, index: int) -> str:
         """What the other split calls the image."""

@@ -34,6 +34,7 @@ class StampScenes(Composites):
         validation_size: scenes of the validation split. Default 2000.
         test_size: scenes of the test split. Default 4000.
         occlusion: probability of a cut-out of another class at the object's edge, as in `Composites`. Default 0.25.
+        background_objects: further cut-outs behind the object, at most, as in `Composites`. Default 0.
         seed: of the scenes. Default 0.
         cache_dir: folder where rendered scenes are stored, as in `Composites`. Default None, nowhere.
     """
@@ -49,6 +50,7 @@ class StampScenes(Composites):
         validation_size: int = 2_000,
         test_size: int = 4_000,
         occlusion: float = 0.25,
+        background_objects: int = 0,
         seed: int = 0,
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -63,6 +65,7 @@ class StampScenes(Composites):
             validation_size=validation_size,
             test_size=test_size,
             occlusion=occlusion,
+            background_objects=background_objects,
             # Of the default training split.
             mean=(0.447, 0.422, 0.352),
             std=(0.283, 0.249, 0.261),

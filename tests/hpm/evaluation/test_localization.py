@@ -15,7 +15,7 @@ from hpm.evaluation import EvaluationContext, Localization
 from hpm.methods.teacher import StudentTeacher
 
 METRICS = ("auroc", "average_precision", "pointing_game")
-OF_A_MODEL = ("predicted_loss", "true_loss", "attention")
+OF_A_MODEL = ("predicted_loss", "true_loss", "attention", "features")
 
 
 def names(*scores: str) -> set[str]:
@@ -64,6 +64,7 @@ def test_edges_find_a_digit_on_black_and_chance_does_not(context: EvaluationCont
     metrics = Localization(images=120)(replace(context, source=empty_source))
     assert metrics.keys() == names(
         *(f"{whose}/{name}" for whose in ("teacher", "student") for name in OF_A_MODEL),
+        "pixels",
         "edge_density",
         "center",
         "random",
@@ -92,7 +93,7 @@ def test_what_a_model_does_not_have_is_not_measured(context: EvaluationContext) 
     teacher = StudentTeacher(context.model, context.target)
     context = replace(context, teacher=teacher)
     assert Localization(images=10)(context).keys() == names(
-        *(f"student/{name}" for name in OF_A_MODEL), "edge_density", "center", "random"
+        *(f"student/{name}" for name in OF_A_MODEL), "pixels", "edge_density", "center", "random"
     )
     context.model.loss_predictor = None
     assert Localization(images=10)(context).keys() == names(

@@ -121,7 +121,13 @@ def test_scenes_rendered_on_demand_are_the_stored_ones(
 @given(classes=st.integers(2, 12), size=st.integers(1, 40), seed=st.integers(0, 2**32))
 def test_every_class_is_equally_frequent(classes: int, size: int, seed: int) -> None:
     renderer = CompositeRenderer(
-        cutouts=[[]] * classes, photographs=[], size=8, scales=(0.5, 0.5), occlusion=0.0, seed=seed
+        cutouts=[[]] * classes,
+        photographs=[],
+        size=8,
+        scales=(0.5, 0.5),
+        occlusion=0.0,
+        background_objects=0,
+        seed=seed,
     )
     labels_N = renderer.labels(torch.arange(size))
     counts = torch.bincount(labels_N, minlength=classes)

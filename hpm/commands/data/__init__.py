@@ -1,0 +1,1 @@
+"""Data sets: write what a config makes of one for other programs."""

@@ -1,0 +1,204 @@
+"""A file of annotations in COCO's format, checked where it is read.
+
+Shape suffixes: O objects of an image, H W its height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hpm.data.sources.annotations import Objects
+from hpm.errors import UserError
+from hpm.runtime.extras import import_extra
+
+# What an entry of each list must have, and what that must be.
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": (str,), "height": (int,), "width": (int,)},
+    "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},
+    "categories": {"id": (int,), "name": (str,)},
+}
+_MOST_CLASSES = 32_766  # of class maps in 16 bits, beside the background
+
+
+class CocoObject(NamedTuple):
+    """An annotated object.
+
+    Args:
+        label: its class, from 0.
+        box: (left, top, width, height) in pixels.
+        segmentation: polygons, or run lengths as a dict; None where the box stands in.
+        crowd: whether it is no object to be found, but a region full of them.
+        number: its place in the file, for messages.
+    """
+
+    label: int
+    box: Sequence[float]
+    segmentation: Any
+    crowd: bool
+    number: int
+
+
+class CocoImage(NamedTuple):
+    """An image and its objects, as the file has them.
+
+    Args:
+        file: of the annotations.
+        file_name: of the image, in the folder of its part.
+        height: H.
+        width: W.
+        annotated: its objects.
+    """
+
+    file: Path
+    file_name: str
+    height: int
+    width: int
+    annotated: tuple[CocoObject, ...]
+
+    def objects(self) -> Objects:
+        """The objects, their masks decoded.
+
+        Raises:
+            UserError: if a mask cannot be decoded, or the package that does is missing.
+        """
+        masks_OHW = torch.zeros(len(self.annotated), self.height, self.width, dtype=torch.bool)
+        for place, annotated in enumerate(self.annotated):
+            masks_OHW[place] = self._mask(annotated)
+        boxes_O4 = torch.tensor([list(annotated.box) for annotated in self.annotated]).view(-1, 4).float()
+        boxes_O4 = torch.cat([boxes_O4[:, :2], boxes_O4[:, :2] + boxes_O4[:, 2:]], dim=1)
+        return Objects(
+            torch.tensor([annotated.label for annotated in self.annotated], dtype=torch.int64),
+            boxes_O4,
+            masks_OHW,
+            torch.tensor([annotated.crowd for annotated in self.annotated]).bool(),
+        )
+
+    def _mask(self, annotated: CocoObject) -> Tensor:
+        """Bool [H, W]."""
+        if annotated.segmentation is None:
+            left, top, width, height = annotated.box
+            mask_HW = torch.zeros(self.height, self.width, dtype=torch.bool)
+            mask_HW[max(0, round(top)) : max(0, round(top + height)), max(0, round(left)) : round(left + width)] = True
+            return mask_HW
+        masks = import_extra("faster_coco_eval.core.mask", package="faster-coco-eval", needed_by="CocoDetection")
+        try:
+            encoded = masks.frPyObjects(annotated.segmentation, self.height, self.width)
+            if isinstance(encoded, list):
+                encoded = masks.merge(encoded)
+            mask_HW = torch.from_numpy(masks.decode(encoded)).bool()
+        except Exception as error:  # what is wrong with run lengths is told in many ways
+            raise self._undecodable(annotated, str(error)) from error
+        if mask_HW.shape != (self.height, self.width):
+            rows, columns = mask_HW.shape
+            raise self._undecodable(
+                annotated, f"it has {columns} x {rows} pixels, its image {self.width} x {self.height}"
+            )
+        return mask_HW
+
+    def _undecodable(self, annotated: CocoObject, reason: str) -> UserError:
+        return UserError(
+            f"{self.file}: the mask of annotation number {annotated.number}, of image {self.file_name}, cannot be "
+            f"decoded: {reason}"
+        )
+
+
+class CocoFile:
+    """A file of annotations.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UserError: if it cannot be read, is no such file, or names an image or a category that it does not have.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._content = self._read()
+        categories = sorted(self._content["categories"], key=lambda category: category["id"])
+        self.class_names = tuple(category["name"] for category in categories)
+        self._labels = {category["id"]: label for label, category in enumerate(categories)}
+        if not 1 <= len(self._labels) <= _MOST_CLASSES or len(self._labels) < len(categories):
+            raise self._wrong(f"categories must be 1 to {_MOST_CLASSES:,}, each with an id of its own")
+        if not self._content["images"]:
+            raise self._wrong("it has no images")
+        if not self._content["annotations"]:
+            raise self._wrong("it has no annotations: none of its images shows an object")
+
+    @property
+    def num_objects(self) -> int:
+        """How many objects are annotated, crowds among them."""
+        return sum(len(image.annotated) for image in self.images)
+
+    @property
+    def without_masks(self) -> int:
+        """How many of them have no mask."""
+        return sum(annotated.segmentation is None for image in self.images for annotated in image.annotated)
+
+    @cached_property
+    def images(self) -> list[CocoImage]:
+        """The images, in the order of the file; what it said is not held any longer."""
+        objects: dict[Any, list[CocoObject]] = {image["id"]: [] for image in self._content["images"]}
+        if len(objects) < len(self._content["images"]):
+            raise self._wrong("two images have one id")
+        for number, annotation in enumerate(self._content["annotations"]):
+            if annotation["image_id"] not in objects:
+                raise self._wrong(
+                    f"annotation number {number} is of image {annotation['image_id']}, which is not there"
+                )
+            objects[annotation["image_id"]].append(self._object(number, annotation))
+        images = [self._image(image, objects[image["id"]]) for image in self._content["images"]]
+        self._content = {}
+        return images
+
+    def _image(self, image: dict[str, Any], annotated: list[CocoObject]) -> CocoImage:
+        name = Path(image["file_name"])
+        if name.is_absolute() or ".." in name.parts:
+            raise self._wrong(f"image {image['file_name']} lies outside of the folder of images")
+        return CocoImage(self.path, image["file_name"], image["height"], image["width"], tuple(annotated))
+
+    def _object(self, number: int, annotation: dict[str, Any]) -> CocoObject:
+        category, box = annotation["category_id"], annotation["bbox"]
+        if category not in self._labels:
+            known = ", ".join(map(str, list(self._labels)[:5])) + (", ..." if len(self._labels) > 5 else "")
+            raise self._wrong(
+                f"annotation number {number} is of category {category}, which is none of its categories: {known}"
+            )
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in box)
+        if len(box) != 4 or not numbers or min(box[2:]) < 0:
+            raise self._wrong(f"annotation number {number} has the bbox {box}; it must be [left, top, width, height]")
+        return CocoObject(
+            self._labels[category],
+            box,
+            annotation.get("segmentation") or None,
+            bool(annotation.get("iscrowd", 0)),
+            number,
+        )
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.path} is no JSON: {error}") from error
+        for name, fields in _FIELDS.items():
+            entries = content.get(name) if isinstance(content, dict) else None
+            if not isinstance(entries, list):
+                raise self._wrong(f"it has no list called {name}, as COCO's annotations do")
+            for number, entry in enumerate(entries):
+                for field, kinds in fields.items():
+                    if not isinstance(entry, dict) or type(entry.get(field)) not in kinds:
+                        raise self._wrong(f"number {number} of {name} must have a {field}, {kinds[0].__name__}")
+        return content
+
+    def _wrong(self, what: str) -> UserError:
+        return UserError(f"{self.path}: {what}")

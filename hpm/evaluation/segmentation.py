@@ -1,0 +1,246 @@
+"""Segmentation: the class of every pixel, by classifiers on frozen patch tokens.
+
+Shape suffixes: N images, T tokens of an image, D width, S S height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from curriculum.validation import require_at_least, require_in, require_positive
+from hpm.data import IGNORED, VALIDATION, ImageSource, Split, UnreadableImages, annotated_views
+from hpm.errors import UserError
+from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.class_iou import ConfusionMatrix
+from hpm.evaluation.gallery import Gallery, Panel, shown_rows
+from hpm.evaluation.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
+from hpm.evaluation.patch_tokens import patch_pixels, patch_tokens, token_grid
+from hpm.evaluation.samples import sample_indices
+from hpm.metrics import DECLARED, metric_on
+from hpm.models.base import MaskedModel
+
+CLASSIFIERS = ("knn", "linear")
+
+
+class _Chosen(NamedTuple):
+    """Images of a split; others stand in for those that cannot be read, where there is a place to note these."""
+
+    split: Split
+    indices_N: Tensor
+    unreadable: UnreadableImages | None
+
+    def class_maps(self, source: ImageSource) -> Tensor:
+        """Int16 [N, S, S], once all images were read."""
+        read_N = self.indices_N
+        if self.unreadable is not None:
+            read_N = self.unreadable.stand_ins(read_N, self.split)
+        return annotated_views.class_maps(source, self.split, read_N)
+
+
+class Segmentation(Evaluation):
+    """Mean intersection over union (mIoU) of pixels classified by the student's frozen patch tokens.
+
+    Images and class maps are seen as other evaluations see images, at the model's size, not augmented; the mean is
+    over the classes that some scored pixel is of or was taken for. As others evaluate frozen dense features, CAPI
+    (Darcet et al. 2025) and DINOv2 (Oquab et al. 2024); the figures are of the images as the model sees them, and not
+    of the stored ones.
+
+    Metrics: `segmentation/CLASSIFIER/pretrained` and, with `baselines`, `segmentation/CLASSIFIER/initialization` and
+    `segmentation/CLASSIFIER/raw_pixels`, of which the features are the pixels of a token's own patch.
+
+    Args:
+        classifiers: which of "knn", `KNNPatches`, and "linear", `LinearPatches`. Default both.
+        train_images: at most so many training images, the same for every seed; None for all. Default 2000.
+        test_images: at most so many test images, and as many validation images; None for all. Default 1000.
+        k: neighbouring patches that vote, to choose from by the validation images' mIoU. Default (1, 3, 10, 30).
+        temperature: of the vote. Default 0.07.
+        strengths: L2 strengths of the linear classifier, to choose from likewise. Default (0.1, 1, 10, 100).
+        baselines: whether to measure the random initialization and raw pixels too. Default False.
+        num_workers: processes that load images; 0 for none but this one. Default 0.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    protocol = "segmentation"
+    metrics = DECLARED[protocol]
+    seeded = False
+    shared = True
+
+    def __init__(
+        self,
+        *,
+        classifiers: Sequence[str] = CLASSIFIERS,
+        train_images: int | None = 2000,
+        test_images: int | None = 1000,
+        k: Sequence[int] = (1, 3, 10, 30),
+        temperature: float = 0.07,
+        strengths: Sequence[float] = (0.1, 1.0, 10.0, 100.0),
+        baselines: bool = False,
+        num_workers: int = 0,
+    ) -> None:
+        if isinstance(classifiers, str) or not classifiers or not set(classifiers) <= set(CLASSIFIERS):
+            raise ValueError(f"Segmentation.classifiers = {classifiers!r} must be one or both of {CLASSIFIERS}")
+        for name, values in (("k", k), ("strengths", strengths)):
+            if isinstance(values, int | float) or not values:
+                raise ValueError(f"Segmentation.{name} = {values} must be a sequence of one number or more")
+        for count in k:
+            require_at_least("Segmentation", 1, k=count)
+        for strength in strengths:
+            require_in("Segmentation", "[1e-12, 1e12]", strengths=strength)
+        require_at_least("Segmentation", 1, train_images=train_images, test_images=test_images)
+        require_in("Segmentation", "[0, 1024]", num_workers=num_workers)
+        require_positive("Segmentation", temperature=temperature)
+        self.classifiers = tuple(classifiers)
+        self.train_images = train_images
+        self.test_images = test_images
+        self.k = tuple(k)
+        self.temperature = float(temperature)
+        self.strengths = tuple(strengths)
+        self.baselines = baselines
+        self.num_workers = num_workers
+        settings = {"knn": self.k, "linear": self.strengths}
+        self.chooses = any(len(settings[name]) > 1 for name in self.classifiers)
+
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
+        require_pixel_classes("Segmentation", source)
+        super().check(source, model)
+        if self.chooses:
+            source.validation()
+
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        scored = context.held_out
+        if self.chooses:
+            scored = {VALIDATION: context.source.validation()} | scored
+        chosen = {
+            "train": _Chosen(
+                context.source.train(),
+                sample_indices(self.train_images, len(context.source.train())),
+                context.unreadable,
+            )
+        }
+        for name, split in scored.items():
+            chosen[name] = _Chosen(split, sample_indices(self.test_images, len(split)), None)
+        maps: dict[str, Tensor] = {}
+        metrics: dict[str, float] = {}
+        panels: list[Panel] = []
+        shown_on = list(context.held_out)[-1]
+        for name, features in self._features(context, chosen):
+            if not maps:
+                maps = {which: images.class_maps(context.source) for which, images in chosen.items()}
+                _require_annotated(context.source, maps)
+            grid = token_grid(features["train"].shape[1], context.source.img_size)
+            segmented = {which: Segmented(tokens, maps[which], grid) for which, tokens in features.items()}
+            for classifier_name in self.classifiers:
+                classifier = self._classifier(classifier_name, len(segmented["train"].features_NTD) * grid[0] * grid[1])
+                classifier.fit(
+                    segmented["train"],
+                    segmented.get(VALIDATION) if self.chooses else None,
+                    num_classes=len(context.source.pixel_classes),
+                    device=context.device,
+                )
+                for which in context.held_out:
+                    predicted_NSS = classifier.predict(segmented[which].features_NTD)
+                    metric = metric_on(which, f"{self.protocol}/{classifier_name}/{name}")
+                    metrics[metric] = _score(context, metric, maps[which], predicted_NSS)
+                    if name == "pretrained" and which == shown_on:
+                        rows = shown_rows(len(predicted_NSS))
+                        title = f"{classifier_name}\n{classifier.chosen}"
+                        panels.append(Panel(title, class_maps=predicted_NSS[rows]))
+        if panels:
+            context.galleries[self.protocol] = _gallery(context, chosen[shown_on], maps[shown_on], panels)
+        return metrics
+
+    def _classifier(self, name: str, patches: int) -> PatchClassifier:
+        if name == "linear":
+            return LinearPatches(self.strengths)
+        if max(self.k) > patches:
+            raise UserError(f"Segmentation.k = {self.k} has more than the {patches} training patches")
+        return KNNPatches(self.k, self.temperature)
+
+    def _features(
+        self, context: EvaluationContext, chosen: Mapping[str, _Chosen]
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Name, and features [N, T, D] of each split's chosen images, of everything that is to be judged.
+
+        The context's processes share the work, and the features come together in the main one: the others have
+        nothing to judge.
+        """
+        source, processes = context.source, context.processes
+        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
+        tokens = 0
+        for name, model in models.items():
+            features = {}
+            for which, (split, indices_N, unreadable) in chosen.items():
+                own = patch_tokens(
+                    model.encoder,
+                    source,
+                    split,
+                    processes.share(indices_N),
+                    device=context.device,
+                    num_workers=self.num_workers,
+                    unreadable=unreadable,
+                )
+                features[which] = processes.collect(own, len(indices_N))
+                if unreadable is not None:
+                    for found in processes.gather(unreadable.by_index):
+                        unreadable.add(found, split)
+            together = {which: of_split for which, of_split in features.items() if of_split is not None}
+            if len(together) == len(features):
+                tokens = together["train"].shape[1]
+                yield name, together
+        if self.baselines and processes.is_main:
+            grid = token_grid(tokens, source.img_size)
+            yield (
+                "raw_pixels",
+                {
+                    which: patch_pixels(source, split, indices_N, grid, unreadable=unreadable)
+                    for which, (split, indices_N, unreadable) in chosen.items()
+                },
+            )
+
+
+def require_pixel_classes(owner: str, source: ImageSource) -> None:
+    """For evaluations that need the class of every pixel.
+
+    Args:
+        owner: who needs them, as a config writes it.
+        source: images and annotations.
+
+    Raises:
+        ValueError: where there are no classes of pixels, or one alone.
+    """
+    if len(source.pixel_classes) < 2:
+        name = type(source).__name__
+        raise ValueError(
+            f"{owner} needs the class of every pixel, which {name} does not know; use SegmentationFolder or "
+            "CocoDetection (configs data/segmentation_folder and data/coco_detection), or a data set of scenes"
+        )
+
+
+def _require_annotated(source: ImageSource, maps: Mapping[str, Tensor]) -> None:
+    for which, maps_NSS in maps.items():
+        if not bool((maps_NSS != IGNORED).any()):
+            raise UserError(f"no pixel of the {len(maps_NSS)} {which} images of {type(source).__name__} has a class")
+
+
+def _score(context: EvaluationContext, metric: str, maps_NSS: Tensor, predicted_NSS: Tensor) -> float:
+    """The mIoU; that of each class that there is to see is noted."""
+    matrix = ConfusionMatrix(len(context.source.pixel_classes))
+    matrix.add(maps_NSS, predicted_NSS)
+    of_classes = context.per_class.setdefault(metric, {})
+    for name, iou in zip(context.source.pixel_classes, matrix.iou().tolist(), strict=True):
+        if math.isfinite(iou):
+            of_classes.setdefault(name, []).append(iou)
+    return matrix.mean_iou()
+
+
+def _gallery(context: EvaluationContext, images: _Chosen, maps_NSS: Tensor, panels: Sequence[Panel]) -> Gallery:
+    rows = shown_rows(len(maps_NSS))
+    pixels = context.source.denormalize(context.source.load(images.split, images.indices_N[rows]))
+    truth = Panel("annotated", class_maps=maps_NSS[rows])
+    return Gallery("segmentation of frozen patch tokens", pixels, context.model.grid, (truth, *panels))
