@@ -35,6 +35,7 @@ class Stream(IntEnum):
     # Evaluation.
     SUPERVISED_STEP = 3  # (seed, step, rank): mixup and drop path of a step of supervised training
     LINEAR_HEAD = 4  # (seed): the initial weights of a linear classifier
+    DENSE_HEAD = 17  # (seed): the initial weights of what stands on the encoder in segmentation and detection
     LOCALIZATION_RANDOM = 5  # (seed, test image, patch): the random scores that localization compares with
     LOW_SHOT_ORDER = 6  # (number of the draw): the order of the labelled images, over all epochs
     LOW_SHOT_CROPS = 7  # (number of the draw, epoch, image): the crops of the labelled images

@@ -27,11 +27,7 @@ def class_maps(source: ImageSource, split: Split, indices_N: Tensor) -> Tensor:
     Raises:
         UserError: if a class map cannot be read or does not fit its image; it names the file.
     """
-    if not len(indices_N):
-        return torch.zeros(0, *pair(source.img_size), dtype=torch.int16)
-    boxes_N4 = source.evaluation_boxes(split.sizes(indices_N))
-    maps = zip(split.class_maps(indices_N), boxes_N4.tolist(), strict=True)
-    return torch.stack([_nearest(map_HW, box, source.img_size) for map_HW, box in maps])
+    return class_maps_in(split, indices_N, *_shown_part(source, split, indices_N), source.img_size)
 
 
 def objects(source: ImageSource, split: Split, indices_N: Tensor) -> list[Objects]:
@@ -47,31 +43,66 @@ def objects(source: ImageSource, split: Split, indices_N: Tensor) -> list[Object
     Raises:
         UserError: if annotations cannot be read or do not fit their image; it names the file.
     """
+    return objects_in(split, indices_N, *_shown_part(source, split, indices_N), source.img_size)
+
+
+def class_maps_in(split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
+    """The class of every pixel of crops, int16 [N, S, S], on the CPU.
+
+    Args:
+        split: the images.
+        indices_N: int64 [N], which of them, on the CPU like all that follow.
+        boxes_N4: float32 [N, 4], (left, top, width, height) in pixels of the stored image, as `Split.crop` takes them.
+        flips_N: bool [N], whether the crop is mirrored left to right.
+        size: of the crops in pixels, S for squares or (height, width).
+
+    Raises:
+        UserError: if a class map cannot be read or does not fit its image; it names the file.
+    """
+    if not len(indices_N):
+        return torch.zeros(0, *pair(size), dtype=torch.int16)
+    crops = zip(split.class_maps(indices_N), boxes_N4.tolist(), flips_N.tolist(), strict=True)
+    return torch.stack([_nearest(map_HW, box, flip, size) for map_HW, box, flip in crops])
+
+
+def objects_in(split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> list[Objects]:
+    """The objects of crops, likewise; masks [O, S, S], boxes in pixels of the crop. One of no pixel is left out.
+
+    Raises:
+        UserError: if annotations cannot be read or do not fit their image; it names the file.
+    """
     if not len(indices_N):
         return []
-    boxes_N4 = source.evaluation_boxes(split.sizes(indices_N))
-    found = zip(split.objects(indices_N), boxes_N4.tolist(), strict=True)
-    return [_shown(of_image, box, source.img_size) for of_image, box in found]
+    crops = zip(split.objects(indices_N), boxes_N4.tolist(), flips_N.tolist(), strict=True)
+    return [_in_crop(of_image, box, flip, size) for of_image, box, flip in crops]
 
 
-def _shown(of_image: Objects, box: Sequence[float], size: Size) -> Objects:
+def _shown_part(source: ImageSource, split: Split, indices_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The crops that evaluations see."""
+    flips_N = torch.zeros(len(indices_N), dtype=torch.bool)
+    return (source.evaluation_boxes(split.sizes(indices_N)) if len(indices_N) else torch.zeros(0, 4)), flips_N
+
+
+def _in_crop(of_image: Objects, box: Sequence[float], flip: bool, size: Size) -> Objects:
     height, width = pair(size)
     left, top, box_width, box_height = box
-    masks_OSS = _nearest(of_image.masks_OHW, box, size)
+    masks_OSS = _nearest(of_image.masks_OHW, box, flip, size)
     corner_4, factor_4 = torch.tensor([left, top] * 2), torch.tensor([width / box_width, height / box_height] * 2)
     boxes_O4 = (of_image.boxes_O4 - corner_4) * factor_4
     boxes_O4 = torch.minimum(boxes_O4.clamp(min=0), torch.tensor([width, height] * 2))
+    if flip:
+        boxes_O4 = torch.stack([width - boxes_O4[:, 2], boxes_O4[:, 1], width - boxes_O4[:, 0], boxes_O4[:, 3]], dim=1)
     seen_O = masks_OSS.flatten(1).any(dim=1)
     return Objects(of_image.labels_O[seen_O], boxes_O4[seen_O], masks_OSS[seen_O], of_image.crowd_O[seen_O])
 
 
-def _nearest(map_HW: Tensor, box: Sequence[float], size: Size) -> Tensor:
-    """A box of a map [..., H, W], as many pixels as are shown: for each the stored one that its middle lies in."""
+def _nearest(map_HW: Tensor, box: Sequence[float], flip: bool, size: Size) -> Tensor:
+    """A crop of a map [..., H, W], as many pixels as are shown: for each the stored one that its middle lies in."""
     left, top, box_width, box_height = box
-    rows, columns = pair(size)
-    return map_HW[..., _middles(top, box_height, rows, map_HW.shape[-2]), :][
-        ..., _middles(left, box_width, columns, map_HW.shape[-1])
-    ]
+    height, width = pair(size)
+    rows = _middles(top, box_height, height, map_HW.shape[-2])
+    columns = _middles(left, box_width, width, map_HW.shape[-1])
+    return map_HW[..., rows, :][..., columns.flip(0) if flip else columns]
 
 
 def _middles(start: float, length: float, count: int, pixels: int) -> Tensor:

@@ -4,9 +4,11 @@ from hpm.evaluation.agreement import Agreement
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.curriculum_diagnostics import Diagnostics
+from hpm.evaluation.detection import Detection
 from hpm.evaluation.discovery import protocols
 from hpm.evaluation.features import extract
 from hpm.evaluation.finetune import FineTune
+from hpm.evaluation.finetune_segmentation import FineTuneSegmentation
 from hpm.evaluation.hardness_share import HardnessShare
 from hpm.evaluation.knn import KNN, knn_predict
 from hpm.evaluation.linear import Linear
@@ -22,10 +24,12 @@ from hpm.metrics import Metric, Unit
 __all__ = [
     "KNN",
     "Agreement",
+    "Detection",
     "Diagnostics",
     "Evaluation",
     "EvaluationContext",
     "FineTune",
+    "FineTuneSegmentation",
     "HardnessShare",
     "Linear",
     "LinearMAE",

@@ -24,7 +24,7 @@ from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.classifier import classifier
 from hpm.evaluation.convergence import WarmupRates, compare_with_scratch, require_early_stopping, require_rates
 from hpm.evaluation.early_stopping import EarlyStopping
-from hpm.evaluation.supervised import LearningRates, SupervisedTraining
+from hpm.evaluation.supervised import LearningRates, SupervisedTraining, by_classes
 from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast
 from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
@@ -286,7 +286,7 @@ class FineTune(SupervisedProtocol):
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),
-            loss_of,
+            by_classes(loss_of, context),
             self.loader(context, patch_size=model.patch_size, transform=self._transform(context.source)),
             rates,
             context,

@@ -5,7 +5,7 @@ Shape suffixes: N images, C channels, S S height and width in pixels, L patches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class Gallery:
     pixels: Tensor
     grid: tuple[int, int]
     panels: tuple[Panel, ...] = field(default=())
+
+    def beside(self, panel: Panel) -> Gallery:
+        """With another panel, of the same images."""
+        return replace(self, panels=(*self.panels, panel))
 
 
 def shown_rows(count: int) -> Tensor:

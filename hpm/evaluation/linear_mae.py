@@ -19,7 +19,7 @@ from curriculum.validation import require_at_least, require_choice, require_in
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.features import pooled
-from hpm.evaluation.supervised import SupervisedTraining
+from hpm.evaluation.supervised import SupervisedTraining, by_classes
 from hpm.evaluation.supervised_protocol import SupervisedProtocol, TrainedClassifier, autocast
 from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
@@ -167,7 +167,9 @@ class LinearMAE(SupervisedProtocol):
         return SupervisedTraining(
             head,
             build_optimizer(self.optimizer, linear, momentum=self.momentum, weight_decay=self.weight_decay),
-            lambda images_NCSS, labels_N: F.cross_entropy(head(features_of(images_NCSS)), labels_N),
+            by_classes(
+                lambda images_NCSS, labels_N: F.cross_entropy(head(features_of(images_NCSS)), labels_N), context
+            ),
             self.loader(context, patch_size=model.patch_size),
             self.schedule,
             context,

@@ -28,7 +28,7 @@ from hpm.evaluation.features import POOLS, require_class_token
 from hpm.evaluation.few_labels import FewLabels, draw_labels
 from hpm.evaluation.linear import RawPixels
 from hpm.evaluation.samples import labels_of, require_labels, sample_indices
-from hpm.evaluation.supervised import SupervisedTraining, accuracies
+from hpm.evaluation.supervised import SupervisedTraining, accuracies, by_classes
 from hpm.metrics import DECLARED, half_interval, metric_on, split_of
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import layer_groups
@@ -265,13 +265,16 @@ class LowShot(Evaluation):
             unreadable=context.unreadable,
         )
 
+        def loss_of(images_NCSS: Tensor, labels_N: Tensor) -> Tensor:
+            return F.cross_entropy(vit(images_NCSS), labels_N, label_smoothing=self.smoothing)
+
         def accuracy_of(trained: nn.Module) -> float:
             return self._accuracy(context, trained, context.source.validation())
 
         return SupervisedTraining(
             vit,
             torch.optim.AdamW(groups, fused=True),
-            lambda images_NCSS, labels_N: F.cross_entropy(vit(images_NCSS), labels_N, label_smoothing=self.smoothing),
+            by_classes(loss_of, context),
             labelled,
             WarmupRates(most_epochs, lr, self.warmup_epochs),
             context,

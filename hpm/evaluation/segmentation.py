@@ -145,8 +145,10 @@ class Segmentation(Evaluation):
                 )
                 for which in context.held_out:
                     predicted_NSS = classifier.predict(segmented[which].features_NTD)
-                    metric = metric_on(which, f"{self.protocol}/{classifier_name}/{name}")
-                    metrics[metric] = _score(context, metric, maps[which], predicted_NSS)
+                    matrix = ConfusionMatrix(len(context.source.pixel_classes))
+                    matrix.add(maps[which], predicted_NSS)
+                    metric = f"{self.protocol}/{classifier_name}/{name}"
+                    metrics[metric_on(which, metric)] = note_iou(context, which, metric, matrix)
                     if name == "pretrained" and which == shown_on:
                         rows = shown_rows(len(predicted_NSS))
                         title = f"{classifier_name}\n{classifier.chosen}"
@@ -228,11 +230,16 @@ def _require_annotated(source: ImageSource, maps: Mapping[str, Tensor]) -> None:
             raise UserError(f"no pixel of the {len(maps_NSS)} {which} images of {type(source).__name__} has a class")
 
 
-def _score(context: EvaluationContext, metric: str, maps_NSS: Tensor, predicted_NSS: Tensor) -> float:
-    """The mIoU; that of each class that there is to see is noted."""
-    matrix = ConfusionMatrix(len(context.source.pixel_classes))
-    matrix.add(maps_NSS, predicted_NSS)
-    of_classes = context.per_class.setdefault(metric, {})
+def note_iou(context: EvaluationContext, split_name: str, metric: str, matrix: ConfusionMatrix) -> float:
+    """The mIoU; that of each class that there is to see is noted in `context.per_class`.
+
+    Args:
+        context: knows the classes.
+        split_name: where it was measured.
+        metric: its name.
+        matrix: what was taken for which.
+    """
+    of_classes = context.per_class.setdefault(metric_on(split_name, metric), {})
     for name, iou in zip(context.source.pixel_classes, matrix.iou().tolist(), strict=True):
         if math.isfinite(iou):
             of_classes.setdefault(name, []).append(iou)

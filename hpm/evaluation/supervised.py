@@ -63,15 +63,15 @@ class SupervisedTraining:
     Args:
         trained: the parameters that are trained, and buffers; saved in `context.folder` after each epoch.
         optimizer: of these; a group's learning rate is the schedule's times its `lr_scale`, 1 where it has none.
-        loss_of: the mean loss, given normalized images [N, C, S, S] and their classes, int64 [N]. May draw from the
-            global generators, which are lent to it.
+        loss_of: the mean loss of a micro-batch, which says which images it shows and how they are cropped. May draw
+            from the global generators, which are lent to it.
         training: batches of training images.
         rates: how long at most, and how fast.
-        context: gives the images' labels, the seed, the device, the folder, who takes reports, and the processes that
-            train together.
+        context: gives the seed, the device, the folder, who takes reports, and the processes that train together.
         name: of the file that is saved, and of this training in what is reported.
         remedy: what to change where the loss is not finite.
-        logits_with: logits [N, classes], given a module in the place of `trained` and normalized images.
+        logits_with: what is predicted, given a module in the place of `trained` and normalized images [N, C, S, S]:
+            of a classifier logits [N, classes].
         clip_grad: largest norm of the gradient; None for no limit.
         stopping: looks at the weights after each step and epoch; None for nobody.
 
@@ -86,14 +86,14 @@ class SupervisedTraining:
         self,
         trained: nn.Module,
         optimizer: torch.optim.Optimizer,
-        loss_of: Callable[[Tensor, Tensor], Tensor],
+        loss_of: Callable[[Batch], Tensor],
         training: TrainingBatches,
         rates: LearningRates,
         context: EvaluationContext,
         *,
         name: str,
         remedy: str,
-        logits_with: Callable[[nn.Module, Tensor], Tensor],
+        logits_with: Callable[[nn.Module, Tensor], Any],
         clip_grad: float | None = None,
         stopping: EarlyStopping | None = None,
     ) -> None:
@@ -108,7 +108,6 @@ class SupervisedTraining:
         self._context = context
         self._remedy = remedy
         self._clip_grad = clip_grad
-        self._labels_K = labels_of(context.source.train()).to(context.device)
         self._file = None if context.folder is None else context.folder / f"{name}.pt"
         self.epochs = self._load_progress()
         if len(set(context.processes.gather(self.epochs))) > 1:
@@ -161,7 +160,7 @@ class SupervisedTraining:
             seed = hash_words(context.seed, Stream.SUPERVISED_STEP, clock.step, processes.rank)
             with isolated_rng(seed, context.device):
                 for batch in micro_batches:
-                    loss = self._loss_of(batch.images, self._labels_K[batch.indices]) / len(micro_batches)
+                    loss = self._loss_of(batch) / len(micro_batches)
                     loss.backward()
                     total += loss.detach()
             processes.average(p.grad for p in self.trained.parameters() if p.grad is not None)
@@ -215,6 +214,17 @@ class SupervisedTraining:
                 stacklevel=2,
             )
             return 0
+
+
+def by_classes(loss_of: Callable[[Tensor, Tensor], Tensor], context: EvaluationContext) -> Callable[[Batch], Tensor]:
+    """The mean loss of a batch of training images, from that of images and their classes.
+
+    Args:
+        loss_of: given normalized images [N, C, S, S] and int64 [N].
+        context: gives the classes.
+    """
+    labels_K = labels_of(context.source.train()).to(context.device)
+    return lambda batch: loss_of(batch.images, labels_K[batch.indices])
 
 
 @torch.no_grad()

@@ -71,6 +71,13 @@ def _hardness_share() -> Iterator[Metric]:
     yield Metric("curriculum/object_masked", Unit.SHARE, higher_is_better=None, of_training_images=True)
 
 
+def _detection() -> Iterator[Metric]:
+    for network in ("pretrained", "scratch"):
+        for kind in ("box", "mask"):
+            for figure in ("ap", "ap50", "ap75"):
+                yield Metric(f"detection/{network}/{kind}_{figure}", Unit.AP)
+
+
 def _finetune() -> Iterator[Metric]:
     yield from _supervised("finetune", "scratch", "scratch_equal_compute")
     for setting in ("blr", "epochs"):
@@ -114,6 +121,7 @@ def _unsupervised_segmentation() -> Iterator[Metric]:
 
 DECLARED: Mapping[str, tuple[Metric, ...]] = {
     "agreement": tuple(_agreement()),
+    "detection": tuple(_detection()),
     "diagnostics": tuple(_diagnostics()),
     "finetune": tuple(_finetune()),
     "hardness-share": tuple(_hardness_share()),
@@ -128,6 +136,10 @@ DECLARED: Mapping[str, tuple[Metric, ...]] = {
     ),
     "ridge": tuple(_probe("ridge")),
     "segmentation": tuple(_segmentation()),
+    "segmentation-finetune": (
+        Metric("segmentation_finetune/pretrained", Unit.IOU),
+        Metric("segmentation_finetune/scratch", Unit.IOU),
+    ),
     "unsupervised-segmentation": tuple(_unsupervised_segmentation()),
 }
 """The metrics of each protocol, the first that matches a name counts."""

@@ -20,6 +20,8 @@ class Unit(StrEnum):
     """Difference of two accuracies, or the half width of an accuracy's interval; read in percentage points."""
     IOU = "IoU"
     """Intersection over union, in [0, 1], of one thing or the mean of several; read in percent."""
+    AP = "average precision"
+    """COCO's average precision of detections, in [0, 1]; read in percent."""
     SHARE = "share"
     """Share of anything else, in [0, 1]."""
     SCORE = "score"
@@ -43,7 +45,7 @@ class Unit(StrEnum):
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that there can be."""
-        if self in (Unit.ACCURACY, Unit.IOU, Unit.SCORE, Unit.SHARE):
+        if self in (*_SHARES_IN_PERCENT, Unit.SCORE, Unit.SHARE):
             return 0.0, 1.0
         return (-1.0, 1.0) if self in (Unit.POINTS, Unit.CORRELATION) else (-math.inf, math.inf)
 
@@ -55,7 +57,7 @@ class Unit(StrEnum):
     @property
     def symbol(self) -> str:
         """What stands behind the number, "" for nothing."""
-        return {Unit.ACCURACY: "%", Unit.IOU: "%", Unit.POINTS: "points"}.get(self, "")
+        return "points" if self is Unit.POINTS else "%" if self in _SHARES_IN_PERCENT else ""
 
     def readable(self, value: float) -> str:
         """A value as people read it: "81.25 %", "0.7731"."""
@@ -65,7 +67,8 @@ class Unit(StrEnum):
         return f"{rounded:.{self.digits}f} {self.symbol}".rstrip()
 
 
-_IN_PERCENT = (Unit.ACCURACY, Unit.IOU, Unit.POINTS)
+_SHARES_IN_PERCENT = (Unit.ACCURACY, Unit.IOU, Unit.AP)
+_IN_PERCENT = (*_SHARES_IN_PERCENT, Unit.POINTS)
 
 
 def metric_on(split: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -60,6 +61,20 @@ def layer_groups(model: nn.Module, *, lr: float, layer_decay: float, weight_deca
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def head_groups(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups of what stands on an encoder: the schedule's learning rate; no weight decay on biases and norms.
+
+    Args:
+        parameters: of the head.
+        weight_decay: on weights.
+    """
+    found = list(parameters)
+    return [
+        {"params": [p for p in found if p.ndim >= 2], "lr_scale": 1.0, "weight_decay": weight_decay},
+        {"params": [p for p in found if p.ndim < 2], "lr_scale": 1.0, "weight_decay": 0.0},
+    ]
 
 
 def _layer_of(name: str, blocks: dict[str, int]) -> int:

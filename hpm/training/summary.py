@@ -56,6 +56,7 @@ _ROWS = {
     "knn": "k-NN on frozen features",
 }
 _IOU_ROWS = {
+    "segmentation_finetune": "fine-tuning",
     "segmentation/linear": "linear on patch tokens",
     "segmentation/knn": "k-NN on patch tokens",
 }

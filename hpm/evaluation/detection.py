@@ -1,0 +1,240 @@
+"""Detection: boxes, classes and masks of objects, by a detector on an encoder that learns with it.
+
+Shape suffixes: N images of a batch, C channels, S S height and width in pixels, O objects of an image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curriculum import Batch
+from curriculum.validation import require_in
+from hpm.data import ImageSource, Split, annotated_views
+from hpm.errors import UserError
+from hpm.evaluation.augmentation import named_crop
+from hpm.evaluation.base import EvaluationContext
+from hpm.evaluation.coco_ap import KINDS, DetectionResults
+from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
+from hpm.evaluation.encoder_maps import require_channels
+from hpm.evaluation.features import batches
+from hpm.evaluation.gallery import Gallery, Panel, shown_rows
+from hpm.evaluation.mask_rcnn import MaskRCNNOnEncoder
+from hpm.evaluation.supervised_protocol import autocast
+from hpm.metrics import DECLARED, metric_on
+from hpm.models.base import MaskedModel
+from hpm.optim.schedule import Schedule
+from hpm.runtime.extras import import_extra
+
+_BATCH = 16  # images that are looked at together
+_SHOWN_SCORE = 0.5  # of a detection in a picture
+_NAMED = 3  # of them in the line below it
+
+
+class DetectionSchedule(Schedule):
+    """The schedule of `Detection`, in whose name its errors speak."""
+
+    owner = "Detection"
+
+
+class Detection(DenseProtocol):
+    """COCO's average precision after fine-tuning the encoder and a detector on annotated objects, beside from scratch.
+
+    The detector is torchvision's Mask R-CNN on ViTDet's simple feature pyramid (Li et al. 2022, arXiv 2203.16527), of
+    the encoder as it is, with global attention in every block. Images are seen as other evaluations see them, at the
+    model's size, and cropped as `scale` says: ViTDet pads images of 1024 pixels and jitters their size by 0.1 to 2.
+
+    Metrics, of boxes and of masks: `detection/pretrained/box_ap`, the mean over intersections over union of 0.5 to 0.95
+    and over classes, `box_ap50` and `box_ap75`; `mask_ap` and so on; with `baselines` the same of `detection/scratch`.
+    Needs the package faster-coco-eval.
+
+    Args:
+        channels: of the pyramid and the mask head. Default 256.
+        hidden: width of the box head. Default 1024.
+        anchor_scale: side of a level's anchors relative to its stride. Default 8.
+        regions: proposals of each image that the heads learn from; fewer cost less. Default 512.
+        proposals: of each image that the heads look at when they no longer learn, and half of those that `regions` are
+            drawn from. Default 1000.
+        epochs: passes over the training images. Default 100.
+        batch_size: images of a step. Default 64.
+        accumulate: micro-batches into which a batch is cut, where memory is short. Default 1.
+        blr: base learning rate; the learning rate is `blr * batch_size / 256`. Default 4e-4.
+        min_lr: learning rate at the end of the cosine. Default 0.
+        warmup_epochs: epochs of linear warm-up. Default 0.14.
+        layer_decay: factor between the learning rates of neighboring layers; 1 from scratch. Default 0.7.
+        weight_decay: AdamW's, on weights alone. Default 0.1.
+        clip_grad: largest norm of the gradient; None, the default, for no limit.
+        drop_path: stochastic depth of the last block. Default 0.1.
+        scale: area of the random crops, relative to the image. Default (0.25, 1.0).
+        flip: probability of mirroring. Default 0.5.
+        precision: "auto" is bf16 where a CUDA device has it, else fp32; "bf16" or "fp32". The heads compute in fp32.
+        num_workers: processes that load images; 0 for none but this one. Default 0.
+        test_images: at most so many test images, and as many validation images; None, the default, for all.
+        baselines: whether to train from scratch too, by the same recipe. Default False.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    protocol = "detection"
+    prefix = "detection"
+    metrics = DECLARED[protocol]
+
+    def __init__(
+        self,
+        *,
+        channels: int = 256,
+        hidden: int = 1024,
+        anchor_scale: float = 8.0,
+        regions: int = 512,
+        proposals: int = 1000,
+        epochs: int = 100,
+        batch_size: int = 64,
+        accumulate: int = 1,
+        blr: float = 4e-4,
+        min_lr: float = 0.0,
+        warmup_epochs: float = 0.14,
+        layer_decay: float = 0.7,
+        weight_decay: float = 0.1,
+        clip_grad: float | None = None,
+        drop_path: float = 0.1,
+        scale: tuple[float, float] = (0.25, 1.0),
+        flip: float = 0.5,
+        precision: str = "auto",
+        num_workers: int = 0,
+        test_images: int | None = None,
+        baselines: bool = False,
+    ) -> None:
+        require_channels("Detection", channels)
+        require_in("Detection", "[16, 16384]", hidden=hidden)
+        require_in("Detection", "[1, 64]", anchor_scale=anchor_scale)
+        self.channels = channels
+        self.hidden = hidden
+        require_in("Detection", "[4, 10000]", regions=regions, proposals=proposals)
+        self.anchor_scale = float(anchor_scale)
+        self.regions = regions
+        self.proposals = proposals
+        super().__init__(
+            schedule=DetectionSchedule(
+                epochs=epochs,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                blr=blr,
+                min_lr=min_lr,
+                warmup_epochs=warmup_epochs,
+            ),
+            crop=named_crop("Detection", scale=scale, flip=flip),
+            layer_decay=layer_decay,
+            weight_decay=weight_decay,
+            clip_grad=clip_grad,
+            drop_path=drop_path,
+            precision=precision,
+            num_workers=num_workers,
+            test_images=test_images,
+            baselines=baselines,
+        )
+
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
+        if not source.object_classes:
+            raise ValueError(
+                f"Detection needs images whose objects are annotated, and {type(source).__name__} knows none; use "
+                "CocoDetection (config data/coco_detection) or a data set of scenes"
+            )
+        import_extra("faster_coco_eval", package="faster-coco-eval", needed_by="Detection")
+        super().check(source, model)
+
+    def network(self, source: ImageSource, model: MaskedModel) -> nn.Module:
+        """A `MaskRCNNOnEncoder`."""
+        return MaskRCNNOnEncoder(
+            model,
+            len(source.object_classes),
+            channels=self.channels,
+            hidden=self.hidden,
+            anchor_scale=self.anchor_scale,
+            regions=self.regions,
+            proposals=self.proposals,
+            drop_path=self.drop_path,
+        )
+
+    def loss(self, network: nn.Module, batch: Batch, split: Split, precision: str) -> Tensor:
+        """The sum of Mask R-CNN's five losses."""
+        size = (batch.images.shape[2], batch.images.shape[3])
+        objects = annotated_views.objects_in(split, *crops_of(batch), size)
+        with autocast(precision, batch.images.device):
+            losses = network(batch.images, objects)
+        return torch.stack([loss.float() for loss in losses.values()]).sum()
+
+    @torch.no_grad()
+    def measure_split(
+        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str
+    ) -> dict[str, float]:
+        """COCO's AP of boxes and masks."""
+        source, processes = context.source, context.processes
+        split, classes = source.get_split(split_name), source.object_classes
+        indices_N = self.scored(split)
+        shown_N = indices_N[shown_rows(len(indices_N))]
+        results = DetectionResults(classes)
+        shown: dict[int, dict[str, Tensor]] = {}
+        own_N = processes.share(indices_N)
+        loaded = batches(source, split, own_N, device=context.device, batch_size=_BATCH, num_workers=self.num_workers)
+        for indices, images_NCSS in zip(own_N.split(_BATCH) if len(own_N) else (), loaded, strict=True):
+            with autocast(precision, context.device):
+                found = network(images_NCSS)
+            objects = annotated_views.objects(source, split, indices)
+            for index, of_image, here in zip(indices.tolist(), objects, found, strict=True):
+                results.add(index, of_image, here)
+                if index in shown_N:
+                    shown[index] = {what: values.cpu() for what, values in here.items()}
+        together = results.with_others(processes.gather(results))
+        shown = {index: here for theirs in processes.gather(shown) for index, here in theirs.items()}
+        if not processes.is_main:
+            return {}
+        if not any(not entry["iscrowd"] for entry in together.annotations):
+            raise UserError(
+                f"none of the {len(indices_N)} {split_name} images of {type(source).__name__} shows an object"
+            )
+        metrics: dict[str, float] = {}
+        for kind in KINDS:
+            figures, per_class = together.evaluate(kind)
+            metrics |= {f"/{kind}_{what}": value for what, value in figures.items()}
+            noted = context.per_class.setdefault(metric_on(split_name, f"{self.prefix}/{name}/{kind}_ap"), {})
+            for label, value in per_class.items():
+                noted.setdefault(label, []).append(value)
+        self._show(context, name, split, shown_N, [shown[index] for index in shown_N.tolist()])
+        return metrics
+
+    def _show(
+        self, context: EvaluationContext, name: str, split: Split, indices_N: Tensor, found: list[dict[str, Any]]
+    ) -> None:
+        """The last split's images; from scratch beside pre-trained."""
+        kept = [{what: values[here["scores"] >= _SHOWN_SCORE] for what, values in here.items()} for here in found]
+        panel = self._panel(context, name, kept)
+        gallery = context.galleries.get(self.protocol)
+        if name != "pretrained" and gallery is not None:
+            context.galleries[self.protocol] = gallery.beside(panel)
+            return
+        truth = [
+            {"labels": objects.labels_O, "boxes": objects.boxes_O4, "masks": objects.masks_OHW}
+            for objects in annotated_views.objects(context.source, split, indices_N)
+        ]
+        pixels = context.source.denormalize(context.source.load(split, indices_N))
+        title = f"detections with a score of {_SHOWN_SCORE} or more"
+        panels = self._panel(context, "annotated", truth), panel
+        context.galleries[self.protocol] = Gallery(title, pixels, context.model.grid, panels)
+
+    @staticmethod
+    def _panel(context: EvaluationContext, title: str, images: list[dict[str, Tensor]]) -> Panel:
+        names = context.source.object_classes
+        notes = []
+        for image in images:
+            labels = image["labels"].tolist()
+            more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+            notes.append(", ".join(names[label] for label in labels[:_NAMED]) + more or "nothing")
+        return Panel(
+            title,
+            outlines=torch.stack([image["masks"].any(dim=0) for image in images]),
+            boxes=tuple(image["boxes"] for image in images),
+            notes=tuple(notes),
+        )

@@ -1,0 +1,132 @@
+"""Feature maps of an encoder: what networks for dense tasks are built on.
+
+Shape suffixes: N images, C channels, H W pixels, R K rows and columns of tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from curriculum.sizes import Size, pair
+from curriculum.validation import require_in
+from hpm.evaluation.patch_tokens import token_grid
+from hpm.models.base import MaskedModel
+
+
+class EncoderMap(nn.Module):
+    """The encoder's tokens as a map, normalized as they come out of it.
+
+    Args:
+        model: whose encoder is copied, as timm's model of its kind.
+        drop_path: stochastic depth of the last block, rising linearly from 0 at the first. Default none.
+
+    Attributes:
+        network: timm's model.
+        width: D.
+    """
+
+    def __init__(self, model: MaskedModel, *, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.network: Any = model.encoder.timm_model(drop_path=drop_path).to(model.mask_token.device)
+        self.width = model.encoder.num_features
+        self._prefix = model.encoder.num_prefix_tokens
+        self._in_chans = model.in_chans
+
+    def grid(self, img_size: Size) -> tuple[int, int]:
+        """R and K, of images of a size."""
+        height, width = pair(img_size)
+        parameter = next(self.network.parameters())
+        with torch.no_grad():
+            maps = self(torch.zeros(1, self._in_chans, height, width, device=parameter.device))
+        return maps.shape[2], maps.shape[3]
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """[N, D, R, K]."""
+        tokens = self.network.forward_features(images_NCHW)
+        if tokens.ndim == 4:  # a Swin's, [N, R, K, D]
+            return tokens.permute(0, 3, 1, 2)
+        tokens = tokens[:, self._prefix :]
+        grid = token_grid(tokens.shape[1], (images_NCHW.shape[2], images_NCHW.shape[3]))
+        return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+class SimpleFeaturePyramid(nn.Module):
+    """ViTDet's pyramid, of one map (Li et al. 2022, arXiv 2203.16527): 4, 2, 1 and 1/2 times its size, and 1/4.
+
+    Each is made from the encoder's last map alone, by deconvolution or pooling, and then has two convolutions, with
+    layer norm. The last, for the region proposals alone, is the one before pooled.
+
+    Args:
+        encoder: gives the map.
+        channels: of every level.
+
+    Attributes:
+        out_channels: what torchvision's detectors ask for.
+        LEVELS: the names of the levels that regions are pooled from.
+    """
+
+    LEVELS = ("x4", "x2", "x1", "x0.5")
+
+    def __init__(self, encoder: EncoderMap, *, channels: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.out_channels = channels
+        width = encoder.width
+        half, quarter = max(1, width // 2), max(1, width // 4)
+        scaled: list[tuple[nn.Module, int]] = [
+            (
+                nn.Sequential(
+                    nn.ConvTranspose2d(width, half, 2, 2),
+                    _ChannelNorm(half),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(half, quarter, 2, 2),
+                ),
+                quarter,
+            ),
+            (nn.ConvTranspose2d(width, half, 2, 2), half),
+            (nn.Identity(), width),
+            (nn.MaxPool2d(2), width),
+        ]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                scale,
+                nn.Conv2d(own, channels, 1, bias=False),
+                _ChannelNorm(channels),
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+                _ChannelNorm(channels),
+            )
+            for scale, own in scaled
+        )
+
+    def forward(self, images_NCHW: Tensor) -> OrderedDict[str, Tensor]:
+        """Maps [N, channels, ...] by the levels' names, the largest first, in float32."""
+        tokens_NDRK = self.encoder(images_NCHW)
+        maps = OrderedDict(
+            (name, level(tokens_NDRK).float()) for name, level in zip(self.LEVELS, self.levels, strict=True)
+        )
+        maps["x0.25"] = F.max_pool2d(maps["x0.5"], 1, stride=2)
+        return maps
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a map."""
+
+    def forward(self, maps_NDRK: Tensor) -> Tensor:
+        """[N, D, R, K]."""
+        return super().forward(maps_NDRK.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def require_channels(owner: str, channels: int) -> None:
+    """Refuse a decoder that would be too narrow, or not divide into what its layers have in common.
+
+    Raises:
+        ValueError: naming the owner's setting.
+    """
+    require_in(owner, "[16, 4096]", channels=channels)
+    if channels % 16:
+        raise ValueError(f"{owner}.channels = {channels} must be a multiple of 16")

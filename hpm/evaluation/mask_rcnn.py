@@ -1,0 +1,133 @@
+"""torchvision's Mask R-CNN on ViTDet's feature pyramid over an encoder.
+
+Shape suffixes: N images, C channels, S S height and width in pixels, O objects of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
+
+from curriculum.sizes import pair
+from hpm.data import Objects
+from hpm.evaluation.encoder_maps import EncoderMap, SimpleFeaturePyramid
+from hpm.models.base import MaskedModel
+
+_RATIOS = (0.5, 1.0, 2.0)  # height over width of the anchors, as published
+_SMALLEST = 1.0  # pixels of a box's side that can be learned
+
+
+class MaskRCNNOnEncoder(nn.Module):
+    """Mask R-CNN (He et al. 2017) on `SimpleFeaturePyramid`; images are as the model sees them, and of its size.
+
+    The pyramid, anchors and heads are ViTDet's (Li et al. 2022) but for the widths, and for the norm in the heads,
+    which have none as torchvision makes them.
+
+    Args:
+        model: whose encoder is copied.
+        num_classes: of objects.
+        channels: of the pyramid and the mask head. ViTDet's are 256.
+        hidden: width of the box head. ViTDet's is 1024.
+        anchor_scale: side of a level's anchors relative to its stride; ViTDet's is 8.
+        regions: proposals of each image that the heads learn from; ViTDet's are 512.
+        proposals: of each image that the heads look at when they no longer learn, and half of those that `regions`
+            are drawn from; ViTDet's are 1000.
+        drop_path: stochastic depth of the encoder's last block. Default none.
+    """
+
+    def __init__(
+        self,
+        model: MaskedModel,
+        num_classes: int,
+        *,
+        channels: int,
+        hidden: int,
+        anchor_scale: float,
+        regions: int,
+        proposals: int,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = EncoderMap(model, drop_path=drop_path)
+        pyramid = SimpleFeaturePyramid(self.encoder, channels=channels)
+        cell = pair(model.img_size)[0] // self.encoder.grid(model.img_size)[0]
+        strides = [cell / 4, cell / 2, cell, 2 * cell, 4 * cell]
+        height, width = pair(model.img_size)
+        self.detector: Any = MaskRCNN(
+            pyramid,
+            num_classes=None,
+            rpn_anchor_generator=AnchorGenerator(
+                tuple((round(anchor_scale * stride),) for stride in strides), (_RATIOS,) * len(strides)
+            ),
+            box_roi_pool=MultiScaleRoIAlign(list(SimpleFeaturePyramid.LEVELS), output_size=7, sampling_ratio=2),
+            mask_roi_pool=MultiScaleRoIAlign(list(SimpleFeaturePyramid.LEVELS), output_size=14, sampling_ratio=2),
+            box_batch_size_per_image=regions,
+            rpn_pre_nms_top_n_train=2 * proposals,  # of each level; where it is 1000 these are torchvision's own
+            rpn_post_nms_top_n_train=2 * proposals,
+            rpn_pre_nms_top_n_test=proposals,
+            rpn_post_nms_top_n_test=proposals,
+            **_heads(num_classes + 1, channels, hidden),
+        )
+        self.detector.transform = _AsTheyAre(
+            min(height, width), max(height, width), [0.0] * model.in_chans, [1.0] * model.in_chans
+        )
+
+    def forward(self, images_NCSS: Tensor, objects: Sequence[Objects] | None = None) -> Any:
+        """In training, given the objects, the losses by their names; else what is found, of each image.
+
+        Args:
+            images_NCSS: normalized images.
+            objects: of each; crowds are left out.
+
+        Returns:
+            Of each image float `boxes` [O, 4] (left, top, right, bottom), int64 `labels` [O] from 0, `scores` [O] from
+            the highest, and bool `masks` [O, S, S].
+        """
+        images = list(images_NCSS)
+        if objects is not None:
+            return self.detector(images, [_target(of_image, images_NCSS.device) for of_image in objects])
+        found = self.detector(images)
+        for of_image in found:
+            of_image["labels"] = of_image["labels"] - 1
+            of_image["masks"] = of_image["masks"].squeeze(1) >= 0.5
+        return found
+
+
+class _AsTheyAre(GeneralizedRCNNTransform):
+    """torchvision's transform without its normalizing, resizing and padding; what is found is pasted as ever."""
+
+    def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
+        """The images in one tensor."""
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        return ImageList(torch.stack(images), sizes), targets
+
+
+def _heads(outputs: int, channels: int, hidden: int) -> dict[str, nn.Module]:
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+    return {
+        "box_head": TwoMLPHead(channels * 7 * 7, hidden),
+        "box_predictor": FastRCNNPredictor(hidden, outputs),
+        "mask_head": MaskRCNNHeads(channels, (channels,) * 4, 1),
+        "mask_predictor": MaskRCNNPredictor(channels, channels, outputs),
+    }
+
+
+def _target(objects: Objects, device: torch.device) -> dict[str, Tensor]:
+    """What torchvision learns from: classes from 1; no crowds, and no boxes of less than a pixel."""
+    boxes_O4 = objects.boxes_O4
+    learned_O = ~objects.crowd_O & (boxes_O4[:, 2:] - boxes_O4[:, :2] >= _SMALLEST).all(dim=1)
+    return {
+        "boxes": boxes_O4[learned_O].to(device),
+        "labels": objects.labels_O[learned_O].to(device) + 1,
+        "masks": objects.masks_OHW[learned_O].to(torch.uint8).to(device),
+    }
