@@ -6,7 +6,7 @@ Shape suffixes: N images of a batch, C channels, S S height and width in pixels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from curriculum.validation import require_at_least, require_choice, require_in, 
 from hpm.data import ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.augmentation import AugmentingLoader, isolated_rng
 from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.gallery import Gallery, Panel
 from hpm.evaluation.samples import sample_indices
 from hpm.evaluation.supervised import SupervisedTraining
 from hpm.evaluation.supervised_protocol import PRECISIONS
@@ -118,7 +119,7 @@ class DenseProtocol(Evaluation):
 
     @abstractmethod
     def measure_split(
-        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str
+        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str, *, show: bool
     ) -> dict[str, float]:
         """What a trained network makes of a held-out split: metrics by what stands behind the network's name.
 
@@ -130,6 +131,7 @@ class DenseProtocol(Evaluation):
             name: of the network, "pretrained" or "scratch".
             split_name: "validation" or "test".
             precision: "bf16" or "fp32".
+            show: whether to add a panel of this network to the protocol's gallery, see `add_panel`.
         """
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
@@ -139,10 +141,36 @@ class DenseProtocol(Evaluation):
             training = self._start(context, name, model, precision)
             training.run()
             network = training.trained.eval()
+            shown = list(context.held_out)[-1]
             for split_name in context.held_out:
-                for what, value in self.measure_split(context, network, name, split_name, precision).items():
+                measured = self.measure_split(context, network, name, split_name, precision, show=split_name == shown)
+                for what, value in measured.items():
                     metrics[metric_on(split_name, f"{self.prefix}/{name}{what}")] = value
         return metrics
+
+    def add_panel(
+        self,
+        context: EvaluationContext,
+        panel: Panel,
+        start: Callable[[], tuple[str, Panel]],
+        shown_on: Split,
+        rows: Tensor,
+    ) -> None:
+        """Add what a network made of some images to the protocol's gallery, which the first one begins.
+
+        Args:
+            context: has the galleries.
+            panel: the network's.
+            start: gives the gallery's title, and the panel of what is annotated.
+            shown_on: the images' split.
+            rows: which of its images are shown, int64.
+        """
+        if panel.title != "pretrained":
+            context.galleries[self.protocol] = context.galleries[self.protocol].beside(panel)
+            return
+        title, truth = start()
+        pixels = context.source.denormalize(context.source.load(shown_on, rows))
+        context.galleries[self.protocol] = Gallery(title, pixels, context.model.grid, (truth, panel))
 
     def scored(self, split: Split) -> Tensor:
         """Which images of a held-out split are looked at, int64."""

@@ -5,7 +5,7 @@ Shape suffixes: N images of a batch, C channels, S S height and width in pixels,
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from hpm.evaluation.coco_ap import KINDS, DetectionResults
 from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
 from hpm.evaluation.encoder_maps import require_channels
 from hpm.evaluation.features import batches
-from hpm.evaluation.gallery import Gallery, Panel, shown_rows
+from hpm.evaluation.gallery import Panel, shown_rows
 from hpm.evaluation.mask_rcnn import MaskRCNNOnEncoder
 from hpm.evaluation.supervised_protocol import autocast
 from hpm.metrics import DECLARED, metric_on
@@ -168,7 +168,7 @@ class Detection(DenseProtocol):
 
     @torch.no_grad()
     def measure_split(
-        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str
+        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str, *, show: bool
     ) -> dict[str, float]:
         """COCO's AP of boxes and masks."""
         source, processes = context.source, context.processes
@@ -202,31 +202,19 @@ class Detection(DenseProtocol):
             noted = context.per_class.setdefault(metric_on(split_name, f"{self.prefix}/{name}/{kind}_ap"), {})
             for label, value in per_class.items():
                 noted.setdefault(label, []).append(value)
-        self._show(context, name, split, shown_N, [shown[index] for index in shown_N.tolist()])
+        if show:
+            panel = self._panel(source, name, [_sure(shown[index]) for index in shown_N.tolist()])
+            self.add_panel(context, panel, partial(self._start_gallery, source, split, shown_N), split, shown_N)
         return metrics
 
-    def _show(
-        self, context: EvaluationContext, name: str, split: Split, indices_N: Tensor, found: list[dict[str, Any]]
-    ) -> None:
-        """The last split's images; from scratch beside pre-trained."""
-        kept = [{what: values[here["scores"] >= _SHOWN_SCORE] for what, values in here.items()} for here in found]
-        panel = self._panel(context, name, kept)
-        gallery = context.galleries.get(self.protocol)
-        if name != "pretrained" and gallery is not None:
-            context.galleries[self.protocol] = gallery.beside(panel)
-            return
-        truth = [
-            {"labels": objects.labels_O, "boxes": objects.boxes_O4, "masks": objects.masks_OHW}
-            for objects in annotated_views.objects(context.source, split, indices_N)
-        ]
-        pixels = context.source.denormalize(context.source.load(split, indices_N))
-        title = f"detections with a score of {_SHOWN_SCORE} or more"
-        panels = self._panel(context, "annotated", truth), panel
-        context.galleries[self.protocol] = Gallery(title, pixels, context.model.grid, panels)
+    def _start_gallery(self, source: ImageSource, split: Split, indices_N: Tensor) -> tuple[str, Panel]:
+        objects = annotated_views.objects(source, split, indices_N)
+        truth = [{"labels": of.labels_O, "boxes": of.boxes_O4, "masks": of.masks_OHW} for of in objects]
+        return f"detections with a score of {_SHOWN_SCORE} or more", self._panel(source, "annotated", truth)
 
     @staticmethod
-    def _panel(context: EvaluationContext, title: str, images: list[dict[str, Tensor]]) -> Panel:
-        names = context.source.object_classes
+    def _panel(source: ImageSource, title: str, images: list[dict[str, Tensor]]) -> Panel:
+        names = source.object_classes
         notes = []
         for image in images:
             labels = image["labels"].tolist()
@@ -238,3 +226,8 @@ class Detection(DenseProtocol):
             boxes=tuple(image["boxes"] for image in images),
             notes=tuple(notes),
         )
+
+
+def _sure(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is found with a score that is shown."""
+    return {what: values[found["scores"] >= _SHOWN_SCORE] for what, values in found.items()}

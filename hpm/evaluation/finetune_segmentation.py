@@ -18,7 +18,7 @@ from hpm.evaluation.class_iou import ConfusionMatrix
 from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
 from hpm.evaluation.encoder_maps import require_channels
 from hpm.evaluation.features import batches
-from hpm.evaluation.gallery import Gallery, Panel, shown_rows
+from hpm.evaluation.gallery import Panel, shown_rows
 from hpm.evaluation.segmentation import note_iou, require_pixel_classes
 from hpm.evaluation.segmenters import DPTSegmenter, LinearSegmenter
 from hpm.evaluation.supervised_protocol import autocast
@@ -145,7 +145,7 @@ class FineTuneSegmentation(DenseProtocol):
 
     @torch.no_grad()
     def measure_split(
-        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str
+        self, context: EvaluationContext, network: nn.Module, name: str, split_name: str, precision: str, *, show: bool
     ) -> dict[str, float]:
         """The mIoU."""
         split, processes = context.source.get_split(split_name), context.processes
@@ -174,19 +174,12 @@ class FineTuneSegmentation(DenseProtocol):
         maps = [map_SS for theirs in processes.gather(shown) for map_SS in theirs]
         if not processes.is_main:
             return {}
-        self._show(context, name, split, indices_N[shown_rows(len(indices_N))], torch.stack(maps))
-        return {"": note_iou(context, split_name, f"{self.prefix}/{name}", matrix)}
+        if show:
+            shown_N = indices_N[shown_rows(len(indices_N))]
 
-    def _show(
-        self, context: EvaluationContext, name: str, split: Split, indices_N: Tensor, predicted_NSS: Tensor
-    ) -> None:
-        """The last split's images; from scratch beside pre-trained."""
-        gallery = context.galleries.get(self.protocol)
-        panel = Panel(name, class_maps=predicted_NSS)
-        if name != "pretrained" and gallery is not None:
-            context.galleries[self.protocol] = gallery.beside(panel)
-            return
-        pixels = context.source.denormalize(context.source.load(split, indices_N))
-        truth = Panel("annotated", class_maps=annotated_views.class_maps(context.source, split, indices_N))
-        title = f"segmentation after fine-tuning, {self.decoder} decoder"
-        context.galleries[self.protocol] = Gallery(title, pixels, context.model.grid, (truth, panel))
+            def start() -> tuple[str, Panel]:
+                truth = annotated_views.class_maps(context.source, split, shown_N)
+                return f"segmentation after fine-tuning, {self.decoder} decoder", Panel("annotated", class_maps=truth)
+
+            self.add_panel(context, Panel(name, class_maps=torch.stack(maps)), start, split, shown_N)
+        return {"": note_iou(context, split_name, f"{self.prefix}/{name}", matrix)}
