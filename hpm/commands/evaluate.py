@@ -23,6 +23,12 @@ def command(
     ] = "knn,linear",
     weights: Weights = "student",
     seeds: Annotated[int | None, typer.Option(help="Seeds to repeat with; for low-shot, draws of the labels.")] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Write the encoders that the protocols train, as folders for timm beside the results."
+        ),
+    ] = False,
     binding: Bindings = None,
 ) -> None:
     """Evaluate a trained model; results go to evaluation-PROTOCOL.json beside it, and to the run's entry in MLflow.
@@ -45,6 +51,7 @@ def command(
             bindings=binding or [],
             weights=weights,
             seeds=seeds,
+            keep=keep,
             processes=processes,
         )
     processes.disconnect()

@@ -67,6 +67,8 @@ class EvaluationContext:
         per_class: takes, by a metric's name, its value of each class, by the class's name, where it is a mean over
             classes; one for each seed that measures it. Copies made by `dataclasses.replace` share it.
         galleries: takes, by a protocol, what it found of some images, for whoever draws it; likewise shared.
+        trained: takes the models whose encoders a protocol has trained, by names like "finetune-scratch"; likewise
+            shared. Default None, where nobody keeps them.
         training_batches: gives up to so many training images, cropped as the run crops them, in batches that say which
             image each is and what was cropped. Default None, where no run is at hand.
     """
@@ -87,6 +89,7 @@ class EvaluationContext:
     scored_images: dict[str, int] = field(default_factory=dict)
     per_class: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     galleries: dict[str, Gallery] = field(default_factory=dict)
+    trained: dict[str, MaskedModel] | None = None
     training_batches: Callable[[int], Iterable[Batch]] | None = None
     unreadable: UnreadableImages = field(default_factory=UnreadableImages)
 

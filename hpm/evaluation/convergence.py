@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from curriculum.validation import require_at_least, require_in, require_positive
 from hpm.errors import Notice, TrainingError
@@ -35,11 +35,13 @@ class Converged:
         logits_of: the classifier: logits [N, classes] of normalized images [N, C, S, S].
         lr: its learning rate, which validation images chose.
         epochs: that it had been trained for.
+        network: what gives the logits.
     """
 
     logits_of: Callable[[Tensor], Tensor]
     lr: float
     epochs: int
+    network: nn.Module
 
 
 class Start(Protocol):
@@ -204,7 +206,7 @@ def compare_with_scratch(
     stopping = stopping_of(training)
     if (within := stopping.best_within_budget()) is not None:
         logits_of = partial(training.logits_with, within)
-        rows["scratch_equal_compute"] = Converged(logits_of, lr, stopping.epoch_within_budget)
+        rows["scratch_equal_compute"] = Converged(logits_of, lr, stopping.epoch_within_budget, within)
     return rows
 
 
@@ -216,7 +218,8 @@ def stopping_of(training: SupervisedTraining) -> EarlyStopping:
 
 def _best(training: SupervisedTraining, lr: float) -> Converged:
     stopping = stopping_of(training)
-    return Converged(partial(training.logits_with, stopping.best()), lr, stopping.best_epoch)
+    network = stopping.best()
+    return Converged(partial(training.logits_with, network), lr, stopping.best_epoch, network)
 
 
 def _notify(text: str) -> None:

@@ -23,6 +23,7 @@ from hpm.evaluation.gallery import Gallery, Panel
 from hpm.evaluation.samples import sample_indices
 from hpm.evaluation.supervised import SupervisedTraining
 from hpm.evaluation.supervised_protocol import PRECISIONS
+from hpm.evaluation.trained_encoders import keep_encoder
 from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
 from hpm.optim.param_groups import head_groups, layer_groups
@@ -140,7 +141,8 @@ class DenseProtocol(Evaluation):
         for name, model in self._models(context):
             training = self._start(context, name, model, precision)
             training.run()
-            network = training.trained.eval()
+            network: Any = training.trained.eval()
+            keep_encoder(context, f"{self.protocol}-{name}", network.encoder.network)
             shown = list(context.held_out)[-1]
             for split_name in context.held_out:
                 measured = self.measure_split(context, network, name, split_name, precision, show=split_name == shown)

@@ -208,7 +208,8 @@ class FineTune(SupervisedProtocol):
             scratch=self.baselines,
         )
         for name, converged in rows.items():
-            yield TrainedClassifier(name, converged.logits_of, {"blr": converged.lr, "epochs": converged.epochs})
+            settings = {"blr": converged.lr, "epochs": converged.epochs}
+            yield TrainedClassifier(name, converged.logits_of, settings, converged.network)
 
     def _best_by_schedule(
         self, context: EvaluationContext, name: str, start: Callable[[float], SupervisedTraining]
@@ -230,7 +231,7 @@ class FineTune(SupervisedProtocol):
                 accuracy = self.accuracies(context, context.source.validation(), logits_of)[""]
             if accuracy > best:
                 settings = {"blr": blr, "epochs": self.schedule.epochs}
-                best, chosen = accuracy, TrainedClassifier(name, logits_of, settings)
+                best, chosen = accuracy, TrainedClassifier(name, logits_of, settings, training.trained)
         if chosen is None:
             assert diverged is not None
             raise diverged

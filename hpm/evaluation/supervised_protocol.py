@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curriculum.sizes import Size
 from curriculum.validation import require_at_least, require_choice, require_in, require_positive
@@ -20,6 +20,7 @@ from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, require_class_token
 from hpm.evaluation.samples import require_labels, sample_indices
 from hpm.evaluation.supervised import accuracies
+from hpm.evaluation.trained_encoders import keep_encoder
 from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
@@ -38,11 +39,13 @@ class TrainedClassifier(NamedTuple):
         name: what its metrics are called.
         logits_of: gives its logits.
         settings: what it was trained with, by name.
+        encoder: timm's model of the encoder, where it was trained too. Default None.
     """
 
     name: str
     logits_of: Logits
     settings: Mapping[str, float] = {}
+    encoder: nn.Module | None = None
 
 
 class SupervisedProtocol(Evaluation):
@@ -121,7 +124,10 @@ class SupervisedProtocol(Evaluation):
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        for name, logits_of, settings in self.classifiers(context, choose_precision(self.precision, context.device)):
+        precision = choose_precision(self.precision, context.device)
+        for name, logits_of, settings, encoder in self.classifiers(context, precision):
+            if encoder is not None:
+                keep_encoder(context, f"{self.protocol}-{name}", encoder)
             metrics |= {f"{self.prefix}/{name}/{setting}": value for setting, value in settings.items()}
             for split_name, split in context.held_out.items():
                 for which, share in self.accuracies(context, split, logits_of).items():

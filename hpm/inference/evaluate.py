@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from safetensors import SafetensorError
 
 from hpm import __version__
 from hpm.errors import UserError
@@ -30,9 +31,10 @@ from hpm.inference.evaluation_results import (
     table,
     write_entry,
 )
+from hpm.inference.export import metadata, write_timm
 from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
-from hpm.runtime.files import check_folder, printable
+from hpm.runtime.files import check_folder, printable, replacing
 from hpm.tracking import NoTracker, Tracker
 
 _MOST_SEEDS = 1_000
@@ -48,6 +50,7 @@ def evaluate(
     bindings: Sequence[str] = (),
     weights: str = "student",
     seeds: int | None = None,
+    keep: bool = False,
     processes: DistributedContext | None = None,
 ) -> list[Entry]:
     """Run protocols on a trained model, print a table, and keep the results.
@@ -61,6 +64,8 @@ def evaluate(
         weights: "student" or "teacher".
         seeds: how many seeds a protocol is repeated with; how often one that repeats by itself does so. None for what
             the configuration says.
+        keep: whether to write the encoders that protocols have trained, each as a folder for timm beside the results,
+            `finetune-scratch`: a model for every command. Default False.
         processes: all that were started. Default this one alone.
 
     Returns:
@@ -89,7 +94,14 @@ def evaluate(
     check_folder("the folder of long evaluations", folder / "evaluation")
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
-    context = replace(loaded.context(weights), processes=processes, report=lambda text: console.print(text))
+    if keep:
+        _require_nothing_kept(folder, protocols, seeds)
+    context = replace(
+        loaded.context(weights),
+        processes=processes,
+        report=lambda text: console.print(text),
+        trained={} if keep else None,
+    )
     entries = []
     for evaluation in evaluations:
         name = evaluation.protocol
@@ -105,6 +117,7 @@ def evaluate(
             entry["per_class"] = per_class
         console.print(table(name, entry["metrics"]), soft_wrap=False)
         write_entry(console, folder / f"evaluation-{name}.json", entry)
+        _keep(console, loaded, context, weights, folder)
         shutil.rmtree(progress, ignore_errors=True)
         drawn = None
         if name in context.galleries:
@@ -114,6 +127,31 @@ def evaluate(
             send_to_tracker(console, loaded.run, tracker, entry, [] if drawn is None else [drawn])
         entries.append(entry)
     return entries
+
+
+def _require_nothing_kept(folder: Path, protocols: Sequence[str], seeds: int | None) -> None:
+    """Before the work, not after it: what is kept has a place of its own."""
+    if seeds is not None and seeds > 1:
+        raise UserError(f"--keep goes with one seed, and --seeds {seeds} would train several networks of each name")
+    there = [path for name in protocols for path in sorted(folder.glob(f"{name}-*")) if path.is_dir()]
+    if there:
+        raise UserError(f"--keep: {there[0]} is there already; move it away, for a new one goes there")
+
+
+def _keep(console: Console, loaded: LoadedModel, context: EvaluationContext, weights: str, folder: Path) -> None:
+    """Write the encoders that were trained, and forget them."""
+    trained = context.trained or {}
+    for name in list(trained):
+        model, path = trained.pop(name), folder / name
+        notes = metadata(loaded, model, weights) | {"trained": name}
+        pool = "token" if model.encoder.num_prefix_tokens else "avg"
+        try:
+            with replacing(path) as partial:
+                write_timm(model, loaded.source, pool, notes, partial)
+        except (OSError, SafetensorError) as error:
+            console.print(f"{path} could not be written: {error}", style="yellow")
+            continue
+        console.print(f"trained encoder: {path}")
 
 
 def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:

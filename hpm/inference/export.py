@@ -76,7 +76,7 @@ def export(
     model, source = loaded.context(weights).model, loaded.source
     if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
         raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
-    notes = _metadata(loaded, model, weights)
+    notes = metadata(loaded, model, weights)
     if whole:
         notes |= {
             "target": loaded.method.target.kind,
@@ -86,7 +86,7 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as partial:
             if to == "timm":
-                _write_timm(model, source, pool, notes, partial)
+                write_timm(model, source, pool, notes, partial)
             elif to == "safetensors":
                 _write_safetensors(model if whole else model.encoder, notes, partial)
             else:
@@ -142,8 +142,14 @@ def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
 
 
-def _metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str, str]:
-    """What the weights are and how images reach them; strings, as safetensors and ONNX want."""
+def metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str, str]:
+    """What the weights are and how images reach them; strings, as safetensors and ONNX want.
+
+    Args:
+        loaded: what the model was made of.
+        model: whose encoder is written.
+        weights: "student" or "teacher".
+    """
     source = loaded.source
     return {
         "format": "pt",
@@ -158,7 +164,16 @@ def _metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str
     }
 
 
-def _write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[str, str], folder: Path) -> None:
+def write_timm(model: MaskedModel, source: ImageSource, pool: str, notes: dict[str, str], folder: Path) -> None:
+    """Write an encoder as a folder for timm.
+
+    Args:
+        model: whose encoder it is.
+        source: how images reach it.
+        pool: "token" or "avg".
+        notes: kept with the weights.
+        folder: a new one.
+    """
     folder.mkdir()
     _write_safetensors(model.encoder, notes, folder / "model.safetensors")
     name, _ = model.encoder.timm_architecture()
