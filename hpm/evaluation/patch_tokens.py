@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from curriculum.sizes import Size, pair
+from curriculum.sizes import pair
 from hpm.data import IGNORED, ImageSource, Split, UnreadableImages
 from hpm.evaluation.features import BATCH_SIZE, batches, require_finite_features
 from hpm.models.encoder import Encoder
@@ -21,15 +21,14 @@ from hpm.models.patches import patchify
 _ROWS_AT_ONCE = 16_384
 
 
-def token_grid(tokens: int, size: Size) -> tuple[int, int]:
-    """Rows and columns of so many tokens of an image.
+def token_grid(tokens: int, grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of so many tokens of an image, each of which stands for as many patches down as across.
 
     Args:
         tokens: T.
-        size: of the image in pixels, S for a square or (height, width).
+        grid: rows and columns of the image's patches.
     """
-    height, width = pair(size)
-    rows = round(math.sqrt(tokens * height / width))
+    rows = round(math.sqrt(tokens * grid[0] / grid[1]))
     return rows, tokens // rows
 
 

@@ -62,8 +62,7 @@ def _closeness_to_center(batch: Batch) -> Tensor:
 def _tokens(teacher: ModelTeacher, batch: Batch) -> Tensor:
     """The encoder's patch tokens, float [N, L, D]; where it merges patches, each for all that it stands for."""
     tokens_NTD = teacher.features(batch.images).float()
-    rows, columns = token_grid(tokens_NTD.shape[1], (batch.images.shape[2], batch.images.shape[3]))
-    maps = tokens_NTD.transpose(1, 2).unflatten(2, (rows, columns))
+    maps = tokens_NTD.transpose(1, 2).unflatten(2, token_grid(tokens_NTD.shape[1], batch.grid))
     return F.interpolate(maps, batch.grid, mode="nearest").flatten(2).transpose(1, 2)
 
 
@@ -80,7 +79,8 @@ def cut_out(features_NLD: Tensor) -> Tensor:
     """
     centered_NLD = features_NLD.double() - features_NLD.double().mean(dim=1, keepdim=True)
     unit_NLD = F.normalize(centered_NLD, dim=2)
-    weights_NLL = torch.where(unit_NLD @ unit_NLD.mT >= _SIMILAR, 1.0, _APART)
+    # Two numbers alone would make float32, in which a cut through weights of 1e-5 has few digits.
+    weights_NLL = torch.where(unit_NLD @ unit_NLD.mT >= _SIMILAR, unit_NLD.new_ones(()), _APART)
     scale_NL = weights_NLL.sum(dim=2).rsqrt()
     normalized_NLL = scale_NL.unsqueeze(2) * weights_NLL * scale_NL.unsqueeze(1)
     # The second smallest of the Laplacian is the second largest of this.

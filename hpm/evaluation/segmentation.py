@@ -24,6 +24,7 @@ from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
 
 CLASSIFIERS = ("knn", "linear")
+_CHOICES = (["knn"], ["linear"], ["knn", "linear"])
 
 
 class _Chosen(NamedTuple):
@@ -83,7 +84,7 @@ class Segmentation(Evaluation):
         baselines: bool = False,
         num_workers: int = 0,
     ) -> None:
-        if isinstance(classifiers, str) or not classifiers or not set(classifiers) <= set(CLASSIFIERS):
+        if isinstance(classifiers, str) or sorted(classifiers) not in _CHOICES:
             raise ValueError(f"Segmentation.classifiers = {classifiers!r} must be one or both of {CLASSIFIERS}")
         for name, values in (("k", k), ("strengths", strengths)):
             if isinstance(values, int | float) or not values:
@@ -133,7 +134,7 @@ class Segmentation(Evaluation):
             if not maps:
                 maps = {which: images.class_maps(context.source) for which, images in chosen.items()}
                 _require_annotated(context.source, maps)
-            grid = token_grid(features["train"].shape[1], context.source.img_size)
+            grid = token_grid(features["train"].shape[1], context.model.grid)
             segmented = {which: Segmented(tokens, maps[which], grid) for which, tokens in features.items()}
             for classifier_name in self.classifiers:
                 classifier = self._classifier(classifier_name, len(segmented["train"].features_NTD) * grid[0] * grid[1])
@@ -161,7 +162,7 @@ class Segmentation(Evaluation):
         if name == "linear":
             return LinearPatches(self.strengths)
         if max(self.k) > patches:
-            raise UserError(f"Segmentation.k = {self.k} has more than the {patches} training patches")
+            raise UserError(f"Segmentation.k = {self.k} asks for more than the {patches} training patches")
         return KNNPatches(self.k, self.temperature)
 
     def _features(
@@ -196,7 +197,7 @@ class Segmentation(Evaluation):
                 tokens = together["train"].shape[1]
                 yield name, together
         if self.baselines and processes.is_main:
-            grid = token_grid(tokens, source.img_size)
+            grid = token_grid(tokens, context.model.grid)
             yield (
                 "raw_pixels",
                 {

@@ -105,12 +105,13 @@ class UnsupervisedSegmentation(Evaluation):
             of_split = scored[which]
             shares = [float(_foreground(objects).double().mean()) for objects in of_split.objects]
             own = {"object_share": math.fsum(shares) / len(shares)}
-            for name, scores_NL in of_split.scores.items():
-                masks_NSS = highest(scores_NL, context.model.grid, (size[0], size[1]), areas[name])
-                own[f"{name}/iou"] = float(self._ious(scores_NL, of_split, context, [areas[name]]).mean())
+            for name in (name for name in of_split.scores if name in areas):  # one validation image has no others
+                scores_NL, area = of_split.scores[name], areas[name]
+                masks_NSS = highest(scores_NL, context.model.grid, (size[0], size[1]), area)
+                own[f"{name}/iou"] = float(self._ious(scores_NL, of_split, context, [area]).mean())
                 found = [located(mask, objects) for mask, objects in zip(masks_NSS, of_split.objects, strict=True)]
                 own[f"{name}/corloc"] = sum(found) / len(found)
-                own[f"{name}/area"] = areas[name]
+                own[f"{name}/area"] = area
             metrics |= {metric_on(which, f"unsupervised_segmentation/{name}"): value for name, value in own.items()}
         shown_on = list(context.held_out)[-1]
         context.galleries[self.protocol] = self._gallery(context, splits[shown_on], scored[shown_on], areas)

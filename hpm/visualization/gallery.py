@@ -87,9 +87,9 @@ def _draw_cell(axis: Axes, gallery: Gallery, panel: Panel, row: int, extent: sty
     height, width = pixels_CSS.shape[1:]
     left, right, bottom, top = extent
     if panel.outlines is not None and bool(panel.outlines[row].any()):
-        shown = panel.outlines[row].numpy().astype(float)
-        across = left + (np.arange(width) + 0.5) * (right - left) / width
-        down = top + (np.arange(height) + 0.5) * (bottom - top) / height
+        shown = np.pad(panel.outlines[row].numpy().astype(float), 1)  # so that what meets the border is closed there
+        across = left + (np.arange(width + 2) - 0.5) * (right - left) / width
+        down = top + (np.arange(height + 2) - 0.5) * (bottom - top) / height
         axis.contour(across, down, shown, levels=[0.5], colors=[style.ORANGE], linewidths=1.2)
     for box in () if panel.boxes is None else panel.boxes[row].tolist():
         x, y = (left + box[0] * (right - left) / width, top + box[1] * (bottom - top) / height)
