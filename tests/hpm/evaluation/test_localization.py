@@ -97,7 +97,7 @@ def test_what_a_model_does_not_have_is_not_measured(context: EvaluationContext) 
     )
     context.model.loss_predictor = None
     assert Localization(images=10)(context).keys() == names(
-        "student/true_loss", "student/attention", "edge_density", "center", "random"
+        "student/true_loss", "student/attention", "student/features", "pixels", "edge_density", "center", "random"
     )
 
 
