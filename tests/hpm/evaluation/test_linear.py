@@ -48,6 +48,52 @@ def test_a_start_changes_the_way_not_the_end() -> None:
     torch.testing.assert_close(cold[:, :-1], warm[:, :-1], atol=1e-4, rtol=0)
 
 
+def soft(count: int = 300) -> tuple[Tensor, Tensor]:
+    """Shares of three classes: of one, of two, and of rows of which only a part counts."""
+    x_ND, y_N = features(count)
+    shares_NC = torch.nn.functional.one_hot(y_N % 3, 3).double()
+    shares_NC[::3] = torch.tensor([0.3, 0.7, 0.0], dtype=torch.float64)
+    shares_NC[1::5] *= 0.25
+    shares_NC[2::7] = 0.0
+    return x_ND, shares_NC
+
+
+def test_shares_of_one_class_each_are_labels() -> None:
+    x_ND, y_N = features()
+    settings = {"num_classes": 5, "strength": 3.0}
+    torch.testing.assert_close(
+        logistic_regression(x_ND, torch.nn.functional.one_hot(y_N, 5).double(), **settings),
+        logistic_regression(x_ND, y_N, **settings),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("strength", [0.3, 30.0])
+def test_shares_are_rows_of_each_class_with_the_shares_as_weights(strength: float) -> None:
+    x_ND, shares_NC = soft()
+    ours = logistic_regression(x_ND, shares_NC, num_classes=3, strength=strength, iterations=1000, tolerance=1e-8)
+    theirs = LogisticRegression(C=1 / strength, max_iter=5000, tol=1e-8).fit(
+        x_ND.repeat(3, 1).numpy(), np.repeat([0, 1, 2], len(x_ND)), sample_weight=shares_NC.T.reshape(-1).numpy()
+    )
+    np.testing.assert_allclose(ours[:, :-1].numpy(), theirs.coef_, atol=2e-4)
+    np.testing.assert_allclose((ours[:, -1] - ours[:, -1].mean()).numpy(), theirs.intercept_, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["labels", "shares"])
+def test_the_way_down_is_autograds(kind: str) -> None:
+    """The first step of L-BFGS is along the gradient, here from anywhere, in more rows than are taken at a time."""
+    x_ND, shares_NC = (rows.repeat(30, 1) for rows in soft())
+    y_N = shares_NC.argmax(dim=1) if kind == "labels" else shares_NC
+    start = torch.randn(3, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    logits_NC = x_ND @ start[:, :-1].T + start[:, -1]
+    loss = torch.nn.functional.cross_entropy(logits_NC, y_N, reduction="sum") + 5.0 * start[:, :-1].square().sum()
+    (gradient,) = torch.autograd.grad(loss, start)
+    step = logistic_regression(x_ND, y_N, num_classes=3, strength=10.0, start=start.detach(), iterations=1) - start
+    cosine = torch.nn.functional.cosine_similarity(-step.flatten(), gradient.flatten(), dim=0)
+    assert cosine.item() == pytest.approx(1.0, abs=1e-12)
+
+
 def predict(evaluation: Linear, train: Labelled, validation: Labelled | None, test_MD: Tensor, classes: int) -> Tensor:
     """What the probe says of test features."""
     fitted = evaluation.fit(train, validation, num_classes=classes, device=torch.device("cpu"))

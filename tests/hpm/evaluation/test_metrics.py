@@ -19,7 +19,10 @@ from hpm.evaluation import (
     LinearMAE,
     Localization,
     LowShot,
+    RankMe,
     Ridge,
+    Segmentation,
+    UnsupervisedSegmentation,
     protocols,
 )
 from hpm.metrics import DECLARED, Metric, Unit, find_metric, half_interval, unit_of
@@ -38,7 +41,10 @@ EVERY_METRIC: dict[str, list[Evaluation]] = {
     "linear-mae": [LinearMAE(batch_size=200, accumulate=1, **TRAINED)],
     "localization": [Localization(images=20)],
     "low-shot": [LowShot(labels=20, draws=draws, epochs=8, batch_size=10, test_images=20, lr=1e-3) for draws in (1, 2)],
+    "rankme": [RankMe(images=20, baselines=True)],
     "ridge": [Ridge(**FROZEN)],
+    "segmentation": [Segmentation(k=[3], strengths=[10.0], **FROZEN)],
+    "unsupervised-segmentation": [UnsupervisedSegmentation(images=20)],
 }
 
 
@@ -52,7 +58,7 @@ def choosing(context: EvaluationContext) -> EvaluationContext:
 def test_every_evaluation_is_found() -> None:
     found = protocols()
     assert list(found) == sorted(found) == list(DECLARED)
-    assert {name: type(evaluations[0]) for name, evaluations in EVERY_METRIC.items()}.items() <= found.items()
+    assert {name: type(evaluations[0]) for name, evaluations in EVERY_METRIC.items()} == found
     # By name, for gin makes subclasses of the same names.
     concrete = {
         cls.__qualname__ for cls in _subclasses(Evaluation) if cls.__module__.startswith("hpm.") and cls.protocol
@@ -72,7 +78,7 @@ def test_every_metric_is_declared_and_every_declared_metric_given(choosing: Eval
         metrics = evaluation.measure(choosing)
         assert [name for name in metrics if evaluation.find_metric(name) is None] == []
         for name, value in metrics.items():
-            if unit_of(name) in (Unit.ACCURACY, Unit.SHARE, Unit.SCORE):
+            if unit_of(name) in (Unit.ACCURACY, Unit.IOU, Unit.SHARE, Unit.SCORE):
                 assert 0 <= value <= 1, name
         names |= metrics.keys()
     declared = protocols()[protocol].metrics
@@ -105,6 +111,15 @@ def test_no_metric_is_declared_by_two_evaluations() -> None:
         ("finetune/pretrained/blr", Unit.SETTING, None),
         ("curriculum/alpha", Unit.NUMBER, None),
         ("localization/edge_density/auroc", Unit.SCORE, True),
+        ("localization/student/features/pointing_game", Unit.SHARE, True),
+        ("rankme/pretrained", Unit.NUMBER, True),
+        ("rankme/initialization", Unit.NUMBER, None),
+        ("segmentation/knn/pretrained", Unit.IOU, True),
+        ("validation/segmentation/linear/raw_pixels", Unit.IOU, True),
+        ("unsupervised_segmentation/teacher/attention/iou", Unit.IOU, True),
+        ("unsupervised_segmentation/position/corloc", Unit.SHARE, True),
+        ("unsupervised_segmentation/pixels/area", Unit.SETTING, None),
+        ("unsupervised_segmentation/object_share", Unit.SHARE, None),
     ],
 )
 def test_a_unit_by_name(name: str, unit: Unit, higher_is_better: bool | None) -> None:
@@ -129,6 +144,7 @@ def test_a_star_stands_for_one_stretch_between_slashes() -> None:
 
 def test_people_read_accuracies_in_percent() -> None:
     assert Unit.ACCURACY.readable(0.81254) == "81.25 %"
+    assert Unit.IOU.readable(0.31254) == "31.25 %"
     assert Unit.POINTS.readable(-0.0125) == "-1.25 points"
     assert Unit.CORRELATION.readable(0.77312) == "0.7731"
     assert Unit.SETTING.readable(1e-5) == "1e-05"

@@ -14,7 +14,7 @@ from hpm.runtime.distributed import DistributedContext
 
 Hpm = Callable[..., int]
 ROWS = ("pretrained", "scratch", "scratch_equal_compute")
-PROTOCOLS = ("knn", "linear", "finetune", "linear-mae", "low-shot", "agreement")
+PROTOCOLS = ("knn", "linear", "finetune", "linear-mae", "low-shot", "agreement", "segmentation", "rankme")
 # Nothing that each process draws for itself; the same micro-batches of 25 in one process as in two.
 BINDINGS = [
     "KNN.test_images = 81",
@@ -38,6 +38,12 @@ BINDINGS = [
     "LowShot.epochs = 2",
     "LowShot.draws = 3",
     "Agreement.images = 20",
+    "Segmentation.train_images = 61",
+    "Segmentation.test_images = 1",  # one of the processes has none
+    "Segmentation.k = (3,)",
+    "Segmentation.strengths = (10.0,)",
+    "Segmentation.baselines = True",
+    "RankMe.images = 61",
 ]
 
 
@@ -82,6 +88,8 @@ def test_the_results_are_those_of_one_process(run: Path, hpm: Hpm, forks: Forks)
         tolerance = {"linear_mae": 0.08, "finetune": 0.03}.get(protocol, 1e-6)
         assert together[name] == pytest.approx(values, abs=tolerance, nan_ok=True), name
     assert len(json.loads((run / "evaluation-finetune.json").read_text())) == 2
+    by_one, by_two = (entry["per_class"] for entry in json.loads((run / "evaluation-segmentation.json").read_text()))
+    assert by_one == by_two
     assert not (run / "evaluation" / "finetune").exists()
 
 

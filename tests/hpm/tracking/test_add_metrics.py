@@ -30,6 +30,31 @@ def test_they_are_there_at_their_step(uri: str, folder: Path) -> None:
     assert TrackingState.read(folder) == state  # nothing of the run is outstanding, as before
 
 
+def test_pictures_and_files_go_with_them(
+    uri: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures to those of the run, others beside its configuration; a picture that is sent again takes its place."""
+    monkeypatch.chdir(tmp_path)
+    track(uri, folder, rows_of(3))
+    tracker, (run_id,) = MLflowTracker(uri=uri), runs(uri)
+    picture, notes = folder / "evaluation-segmentation.png", folder / "notes.txt"
+    for content in ("one", "two"):
+        picture.write_text(content)
+        notes.write_text(content)
+        assert tracker.add_metrics(folder, RESULTS, step=40, files=[picture, notes]) == uri
+    client = MlflowClient(tracking_uri=uri)
+    assert {item.path for item in client.list_artifacts(run_id)} == {"pictures", "notes.txt"}
+    assert [item.path for item in client.list_artifacts(run_id, "pictures")] == [f"pictures/{picture.name}"]
+    fetched = client.download_artifacts(run_id, f"pictures/{picture.name}", str(tmp_path))
+    assert Path(fetched).read_text() == "two"
+    assert client.get_run(run_id).info.status == "FINISHED"
+    picture.unlink()
+    with pytest.raises(TrackingError, match=picture.name):
+        tracker.add_metrics(folder, {"knn": 0.3}, step=41, files=[picture])
+    assert client.get_run(run_id).data.metrics["knn"] == 0.3  # the figures are sent before
+    assert NoTracker().add_metrics(folder, RESULTS, step=40, files=[notes]) is None
+
+
 def test_names_and_figures_that_mlflow_refuses(uri: str, folder: Path) -> None:
     track(uri, folder, [])
     figures = {"top@1": 0.5, "gain": float("nan")} | {f"patch {number}": 0.1 for number in range(1500)}

@@ -12,7 +12,7 @@ from hpm.evaluation import protocols
 from hpm.metrics import Unit
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.console import make_console
-from hpm.training.summary import _ROWS, show_summary
+from hpm.training.summary import _IOU_ROWS, _ROWS, show_summary
 
 MEASURED = {
     "low_shot/pretrained": 0.7,
@@ -23,6 +23,10 @@ MEASURED = {
     "ridge/initialization": 0.3,
     "agreement/teacher": 0.12,
     "agreement/student": 0.81,
+    "segmentation/knn/pretrained": 0.45,
+    "segmentation/knn/initialization": 0.35,
+    "segmentation/knn/raw_pixels": 0.25,
+    "segmentation/linear/pretrained": 0.52,
 }
 HARDNESS = {"": 0.812, "_position": 0.638, "_edges": -0.004}
 
@@ -69,6 +73,10 @@ def test_figures_of_one_split(split: str) -> None:
     shown = [f"{own[f'low_shot/{name}']:.1%}" for name in ("pretrained", "scratch", "raw_pixels")]
     assert rows["low-shot fine-tuning"] == shown
     assert rows["ridge probe"] == [f"{own['ridge/pretrained']:.1%}", f"{own['ridge/initialization']:.1%}", ""]
+    assert f"{split} mIoU" in text
+    patches = [f"{own[f'segmentation/knn/{name}']:.1%}" for name in ("pretrained", "initialization", "raw_pixels")]
+    assert rows["k-NN on patch tokens"] == patches
+    assert rows["linear on patch tokens"] == [f"{own['segmentation/linear/pretrained']:.1%}", "", ""]
     assert f"together: {own['low_shot/scratch_equal_compute']:.1%}" in text
     agreement = f"teacher {own['agreement/teacher']:.2f}, student {own['agreement/student']:.2f}"
     assert f"predicted against true loss (Spearman, {split} images): {agreement}" in text
@@ -100,3 +108,15 @@ def test_every_protocol_of_accuracies_has_a_row() -> None:
         if metric.unit is Unit.ACCURACY and metric.matches(f"{metric.pattern.split('/')[0]}/pretrained")
     }
     assert set(_ROWS) == classifiers
+
+
+def test_every_segmentation_by_classes_has_a_row() -> None:
+    """Without any of them there is no table of theirs."""
+    declared = {
+        metric.pattern.removesuffix("/pretrained")
+        for evaluation in protocols().values()
+        for metric in evaluation.metrics
+        if metric.unit is Unit.IOU and metric.pattern.endswith("/pretrained")
+    }
+    assert set(_IOU_ROWS) == declared
+    assert "mIoU" not in told({"knn/pretrained": 0.5})
