@@ -36,6 +36,7 @@ class EncoderMap(nn.Module):
         self.width = model.encoder.num_features
         self._prefix = model.encoder.num_prefix_tokens
         self._in_chans = model.in_chans
+        self._patch_size = pair(model.patch_size)
 
     def grid(self, img_size: Size) -> tuple[int, int]:
         """R and K, of images of a size."""
@@ -51,7 +52,8 @@ class EncoderMap(nn.Module):
         if tokens.ndim == 4:  # a Swin's, [N, R, K, D]
             return tokens.permute(0, 3, 1, 2)
         tokens = tokens[:, self._prefix :]
-        grid = token_grid(tokens.shape[1], (images_NCHW.shape[2], images_NCHW.shape[3]))
+        (height, width), patch = images_NCHW.shape[2:], self._patch_size
+        grid = token_grid(tokens.shape[1], (height // patch[0], width // patch[1]))
         return tokens.transpose(1, 2).unflatten(2, grid)
 
 

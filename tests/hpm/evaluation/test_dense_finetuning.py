@@ -14,6 +14,7 @@ import torch
 from forks import Forks
 
 from curriculum import Batch
+from curriculum.sizes import pair
 from hpm.config import parse_config
 from hpm.data import DigitScenes, Objects, SegmentationFolder
 from hpm.evaluation import Detection, EvaluationContext, FineTuneSegmentation
@@ -33,7 +34,7 @@ def words(*bindings: str) -> list[str]:
     return [word for text in bindings for word in ("-b", text)]
 
 
-def model(img_size: Any = 32, patch_size: int = 8, depth: int = 4) -> MaskedAutoencoder:
+def model(img_size: Any = 32, patch_size: Any = 8, depth: int = 4) -> MaskedAutoencoder:
     made = MaskedAutoencoder(
         img_size=img_size,
         patch_size=patch_size,
@@ -58,13 +59,13 @@ def small(context: EvaluationContext) -> EvaluationContext:
 # Networks.
 
 
-@pytest.mark.parametrize("size", [32, (32, 64)])
-def test_the_map_is_of_the_encoders_own_tokens(size: Any) -> None:
-    made = model(size)
-    height, width = (size, size) if isinstance(size, int) else size
+@pytest.mark.parametrize(("size", "patch_size"), [(32, 8), ((32, 64), 8), (32, (8, 4))])
+def test_the_map_is_of_the_encoders_own_tokens(size: Any, patch_size: Any) -> None:
+    made = model(size, patch_size)
+    (height, width), patch = pair(size), pair(patch_size)
     images = torch.randn(2, 3, height, width)
     maps = EncoderMap(made).eval()(images)
-    assert maps.shape == (2, 32, height // 8, width // 8)
+    assert maps.shape == (2, 32, height // patch[0], width // patch[1])
     torch.testing.assert_close(maps.flatten(2).transpose(1, 2), made.features(images))
 
 

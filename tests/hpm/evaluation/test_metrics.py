@@ -58,7 +58,8 @@ def choosing(context: EvaluationContext) -> EvaluationContext:
 def test_every_evaluation_is_found() -> None:
     found = protocols()
     assert list(found) == sorted(found) == list(DECLARED)
-    assert {name: type(evaluations[0]) for name, evaluations in EVERY_METRIC.items()} == found
+    assert {name: type(evaluations[0]) for name, evaluations in EVERY_METRIC.items()}.items() <= found.items()
+    assert found.keys() - EVERY_METRIC.keys() == {"detection", "segmentation-finetune"}  # see test_dense_finetuning
     # By name, for gin makes subclasses of the same names.
     concrete = {
         cls.__qualname__ for cls in _subclasses(Evaluation) if cls.__module__.startswith("hpm.") and cls.protocol
