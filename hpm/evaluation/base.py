@@ -120,6 +120,7 @@ class Evaluation(ABC):
         seeds_argument: the argument that says how often an evaluation repeats by itself, whatever the context's seed;
             None for one that does not.
         of_training_images: whether a run measures its training images, so that it needs no held-out images for it.
+        scores_training_images: whether it looks at training images alone, also where no run is at hand.
         shared: whether the context's processes share the work; where not, the main one measures alone. All processes
             then call, and the main one's metrics count.
     """
@@ -129,6 +130,7 @@ class Evaluation(ABC):
     seeded: ClassVar[bool] = True
     seeds_argument: ClassVar[str | None] = None
     of_training_images: ClassVar[bool] = False
+    scores_training_images: ClassVar[bool] = False
     shared: ClassVar[bool] = False
 
     @abstractmethod

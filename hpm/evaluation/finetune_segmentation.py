@@ -19,7 +19,7 @@ from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
 from hpm.evaluation.encoder_maps import require_channels
 from hpm.evaluation.features import batches
 from hpm.evaluation.gallery import Panel, shown_rows
-from hpm.evaluation.segmentation import note_iou, require_pixel_classes
+from hpm.evaluation.segmentation import class_panel, note_iou, require_pixel_classes
 from hpm.evaluation.segmenters import DPTSegmenter, LinearSegmenter
 from hpm.evaluation.supervised_protocol import autocast
 from hpm.metrics import DECLARED
@@ -179,7 +179,8 @@ class FineTuneSegmentation(DenseProtocol):
 
             def start() -> tuple[str, Panel]:
                 truth = annotated_views.class_maps(context.source, split, shown_N)
-                return f"segmentation after fine-tuning, {self.decoder} decoder", Panel("annotated", class_maps=truth)
+                title = f"segmentation after fine-tuning, {self.decoder} decoder"
+                return title, class_panel(context, "annotated", truth)
 
-            self.add_panel(context, Panel(name, class_maps=torch.stack(maps)), start, split, shown_N)
+            self.add_panel(context, class_panel(context, name, torch.stack(maps)), start, split, shown_N)
         return {"": note_iou(context, split_name, f"{self.prefix}/{name}", matrix)}

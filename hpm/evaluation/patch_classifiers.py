@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hpm.data import IGNORED
+from hpm.errors import UserError
 from hpm.evaluation.class_iou import mean_iou
 from hpm.evaluation.frozen_probe import standardizer
 from hpm.evaluation.knn import nearest
@@ -72,6 +74,8 @@ class PatchClassifier(ABC):
 class KNNPatches(PatchClassifier):
     """Weighted k-NN: of the k most similar training patches each pixel votes for the class at its place.
 
+    Where none of them is annotated at a place, the votes of all their pixels decide.
+
     As CAPI's segmentation (Darcet et al. 2025, arXiv 2502.08769), with votes that are weighted as `KNN`'s are.
 
     Args:
@@ -87,10 +91,16 @@ class KNNPatches(PatchClassifier):
         self, train: Segmented, validation: Segmented | None, *, num_classes: int, device: torch.device
     ) -> KNNPatches:
         """Nothing is fitted but the features' mean and deviation; k is chosen."""
-        features_KD = train.features_NTD.flatten(0, 1)
+        features_KD, labels_KQ = train.features_NTD.flatten(0, 1), cells_of(train.maps_NSS, train.grid).flatten(0, 1)
         self._standardize = standardizer(features_KD)
-        self._features_KD = self._standardize(features_KD)
-        self._labels_KQ = cells_of(train.maps_NSS, train.grid).flatten(0, 1)
+        annotated_K = (labels_KQ != IGNORED).any(dim=1)  # others have nothing to vote for
+        self._features_KD = self._standardize(features_KD[annotated_K])
+        self._labels_KQ = labels_KQ[annotated_K]
+        if max(self.ks) > len(self._labels_KQ):
+            raise UserError(
+                f"Segmentation.k = {self.ks} asks for more than the {len(self._labels_KQ)} training patches of which "
+                "a pixel has a class"
+            )
         self._grid, self._size, self._num_classes, self._device = train.grid, train.size, num_classes, device
         self._k = self.ks[0]
         if validation is not None:
@@ -121,7 +131,9 @@ class KNNPatches(PatchClassifier):
             votes = weights_Mk1.new_zeros(len(similar_Mk), labels_MkQ.shape[2], classes + 1)
             weights_MQk = weights_Mk1.expand(labels_MkQ.shape).transpose(1, 2)
             votes.scatter_add_(2, labels_MkQ.transpose(1, 2), weights_MQk)
-            predicted.append(votes[:, :, 1:].argmax(dim=2).to(torch.int16).cpu())
+            own = votes[:, :, 1:]
+            own = torch.where(own.any(dim=2, keepdim=True), own, own.mean(dim=1, keepdim=True))
+            predicted.append(own.argmax(dim=2).to(torch.int16).cpu())
         return maps_from(torch.cat(predicted), self._grid, self._size)
 
 

@@ -56,6 +56,7 @@ class RankMe(Evaluation):
     seeded = False
     shared = True
     of_training_images = True
+    scores_training_images = True
 
     def __init__(
         self, *, images: int = 2048, pool: str = "mean", baselines: bool = False, num_workers: int = 0

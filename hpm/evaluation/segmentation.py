@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_in, require_positive
-from hpm.data import IGNORED, VALIDATION, ImageSource, Split, UnreadableImages, annotated_views
+from hpm.data import BACKGROUND, IGNORED, VALIDATION, ImageSource, Split, UnreadableImages, annotated_views
 from hpm.errors import UserError
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.class_iou import ConfusionMatrix
@@ -24,6 +25,8 @@ from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
 
 CLASSIFIERS = ("knn", "linear")
+_TITLES = {"knn": "k-NN", "linear": "linear"}
+_NAMED = 3  # classes below an image of a picture
 _CHOICES = (["knn"], ["linear"], ["knn", "linear"])
 
 
@@ -110,6 +113,11 @@ class Segmentation(Evaluation):
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_pixel_classes("Segmentation", source)
         super().check(source, model)
+        images = len(source.train()) if self.train_images is None else min(self.train_images, len(source.train()))
+        if "knn" in self.classifiers and max(self.k) > images * model.num_patches:
+            raise ValueError(
+                f"Segmentation.k = {self.k} asks for more than the {images * model.num_patches} training patches"
+            )
         if self.chooses:
             source.validation()
 
@@ -137,7 +145,7 @@ class Segmentation(Evaluation):
             grid = token_grid(features["train"].shape[1], context.model.grid)
             segmented = {which: Segmented(tokens, maps[which], grid) for which, tokens in features.items()}
             for classifier_name in self.classifiers:
-                classifier = self._classifier(classifier_name, len(segmented["train"].features_NTD) * grid[0] * grid[1])
+                classifier = self._classifier(classifier_name)
                 classifier.fit(
                     segmented["train"],
                     segmented.get(VALIDATION) if self.chooses else None,
@@ -152,18 +160,14 @@ class Segmentation(Evaluation):
                     metrics[metric_on(which, metric)] = note_iou(context, which, metric, matrix)
                     if name == "pretrained" and which == shown_on:
                         rows = shown_rows(len(predicted_NSS))
-                        title = f"{classifier_name}\n{classifier.chosen}"
-                        panels.append(Panel(title, class_maps=predicted_NSS[rows]))
+                        title = f"{_TITLES[classifier_name]}\nmIoU {100 * matrix.mean_iou():.1f} %"
+                        panels.append(class_panel(context, title, predicted_NSS[rows]))
         if panels:
             context.galleries[self.protocol] = _gallery(context, chosen[shown_on], maps[shown_on], panels)
         return metrics
 
-    def _classifier(self, name: str, patches: int) -> PatchClassifier:
-        if name == "linear":
-            return LinearPatches(self.strengths)
-        if max(self.k) > patches:
-            raise UserError(f"Segmentation.k = {self.k} asks for more than the {patches} training patches")
-        return KNNPatches(self.k, self.temperature)
+    def _classifier(self, name: str) -> PatchClassifier:
+        return LinearPatches(self.strengths) if name == "linear" else KNNPatches(self.k, self.temperature)
 
     def _features(
         self, context: EvaluationContext, chosen: Mapping[str, _Chosen]
@@ -247,8 +251,26 @@ def note_iou(context: EvaluationContext, split_name: str, metric: str, matrix: C
     return matrix.mean_iou()
 
 
+def class_panel(context: EvaluationContext, title: str, maps_NSS: Tensor) -> Panel:
+    """Class maps for a picture; below each image the classes that have most of its pixels, the background aside.
+
+    Args:
+        context: knows the classes.
+        title: over it.
+        maps_NSS: int16, of the images of the picture.
+    """
+    names, notes = context.source.pixel_classes, []
+    for map_SS in maps_NSS:
+        counts = torch.bincount(map_SS[map_SS != IGNORED].long(), minlength=len(names))
+        if names[0].startswith(BACKGROUND):
+            counts[0] = 0
+        order = counts.argsort(descending=True)[:_NAMED].tolist()
+        notes.append(", ".join(names[label] for label in order if counts[label]) or "nothing")
+    return Panel(title, class_maps=maps_NSS, notes=tuple(notes))
+
+
 def _gallery(context: EvaluationContext, images: _Chosen, maps_NSS: Tensor, panels: Sequence[Panel]) -> Gallery:
     rows = shown_rows(len(maps_NSS))
     pixels = context.source.denormalize(context.source.load(images.split, images.indices_N[rows]))
-    truth = Panel("annotated", class_maps=maps_NSS[rows])
+    truth = class_panel(context, "annotated", maps_NSS[rows])
     return Gallery("segmentation of frozen patch tokens", pixels, context.model.grid, (truth, *panels))

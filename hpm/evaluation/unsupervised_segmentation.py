@@ -6,7 +6,7 @@ Shape suffixes: N images, L patches, S S height and width in pixels, A areas.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from curriculum.hardness import position_scores
+from curriculum.sizes import pair
 from curriculum.validation import require_at_least, require_in
 from hpm.data import VALIDATION, ImageSource, Objects, Split, annotated_views
 from hpm.errors import UserError
@@ -28,6 +29,7 @@ from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
 
 _AREAS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_AT_ONCE = 64  # images whose pixels' scores are sorted together
 _LOCATED = 0.5  # the least intersection over union of boxes that counts as found
 
 
@@ -56,8 +58,8 @@ class UnsupervisedSegmentation(Evaluation):
     objects, mean over images; `corloc`, correct localization: the share of images where the box of the largest
     connected region has an intersection over union of half or more with the box of an object (Deselaers et al. 2010);
     `area`. SCORES are those of `Localization`, and `position`, the mean true loss at a patch's position in the other
-    images. `unsupervised_segmentation/object_share` is the objects' share of the pixels, which is the `iou` of taking
-    everything.
+    images. `unsupervised_segmentation/object_share` is the objects' share of the pixels, which is about the `iou` of
+    taking everything.
 
     Images that show no object are left out, and so are pixels of crowds.
 
@@ -88,17 +90,20 @@ class UnsupervisedSegmentation(Evaluation):
                 "none; use CocoDetection (config data/coco_detection) or a data set of scenes"
             )
         super().check(source, model)
-        source.validation()
+        if len(self.areas) > 1:
+            source.validation()
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         self.check(context.source, context.model)
-        splits = {VALIDATION: context.source.validation()} | context.held_out
+        splits = context.held_out
+        if len(self.areas) > 1:
+            splits = {VALIDATION: context.source.validation()} | splits
         scored = {name: self._score(context, name, split) for name, split in splits.items()}
-        size = scored[VALIDATION].objects[0].masks_OHW.shape[1:]
+        grid, size = context.model.grid, pair(context.source.img_size)
         areas = {
-            name: self.areas[int(self._ious(scores_NL, scored[VALIDATION], context, self.areas).mean(dim=1).argmax())]
-            for name, scores_NL in scored[VALIDATION].scores.items()
+            name: self._best_area(scores_NL, scored[VALIDATION], grid) if len(self.areas) > 1 else self.areas[0]
+            for name, scores_NL in next(iter(scored.values())).scores.items()
         }
         metrics: dict[str, float] = {}
         for which in context.held_out:
@@ -107,8 +112,8 @@ class UnsupervisedSegmentation(Evaluation):
             own = {"object_share": math.fsum(shares) / len(shares)}
             for name in (name for name in of_split.scores if name in areas):  # one validation image has no others
                 scores_NL, area = of_split.scores[name], areas[name]
-                masks_NSS = highest(scores_NL, context.model.grid, (size[0], size[1]), area)
-                own[f"{name}/iou"] = float(self._ious(scores_NL, of_split, context, [area]).mean())
+                masks_NSS = highest(scores_NL, grid, size, area)
+                own[f"{name}/iou"] = float(overlaps(scores_NL, of_split.objects, grid, [area]).mean())
                 found = [located(mask, objects) for mask, objects in zip(masks_NSS, of_split.objects, strict=True)]
                 own[f"{name}/corloc"] = sum(found) / len(found)
                 own[f"{name}/area"] = area
@@ -135,17 +140,8 @@ class UnsupervisedSegmentation(Evaluation):
             )
         return _Scored({scores: values[rows] for scores, values in maps.items()}, [objects[row] for row in rows], rows)
 
-    def _ious(self, scores_NL: Tensor, scored: _Scored, context: EvaluationContext, areas: Sequence[float]) -> Tensor:
-        """Float64 [A, N]."""
-        objects_NSS = torch.stack([_foreground(objects) for objects in scored.objects])
-        counted_NSS = torch.stack([~_crowd(objects) for objects in scored.objects])
-        size = objects_NSS.shape[1], objects_NSS.shape[2]
-        ious = []
-        for area in areas:
-            found_NSS = highest(scores_NL, context.model.grid, size, area) & counted_NSS
-            both_N = (found_NSS & objects_NSS).flatten(1).sum(dim=1)
-            ious.append(both_N.double() / (found_NSS | objects_NSS).flatten(1).sum(dim=1))
-        return torch.stack(ious)
+    def _best_area(self, scores_NL: Tensor, scored: _Scored, grid: tuple[int, int]) -> float:
+        return self.areas[int(overlaps(scores_NL, scored.objects, grid, self.areas).mean(dim=1).argmax())]
 
     def _gallery(self, context: EvaluationContext, split: Split, scored: _Scored, areas: dict[str, float]) -> Gallery:
         chosen = shown_rows(len(scored.rows))
@@ -154,8 +150,9 @@ class UnsupervisedSegmentation(Evaluation):
         size = pixels.shape[2], pixels.shape[3]
         truth = torch.stack([_foreground(scored.objects[row]) for row in chosen.tolist()])
         panels = [Panel("objects", outlines=truth)]
+        whose = "teacher/" if any(name.startswith("teacher/") for name in scored.scores) else "student/"
         for name, scores_NL in scored.scores.items():
-            if name not in ("random", "position"):
+            if name in ("pixels", "edge_density", "center") or name.startswith(whose):
                 found = highest(scores_NL[chosen], context.model.grid, size, areas[name])
                 panels.append(Panel(_title(name), scores=scores_NL[chosen], outlines=found))
         title = "scores of patches, and outlined what is taken for the object"
@@ -171,11 +168,48 @@ def highest(scores_NL: Tensor, grid: tuple[int, int], size: tuple[int, int], are
         size: height and width of the images in pixels.
         area: in (0, 1); at least one pixel is taken.
     """
+    maps_NK = _enlarged(scores_NL, grid, size)
+    return (maps_NK >= _least(maps_NK.sort(dim=1, descending=True).values, area)).view(-1, *size)
+
+
+def overlaps(scores_NL: Tensor, objects: Sequence[Objects], grid: tuple[int, int], areas: Sequence[float]) -> Tensor:
+    """The intersection over union of what scores highest with the pixels that show objects, float64 [A, N].
+
+    Args:
+        scores_NL: of the patches, as `highest` takes them.
+        objects: of each image, at least one that is no crowd. Pixels of crowds alone do not count.
+        grid: rows and columns of patches.
+        areas: shares of the pixels.
+    """
+    rows = []
+    for scores, of_images in zip(scores_NL.split(_AT_ONCE), _chunks(objects), strict=True):
+        objects_NSS = torch.stack([_foreground(of_image) for of_image in of_images])
+        counted_NK = torch.stack([~_crowd(of_image) for of_image in of_images]).flatten(1)
+        maps_NK = _enlarged(scores, grid, (objects_NSS.shape[1], objects_NSS.shape[2]))
+        ordered_NK, objects_NK = maps_NK.sort(dim=1, descending=True).values, objects_NSS.flatten(1)
+        ious = []
+        for area in areas:
+            found_NK = (maps_NK >= _least(ordered_NK, area)) & counted_NK
+            ious.append((found_NK & objects_NK).sum(dim=1).double() / (found_NK | objects_NK).sum(dim=1))
+        rows.append(torch.stack(ious))
+    return torch.cat(rows, dim=1)
+
+
+def _enlarged(scores_NL: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Float64 [N, pixels]."""
     maps_N1SS = F.interpolate(scores_NL.double().unflatten(1, grid).unsqueeze(1), size, mode="bilinear")
-    maps_NK = maps_N1SS.flatten(1)
-    count = max(1, round(area * maps_NK.shape[1]))
-    least_N1 = maps_NK.topk(count, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    return (maps_NK >= least_N1).view(-1, *size)
+    return maps_N1SS.flatten(1)
+
+
+def _least(ordered_NK: Tensor, area: float) -> Tensor:
+    """The lowest of the highest scores that make up a share of the pixels, [N, 1]; scores from the highest."""
+    count = max(1, round(area * ordered_NK.shape[1]))
+    return ordered_NK[:, count - 1 : count]
+
+
+def _chunks(objects: Sequence[Objects]) -> Iterator[Sequence[Objects]]:
+    for first in range(0, len(objects), _AT_ONCE):
+        yield objects[first : first + _AT_ONCE]
 
 
 def located(mask_SS: Tensor, objects: Objects) -> bool:

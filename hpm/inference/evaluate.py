@@ -28,7 +28,7 @@ from hpm.inference.evaluation_results import (
     read_entries,
     send_to_tracker,
     summarize,
-    table,
+    tables,
     write_entry,
 )
 from hpm.inference.export import metadata, write_timm
@@ -115,7 +115,8 @@ def evaluate(
         entry |= {"seconds": time.monotonic() - started, "metrics": summarize(values)}
         if per_class := context.mean_per_class(values):
             entry["per_class"] = per_class
-        console.print(table(name, entry["metrics"]), soft_wrap=False)
+        for table in tables(name, entry["metrics"]):
+            console.print(table, soft_wrap=False)
         write_entry(console, folder / f"evaluation-{name}.json", entry)
         _keep(console, loaded, context, weights, folder)
         shutil.rmtree(progress, ignore_errors=True)
@@ -188,7 +189,8 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
             evaluation.check_world_size(processes.world_size)
         except ValueError as error:
             raise UserError(str(error)) from error
-    loaded.source.require_held_out()
+    if not all(evaluation.scores_training_images for evaluation in evaluations):
+        loaded.source.require_held_out()
     loaded.source.prepare()
     return evaluations
 

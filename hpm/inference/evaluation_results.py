@@ -17,7 +17,7 @@ from rich.table import Table
 
 from hpm.errors import UserError
 from hpm.evaluation.gallery import Gallery
-from hpm.metrics import Unit, half_interval, unit_of
+from hpm.metrics import HELD_OUT, VALIDATION, Unit, half_interval, split_of, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import check_file, read_json, to_json, write_json
 from hpm.tracking import Tracker, TrackingError
@@ -26,6 +26,7 @@ from hpm.visualization import draw_gallery
 from hpm.visualization.style import check_replaceable
 
 Entry = dict[str, Any]
+_FEWEST_ROWS = 2  # of a table that has columns for what is measured
 
 
 def key_of(entry: Entry) -> str:
@@ -51,8 +52,19 @@ def summarize(values: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
-    """The metrics of an entry, for a terminal; each in its unit."""
+def tables(protocol: str, metrics: dict[str, dict[str, Any]]) -> list[Table]:
+    """The metrics of an entry, for a terminal, each in its unit: a line each.
+
+    Where the same is measured of several things, as the IoU and CorLoc of several scores, there is one table for each
+    split instead, with a column for each of what is measured.
+    """
+    found = [_across(protocol, split, metrics) for split in HELD_OUT]
+    if all(table is None for table in found):
+        return [_down(protocol, metrics)]
+    return [table for table in found if table is not None]
+
+
+def _down(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
     several = any("interval" in metric for metric in metrics.values())
     shown = Table(title=protocol, title_justify="left", title_style="bold")
     for column in ("metric", "mean", *(["95 % interval", "values"] if several else [])):
@@ -67,6 +79,34 @@ def table(protocol: str, metrics: dict[str, dict[str, Any]]) -> Table:
             row += [f"± {unit.scale * metric['interval']:.{unit.digits}f}", str(len(metric["values"]))]
         shown.add_row(*row)
     return shown
+
+
+def _across(protocol: str, split: str, metrics: dict[str, dict[str, Any]]) -> Table | None:
+    """The metrics of a split, by the last part of their names; None where they are no such table."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, metric in metrics.items():
+        if split_of(name) == split:
+            thing, _, measured = name.removeprefix(f"{VALIDATION}/").partition("/")[2].rpartition("/")
+            rows.setdefault(thing, {})[measured] = _cell(unit_of(name), metric)
+    several = [list(cells) for cells in rows.values() if len(cells) > 1]
+    if len(several) < _FEWEST_ROWS or any(columns != several[0] for columns in several):
+        return None
+    shown = Table(title=f"{protocol}, {split} images", title_justify="left", title_style="bold")
+    for column in ("", *several[0]):
+        shown.add_column(column, justify="right" if column else "left")
+    for thing, cells in rows.items():
+        for name, value in cells.items() if len(cells) == 1 else ():
+            shown.add_row("/".join(filter(None, (thing, name))), value)
+        if len(cells) > 1:
+            shown.add_row(thing, *cells.values())
+    return shown
+
+
+def _cell(unit: Unit, metric: dict[str, Any]) -> str:
+    if unit is Unit.SETTING:
+        return _listed([unit.readable(value) for value in metric["values"]])
+    interval = f" ± {unit.scale * metric['interval']:.{unit.digits}f}" if "interval" in metric else ""
+    return unit.readable(metric["mean"]) + interval
 
 
 def _listed(values: list[str]) -> str:
@@ -144,7 +184,7 @@ def send_to_tracker(
     try:
         where = tracker.add_metrics(run.path, figures, step=entry["step"], files=files)
     except TrackingError as error:
-        console.print(f"MLflow does not have these results: {error}", style="yellow")
+        console.print(f"MLflow does not have all of these results: {error}", style="yellow")
         return
     if where:
         console.print(f"MLflow: {where}")

@@ -114,8 +114,9 @@ def _low_shot() -> Iterator[Metric]:
 def _unsupervised_segmentation() -> Iterator[Metric]:
     yield Metric("unsupervised_segmentation/object_share", Unit.SHARE, higher_is_better=None)
     for scores in (*_LOCATING, "position"):
-        yield Metric(f"unsupervised_segmentation/{scores}/iou", Unit.IOU)
-        yield Metric(f"unsupervised_segmentation/{scores}/corloc", Unit.SHARE)
+        better = True if "/" in scores else None  # what needs no model is a control
+        yield Metric(f"unsupervised_segmentation/{scores}/iou", Unit.IOU, higher_is_better=better)
+        yield Metric(f"unsupervised_segmentation/{scores}/corloc", Unit.SHARE, higher_is_better=better)
         yield Metric(f"unsupervised_segmentation/{scores}/area", Unit.SETTING, higher_is_better=None)
 
 

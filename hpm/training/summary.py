@@ -98,8 +98,11 @@ def show_summary(
         console.print(
             f"predicted against true loss (Spearman, {split} images): teacher {teacher:.2f}, student {student:.2f}",
         )
-    if hardness := _hardness(metrics):
-        console.print(hardness)
+    for line in (_hardness(metrics), _objects(metrics, split)):
+        if line is not None:
+            console.print(line)
+    if (rank := metrics.get("rankme/pretrained")) is not None:
+        console.print(f"effective rank of the features (RankMe, training images): {rank:.1f}")
     seconds = summary["training_seconds"]
     console.print(
         f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
@@ -142,6 +145,25 @@ def _hardness(metrics: Mapping[str, float]) -> str | None:
     masks = metrics.get(f"{_HARDNESS_SHARE}_mask")
     whole = "" if masks is None or share == 0 else f"; all masked patches have {round(100 * masks)}%"
     return f"hardness: {what} of the attainable extra loss ({controls}){whole}"
+
+
+def _objects(metrics: Mapping[str, float], split: str) -> str | None:
+    """How well losses find the object, beside what needs no model; None where it was not measured."""
+    names = {
+        "unsupervised_segmentation/{}/iou": "cover the object with an IoU of",
+        "localization/{}/auroc": "find the object's patches with an AUROC of",
+    }
+    for pattern, what in names.items():
+        own = {
+            scores: metrics.get(metric_on(split, pattern.format(scores)))
+            for scores in ("student/true_loss", "edge_density", "center", "random")
+        }
+        loss, *controls = own.values()
+        if loss is not None:
+            told = zip(("edges", "the center", "chance"), controls, strict=True)
+            beside = ", ".join(f"{name} {value:.3f}" for name, value in told if value is not None)
+            return f"objects: the student's true losses {what} {loss:.3f} ({beside}; {split} images)"
+    return None
 
 
 def _beside_baselines(title: str, rows: Mapping[str, str], metrics: Mapping[str, float], split: str) -> Table:

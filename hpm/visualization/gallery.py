@@ -102,7 +102,7 @@ def _overlaid(pixels_CSS: Tensor, map_SS: Tensor) -> np.ndarray:
     image = pixels_CSS[:3] if len(pixels_CSS) >= 3 else pixels_CSS[:1].expand(3, -1, -1)
     image_SS3 = _DIMMED * image.permute(1, 2, 0)
     colors_SS3 = _colors(map_SS)
-    share_SS1 = torch.where(map_SS == 0, 0.0, _OVERLAY).unsqueeze(2)
+    share_SS1 = torch.where(map_SS == 0, 0.0, torch.where(map_SS == IGNORED, 1.0, _OVERLAY)).unsqueeze(2)
     shown: np.ndarray = (image_SS3 * (1 - share_SS1) + colors_SS3 * share_SS1).numpy()
     return shown
 

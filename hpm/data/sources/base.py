@@ -241,7 +241,9 @@ class ImageSource(ABC):
     @property
     def pixel_classes(self) -> tuple[str, ...]:
         """Names of the classes of `Split.class_maps`, by default those of objects; none where pixels have no class."""
-        return (BACKGROUND, *self.object_classes) if self.object_classes else ()
+        names = self.object_classes
+        background = f"{BACKGROUND} (no object)" if BACKGROUND in names else BACKGROUND  # a name is of one class
+        return (background, *names) if names else ()
 
     def normalize(self, images_NCHW: Tensor) -> Tensor:
         """Pixels in [0, 255], of any type -> float32 [N, C, H, W], contiguous, as the model sees them."""
