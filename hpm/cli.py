@@ -34,6 +34,9 @@ class _Commands(TyperGroup):
                 raise UserError(f"{what} is empty; name something there, or leave it out")
         return super().parse_args(ctx, args)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))  # groups among the others, rather than behind them
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -12,8 +12,10 @@ Shape suffixes: N images, C channels, S S height and width in pixels.
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,8 +27,8 @@ from torch import Tensor
 
 from hpm import __version__
 from hpm.config import parse_config
-from hpm.data import IGNORED, SPLITS, ImageSource, Objects, Split, annotated_views
-from hpm.errors import UserError
+from hpm.data import IGNORED, SPLITS, TEST, VALIDATION, ImageSource, Objects, Split, annotated_views
+from hpm.errors import Notice, UserError
 from hpm.runtime.extras import import_extra
 from hpm.runtime.files import check_folder, replacing, require_new
 
@@ -59,14 +61,18 @@ def export_data(
         raise UserError(f"--out {out} is there already, and not an empty folder; give a new name")
     check_folder("--out", out)
     config = parse_config(list(configs), list(bindings))
-    source = config.parameter("Trainer", "source")
-    if not isinstance(source, ImageSource):
+    if not config.binds("Trainer"):
         raise UserError(
             f"{' '.join(configs)} binds no data set to Trainer.source; name one of the configs data/..., or your own"
         )
+    source: ImageSource = config.parameter("Trainer", "source")
     config.check_bindings()
     writer = FORMATS[to](source)
-    splits = {"train": source.train()} | source.existing(SPLITS[1:])
+    splits = source.existing(SPLITS)
+    writer.check(splits)
+    if VALIDATION in splits and TEST not in splits:
+        text = "there are no test images: whoever reads this data set takes the folder val for those, as is usual"
+        warnings.warn(text, Notice, stacklevel=2)
     console.print(f"data: {source.describe()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +84,7 @@ def export_data(
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error}; choose another --out") from error
     console.print(f"data set: {out}")
-    console.print(f"read it by {writer.reader}")
+    console.print(f'read it by: {writer.config} -b "{writer.reader}.root = {str(out)!r}"')
     return out
 
 
@@ -89,19 +95,28 @@ class _Writer(ABC):
         source: the data.
 
     Attributes:
-        reader: for people, what reads it.
+        reader: the source that reads it.
+        config: the shipped config that binds it.
 
     Raises:
         UserError: if the data lack what the format tells.
     """
 
     reader: ClassVar[str]
+    config: ClassVar[str]
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
         self.name = type(source).__name__
         if source.in_chans not in (1, 3):
             raise UserError(f"images of {source.in_chans} channels have no place in a PNG; {self.name} has such")
+
+    def check(self, splits: Mapping[str, Split]) -> None:  # noqa: B027 - most formats take any splits
+        """Find out before anything is written whether these can be read again.
+
+        Raises:
+            UserError: if not.
+        """
 
     @abstractmethod
     def write(self, split: Split, folder: Path, name: str) -> None:
@@ -121,7 +136,7 @@ class _Writer(ABC):
 
 
 class _Coco(_Writer):
-    reader = "data/coco_detection"
+    reader, config = "CocoDetection", "data/coco_detection"
 
     def __init__(self, source: ImageSource) -> None:
         super().__init__(source)
@@ -176,16 +191,20 @@ class _Coco(_Writer):
 
 
 class _Segmentation(_Writer):
-    reader = "data/segmentation_folder, -b \"SegmentationFolder.root = 'FOLDER'\""
+    reader, config = "SegmentationFolder", "data/segmentation_folder"
 
     def __init__(self, source: ImageSource) -> None:
         super().__init__(source)
         count = len(source.pixel_classes)
-        if not 1 <= count <= _IGNORE_INDEX:
+        if not 2 <= count <= _IGNORE_INDEX:
             what = f"{count} classes of pixels" if count else "none"
             raise UserError(
-                f"--format segmentation needs 1 to {_IGNORE_INDEX} classes of pixels; {self.name} has {what}"
+                f"--format segmentation needs 2 to {_IGNORE_INDEX} classes of pixels; {self.name} has {what}"
             )
+        for name, times in Counter(source.pixel_classes).items():
+            if times > 1 or name != name.strip() or len(name.splitlines()) != 1:
+                reason = "is the name of two classes" if times > 1 else "is no line of classes.txt"
+                raise UserError(f"--format segmentation: {name!r} {reason}; rename a class of {self.name}")
 
     def write(self, split: Split, folder: Path, name: str) -> None:
         """Images and masks, in which 255 counts for nothing; and the names of the classes."""
@@ -201,7 +220,7 @@ class _Segmentation(_Writer):
 
 
 class _Folder(_Writer):
-    reader = "data/image_folder, -b \"ImageFolder.root = 'FOLDER'\""
+    reader, config = "ImageFolder", "data/image_folder"
 
     def __init__(self, source: ImageSource) -> None:
         super().__init__(source)
@@ -210,6 +229,20 @@ class _Folder(_Writer):
         for name in source.class_names:
             if name in ("", ".", "..") or name.startswith(".") or "/" in name or "\0" in name:
                 raise UserError(f"--format folder: the class {name!r} cannot be the name of a folder that is read")
+
+    def check(self, splits: Mapping[str, Split]) -> None:
+        """Whether every split shows every class: readers of such folders number the classes that they find."""
+        for name, split in splits.items():
+            assert split.labels is not None
+            missing = sorted(set(range(self.source.num_classes)) - set(split.labels.tolist()))
+            if missing:
+                told = ", ".join(self.source.class_names[label] for label in missing[:5])
+                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+                raise UserError(
+                    f"--format folder: none of the {len(split):,} {name} images is of class {told}{more}; readers take "
+                    f"classes from the folders of each split, so let {self.name} have more {name} images, or choose "
+                    "another format"
+                )
 
     def write(self, split: Split, folder: Path, name: str) -> None:
         """Images, each in the folder of its class."""

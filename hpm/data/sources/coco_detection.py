@@ -17,7 +17,7 @@ from curriculum.sizes import Size
 from hpm.data.sources.annotations import Objects, class_map_of
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.coco_file import CocoFile, CocoImage
-from hpm.data.sources.held_out_folders import split_of_part, usual_roles
+from hpm.data.sources.held_out_folders import usual_roles
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD, FolderSplit
 from hpm.data.sources.split import TEST, TRAIN, VALIDATION
 from hpm.errors import Notice, UserError
@@ -168,14 +168,10 @@ class CocoDetection(ImageSource):
         """What each split is called, by the split's name."""
         folder = self._folder / "annotations"
         names = [path.stem.removeprefix(_BEGINNING) for path in sorted(folder.glob(f"{_BEGINNING}*.json"))]
-        parts: dict[str, str] = {}
-        for name in names:
-            split = split_of_part(name)
-            if split is not None and parts.setdefault(split, name) != name:
-                raise UserError(f"{folder} has two files of {split} images, of {parts[split]} and {name}; move one")
+        parts = usual_roles(names, folder)
         if TRAIN not in parts:
             raise UserError(
                 f"CocoDetection.root = {self._folder} has no {folder / _BEGINNING}train.json, nor one whose name goes "
                 "on after train, as instances_train2017.json; annotations of the training images belong there"
             )
-        return usual_roles(parts.values())
+        return parts

@@ -5,8 +5,6 @@ Shape suffixes: O objects of an image, H W its height and width in pixels.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +14,9 @@ import torch
 from torch import Tensor
 
 from hpm.data.sources.annotations import Objects
+from hpm.data.sources.coco_masks import are_places, box_mask, decode_mask
 from hpm.errors import UserError
-from hpm.runtime.extras import import_extra
+from hpm.runtime.files import read_json
 
 # What an entry of each list must have, and what that must be.
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
@@ -84,30 +83,14 @@ class CocoImage(NamedTuple):
     def _mask(self, annotated: CocoObject) -> Tensor:
         """Bool [H, W]."""
         if annotated.segmentation is None:
-            left, top, width, height = annotated.box
-            mask_HW = torch.zeros(self.height, self.width, dtype=torch.bool)
-            mask_HW[max(0, round(top)) : max(0, round(top + height)), max(0, round(left)) : round(left + width)] = True
-            return mask_HW
-        masks = import_extra("faster_coco_eval.core.mask", package="faster-coco-eval", needed_by="CocoDetection")
+            return box_mask(annotated.box, self.height, self.width)
         try:
-            encoded = masks.frPyObjects(annotated.segmentation, self.height, self.width)
-            if isinstance(encoded, list):
-                encoded = masks.merge(encoded)
-            mask_HW = torch.from_numpy(masks.decode(encoded)).bool()
-        except Exception as error:  # what is wrong with run lengths is told in many ways
-            raise self._undecodable(annotated, str(error)) from error
-        if mask_HW.shape != (self.height, self.width):
-            rows, columns = mask_HW.shape
-            raise self._undecodable(
-                annotated, f"it has {columns} x {rows} pixels, its image {self.width} x {self.height}"
-            )
-        return mask_HW
-
-    def _undecodable(self, annotated: CocoObject, reason: str) -> UserError:
-        return UserError(
-            f"{self.file}: the mask of annotation number {annotated.number}, of image {self.file_name}, cannot be "
-            f"decoded: {reason}"
-        )
+            return decode_mask(annotated.segmentation, self.height, self.width)
+        except ValueError as error:
+            raise UserError(
+                f"{self.file}: the mask of annotation number {annotated.number}, of image {self.file_name}, cannot be "
+                f"decoded: {error}"
+            ) from error
 
 
 class CocoFile:
@@ -172,8 +155,7 @@ class CocoFile:
             raise self._wrong(
                 f"annotation number {number} is of category {category}, which is none of its categories: {known}"
             )
-        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in box)
-        if len(box) != 4 or not numbers or min(box[2:]) < 0:
+        if len(box) != 4 or not are_places(box) or min(box[2:]) < 0:
             raise self._wrong(f"annotation number {number} has the bbox {box}; it must be [left, top, width, height]")
         return CocoObject(
             self._labels[category],
@@ -184,12 +166,7 @@ class CocoFile:
         )
 
     def _read(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} is no JSON: {error}") from error
+        content = read_json(self.path)
         for name, fields in _FIELDS.items():
             entries = content.get(name) if isinstance(content, dict) else None
             if not isinstance(entries, list):

@@ -133,8 +133,9 @@ class CompositeRenderer:
         """All that decides what the scenes look like: the files' content, and the settings."""
         counts = tuple(map(len, self.cutouts))
         files = digest_of([*(path for paths in self.cutouts for path in paths), *self.photographs])
-        drawn = self.scales, self.occlusion, self.background_objects, self.seed
-        return VERSION, files, counts, len(self.photographs), *drawn
+        # Where there are none nothing is said of them: the scenes are those of versions that had none.
+        further = (self.background_objects,) if self.background_objects else ()
+        return VERSION, files, counts, len(self.photographs), self.scales, self.occlusion, *further, self.seed
 
     def labels(self, indices_N: Tensor) -> Tensor:
         """The class of each scene's object, int64 [N]: each once among the first Y scenes, the next Y and so on."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from hpm.data.sources.split import TEST, TRAIN, VALIDATION
+from hpm.errors import UserError
 
 _VALIDATION_NAMES = ("validation", "valid", "val")
 
@@ -18,16 +20,24 @@ def split_of_part(name: str) -> str | None:
     return None
 
 
-def usual_roles(parts: Iterable[str]) -> dict[str, str]:
+def usual_roles(parts: Iterable[str], folder: Path) -> dict[str, str]:
     """The part that is each split, by the split's name.
 
     Where there are both validation and test parts each is what it is called. Where there is only one it is the test
     images, as in what is published, and validation images are carved from the training images.
 
     Args:
-        parts: names of which each is of one split.
+        parts: their names; what is called like no split is left out.
+        folder: that has them, for messages.
+
+    Raises:
+        UserError: if two parts are of one split.
     """
-    named = {split: part for part in parts if (split := split_of_part(part)) is not None}
+    named: dict[str, str] = {}
+    for part in parts:
+        split = split_of_part(part)
+        if split is not None and named.setdefault(split, part) != part:
+            raise UserError(f"{folder} has two parts of {split} images, {named[split]} and {part}; move one of them")
     if TEST not in named and VALIDATION in named:
         named[TEST] = named.pop(VALIDATION)
     return named

@@ -29,7 +29,7 @@ from hpm.runtime.files import expanded
 
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # modes of images whose pixels are one whole number each
 _TOLD = 5  # unknown numbers in a message
-_MOST_CLASSES = 32_767  # of class maps in 16 bits
+_LARGEST = 65_535  # number in a mask of 16 bits
 
 
 class SegmentationSplit(FolderSplit):
@@ -136,7 +136,7 @@ class SegmentationFolder(ImageSource):
         validation_images: int | None = None,
     ) -> None:
         super().__init__(img_size=img_size, in_chans=3, mean=mean, std=std, validation_images=validation_images)
-        require_in("SegmentationFolder", f"[0, {2 * _MOST_CLASSES}]", ignore_index=ignore_index)
+        require_in("SegmentationFolder", f"[0, {_LARGEST}]", ignore_index=ignore_index)
         self.root = None if root is None or root == "" else expanded(root)
         self.ignore_index = ignore_index
         self._left_out = Counter[str]()

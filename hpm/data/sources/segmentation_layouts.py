@@ -68,8 +68,11 @@ class _Beside(Layout):
             if by_name.setdefault(name, path) != path:
                 raise UserError(f"{by_name[name]} and {path} are masks of one image; remove one of them")
         pairs = []
+        taken: dict[str, Path] = {}
         for path in image_files(images, left_out):
             name = str(path.relative_to(images).with_suffix(""))
+            if taken.setdefault(name, path) != path:
+                raise UserError(f"{taken[name]} and {path} are images of one mask; rename or remove one of them")
             if name not in by_name:
                 raise UserError(f"{path} has no mask: there is no {masks / name}.png; add it, or remove the image")
             pairs.append((path, by_name.pop(name)))
@@ -86,7 +89,7 @@ class _Own(_Beside):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.parts = usual_roles(path.name for path in class_folders(root) if (path / "images").is_dir())
+        self.parts = usual_roles((path.name for path in class_folders(root) if (path / "images").is_dir()), root)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -109,7 +112,7 @@ class _Ade20k(_Beside):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.parts = usual_roles(path.name for path in class_folders(root / "images"))
+        self.parts = usual_roles((path.name for path in class_folders(root / "images")), root / "images")
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -134,7 +137,7 @@ class _PascalVoc(Layout):
         super().__init__(root)
         self._lists = root / "ImageSets" / "Segmentation"
         lists = [path.stem for path in sorted(self._lists.glob("*.txt"))]
-        self.parts = usual_roles(name for name in lists if name in ("train", "val", "test"))
+        self.parts = usual_roles((name for name in lists if name in ("train", "val", "test")), self._lists)
 
     def where(self, split: str) -> str:
         return f"there is no list {self._lists / split}.txt"
@@ -182,7 +185,7 @@ def find_layout(root: Path) -> Layout:
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise UserError(f"{file} cannot be read: {reason}; it must tell the names of the classes or images") from error
