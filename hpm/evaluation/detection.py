@@ -29,8 +29,6 @@ from hpm.optim.schedule import Schedule
 from hpm.runtime.extras import import_extra
 
 _BATCH = 16  # images that are looked at together
-_SHOWN_SCORE = 0.5  # of a detection in a picture
-_NAMED = 3  # of them in the line below it
 
 
 class DetectionSchedule(Schedule):
@@ -203,23 +201,28 @@ class Detection(DenseProtocol):
             for label, value in per_class.items():
                 noted.setdefault(label, []).append(value)
         if show:
-            panel = self._panel(source, name, [_sure(shown[index]) for index in shown_N.tolist()])
+            truth = annotated_views.objects(source, split, shown_N)
+            found = [_surest(shown[index], len(of.labels_O)) for index, of in zip(shown_N.tolist(), truth, strict=True)]
+            panel = self._panel(source, name, found)
             self.add_panel(context, panel, partial(self._start_gallery, source, split, shown_N), split, shown_N)
         return metrics
 
     def _start_gallery(self, source: ImageSource, split: Split, indices_N: Tensor) -> tuple[str, Panel]:
         objects = annotated_views.objects(source, split, indices_N)
         truth = [{"labels": of.labels_O, "boxes": of.boxes_O4, "masks": of.masks_OHW} for of in objects]
-        return f"detections with a score of {_SHOWN_SCORE} or more", self._panel(source, "annotated", truth)
+        title = "as many detections as objects are annotated, those of the highest scores"
+        return title, self._panel(source, "annotated", truth)
 
     @staticmethod
     def _panel(source: ImageSource, title: str, images: list[dict[str, Tensor]]) -> Panel:
         names = source.object_classes
         notes = []
         for image in images:
-            labels = image["labels"].tolist()
-            more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
-            notes.append(", ".join(names[label] for label in labels[:_NAMED]) + more or "nothing")
+            named = [names[label] for label in image["labels"].tolist()]
+            if "scores" in image:
+                scores = image["scores"].tolist()
+                named = [f"{name} {score:.2f}" for name, score in zip(named, scores, strict=True)]
+            notes.append(", ".join(named) or "nothing")
         return Panel(
             title,
             outlines=torch.stack([image["masks"].any(dim=0) for image in images]),
@@ -228,6 +231,6 @@ class Detection(DenseProtocol):
         )
 
 
-def _sure(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is found with a score that is shown."""
-    return {what: values[found["scores"] >= _SHOWN_SCORE] for what, values in found.items()}
+def _surest(found: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The detections of the highest scores; they come in this order."""
+    return {what: values[:count] for what, values in found.items()}

@@ -22,10 +22,11 @@ from hpm.visualization import style
 _CELL = 1.35  # inches
 _BETWEEN = 0.12  # two columns
 _HEAD, _FOOT, _LINE = 0.55, 0.3, 0.2
-_NOTE = 0.14  # of a cell, for a line below an image
+_NOTE = 0.3  # of a cell, for two lines below an image
 _GAP = 0.02  # of a cell, around each image
 _LETTERS = 17  # of a caption, in the width of a cell
-_NOTE_LETTERS = 26  # of a note, likewise
+_NOTE_LETTERS = 24  # of a line of a note, likewise
+_NOTE_LINES = 2
 _DIMMED = 0.45  # brightness of an image under what lies over it
 _OVERLAY = 0.75  # opacity of a class's color
 _GOLDEN_RATIO = 0.618034  # steps of hue, so that classes of neighbouring numbers look different
@@ -66,8 +67,9 @@ def draw_gallery(gallery: Gallery, path: Path, *, name: str = "") -> Path:
             extent = (_GAP, 1 - _GAP, top + aspect - _GAP, top + _GAP)
             _draw_cell(axis, gallery, panel, row, extent)
             if panel.notes:
-                note = textwrap.shorten(panel.notes[row], _NOTE_LETTERS, placeholder=" ...")
-                axis.text(0.5, top + aspect, style.plain(note), ha="center", va="top", fontsize=6, color=style.DARK)
+                wrapped = textwrap.wrap(panel.notes[row], _NOTE_LETTERS, max_lines=_NOTE_LINES, placeholder=" ...")
+                note = style.plain("\n".join(wrapped))
+                axis.text(0.5, top + aspect, note, ha="center", va="top", fontsize=6, color=style.DARK)
         axis.set(xlim=(0, 1), ylim=(count * row_height, 0), anchor="N", aspect="equal")
     figure.supxlabel("\n".join(lines), fontsize=style.TEXT, color=style.DARK)
     return style.save(figure, path)

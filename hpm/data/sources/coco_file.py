@@ -24,6 +24,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},
     "categories": {"id": (int,), "name": (str,)},
 }
+_KINDS = {int: "a whole number", str: "a text", list: "a list"}
 _MOST_CLASSES = 32_766  # of class maps in 16 bits, beside the background
 
 
@@ -174,7 +175,7 @@ class CocoFile:
             for number, entry in enumerate(entries):
                 for field, kinds in fields.items():
                     if not isinstance(entry, dict) or type(entry.get(field)) not in kinds:
-                        raise self._wrong(f"number {number} of {name} must have a {field}, {kinds[0].__name__}")
+                        raise self._wrong(f"number {number} of {name} must have '{field}', {_KINDS[kinds[0]]}")
         return content
 
     def _wrong(self, what: str) -> UserError:

@@ -118,7 +118,7 @@ def test_no_metric_is_declared_by_two_evaluations() -> None:
         ("segmentation/knn/pretrained", Unit.IOU, True),
         ("validation/segmentation/linear/raw_pixels", Unit.IOU, True),
         ("unsupervised_segmentation/teacher/attention/iou", Unit.IOU, True),
-        ("unsupervised_segmentation/position/corloc", Unit.SHARE, True),
+        ("unsupervised_segmentation/position/corloc", Unit.SHARE, None),
         ("unsupervised_segmentation/pixels/area", Unit.SETTING, None),
         ("unsupervised_segmentation/object_share", Unit.SHARE, None),
     ],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpm.data import IGNORED
 from hpm.evaluation.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
+from hpm.evaluation.patch_tokens import cells_of
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -51,26 +52,34 @@ def standardized(train: Segmented, features_NTD: Tensor) -> np.ndarray:
 
 
 def voted(train: Segmented, features_NTD: Tensor, k: int, temperature: float) -> np.ndarray:
-    """Pixel by pixel: what the pixels at its place in the k most similar training patches are."""
+    """Pixel by pixel: what the pixels at its place in the k most similar training patches are, or all of their pixels.
+
+    Patches of which no pixel is annotated are none of them.
+    """
     (rows, columns), (height, width) = train.grid, train.size
     cell_height, cell_width = height // rows, width // columns
     bank = standardized(train, train.features_NTD).reshape(-1, train.features_NTD.shape[2])
     bank /= np.linalg.norm(bank, axis=1, keepdims=True)
+    annotated = (cells_of(train.maps_NSS, train.grid).flatten(0, 1) != IGNORED).any(dim=1).numpy()
     asked = standardized(train, features_NTD)
     predicted = np.zeros((len(asked), height, width), dtype=int)
     for image in range(len(asked)):
         for y in range(height):
             for x in range(width):
                 token = asked[image, y // cell_height * columns + x // cell_width]
-                similar = bank @ token / np.linalg.norm(token)
-                votes = np.zeros(CLASSES)
+                similar = np.where(annotated, bank @ token / np.linalg.norm(token), -np.inf)
+                votes, of_all = np.zeros(CLASSES), np.zeros(CLASSES)
                 for patch in np.argsort(-similar)[:k]:
                     of_image, place = divmod(int(patch), rows * columns)
                     top, left = place // columns * cell_height, place % columns * cell_width
                     label = int(train.maps_NSS[of_image, top + y % cell_height, left + x % cell_width])
+                    weight = np.exp((similar[patch] - similar.max()) / temperature)
                     if label != IGNORED:
-                        votes[label] += np.exp(similar[patch] / temperature)
-                predicted[image, y, x] = votes.argmax()
+                        votes[label] += weight
+                    whole = train.maps_NSS[of_image, top : top + cell_height, left : left + cell_width].flatten()
+                    for other in whole[whole != IGNORED].tolist():
+                        of_all[other] += weight
+                predicted[image, y, x] = (votes if votes.any() else of_all).argmax()
     return predicted
 
 

@@ -161,7 +161,10 @@ def test_what_is_shown_is_what_was_found(context: EvaluationContext) -> None:
     test, rows = context.source.test(), torch.tensor([0, 2, 5, 8, 11, 14])
     torch.testing.assert_close(gallery.pixels, test.images_KCHW[rows] / 255, atol=1e-5, rtol=0)  # type: ignore[attr-defined]
     annotated, *found = gallery.panels
-    assert [panel.title for panel in gallery.panels] == ["annotated", "knn\nk = 3", "linear\nL2 strength 1"]
+    titles = [panel.title.split("\n")[0] for panel in gallery.panels]
+    assert titles == ["annotated", "k-NN", "linear"]
+    assert all("mIoU 9" in panel.title or "mIoU 100" in panel.title for panel in found)
+    assert all(note != "nothing" for note in annotated.notes)
     assert annotated.class_maps is not None
     assert annotated.class_maps.tolist() == test.maps_KHW[rows].tolist()  # type: ignore[attr-defined]
     counted = annotated.class_maps != IGNORED

@@ -120,7 +120,7 @@ def test_results_go_to_the_runs_entry_in_mlflow(hpm: Hpm, run: Path, capsys: pyt
     (run / "mlflow.json").write_text(json.dumps(known | {"run_id": "0" * 32}))
     capsys.readouterr()
     assert hpm("evaluate", run, "--protocol", "knn") == 0  # the results are on disk all the same
-    assert "MLflow does not have these results" in capsys.readouterr().out
+    assert "MLflow does not have all of these results" in capsys.readouterr().out
     assert results(run, "knn")
 
 
@@ -173,7 +173,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
     [
         (
             ["--protocol", "knn,svm"],
-            "--protocol svm is unknown; choose from agreement, diagnostics, finetune, hardness-share, knn",
+            "--protocol svm is unknown; choose from agreement, detection, diagnostics, finetune, hardness-share, knn",
         ),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),

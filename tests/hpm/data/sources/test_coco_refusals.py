@@ -74,17 +74,17 @@ def test_a_file_that_is_none_of_coco(tmp_path: Path, content: Any, why: str) -> 
 @pytest.mark.parametrize(
     ("name", "field", "wrong", "why"),
     [
-        ("images", "id", None, "must have a id, int"),
-        ("images", "id", 7.0, "must have a id, int"),
-        ("images", "id", True, "must have a id, int"),
-        ("images", "file_name", 5, "must have a file_name, str"),
-        ("images", "height", "20", "must have a height, int"),
-        ("images", "width", None, "must have a width, int"),
-        ("annotations", "image_id", [], "must have a image_id, int"),
-        ("annotations", "category_id", "car", "must have a category_id, int"),
-        ("annotations", "bbox", {}, "must have a bbox, list"),
-        ("categories", "id", "3", "must have a id, int"),
-        ("categories", "name", 3, "must have a name, str"),
+        ("images", "id", None, "must have 'id', a whole number"),
+        ("images", "id", 7.0, "must have 'id', a whole number"),
+        ("images", "id", True, "must have 'id', a whole number"),
+        ("images", "file_name", 5, "must have 'file_name', a text"),
+        ("images", "height", "20", "must have 'height', a whole number"),
+        ("images", "width", None, "must have 'width', a whole number"),
+        ("annotations", "image_id", [], "must have 'image_id', a whole number"),
+        ("annotations", "category_id", "car", "must have 'category_id', a whole number"),
+        ("annotations", "bbox", {}, "must have 'bbox', a list"),
+        ("categories", "id", "3", "must have 'id', a whole number"),
+        ("categories", "name", 3, "must have 'name', a text"),
     ],
 )
 def test_what_is_missing_or_of_another_kind(tmp_path: Path, name: str, field: str, wrong: Any, why: str) -> None:
@@ -94,7 +94,7 @@ def test_what_is_missing_or_of_another_kind(tmp_path: Path, name: str, field: st
     del content[name][1][field]
     assert refused(tmp_path / "missing", content) == f": number 1 of {name} {why}"
     content[name][1] = "no entry"
-    assert f": number 1 of {name} must have a " in refused(tmp_path / "entry", content)
+    assert f": number 1 of {name} must have '" in refused(tmp_path / "entry", content)
 
 
 def test_an_image_and_a_category_that_are_not_there(tmp_path: Path) -> None:
