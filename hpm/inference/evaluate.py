@@ -182,6 +182,7 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
             none of them.
     """
     evaluations: list[Evaluation] = [loaded.config.build_part(cls.__name__) for cls in classes]
+    loaded.config.parameter("Loading", "max_unreadable")  # what the context asks for, so that it counts as used
     loaded.config.check_bindings()
     for evaluation in evaluations:
         try:

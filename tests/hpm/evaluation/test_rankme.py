@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,3 +135,24 @@ def test_refuses(arguments: dict, message: str) -> None:
 def test_refuses_images_of_another_size(context: EvaluationContext) -> None:
     with pytest.raises(ValueError, match="Annotated"):
         RankMe().check(mosaics(size=8), context.model)
+
+
+def test_it_needs_no_held_out_images(pretrained: Callable[..., Path], hpm: Callable[..., int], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pretrained(), run)
+    words = ["data/image_folder", "-b", f"ImageFolder.root = '{images(tmp_path / 'photos')}'"]
+    assert hpm("evaluate", run, *words, "--protocol", "rankme", "-b", "RankMe.images = 10") == 0
+    entry = json.loads((run / "evaluation-rankme.json").read_text())[-1]
+    assert entry["metrics"].keys() == {"rankme/pretrained"}
+
+
+def test_how_many_images_may_be_unreadable_can_be_bound(
+    pretrained: Callable[..., Path], hpm: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run, photos = tmp_path / "run", images(tmp_path / "photos")
+    shutil.copytree(pretrained(), run)
+    next(photos.rglob("*.png")).write_bytes(b"no image")
+    words = ["data/image_folder", "-b", f"ImageFolder.root = '{photos}'", "--protocol", "rankme"]
+    assert hpm("evaluate", run, *words) == 3
+    assert "raise Loading.max_unreadable" in capsys.readouterr().err
+    assert hpm("evaluate", run, *words, "-b", "Loading.max_unreadable = 0.1") == 0

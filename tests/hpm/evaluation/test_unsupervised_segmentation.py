@@ -223,6 +223,23 @@ def test_the_area_is_what_does_best_on_the_validation_images(small: Callable[[An
         assert larger[f"validation/{PREFIX}/{name}/iou"] < metrics[f"validation/{PREFIX}/{name}/iou"]
 
 
+def test_a_single_area_is_chosen_by_nobody(context: EvaluationContext) -> None:
+    """So that no validation images are needed, which these data have none of."""
+
+    class WithoutValidation(DigitScenes):
+        @property
+        def has_own_validation(self) -> bool:
+            return False
+
+    source = WithoutValidation(img_size=16, train_size=40, test_size=20)
+    source.validation_images = 0
+    alone = replace(context, source=source, splits=("test",))
+    metrics = UnsupervisedSegmentation(areas=[0.2])(alone)
+    assert {value for name, value in metrics.items() if name.endswith("/area")} == {0.2}
+    with pytest.raises(UserError, match="leaves no validation images"):
+        UnsupervisedSegmentation(areas=[0.2, 0.3])(alone)
+
+
 def center(side: int = 8) -> Tensor:
     """The scores `center`, which are the same for every image."""
     middles = torch.arange(side) - (side - 1) / 2

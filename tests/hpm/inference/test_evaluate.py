@@ -16,7 +16,7 @@ import torch
 from forks import Forks
 from PIL import Image
 
-from hpm.inference.evaluation_results import summarize
+from hpm.inference.evaluation_results import summarize, tables
 from hpm.metrics import half_interval
 
 ADDITIONS = [
@@ -323,3 +323,31 @@ def test_how_often_is_said_once(hpm: Hpm, run: Path, capsys: pytest.CaptureFixtu
         assert hpm("evaluate", run, "--protocol", "knn,low-shot", "--seeds", "2", "-b", f"{name}.draws = 5") == 2
         told = " ".join(capsys.readouterr().err.split())
         assert "--seeds 2 and LowShot.draws = 5 (-b) do not go together; leave one of them out" in told
+
+
+def test_what_is_measured_of_several_things_has_columns() -> None:
+    metrics = {
+        f"{split}unsupervised_segmentation/{scores}/{what}": 0.25
+        for split in ("validation/", "")
+        for scores in ("center", "student/true_loss")
+        for what in ("iou", "area")
+    } | {"unsupervised_segmentation/object_share": 0.1}
+    validation, test = tables("unsupervised-segmentation", summarize({name: [x] for name, x in metrics.items()}))
+    assert validation.title == "unsupervised-segmentation, validation images"
+    assert [column.header for column in test.columns] == ["", "iou", "area"]
+    assert [list(column.cells) for column in test.columns] == [
+        ["center", "student/true_loss", "object_share"],
+        ["25.00 %", "25.00 %", "0.1000"],
+        ["0.25", "0.25", ""],
+    ]
+
+
+def test_other_metrics_have_a_line_each() -> None:
+    metrics = {
+        "finetune/pretrained": [0.5, 0.7],
+        "finetune/pretrained/blr": [1e-3, 2e-3],
+        "finetune/scratch": [0.4, 0.4],
+    }
+    (table,) = tables("finetune", summarize(metrics))
+    assert [column.header for column in table.columns] == ["metric", "mean", "95 % interval", "values"]
+    assert list(table.columns[0].cells) == list(metrics)

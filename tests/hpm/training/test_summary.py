@@ -120,3 +120,20 @@ def test_every_segmentation_by_classes_has_a_row() -> None:
     }
     assert set(_IOU_ROWS) == declared
     assert "mIoU" not in told({"knn/pretrained": 0.5})
+
+
+def test_what_finds_the_object_is_told_beside_what_needs_no_model() -> None:
+    localized = {f"localization/{of}/auroc": 0.5 + place / 10 for place, of in enumerate(("random", "center"))}
+    localized["localization/student/true_loss/auroc"] = 0.8125
+    text = told(MEASURED | localized)
+    assert "true losses find the object's patches with an AUROC of 0.812 (the center 0.600, chance 0.500; test" in text
+    covered = {
+        "unsupervised_segmentation/student/true_loss/iou": 0.266,
+        "unsupervised_segmentation/edge_density/iou": 0.241,
+        "rankme/pretrained": 20.39,
+    }
+    text = told(MEASURED | localized | covered)
+    assert "true losses cover the object with an IoU of 0.266 (edges 0.241; test images)" in text
+    assert "AUROC" not in text
+    assert "effective rank of the features (RankMe, training images): 20.4" in text
+    assert "objects:" not in told(MEASURED)
