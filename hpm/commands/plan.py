@@ -17,20 +17,33 @@ def command(
     images: Annotated[
         int | None, typer.Option(help="Training images; by default those of the config's data, or ImageNet-1K's.")
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Plan the training of this protocol instead: segmentation-finetune or detection."),
+    ] = None,
     mfu: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a run will cost: parameters, operations, memory and hours. Builds no data and no weights."""
+    """Say what a run will cost: parameters, operations, memory and hours. Builds no data and no weights.
+
+    With --protocol, say what fine-tuning for a dense task will cost; that makes the network's weights, and no data.
+    """
     from dataclasses import asdict
 
     from hpm.config import parse_config
-    from hpm.planning.plan import make_plan
+    from hpm.planning.plan import Plan, make_plan
+    from hpm.planning.protocol_plan import ProtocolPlan, plan_protocol, show_protocol_plan
     from hpm.planning.report import show_plan
     from hpm.runtime.console import make_console
     from hpm.runtime.files import to_json
 
-    plan = make_plan(parse_config(configs, binding or []), gpus=gpus, device=device, images=images, mfu=mfu)
-    if as_json:
-        typer.echo(to_json(asdict(plan), indent=2))
+    config, console = parse_config(configs, binding or []), make_console(quiet=as_json)
+    made: Plan | ProtocolPlan
+    if protocol is None:
+        made = plan = make_plan(config, gpus=gpus, device=device, images=images, mfu=mfu)
+        show_plan(console, plan)
     else:
-        show_plan(make_console(), plan)
+        made = cost = plan_protocol(config, protocol, gpus=gpus, device=device, images=images, mfu=mfu)
+        show_protocol_plan(console, cost)
+    if as_json:
+        typer.echo(to_json(asdict(made), indent=2))

@@ -99,12 +99,25 @@ class DenseProtocol(Evaluation):
         self.schedule.micro_batch_size(world_size)
 
     @abstractmethod
-    def network(self, source: ImageSource, model: MaskedModel) -> nn.Module:
-        """The network that is trained, whose `encoder` is an `EncoderMap`. Its first weights may be random.
+    def num_classes(self, source: ImageSource) -> int:
+        """How many classes the network tells apart, of what the data know."""
+
+    @abstractmethod
+    def network(self, model: MaskedModel, num_classes: int) -> nn.Module:
+        """The network that is trained, whose `encoder` has timm's model as its `network`. Its head is random.
 
         Args:
-            source: knows the classes.
             model: whose encoder it begins with.
+            num_classes: that it tells apart.
+        """
+
+    @abstractmethod
+    def parts(self, network: nn.Module, images_1CSS: Tensor) -> dict[str, Callable[[], Any]]:
+        """What computes a training step's forward pass of one image, by what it is called: for counting operations.
+
+        Args:
+            network: as `network` made it, on any device.
+            images_1CSS: one image, on the same.
         """
 
     @abstractmethod
@@ -186,7 +199,7 @@ class DenseProtocol(Evaluation):
     def _start(self, context: EvaluationContext, name: str, model: MaskedModel, precision: str) -> SupervisedTraining:
         # The same first weights of everything but the encoder for both networks, and in every process.
         with isolated_rng(hash_words(context.seed, Stream.DENSE_HEAD)):
-            network: Any = self.network(context.source, model)
+            network: Any = self.network(model, self.num_classes(context.source))
         network.to(context.device).train()
         encoder = network.encoder.network
         groups = layer_groups(

@@ -5,7 +5,9 @@ Shape suffixes: N images of a batch, C channels, S S height and width in pixels,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,11 +145,20 @@ class Detection(DenseProtocol):
         import_extra("faster_coco_eval", package="faster-coco-eval", needed_by="Detection")
         super().check(source, model)
 
-    def network(self, source: ImageSource, model: MaskedModel) -> nn.Module:
+    def num_classes(self, source: ImageSource) -> int:
+        """Of objects."""
+        return len(source.object_classes)
+
+    def parts(self, network: nn.Module, images_1CSS: Tensor) -> dict[str, Callable[[], Any]]:
+        """As if a quarter of the regions, the most there may be, showed objects."""
+        assert isinstance(network, MaskRCNNOnEncoder)
+        return network.parts(images_1CSS, regions=self.regions)
+
+    def network(self, model: MaskedModel, num_classes: int) -> nn.Module:
         """A `MaskRCNNOnEncoder`."""
         return MaskRCNNOnEncoder(
             model,
-            len(source.object_classes),
+            num_classes,
             channels=self.channels,
             hidden=self.hidden,
             anchor_scale=self.anchor_scale,

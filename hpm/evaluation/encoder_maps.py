@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curriculum.sizes import Size, pair
+from curriculum.sizes import pair
 from curriculum.validation import require_in
 from hpm.evaluation.patch_tokens import token_grid
 from hpm.models.base import MaskedModel
@@ -28,6 +27,7 @@ class EncoderMap(nn.Module):
     Attributes:
         network: timm's model.
         width: D.
+        grid: R and K of the images that the encoder takes.
     """
 
     def __init__(self, model: MaskedModel, *, drop_path: float = 0.0) -> None:
@@ -35,16 +35,9 @@ class EncoderMap(nn.Module):
         self.network: Any = model.encoder.timm_model(drop_path=drop_path).to(model.mask_token.device)
         self.width = model.encoder.num_features
         self._prefix = model.encoder.num_prefix_tokens
-        self._in_chans = model.in_chans
         self._patch_size = pair(model.patch_size)
-
-    def grid(self, img_size: Size) -> tuple[int, int]:
-        """R and K, of images of a size."""
-        height, width = pair(img_size)
-        parameter = next(self.network.parameters())
-        with torch.no_grad():
-            maps = self(torch.zeros(1, self._in_chans, height, width, device=parameter.device))
-        return maps.shape[2], maps.shape[3]
+        last, _ = model.encoder.block_sizes(model.num_patches)[-1]
+        self.grid = token_grid(last - self._prefix, model.grid)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """[N, D, R, K]."""

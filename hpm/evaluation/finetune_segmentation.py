@@ -5,6 +5,9 @@ Shape suffixes: N images of a batch, C channels, S S height and width in pixels,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -127,12 +130,19 @@ class FineTuneSegmentation(DenseProtocol):
             with torch.random.fork_rng(devices=[]):
                 DPTSegmenter(model, len(source.pixel_classes), channels=self.channels)  # refuses what it cannot serve
 
-    def network(self, source: ImageSource, model: MaskedModel) -> nn.Module:
+    def num_classes(self, source: ImageSource) -> int:
+        """Of pixels."""
+        return len(source.pixel_classes)
+
+    def network(self, model: MaskedModel, num_classes: int) -> nn.Module:
         """A `LinearSegmenter` or a `DPTSegmenter`."""
-        count = len(source.pixel_classes)
         if self.decoder == "linear":
-            return LinearSegmenter(model, count, drop_path=self.drop_path)
-        return DPTSegmenter(model, count, channels=self.channels, drop_path=self.drop_path)
+            return LinearSegmenter(model, num_classes, drop_path=self.drop_path)
+        return DPTSegmenter(model, num_classes, channels=self.channels, drop_path=self.drop_path)
+
+    def parts(self, network: nn.Module, images_1CSS: Tensor) -> dict[str, Callable[[], Any]]:
+        """All in one."""
+        return {"encoder and decoder": lambda: network(images_1CSS)}
 
     def loss(self, network: nn.Module, batch: Batch, split: Split, precision: str) -> Tensor:
         """The cross-entropy of all pixels that count, mean over them."""

@@ -5,7 +5,7 @@ Shape suffixes: N images, C channels, S S height and width in pixels, O objects 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class MaskRCNNOnEncoder(nn.Module):
         super().__init__()
         self.encoder = EncoderMap(model, drop_path=drop_path)
         pyramid = SimpleFeaturePyramid(self.encoder, channels=channels)
-        cell = pair(model.img_size)[0] // self.encoder.grid(model.img_size)[0]
+        cell = pair(model.img_size)[0] // self.encoder.grid[0]
         strides = [cell / 4, cell / 2, cell, 2 * cell, 4 * cell]
         height, width = pair(model.img_size)
         self.detector: Any = MaskRCNN(
@@ -99,6 +99,25 @@ class MaskRCNNOnEncoder(nn.Module):
             of_image["labels"] = of_image["labels"] - 1
             of_image["masks"] = of_image["masks"].squeeze(1) >= 0.5
         return found
+
+    def parts(self, images_1CSS: Tensor, *, regions: int) -> dict[str, Callable[[], Any]]:
+        """What computes the forward pass of one image in training, by its name, for counting operations.
+
+        Args:
+            images_1CSS: one image.
+            regions: that the heads learn from, of which a quarter show objects.
+        """
+        detector, heads = self.detector, self.detector.roi_heads
+        maps = {name: values.detach() for name, values in detector.backbone(images_1CSS).items()}
+        channels, some = detector.backbone.out_channels, max(1, regions // 4)
+        boxes = images_1CSS.new_empty(regions, channels, 7, 7)
+        masks = images_1CSS.new_empty(some, channels, 14, 14)
+        return {
+            "encoder and pyramid": lambda: detector.backbone(images_1CSS),
+            "proposals": lambda: detector.rpn.head(list(maps.values())),
+            "box head": lambda: heads.box_predictor(heads.box_head(boxes)),
+            "mask head": lambda: heads.mask_predictor(heads.mask_head(masks)),
+        }
 
 
 class _AsTheyAre(GeneralizedRCNNTransform):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from hpm.errors import UserError
+
 
 class Gpu(NamedTuple):
     """A GPU by its vendor's data sheet.
@@ -66,3 +68,31 @@ class Machine(NamedTuple):
     def gpu(self) -> Gpu:
         """One of them."""
         return GPUS[self.device]
+
+
+_LEAST_MFU, _MOST_IMAGES = 0.001, 10**12  # beyond these, hours mean nothing
+
+
+def require_machine(device: str, gpus: int) -> Machine:
+    """The machine that `--device` and `--gpus` name.
+
+    Raises:
+        UserError: for a GPU that is unknown, or none.
+    """
+    if device not in GPUS:
+        raise UserError(f"--device {device} is unknown; choose one of {', '.join(GPUS)}")
+    if gpus < 1:
+        raise UserError(f"--gpus {gpus} must be at least 1")
+    return Machine(device, gpus)
+
+
+def require_plannable(*, mfu: float, images: int | None) -> None:
+    """Refuse what gives hours without meaning.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not _LEAST_MFU <= mfu <= 1:
+        raise UserError(f"--mfu {mfu} must be a share of the peak, {_LEAST_MFU} to 1")
+    if images is not None and not 1 <= images <= _MOST_IMAGES:
+        raise UserError(f"--images {images} must be 1 to {_MOST_IMAGES:,}")

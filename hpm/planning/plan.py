@@ -13,12 +13,11 @@ from hpm.methods import operations
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.planning import cost
-from hpm.planning.gpus import GPUS, Machine
+from hpm.planning.gpus import Machine, require_machine, require_plannable
 from hpm.planning.settings import RunSettings, read_settings
 
 IMAGENET_IMAGES = 1_281_167
 USABLE_MEMORY = 0.9  # of a GPU's memory; what `cost.memory` does not count needs the rest
-_LEAST_MFU, _MOST_IMAGES = 0.001, 10**12  # beyond these, hours mean nothing
 _TOY = 128  # a width up to which a step is mostly overhead, which no plan counts
 _NARROW, _NARROW_MFU = 512, 0.2  # a width, and a share of the peak that narrower models are not known to reach
 
@@ -112,11 +111,8 @@ def make_plan(
         UserError: for a value that cannot be, in the arguments or the configuration: all that a run of it would
             refuse, but for what takes the images or the machine itself.
     """
-    machine = _machine(device, gpus)
-    if not _LEAST_MFU <= mfu <= 1:
-        raise UserError(f"--mfu {mfu} must be a share of the peak, {_LEAST_MFU} to 1")
-    if images is not None and not 1 <= images <= _MOST_IMAGES:
-        raise UserError(f"--images {images} must be 1 to {_MOST_IMAGES:,}")
+    machine = require_machine(device, gpus)
+    require_plannable(mfu=mfu, images=images)
     notes: list[str] = []
     try:
         settings = read_settings(config)
@@ -130,14 +126,6 @@ def make_plan(
     except ValueError as error:
         raise UserError(str(error)) from error
     return _plan(config.name, settings, clock, machine, images=images, mfu=mfu, notes=notes)
-
-
-def _machine(device: str, gpus: int) -> Machine:
-    if device not in GPUS:
-        raise UserError(f"--device {device} is unknown; choose one of {', '.join(GPUS)}")
-    if gpus < 1:
-        raise UserError(f"--gpus {gpus} must be at least 1")
-    return Machine(device, gpus)
 
 
 def _plan(

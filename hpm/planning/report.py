@@ -7,6 +7,7 @@ from rich.table import Table
 
 from hpm.planning.gpus import GPUS, Gpu
 from hpm.planning.plan import USABLE_MEMORY, Plan
+from hpm.planning.units import duration, units
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -16,10 +17,10 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(_memory_table(plan, gpu), soft_wrap=False)
     lines = [
         f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images in batches of "
-        f"{plan.batch_size:,}; {_units(plan.step_flops)}FLOP a step",
-        f"time:     {_duration(plan.hours)} on {plan.gpus} {gpu.name}, {plan.gpus * plan.hours:,.3g} GPU "
+        f"{plan.batch_size:,}; {units(plan.step_flops)}FLOP a step",
+        f"time:     {duration(plan.hours)} on {plan.gpus} {gpu.name}, {plan.gpus * plan.hours:,.3g} GPU "
         f"hours, with {plan.images_per_second:,.0f} images/s from the data, if {plan.mfu:.0%} of "
-        f"{_units(plan.peak)}FLOP/s in {plan.precision} are reached: an assumption, see --mfu",
+        f"{units(plan.peak)}FLOP/s in {plan.precision} are reached: an assumption, see --mfu",
     ]
     if plan.precision in gpu.measured:
         lines.append(
@@ -50,7 +51,7 @@ def _parts_table(plan: Plan) -> Table:
         table.add_row(part, *_cells(plan, part))
     table.add_section()
     table.add_row("student", *_cells(plan, "encoder", "reconstructor", "loss predictor"))
-    table.add_row("  as published code computes it", "", _units(plan.published_multiply_adds), style="dim")
+    table.add_row("  as published code computes it", "", units(plan.published_multiply_adds), style="dim")
     table.add_row("teacher", *_cells(plan, "teacher"))
     if plan.dense_share:
         label = f"dense prediction, in {plan.dense_share:.0%} of the steps"
@@ -62,7 +63,7 @@ def _parts_table(plan: Plan) -> Table:
 
 def _cells(plan: Plan, *parts: str) -> tuple[str, ...]:
     sums = (sum(values.get(part, 0) for part in parts) for values in (plan.parameters, plan.multiply_adds))
-    return tuple(_units(value) if value else "-" for value in sums)
+    return tuple(units(value) if value else "-" for value in sums)
 
 
 def _memory_table(plan: Plan, gpu: Gpu) -> Table:
@@ -71,9 +72,9 @@ def _memory_table(plan: Plan, gpu: Gpu) -> Table:
     table.add_column("", justify="right")
     for purpose, used in plan.memory.items():
         if used:
-            table.add_row(purpose, f"{_units(used)}B")
+            table.add_row(purpose, f"{units(used)}B")
     table.add_section()
-    table.add_row(f"of {gpu.memory:g} GB", f"{_units(plan.total_memory)}B", style="green" if plan.fits else "red")
+    table.add_row(f"of {gpu.memory:g} GB", f"{units(plan.total_memory)}B", style="green" if plan.fits else "red")
     return table
 
 
@@ -86,20 +87,3 @@ def _advice(plan: Plan) -> str:
         if fits and plan.micro_batch % parts == 0:
             return f"-b 'Schedule.accumulate = {now * parts}' or -b 'Runtime.grad_checkpointing = True' needs less"
     return "more GPUs and -b \"Runtime.sharding = 'fsdp'\" need less"
-
-
-def _units(value: float) -> str:
-    """Three digits or so, and the prefix of a unit: 14.95 G."""
-    for prefix in ("", "k", "M", "G", "T", "P"):
-        if value < 1000 or prefix == "P":
-            break
-        value /= 1000
-    return f"{value:.4g} {prefix}"
-
-
-def _duration(hours: float) -> str:
-    if hours < 1 / 60:
-        return f"{hours * 3600:.2g} seconds"
-    if hours < 1:
-        return f"{hours * 60:.2g} minutes"
-    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
