@@ -33,7 +33,8 @@ def class_maps(source: ImageSource, split: Split, indices_N: Tensor) -> Tensor:
 def objects(source: ImageSource, split: Split, indices_N: Tensor) -> list[Objects]:
     """The objects that are shown, of each image; masks [O, S, S], boxes in pixels of what is shown.
 
-    An object of which no pixel is shown is left out.
+    An object beyond what is shown is left out. One so small that no shown pixel has its middle on it keeps one pixel,
+    that at its box's middle: it is there to be found.
 
     Args:
         source: with `object_classes`.
@@ -43,7 +44,8 @@ def objects(source: ImageSource, split: Split, indices_N: Tensor) -> list[Object
     Raises:
         UserError: if annotations cannot be read or do not fit their image; it names the file.
     """
-    return objects_in(split, indices_N, *_shown_part(source, split, indices_N), source.img_size)
+    boxes_N4, flips_N = _shown_part(source, split, indices_N)
+    return objects_in(split, indices_N, boxes_N4, flips_N, source.img_size, keep_small=True)
 
 
 def class_maps_in(split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> Tensor:
@@ -65,8 +67,21 @@ def class_maps_in(split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Te
     return torch.stack([_nearest(map_HW, box, flip, size) for map_HW, box, flip in crops])
 
 
-def objects_in(split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size) -> list[Objects]:
-    """The objects of crops, likewise; masks [O, S, S], boxes in pixels of the crop. One of no pixel is left out.
+def objects_in(
+    split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor, size: Size, *, keep_small: bool = False
+) -> list[Objects]:
+    """The objects of crops, likewise; masks [O, S, S], boxes in pixels of the crop.
+
+    The boxes are the annotated ones, as far as they lie within the crop; what of an object is shown may need less.
+
+    Args:
+        split: the images.
+        indices_N: as in `class_maps_in`, as the next three.
+        boxes_N4: likewise.
+        flips_N: likewise.
+        size: likewise.
+        keep_small: whether an object within the crop of which no pixel is shown keeps one; otherwise it is left out.
+            Default False.
 
     Raises:
         UserError: if annotations cannot be read or do not fit their image; it names the file.
@@ -74,7 +89,7 @@ def objects_in(split: Split, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tenso
     if not len(indices_N):
         return []
     crops = zip(split.objects(indices_N), boxes_N4.tolist(), flips_N.tolist(), strict=True)
-    return [_in_crop(of_image, box, flip, size) for of_image, box, flip in crops]
+    return [_in_crop(of_image, box, flip, size, keep_small) for of_image, box, flip in crops]
 
 
 def _shown_part(source: ImageSource, split: Split, indices_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +98,7 @@ def _shown_part(source: ImageSource, split: Split, indices_N: Tensor) -> tuple[T
     return (source.evaluation_boxes(split.sizes(indices_N)) if len(indices_N) else torch.zeros(0, 4)), flips_N
 
 
-def _in_crop(of_image: Objects, box: Sequence[float], flip: bool, size: Size) -> Objects:
+def _in_crop(of_image: Objects, box: Sequence[float], flip: bool, size: Size, keep_small: bool) -> Objects:
     height, width = pair(size)
     left, top, box_width, box_height = box
     masks_OSS = _nearest(of_image.masks_OHW, box, flip, size)
@@ -93,6 +108,13 @@ def _in_crop(of_image: Objects, box: Sequence[float], flip: bool, size: Size) ->
     if flip:
         boxes_O4 = torch.stack([width - boxes_O4[:, 2], boxes_O4[:, 1], width - boxes_O4[:, 0], boxes_O4[:, 3]], dim=1)
     seen_O = masks_OSS.flatten(1).any(dim=1)
+    if keep_small:
+        within_O = (boxes_O4[:, 2:] > boxes_O4[:, :2]).all(dim=1) & of_image.masks_OHW.flatten(1).any(dim=1)
+        middles_O2 = ((boxes_O4[:, :2] + boxes_O4[:, 2:]) / 2).long()
+        for number in torch.where(within_O & ~seen_O)[0].tolist():
+            column, row = middles_O2[number].tolist()
+            masks_OSS[number, min(row, height - 1), min(column, width - 1)] = True
+        seen_O |= within_O
     return Objects(of_image.labels_O[seen_O], boxes_O4[seen_O], masks_OSS[seen_O], of_image.crowd_O[seen_O])
 
 

@@ -180,7 +180,7 @@ class DenseProtocol(Evaluation):
             shown_on: the images' split.
             rows: which of its images are shown, int64.
         """
-        if panel.title != "pretrained":
+        if self.protocol in context.galleries and panel.title == "scratch":
             context.galleries[self.protocol] = context.galleries[self.protocol].beside(panel)
             return
         title, truth = start()
@@ -201,6 +201,8 @@ class DenseProtocol(Evaluation):
         with isolated_rng(hash_words(context.seed, Stream.DENSE_HEAD)):
             network: Any = self.network(model, self.num_classes(context.source))
         network.to(context.device).train()
+        if context.processes.world_size > 1 and context.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         encoder = network.encoder.network
         groups = layer_groups(
             encoder,

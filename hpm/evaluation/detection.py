@@ -15,22 +15,22 @@ from torch import Tensor, nn
 from curriculum import Batch
 from curriculum.validation import require_in
 from hpm.data import ImageSource, Split, annotated_views
+from hpm.data.sources.annotations import boxes_of
 from hpm.errors import UserError
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
-from hpm.evaluation.coco_ap import KINDS, DetectionResults
+from hpm.evaluation.dense.coco_ap import KINDS, DetectionResults
+from hpm.evaluation.dense.encoder_maps import require_channels
+from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
 from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
-from hpm.evaluation.encoder_maps import require_channels
 from hpm.evaluation.features import batches
 from hpm.evaluation.gallery import Panel, shown_rows
-from hpm.evaluation.mask_rcnn import MaskRCNNOnEncoder
-from hpm.evaluation.supervised_protocol import autocast
 from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
 from hpm.optim.schedule import Schedule
 from hpm.runtime.extras import import_extra
 
-_BATCH = 16  # images that are looked at together
+_BATCH, _PIXELS = 16, 1 << 21  # images that are looked at together, and their pixels: each may have a hundred masks
 
 
 class DetectionSchedule(Schedule):
@@ -45,6 +45,7 @@ class Detection(DenseProtocol):
     The detector is torchvision's Mask R-CNN on ViTDet's simple feature pyramid (Li et al. 2022, arXiv 2203.16527), of
     the encoder as it is, with global attention in every block. Images are seen as other evaluations see them, at the
     model's size, and cropped as `scale` says: ViTDet pads images of 1024 pixels and jitters their size by 0.1 to 2.
+    Crowds are background to what learns, and finding them is no mistake.
 
     Metrics, of boxes and of masks: `detection/pretrained/box_ap`, the mean over intersections over union of 0.5 to 0.95
     and over classes, `box_ap50` and `box_ap75`; `mask_ap` and so on; with `baselines` the same of `detection/scratch`.
@@ -55,8 +56,8 @@ class Detection(DenseProtocol):
         hidden: width of the box head. Default 1024.
         anchor_scale: side of a level's anchors relative to its stride. Default 8.
         regions: proposals of each image that the heads learn from; fewer cost less. Default 512.
-        proposals: of each image that the heads look at when they no longer learn, and half of those that `regions` are
-            drawn from. Default 1000.
+        proposals: of each image that `regions` are drawn from, and that the heads look at when they no longer learn.
+            Default 1000.
         epochs: passes over the training images. Default 100.
         batch_size: images of a step. Default 64.
         accumulate: micro-batches into which a batch is cut, where memory is short. Default 1.
@@ -170,9 +171,11 @@ class Detection(DenseProtocol):
     def loss(self, network: nn.Module, batch: Batch, split: Split, precision: str) -> Tensor:
         """The sum of Mask R-CNN's five losses."""
         size = (batch.images.shape[2], batch.images.shape[3])
-        objects = annotated_views.objects_in(split, *crops_of(batch), size)
-        with autocast(precision, batch.images.device):
-            losses = network(batch.images, objects)
+        objects = [
+            of_image._replace(boxes_O4=boxes_of(of_image.masks_OHW))  # of what the crop shows
+            for of_image in annotated_views.objects_in(split, *crops_of(batch), size)
+        ]
+        losses = network(batch.images, objects, precision=precision)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     @torch.no_grad()
@@ -189,17 +192,18 @@ class Detection(DenseProtocol):
         own_N = processes.share(indices_N)
         loaded = batches(source, split, own_N, device=context.device, batch_size=_BATCH, num_workers=self.num_workers)
         for indices, images_NCSS in zip(own_N.split(_BATCH) if len(own_N) else (), loaded, strict=True):
-            with autocast(precision, context.device):
-                found = network(images_NCSS)
+            found = network(images_NCSS, precision=precision)
             objects = annotated_views.objects(source, split, indices)
             for index, of_image, here in zip(indices.tolist(), objects, found, strict=True):
                 results.add(index, of_image, here)
                 if index in shown_N:
-                    shown[index] = {what: values.cpu() for what, values in here.items()}
-        together = results.with_others(processes.gather(results))
+                    surest = _surest(here, len(of_image.labels_O))
+                    shown[index] = {what: values.cpu() for what, values in surest.items()}
+        everyones = processes.gather(results)
         shown = {index: here for theirs in processes.gather(shown) for index, here in theirs.items()}
         if not processes.is_main:
             return {}
+        together = results.with_others(everyones)
         if not any(not entry["iscrowd"] for entry in together.annotations):
             raise UserError(
                 f"none of the {len(indices_N)} {split_name} images of {type(source).__name__} shows an object"
@@ -212,9 +216,7 @@ class Detection(DenseProtocol):
             for label, value in per_class.items():
                 noted.setdefault(label, []).append(value)
         if show:
-            truth = annotated_views.objects(source, split, shown_N)
-            found = [_surest(shown[index], len(of.labels_O)) for index, of in zip(shown_N.tolist(), truth, strict=True)]
-            panel = self._panel(source, name, found)
+            panel = self._panel(source, name, [shown[index] for index in shown_N.tolist()])
             self.add_panel(context, panel, partial(self._start_gallery, source, split, shown_N), split, shown_N)
         return metrics
 

@@ -17,13 +17,13 @@ from curriculum.validation import require_choice
 from hpm.data import IGNORED, ImageSource, Split, annotated_views
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
-from hpm.evaluation.class_iou import ConfusionMatrix
+from hpm.evaluation.dense.class_iou import ConfusionMatrix
+from hpm.evaluation.dense.encoder_maps import require_channels
+from hpm.evaluation.dense.segmenters import DPTSegmenter, LinearSegmenter
 from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
-from hpm.evaluation.encoder_maps import require_channels
 from hpm.evaluation.features import batches
 from hpm.evaluation.gallery import Panel, shown_rows
 from hpm.evaluation.segmentation import class_panel, note_iou, require_pixel_classes
-from hpm.evaluation.segmenters import DPTSegmenter, LinearSegmenter
 from hpm.evaluation.supervised_protocol import autocast
 from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel

@@ -21,6 +21,7 @@ class Panel:
     Args:
         title: over it.
         class_maps: int16 [N, S, S], the class of every pixel. Default None.
+        has_background: whether class 0 is what is behind all others, and has no color. Default True.
         scores: float [N, S, S] or [N, L], shown from each image's lowest to its highest. Default None.
         outlines: bool [N, S, S], what is outlined on the image or on the scores. Default None.
         boxes: for each image float32 [O, 4], (left, top, right, bottom) in pixels; drawn on the image. Default None.
@@ -29,6 +30,7 @@ class Panel:
 
     title: str
     class_maps: Tensor | None = None
+    has_background: bool = True
     scores: Tensor | None = None
     outlines: Tensor | None = None
     boxes: tuple[Tensor, ...] | None = None

@@ -14,11 +14,12 @@ from torch import Tensor
 from curriculum import Attention, Batch, DifficultyEstimator, EdgeDensity, Noise, PredictedLoss, TrueLoss
 from curriculum.streams import Stream
 from hpm.evaluation.base import EvaluationContext
-from hpm.evaluation.patch_tokens import token_grid
+from hpm.evaluation.dense.patch_tokens import token_grid
 from hpm.methods.teacher import ModelTeacher, StudentTeacher
 from hpm.models.patches import patchify
 
 _SIMILAR = 0.2  # the cosine from which on two patches are joined, TokenCut's tau
+_PAIRS = 1 << 22  # of patches, whose weights are in memory at once
 _APART = 1e-5  # the weight between others, so that the graph is one
 
 
@@ -77,6 +78,11 @@ def cut_out(features_NLD: Tensor) -> Tensor:
     Args:
         features_NLD: features of the patches.
     """
+    at_once = max(1, _PAIRS // features_NLD.shape[1] ** 2)
+    return torch.cat([_cut_out(chunk_NLD) for chunk_NLD in features_NLD.split(at_once)])
+
+
+def _cut_out(features_NLD: Tensor) -> Tensor:
     centered_NLD = features_NLD.double() - features_NLD.double().mean(dim=1, keepdim=True)
     unit_NLD = F.normalize(centered_NLD, dim=2)
     # Two numbers alone would make float32, in which a cut through weights of 1e-5 has few digits.

@@ -16,10 +16,10 @@ from curriculum.validation import require_at_least, require_in, require_positive
 from hpm.data import BACKGROUND, IGNORED, VALIDATION, ImageSource, Split, UnreadableImages, annotated_views
 from hpm.errors import UserError
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.class_iou import ConfusionMatrix
+from hpm.evaluation.dense.class_iou import ConfusionMatrix
+from hpm.evaluation.dense.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
+from hpm.evaluation.dense.patch_tokens import patch_pixels, patch_tokens, token_grid
 from hpm.evaluation.gallery import Gallery, Panel, shown_rows
-from hpm.evaluation.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
-from hpm.evaluation.patch_tokens import patch_pixels, patch_tokens, token_grid
 from hpm.evaluation.samples import sample_indices
 from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
@@ -60,7 +60,7 @@ class Segmentation(Evaluation):
         classifiers: which of "knn", `KNNPatches`, and "linear", `LinearPatches`. Default both.
         train_images: at most so many training images, the same for every seed; None for all. Default 2000.
         test_images: at most so many test images, and as many validation images; None for all. Default 1000.
-        k: neighbouring patches that vote, to choose from by the validation images' mIoU. Default (1, 3, 10, 30).
+        k: neighboring patches that vote, to choose from by the validation images' mIoU. Default (1, 3, 10, 30).
         temperature: of the vote. Default 0.07.
         strengths: L2 strengths of the linear classifier, to choose from likewise. Default (0.1, 1, 10, 100).
         baselines: whether to measure the random initialization and raw pixels too. Default False.
@@ -260,13 +260,14 @@ def class_panel(context: EvaluationContext, title: str, maps_NSS: Tensor) -> Pan
         maps_NSS: int16, of the images of the picture.
     """
     names, notes = context.source.pixel_classes, []
+    has_background = names[0].startswith(BACKGROUND)
     for map_SS in maps_NSS:
         counts = torch.bincount(map_SS[map_SS != IGNORED].long(), minlength=len(names))
-        if names[0].startswith(BACKGROUND):
+        if has_background:
             counts[0] = 0
         order = counts.argsort(descending=True)[:_NAMED].tolist()
         notes.append(", ".join(names[label] for label in order if counts[label]) or "nothing")
-    return Panel(title, class_maps=maps_NSS, notes=tuple(notes))
+    return Panel(title, class_maps=maps_NSS, has_background=has_background, notes=tuple(notes))
 
 
 def _gallery(context: EvaluationContext, images: _Chosen, maps_NSS: Tensor, panels: Sequence[Panel]) -> Gallery:

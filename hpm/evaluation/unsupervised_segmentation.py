@@ -48,11 +48,11 @@ class _Scored(NamedTuple):
 
 
 class UnsupervisedSegmentation(Evaluation):
-    """How well maps of scores, cut at a threshold, cover the objects: without a label, pixel by pixel.
+    """How well maps of scores, cut at a threshold, cover the objects, pixel by pixel: nothing is trained.
 
     An image's scores of patches are interpolated to its pixels (bilinear), and the share of the pixels that score
-    highest, `area`, is taken for the object. Each kind of scores has the area that does best on validation images, so
-    that none is at a disadvantage for the scale of its values; `area` is in the metrics.
+    highest, `area`, is taken for the object. Each kind of scores has the area that does best by the annotations of
+    validation images, so that none is at a disadvantage for the scale of its values; `area` is in the metrics.
 
     Metrics, `unsupervised_segmentation/SCORES/...`: `iou`, the intersection over union with all pixels that show
     objects, mean over images; `corloc`, correct localization: the share of images where the box of the largest

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from safetensors import SafetensorError
 
 from hpm import __version__
 from hpm.errors import UserError
@@ -31,10 +30,10 @@ from hpm.inference.evaluation_results import (
     tables,
     write_entry,
 )
-from hpm.inference.export import metadata, write_timm
+from hpm.inference.kept_encoders import check_kept, keep_trained
 from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.distributed import DistributedContext
-from hpm.runtime.files import check_folder, printable, replacing
+from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
 
 _MOST_SEEDS = 1_000
@@ -95,7 +94,7 @@ def evaluate(
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
     if keep:
-        _require_nothing_kept(folder, protocols, seeds)
+        check_kept(folder, protocols, seeds)
     context = replace(
         loaded.context(weights),
         processes=processes,
@@ -117,9 +116,10 @@ def evaluate(
             entry["per_class"] = per_class
         for table in tables(name, entry["metrics"]):
             console.print(table, soft_wrap=False)
+        whole = keep_trained(console, loaded, context, folder)
         write_entry(console, folder / f"evaluation-{name}.json", entry)
-        _keep(console, loaded, context, weights, folder)
-        shutil.rmtree(progress, ignore_errors=True)
+        if whole:
+            shutil.rmtree(progress, ignore_errors=True)
         drawn = None
         if name in context.galleries:
             of = (loaded.path if loaded.run is None else loaded.run.path).resolve().name
@@ -128,31 +128,6 @@ def evaluate(
             send_to_tracker(console, loaded.run, tracker, entry, [] if drawn is None else [drawn])
         entries.append(entry)
     return entries
-
-
-def _require_nothing_kept(folder: Path, protocols: Sequence[str], seeds: int | None) -> None:
-    """Before the work, not after it: what is kept has a place of its own."""
-    if seeds is not None and seeds > 1:
-        raise UserError(f"--keep goes with one seed, and --seeds {seeds} would train several networks of each name")
-    there = [path for name in protocols for path in sorted(folder.glob(f"{name}-*")) if path.is_dir()]
-    if there:
-        raise UserError(f"--keep: {there[0]} is there already; move it away, for a new one goes there")
-
-
-def _keep(console: Console, loaded: LoadedModel, context: EvaluationContext, weights: str, folder: Path) -> None:
-    """Write the encoders that were trained, and forget them."""
-    trained = context.trained or {}
-    for name in list(trained):
-        model, path = trained.pop(name), folder / name
-        notes = metadata(loaded, model, weights) | {"trained": name}
-        pool = "token" if model.encoder.num_prefix_tokens else "avg"
-        try:
-            with replacing(path) as partial:
-                write_timm(model, loaded.source, pool, notes, partial)
-        except (OSError, SafetensorError) as error:
-            console.print(f"{path} could not be written: {error}", style="yellow")
-            continue
-        console.print(f"trained encoder: {path}")
 
 
 def _check(protocols: Sequence[str], weights: str, seeds: int | None) -> None:

@@ -29,13 +29,13 @@ _NOTE_LETTERS = 24  # of a line of a note, likewise
 _NOTE_LINES = 2
 _DIMMED = 0.45  # brightness of an image under what lies over it
 _OVERLAY = 0.75  # opacity of a class's color
-_GOLDEN_RATIO = 0.618034  # steps of hue, so that classes of neighbouring numbers look different
+_GOLDEN_RATIO = 0.618034  # steps of hue, so that classes of neighboring numbers look different
 
 
 def draw_gallery(gallery: Gallery, path: Path, *, name: str = "") -> Path:
     """One row for each image; a column for the image, and one for each panel.
 
-    A class has the same color in the whole picture, the first class, which is the background where there is one, none;
+    A class has the same color in the whole picture, the background, where there is one, none;
     pixels that count for nothing are gray. Scores run from an image's lowest (dark) to its highest (bright).
 
     Args:
@@ -79,7 +79,9 @@ def _draw_cell(axis: Axes, gallery: Gallery, panel: Panel, row: int, extent: sty
     """What a panel shows of one image."""
     pixels_CSS = gallery.pixels[row].float()
     if panel.class_maps is not None:
-        axis.imshow(_overlaid(pixels_CSS, panel.class_maps[row]), interpolation="nearest", extent=extent)
+        axis.imshow(
+            _overlaid(pixels_CSS, panel.class_maps[row], panel.has_background), interpolation="nearest", extent=extent
+        )
     elif panel.scores is not None:
         scores = panel.scores[row]
         grid = gallery.grid if scores.ndim == 1 else (scores.shape[0], scores.shape[1])
@@ -99,12 +101,13 @@ def _draw_cell(axis: Axes, gallery: Gallery, panel: Panel, row: int, extent: sty
         axis.add_patch(Rectangle((x, y), *size, fill=False, edgecolor=style.ORANGE, linewidth=1.2))
 
 
-def _overlaid(pixels_CSS: Tensor, map_SS: Tensor) -> np.ndarray:
+def _overlaid(pixels_CSS: Tensor, map_SS: Tensor, has_background: bool) -> np.ndarray:
     """The image, dimmed, under the colors of its pixels' classes, float [S, S, 3]."""
     image = pixels_CSS[:3] if len(pixels_CSS) >= 3 else pixels_CSS[:1].expand(3, -1, -1)
     image_SS3 = _DIMMED * image.permute(1, 2, 0)
     colors_SS3 = _colors(map_SS)
-    share_SS1 = torch.where(map_SS == 0, 0.0, torch.where(map_SS == IGNORED, 1.0, _OVERLAY)).unsqueeze(2)
+    share_SS = torch.full(map_SS.shape, _OVERLAY).masked_fill(map_SS == IGNORED, 1.0)
+    share_SS1 = (share_SS.masked_fill(map_SS == 0, 0.0) if has_background else share_SS).unsqueeze(2)
     shown: np.ndarray = (image_SS3 * (1 - share_SS1) + colors_SS3 * share_SS1).numpy()
     return shown
 

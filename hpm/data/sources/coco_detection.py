@@ -17,8 +17,8 @@ from curriculum.sizes import Size
 from hpm.data.sources.annotations import Objects, class_map_of
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.coco_file import CocoFile, CocoImage
-from hpm.data.sources.held_out_folders import usual_roles
 from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD, FolderSplit
+from hpm.data.sources.part_names import usual_roles
 from hpm.data.sources.split import TEST, TRAIN, VALIDATION
 from hpm.errors import Notice, UserError
 from hpm.runtime.files import expanded
@@ -128,6 +128,8 @@ class CocoDetection(ImageSource):
                 f"{self.root} has validation images; leave it out"
             )
         file = self._file(split)
+        if split == TRAIN and not file.num_objects:
+            raise UserError(f"{file.path}: it has no annotations: none of its images shows an object")
         if file.class_names != self.object_classes:
             differing = sorted(set(file.class_names) ^ set(self.object_classes)) or ["their order"]
             raise UserError(

@@ -112,10 +112,11 @@ class CocoFile:
         self._labels = {category["id"]: label for label, category in enumerate(categories)}
         if not 1 <= len(self._labels) <= _MOST_CLASSES or len(self._labels) < len(categories):
             raise self._wrong(f"categories must be 1 to {_MOST_CLASSES:,}, each with an id of its own")
+        if len(set(self.class_names)) < len(self.class_names):
+            again = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise self._wrong(f"two categories are called {again!r}")
         if not self._content["images"]:
             raise self._wrong("it has no images")
-        if not self._content["annotations"]:
-            raise self._wrong("it has no annotations: none of its images shows an object")
 
     @property
     def num_objects(self) -> int:

@@ -26,7 +26,7 @@ class Layer(NamedTuple):
 
     Args:
         label: its class.
-        pixels_SS4: uint8, colours multiplied by opacity, with nothing around it.
+        pixels_SS4: uint8, colors multiplied by opacity, with nothing around it.
     """
 
     label: int

@@ -28,6 +28,7 @@ from hpm.errors import UserError
 from hpm.runtime.files import expanded
 
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # modes of images whose pixels are one whole number each
+_MOST_NUMBERS = 65_535  # of masks in 16 bits
 _TOLD = 5  # unknown numbers in a message
 _LARGEST = 65_535  # number in a mask of 16 bits
 
@@ -63,7 +64,7 @@ class SegmentationSplit(FolderSplit):
             raise UserError(f"the mask {path} cannot be read as an image: {error}") from error
         if mode not in _INDEXED:
             raise UserError(
-                f"the mask {path} is a picture in colour (Pillow's mode {mode}); a mask holds the number of each "
+                f"the mask {path} is a picture in color (Pillow's mode {mode}); a mask holds the number of each "
                 "pixel's class, as an indexed or a gray PNG"
             )
         if numbers_HW.shape != (height, width):
@@ -72,7 +73,9 @@ class SegmentationSplit(FolderSplit):
                 f"the mask {path} has {columns} x {rows} pixels (width x height), and its image {self.paths[index]} "
                 f"{width} x {height}; they must be of one size"
             )
-        unknown = sorted(set(np.unique(numbers_HW).tolist()) - self.numbers.keys())
+        small = numbers_HW.max(initial=0) <= _MOST_NUMBERS and numbers_HW.min(initial=0) >= 0
+        there = np.flatnonzero(np.bincount(numbers_HW.ravel())) if small else np.unique(numbers_HW)
+        unknown = sorted(set(there.tolist()) - self.numbers.keys())
         if unknown:
             many = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
             raise UserError(

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from hpm.data.sources.held_out_folders import usual_roles
 from hpm.data.sources.image_files import class_folders, describe_left_out, image_files
+from hpm.data.sources.part_names import usual_roles
 from hpm.errors import UserError
 
 # Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) challenge": the order of the classes is published.
@@ -45,7 +45,7 @@ class Layout(ABC):
 
     @abstractmethod
     def find(self, split: str, left_out: Counter[str]) -> list[tuple[Path, Path]]:
-        """The images of a split and their masks, in the order of the images' names.
+        """The images of a split and their masks, in the order of the images' names, or of the list that names them.
 
         Args:
             split: one of `parts`.
@@ -136,8 +136,8 @@ class _PascalVoc(Layout):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._lists = root / "ImageSets" / "Segmentation"
-        lists = [path.stem for path in sorted(self._lists.glob("*.txt"))]
-        self.parts = usual_roles((name for name in lists if name in ("train", "val", "test")), self._lists)
+        # The masks of the test images are not published.
+        self.parts = usual_roles((name for name in ("train", "val") if (self._lists / f"{name}.txt").is_file()), root)
 
     def where(self, split: str) -> str:
         return f"there is no list {self._lists / split}.txt"
@@ -146,6 +146,8 @@ class _PascalVoc(Layout):
         file = self._lists / f"{self.parts[split]}.txt"
         pairs = []
         for name in filter(None, (line.strip() for line in _lines(file))):
+            if "/" in name or "\\" in name:
+                raise UserError(f"{file} lists {name}, which is the name of no image in {self.root / 'JPEGImages'}")
             image, mask = self.root / "JPEGImages" / f"{name}.jpg", self.root / "SegmentationClass" / f"{name}.png"
             for path in (image, mask):
                 if not path.is_file():

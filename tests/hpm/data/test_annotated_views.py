@@ -118,11 +118,15 @@ def test_what_lies_outside_of_a_central_crop_is_left_out() -> None:
         assert torch.equal(shown.masks_OHW[1], mask(slice(0, 8), slice(8, 16), 16, 16))
 
 
-def test_what_is_too_thin_to_be_shown_is_left_out() -> None:
+def test_what_is_too_thin_to_be_shown_keeps_a_pixel_where_it_is_scored() -> None:
     thin = objects_from([mask(slice(0, 1), slice(0, 80))], [1], [False], height=40, width=80)
     source = Annotated(torch.zeros(2, 40, 80), [thin, thin], size=10)
     (shown,) = annotated_views.objects(source, source.test(), torch.tensor([1]))
-    assert [tuple(part.shape) for part in shown] == [(0,), (0, 4), (0, 10, 10), (0,)]
+    assert shown.boxes_O4.tolist() == [[0, 0, 10, 0.25]]
+    assert shown.masks_OHW.nonzero().tolist() == [[0, 0, 5]]
+    whole, unflipped = torch.tensor([[0.0, 0.0, 80.0, 40.0]]), torch.tensor([False])
+    (learned,) = annotated_views.objects_in(source.test(), torch.tensor([1]), whole, unflipped, 10)
+    assert [tuple(part.shape) for part in learned] == [(0,), (0, 4), (0, 10, 10), (0,)]
 
 
 @pytest.mark.parametrize("size", [16, (8, 24)])

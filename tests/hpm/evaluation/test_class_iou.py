@@ -13,7 +13,7 @@ from sklearn.metrics import jaccard_score
 from torch import Tensor
 
 from hpm.data import IGNORED
-from hpm.evaluation.class_iou import ConfusionMatrix, mean_iou
+from hpm.evaluation.dense.class_iou import ConfusionMatrix, mean_iou
 
 CLASSES = 6
 pixels = st.lists(

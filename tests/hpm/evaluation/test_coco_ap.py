@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from hpm.data import Objects
 from hpm.data.sources.annotations import objects_from
-from hpm.evaluation.coco_ap import KINDS, DetectionResults
+from hpm.evaluation.dense.coco_ap import KINDS, DetectionResults
 
 NAMES = ("cat", "dog", "cow")
 SIZE = 24

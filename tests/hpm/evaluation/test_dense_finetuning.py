@@ -18,9 +18,9 @@ from curriculum.sizes import pair
 from hpm.config import parse_config
 from hpm.data import DigitScenes, Objects, SegmentationFolder
 from hpm.evaluation import Detection, EvaluationContext, FineTuneSegmentation
-from hpm.evaluation.encoder_maps import EncoderMap, SimpleFeaturePyramid
-from hpm.evaluation.mask_rcnn import MaskRCNNOnEncoder
-from hpm.evaluation.segmenters import DPTSegmenter, LinearSegmenter
+from hpm.evaluation.dense.encoder_maps import EncoderMap, SimpleFeaturePyramid
+from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
+from hpm.evaluation.dense.segmenters import DPTSegmenter, LinearSegmenter
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 
 Hpm = Callable[..., int]
@@ -266,9 +266,13 @@ def test_encoders_are_kept_and_serve_as_models(run: Path, hpm: Hpm, capsys: pyte
     assert results(run, "segmentation-finetune")["per_class"].keys() >= {"segmentation_finetune/scratch"}
     for name in ("segmentation-finetune-pretrained", "segmentation-finetune-scratch", "finetune-scratch"):
         assert hpm("evaluate", run / name, "data/digit_scenes", "--protocol", "rankme", *words("IMG_SIZE = 16")) == 0
+    assert hpm("evaluate", run, "--protocol", "finetune", "--keep", *finetune) == 0  # in the place of the earlier ones
+    shutil.rmtree(run / "finetune-scratch")
+    (run / "finetune-scratch").mkdir()
     capsys.readouterr()
     assert hpm("evaluate", run, "--protocol", "finetune", "--keep", *finetune) == 2
-    assert "finetune-pretrained is there already; move it away" in capsys.readouterr().err.replace("\n", " ")
+    told = "finetune-scratch is there already, and was not kept by it; move it away"
+    assert told in capsys.readouterr().err.replace("\n", " ")
     assert hpm("evaluate", run, "--protocol", "finetune", "--keep", "--seeds", "2", *finetune) == 2
     assert "--keep goes with one seed" in capsys.readouterr().err
 
@@ -342,3 +346,56 @@ def test_recipes_are_built(recipe: str, part: str) -> None:
     else:
         # What is published: AdamW at 1e-4, by the effective batch.
         assert evaluation.schedule.lr == pytest.approx(1e-4)
+
+
+# Regions.
+
+
+@pytest.mark.parametrize(("size", "patch"), [((32, 64), 8), (42, 14), ((48, 32), (12, 4))])
+def test_regions_and_anchors_lie_where_the_image_has_them(size: Any, patch: Any) -> None:
+    """On maps that hold each cell's own place, a region's features are the place of the region."""
+    network = MaskRCNNOnEncoder(
+        model(size, patch), 2, channels=16, hidden=16, anchor_scale=2.0, regions=8, proposals=10
+    )
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.zeros(1, 3, height, width)
+    pool = network.detector.roi_heads.box_roi_pool
+    with torch.no_grad():
+        shapes = {name: maps.shape[-2:] for name, maps in network.pyramid(images).items()}
+    maps = {}
+    for name, (down, across) in pool.strides.items():
+        y = (torch.arange(shapes[name][0]) + 0.5) * down
+        x = (torch.arange(shapes[name][1]) + 0.5) * across
+        maps[name] = torch.stack([y[:, None].expand(shapes[name]), x.expand(shapes[name])])[None]
+    boxes = torch.tensor([[10.0, 9.0, 24.0, 21.0], [14.0, 11.0, 20.0, 23.0]])
+    pooled = pool(maps, [boxes], None)
+    middles = (boxes[:, :2] + boxes[:, 2:]).flip(1) / 2
+    torch.testing.assert_close(pooled[:, :, 3, 3], middles, atol=1e-3, rtol=0)
+
+    anchors = network.detector.rpn.anchor_generator
+    features = [torch.zeros(1, 1, *shape) for shape in shapes.values()]
+    (boxes_A4,) = anchors(_images(images), features)
+    assert len(boxes_A4) == 3 * sum(shape[0] * shape[1] for shape in shapes.values())
+    finest = boxes_A4[: 3 * shapes["x4"][0] * shapes["x4"][1]].view(*shapes["x4"], 3, 4)
+    corners = (finest[..., :2] + finest[..., 2:])[:, :, 0] / 2
+    down, across = pool.strides["x4"]
+    assert corners[-1, -1].tolist() == pytest.approx([width - across, height - down])
+
+
+def _images(images: torch.Tensor) -> Any:
+    from torchvision.models.detection.image_list import ImageList
+
+    return ImageList(images, [(images.shape[2], images.shape[3])])
+
+
+def test_the_heads_compute_in_float32() -> None:
+    network = MaskRCNNOnEncoder(model(), 2, channels=16, hidden=16, anchor_scale=2.0, regions=8, proposals=10).eval()
+    kinds = {}
+    network.detector.rpn.head.register_forward_hook(lambda _, inputs, outputs: kinds.update(rpn=outputs[0][0].dtype))
+    network.encoder.register_forward_hook(lambda _, inputs, output: kinds.update(encoder=output.dtype))
+    network.pyramid.levels[2].register_forward_hook(lambda _, inputs, output: kinds.update(level=output.dtype))
+    with torch.no_grad():
+        network(torch.randn(1, 3, 32, 32), precision="bf16")
+    assert kinds["rpn"] == torch.float32
+    assert kinds["encoder"] != torch.float64
+    assert network.pyramid.precision == "bf16"

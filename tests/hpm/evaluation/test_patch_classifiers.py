@@ -10,8 +10,8 @@ from sklearn.metrics import jaccard_score
 from torch import Tensor
 
 from hpm.data import IGNORED
-from hpm.evaluation.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
-from hpm.evaluation.patch_tokens import cells_of
+from hpm.evaluation.dense.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
+from hpm.evaluation.dense.patch_tokens import cells_of
 
 CPU = torch.device("cpu")
 CLASSES = 4
@@ -96,7 +96,7 @@ def test_any_blocks_of_votes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     train, asked = segmented(10, 0), segmented(4, 1)
     for classifier in (KNNPatches([5], 0.07), LinearPatches([1.0])):
         whole = fitted(classifier, train).predict(asked.features_NTD)
-        monkeypatch.setattr("hpm.evaluation.patch_classifiers._VALUES", 50)
+        monkeypatch.setattr("hpm.evaluation.dense.patch_classifiers._VALUES", 50)
         assert torch.equal(classifier.predict(asked.features_NTD), whole)
         monkeypatch.undo()
 

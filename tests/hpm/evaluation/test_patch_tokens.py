@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpm.data import IGNORED
 from hpm.evaluation import EvaluationContext
-from hpm.evaluation.patch_tokens import cells_of, class_shares, maps_from, patch_pixels, patch_tokens, token_grid
+from hpm.evaluation.dense.patch_tokens import cells_of, class_shares, maps_from, patch_pixels, patch_tokens, token_grid
 from hpm.models.patches import patchify
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from torch import Tensor
 from hpm.data import IGNORED, DigitScenes, ImageFolder, SegmentationFolder, UnreadableImages, annotated_views
 from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext, Segmentation
-from hpm.evaluation.patch_classifiers import KNNPatches, LinearPatches, Segmented
+from hpm.evaluation.dense.patch_classifiers import KNNPatches, LinearPatches, Segmented
 from hpm.models.base import MaskedModel
 from hpm.models.patches import patchify
 from hpm.models.simmim import SimMIM

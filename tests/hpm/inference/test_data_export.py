@@ -344,7 +344,6 @@ def test_more_classes_than_a_mask_has_numbers_for(refusal: Callable[..., str], t
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("dog", "'dog' is the name of two classes"),
         ("", "'' is no line of classes.txt"),
         (" car", "' car' is no line of classes.txt"),
         ("a\nb", r"'a\nb' is no line of classes.txt"),

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpm.config import parse_config
 from hpm.evaluation import Detection
-from hpm.evaluation.mask_rcnn import MaskRCNNOnEncoder
+from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
 from hpm.planning.gpus import GPUS
 from hpm.planning.protocol_plan import ProtocolPlan, plan_protocol
 

@@ -104,8 +104,15 @@ def test_an_image_and_a_category_that_are_not_there(tmp_path: Path) -> None:
     assert refused(tmp_path / "category", content_of([annotation(7, 1)])) == (
         ": annotation number 0 is of category 1, which is none of its categories: 3, 18, 90"
     )
-    content = content_of([annotation(7, 1)]) | {"categories": [{"id": id, "name": "many"} for id in range(10, 20)]}
+    content = content_of([annotation(7, 1)]) | {
+        "categories": [{"id": id, "name": f"kind {id}"} for id in range(10, 20)]
+    }
     assert refused(tmp_path / "categories", content).endswith("categories: 10, 11, 12, 13, 14, ...")
+
+
+def test_two_categories_of_one_name(tmp_path: Path) -> None:
+    content = content_of([annotation(7)]) | {"categories": [{"id": 1, "name": "dog"}, {"id": 18, "name": "dog"}]}
+    assert refused(tmp_path, content) == ": two categories are called 'dog'"
 
 
 def test_two_images_of_one_id(tmp_path: Path) -> None:

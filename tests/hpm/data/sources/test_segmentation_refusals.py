@@ -72,10 +72,10 @@ def test_numbers_that_are_no_class(own: Path, numbers: tuple[int, ...], told: st
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_a_mask_in_colour(own: Path, mode: str) -> None:
+def test_a_mask_in_color(own: Path, mode: str) -> None:
     mask = own / "train" / "masks" / "1.png"
     Image.new(mode, (31, 21)).save(mask)
-    assert f"the mask {mask} is a picture in colour (Pillow's mode {mode})" in refusal(read(own))
+    assert f"the mask {mask} is a picture in color (Pillow's mode {mode})" in refusal(read(own))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])

@@ -12,8 +12,10 @@ _VALIDATION_NAMES = ("validation", "valid", "val")
 
 
 def split_of_part(name: str) -> str | None:
-    """The split that a part's name begins with, as "train2017" and "Val" do; None for any other name."""
+    """The split that a part's name begins with, as "train2017" and "Val" do; None for another, or "trainval"."""
     name = name.lower()
+    if name.startswith("trainval"):
+        return None  # of two splits
     for split, names in ((TRAIN, ("train",)), (VALIDATION, _VALIDATION_NAMES), (TEST, ("test",))):
         if name.startswith(names):
             return split

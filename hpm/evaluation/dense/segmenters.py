@@ -13,7 +13,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from curriculum.sizes import pair, spell_size
-from hpm.evaluation.encoder_maps import EncoderMap
+from hpm.evaluation.dense.encoder_maps import EncoderMap
 from hpm.models.base import MaskedModel
 from hpm.runtime.extras import import_extra
 
@@ -42,6 +42,9 @@ class LinearSegmenter(nn.Module):
 
 class DPTSegmenter(nn.Module):
     """segmentation-models-pytorch's DPT, on a copy of the encoder.
+
+    Its decoder has batch norms: of a micro-batch, or on several GPUs of all of their micro-batches, so that
+    `accumulate` changes what is learned. It reads the blocks and not the norm behind the last, which learns nothing.
 
     Args:
         model: whose encoder is copied; a ViT of at least four blocks.

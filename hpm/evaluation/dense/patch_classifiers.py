@@ -16,11 +16,11 @@ from torch import Tensor
 
 from hpm.data import IGNORED
 from hpm.errors import UserError
-from hpm.evaluation.class_iou import mean_iou
+from hpm.evaluation.dense.class_iou import mean_iou
+from hpm.evaluation.dense.patch_tokens import cells_of, class_shares, maps_from
 from hpm.evaluation.frozen_probe import standardizer
 from hpm.evaluation.knn import nearest
 from hpm.evaluation.linear import logistic_regression
-from hpm.evaluation.patch_tokens import cells_of, class_shares, maps_from
 
 _VALUES = 1 << 24  # votes or logits at a time
 
@@ -79,7 +79,7 @@ class KNNPatches(PatchClassifier):
     As CAPI's segmentation (Darcet et al. 2025, arXiv 2502.08769), with votes that are weighted as `KNN`'s are.
 
     Args:
-        ks: neighbours that vote, to choose from.
+        ks: neighbors that vote, to choose from.
         temperature: of the vote.
     """
 
@@ -123,11 +123,11 @@ class KNNPatches(PatchClassifier):
         classes, labels_KQ = self._num_classes, self._labels_KQ.to(self._device)
         block = max(1, _VALUES // (labels_KQ.shape[1] * (classes + 1)))
         predicted = []
-        for similar_Mk, neighbour_Mk in zip(
+        for similar_Mk, neighbor_Mk in zip(
             similarity_Mk[:, :k].split(block), place_Mk[:, :k].split(block), strict=True
         ):
             weights_Mk1 = ((similar_Mk - similar_Mk[:, :1]) / self.temperature).exp().unsqueeze(2)
-            labels_MkQ = labels_KQ[neighbour_Mk].long() + 1  # what counts for nothing votes for a class of its own
+            labels_MkQ = labels_KQ[neighbor_Mk].long() + 1  # what counts for nothing votes for a class of its own
             votes = weights_Mk1.new_zeros(len(similar_Mk), labels_MkQ.shape[2], classes + 1)
             weights_MQk = weights_Mk1.expand(labels_MkQ.shape).transpose(1, 2)
             votes.scatter_add_(2, labels_MkQ.transpose(1, 2), weights_MQk)

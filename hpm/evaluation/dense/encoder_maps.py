@@ -6,6 +6,7 @@ Shape suffixes: N images, C channels, H W pixels, R K rows and columns of tokens
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torch.nn import functional as F
 
 from curriculum.sizes import pair
 from curriculum.validation import require_in
-from hpm.evaluation.patch_tokens import token_grid
+from hpm.evaluation.dense.patch_tokens import token_grid
+from hpm.evaluation.supervised_protocol import autocast
 from hpm.models.base import MaskedModel
 
 
@@ -61,6 +63,7 @@ class SimpleFeaturePyramid(nn.Module):
         channels: of every level.
 
     Attributes:
+        precision: that it computes in, "bf16" or "fp32"; the maps are float32.
         out_channels: what torchvision's detectors ask for.
         LEVELS: the names of the levels that regions are pooled from.
     """
@@ -70,6 +73,7 @@ class SimpleFeaturePyramid(nn.Module):
     def __init__(self, encoder: EncoderMap, *, channels: int) -> None:
         super().__init__()
         self.encoder = encoder
+        self.precision = "fp32"
         self.out_channels = channels
         width = encoder.width
         half, quarter = max(1, width // 2), max(1, width // 4)
@@ -100,16 +104,20 @@ class SimpleFeaturePyramid(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> OrderedDict[str, Tensor]:
         """Maps [N, channels, ...] by the levels' names, the largest first, in float32."""
-        tokens_NDRK = self.encoder(images_NCHW)
-        maps = OrderedDict(
-            (name, level(tokens_NDRK).float()) for name, level in zip(self.LEVELS, self.levels, strict=True)
-        )
+        low = self.precision == "bf16"
+        with autocast(self.precision, images_NCHW.device) if low else nullcontext():
+            tokens_NDRK = self.encoder(images_NCHW)
+            levels = [level(tokens_NDRK) for level in self.levels]
+        maps = OrderedDict((name, level.float()) for name, level in zip(self.LEVELS, levels, strict=True))
         maps["x0.25"] = F.max_pool2d(maps["x0.5"], 1, stride=2)
         return maps
 
 
 class _ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of a map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
 
     def forward(self, maps_NDRK: Tensor) -> Tensor:
         """[N, D, R, K]."""

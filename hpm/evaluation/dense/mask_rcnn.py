@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign
 
 from curriculum.sizes import pair
 from hpm.data import Objects
-from hpm.evaluation.encoder_maps import EncoderMap, SimpleFeaturePyramid
+from hpm.evaluation.dense.encoder_maps import EncoderMap, SimpleFeaturePyramid
+from hpm.evaluation.dense.regions import Anchors, RegionPool
 from hpm.models.base import MaskedModel
 
 _RATIOS = (0.5, 1.0, 2.0)  # height over width of the anchors, as published
@@ -28,8 +29,9 @@ _SMALLEST = 1.0  # pixels of a box's side that can be learned
 class MaskRCNNOnEncoder(nn.Module):
     """Mask R-CNN (He et al. 2017) on `SimpleFeaturePyramid`; images are as the model sees them, and of its size.
 
-    The pyramid, anchors and heads are ViTDet's (Li et al. 2022) but for the widths, and for the norm in the heads,
-    which have none as torchvision makes them.
+    Pyramid, anchors and the pooling of regions are ViTDet's (Li et al. 2022). The heads are torchvision's: two layers
+    for boxes where ViTDet has four convolutions and a layer, one convolution for proposals where it has two, and no
+    norms. Objects that are crowds are left out of what is learned, as background.
 
     Args:
         model: whose encoder is copied.
@@ -38,8 +40,8 @@ class MaskRCNNOnEncoder(nn.Module):
         hidden: width of the box head. ViTDet's is 1024.
         anchor_scale: side of a level's anchors relative to its stride; ViTDet's is 8.
         regions: proposals of each image that the heads learn from; ViTDet's are 512.
-        proposals: of each image that the heads look at when they no longer learn, and half of those that `regions`
-            are drawn from; ViTDet's are 1000.
+        proposals: of each image that `regions` are drawn from, and that the heads look at when they no longer learn;
+            ViTDet's are 1000.
         drop_path: stochastic depth of the encoder's last block. Default none.
     """
 
@@ -57,41 +59,42 @@ class MaskRCNNOnEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = EncoderMap(model, drop_path=drop_path)
-        pyramid = SimpleFeaturePyramid(self.encoder, channels=channels)
-        cell = pair(model.img_size)[0] // self.encoder.grid[0]
-        strides = [cell / 4, cell / 2, cell, 2 * cell, 4 * cell]
+        self.pyramid = SimpleFeaturePyramid(self.encoder, channels=channels)
         height, width = pair(model.img_size)
+        down, across = height / self.encoder.grid[0], width / self.encoder.grid[1]
+        strides = [(down * factor, across * factor) for factor in (0.25, 0.5, 1, 2, 4)]
         self.detector: Any = MaskRCNN(
-            pyramid,
+            self.pyramid,
             num_classes=None,
-            rpn_anchor_generator=AnchorGenerator(
-                tuple((round(anchor_scale * stride),) for stride in strides), (_RATIOS,) * len(strides)
-            ),
-            box_roi_pool=MultiScaleRoIAlign(list(SimpleFeaturePyramid.LEVELS), output_size=7, sampling_ratio=2),
-            mask_roi_pool=MultiScaleRoIAlign(list(SimpleFeaturePyramid.LEVELS), output_size=14, sampling_ratio=2),
+            rpn_anchor_generator=Anchors(strides, scale=anchor_scale, ratios=_RATIOS),
             box_batch_size_per_image=regions,
-            rpn_pre_nms_top_n_train=2 * proposals,  # of each level; where it is 1000 these are torchvision's own
-            rpn_post_nms_top_n_train=2 * proposals,
+            rpn_pre_nms_top_n_train=2 * proposals,  # of each level
+            rpn_post_nms_top_n_train=proposals,
             rpn_pre_nms_top_n_test=proposals,
             rpn_post_nms_top_n_test=proposals,
             **_heads(num_classes + 1, channels, hidden),
         )
+        pooled = dict(zip(SimpleFeaturePyramid.LEVELS, strides, strict=False))
+        self.detector.roi_heads.box_roi_pool = RegionPool(pooled, output_size=7)
+        self.detector.roi_heads.mask_roi_pool = RegionPool(pooled, output_size=14)
         self.detector.transform = _AsTheyAre(
             min(height, width), max(height, width), [0.0] * model.in_chans, [1.0] * model.in_chans
         )
 
-    def forward(self, images_NCSS: Tensor, objects: Sequence[Objects] | None = None) -> Any:
+    def forward(self, images_NCSS: Tensor, objects: Sequence[Objects] | None = None, *, precision: str = "fp32") -> Any:
         """In training, given the objects, the losses by their names; else what is found, of each image.
 
         Args:
             images_NCSS: normalized images.
             objects: of each; crowds are left out.
+            precision: of the encoder and the pyramid, "bf16" or "fp32". The heads compute in float32.
 
         Returns:
             Of each image float `boxes` [O, 4] (left, top, right, bottom), int64 `labels` [O] from 0, `scores` [O] from
             the highest, and bool `masks` [O, S, S].
         """
         images = list(images_NCSS)
+        self.pyramid.precision = precision
         if objects is not None:
             return self.detector(images, [_target(of_image, images_NCSS.device) for of_image in objects])
         found = self.detector(images)
@@ -130,9 +133,6 @@ class _AsTheyAre(GeneralizedRCNNTransform):
 
 
 def _heads(outputs: int, channels: int, hidden: int) -> dict[str, nn.Module]:
-    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-
     return {
         "box_head": TwoMLPHead(channels * 7 * 7, hidden),
         "box_predictor": FastRCNNPredictor(hidden, outputs),

@@ -1,0 +1,1 @@
+"""Networks, classifiers and measures for dense tasks: segmentation and detection."""
