@@ -216,14 +216,15 @@ class Detection(DenseProtocol):
             for label, value in per_class.items():
                 noted.setdefault(label, []).append(value)
         if show:
-            panel = self._panel(source, name, [shown[index] for index in shown_N.tolist()])
+            title = f"{name}\nAP {100 * metrics['/box_ap']:.1f} %"
+            panel = self._panel(source, title, [shown[index] for index in shown_N.tolist()])
             self.add_panel(context, panel, partial(self._start_gallery, source, split, shown_N), split, shown_N)
         return metrics
 
     def _start_gallery(self, source: ImageSource, split: Split, indices_N: Tensor) -> tuple[str, Panel]:
         objects = annotated_views.objects(source, split, indices_N)
         truth = [{"labels": of.labels_O, "boxes": of.boxes_O4, "masks": of.masks_OHW} for of in objects]
-        title = "as many detections as objects are annotated, those of the highest scores"
+        title = "as many detections as objects are annotated, those of the highest scores, of 0.05 or more"
         return title, self._panel(source, "annotated", truth)
 
     @staticmethod

@@ -192,5 +192,7 @@ class FineTuneSegmentation(DenseProtocol):
                 title = f"segmentation after fine-tuning, {self.decoder} decoder"
                 return title, class_panel(context, "annotated", truth)
 
-            self.add_panel(context, class_panel(context, name, torch.stack(maps)), start, split, shown_N)
+            title = f"{name}\nmIoU {100 * matrix.mean_iou():.1f} %"
+            panel = class_panel(context, title, torch.stack(maps))
+            self.add_panel(context, panel, start, split, shown_N)
         return {"": note_iou(context, split_name, f"{self.prefix}/{name}", matrix)}

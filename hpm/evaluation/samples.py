@@ -43,7 +43,10 @@ def require_labels(evaluation: Evaluation, source: ImageSource) -> None:
     held_out = source.existing(HELD_OUT)
     for split in (source.train(), *held_out.values()):
         if split.labels is None:
-            raise ValueError(f"{name} needs labels, and the images of {type(source).__name__} have none")
+            raise ValueError(
+                f"{name} needs labels, and the images of {type(source).__name__} have none; in a run, bind "
+                "Monitoring.probes and Monitoring.evaluations to what needs none, e.g. [@RankMe()]"
+            )
     if source.num_classes < 2:
         raise ValueError(f"{name} needs at least two classes, {type(source).__name__} has {source.num_classes}")
     train = set(labels_of(source.train()).unique().tolist())

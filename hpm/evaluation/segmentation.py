@@ -6,6 +6,7 @@ Shape suffixes: N images, T tokens of an image, D width, S S height and width in
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from curriculum.validation import require_at_least, require_in, require_positive
 from hpm.data import BACKGROUND, IGNORED, VALIDATION, ImageSource, Split, UnreadableImages, annotated_views
-from hpm.errors import UserError
+from hpm.errors import Notice, UserError
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.dense.class_iou import ConfusionMatrix
 from hpm.evaluation.dense.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
@@ -54,7 +55,9 @@ class Segmentation(Evaluation):
     of the stored ones.
 
     Metrics: `segmentation/CLASSIFIER/pretrained` and, with `baselines`, `segmentation/CLASSIFIER/initialization` and
-    `segmentation/CLASSIFIER/raw_pixels`, of which the features are the pixels of a token's own patch.
+    `segmentation/CLASSIFIER/raw_pixels`, of which the features are the pixels of a token's own patch. What was chosen
+    for the first, where there was a choice, is `segmentation/knn/pretrained/k` and
+    `segmentation/linear/pretrained/strength`.
 
     Args:
         classifiers: which of "knn", `KNNPatches`, and "linear", `LinearPatches`. Default both.
@@ -107,8 +110,8 @@ class Segmentation(Evaluation):
         self.strengths = tuple(strengths)
         self.baselines = baselines
         self.num_workers = num_workers
-        settings = {"knn": self.k, "linear": self.strengths}
-        self.chooses = any(len(settings[name]) > 1 for name in self.classifiers)
+        self._settings = {"knn": self.k, "linear": self.strengths}
+        self.chooses = any(len(self._settings[name]) > 1 for name in self.classifiers)
 
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_pixel_classes("Segmentation", source)
@@ -142,6 +145,7 @@ class Segmentation(Evaluation):
             if not maps:
                 maps = {which: images.class_maps(context.source) for which, images in chosen.items()}
                 _require_annotated(context.source, maps)
+                _tell_absent(context.source, maps["train"])
             grid = token_grid(features["train"].shape[1], context.model.grid)
             segmented = {which: Segmented(tokens, maps[which], grid) for which, tokens in features.items()}
             for classifier_name in self.classifiers:
@@ -160,6 +164,8 @@ class Segmentation(Evaluation):
                     metrics[metric_on(which, metric)] = note_iou(context, which, metric, matrix)
                     if name == "pretrained" and which == shown_on:
                         rows = shown_rows(len(predicted_NSS))
+                        if len(self._settings[classifier_name]) > 1:
+                            metrics |= {f"{metric}/{setting}": value for setting, value in classifier.chosen.items()}
                         title = f"{_TITLES[classifier_name]}\nmIoU {100 * matrix.mean_iou():.1f} %"
                         panels.append(class_panel(context, title, predicted_NSS[rows]))
         if panels:
@@ -235,6 +241,21 @@ def _require_annotated(source: ImageSource, maps: Mapping[str, Tensor]) -> None:
             raise UserError(f"no pixel of the {len(maps_NSS)} {which} images of {type(source).__name__} has a class")
 
 
+def _tell_absent(source: ImageSource, maps_NSS: Tensor) -> None:
+    """Classes that nothing can learn, and how much is left out: a mask may say something else than its maker meant."""
+    counted = maps_NSS != IGNORED
+    counts = torch.bincount(maps_NSS[counted].long(), minlength=len(source.pixel_classes))
+    absent = [name for name, count in zip(source.pixel_classes, counts.tolist(), strict=True) if not count]
+    if absent:
+        more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+        left_out = 100 * (1 - counted.double().mean().item())
+        text = (
+            f"no pixel of the {len(maps_NSS):,} training images is of {', '.join(absent[:_NAMED])}{more}, of "
+            f"{len(source.pixel_classes)} classes; {left_out:.0f} % of their pixels count for nothing"
+        )
+        warnings.warn(text, Notice, stacklevel=2)
+
+
 def note_iou(context: EvaluationContext, split_name: str, metric: str, matrix: ConfusionMatrix) -> float:
     """The mIoU; that of each class that there is to see is noted in `context.per_class`.
 
@@ -265,8 +286,9 @@ def class_panel(context: EvaluationContext, title: str, maps_NSS: Tensor) -> Pan
         counts = torch.bincount(map_SS[map_SS != IGNORED].long(), minlength=len(names))
         if has_background:
             counts[0] = 0
-        order = counts.argsort(descending=True)[:_NAMED].tolist()
-        notes.append(", ".join(names[label] for label in order if counts[label]) or "nothing")
+        order = [label for label in counts.argsort(descending=True).tolist() if counts[label]]
+        more = " ..." if len(order) > _NAMED else ""
+        notes.append(", ".join(names[label] for label in order[:_NAMED]) + more or "nothing")
     return Panel(title, class_maps=maps_NSS, has_background=has_background, notes=tuple(notes))
 
 

@@ -116,6 +116,8 @@ def evaluate(
             entry["per_class"] = per_class
         for table in tables(name, entry["metrics"]):
             console.print(table, soft_wrap=False)
+        if keep and not context.trained:
+            console.print(f"--keep: {name} trains no encoder, so that there is nothing to keep", style="yellow")
         whole = keep_trained(console, loaded, context, folder)
         write_entry(console, folder / f"evaluation-{name}.json", entry)
         if whole:

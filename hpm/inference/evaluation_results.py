@@ -26,6 +26,7 @@ from hpm.visualization import draw_gallery
 from hpm.visualization.style import check_replaceable
 
 Entry = dict[str, Any]
+_MEANS = {Unit.IOU: "mIoU", Unit.AP: "COCO's AP"}  # what stands in a table's title where it is all that it has
 _FEWEST_ROWS = 2  # of a table that has columns for what is measured
 
 
@@ -58,9 +59,11 @@ def tables(protocol: str, metrics: dict[str, dict[str, Any]]) -> list[Table]:
     Where the same is measured of several things, as the IoU and CorLoc of several scores, there is one table for each
     split instead, with a column for each of what is measured.
     """
-    found = [_across(protocol, split, metrics) for split in HELD_OUT]
+    units = {unit_of(name) for name in metrics} - {Unit.SETTING}
+    title = f"{protocol} ({_MEANS[units.pop()]})" if len(units) == 1 and units <= _MEANS.keys() else protocol
+    found = [_across(title, split, metrics) for split in HELD_OUT]
     if all(table is None for table in found):
-        return [_down(protocol, metrics)]
+        return [_down(title, metrics)]
     return [table for table in found if table is not None]
 
 

@@ -96,6 +96,8 @@ def _segmentation() -> Iterator[Metric]:
     for classifier in ("knn", "linear"):
         for features in ("pretrained", "initialization", "raw_pixels"):
             yield Metric(f"segmentation/{classifier}/{features}", Unit.IOU)
+    for chosen in ("knn/pretrained/k", "linear/pretrained/strength"):
+        yield Metric(f"segmentation/{chosen}", Unit.SETTING, higher_is_better=None)
 
 
 def _low_shot() -> Iterator[Metric]:

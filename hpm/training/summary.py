@@ -101,6 +101,9 @@ def show_summary(
     for line in (_hardness(metrics), _objects(metrics, split)):
         if line is not None:
             console.print(line)
+    if (boxes := metrics.get(metric_on(split, "detection/pretrained/box_ap"))) is not None:
+        masks = metrics[metric_on(split, "detection/pretrained/mask_ap")]
+        console.print(f"detection, COCO's AP: boxes {boxes:.1%}, masks {masks:.1%} ({split} images)")
     if (rank := metrics.get("rankme/pretrained")) is not None:
         console.print(f"effective rank of the features (RankMe, training images): {rank:.1f}")
     seconds = summary["training_seconds"]

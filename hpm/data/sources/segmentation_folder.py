@@ -28,6 +28,7 @@ from hpm.errors import UserError
 from hpm.runtime.files import expanded
 
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # modes of images whose pixels are one whole number each
+_LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 _MOST_NUMBERS = 65_535  # of masks in 16 bits
 _TOLD = 5  # unknown numbers in a message
 _LARGEST = 65_535  # number in a mask of 16 bits
@@ -59,9 +60,14 @@ class SegmentationSplit(FolderSplit):
         path = self.mask_paths[index]
         try:
             with open_image(path) as image:
-                mode, numbers_HW = image.mode, np.asarray(image).astype(np.int64)
+                mode, kind, numbers_HW = image.mode, image.format, np.asarray(image).astype(np.int64)
         except Exception as error:  # Pillow's readers raise almost anything about a damaged file
             raise UserError(f"the mask {path} cannot be read as an image: {error}") from error
+        if kind in _LOSSY:
+            raise UserError(
+                f"the mask {path} is a {kind}, whose compression changes the numbers of pixels; a mask must be a PNG, "
+                "made anew from the numbers as they were"
+            )
         if mode not in _INDEXED:
             raise UserError(
                 f"the mask {path} is a picture in color (Pillow's mode {mode}); a mask holds the number of each "

@@ -48,10 +48,10 @@ class PatchClassifier(ABC):
     """Classifies pixels by the features of patches. What it has to choose is what does best on validation images.
 
     Attributes:
-        chosen: for people, what was chosen.
+        chosen: what was chosen, by the setting's name.
     """
 
-    chosen: str
+    chosen: dict[str, float]
 
     @abstractmethod
     def fit(
@@ -107,7 +107,7 @@ class KNNPatches(PatchClassifier):
             found = self._nearest(validation.features_NTD, max(self.ks))
             ious = [mean_iou(validation.maps_NSS, self._vote(*found, k), num_classes) for k in self.ks]
             self._k = self.ks[max(range(len(ious)), key=ious.__getitem__)]
-        self.chosen = f"k = {self._k}"
+        self.chosen = {"k": self._k}
         return self
 
     def predict(self, features_NTD: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class LinearPatches(PatchClassifier):
             if validation is not None:
                 iou = mean_iou(validation.maps_NSS, self.predict(validation.features_NTD), num_classes)
             if iou > best_iou:
-                best_iou, best, self.chosen = iou, solution, f"L2 strength {strength:g}"
+                best_iou, best, self.chosen = iou, solution, {"strength": strength}
         assert best is not None
         self._solution = best
         return self

@@ -190,7 +190,7 @@ def test_metrics_and_pictures(small: EvaluationContext, evaluation: Any, prefix:
     assert metrics.keys() == expected
     assert all(0 <= value <= 1 and evaluation.find_metric(name) is not None for name, value in metrics.items())
     gallery = small.galleries[evaluation.protocol]
-    assert [panel.title for panel in gallery.panels] == ["annotated", "pretrained", "scratch"]
+    assert [panel.title.split("\n")[0] for panel in gallery.panels] == ["annotated", "pretrained", "scratch"]
     assert {name.removeprefix("validation/").split("/")[0] for name in small.per_class} == {prefix}
     assert all(torch.equal(before[name], value) for name, value in small.model.state_dict().items())
     assert evaluation.measure(replace(small, galleries={}, per_class={})) == metrics

@@ -43,7 +43,7 @@ EVERY_METRIC: dict[str, list[Evaluation]] = {
     "low-shot": [LowShot(labels=20, draws=draws, epochs=8, batch_size=10, test_images=20, lr=1e-3) for draws in (1, 2)],
     "rankme": [RankMe(images=20, baselines=True)],
     "ridge": [Ridge(**FROZEN)],
-    "segmentation": [Segmentation(k=[3], strengths=[10.0], **FROZEN)],
+    "segmentation": [Segmentation(k=[1, 3], strengths=[1.0, 10.0], **FROZEN)],
     "unsupervised-segmentation": [UnsupervisedSegmentation(images=20)],
 }
 

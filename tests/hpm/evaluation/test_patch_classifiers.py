@@ -89,7 +89,7 @@ def test_each_pixel_is_what_its_place_is_in_the_nearest_patches(shape: str, k: i
     train, asked = segmented(10, 0, shape), segmented(4, 1, shape)
     classifier = fitted(KNNPatches([k], 0.07), train)
     assert classifier.predict(asked.features_NTD).tolist() == voted(train, asked.features_NTD, k, 0.07).tolist()
-    assert classifier.chosen == f"k = {k}"
+    assert classifier.chosen == {"k": k}
 
 
 def test_any_blocks_of_votes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_the_linear_classifier_is_scikit_learns_of_every_annotated_pixel(shape: 
     expected = np.stack([enlarged(of_image, asked.grid, asked.size).argmax(axis=2) for of_image in logits])
     classifier = fitted(LinearPatches([2.0]), train)
     assert (classifier.predict(asked.features_NTD).numpy() == expected).mean() > 0.995
-    assert classifier.chosen == "L2 strength 2"
+    assert classifier.chosen == {"strength": 2.0}
 
 
 def made(kind: str, *values: float) -> PatchClassifier:

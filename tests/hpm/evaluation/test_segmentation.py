@@ -31,8 +31,9 @@ BOTH = ("validation", "test")
 def test_images_whose_colors_tell_the_class_are_segmented(context: EvaluationContext) -> None:
     context = on(context, mosaics(ignored=0.1))
     metrics = Segmentation(baselines=True)(context)
-    assert metrics.keys() == NAMES | {f"validation/{name}" for name in NAMES}
-    assert all(metrics[name] > 0.95 for name in metrics), metrics
+    chosen = {"segmentation/knn/pretrained/k", "segmentation/linear/pretrained/strength"}
+    assert metrics.keys() == NAMES | {f"validation/{name}" for name in NAMES} | chosen
+    assert all(metrics[name] > 0.95 for name in metrics.keys() - chosen), metrics
 
 
 def test_annotations_that_have_nothing_to_do_with_the_images_leave_chance(context: EvaluationContext) -> None:
@@ -108,7 +109,8 @@ def test_choices_are_made_by_the_validation_images_alone(
     assert first[f"validation/{name}"] > second[f"validation/{name}"]
     assert first[name] < second[name]
     several = Segmentation(**settings, **{parameter: values})(replace(context, splits=("test",)))
-    assert several.keys() == {name}
+    assert several.keys() == {name, f"{name}/{'k' if parameter == 'k' else 'strength'}"}
+    assert values[0] in several.values()
     assert several[name] == pytest.approx(first[name], abs=0.01)
 
 
@@ -150,7 +152,7 @@ def test_all_kinds_of_images_patches_and_encoders(
     evaluation.check(context.source, context.model)
     metrics = evaluation(context)
     assert metrics.keys() >= NAMES
-    for name in metrics:
+    for name in (name for name in metrics if not name.endswith(("/k", "/strength"))):
         assert metrics[name] > (0.9 if "knn" in name else 0.75), (name, metrics)
 
 
