@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_choice, require_in
-from hpm.data import VALIDATION, ImageSource, Split, UnreadableImages
+from hpm.data import VALIDATION, ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.chosen_images import ChosenImages, choose_images, features_of_models
 from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
-from hpm.evaluation.samples import labels_of, require_labels, sample_indices
+from hpm.evaluation.samples import labels_of, require_labels
 from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
+from hpm.models.encoder import Encoder
 
 
 class Labelled(NamedTuple):
@@ -31,21 +33,6 @@ class Labelled(NamedTuple):
 
     features_ND: Tensor
     labels_N: Tensor
-
-
-class _Chosen(NamedTuple):
-    """Images of a split; others stand in for those that cannot be read, where there is a place to note these."""
-
-    split: Split
-    indices_N: Tensor
-    unreadable: UnreadableImages | None
-
-    def labels(self) -> Tensor:
-        """Int64 [N], once all images were read."""
-        read_N = self.indices_N
-        if self.unreadable is not None:
-            read_N = self.unreadable.stand_ins(read_N, self.split)
-        return labels_of(self.split)[read_N]
 
 
 class FrozenProbe(Evaluation):
@@ -109,15 +96,15 @@ class FrozenProbe(Evaluation):
         """
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        scored = context.held_out
-        if self.chooses:
-            scored = {VALIDATION: context.source.validation()} | scored
-        chosen = {"train": self._chosen(context.source.train(), self.train_images, context.unreadable)}
-        for name, split in scored.items():
-            chosen[name] = self._chosen(split, self.test_images)
+        chosen = choose_images(
+            context, train_images=self.train_images, test_images=self.test_images, chooses=self.chooses
+        )
         metrics: dict[str, float] = {}
         for name, features in self._features(context, chosen):
-            labelled = {which: Labelled(features[which], images.labels()) for which, images in chosen.items()}
+            labelled = {
+                which: Labelled(features[which], labels_of(images.split)[images.read_indices()])
+                for which, images in chosen.items()
+            }
             validation = labelled[VALIDATION] if self.chooses else None
             predict = self.fit(
                 labelled["train"], validation, num_classes=context.source.num_classes, device=context.device
@@ -130,45 +117,29 @@ class FrozenProbe(Evaluation):
                     context.scored_images[metric] = len(right_M)
         return metrics
 
-    @staticmethod
-    def _chosen(split: Split, count: int | None, unreadable: UnreadableImages | None = None) -> _Chosen:
-        return _Chosen(split, sample_indices(count, len(split)), unreadable)
-
     def _features(
-        self, context: EvaluationContext, chosen: Mapping[str, _Chosen]
+        self, context: EvaluationContext, chosen: Mapping[str, ChosenImages]
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Name, and features [N, D] of each split's chosen images, of everything that is to be judged.
+        """Name, and features [N, D] of each split's chosen images, of everything that is to be judged."""
 
-        The context's processes share the work, and the features come together in the main one: the others have
-        nothing to judge.
-        """
-        source, processes = context.source, context.processes
-        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
-        for name, model in models.items():
-            features = {}
-            for which, (split, indices_N, unreadable) in chosen.items():
-                own = extract(
-                    model.encoder,
-                    source,
-                    split,
-                    processes.share(indices_N),
-                    pool=self.pool,
-                    device=context.device,
-                    num_workers=self.num_workers,
-                    unreadable=unreadable,
-                )
-                features[which] = processes.collect(own, len(indices_N))
-                if unreadable is not None:
-                    for found in processes.gather(unreadable.by_index):
-                        unreadable.add(found, split)
-            together = {which: of_split for which, of_split in features.items() if of_split is not None}
-            if len(together) == len(features):
-                yield name, together
-        if self.baselines and processes.is_main:
+        def of_encoder(encoder: Encoder, images: ChosenImages) -> Tensor:
+            return extract(
+                encoder,
+                context.source,
+                images.split,
+                images.indices_N,
+                pool=self.pool,
+                device=context.device,
+                num_workers=self.num_workers,
+                unreadable=images.unreadable,
+            )
+
+        yield from features_of_models(context, chosen, of_encoder, initialization=self.baselines)
+        if self.baselines and context.processes.is_main:
             yield (
                 "raw_pixels",
                 {
-                    which: raw_pixels(source, split, indices_N, unreadable=unreadable)
+                    which: raw_pixels(context.source, split, indices_N, unreadable=unreadable)
                     for which, (split, indices_N, unreadable) in chosen.items()
                 },
             )

@@ -8,42 +8,27 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from curriculum.validation import require_at_least, require_in, require_positive
-from hpm.data import BACKGROUND, IGNORED, VALIDATION, ImageSource, Split, UnreadableImages, annotated_views
+from hpm.data import BACKGROUND, IGNORED, VALIDATION, ImageSource, annotated_views
 from hpm.errors import Notice, UserError
 from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.chosen_images import ChosenImages, choose_images, features_of_models
 from hpm.evaluation.dense.class_iou import ConfusionMatrix
 from hpm.evaluation.dense.patch_classifiers import KNNPatches, LinearPatches, PatchClassifier, Segmented
 from hpm.evaluation.dense.patch_tokens import patch_pixels, patch_tokens, token_grid
 from hpm.evaluation.gallery import Gallery, Panel, shown_rows
-from hpm.evaluation.samples import sample_indices
 from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
+from hpm.models.encoder import Encoder
 
 CLASSIFIERS = ("knn", "linear")
 _TITLES = {"knn": "k-NN", "linear": "linear"}
 _NAMED = 3  # classes below an image of a picture
 _CHOICES = (["knn"], ["linear"], ["knn", "linear"])
-
-
-class _Chosen(NamedTuple):
-    """Images of a split; others stand in for those that cannot be read, where there is a place to note these."""
-
-    split: Split
-    indices_N: Tensor
-    unreadable: UnreadableImages | None
-
-    def class_maps(self, source: ImageSource) -> Tensor:
-        """Int16 [N, S, S], once all images were read."""
-        read_N = self.indices_N
-        if self.unreadable is not None:
-            read_N = self.unreadable.stand_ins(read_N, self.split)
-        return annotated_views.class_maps(source, self.split, read_N)
 
 
 class Segmentation(Evaluation):
@@ -125,25 +110,19 @@ class Segmentation(Evaluation):
             source.validation()
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        scored = context.held_out
-        if self.chooses:
-            scored = {VALIDATION: context.source.validation()} | scored
-        chosen = {
-            "train": _Chosen(
-                context.source.train(),
-                sample_indices(self.train_images, len(context.source.train())),
-                context.unreadable,
-            )
-        }
-        for name, split in scored.items():
-            chosen[name] = _Chosen(split, sample_indices(self.test_images, len(split)), None)
+        chosen = choose_images(
+            context, train_images=self.train_images, test_images=self.test_images, chooses=self.chooses
+        )
         maps: dict[str, Tensor] = {}
         metrics: dict[str, float] = {}
         panels: list[Panel] = []
         shown_on = list(context.held_out)[-1]
         for name, features in self._features(context, chosen):
             if not maps:
-                maps = {which: images.class_maps(context.source) for which, images in chosen.items()}
+                maps = {
+                    which: annotated_views.class_maps(context.source, images.split, images.read_indices())
+                    for which, images in chosen.items()
+                }
                 _require_annotated(context.source, maps)
                 _tell_absent(context.source, maps["train"])
             grid = token_grid(features["train"].shape[1], context.model.grid)
@@ -176,42 +155,31 @@ class Segmentation(Evaluation):
         return LinearPatches(self.strengths) if name == "linear" else KNNPatches(self.k, self.temperature)
 
     def _features(
-        self, context: EvaluationContext, chosen: Mapping[str, _Chosen]
+        self, context: EvaluationContext, chosen: Mapping[str, ChosenImages]
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Name, and features [N, T, D] of each split's chosen images, of everything that is to be judged.
+        """Name, and features [N, T, D] of each split's chosen images, of everything that is to be judged."""
 
-        The context's processes share the work, and the features come together in the main one: the others have
-        nothing to judge.
-        """
-        source, processes = context.source, context.processes
-        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
+        def of_encoder(encoder: Encoder, images: ChosenImages) -> Tensor:
+            return patch_tokens(
+                encoder,
+                context.source,
+                images.split,
+                images.indices_N,
+                device=context.device,
+                num_workers=self.num_workers,
+                unreadable=images.unreadable,
+            )
+
         tokens = 0
-        for name, model in models.items():
-            features = {}
-            for which, (split, indices_N, unreadable) in chosen.items():
-                own = patch_tokens(
-                    model.encoder,
-                    source,
-                    split,
-                    processes.share(indices_N),
-                    device=context.device,
-                    num_workers=self.num_workers,
-                    unreadable=unreadable,
-                )
-                features[which] = processes.collect(own, len(indices_N))
-                if unreadable is not None:
-                    for found in processes.gather(unreadable.by_index):
-                        unreadable.add(found, split)
-            together = {which: of_split for which, of_split in features.items() if of_split is not None}
-            if len(together) == len(features):
-                tokens = together["train"].shape[1]
-                yield name, together
-        if self.baselines and processes.is_main:
+        for name, features in features_of_models(context, chosen, of_encoder, initialization=self.baselines):
+            tokens = features["train"].shape[1]
+            yield name, features
+        if self.baselines and context.processes.is_main:
             grid = token_grid(tokens, context.model.grid)
             yield (
                 "raw_pixels",
                 {
-                    which: patch_pixels(source, split, indices_N, grid, unreadable=unreadable)
+                    which: patch_pixels(context.source, split, indices_N, grid, unreadable=unreadable)
                     for which, (split, indices_N, unreadable) in chosen.items()
                 },
             )
@@ -292,7 +260,7 @@ def class_panel(context: EvaluationContext, title: str, maps_NSS: Tensor) -> Pan
     return Panel(title, class_maps=maps_NSS, has_background=has_background, notes=tuple(notes))
 
 
-def _gallery(context: EvaluationContext, images: _Chosen, maps_NSS: Tensor, panels: Sequence[Panel]) -> Gallery:
+def _gallery(context: EvaluationContext, images: ChosenImages, maps_NSS: Tensor, panels: Sequence[Panel]) -> Gallery:
     rows = shown_rows(len(maps_NSS))
     pixels = context.source.denormalize(context.source.load(images.split, images.indices_N[rows]))
     truth = class_panel(context, "annotated", maps_NSS[rows])

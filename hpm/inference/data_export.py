@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -28,6 +27,7 @@ from torch import Tensor
 from hpm import __version__
 from hpm.config import parse_config
 from hpm.data import IGNORED, SPLITS, TEST, VALIDATION, ImageSource, Objects, Split, annotated_views
+from hpm.data.sources.coco_masks import coco_entry
 from hpm.errors import Notice, UserError
 from hpm.runtime.extras import import_extra
 from hpm.runtime.files import check_folder, replacing, require_new
@@ -144,7 +144,7 @@ class _Coco(_Writer):
             raise UserError(
                 f"--format coco needs objects with masks, and {self.name} knows none; choose another format"
             )
-        self._masks = import_extra("faster_coco_eval.core.mask", package="faster-coco-eval", needed_by="--format coco")
+        import_extra("faster_coco_eval.core.mask", package="faster-coco-eval", needed_by="--format coco")
 
     def write(self, split: Split, folder: Path, name: str) -> None:
         """Images, and a file of annotations; categories and objects are numbered from 1, as COCO's are."""
@@ -168,26 +168,15 @@ class _Coco(_Writer):
         (folder / "annotations" / f"instances_{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
     def _annotations(self, objects: Objects, image: int, first: int) -> list[dict[str, Any]]:
-        annotations = []
-        for number, (label, box, mask_SS, crowd) in enumerate(zip(*objects, strict=True), start=first):
-            left, top, right, bottom = box.tolist()
-            encoded = self._masks.encode(np.asfortranarray(mask_SS.numpy(), dtype=np.uint8))
-            counts = encoded["counts"]
-            annotations.append(
-                {
-                    "id": number,
-                    "image_id": image,
-                    "category_id": int(label) + 1,
-                    "bbox": [left, top, right - left, bottom - top],
-                    "area": int(mask_SS.sum()),
-                    "segmentation": {
-                        "size": list(mask_SS.shape),
-                        "counts": counts.decode() if isinstance(counts, bytes) else counts,
-                    },
-                    "iscrowd": int(crowd),
-                }
-            )
-        return annotations
+        return [
+            {
+                "id": number,
+                **coco_entry(image, int(label) + 1, box, mask_SS, needed_by="--format coco"),
+                "area": int(mask_SS.sum()),
+                "iscrowd": int(crowd),
+            }
+            for number, (label, box, mask_SS, crowd) in enumerate(zip(*objects, strict=True), start=first)
+        ]
 
 
 class _Segmentation(_Writer):

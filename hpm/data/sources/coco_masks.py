@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,3 +84,30 @@ def box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
 def are_places(values: list[Any]) -> bool:
     """Whether all of these are numbers that can be places in an image, or near it."""
     return all(type(value) in (int, float) and abs(value) <= FARTHEST for value in values)  # NaN is not, either
+
+
+def coco_entry(image: int, label: int, box_4: Tensor, mask_HW: Tensor, *, needed_by: str) -> dict[str, Any]:
+    """What COCO's annotations and results have in common of an object: image, category, box and compressed run lengths.
+
+    Args:
+        image: its number.
+        label: the number of the category.
+        box_4: (left, top, right, bottom) in pixels.
+        mask_HW: bool.
+        needed_by: who needs the package that encodes, for the error.
+
+    Raises:
+        UserError: if the package is missing.
+    """
+    masks = import_extra("faster_coco_eval.core.mask", package="faster-coco-eval", needed_by=needed_by)
+    counts = masks.encode(np.asfortranarray(mask_HW.cpu().numpy(), dtype=np.uint8))["counts"]
+    left, top, right, bottom = box_4.tolist()
+    return {
+        "image_id": image,
+        "category_id": label,
+        "bbox": [left, top, right - left, bottom - top],
+        "segmentation": {
+            "size": list(mask_HW.shape),
+            "counts": counts.decode() if isinstance(counts, bytes) else counts,
+        },
+    }

@@ -9,18 +9,23 @@ import contextlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from hpm.data import Objects
+from hpm.data.sources.coco_masks import coco_entry
 from hpm.runtime.extras import import_extra
 
 KINDS = {"box": "bbox", "mask": "segm"}
 """What is compared, and what COCO calls that."""
 
 _STATS = {"ap": 0, "ap50": 1, "ap75": 2}  # where COCO's summary has them
+
+
+_entry = partial(coco_entry, needed_by="Detection")
 
 
 class DetectionResults:
@@ -53,12 +58,12 @@ class DetectionResults:
         self.images.append({"id": image, "height": int(height), "width": int(width)})
         for label, box, mask_HW, crowd in zip(*objects, strict=True):
             self.annotations.append(
-                _entry(image, label, box, mask_HW) | {"iscrowd": int(crowd), "area": int(mask_HW.sum())}
+                _entry(image, int(label), box, mask_HW) | {"iscrowd": int(crowd), "area": int(mask_HW.sum())}
             )
         for label, box, mask_HW, score in zip(
             *(found[name].cpu() for name in ("labels", "boxes", "masks", "scores")), strict=True
         ):
-            self.found.append(_entry(image, label, box, mask_HW) | {"score": float(score)})
+            self.found.append(_entry(image, int(label), box, mask_HW) | {"score": float(score)})
 
     def with_others(self, others: Sequence[DetectionResults]) -> DetectionResults:
         """All of several processes' images together, in their order."""
@@ -107,19 +112,3 @@ class DetectionResults:
             if (own > -1).any():
                 per_class[name] = float(own[own > -1].mean())
         return {name: max(0.0, float(evaluation.stats[place])) for name, place in _STATS.items()}, per_class
-
-
-def _entry(image: int, label: Tensor, box: Tensor, mask_HW: Tensor) -> dict[str, Any]:
-    masks = import_extra("faster_coco_eval.core.mask", package="faster-coco-eval", needed_by="Detection")
-    encoded = masks.encode(np.asfortranarray(mask_HW.cpu().numpy(), dtype=np.uint8))
-    counts = encoded["counts"]
-    left, top, right, bottom = box.tolist()
-    return {
-        "image_id": image,
-        "category_id": int(label),
-        "bbox": [left, top, right - left, bottom - top],
-        "segmentation": {
-            "size": list(mask_HW.shape),
-            "counts": counts.decode() if isinstance(counts, bytes) else counts,
-        },
-    }
