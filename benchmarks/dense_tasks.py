@@ -1,8 +1,9 @@
 """What encoders pre-trained on StampScenes are worth for classification, segmentation and detection: one table.
 
-Random masks, hard blocks, and labels (the network that fine-tuning trains from scratch), with several seeds, beside the
-network that nothing has trained and raw pixels. Writes RESULTS/results.csv, a figure a line, and prints the table in
-Markdown. Runs and results that are there already are not made again, so that the same command goes on after a kill.
+Random masks, hard blocks, and labels (the same encoder, trained by the classes of all scenes that the others were
+pre-trained on, as often), with several seeds, beside the network that nothing has trained and raw pixels. Writes
+OUT/results.csv, a figure a line, and OUT/figures, and prints the table in Markdown. Runs and results that are there
+already are not made again, so that the same command goes on after a kill.
 
     python benchmarks/dense_tasks.py --runs runs/dense_tasks --out docs/results/stamp_scenes --workers 2
 """
@@ -13,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,7 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from hpm.metrics import half_interval, unit_of
+from hpm.inference.export import write_timm
+from hpm.inference.loading import load_model
+from hpm.metrics import half_interval
+from hpm.runtime.files import replacing
 
 MASKS = {"random masks": "random", "hard blocks": "hpm_memory_blocks"}
 CLASSES = ("linear", "finetune")
@@ -30,8 +35,17 @@ DENSE = ("segmentation", "segmentation-finetune", "detection", "unsupervised-seg
 BASELINES = ("Linear", "FineTune", "Segmentation", "FineTuneSegmentation", "Detection")
 SUPERVISED, UNTRAINED, PIXELS = "labels", "not pre-trained", "raw pixels"
 ENCODERS = (*MASKS, SUPERVISED, UNTRAINED, PIXELS)
+DATA = ("data/stamp_scenes",)
+SUPERVISED_TRAINING = (
+    "StampScenes.train_size = 20000",
+    "FineTune.patience = None",
+    "FineTune.epochs = 8",
+    "FineTune.blr = 8e-3",
+    "FineTune.layer_decay = 1.0",
+)
 NETWORKS = {"initialization": UNTRAINED, "scratch": UNTRAINED, "raw_pixels": PIXELS}
 ROWS = {
+    "supervised": "trained on all labels, accuracy",
     "linear": "linear probe, accuracy",
     "finetune": "fine-tuning, accuracy",
     "segmentation/linear": "segmentation, linear on frozen tokens, mIoU",
@@ -70,43 +84,56 @@ def bind(*bindings: str) -> list[str]:
     return [word for text in bindings for word in ("-b", text)]
 
 
-def work(runs: Path, masks: str, seed: int, settings: Sequence[str]) -> None:
-    """Train and judge the encoder of one kind of masks and one seed; with random masks the others of that seed too."""
+def pretrain(runs: Path, masks: str, seed: int, settings: Sequence[str]) -> Path:
+    """A run of one kind of masks, which knows no class; trained now, or before."""
     run = runs / f"{masks}-{seed}"
-    log, common = run.with_suffix(".log"), bind(f"StampScenes.cache_dir = '{runs / 'scenes'}'", *settings)
-    seeded = bind(f"Trainer.seed = {seed}")
     if not (run / "summary.json").is_file():
-        tracking = bind("MLflowTracker.enabled = False", "Monitoring.evaluations = []")
-        call(
-            "pretrain",
-            "stamp_scenes",
-            f"curricula/{masks}",
-            "--resume",
-            "--output",
-            run,
-            *seeded,
-            *tracking,
-            *common,
-            log=log,
-        )
-    alone = masks == MASKS["random masks"]
-    baselines = bind(*(f"{part}.baselines = True" for part in BASELINES)) if alone else []
-    steps: list[tuple[Path, tuple[str, ...], tuple[str, ...]]] = [
-        (run, ("evaluation/stamp_scenes",), CLASSES),
-        (run, ("evaluation/stamp_scenes_dense",), DENSE),
-    ]
-    if alone:
-        supervised = run / "finetune-scratch"
-        steps += [
-            (supervised, ("data/stamp_scenes", "evaluation/stamp_scenes"), ("linear",)),
-            (supervised, ("data/stamp_scenes", "evaluation/stamp_scenes_dense"), DENSE),
-        ]
-    for model, configs, protocols in steps:
-        for protocol in protocols:
-            if any(figures_of(model, protocol)):
-                continue
-            own = [*baselines, *(["--keep"] if alone and protocol == "finetune" else [])] if model == run else seeded
-            call("evaluate", model, *configs, "--protocol", protocol, *own, *common, log=log)
+        silent = bind("MLflowTracker.enabled = False", "Monitoring.probes = []", "Monitoring.evaluations = []")
+        words = ("pretrain", "stamp_scenes", f"curricula/{masks}", "--resume", "--output", run)
+        call(*words, *bind(f"Trainer.seed = {seed}"), *silent, *settings, log=run.with_suffix(".log"))
+    return run
+
+
+def supervise(runs: Path, seed: int, settings: Sequence[str]) -> Path:
+    """The encoder that learned from labels: the untrained network of a run, fine-tuned on what that run saw."""
+    folder = runs / f"labels-{seed}"
+    untrained, trained = folder / "untrained", folder / "finetune-pretrained"
+    if not (trained / "model.safetensors").is_file():
+        if not untrained.is_dir():
+            folder.mkdir(exist_ok=True)
+            loaded = load_model(runs / f"{MASKS['random masks']}-{seed}")
+            with replacing(untrained) as partial:
+                write_timm(loaded.context().initial(), loaded.source, "avg", {"format": "pt"}, partial)
+        words = ("evaluate", untrained, *DATA, "evaluation/stamp_scenes", "--protocol", "finetune", "--keep")
+        call(*words, *bind(*SUPERVISED_TRAINING), *bind(f"Trainer.seed = {seed}"), *settings, log=folder / "log")
+    return trained
+
+
+def evaluate(model: Path, config: str, protocol: str, settings: Sequence[str]) -> None:
+    """Judge a model by a protocol, unless it was done before."""
+    if not any(figures_of(model, protocol)):
+        data = () if (model / "config.gin").is_file() else DATA
+        call("evaluate", model, *data, config, "--protocol", protocol, *settings, log=log_of(model))
+
+
+def work(runs: Path, encoder: str, seed: int, settings: Sequence[str]) -> None:
+    """Train and judge one encoder of one seed; with random masks the baselines too."""
+    if encoder == SUPERVISED:
+        model = supervise(runs, seed, settings)
+        settings = [*bind(f"Trainer.seed = {seed}"), *settings]
+    else:
+        model = runs / f"{MASKS[encoder]}-{seed}"
+    if encoder == "random masks":
+        settings = [*bind(*(f"{part}.baselines = True" for part in BASELINES)), *settings]
+    for protocol in CLASSES[: 1 if encoder == SUPERVISED else None]:
+        evaluate(model, "evaluation/stamp_scenes", protocol, settings)
+    for protocol in DENSE:
+        evaluate(model, "evaluation/stamp_scenes_dense", protocol, settings)
+
+
+def log_of(model: Path) -> Path:
+    """Where commands about a model write what they say."""
+    return model.parent / "log" if model.parent.name.startswith("labels-") else model.with_suffix(".log")
 
 
 def figures_of(model: Path, protocol: str) -> Iterator[tuple[str, float]]:
@@ -114,7 +141,7 @@ def figures_of(model: Path, protocol: str) -> Iterator[tuple[str, float]]:
     folder = model if (model / "config.gin").is_file() else model.parent
     file = folder / f"evaluation-{protocol}.json"
     entries = json.loads(file.read_text()) if file.is_file() else []
-    own = [entry for entry in entries if (entry["model"] == model.name) == (folder != model)]
+    own = [entry for entry in entries if entry["model"] == model.name or folder == model]
     for name, metric in own[-1]["metrics"].items() if own else ():
         if not name.startswith("validation/") and "mean" in metric:
             yield name, metric["mean"]
@@ -123,35 +150,60 @@ def figures_of(model: Path, protocol: str) -> Iterator[tuple[str, float]]:
 def collect(runs: Path, seeds: Iterable[int]) -> Iterator[Figure]:
     """All results that are there."""
     for seed in seeds:
-        for encoder, masks in MASKS.items():
-            run = runs / f"{masks}-{seed}"
-            models = {encoder: run} | ({SUPERVISED: run / "finetune-scratch"} if masks == "random" else {})
-            for of, model in models.items():
-                for protocol in (*CLASSES, *DENSE):
-                    for name, value in figures_of(model, protocol):
-                        yield from figure(of, seed, name, value)
+        labels = runs / f"labels-{seed}"
+        for _, value in figures_of(labels / "untrained", "finetune"):
+            yield Figure(SUPERVISED, seed, "supervised", value)
+        models = {encoder: runs / f"{masks}-{seed}" for encoder, masks in MASKS.items()}
+        for encoder, model in (models | {SUPERVISED: labels / "finetune-pretrained"}).items():
+            for protocol in (*CLASSES, *DENSE):
+                for name, value in figures_of(model, protocol):
+                    yield from figure(encoder, seed, name, value)
 
 
 def figure(encoder: str, seed: int, name: str, value: float) -> Iterator[Figure]:
     """A metric of an evaluation; what its name says of the network becomes the encoder."""
     parts = name.split("/")
     network = next((part for part in parts if part == "pretrained" or part in NETWORKS), None)
-    metric = "/".join(part for part in parts if part != network)
-    if encoder == SUPERVISED and (network in NETWORKS or "loss" in name):
-        return  # another's, or of a decoder that nothing has trained
-    of = NETWORKS.get(network or "", encoder)
-    yield Figure(of, seed, metric, value)
-    if name == "finetune/scratch":  # training on labels alone is what supervised pre-training was
-        yield Figure(SUPERVISED, seed, metric, value)
+    if encoder == SUPERVISED and ("loss" in name or "position" in name):
+        return  # of a decoder that nothing has trained
+    yield Figure(NETWORKS.get(network or "", encoder), seed, "/".join(part for part in parts if part != network), value)
 
 
-def cell(metric: str, values: Sequence[float], *, signed: bool = False) -> str:
-    """Mean and half the 95 % interval over seeds, as people read the metric."""
+def write(figures: Iterable[Figure], file: Path) -> None:
+    """One line each."""
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(Figure._fields)
+        writer.writerows(sorted(figures))
+
+
+def read(file: Path) -> list[Figure]:
+    """What `write` wrote."""
+    with file.open(newline="") as lines:
+        return [
+            Figure(row["encoder"], int(row["seed"]), row["metric"], float(row["value"]))
+            for row in csv.DictReader(lines)
+        ]
+
+
+def copy_pictures(runs: Path, seed: int, folder: Path) -> None:
+    """What is masked at the end of training, and what was found after random masks and from scratch."""
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(
+        max((runs / f"{MASKS['hard blocks']}-{seed}" / "pictures").glob("step-*.png")), folder / "masks.png"
+    )
+    for protocol in DENSE:
+        shutil.copyfile(
+            runs / f"{MASKS['random masks']}-{seed}" / f"evaluation-{protocol}.png", folder / f"{protocol}.png"
+        )
+
+
+def cell(values: Sequence[float], *, signed: bool = False) -> str:
+    """Mean and half the 95 % interval over seeds, in percent."""
     if not values:
         return ""
-    scale = unit_of(metric).scale
-    mean = f"{scale * statistics.fmean(values):{'+' if signed else ''}.2f}"
-    return mean if len(values) < 2 or len(set(values)) == 1 else f"{mean} ± {scale * half_interval(values):.2f}"
+    mean = f"{100 * statistics.fmean(values):{'+' if signed else ''}.2f}"
+    return mean if len(set(values)) == 1 else f"{mean} ± {100 * half_interval(values):.2f}"
 
 
 def table(figures: Iterable[Figure]) -> str:
@@ -161,12 +213,10 @@ def table(figures: Iterable[Figure]) -> str:
         values[of.metric, of.encoder][of.seed] = of.value
     lines = [f"| test scenes, % | {' | '.join(ENCODERS)} | hard blocks - random masks |", "| --- |" + " ---: |" * 6]
     for metric, label in ROWS.items():
-        declared = metric.replace("detection/", "detection/pretrained/") if "detection" in metric else metric
-        declared = declared if "unsupervised" in declared or "/pretrained/" in declared else f"{declared}/pretrained"
-        cells = [cell(declared, list(values[metric, encoder].values())) for encoder in ENCODERS]
+        cells = [cell(list(values[metric, encoder].values())) for encoder in ENCODERS]
         random, hard = (values[metric, encoder] for encoder in MASKS)
         paired = [hard[seed] - random[seed] for seed in sorted(hard.keys() & random.keys())]
-        lines.append(f"| {label} | {' | '.join(cells)} | {cell(declared, paired, signed=True)} |")
+        lines.append(f"| {label} | {' | '.join(cells)} | {cell(paired, signed=True)} |")
     return "\n".join(lines)
 
 
@@ -179,20 +229,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="encoders at once, each on a core")
     parser.add_argument("-b", "--binding", action="append", default=[], help="over every configuration")
     options = parser.parse_args()
+    settings = bind(f"StampScenes.cache_dir = '{options.runs / 'scenes'}'", *options.binding)
     with ThreadPoolExecutor(options.workers) as pool:
-        jobs = [
-            pool.submit(work, options.runs, masks, seed, options.binding)
-            for seed in options.seeds
-            for masks in MASKS.values()
-        ]
-        for job in jobs:
-            job.result()
+        for of, kinds in ((pretrain, MASKS.values()), (work, (*MASKS, SUPERVISED))):
+            jobs = [pool.submit(of, options.runs, kind, seed, settings) for seed in options.seeds for kind in kinds]
+            for job in jobs:
+                job.result()
     figures = list(collect(options.runs, options.seeds))
     options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Figure._fields)
-        writer.writerows(sorted(figures))
+    write(figures, options.out / "results.csv")
+    copy_pictures(options.runs, options.seeds[0], options.out / "figures")
     print(table(figures))
 
 
