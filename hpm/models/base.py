@@ -98,6 +98,16 @@ class MaskedModel(nn.Module, ABC):
         """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
 
     @abstractmethod
+    def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        """[N, prefix + tokens, D]: what `forward` makes of images before anything is reconstructed.
+
+        Args:
+            images_NCHW: images.
+            mask: None where every patch is seen. Of patches that it hides there are tokens only in models whose encoder
+                has mask tokens in their place.
+        """
+
+    @abstractmethod
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """[N, M, P]: the masked patches' reconstruction alone."""
 

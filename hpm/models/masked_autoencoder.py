@@ -183,7 +183,7 @@ class MaskedAutoencoder(MaskedModel):
             nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
+        tokens = self._decoder_input(self.encode(images_NCHW, mask), mask)
         first = 1 + mask.num_visible
         hidden = self.reconstructor.blocks(tokens, first=first)
         reconstruction_NMP = self.reconstructor.predict(hidden, 0)
@@ -192,17 +192,18 @@ class MaskedAutoencoder(MaskedModel):
         predicted_NM1 = self.loss_predictor(hidden, 0) if self.shares_decoder else self.loss_predictor(tokens, first)
         return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
 
+    def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        return self.encoder(images_NCHW, mask, self.encoder_mask_token)
+
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        return self.reconstructor(
-            self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask), 1 + mask.num_visible
-        )
+        return self.reconstructor(self._decoder_input(self.encode(images_NCHW, mask), mask), 1 + mask.num_visible)
 
     def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
         first = 1 if mask is None else 1 + mask.num_visible
         with torch.no_grad() if detached else nullcontext():
-            tokens = self._decoder_input(self.encoder(images_NCHW, mask, self.encoder_mask_token), mask)
+            tokens = self._decoder_input(self.encode(images_NCHW, mask), mask)
             if self.shares_decoder:
                 tokens, first = self.reconstructor.blocks(tokens, first=first), 0
         return self.loss_predictor(tokens, first).squeeze(-1)

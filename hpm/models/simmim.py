@@ -113,21 +113,24 @@ class SimMIM(MaskedModel):
                 nn.init.constant_(parameter, 1.0 if kind == "weight" else 0.0)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+        tokens = self.encode(images_NCHW, mask)
         reconstruction_NMP = self.head(self._masked(tokens, mask))
         if self.loss_predictor is None:
             return Output(reconstruction_NMP, None)
         return Output(reconstruction_NMP, self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1))
 
+    def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
+        return self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+        tokens = self.encode(images_NCHW, mask)
         return self.head(self._masked(tokens, mask))
 
     def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set SimMIM.loss_predictor_depth")
         with torch.no_grad() if detached else nullcontext():
-            tokens = self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
+            tokens = self.encode(images_NCHW, mask)
         return self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1)
 
     def _masked(self, tokens: Tensor, mask: Mask) -> Tensor:
