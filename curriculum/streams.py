@@ -44,6 +44,7 @@ class Stream(IntEnum):
     PICTURE_MASKS = 14  # (seed, step, image): the masks that a curriculum draws for a picture, with all that it folds
     PICTURE_SCORES = 15  # (noise), then what the estimator folds: the scores in a picture whose masks ask for none
     HARDNESS_MASKS = 16  # (seed, step, image), with all that a curriculum folds: the masks whose object is looked at
+    LIDAR_MASKS = 18  # (view, image, patch): the masks of the views that LiDAR compares; the same for every seed
 
     # Loading of training images.
     LOADER_ORDER = 101  # (seed, epoch, image): the place of an image in an epoch

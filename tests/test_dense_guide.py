@@ -23,7 +23,7 @@ FOUR_BLOCKS = (
 
 def test_it_names_protocols_and_their_parts() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|", GUIDE, flags=re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for protocol, part in rows:
         assert protocols()[protocol].__name__ == part
 

@@ -11,6 +11,7 @@ from hpm.evaluation.finetune import FineTune
 from hpm.evaluation.finetune_segmentation import FineTuneSegmentation
 from hpm.evaluation.hardness_share import HardnessShare
 from hpm.evaluation.knn import KNN, knn_predict
+from hpm.evaluation.lidar import LiDAR
 from hpm.evaluation.linear import Linear
 from hpm.evaluation.linear_mae import LinearMAE
 from hpm.evaluation.localization import Localization
@@ -31,6 +32,7 @@ __all__ = [
     "FineTune",
     "FineTuneSegmentation",
     "HardnessShare",
+    "LiDAR",
     "Linear",
     "LinearMAE",
     "Localization",

@@ -79,7 +79,11 @@ def pooled(encoder: Encoder, images_NCSS: Tensor, pool: str) -> Tensor:
         ValueError: for the class token of an encoder that has none.
     """
     require_class_token("pooled", encoder, pool)
-    tokens = encoder(images_NCSS)
+    return pool_tokens(encoder, encoder(images_NCSS), pool)
+
+
+def pool_tokens(encoder: Encoder, tokens: Tensor, pool: str) -> Tensor:
+    """[N, D]: the mean of the patch tokens that there are, or the class token, of an encoder's output."""
     return tokens[:, encoder.num_prefix_tokens :].mean(dim=1) if pool == "mean" else tokens[:, 0]
 
 

@@ -129,6 +129,10 @@ DECLARED: Mapping[str, tuple[Metric, ...]] = {
     "finetune": tuple(_finetune()),
     "hardness-share": tuple(_hardness_share()),
     "knn": tuple(_probe("knn", "/k*")),
+    "lidar": (
+        Metric("lidar/pretrained", Unit.NUMBER, of_training_images=True),
+        Metric("lidar/initialization", Unit.NUMBER, higher_is_better=None, of_training_images=True),
+    ),
     "linear": tuple(_probe("linear")),
     "linear-mae": tuple(_supervised("linear_mae", "initialization")),
     "localization": tuple(_localization()),

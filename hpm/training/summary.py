@@ -106,6 +106,8 @@ def show_summary(
         console.print(f"detection, COCO's AP: boxes {boxes:.1%}, masks {masks:.1%} ({split} images)")
     if (rank := metrics.get("rankme/pretrained")) is not None:
         console.print(f"effective rank of the features (RankMe, training images): {rank:.1f}")
+    if (rank := metrics.get("lidar/pretrained")) is not None:
+        console.print(f"effective rank of what tells images apart (LiDAR, training images): {rank:.1f}")
     seconds = summary["training_seconds"]
     console.print(
         f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "

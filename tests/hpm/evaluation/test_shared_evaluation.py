@@ -14,7 +14,7 @@ from hpm.runtime.distributed import DistributedContext
 
 Hpm = Callable[..., int]
 ROWS = ("pretrained", "scratch", "scratch_equal_compute")
-PROTOCOLS = ("knn", "linear", "finetune", "linear-mae", "low-shot", "agreement", "segmentation", "rankme")
+PROTOCOLS = ("knn", "linear", "finetune", "linear-mae", "low-shot", "agreement", "segmentation", "rankme", "lidar")
 # Nothing that each process draws for itself; the same micro-batches of 25 in one process as in two.
 BINDINGS = [
     "KNN.test_images = 81",
@@ -44,6 +44,7 @@ BINDINGS = [
     "Segmentation.strengths = (10.0,)",
     "Segmentation.baselines = True",
     "RankMe.images = 61",
+    "LiDAR.images = 61",
 ]
 
 

@@ -131,9 +131,11 @@ def test_what_finds_the_object_is_told_beside_what_needs_no_model() -> None:
         "unsupervised_segmentation/student/true_loss/iou": 0.266,
         "unsupervised_segmentation/edge_density/iou": 0.241,
         "rankme/pretrained": 20.39,
+        "lidar/pretrained": 7.25,
     }
     text = told(MEASURED | localized | covered)
     assert "true losses cover the object with an IoU of 0.266 (edges 0.241; test images)" in text
     assert "AUROC" not in text
     assert "effective rank of the features (RankMe, training images): 20.4" in text
+    assert "effective rank of what tells images apart (LiDAR, training images): 7.2" in text
     assert "objects:" not in told(MEASURED)

@@ -1,0 +1,180 @@
+"""LiDAR: how many directions tell images apart, whatever part of them is seen, without labels.
+
+Shape suffixes: N images, Q views of each, B images of a batch, C channels, S side, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curriculum import Noise, Random, Stream
+from curriculum.validation import require_choice, require_in
+from hpm.data import ImageSource
+from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.evaluation.features import (
+    BATCH_SIZE,
+    POOLS,
+    batches,
+    pool_tokens,
+    require_class_token,
+    require_finite_features,
+)
+from hpm.evaluation.samples import sample_indices
+from hpm.metrics import DECLARED
+from hpm.models.base import MaskedModel
+
+_SMALLEST = 1e-7  # added to every share, as in the paper
+_RIDGE = 1e-4  # added to the variance within images, in every direction
+
+
+def discriminant_rank(features_NQD: Tensor) -> float:
+    """The effective rank of linear discriminant analysis that has an image for a class and its views for samples.
+
+    It is the exponential of the entropy of the shares of the eigenvalues of W^(-1/2) B W^(-1/2), with B the covariance
+    of the images' means and W that within images plus a ridge (Thilak et al. 2023, arXiv 2312.04000).
+
+    Args:
+        features_NQD: of Q views of each of N images, at least 2.
+
+    Returns:
+        1 where the images' means lie on a line or in a point, min(N - 1, D) where they fill all directions alike,
+        relative to how far views of an image differ there.
+    """
+    features_NQD = features_NQD.double()
+    count, views, width = features_NQD.shape
+    means_ND = features_NQD.mean(dim=1)
+    within_KD = (features_NQD - means_ND.unsqueeze(1)).flatten(0, 1)
+    within_DD = within_KD.T @ within_KD / (count * (views - 1)) + _RIDGE * torch.eye(width, dtype=torch.float64)
+    variances_D, directions_DD = torch.linalg.eigh(within_DD)
+    # In these directions, each divided by its deviation, the matrix has the same eigenvalues. By what the covariance of
+    # the means is divided does not matter to shares.
+    whitened_ND = (means_ND - means_ND.mean(dim=0)) @ (directions_DD / variances_D.clamp(min=_RIDGE).sqrt())
+    values_D = torch.linalg.eigvalsh(whitened_ND.T @ whitened_ND).clamp(min=0)
+    if not values_D.any():
+        return 1.0
+    shares_D = values_D / values_D.sum() + _SMALLEST
+    return float((-(shares_D * shares_D.log()).sum()).exp())
+
+
+@torch.no_grad()
+def view_features(
+    context: EvaluationContext,
+    model: MaskedModel,
+    indices_N: Tensor,
+    *,
+    views: int,
+    pool: str = "mean",
+    num_workers: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> Tensor:
+    """Float32 [N, Q, D] on the CPU: features of un-augmented training images under masks that only they decide.
+
+    Raises what `hpm.evaluation.features.extract` does.
+    """
+    curriculum, train = context.curriculum, context.source.train()
+    num_masked, num_thrown = curriculum.count_masked(model.num_patches), curriculum.count_thrown(model.num_patches)
+    features_NQD = torch.empty(len(indices_N), views, model.encoder.num_features)
+    loaded = batches(
+        context.source,
+        train,
+        indices_N,
+        device=context.device,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        unreadable=context.unreadable,
+    )
+    for place, images_BCSS in enumerate(loaded):
+        rows = slice(place * batch_size, (place + 1) * batch_size)
+        noise = Noise(0, 0, indices_N[rows].to(context.device))
+        for view in range(views):
+            mask = Random()(
+                None,
+                alpha=0.0,
+                num_masked=num_masked,
+                num_thrown=num_thrown,
+                grid=model.grid,
+                noise=noise.fold(Stream.LIDAR_MASKS, view),
+            )
+            features_NQD[rows, view] = pool_tokens(model.encoder, model.encode(images_BCSS, mask), pool).cpu()
+    require_finite_features(features_NQD)
+    return features_NQD
+
+
+class LiDAR(Evaluation):
+    """The effective rank of what tells training images apart under random masks: a curve that needs no labels.
+
+    A view of an image is what the pre-training's own task shows the student: the image under a uniform random mask, at
+    the mask ratio that the training ends with, whatever the curriculum's sampler is. Its feature is of the tokens that
+    the encoder then gives: those of the visible patches, or of all patches where mask tokens stand in for the others
+    (`SimMIM`). Directions in which an image's own views differ count for less than in `RankMe`.
+
+    The means of an image's views differ by chance too, by the variance within over the number of views: so the rank
+    falls as `views` grows, compare at the same number; and features that tell nothing but the mask fill all directions.
+    The paper takes 1,000 images and 50 views of masked methods. Where only visible patches are computed, a view costs
+    the share of a whole image that is visible.
+
+    Metrics: `lidar/pretrained` and, with `baselines`, `lidar/initialization`.
+
+    Args:
+        images: training images, at most, the same for every seed; more than the encoder is wide, or they bound the
+            rank. Default 1000.
+        views: of each image, by other masks, the same for every seed. Default 10.
+        pool: "mean" of the patch tokens, or the class "token". Default "mean".
+        baselines: whether to measure the random initialization too. Default False.
+        num_workers: processes that load images; 0 for none but this one. Default 0.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+
+    protocol = "lidar"
+    metrics = DECLARED[protocol]
+    seeded = False
+    shared = True
+    of_training_images = True
+    scores_training_images = True
+
+    def __init__(
+        self,
+        *,
+        images: int = 1000,
+        views: int = 10,
+        pool: str = "mean",
+        baselines: bool = False,
+        num_workers: int = 0,
+    ) -> None:
+        require_in("LiDAR", "[2, 1000000]", images=images)
+        require_in("LiDAR", "[2, 1000]", views=views)
+        require_in("LiDAR", "[0, 1024]", num_workers=num_workers)
+        require_choice("LiDAR", POOLS, pool=pool)
+        self.images = images
+        self.views = views
+        self.pool = pool
+        self.baselines = baselines
+        self.num_workers = num_workers
+
+    def check(self, source: ImageSource, model: MaskedModel) -> None:
+        require_class_token("LiDAR", model.encoder, self.pool)
+        super().check(source, model)
+
+    def __call__(self, context: EvaluationContext) -> dict[str, float]:
+        train = context.source.train()
+        indices_N = sample_indices(self.images, len(train))
+        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
+        metrics: dict[str, float] = {}
+        for name, model in models.items():
+            own_NQD = view_features(
+                context,
+                model,
+                context.processes.share(indices_N),
+                views=self.views,
+                pool=self.pool,
+                num_workers=self.num_workers,
+            )
+            features_NQD = context.processes.collect(own_NQD, len(indices_N))
+            for found in context.processes.gather(context.unreadable.by_index):
+                context.unreadable.add(found, train)
+            if features_NQD is not None:
+                metrics[f"lidar/{name}"] = discriminant_rank(features_NQD)
+        return metrics
