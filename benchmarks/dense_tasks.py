@@ -43,7 +43,12 @@ SUPERVISED_TRAINING = (
     "FineTune.blr = 8e-3",
     "FineTune.layer_decay = 1.0",
 )
-NETWORKS = {"initialization": UNTRAINED, "scratch": UNTRAINED, "raw_pixels": PIXELS}
+NETWORKS = {
+    "initialization": UNTRAINED,
+    "scratch": UNTRAINED,
+    "scratch_equal_compute": f"{UNTRAINED}, equal compute",
+    "raw_pixels": PIXELS,
+}
 ROWS = {
     "supervised": "trained on all labels, accuracy",
     "linear": "linear probe, accuracy",
@@ -143,7 +148,7 @@ def figures_of(model: Path, protocol: str) -> Iterator[tuple[str, float]]:
     entries = json.loads(file.read_text()) if file.is_file() else []
     own = [entry for entry in entries if entry["model"] == model.name or folder == model]
     for name, metric in own[-1]["metrics"].items() if own else ():
-        if not name.startswith("validation/") and "mean" in metric:
+        if not name.startswith("validation/") and not name.endswith("_top5") and "mean" in metric:
             yield name, metric["mean"]
 
 

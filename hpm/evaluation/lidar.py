@@ -68,7 +68,7 @@ def view_features(
     num_workers: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """Float32 [N, Q, D] on the CPU: features of un-augmented training images under masks that only they decide.
+    """Float32 [N, Q, D] on the CPU: features of un-augmented training images under the same Q masks.
 
     Raises what `hpm.evaluation.features.extract` does.
     """
@@ -86,7 +86,7 @@ def view_features(
     )
     for place, images_BCSS in enumerate(loaded):
         rows = slice(place * batch_size, (place + 1) * batch_size)
-        noise = Noise(0, 0, indices_N[rows].to(context.device))
+        noise = Noise(0, 0, torch.zeros_like(indices_N[rows], device=context.device))
         for view in range(views):
             mask = Random()(
                 None,
@@ -109,10 +109,10 @@ class LiDAR(Evaluation):
     the encoder then gives: those of the visible patches, or of all patches where mask tokens stand in for the others
     (`SimMIM`). Directions in which an image's own views differ count for less than in `RankMe`.
 
-    The means of an image's views differ by chance too, by the variance within over the number of views: so the rank
-    falls as `views` grows, compare at the same number; and features that tell nothing but the mask fill all directions.
-    The paper takes 1,000 images and 50 views of masked methods. Where only visible patches are computed, a view costs
-    the share of a whole image that is visible.
+    All images have the same masks, where the paper draws views for each: the means of few views would differ by chance
+    then, in every direction, and features that tell nothing but the mask would have the highest rank. The paper takes
+    50 views of masked methods. Where only visible patches are computed, a view costs the share of a whole image that is
+    visible.
 
     Metrics: `lidar/pretrained` and, with `baselines`, `lidar/initialization`.
 

@@ -45,6 +45,7 @@ def runs(tmp_path: Path) -> Path:
                 "checkpoint-2",
                 linear__pretrained=value,
                 validation__linear__pretrained=8.0,
+                linear__pretrained_top5=7.0,
                 **({"linear__raw_pixels": 0.05, "linear__initialization": 0.1} if masks == "random" else {}),
             )
     labels = tmp_path / "labels-0"
@@ -97,8 +98,8 @@ def test_labels_train_the_network_that_pre_training_began_with(
     shutil.copytree(pretrained(), tmp_path / "random-0")
     small = bind(
         f"StampScenes.root = '{stamp_files}'",
-        *("StampScenes.train_size = 64", "StampScenes.validation_size = 8", "StampScenes.test_size = 8"),
-        *("FineTune.epochs = 1", "FineTune.batch_size = 32"),
+        *("StampScenes.train_size = 640", "StampScenes.validation_size = 8", "StampScenes.test_size = 8"),
+        *("FineTune.epochs = 1", "FineTune.warmup_epochs = 0", "FineTune.batch_size = 64"),
     )
     trained = supervise(tmp_path, 0, small)
     initial = load_model(tmp_path / "random-0").context().initial().encoder.state_dict()
