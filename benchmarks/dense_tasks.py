@@ -32,7 +32,13 @@ from hpm.runtime.files import replacing
 MASKS = {"random masks": "random", "hard blocks": "hpm_memory_blocks"}
 CLASSES = ("linear", "finetune")
 DENSE = ("segmentation", "segmentation-finetune", "detection", "unsupervised-segmentation")
-BASELINES = ("Linear", "FineTune", "Segmentation", "FineTuneSegmentation", "Detection")
+BASELINES = {  # what measures them too, by protocol
+    "linear": "Linear",
+    "finetune": "FineTune",
+    "segmentation": "Segmentation",
+    "segmentation-finetune": "FineTuneSegmentation",
+    "detection": "Detection",
+}
 SUPERVISED, UNTRAINED, PIXELS = "labels", "not pre-trained", "raw pixels"
 ENCODERS = (*MASKS, SUPERVISED, UNTRAINED, PIXELS)
 DATA = ("data/stamp_scenes",)
@@ -128,12 +134,11 @@ def work(runs: Path, encoder: str, seed: int, settings: Sequence[str]) -> None:
         settings = [*bind(f"Trainer.seed = {seed}"), *settings]
     else:
         model = runs / f"{MASKS[encoder]}-{seed}"
-    if encoder == "random masks":
-        settings = [*bind(*(f"{part}.baselines = True" for part in BASELINES)), *settings]
-    for protocol in CLASSES[: 1 if encoder == SUPERVISED else None]:
-        evaluate(model, "evaluation/stamp_scenes", protocol, settings)
-    for protocol in DENSE:
-        evaluate(model, "evaluation/stamp_scenes_dense", protocol, settings)
+    for protocol in (*CLASSES[: 1 if encoder == SUPERVISED else None], *DENSE):
+        config = "evaluation/stamp_scenes" if protocol in CLASSES else "evaluation/stamp_scenes_dense"
+        baselines = protocol in BASELINES and encoder == "random masks"
+        own = bind(f"{BASELINES[protocol]}.baselines = True") if baselines else []
+        evaluate(model, config, protocol, [*own, *settings])
 
 
 def log_of(model: Path) -> Path:
