@@ -1,7 +1,8 @@
 """Images: where they come from, how they are augmented and how they reach the trainer."""
 
 from hpm.data.crops import RandomResizedCrop, resample
-from hpm.data.loader import Loader
+from hpm.data.fetch import Annotating
+from hpm.data.loader import AnnotatedBatch, Loader
 from hpm.data.object_shares import ObjectShares
 from hpm.data.sources.annotations import BACKGROUND, IGNORED, Objects
 from hpm.data.sources.base import ImageSource
@@ -29,6 +30,8 @@ __all__ = [
     "TEST",
     "TRAIN",
     "VALIDATION",
+    "AnnotatedBatch",
+    "Annotating",
     "CocoDetection",
     "Composites",
     "Crops",

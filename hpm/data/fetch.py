@@ -26,6 +26,13 @@ class Cropping(Protocol):
         """Boxes, float32 [N, 4], and whether to mirror, bool [N], of images of these sizes; as `RandomResizedCrop`."""
 
 
+class Annotating(Protocol):
+    """Gives what is annotated in crops."""
+
+    def __call__(self, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> Any:
+        """Of these crops, which are on the CPU as it should be; as `annotated_views` takes them."""
+
+
 class Fetched(NamedTuple):
     """A micro-batch. (A tuple, which PyTorch knows how to pin.)
 
@@ -36,6 +43,7 @@ class Fetched(NamedTuple):
         flips_N: bool [N].
         newly_unreadable: unreadable images, by index, that were not known to be, and why each cannot be read.
         encoded: the images where JPEGs are not decoded yet. Default None.
+        annotations: what is annotated in them, where somebody asked. Default None.
     """
 
     images_NCSS: Tensor
@@ -44,6 +52,7 @@ class Fetched(NamedTuple):
     flips_N: Tensor
     newly_unreadable: dict[int, str]
     encoded: Encoded | None = None
+    annotations: Any = None
 
 
 class Fetcher(Dataset):
@@ -57,6 +66,7 @@ class Fetcher(Dataset):
         size: of the crops in pixels, S for squares or (height, width).
         known_unreadable: images known to be unreadable, by index, and why. Those met are added.
         limit: how many there may be.
+        annotate: gives what is annotated in the crops. Default None, for nothing.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Fetcher(Dataset):
         size: Size,
         known_unreadable: dict[int, str],
         limit: int,
+        annotate: Annotating | None = None,
     ) -> None:
         self.split = split
         self.crop = crop
@@ -77,6 +88,7 @@ class Fetcher(Dataset):
         self.size = size
         self.unreadable = known_unreadable
         self.limit = limit
+        self.annotate = annotate
 
     def __getitems__(self, indices: list[int]) -> Fetched | UserError:
         """What PyTorch's loader calls in a worker."""
@@ -106,7 +118,11 @@ class Fetcher(Dataset):
                 whole[rows] = part
             failed = {rows[row]: reason for row, reason in failed.items()}
         encoded = self.split.take(indices_N, self.size) if isinstance(self.split, JpegSplit) else None
-        return Fetched(crops.images_NCSS, indices_N, crops.boxes_N4, crops.flips_N, newly_unreadable, encoded)
+        annotations = None
+        if self.annotate is not None and not failed:
+            annotations = self.annotate(indices_N.cpu(), crops.boxes_N4.cpu(), crops.flips_N.cpu())
+        seen = crops.boxes_N4, crops.flips_N
+        return Fetched(crops.images_NCSS, indices_N, *seen, newly_unreadable, encoded, annotations)
 
     def _view(self, indices_N: Tensor) -> tuple[Crops, dict[int, str]]:
         """Random crops; and where one could not be made, why."""

@@ -7,8 +7,10 @@ width in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from curriculum.sizes import Size, divides, spell_size
 from curriculum.streams import Stream
 from curriculum.validation import require_in
 from hpm.data.crops import RandomResizedCrop
-from hpm.data.fetch import Fetched, Fetcher, as_fetched
+from hpm.data.fetch import Annotating, Fetched, Fetcher, as_fetched
 from hpm.data.gpu_decode import Decoder, Encoded, JpegSplit
 from hpm.data.prefetch import move, prefetch
 from hpm.data.sources.base import ImageSource
@@ -31,6 +33,17 @@ from hpm.errors import UserError
 from hpm.optim.schedule import Schedule
 
 _CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class AnnotatedBatch(Batch):
+    """A batch of crops of annotated images.
+
+    Args:
+        annotations: what the loader's `annotate` gave; a tensor is where the images are, all else on the CPU.
+    """
+
+    annotations: Any = None
 
 
 class Loader:
@@ -54,6 +67,8 @@ class Loader:
         max_unreadable: share of the images that may be unreadable before training ends. Default 0.01.
         gpu_decode: whether JPEGs are decoded on `device`, in batches, and the workers only read them; by nvJPEG where
             it is a CUDA device. Needs workers and encoded images. Default False.
+        annotate: gives what is annotated in the crops, in the processes that load them; batches are `AnnotatedBatch`
+            then. Not with `gpu_decode`. Default None, for nothing.
 
     Attributes:
         steps_per_epoch: complete batches of an epoch.
@@ -79,6 +94,7 @@ class Loader:
         device: torch.device = _CPU,
         max_unreadable: float = 0.01,
         gpu_decode: bool = False,
+        annotate: Annotating | None = None,
     ) -> None:
         split = source.train()
         schedule = Schedule(batch_size=batch_size, accumulate=accumulate)  # which knows what batches may be
@@ -101,9 +117,11 @@ class Loader:
         self.world_size = world_size
         self.device = device
         self.unreadable_images = UnreadableImages(max_unreadable)
+        self._annotate = annotate
         self._train = split
         self._jpegs: JpegSplit | None = None
         if gpu_decode:
+            assert annotate is None  # of an image that stands in for one that only the device finds unreadable
             encoded = _require_encoded(split, type(source).__name__, num_workers)
             self._jpegs = JpegSplit(encoded)
             self._decoder = Decoder(encoded.mode, source.img_size, device)
@@ -179,6 +197,7 @@ class Loader:
             size=self.source.img_size,
             known_unreadable=known_unreadable,
             limit=self.unreadable_images.limit(self._train),
+            annotate=self._annotate,
         )
 
     def _to_device(self, epoch: int, fetched: Fetched | UserError) -> Fetched | UserError:
@@ -188,7 +207,14 @@ class Loader:
         if isinstance(fetched, UserError):
             return fetched
         images_NCSS, indices_N, boxes_N4, flips_N = (move(x, self.device) for x in fetched[:4])
-        return Fetched(self.source.normalize(images_NCSS), indices_N, boxes_N4, flips_N, fetched.newly_unreadable)
+        annotations = fetched.annotations
+        return fetched._replace(
+            images_NCSS=self.source.normalize(images_NCSS),
+            indices_N=indices_N,
+            boxes_N4=boxes_N4,
+            flips_N=flips_N,
+            annotations=move(annotations, self.device) if isinstance(annotations, Tensor) else annotations,
+        )
 
     def _decode(self, epoch: int, fetched: Fetched, encoded: Encoded) -> Fetched | UserError:
         """Decode on the device; by Pillow what it refuses, and in the place of what Pillow refuses too, the next."""
@@ -215,7 +241,8 @@ class Loader:
         if isinstance(fetched, UserError):
             raise fetched
         self.unreadable_images.add(fetched.newly_unreadable, self._train)
-        return Batch(fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N)
+        parts = fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N
+        return Batch(*parts) if self._annotate is None else AnnotatedBatch(*parts, fetched.annotations)
 
     @cached_property
     def _stream(self) -> torch.cuda.Stream:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from curriculum import Batch
 from curriculum.noise import hash_words
+from curriculum.sizes import Size
 from curriculum.streams import Stream
 from curriculum.validation import require_at_least, require_choice, require_in, require_positive
-from hpm.data import ImageSource, RandomResizedCrop, Split
+from hpm.data import AnnotatedBatch, Annotating, ImageSource, RandomResizedCrop, Split
 from hpm.evaluation.augmentation import AugmentingLoader, isolated_rng
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.gallery import Gallery, Panel
@@ -121,13 +122,21 @@ class DenseProtocol(Evaluation):
         """
 
     @abstractmethod
-    def loss(self, network: nn.Module, batch: Batch, split: Split, precision: str) -> Tensor:
+    def annotating(self, split: Split, size: Size) -> Annotating:
+        """What gives that which `loss` learns from, in the processes that load training images.
+
+        Args:
+            split: the training images.
+            size: of the crops in pixels, S for squares or (height, width).
+        """
+
+    @abstractmethod
+    def loss(self, network: nn.Module, batch: AnnotatedBatch, precision: str) -> Tensor:
         """The mean loss of a micro-batch.
 
         Args:
             network: as `network` made it.
-            batch: training images, which say which they are and how they are cropped.
-            split: of the images.
+            batch: training images with what `annotating` gives.
             precision: "bf16" or "fp32".
         """
 
@@ -212,11 +221,15 @@ class DenseProtocol(Evaluation):
         )
         own = {id(parameter) for parameter in encoder.parameters()}
         rest = [parameter for parameter in network.parameters() if id(parameter) not in own]
-        split = context.source.train()
+
+        def loss_of(batch: Batch) -> Tensor:
+            assert isinstance(batch, AnnotatedBatch)
+            return self.loss(network, batch, precision)
+
         return SupervisedTraining(
             network,
             torch.optim.AdamW([*groups, *head_groups(rest, weight_decay=self.weight_decay)], fused=True),
-            lambda batch: self.loss(network, batch, split, precision),
+            loss_of,
             AugmentingLoader(
                 source=context.source,
                 transform=None,
@@ -229,6 +242,7 @@ class DenseProtocol(Evaluation):
                 device=context.device,
                 processes=context.processes,
                 unreadable=context.unreadable,
+                annotate=self.annotating(context.source.train(), context.source.img_size),
             ),
             self.schedule,
             context,
@@ -246,11 +260,3 @@ class DenseProtocol(Evaluation):
         if self.clip_grad is None:
             advice.append(f"set {owner}.clip_grad = 1.0")
         return ", or ".join(advice) + "."
-
-
-def crops_of(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Which images a batch of training images shows and how they are cropped, on the CPU: indices, boxes, flips."""
-    assert batch.indices is not None
-    assert batch.boxes is not None
-    assert batch.flips is not None
-    return batch.indices.cpu(), batch.boxes.cpu(), batch.flips.cpu()

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curriculum import Batch
+from curriculum.sizes import Size
 from curriculum.validation import require_in
-from hpm.data import ImageSource, Split, annotated_views
+from hpm.data import AnnotatedBatch, Annotating, ImageSource, Objects, Split, annotated_views
 from hpm.data.sources.annotations import boxes_of
 from hpm.errors import UserError
 from hpm.evaluation.augmentation import named_crop
@@ -22,7 +22,7 @@ from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.dense.coco_ap import KINDS, DetectionResults
 from hpm.evaluation.dense.encoder_maps import require_channels
 from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
-from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
+from hpm.evaluation.dense_protocol import DenseProtocol
 from hpm.evaluation.features import batches
 from hpm.evaluation.gallery import Panel, shown_rows
 from hpm.metrics import DECLARED, metric_on
@@ -168,14 +168,13 @@ class Detection(DenseProtocol):
             drop_path=self.drop_path,
         )
 
-    def loss(self, network: nn.Module, batch: Batch, split: Split, precision: str) -> Tensor:
+    def annotating(self, split: Split, size: Size) -> Annotating:
+        """Objects, with the boxes of what the crop shows."""
+        return partial(_objects_shown, split, size)
+
+    def loss(self, network: nn.Module, batch: AnnotatedBatch, precision: str) -> Tensor:
         """The sum of Mask R-CNN's five losses."""
-        size = (batch.images.shape[2], batch.images.shape[3])
-        objects = [
-            of_image._replace(boxes_O4=boxes_of(of_image.masks_OHW))  # of what the crop shows
-            for of_image in annotated_views.objects_in(split, *crops_of(batch), size)
-        ]
-        losses = network(batch.images, objects, precision=precision)
+        losses = network(batch.images, batch.annotations, precision=precision)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     @torch.no_grad()
@@ -243,6 +242,11 @@ class Detection(DenseProtocol):
             boxes=tuple(image["boxes"] for image in images),
             notes=tuple(notes),
         )
+
+
+def _objects_shown(split: Split, size: Size, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> list[Objects]:
+    objects = annotated_views.objects_in(split, indices_N, boxes_N4, flips_N, size)
+    return [of_image._replace(boxes_O4=boxes_of(of_image.masks_OHW)) for of_image in objects]
 
 
 def _surest(found: dict[str, Tensor], count: int) -> dict[str, Tensor]:

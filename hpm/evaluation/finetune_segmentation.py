@@ -6,21 +6,22 @@ Shape suffixes: N images of a batch, C channels, S S height and width in pixels,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curriculum import Batch
+from curriculum.sizes import Size
 from curriculum.validation import require_choice
-from hpm.data import IGNORED, ImageSource, Split, annotated_views
+from hpm.data import IGNORED, AnnotatedBatch, Annotating, ImageSource, Split, annotated_views
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.dense.class_iou import ConfusionMatrix
 from hpm.evaluation.dense.encoder_maps import require_channels
 from hpm.evaluation.dense.segmenters import DPTSegmenter, LinearSegmenter
-from hpm.evaluation.dense_protocol import DenseProtocol, crops_of
+from hpm.evaluation.dense_protocol import DenseProtocol
 from hpm.evaluation.features import batches
 from hpm.evaluation.gallery import Panel, shown_rows
 from hpm.evaluation.segmentation import class_panel, note_iou, require_pixel_classes
@@ -144,10 +145,13 @@ class FineTuneSegmentation(DenseProtocol):
         """All in one."""
         return {"encoder and decoder": lambda: network(images_1CSS)}
 
-    def loss(self, network: nn.Module, batch: Batch, split: Split, precision: str) -> Tensor:
+    def annotating(self, split: Split, size: Size) -> Annotating:
+        """Class maps."""
+        return partial(annotated_views.class_maps_in, split, size=size)
+
+    def loss(self, network: nn.Module, batch: AnnotatedBatch, precision: str) -> Tensor:
         """The cross-entropy of all pixels that count, mean over them."""
-        size = (batch.images.shape[2], batch.images.shape[3])
-        maps_NSS = annotated_views.class_maps_in(split, *crops_of(batch), size).to(batch.images.device).long()
+        maps_NSS = batch.annotations.long()
         with autocast(precision, batch.images.device):
             logits_NYSS = network(batch.images)
         total = F.cross_entropy(logits_NYSS.float(), maps_NSS, ignore_index=IGNORED, reduction="sum")

@@ -5,6 +5,7 @@ Shape suffixes: O objects of an image, H W its height and width in pixels.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,14 +35,15 @@ class CocoObject(NamedTuple):
     Args:
         label: its class, from 0.
         box: (left, top, width, height) in pixels.
-        segmentation: polygons, or run lengths as a dict; None where the box stands in.
+        segmentation: polygons or run lengths, as JSON: lists of numbers would take five times as much memory, and
+            every loader process would copy them when it counts references. None where the box stands in.
         crowd: whether it is no object to be found, but a region full of them.
         number: its place in the file, for messages.
     """
 
     label: int
     box: Sequence[float]
-    segmentation: Any
+    segmentation: bytes | None
     crowd: bool
     number: int
 
@@ -86,7 +88,7 @@ class CocoImage(NamedTuple):
         if annotated.segmentation is None:
             return box_mask(annotated.box, self.height, self.width)
         try:
-            return decode_mask(annotated.segmentation, self.height, self.width)
+            return decode_mask(json.loads(annotated.segmentation), self.height, self.width)
         except ValueError as error:
             raise UserError(
                 f"{self.file}: the mask of annotation number {annotated.number}, of image {self.file_name}, cannot be "
@@ -159,10 +161,11 @@ class CocoFile:
             )
         if len(box) != 4 or not are_places(box) or min(box[2:]) < 0:
             raise self._wrong(f"annotation number {number} has the bbox {box}; it must be [left, top, width, height]")
+        segmentation = annotation.get("segmentation")
         return CocoObject(
             self._labels[category],
             box,
-            annotation.get("segmentation") or None,
+            json.dumps(segmentation).encode() if segmentation else None,
             bool(annotation.get("iscrowd", 0)),
             number,
         )

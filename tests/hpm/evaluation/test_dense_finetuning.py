@@ -13,10 +13,9 @@ import pytest
 import torch
 from forks import Forks
 
-from curriculum import Batch
 from curriculum.sizes import pair
 from hpm.config import parse_config
-from hpm.data import DigitScenes, Objects, SegmentationFolder
+from hpm.data import AnnotatedBatch, DigitScenes, Objects, SegmentationFolder
 from hpm.evaluation import Detection, EvaluationContext, FineTuneSegmentation
 from hpm.evaluation.dense.encoder_maps import EncoderMap, SimpleFeaturePyramid
 from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
@@ -155,8 +154,9 @@ def test_pixels_that_count_for_nothing_have_no_part_in_the_loss(tmp_path: Path) 
     def loss(*indices: int) -> torch.Tensor:
         chosen = torch.tensor(indices)
         boxes, flips = torch.tensor([[0.0, 0.0, 32.0, 32.0]] * len(chosen)), torch.zeros(len(chosen), dtype=torch.bool)
-        batch = Batch(source.load(train, chosen), 8, chosen, boxes, flips)
-        return evaluation.loss(network, batch, train, "fp32")
+        maps_NSS = evaluation.annotating(train, source.img_size)(chosen, boxes, flips)
+        batch = AnnotatedBatch(source.load(train, chosen), 8, chosen, boxes, flips, maps_NSS)
+        return evaluation.loss(network, batch, "fp32")
 
     torch.testing.assert_close(loss(0, 1, 2, 3), (loss(0) + loss(1)) / 2)
     assert loss(2, 3).item() == 0
