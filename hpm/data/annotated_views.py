@@ -124,7 +124,7 @@ def _nearest(map_HW: Tensor, box: Sequence[float], flip: bool, size: Size) -> Te
     height, width = pair(size)
     rows = _middles(top, box_height, height, map_HW.shape[-2])
     columns = _middles(left, box_width, width, map_HW.shape[-1])
-    # By NumPy, which takes a sixteenth of the time that PyTorch's indexing does; columns first, for rows are copied whole.
+    # By NumPy, in a sixteenth of the time of PyTorch's indexing; columns first, for rows are copied whole.
     taken = map_HW.numpy().take((columns.flip(0) if flip else columns).numpy(), axis=-1).take(rows.numpy(), axis=-2)
     return torch.from_numpy(taken)
 

@@ -4,13 +4,16 @@ its run's images are read.
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -207,7 +210,7 @@ def load_model(
     config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
     loaded.load(found)
-    return loaded
+    return replace(loaded, lines=(*loaded.lines, *_normalized_otherwise(loaded.source, found.manifest.said)))
 
 
 def _parse(
@@ -236,7 +239,23 @@ def _load_published(found: Published, configs: Sequence[str], bindings: Sequence
         raise loaded.unlearned(found.path)
     lines = load_weights(loaded.method, found)
     loaded.method.start_teacher()
-    return replace(loaded, lines=tuple(lines))
+    return replace(loaded, lines=(*lines, *_normalized_otherwise(loaded.source, found.said)))
+
+
+def _normalized_otherwise(source: ImageSource, said: Mapping[str, Any]) -> list[str]:
+    """What to tell where images reach the model by another mean and deviation than in its training."""
+    told = {name: said[name] for name in ("mean", "std") if name in said}
+    own = {name: getattr(source, name) for name in told}
+    if all(len(told[name]) == len(own[name]) and np.allclose(told[name], own[name], atol=1e-3) for name in told):
+        return []
+    kind = type(source).__name__
+    settable = inspect.signature(type(source)).parameters.keys() >= told.keys()
+    values = {name: tuple(round(value, 4) for value in told[name]) for name in told}
+    bindings = " ".join(f"-b '{kind}.{name} = {value}'" for name, value in values.items())
+    return [
+        f"{kind} normalizes pixels by another mean and deviation than the model was trained with"
+        + (f"; as in training: {bindings}" if settable else "")
+    ]
 
 
 def _build(config: Config, path: Path, run: RunFolder | None, *, step: int, lines: Sequence[str] = ()) -> LoadedModel:

@@ -100,3 +100,21 @@ def test_a_checkpoint_that_is_not_finite_is_refused(run: Path, monkeypatch: pyte
     monkeypatch.setattr(checkpoint, "tensor", lambda name: read(name) * float("nan"))
     with pytest.raises(UserError, match=r"checkpoint-\d+: \w+.* more tensors are not finite"):
         loaded.load(checkpoint)
+
+
+@pytest.mark.parametrize("model", ["run", "exported"])
+def test_images_that_are_normalized_otherwise_are_told(hpm: Hpm, run: Path, tmp_path: Path, model: str) -> None:
+    """With the bindings that mend it, which then leave nothing to tell."""
+    exported = tmp_path / "exported"
+    assert hpm("export", run, "--format", "timm", "--out", exported) == 0
+    path = {"run": run, "exported": exported}[model]
+    other = ["Trainer.source = @ImageFolder()", f"ImageFolder.img_size = {load_model(run).source.img_size}"]
+    own = ["ImageFolder.mean = (0.293, 0.291, 0.275)", "ImageFolder.std = (0.28, 0.271, 0.275)"]
+    told = "ImageFolder normalizes pixels by another mean and deviation than the model was trained with"
+    lines = load_model(run, bindings=other).lines
+    assert lines[-1] == f"{told}; as in training: " + " ".join(f"-b '{binding}'" for binding in own)
+    data = [] if model == "run" else ["data/image_folder"]
+    assert not any(told in line for line in load_model(path, over=data, bindings=[*other, *own]).lines)
+    published = ["ImageFolder.mean = (0.485, 0.456, 0.406)"]
+    assert any(told in line for line in load_model(path, over=data, bindings=[*other, *published]).lines)
+    assert not any(told in line for line in load_model(path).lines)
