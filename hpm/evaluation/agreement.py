@@ -65,6 +65,7 @@ class Agreement(Evaluation):
 
     protocol = "agreement"
     metrics = DECLARED[protocol]
+    needs_trained = frozenset({"reconstructor", "loss predictor"})
 
     def __init__(self, *, images: int = 256, top: float = 0.25) -> None:
         require_at_least("Agreement", 1, images=images)

@@ -62,6 +62,8 @@ class EvaluationContext:
         pretraining: how the model was trained so far. Default None, not known.
         unreadable: the training images that evaluations found unreadable, for which others stand in where something is
             fitted; an image that is scored must be readable. Copies made by `dataclasses.replace` share it.
+        untrained: the model's components that nobody has trained, such as the "reconstructor" that stands where a file
+            holds an encoder alone. What they would tell is left out. Default none.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
             to be chosen, such as the length of the training, is scored on validation images alone.
         per_class: takes, by a metric's name, its value of each class, by the class's name, where it is a mean over
@@ -85,6 +87,7 @@ class EvaluationContext:
     report: Callable[[str], None] | None = None
     processes: DistributedContext = field(default_factory=DistributedContext)
     pretraining: Pretraining | None = None
+    untrained: frozenset[str] = frozenset()
     splits: tuple[str, ...] = HELD_OUT
     scored_images: dict[str, int] = field(default_factory=dict)
     per_class: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -121,6 +124,7 @@ class Evaluation(ABC):
             None for one that does not.
         of_training_images: whether a run measures its training images, so that it needs no held-out images for it.
         scores_training_images: whether it looks at training images alone, also where no run is at hand.
+        needs_trained: the model's components without which it measures nothing: "reconstructor", "loss predictor".
         shared: whether the context's processes share the work; where not, the main one measures alone. All processes
             then call, and the main one's metrics count.
     """
@@ -131,6 +135,7 @@ class Evaluation(ABC):
     seeds_argument: ClassVar[str | None] = None
     of_training_images: ClassVar[bool] = False
     scores_training_images: ClassVar[bool] = False
+    needs_trained: ClassVar[frozenset[str]] = frozenset()
     shared: ClassVar[bool] = False
 
     @abstractmethod

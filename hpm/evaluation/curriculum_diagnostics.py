@@ -50,6 +50,7 @@ class Diagnostics(Evaluation):
 
     protocol = "diagnostics"
     metrics = DECLARED[protocol]
+    needs_trained = frozenset({"reconstructor"})
 
     def __init__(self, *, images: int = 256, progress: float | None = None) -> None:
         require_at_least("Diagnostics", 1, images=images)

@@ -97,6 +97,7 @@ class HardnessShare(Evaluation):
 
     protocol = "hardness-share"
     metrics = DECLARED[protocol]
+    needs_trained = frozenset({"reconstructor"})
     of_training_images = True
 
     def __init__(self, *, images: int = 256, top: float = 0.5, masks: int = 8) -> None:

@@ -28,10 +28,10 @@ class Localization(Evaluation):
     `teacher/true_loss`, `teacher/attention` and `teacher/features`, of the moving average, the last by a cut of its
     patch tokens, see `score_maps.cut_out`; `student/...`, the same of the student; and what needs no model: `pixels`,
     the same cut of pixels; `edge_density`; `center`, closeness to the image's middle, what position alone gives away;
-    `random`, the floor. There is no `teacher/...` where the student is its own teacher, and no predicted loss where
-    there is no loss predictor. Every one sees the full image but the true loss, which is measured by probe passes that
-    mask every patch. `localization/object_share`, the object's share of the patches, is what chance reaches in average
-    precision and the pointing game, about; in AUROC it is 0.5.
+    `random`, the floor. There is no `teacher/...` where the student is its own teacher, no predicted loss where there
+    is no loss predictor, and neither loss of an encoder that came alone. Every one sees the full image but the true
+    loss, which is measured by probe passes that mask every patch. `localization/object_share`, the object's share of
+    the patches, is what chance reaches in average precision and the pointing game, about; in AUROC it is 0.5.
 
     Images whose object fills all patches or none are left out.
 

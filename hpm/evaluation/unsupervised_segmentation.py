@@ -130,7 +130,7 @@ class UnsupervisedSegmentation(Evaluation):
             for scores, values_NL in score_maps(context, batch, noise):
                 parts.setdefault(scores, []).append(values_NL.double().cpu())
         maps = {scores: torch.cat(values) for scores, values in parts.items()}
-        if len(objects) > 1:  # of a single image there are no others
+        if len(objects) > 1 and "student/true_loss" in maps:  # of a single image there are no others
             maps["position"] = position_scores(maps["student/true_loss"])
         rows = torch.tensor([row for row, of_image in enumerate(objects) if bool(_foreground(of_image).any())]).long()
         if not len(rows):

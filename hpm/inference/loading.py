@@ -63,6 +63,7 @@ class LoadedModel:
         device: where the model is.
         seed: of its run.
         lines: what to tell the user.
+        untrained: the student's components that are as initialized, for the file has none, as `load_into` names them.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class LoadedModel:
     device: torch.device
     seed: int
     lines: tuple[str, ...] = ()
+    untrained: frozenset[str] = frozenset()
 
     def context(self, weights: str = "student") -> EvaluationContext:
         """What evaluations look at.
@@ -97,6 +99,7 @@ class LoadedModel:
             device=self.device,
             seed=self.seed,
             pretraining=self._pretraining(),
+            untrained=self.untrained,
             unreadable=UnreadableImages(self.config.parameter("Loading", "max_unreadable")),
         )
 
@@ -112,17 +115,20 @@ class LoadedModel:
         progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
         return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
 
-    def load(self, checkpoint: Checkpoint) -> None:
+    def load(self, checkpoint: Checkpoint) -> frozenset[str]:
         """Put what a checkpoint of the same run holds in the place of the present weights and curriculum.
 
         A scheduler that is not the run's, by a binding over its configuration, stays as it is before training; a
         `Notice` says so.
 
+        Returns:
+            The student's components that are as initialized, as those of another target are.
+
         Raises:
             UserError: if they are another model's, or of another curriculum that learns.
         """
         method = self.method
-        load_weights(method, checkpoint)
+        untrained = load_weights(method, checkpoint).untrained
         try:
             method.curriculum.load_state_dict(checkpoint.values["curriculum"])
         except ValueError as error:
@@ -142,6 +148,7 @@ class LoadedModel:
                     )
                 state[name] = value
             difficulty.module.load_state_dict(state)
+        return untrained
 
     def learned_by_difficulty(self) -> list[str]:
         """The tensors that the difficulty keeps and that are not of single images, which no use here asks about.
@@ -209,8 +216,9 @@ def load_model(
     make_importable(found.manifest.plugins)
     config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
-    loaded.load(found)
-    return replace(loaded, lines=(*loaded.lines, *_normalized_otherwise(loaded.source, found.manifest.said)))
+    untrained = loaded.load(found)
+    told = _normalized_otherwise(loaded.source, found.manifest.said)
+    return replace(loaded, lines=(*loaded.lines, *told), untrained=untrained)
 
 
 def _parse(
@@ -237,9 +245,10 @@ def _load_published(found: Published, configs: Sequence[str], bindings: Sequence
     loaded = _build(config, found.path, None, step=0)
     if loaded.learned_by_difficulty():
         raise loaded.unlearned(found.path)
-    lines = load_weights(loaded.method, found)
+    lines, untrained = load_weights(loaded.method, found)
     loaded.method.start_teacher()
-    return replace(loaded, lines=(*lines, *_normalized_otherwise(loaded.source, found.said)))
+    lines += _normalized_otherwise(loaded.source, found.said)
+    return replace(loaded, lines=tuple(lines), untrained=untrained)
 
 
 def _normalized_otherwise(source: ImageSource, said: Mapping[str, Any]) -> list[str]:

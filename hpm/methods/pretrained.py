@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -17,7 +17,19 @@ from hpm.runs.checkpoint import Checkpoint
 from hpm.targets.pixels import PIXELS
 
 
-def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
+class LoadedWeights(NamedTuple):
+    """What came of it.
+
+    Args:
+        lines: what to tell the user.
+        untrained: the student's components that stay as they were, or in part, as `load_into` names them.
+    """
+
+    lines: list[str]
+    untrained: frozenset[str]
+
+
+def load_weights(method: Method, found: Checkpoint | Published) -> LoadedWeights:
     """Give a method's student the weights of a trained model, and its moving average those of a checkpoint's.
 
     The head of another kind of target stays as it is.
@@ -25,9 +37,6 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
     Args:
         method: whose they are.
         found: the trained model.
-
-    Returns:
-        What to tell the user.
 
     Raises:
         UserError: if they are another model's.
@@ -41,7 +50,7 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
         state, said = found.student, found.said
         other = said.get("target") or _target_of(student, state.get(f"{head}.weight"))
     exclude = None if other == kind else f"{head}."
-    load_into(student, state, found.path, said=said, exclude=exclude)
+    untrained = load_into(student, state, found.path, said=said, exclude=exclude)
     lines = _lines(student, found) if isinstance(found, Published) else []
     if isinstance(found, Checkpoint) and method.teacher.averaged_model is not None:
         _load_average(method.teacher.averaged_model, found, exclude)
@@ -50,7 +59,7 @@ def load_weights(method: Method, found: Checkpoint | Published) -> list[str]:
             f"the head starts from initialization: it reconstructs {other} in {found.path}, and Method.target = "
             f"{type(method.target).__name__}"
         )
-    return lines
+    return LoadedWeights(lines, untrained)
 
 
 def _target_of(student: MaskedModel, head: Tensor | None) -> str:

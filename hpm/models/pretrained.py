@@ -45,7 +45,7 @@ def load_into(
     *,
     said: Mapping[str, Any] | None = None,
     exclude: str | None = None,
-) -> None:
+) -> frozenset[str]:
     """Give a model the weights of another, in place: all or nothing.
 
     Positions of another grid are computed anew where they are sin-cos ones, and interpolated otherwise. A fine-tuned
@@ -58,6 +58,9 @@ def load_into(
         said: what is told beside them: `num_heads`, `decoder_num_heads`, and `grid`, the rows and columns of their
             positions, which are taken for a square's where it is not told.
         exclude: what stays as it is in the model, by the beginning of its name. Default nothing.
+
+    Returns:
+        The components of the model that stay as they are, or in part: "reconstructor", "loss predictor".
 
     Raises:
         UserError: naming the parameter at fault and the binding that would fit.
@@ -76,6 +79,7 @@ def load_into(
     lines = [*_told("left out", left_out), *_told("as initialized", kept - set(_POSITIONS)), *lines]
     if lines:
         warnings.warn(f"{path}: {'; '.join(lines)}", Notice, stacklevel=2)
+    return frozenset(filter(None, _components(kept - set(_POSITIONS))))
 
 
 def _kept(own: Mapping[str, Tensor], state: Mapping[str, Tensor], exclude: str | None) -> set[str]:

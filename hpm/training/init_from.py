@@ -28,5 +28,5 @@ def load_initial_weights(method: Method, path: Path, *, seed: int) -> tuple[Path
     student = method.student
     student.init_weights(torch.Generator().manual_seed(seed))
     found, lines = find_model(path)
-    lines = [*lines, *load_weights(method, found)]
+    lines = [*lines, *load_weights(method, found).lines]
     return found.path, {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines

@@ -118,3 +118,27 @@ def test_images_that_are_normalized_otherwise_are_told(hpm: Hpm, run: Path, tmp_
     published = ["ImageFolder.mean = (0.485, 0.456, 0.406)"]
     assert any(told in line for line in load_model(path, over=data, bindings=[*other, *published]).lines)
     assert not any(told in line for line in load_model(path).lines)
+
+
+def test_nothing_is_told_of_what_nobody_has_trained(
+    hpm: Hpm, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An encoder that came alone has losses of a random decoder, which are left out or refused."""
+    encoder = tmp_path / "encoder"
+    assert hpm("export", run, "--format", "timm", "--out", encoder) == 0
+    data = ("data/digit_scenes", "-b", "IMG_SIZE = 16", "-b", "DigitScenes.test_size = 40")
+    for protocol in ("agreement", "diagnostics", "hardness-share"):
+        capsys.readouterr()
+        assert hpm("evaluate", encoder, *data, "--protocol", protocol) == 2
+        assert f"error: {protocol} can say nothing of {encoder}: it holds no " in capsys.readouterr().err
+    for protocol in ("localization", "unsupervised-segmentation"):
+        assert hpm("evaluate", encoder, *data, "--protocol", protocol) == 0
+        (entry,) = json.loads((tmp_path / f"evaluation-{protocol}.json").read_text())
+        shares = {name for name in entry["metrics"] if name.endswith("/object_share")}
+        scores = {name.removeprefix("validation/").split("/", 1)[1] for name in entry["metrics"].keys() - shares}
+        assert {name.rsplit("/", 1)[0] for name in scores} == {
+            *("student/attention", "student/features", "pixels", "edge_density", "center", "random")
+        }
+    assert load_model(run).untrained == frozenset()
+    other = load_model(run, bindings=["Method.target = @HOG()", "HOG.cell = 4"])
+    assert other.untrained == {"reconstructor"}
