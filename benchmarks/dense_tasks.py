@@ -167,16 +167,16 @@ def collect(runs: Path, seeds: Iterable[int]) -> Iterator[Figure]:
         for encoder, model in (models | {SUPERVISED: labels / "finetune-pretrained"}).items():
             for protocol in (*CLASSES, *DENSE):
                 for name, value in figures_of(model, protocol):
-                    yield from figure(encoder, seed, name, value)
+                    yield figure(encoder, seed, name, value)
 
 
-def figure(encoder: str, seed: int, name: str, value: float) -> Iterator[Figure]:
+def figure(encoder: str, seed: int, name: str, value: float) -> Figure:
     """A metric of an evaluation; what its name says of the network becomes the encoder."""
     parts = name.split("/")
     network = next((part for part in parts if part == "pretrained" or part in NETWORKS), None)
-    if encoder == SUPERVISED and ("loss" in name or "position" in name):
-        return  # of a decoder that nothing has trained
-    yield Figure(NETWORKS.get(network or "", encoder), seed, "/".join(part for part in parts if part != network), value)
+    return Figure(
+        NETWORKS.get(network or "", encoder), seed, "/".join(part for part in parts if part != network), value
+    )
 
 
 def write(figures: Iterable[Figure], file: Path) -> None:
