@@ -2,11 +2,11 @@
 
 Trains `stamp_scenes` or `quickstart` under `curricula/hpm_easy_to_hard`, with a loss predictor and a moving average,
 once for each seed by `hpm pretrain`, without its own evaluations; a run that is there already is not repeated, so that
-the program goes on where it was stopped. Or takes finished runs. Prints JSON: for every estimator and metric the mean
-and the 95 % interval over runs, on test scenes, and draws the same as a picture.
+the program goes on where it was stopped. Or takes finished runs. Writes JSON: for every estimator and metric the mean
+and the 95 % interval over runs, on test scenes; draws the same as a picture, and prints it as a table in Markdown.
 
-    python benchmarks/localization.py stamp_scenes [--seeds 3] [--output runs/localization]
-    python benchmarks/localization.py quickstart --runs runs/quickstart-1 runs/quickstart-2
+    python benchmarks/localization.py stamp_scenes --out localization.json [--seeds 3] [--output runs/localization]
+    python benchmarks/localization.py quickstart --out localization.json --runs runs/quickstart-1 runs/quickstart-2
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def summarize(rows: list[dict[str, float]]) -> dict[str, dict[str, dict[str, Any
     return dict(sorted(found.items(), key=lambda item: (-item[1]["localization/auroc"]["mean"], item[0])))
 
 
-def draw(scores: dict[str, dict[str, dict[str, Any]]], path: Path, *, runs: int, images: int) -> None:
+def draw(scores: dict[str, dict[str, dict[str, Any]]], path: Path, *, data: str, runs: int, images: int) -> None:
     """Bars with runs and intervals, one panel for each metric, and a line at what random scores reach."""
     figure = Figure(figsize=(11, 0.42 * len(scores) + 1.6), layout="constrained")
     labels = [name.replace("/", ": ").replace("_", " ") for name in scores]
@@ -91,46 +91,63 @@ def draw(scores: dict[str, dict[str, dict[str, Any]]], path: Path, *, runs: int,
             whose = name.split("/")[0] if "/" in name else ""
             panel.barh(place, mean, xerr=half, color=COLORS[whose], height=0.7, capsize=3, ecolor="black")
             panel.plot(each, [place] * len(each), "o", color="white", markeredgecolor="black", markersize=4)
-            panel.text(0.02, place - 0.17, f"{mean:.2f}", va="center", fontsize=9, fontweight="bold")
+            panel.text(1.0, place, f"{mean:.2f}", va="center", ha="right", fontsize=9, fontweight="bold")
         panel.axvline(scores["random"][metric]["mean"], color="black", linestyle="--", linewidth=1)
-        panel.set(title=title, xlim=(0, 1.02), yticks=range(len(labels)), yticklabels=labels)
+        panel.set_title(title, fontsize=10)
+        panel.set(xlim=(0, 1.02), yticks=range(len(labels)), yticklabels=labels)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
     figure.suptitle("Is what is hard the object? Scores of difficulty estimators against the truth")
     spread = f"circles: {runs} runs, with the 95 % interval of their mean; " if runs > 1 else ""
-    figure.supxlabel(f"mean over {images:,} held-out images; {spread}dashed: random scores", fontsize=9)
+    figure.supxlabel(f"mean over {images:,} test scenes of {data}; {spread}dashed: random scores", fontsize=9)
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
+def table(scores: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """In Markdown, in percent: a row for each estimator, a column for each metric."""
+    heads = [metric.rsplit("/", 1)[1] for metric in TITLES]
+    lines = [f"| %, test scenes | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    for name, values in scores.items():
+        cells = []
+        for metric in TITLES:
+            mean, half = values[metric]["mean"], values[metric]["half_width_95"]
+            cells.append(f"{100 * mean:.1f}" + (f" ± {100 * half:.1f}" if half else ""))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Train or load, evaluate, draw and print."""
+    """Train or load, evaluate, draw, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", choices=("stamp_scenes", "quickstart"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("runs/localization"), help="where runs are trained")
     parser.add_argument("--runs", type=Path, nargs="+", help="finished runs to take instead")
     parser.add_argument("--images", type=int, default=2000, help="of the test split, at most")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file")
     parser.add_argument("--plot", type=Path, default=Path("docs/images/localization.png"))
     options = parser.parse_args()
     runs = options.runs or [
         train(options.config, seed, options.output / f"{options.config}-{seed}") for seed in range(options.seeds)
     ]
-    images = min(options.images, len(load_model(runs[0]).source.test()))
+    source = load_model(runs[0]).source
+    images = min(options.images, len(source.test()))
     rows = [evaluate(folder, images) for folder in runs]
     scores = summarize(rows)
-    draw(scores, options.plot, runs=len(runs), images=images)
+    draw(scores, options.plot, data=type(source).__name__, runs=len(runs), images=images)
     report = {
         "benchmark": "localization",
-        "config": f"{options.config} curricula/hpm_easy_to_hard",
-        "runs": [str(folder) for folder in runs],
+        "config": None if options.runs else f"{options.config} curricula/hpm_easy_to_hard",
+        "runs": [folder.name for folder in runs],
         "images": images,
         "object_share": interval([row["unsupervised_segmentation/object_share"] for row in rows]),
         "scores": scores,
         "machine": describe_machine("cpu"),
     }
-    print(json.dumps(report, indent=2))
+    options.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(table(scores))
 
 
 if __name__ == "__main__":

@@ -109,9 +109,3 @@ def test_labels_train_the_network_that_pre_training_began_with(
     assert not torch.equal(after["patch_embed.proj.weight"], untrained["patch_embed.proj.weight"])
     (figure,) = collect(tmp_path, [0])
     assert (figure.encoder, figure.metric) == ("labels", "supervised")
-
-
-@pytest.mark.skipif(not (ROOT / "docs" / "results" / "stamp_scenes").is_dir(), reason="")
-def test_the_committed_page_shows_the_committed_results() -> None:
-    folder = ROOT / "docs" / "results" / "stamp_scenes"
-    assert table(read(folder / "results.csv")) in (folder / "README.md").read_text()
