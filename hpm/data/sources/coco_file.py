@@ -35,15 +35,14 @@ class CocoObject(NamedTuple):
     Args:
         label: its class, from 0.
         box: (left, top, width, height) in pixels.
-        segmentation: polygons or run lengths, as JSON: lists of numbers would take five times as much memory, and
-            every loader process would copy them when it counts references. None where the box stands in.
+        segmentation: polygons, or run lengths as a dict; None where the box stands in.
         crowd: whether it is no object to be found, but a region full of them.
         number: its place in the file, for messages.
     """
 
     label: int
     box: Sequence[float]
-    segmentation: bytes | None
+    segmentation: Any
     crowd: bool
     number: int
 
@@ -56,14 +55,19 @@ class CocoImage(NamedTuple):
         file_name: of the image, in the folder of its part.
         height: H.
         width: W.
-        annotated: its objects.
+        num_objects: how many are annotated, crowds among them.
+        without_masks: how many of them have none.
+        annotated: the objects, a `CocoObject` each, as JSON: lists of numbers would take several times the memory, and
+            every loader process would copy them, for it counts references to them.
     """
 
     file: Path
     file_name: str
     height: int
     width: int
-    annotated: tuple[CocoObject, ...]
+    num_objects: int
+    without_masks: int
+    annotated: bytes
 
     def objects(self) -> Objects:
         """The objects, their masks decoded.
@@ -71,16 +75,17 @@ class CocoImage(NamedTuple):
         Raises:
             UserError: if a mask cannot be decoded, or the package that does is missing.
         """
-        masks_OHW = torch.zeros(len(self.annotated), self.height, self.width, dtype=torch.bool)
-        for place, annotated in enumerate(self.annotated):
+        objects = [CocoObject(*fields) for fields in json.loads(self.annotated)]
+        masks_OHW = torch.zeros(len(objects), self.height, self.width, dtype=torch.bool)
+        for place, annotated in enumerate(objects):
             masks_OHW[place] = self._mask(annotated)
-        boxes_O4 = torch.tensor([list(annotated.box) for annotated in self.annotated]).view(-1, 4).float()
+        boxes_O4 = torch.tensor([list(annotated.box) for annotated in objects]).view(-1, 4).float()
         boxes_O4 = torch.cat([boxes_O4[:, :2], boxes_O4[:, :2] + boxes_O4[:, 2:]], dim=1)
         return Objects(
-            torch.tensor([annotated.label for annotated in self.annotated], dtype=torch.int64),
+            torch.tensor([annotated.label for annotated in objects], dtype=torch.int64),
             boxes_O4,
             masks_OHW,
-            torch.tensor([annotated.crowd for annotated in self.annotated]).bool(),
+            torch.tensor([annotated.crowd for annotated in objects]).bool(),
         )
 
     def _mask(self, annotated: CocoObject) -> Tensor:
@@ -88,7 +93,7 @@ class CocoImage(NamedTuple):
         if annotated.segmentation is None:
             return box_mask(annotated.box, self.height, self.width)
         try:
-            return decode_mask(json.loads(annotated.segmentation), self.height, self.width)
+            return decode_mask(annotated.segmentation, self.height, self.width)
         except ValueError as error:
             raise UserError(
                 f"{self.file}: the mask of annotation number {annotated.number}, of image {self.file_name}, cannot be "
@@ -123,12 +128,12 @@ class CocoFile:
     @property
     def num_objects(self) -> int:
         """How many objects are annotated, crowds among them."""
-        return sum(len(image.annotated) for image in self.images)
+        return sum(image.num_objects for image in self.images)
 
     @property
     def without_masks(self) -> int:
         """How many of them have no mask."""
-        return sum(annotated.segmentation is None for image in self.images for annotated in image.annotated)
+        return sum(image.without_masks for image in self.images)
 
     @cached_property
     def images(self) -> list[CocoImage]:
@@ -150,7 +155,15 @@ class CocoFile:
         name = Path(image["file_name"])
         if name.is_absolute() or ".." in name.parts:
             raise self._wrong(f"image {image['file_name']} lies outside of the folder of images")
-        return CocoImage(self.path, image["file_name"], image["height"], image["width"], tuple(annotated))
+        return CocoImage(
+            self.path,
+            image["file_name"],
+            image["height"],
+            image["width"],
+            num_objects=len(annotated),
+            without_masks=sum(one.segmentation is None for one in annotated),
+            annotated=json.dumps(annotated).encode(),
+        )
 
     def _object(self, number: int, annotation: dict[str, Any]) -> CocoObject:
         category, box = annotation["category_id"], annotation["bbox"]
@@ -161,11 +174,10 @@ class CocoFile:
             )
         if len(box) != 4 or not are_places(box) or min(box[2:]) < 0:
             raise self._wrong(f"annotation number {number} has the bbox {box}; it must be [left, top, width, height]")
-        segmentation = annotation.get("segmentation")
         return CocoObject(
             self._labels[category],
             box,
-            json.dumps(segmentation).encode() if segmentation else None,
+            annotation.get("segmentation") or None,
             bool(annotation.get("iscrowd", 0)),
             number,
         )
