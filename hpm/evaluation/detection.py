@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -174,7 +174,7 @@ class Detection(DenseProtocol):
 
     def loss(self, network: nn.Module, batch: AnnotatedBatch, precision: str) -> Tensor:
         """The sum of Mask R-CNN's five losses."""
-        losses = network(batch.images, batch.annotations, precision=precision)
+        losses = network(batch.images, batch.annotations.of_images(), precision=precision)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     @torch.no_grad()
@@ -244,9 +244,28 @@ class Detection(DenseProtocol):
         )
 
 
-def _objects_shown(split: Split, size: Size, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> list[Objects]:
+class _Shown(NamedTuple):
+    """The objects of crops: few tensors, for each has an open file of its own on its way from a loader process.
+
+    Args:
+        all_images: the objects of all crops, one crop's behind the other's.
+        counts: how many each crop shows.
+    """
+
+    all_images: Objects
+    counts: list[int]
+
+    def of_images(self) -> list[Objects]:
+        """The objects of each crop."""
+        parts = (values.split(self.counts) for values in self.all_images)
+        return [Objects(*of_image) for of_image in zip(*parts, strict=True)]
+
+
+def _objects_shown(split: Split, size: Size, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> _Shown:
     objects = annotated_views.objects_in(split, indices_N, boxes_N4, flips_N, size)
-    return [of_image._replace(boxes_O4=boxes_of(of_image.masks_OHW)) for of_image in objects]
+    all_images = Objects(*map(torch.cat, zip(*objects, strict=True)))
+    all_images = all_images._replace(boxes_O4=boxes_of(all_images.masks_OHW))
+    return _Shown(all_images, [len(of_image.labels_O) for of_image in objects])
 
 
 def _surest(found: dict[str, Tensor], count: int) -> dict[str, Tensor]:

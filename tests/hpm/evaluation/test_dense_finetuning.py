@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from forks import Forks
+from torch.utils._pytree import tree_leaves
 
 from curriculum.sizes import pair
 from hpm.config import parse_config
-from hpm.data import AnnotatedBatch, DigitScenes, Objects, SegmentationFolder
+from hpm.data import AnnotatedBatch, DigitScenes, Objects, SegmentationFolder, StampScenes, annotated_views
+from hpm.data.sources.annotations import boxes_of
 from hpm.evaluation import Detection, EvaluationContext, FineTuneSegmentation
 from hpm.evaluation.dense.encoder_maps import EncoderMap, SimpleFeaturePyramid
 from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
@@ -163,6 +165,22 @@ def test_pixels_that_count_for_nothing_have_no_part_in_the_loss(tmp_path: Path) 
     with torch.no_grad():
         logits = network(source.load(train, torch.tensor([1])))[0, :, :, :16]
     torch.testing.assert_close(loss(1), -logits.log_softmax(0)[1].mean())
+
+
+def test_the_objects_of_many_crops_take_no_more_tensors_than_those_of_few(stamp_files: Path) -> None:
+    """Each tensor of a loader process is an open file, of which there may be 1,024."""
+    source = StampScenes(root=stamp_files, img_size=32, train_size=12, background_objects=3)
+    train, chosen = source.train(), torch.arange(12)
+    sides, flips = torch.linspace(3, 32, 12), torch.arange(12) % 2 == 0
+    boxes = torch.stack([32 - sides, 32 - sides, sides, sides], dim=1)
+    shown = Detection().annotating(train, (16, 24))(chosen, boxes, flips)
+    expected = annotated_views.objects_in(train, chosen, boxes, flips, (16, 24))
+    assert {len(of_image.labels_O) for of_image in expected} > {0, 2}
+    for own, of_image in zip(shown.of_images(), expected, strict=True):
+        for values, wanted in zip(own, of_image._replace(boxes_O4=boxes_of(of_image.masks_OHW)), strict=True):
+            assert torch.equal(values, wanted)
+    tensors = [leaf for leaf in tree_leaves(shown) if isinstance(leaf, torch.Tensor)]
+    assert len(tensors) == len(Objects._fields)
 
 
 # Protocols.
