@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from hpm.inference.export import write_timm
@@ -55,6 +56,7 @@ NETWORKS = {
     "scratch_equal_compute": f"{UNTRAINED}, equal compute",
     "raw_pixels": PIXELS,
 }
+LOADING = Lock()  # gin holds one configuration for all threads
 ROWS = {
     "supervised": "trained on all labels, accuracy",
     "linear": "linear probe, accuracy",
@@ -112,8 +114,8 @@ def supervise(runs: Path, seed: int, settings: Sequence[str]) -> Path:
     if not (trained / "model.safetensors").is_file():
         if not untrained.is_dir():
             folder.mkdir(exist_ok=True)
-            loaded = load_model(runs / f"{MASKS['random masks']}-{seed}")
-            with replacing(untrained) as partial:
+            with LOADING, replacing(untrained) as partial:
+                loaded = load_model(runs / f"{MASKS['random masks']}-{seed}")
                 write_timm(loaded.context().initial(), loaded.source, "avg", {"format": "pt"}, partial)
         words = ("evaluate", untrained, *DATA, "evaluation/stamp_scenes", "--protocol", "finetune", "--keep")
         call(*words, *bind(*SUPERVISED_TRAINING), *bind(f"Trainer.seed = {seed}"), *settings, log=folder / "log")
