@@ -253,9 +253,9 @@ def _load_published(found: Published, configs: Sequence[str], bindings: Sequence
 
 def _normalized_otherwise(source: ImageSource, said: Mapping[str, Any]) -> list[str]:
     """What to tell where images reach the model by another mean and deviation than in its training."""
-    told = {name: said[name] for name in ("mean", "std") if name in said}
-    own = {name: getattr(source, name) for name in told}
-    if all(len(told[name]) == len(own[name]) and np.allclose(told[name], own[name], atol=1e-3) for name in told):
+    # A gray model may be noted with the values of the colored images that its architecture is usually for.
+    told = {name: said[name] for name in ("mean", "std") if len(said.get(name, ())) == source.in_chans}
+    if all(np.allclose(told[name], getattr(source, name), atol=1e-3) for name in told):
         return []
     kind = type(source).__name__
     settable = inspect.signature(type(source)).parameters.keys() >= told.keys()

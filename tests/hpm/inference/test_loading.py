@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from hpm.errors import Notice, UserError
@@ -118,6 +119,22 @@ def test_images_that_are_normalized_otherwise_are_told(hpm: Hpm, run: Path, tmp_
     published = ["ImageFolder.mean = (0.485, 0.456, 0.406)"]
     assert any(told in line for line in load_model(path, over=data, bindings=[*other, *published]).lines)
     assert not any(told in line for line in load_model(path).lines)
+
+
+def test_normalization_of_colored_images_is_none_of_a_gray_models(hpm: Hpm, run: Path, tmp_path: Path) -> None:
+    """A config.json keeps what its architecture is usually for."""
+    gray = tmp_path / "gray"
+    assert hpm("export", run, "--format", "timm", "--out", gray) == 0
+    weights, told = (
+        safetensors.torch.load_file(gray / "model.safetensors"),
+        json.loads((gray / "config.json").read_text()),
+    )
+    weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
+    safetensors.torch.save_file(weights, gray / "model.safetensors")
+    told["model_args"]["in_chans"] = 1
+    (gray / "config.json").write_text(json.dumps(told))
+    loaded = load_model(gray, bindings=["ImageFolder.mean = (0.5,)", "ImageFolder.std = (0.25,)"])
+    assert not any("normalizes" in line for line in loaded.lines)
 
 
 def test_nothing_is_told_of_what_nobody_has_trained(
