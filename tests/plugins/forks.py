@@ -80,12 +80,13 @@ class Forks:
     def close(self) -> None:
         """Let the process that forks end."""
         if self._server is not None:
-            self._server.communicate()
+            # Its input has no end while a loader process that a test left behind, forked from here, holds it open.
+            self._server.communicate("\n")
 
 
 def serve() -> dict[str, Any] | None:
-    """Fork for each request. Returns it in the child; in the parent None, when there are no more."""
-    for line in sys.stdin:
+    """Fork for each request. Returns it in the child; in the parent None, when an empty line or the end follows."""
+    while line := sys.stdin.readline().strip():
         request = json.loads(line)
         (out, to_out), (err, to_err) = os.pipe(), os.pipe()
         child = os.fork()
