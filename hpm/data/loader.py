@@ -121,7 +121,7 @@ class Loader:
         self._train = split
         self._jpegs: JpegSplit | None = None
         if gpu_decode:
-            assert annotate is None  # of an image that stands in for one that only the device finds unreadable
+            assert annotate is None  # workers would annotate images that only the device finds unreadable
             encoded = _require_encoded(split, type(source).__name__, num_workers)
             self._jpegs = JpegSplit(encoded)
             self._decoder = Decoder(encoded.mode, source.img_size, device)

@@ -20,12 +20,12 @@ from hpm.models.patches import patchify
 
 _SIMILAR = 0.2  # the cosine from which on two patches are joined, TokenCut's tau
 _PAIRS = 1 << 22  # of patches, whose weights are in memory at once
-_COMPONENTS = {"predicted_loss": "loss predictor", "true_loss": "reconstructor"}  # without which there is no such map
 _APART = 1e-5  # the weight between others, so that the graph is one
+_COMPONENTS = {"predicted_loss": "loss predictor", "true_loss": "reconstructor"}  # without which there is no such map
 
 
 def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:
-    """Scores [N, L] by name: see `Localization`. None of components that nobody has trained.
+    """Scores [N, L] by name: see `Localization`. There are none of components that nobody has trained.
 
     Args:
         context: the models.
@@ -38,7 +38,7 @@ def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterat
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
         "attention": Attention(),
     }
-    known = {name: of for name, of in estimators.items() if _COMPONENTS.get(name) not in context.untrained}
+    trained = {name: of for name, of in estimators.items() if _COMPONENTS.get(name) not in context.untrained}
     student = StudentTeacher(
         context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
     )
@@ -46,7 +46,7 @@ def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterat
     if context.teacher.model is not context.model:
         models["teacher"] = context.teacher
     for whose, model in models.items():
-        for name, estimator in known.items():
+        for name, estimator in trained.items():
             if not any(model.unsupported_reason(capability) for capability in estimator.needs):
                 yield f"{whose}/{name}", estimator(batch, model, num_masked=num_masked, noise=noise)
         yield f"{whose}/features", cut_out(_tokens(model, batch))

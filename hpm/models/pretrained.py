@@ -60,7 +60,7 @@ def load_into(
         exclude: what stays as it is in the model, by the beginning of its name. Default nothing.
 
     Returns:
-        The components of the model that stay as they are, or in part: "reconstructor", "loss predictor".
+        The components of the model that stay as they are, or in part, such as "reconstructor" and "loss predictor".
 
     Raises:
         UserError: naming the parameter at fault and the binding that would fit.
