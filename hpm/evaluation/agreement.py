@@ -18,6 +18,7 @@ from curriculum.validation import require_at_least, require_in
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.samples import held_out_batches
 from hpm.metrics import DECLARED, metric_on
+from hpm.models.base import MaskedModel
 
 
 class _Looked(NamedTuple):
@@ -65,13 +66,15 @@ class Agreement(Evaluation):
 
     protocol = "agreement"
     metrics = DECLARED[protocol]
-    needs_trained = frozenset({"reconstructor", "loss predictor"})
 
     def __init__(self, *, images: int = 256, top: float = 0.25) -> None:
         require_at_least("Agreement", 1, images=images)
         require_in("Agreement", "(0, 1)", top=top)
         self.images = images
         self.top = float(top)
+
+    def needs_trained(self, model: MaskedModel) -> frozenset[str]:
+        return frozenset({"reconstructor", "loss predictor"})
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:

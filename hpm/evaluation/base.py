@@ -124,7 +124,6 @@ class Evaluation(ABC):
             None for one that does not.
         of_training_images: whether a run measures its training images, so that it needs no held-out images for it.
         scores_training_images: whether it looks at training images alone, also where no run is at hand.
-        needs_trained: the model's components without which it measures nothing: "reconstructor", "loss predictor".
         shared: whether the context's processes share the work; where not, the main one measures alone. All processes
             then call, and the main one's metrics count.
     """
@@ -135,7 +134,6 @@ class Evaluation(ABC):
     seeds_argument: ClassVar[str | None] = None
     of_training_images: ClassVar[bool] = False
     scores_training_images: ClassVar[bool] = False
-    needs_trained: ClassVar[frozenset[str]] = frozenset()
     shared: ClassVar[bool] = False
 
     @abstractmethod
@@ -169,6 +167,14 @@ class Evaluation(ABC):
             UserError: if images cannot be read.
         """
         model.check_images(source.img_size, source.in_chans, type(source).__name__)
+
+    def needs_trained(self, model: MaskedModel) -> frozenset[str]:
+        """The components of a model without which nothing is measured, such as "reconstructor" and "loss predictor".
+
+        Args:
+            model: what is to be measured.
+        """
+        return frozenset()
 
     def check_world_size(self, world_size: int) -> None:  # noqa: B027 - most can share with any number
         """Find out before measuring whether so many processes can share the work.

@@ -19,6 +19,7 @@ from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.last_step import last_step, warn_of_training_images
 from hpm.evaluation.samples import held_out_batches
 from hpm.metrics import DECLARED, metric_on
+from hpm.models.base import MaskedModel
 
 
 class Diagnostics(Evaluation):
@@ -50,13 +51,15 @@ class Diagnostics(Evaluation):
 
     protocol = "diagnostics"
     metrics = DECLARED[protocol]
-    needs_trained = frozenset({"reconstructor"})
 
     def __init__(self, *, images: int = 256, progress: float | None = None) -> None:
         require_at_least("Diagnostics", 1, images=images)
         require_in("Diagnostics", "[0, 1]", progress=progress)
         self.images = images
         self.progress = None if progress is None else float(progress)
+
+    def needs_trained(self, model: MaskedModel) -> frozenset[str]:
+        return frozenset({"reconstructor"})
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from curriculum.sizes import Size
 from curriculum.validation import require_in
-from hpm.data import AnnotatedBatch, Annotating, ImageSource, Objects, Split, annotated_views
-from hpm.data.sources.annotations import boxes_of
+from hpm.data import AnnotatedBatch, Annotating, ImageSource, Split, annotated_views
 from hpm.errors import UserError
 from hpm.evaluation.augmentation import named_crop
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.dense.coco_ap import KINDS, DetectionResults
+from hpm.evaluation.dense.crop_objects import crop_objects
 from hpm.evaluation.dense.encoder_maps import require_channels
 from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
 from hpm.evaluation.dense_protocol import DenseProtocol
@@ -170,11 +170,11 @@ class Detection(DenseProtocol):
 
     def annotating(self, split: Split, size: Size) -> Annotating:
         """Objects, with the boxes of what the crop shows."""
-        return partial(_objects_shown, split, size)
+        return partial(crop_objects, split, size)
 
     def loss(self, network: nn.Module, batch: AnnotatedBatch, precision: str) -> Tensor:
         """The sum of Mask R-CNN's five losses."""
-        losses = network(batch.images, batch.annotations.of_images(), precision=precision)
+        losses = network(batch.images, batch.annotations.unpacked(batch.images.device), precision=precision)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
     @torch.no_grad()
@@ -242,30 +242,6 @@ class Detection(DenseProtocol):
             boxes=tuple(image["boxes"] for image in images),
             notes=tuple(notes),
         )
-
-
-class _Shown(NamedTuple):
-    """The objects of crops: few tensors, for each has an open file of its own on its way from a loader process.
-
-    Args:
-        all_images: the objects of all crops, one crop's behind the other's.
-        counts: how many each crop shows.
-    """
-
-    all_images: Objects
-    counts: list[int]
-
-    def of_images(self) -> list[Objects]:
-        """The objects of each crop."""
-        parts = (values.split(self.counts) for values in self.all_images)
-        return [Objects(*of_image) for of_image in zip(*parts, strict=True)]
-
-
-def _objects_shown(split: Split, size: Size, indices_N: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> _Shown:
-    objects = annotated_views.objects_in(split, indices_N, boxes_N4, flips_N, size)
-    all_images = Objects(*map(torch.cat, zip(*objects, strict=True)))
-    all_images = all_images._replace(boxes_O4=boxes_of(all_images.masks_OHW))
-    return _Shown(all_images, [len(of_image.labels_O) for of_image in objects])
 
 
 def _surest(found: dict[str, Tensor], count: int) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from hpm.evaluation.last_step import LastStep, last_step, priorities, warn_of_tr
 from hpm.evaluation.samples import held_out_batches
 from hpm.methods.teacher import StudentTeacher
 from hpm.metrics import DECLARED, metric_on
-from hpm.models.base import in_evaluation_mode
+from hpm.models.base import MaskedModel, in_evaluation_mode
 
 _NAME = "curriculum/hardness_share"
 
@@ -97,7 +97,6 @@ class HardnessShare(Evaluation):
 
     protocol = "hardness-share"
     metrics = DECLARED[protocol]
-    needs_trained = frozenset({"reconstructor"})
     of_training_images = True
 
     def __init__(self, *, images: int = 256, top: float = 0.5, masks: int = 8) -> None:
@@ -107,6 +106,9 @@ class HardnessShare(Evaluation):
         self.images = images
         self.top = float(top)
         self.masks = masks
+
+    def needs_trained(self, model: MaskedModel) -> frozenset[str]:
+        return frozenset({"reconstructor"})
 
     @torch.no_grad()
     def __call__(self, context: EvaluationContext) -> dict[str, float]:

@@ -158,6 +158,10 @@ class LiDAR(Evaluation):
         require_class_token("LiDAR", model.encoder, self.pool)
         super().check(source, model)
 
+    def needs_trained(self, model: MaskedModel) -> frozenset[str]:
+        """The mask token where the encoder reads it; it comes and goes with the reconstructor."""
+        return frozenset({"reconstructor"} if model.encodes_mask_tokens else ())
+
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         train = context.source.train()
         indices_N = sample_indices(self.images, len(train))

@@ -162,7 +162,7 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
     loaded.config.parameter("Loading", "max_unreadable")  # what the context asks for, so that it counts as used
     loaded.config.check_bindings()
     for evaluation in evaluations:
-        if lacking := sorted(evaluation.needs_trained & loaded.untrained):
+        if lacking := sorted(evaluation.needs_trained(loaded.method.student) & loaded.untrained):
             raise UserError(
                 f"{evaluation.protocol} can say nothing of {loaded.path}: it holds no {' and no '.join(lacking)} for "
                 "this model and target; choose another protocol, or a model that has all components"

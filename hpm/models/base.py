@@ -97,14 +97,19 @@ class MaskedModel(nn.Module, ABC):
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
 
+    @property
+    def encodes_mask_tokens(self) -> bool:
+        """Whether the encoder reads a mask token in the place of each masked patch."""
+        return False
+
     @abstractmethod
     def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         """[N, prefix + tokens, D]: what `forward` makes of images before anything is reconstructed.
 
         Args:
             images_NCHW: images.
-            mask: None where every patch is seen. Of patches that it hides there are tokens only in models whose encoder
-                has mask tokens in their place.
+            mask: None where every patch is seen. Of patches that it hides there are tokens only where the model
+                `encodes_mask_tokens`.
         """
 
     @abstractmethod

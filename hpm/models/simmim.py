@@ -119,6 +119,10 @@ class SimMIM(MaskedModel):
             return Output(reconstruction_NMP, None)
         return Output(reconstruction_NMP, self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1))
 
+    @property
+    def encodes_mask_tokens(self) -> bool:
+        return True
+
     def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         return self.encoder(images_NCHW, mask, self.mask_token, in_place=True)
 

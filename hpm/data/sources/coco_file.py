@@ -162,7 +162,7 @@ class CocoFile:
             image["width"],
             num_objects=len(annotated),
             without_masks=sum(one.segmentation is None for one in annotated),
-            annotated=json.dumps(annotated).encode(),
+            annotated=json.dumps(annotated, separators=(",", ":")).encode(),
         )
 
     def _object(self, number: int, annotation: dict[str, Any]) -> CocoObject:

@@ -116,6 +116,11 @@ def test_a_view_is_what_the_student_sees_of_an_image(context: EvaluationContext,
     assert (before_NQD[:, 0] - before_NQD[:, 1]).abs().amax(dim=1).min() > 1e-6
 
 
+def test_mask_tokens_must_be_trained_where_the_encoder_reads_them() -> None:
+    needed = {name: LiDAR().needs_trained(make()) for name, make in MODELS.items()}
+    assert needed == {"mae": frozenset(), "simmim": {"reconstructor"}, "swin": {"reconstructor"}}
+
+
 @pytest.mark.parametrize("pool", ["mean", "token"])
 def test_only_visible_patches_are_pooled(
     context: EvaluationContext, pool: str, monkeypatch: pytest.MonkeyPatch
