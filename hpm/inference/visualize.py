@@ -95,6 +95,8 @@ def _draw(
             check_replaceable(out)
     check_name(out)
     shown = _held_out(loaded, count) if images is None else _from_folder(console, loaded, images, count)
+    if kind == "strip" and loaded.run is not None and "reconstructor" in loaded.untrained:
+        raise UserError(f"a strip shows reconstructions, and {loaded.path} holds no reconstructor of this target")
     if kind == "strip":
         return draw_strip(_stages(console, loaded, shown), out)
     panels = look(loaded.context(), shown)

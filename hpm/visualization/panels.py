@@ -60,7 +60,7 @@ def look(context: EvaluationContext, batch: Batch) -> Panels:
     The mask that hides patches from the encoder is random, at the training ratio, the same for every model of one seed.
     The maps are the teacher's: the predicted loss of the full image, where there is a loss predictor; the true loss,
     measured by probe passes that together mask every patch; the last block's attention from the class token, mean over
-    heads, where there is one.
+    heads, where there is one. What components that nobody has trained would show is left out.
 
     Args:
         context: model, teacher and curriculum.
@@ -76,18 +76,21 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
     noise = Noise(context.seed, 0, torch.arange(len(batch), device=context.device))
     num_masked = context.curriculum.count_masked(batch.num_patches, last_step(context).progress)
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
-    restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
-    reconstruction = None
+    reconstructs = "reconstructor" not in context.untrained
+    restored, reconstruction = None, None
+    if reconstructs:
+        restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
     if restored is not None:
         patches = patchify(batch.images, model.patch_size)
         whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
         reconstruction = source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
     pixels = source.denormalize(batch.images)
     maps = {}
-    if teacher.unsupported_reason("predicted_loss") is None:
+    if teacher.unsupported_reason("predicted_loss") is None and "loss predictor" not in context.untrained:
         maps["predicted loss"] = teacher.predicted_loss(batch.images)
-    true_loss = TrueLoss.covering(batch.num_patches, num_masked)
-    maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)
+    if reconstructs:
+        true_loss = TrueLoss.covering(batch.num_patches, num_masked)
+        maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)
     if teacher.unsupported_reason("attention") is None:
         maps["attention"] = teacher.attention(batch.images).mean(dim=1)
     return Panels(

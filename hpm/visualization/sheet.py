@@ -69,8 +69,9 @@ def draw_sheet(panels: Panels, path: Path, *, name: str = "") -> Path:
             else:
                 style.show_pixels(axis, column.shown[row], extent)
         axis.set(xlim=(0, 1), ylim=(rows * aspect, 0), anchor="N")
-    first, count = _first_maps(columns)
-    style.add_scale(figure, grid[1, first : first + count], columns=count)
+    if any(column.is_map for column in columns):
+        first, count = _first_maps(columns)
+        style.add_scale(figure, grid[1, first : first + count], columns=count)
     figure.supxlabel("\n".join(lines), fontsize=style.TEXT, color=style.DARK)
     return style.save(figure, path)
 

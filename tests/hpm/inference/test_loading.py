@@ -15,6 +15,8 @@ import torch
 from hpm.errors import Notice, UserError
 from hpm.inference.loading import load_model
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
+from hpm.visualization.panels import look
+from hpm.visualization.picture import held_out
 
 LEARNING = (
     "Curriculum.scheduler = @Plateau()",
@@ -157,5 +159,16 @@ def test_nothing_is_told_of_what_nobody_has_trained(
             *("student/attention", "student/features", "pixels", "edge_density", "center", "random")
         }
     assert load_model(run).untrained == frozenset()
+    panels = look(load_model(run).context(), held_out(load_model(run).source, 4, 2))
+    assert panels.reconstruction is not None
+    assert panels.maps.keys() == {"predicted loss", "true loss", "attention"}
+    loaded = load_model(encoder, over=["data/digit_scenes"], bindings=["IMG_SIZE = 16"])
+    panels = look(loaded.context(), held_out(loaded.source, 4, 2))
+    assert panels.reconstruction is None
+    assert panels.maps.keys() == {"attention"}
+    assert hpm("visualize", encoder, *data, "--out", "sheet.png") == 0
     other = load_model(run, bindings=["Method.target = @HOG()", "HOG.cell = 4"])
     assert other.untrained == {"reconstructor"}
+    words = ("-b", "Method.target = @HOG()", "-b", "HOG.cell = 4", "--out", "strip.png")
+    assert hpm("visualize", run, "--strip", *words) == 2
+    assert "a strip shows reconstructions, and " in capsys.readouterr().err
