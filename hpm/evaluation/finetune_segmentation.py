@@ -1,6 +1,6 @@
 """Fine-tuning for segmentation: the class of every pixel, by a decoder on an encoder that learns with it.
 
-Shape suffixes: N images of a batch, C channels, S S height and width in pixels, Y classes.
+Shape suffixes: N images of a batch, C channels, S S height and width in pixels, P pixels of the batch, Y classes.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class FineTuneSegmentation(DenseProtocol):
         maps_NSS = batch.annotations.long()
         with autocast(precision, batch.images.device):
             logits_NYSS = network(batch.images)
-        total = F.cross_entropy(logits_NYSS.float(), maps_NSS, ignore_index=IGNORED, reduction="sum")
+        logits_PY = logits_NYSS.permute(0, 2, 3, 1).flatten(0, 2).float()
+        total = F.cross_entropy(logits_PY, maps_NSS.flatten(), ignore_index=IGNORED, reduction="sum")
         return total / (maps_NSS != IGNORED).sum().clamp(min=1)  # of a batch that has none, 0 rather than NaN
 
     @torch.no_grad()

@@ -36,7 +36,8 @@ class LinearSegmenter(nn.Module):
 
     def forward(self, images_NCSS: Tensor) -> Tensor:
         """[N, Y, S, S]."""
-        logits = self.head(self.encoder(images_NCSS))
+        # A pixel's logits side by side: softmax and argmax over them take half the time on a CPU.
+        logits = self.head(self.encoder(images_NCSS)).contiguous(memory_format=torch.channels_last)
         return F.interpolate(logits, images_NCSS.shape[2:], mode="bilinear", align_corners=False)
 
 
