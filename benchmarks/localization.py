@@ -146,6 +146,7 @@ def main() -> None:
         "scores": scores,
         "machine": describe_machine("cpu"),
     }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=2) + "\n")
     print(table(scores))
 

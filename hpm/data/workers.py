@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hpm.errors import Notice, TrainingError
-from hpm.runtime.signals import start_loader_process
+from hpm.runtime.signals import holding_signals, start_loader_process
 
 _DEATHS = 3  # of one call, after which it is no accident
 
@@ -82,7 +82,8 @@ def _noticing_late(loader: DataLoader) -> Iterator[Any]:
     """
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if main else None
-    batches = iter(loader)
+    with holding_signals():
+        batches = iter(loader)
     if main:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
     return batches

@@ -40,6 +40,9 @@ class Pretraining:
     dense_prediction_every: int = 0
 
 
+_ANSWERING = {"predicted_loss": "loss predictor", "reconstruction_loss": "reconstructor"}  # other questions the encoder
+
+
 @dataclass(frozen=True)
 class EvaluationContext:
     """A model and everything that is needed to judge it.
@@ -63,7 +66,8 @@ class EvaluationContext:
         unreadable: the training images that evaluations found unreadable, for which others stand in where something is
             fitted; an image that is scored must be readable. Copies made by `dataclasses.replace` share it.
         untrained: the model's components that nobody has trained, such as the "reconstructor" that stands where a file
-            holds an encoder alone. What they would tell is left out. Default none.
+            holds an encoder alone, or the "moving average" of a file without one. What they would tell is left out.
+            Default none.
         splits: which of "validation" and "test" are scored. Default both; what is looked at while something is still
             to be chosen, such as the length of the training, is scored on validation images alone.
         per_class: takes, by a metric's name, its value of each class, by the class's name, where it is a mean over
@@ -100,6 +104,14 @@ class EvaluationContext:
     def held_out(self) -> dict[str, Split]:
         """The splits that are scored, by name, as far as the source has them."""
         return self.source.existing(self.splits)
+
+    def has_trained(self, needs: Iterable[str]) -> bool:
+        """Whether all components are trained that answer some of `curriculum.Teacher`'s questions.
+
+        Args:
+            needs: the names of its methods, as `DifficultyEstimator.needs` has them.
+        """
+        return not any(_ANSWERING.get(name) in self.untrained for name in needs)
 
     def mean_per_class(self, metrics: Iterable[str]) -> dict[str, dict[str, float]]:
         """What is noted in `per_class` of some metrics, the mean over the seeds; of those that have such."""

@@ -5,11 +5,14 @@ Shape suffixes: N images, D width.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
 from curriculum.validation import require_choice, require_in
 from hpm.data import ImageSource
+from hpm.errors import Notice
 from hpm.evaluation.base import Evaluation, EvaluationContext
 from hpm.evaluation.features import POOLS, extract, require_class_token
 from hpm.evaluation.samples import sample_indices
@@ -31,6 +34,19 @@ def effective_rank(features_ND: Tensor) -> float:
     values = torch.linalg.svdvals(features_ND.double())
     shares = values / values.sum() + _SMALLEST
     return float((-(shares * shares.log()).sum()).exp())
+
+
+def warn_of_few_images(owner: str, count: int, width: int) -> None:
+    """Say that images bound a rank, where they are no more than features are wide.
+
+    Args:
+        owner: the evaluation.
+        count: images that are looked at.
+        width: of the features.
+    """
+    if count <= width:
+        text = f"{owner}: {count} training images bound the rank, for features are {width} wide; take more"
+        warnings.warn(text, Notice, stacklevel=2)
 
 
 class RankMe(Evaluation):
@@ -72,6 +88,7 @@ class RankMe(Evaluation):
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_class_token("RankMe", model.encoder, self.pool)
         super().check(source, model)
+        warn_of_few_images("RankMe", min(self.images, len(source.train())), model.encoder.num_features)
 
     def __call__(self, context: EvaluationContext) -> dict[str, float]:
         train = context.source.train()

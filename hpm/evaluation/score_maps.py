@@ -21,7 +21,6 @@ from hpm.models.patches import patchify
 _SIMILAR = 0.2  # the cosine from which on two patches are joined, TokenCut's tau
 _PAIRS = 1 << 22  # of patches, whose weights are in memory at once
 _APART = 1e-5  # the weight between others, so that the graph is one
-_COMPONENTS = {"predicted_loss": "loss predictor", "true_loss": "reconstructor"}  # without which there is no such map
 
 
 def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterator[tuple[str, Tensor]]:
@@ -38,12 +37,12 @@ def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterat
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
         "attention": Attention(),
     }
-    trained = {name: of for name, of in estimators.items() if _COMPONENTS.get(name) not in context.untrained}
+    trained = {name: of for name, of in estimators.items() if context.has_trained(of.needs)}
     student = StudentTeacher(
         context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
     )
     models: dict[str, ModelTeacher] = {"student": student}
-    if context.teacher.model is not context.model:
+    if context.teacher.model is not context.model and "moving average" not in context.untrained:
         models["teacher"] = context.teacher
     for whose, model in models.items():
         for name, estimator in trained.items():

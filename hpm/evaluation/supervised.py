@@ -128,12 +128,18 @@ class SupervisedTraining:
 
         Raises:
             TrainingError: if the loss is not finite.
+            UserError: if there is nothing to learn from.
         """
         last = self._rates.epochs if epochs is None else min(epochs, self._rates.epochs)
         started, first = time.monotonic(), self.epochs
         self.trained.train()
         while self.epochs < last and not (self.stopping and self.stopping.converged):
             mean = self._train_epoch()
+            if mean == 0 and self.epochs == 0:
+                raise UserError(
+                    f"{self.name}: the loss is 0 throughout the first epoch, so there is nothing to learn from; see "
+                    "whether the training images have annotations that count"
+                )
             if not math.isfinite(mean):
                 raise TrainingError(f"{self.name}: the loss is not finite in epoch {self.epochs + 1}. {self._remedy}")
             self.epochs += 1

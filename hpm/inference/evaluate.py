@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
 
 _MOST_SEEDS = 1_000
+_OF_WORKERS = re.compile(r"\.num_workers\s*=")
 _WITHOUT_NUMBERS = ("Runtime.", "MLflowTracker.")  # bindings that change nothing but speed and rounding
 
 
@@ -94,7 +96,7 @@ def evaluate(
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
     if keep:
-        check_kept(folder, protocols, seeds)
+        check_kept(folder, protocols, seeds, loaded.path)
     context = replace(
         loaded.context(weights),
         processes=processes,
@@ -164,8 +166,9 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
     for evaluation in evaluations:
         if lacking := sorted(evaluation.needs_trained(loaded.method.student) & loaded.untrained):
             raise UserError(
-                f"{evaluation.protocol} can say nothing of {loaded.path}: it holds no {' and no '.join(lacking)} for "
-                "this model and target; choose another protocol, or a model that has all components"
+                f"{evaluation.protocol} can say nothing of {loaded.path}: it holds no whole "
+                f"{' and no '.join(lacking)} for this model and target; choose another protocol, or a model that has "
+                "all components"
             )
         try:
             evaluation.check(loaded.source, loaded.method.student)
@@ -174,6 +177,8 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
             raise UserError(str(error)) from error
     if not all(evaluation.scores_training_images for evaluation in evaluations):
         loaded.source.require_held_out()
+    if any(evaluation.scores_training_images for evaluation in evaluations):
+        loaded.source.train()  # so that it is told how many there are
     loaded.source.prepare()
     return evaluations
 
@@ -217,7 +222,15 @@ def _fingerprint(loaded: LoadedModel, entry: Entry, world_size: int) -> str:
         if not name.startswith(_WITHOUT_NUMBERS) and not name.endswith(".num_workers")
     }
     file = loaded.path.stat()
-    content = [key_of(entry), entry["seed"], file.st_size, file.st_mtime_ns, parameters, world_size]
+    told = [binding for binding in entry["bindings"] if not _OF_WORKERS.search(binding)]
+    content = [
+        key_of(entry | {"bindings": told}),
+        entry["seed"],
+        file.st_size,
+        file.st_mtime_ns,
+        parameters,
+        world_size,
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
@@ -232,7 +245,9 @@ def _measure(
     """Each metric's values, one for each seed."""
     if seeds > 1 and (evaluation.seeds_argument is not None or not evaluation.seeded):
         if evaluation.seeds_argument is None:
-            console.print(f"{type(evaluation).__name__} draws nothing: it is measured once", style="yellow")
+            console.print(
+                f"{type(evaluation).__name__} is the same for every seed: it is measured once", style="yellow"
+            )
         seeds = 1
     processes = context.processes
     values: dict[str, list[float]] = {}

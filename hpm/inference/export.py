@@ -57,7 +57,8 @@ def export(
         configs: over what published weights tell.
         bindings: gin bindings over the configuration.
         pool: what features are, "token", the class token, or "avg", the mean of the patches' tokens; both after the
-            encoder's norm, as `hpm embed` computes them. None is "token"; plain weights (safetensors) have no pooling.
+            encoder's norm, as `hpm embed` computes them. None is "token", or "avg" where there is none; plain weights
+            (safetensors) have no pooling.
         weights: "student" or "teacher".
         whole: for safetensors, reconstructor and loss predictor too.
 
@@ -68,12 +69,12 @@ def export(
         UserError: for unknown options, a target that holds something, no model, or a missing package.
     """
     _check(out, to, pool, whole)
-    pool = pool or "token"
     loaded = load_model(path, configs, bindings, weights=weights)
     loaded.config.check_bindings()
     for line in loaded.lines:
         console.print(line)
     model, source = loaded.context(weights).model, loaded.source
+    pool = pool or ("token" if model.encoder.num_prefix_tokens else "avg")
     if pool == "token" and not model.encoder.num_prefix_tokens and to != "safetensors":
         raise UserError(f"--pool token: {type(model.encoder).__name__} has no class token; choose --pool avg")
     notes = metadata(loaded, model, weights)

@@ -22,23 +22,34 @@ _NETWORKS = ("pretrained", "scratch", "scratch_equal_compute")
 _NOTE = "trained"  # what a kept encoder's notes call its own name
 
 
-def check_kept(folder: Path, protocols: Sequence[str], seeds: int | None) -> None:
+def check_kept(folder: Path, protocols: Sequence[str], seeds: int | None, model: Path) -> None:
     """Find out before the work whether what is trained can be kept.
 
     Args:
         folder: of the results.
         protocols: their names.
         seeds: how often each is repeated.
+        model: what is evaluated.
 
     Raises:
-        UserError: for several seeds, or where something else has the place of an encoder.
+        UserError: for several seeds, or where something else has the place of an encoder: another model's, or the model
+            itself.
     """
     if seeds is not None and seeds > 1:
         raise UserError(f"--keep goes with one seed, and --seeds {seeds} would train several networks of each name")
     for name in (f"{protocol}-{network}" for protocol in protocols for network in _NETWORKS):
         path = folder / name
-        if path.exists() and not _is_kept(path):
+        if not path.exists():
+            continue
+        if not _is_kept(path):
             raise UserError(f"--keep: {path} is there already, and was not kept by it; move it away")
+        if path.resolve() == model.resolve():
+            raise UserError(
+                f"--keep would write in the place of {path}, the model that is evaluated; move it elsewhere"
+            )
+        other = _notes(path).get("from", model.name)
+        if other != model.name and not (_is_checkpoint(other) and _is_checkpoint(model.name)):
+            raise UserError(f"--keep: {path} is there already, trained from {other}; move it away")
 
 
 def keep_trained(console: Console, loaded: LoadedModel, context: EvaluationContext, folder: Path) -> bool:
@@ -75,8 +86,18 @@ def keep_trained(console: Console, loaded: LoadedModel, context: EvaluationConte
 
 def _is_kept(path: Path) -> bool:
     """Whether an earlier command kept an encoder there."""
+    return _notes(path).get(_NOTE) == path.name
+
+
+def _notes(path: Path) -> dict[str, str]:
+    """What stands beside the weights in a folder for timm; nothing where there are none."""
     try:
         with safe_open(path / "model.safetensors", framework="pt") as file:
-            return (file.metadata() or {}).get(_NOTE) == path.name
+            return file.metadata() or {}
     except (OSError, SafetensorError):
-        return False
+        return {}
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether it is a run's, whose folder has results of this run alone."""
+    return name.startswith("checkpoint-")

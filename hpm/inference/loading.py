@@ -4,16 +4,13 @@ its run's images are read.
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +23,7 @@ from hpm.evaluation import EvaluationContext
 from hpm.evaluation.base import Pretraining
 from hpm.inference.published_config import published_config
 from hpm.methods.method import Method
-from hpm.methods.pretrained import load_weights
+from hpm.methods.pretrained import load_weights, normalized_otherwise
 from hpm.models.published import Published
 from hpm.optim.schedule import Schedule
 from hpm.runs.checkpoint import Checkpoint, manifest_of
@@ -63,7 +60,8 @@ class LoadedModel:
         device: where the model is.
         seed: of its run.
         lines: what to tell the user.
-        untrained: the student's components that are as initialized, for the file has none, as `load_into` names them.
+        untrained: the student's components that are as initialized, for the file has none, as `load_into` names them;
+            and the "moving average" of a file, which starts as the student's copy.
     """
 
     path: Path
@@ -217,7 +215,7 @@ def load_model(
     config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
     untrained = loaded.load(found)
-    told = _normalized_otherwise(loaded.source, found.manifest.said)
+    told = normalized_otherwise(loaded.source, found.manifest.said)
     return replace(loaded, lines=(*loaded.lines, *told), untrained=untrained)
 
 
@@ -247,24 +245,8 @@ def _load_published(found: Published, configs: Sequence[str], bindings: Sequence
         raise loaded.unlearned(found.path)
     lines, untrained = load_weights(loaded.method, found)
     loaded.method.start_teacher()
-    lines += _normalized_otherwise(loaded.source, found.said)
-    return replace(loaded, lines=tuple(lines), untrained=untrained)
-
-
-def _normalized_otherwise(source: ImageSource, said: Mapping[str, Any]) -> list[str]:
-    """What to tell where images reach the model by another mean and deviation than in its training."""
-    # A gray model may be noted with the values of the colored images that its architecture is usually for.
-    told = {name: said[name] for name in ("mean", "std") if len(said.get(name, ())) == source.in_chans}
-    if all(np.allclose(told[name], getattr(source, name), atol=1e-3) for name in told):
-        return []
-    kind = type(source).__name__
-    settable = inspect.signature(type(source)).parameters.keys() >= told.keys()
-    values = {name: tuple(round(value, 4) for value in told[name]) for name in told}
-    bindings = " ".join(f"-b '{kind}.{name} = {value}'" for name, value in values.items())
-    return [
-        f"{kind} normalizes pixels by another mean and deviation than the model was trained with"
-        + (f"; as in training: {bindings}" if settable else "")
-    ]
+    lines += normalized_otherwise(loaded.source, found.said)
+    return replace(loaded, lines=tuple(lines), untrained=untrained | {"moving average"})
 
 
 def _build(config: Config, path: Path, run: RunFolder | None, *, step: int, lines: Sequence[str] = ()) -> LoadedModel:

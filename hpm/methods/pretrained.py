@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
+from hpm.data import ImageSource
 from hpm.errors import Notice, UserError
 from hpm.methods.method import Method
 from hpm.models.base import MaskedModel
@@ -60,6 +63,27 @@ def load_weights(method: Method, found: Checkpoint | Published) -> LoadedWeights
             f"{type(method.target).__name__}"
         )
     return LoadedWeights(lines, untrained)
+
+
+def normalized_otherwise(source: ImageSource, said: Mapping[str, Any]) -> list[str]:
+    """What to tell where images reach a model by another mean and deviation than in its training; nothing elsewhere.
+
+    Args:
+        source: of the images.
+        said: what the trained model tells: `mean` and `std`, where it does.
+    """
+    # A gray model may be noted with the values of the colored images that its architecture is usually for.
+    told = {name: said[name] for name in ("mean", "std") if len(said.get(name, ())) == source.in_chans}
+    if all(np.allclose(told[name], getattr(source, name), atol=1e-3) for name in told):
+        return []
+    kind = type(source).__name__
+    settable = inspect.signature(type(source)).parameters.keys() >= told.keys()
+    values = {name: tuple(round(value, 4) for value in told[name]) for name in told}
+    bindings = " ".join(f"-b '{kind}.{name} = {value}'" for name, value in values.items())
+    return [
+        f"{kind} normalizes pixels by another mean and deviation than the model was trained with"
+        + (f"; as in training: {bindings}" if settable else "")
+    ]
 
 
 def _target_of(student: MaskedModel, head: Tensor | None) -> str:

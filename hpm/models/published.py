@@ -146,7 +146,7 @@ def published(file: WeightFile, path: Path) -> Published:
     Raises:
         UserError: if it holds no weights of these layouts.
     """
-    content, layout, teacher = file.content, "weights alone", None
+    content, layout, teacher = file.content, "a state dict", None
     if isinstance(content.get("state_dict"), Mapping):  # beside it "model" is the architecture's name
         average = content.get("ema_state_dict")
         teacher = _weights(average, file.path) if isinstance(average, Mapping) else None

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +16,7 @@ from hpm.errors import Interrupted
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _PR_SET_PDEATHSIG = 1
+_held: dict[signal.Signals, Any] = {}  # the handlers of signals that wait
 _WORKERS_PATIENCE = 300  # seconds for which a loader's worker serves a run that was told to stop
 
 
@@ -95,6 +97,26 @@ def raising_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def holding_signals() -> Iterator[None]:
+    """The signals wait until this is left, as where processes are forked: Python prints and forgets what a handler
+    raises in the middle of a fork. Outside of the main thread, where no handler runs, it does nothing.
+    """
+    noted: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        _held.update((number, signal.getsignal(number)) for number in _SIGNALS if callable(signal.getsignal(number)))
+    try:
+        for number in _held:
+            signal.signal(number, lambda number, frame: noted.append(number))
+        yield
+    finally:
+        for number, handler in _held.items():
+            signal.signal(number, handler)
+        _held.clear()
+        for received in noted:
+            signal.raise_signal(received)
+
+
 def end_with_parent(parent: int, number: signal.Signals) -> None:
     """Have the kernel send this process a signal when the one that forked it dies; end it where that is dead already.
 
@@ -121,6 +143,6 @@ def start_loader_process(worker: int, *, parent: int) -> None:
     """
     end_with_parent(parent, signal.SIGKILL)
     for number in _SIGNALS:
-        handler = signal.getsignal(number)
+        handler = _held.get(number, signal.getsignal(number))
         if callable(handler):
             signal.signal(number, handler)

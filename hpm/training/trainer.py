@@ -149,7 +149,8 @@ class Trainer:
         Raises:
             UserError: if there is no model, or another one.
         """
-        self.init_from, self.initial_weights, lines = load_initial_weights(self.method, path, seed=self.seed)
+        start = load_initial_weights(self.method, path, seed=self.seed, source=self.source)
+        self.init_from, self.initial_weights, lines = start
         return lines
 
     def fit(

@@ -61,7 +61,8 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
         answer.
     """
     curriculum = context.curriculum.for_measuring()
-    if any(context.teacher.unsupported_reason(capability) for capability in curriculum.difficulty.needs):
+    needs = curriculum.difficulty.needs
+    if any(context.teacher.unsupported_reason(capability) for capability in needs) or not context.has_trained(needs):
         return None
     now = last_step(context)
     now = now._replace(step=now.step - now.step % curriculum.score_every)

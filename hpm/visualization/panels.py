@@ -76,9 +76,8 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
     noise = Noise(context.seed, 0, torch.arange(len(batch), device=context.device))
     num_masked = context.curriculum.count_masked(batch.num_patches, last_step(context).progress)
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
-    reconstructs = "reconstructor" not in context.untrained
-    restored, reconstruction = None, None
-    if reconstructs:
+    restored, reconstruction, true_loss = None, None, TrueLoss.covering(batch.num_patches, num_masked)
+    if context.has_trained(true_loss.needs):
         restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
     if restored is not None:
         patches = patchify(batch.images, model.patch_size)
@@ -86,10 +85,9 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
         reconstruction = source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
     pixels = source.denormalize(batch.images)
     maps = {}
-    if teacher.unsupported_reason("predicted_loss") is None and "loss predictor" not in context.untrained:
+    if teacher.unsupported_reason("predicted_loss") is None and context.has_trained(["predicted_loss"]):
         maps["predicted loss"] = teacher.predicted_loss(batch.images)
-    if reconstructs:
-        true_loss = TrueLoss.covering(batch.num_patches, num_masked)
+    if context.has_trained(true_loss.needs):
         maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)
     if teacher.unsupported_reason("attention") is None:
         maps["attention"] = teacher.attention(batch.images).mean(dim=1)
@@ -103,5 +101,5 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
         curriculum=look_at_curriculum(context, batch, pixels),
         crops=batch.boxes is not None,
         steps=None if context.pretraining is None else context.pretraining.clock.step,
-        averaged=teacher.averaged_model is not None,
+        averaged=teacher.averaged_model is not None and "moving average" not in context.untrained,
     )

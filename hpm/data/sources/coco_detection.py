@@ -130,6 +130,8 @@ class CocoDetection(ImageSource):
         file = self._file(split)
         if split == TRAIN and not file.num_objects:
             raise UserError(f"{file.path}: it has no annotations: none of its images shows an object")
+        if split == TRAIN and file.num_crowds == file.num_objects:
+            raise UserError(f"{file.path}: all of its annotations are crowds (iscrowd), and none is an object to learn")
         if file.class_names != self.object_classes:
             differing = sorted(set(file.class_names) ^ set(self.object_classes)) or ["their order"]
             raise UserError(

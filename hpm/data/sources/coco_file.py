@@ -56,6 +56,7 @@ class CocoImage(NamedTuple):
         height: H.
         width: W.
         num_objects: how many are annotated, crowds among them.
+        num_crowds: how many of them are crowds.
         without_masks: how many of them have none.
         annotated: the objects, a `CocoObject` each, as JSON: lists of numbers would take several times the memory, and
             every loader process would copy them, for it counts references to them.
@@ -66,6 +67,7 @@ class CocoImage(NamedTuple):
     height: int
     width: int
     num_objects: int
+    num_crowds: int
     without_masks: int
     annotated: bytes
 
@@ -131,6 +133,11 @@ class CocoFile:
         return sum(image.num_objects for image in self.images)
 
     @property
+    def num_crowds(self) -> int:
+        """How many of them are crowds."""
+        return sum(image.num_crowds for image in self.images)
+
+    @property
     def without_masks(self) -> int:
         """How many of them have no mask."""
         return sum(image.without_masks for image in self.images)
@@ -161,6 +168,7 @@ class CocoFile:
             image["height"],
             image["width"],
             num_objects=len(annotated),
+            num_crowds=sum(one.crowd for one in annotated),
             without_masks=sum(one.segmentation is None for one in annotated),
             annotated=json.dumps(annotated, separators=(",", ":")).encode(),
         )

@@ -149,7 +149,7 @@ def test_nothing_is_told_of_what_nobody_has_trained(
     for protocol in ("agreement", "diagnostics", "hardness-share"):
         capsys.readouterr()
         assert hpm("evaluate", encoder, *data, "--protocol", protocol) == 2
-        assert f"error: {protocol} can say nothing of {encoder}: it holds no " in capsys.readouterr().err
+        assert f"error: {protocol} can say nothing of {encoder}: it holds no whole " in capsys.readouterr().err
     for protocol in ("localization", "unsupervised-segmentation"):
         assert hpm("evaluate", encoder, *data, "--protocol", protocol) == 0
         (entry,) = json.loads((tmp_path / f"evaluation-{protocol}.json").read_text())
@@ -166,6 +166,15 @@ def test_nothing_is_told_of_what_nobody_has_trained(
     panels = look(loaded.context(), held_out(loaded.source, 4, 2))
     assert panels.reconstruction is None
     assert panels.maps.keys() == {"attention"}
+    assert panels.curriculum is None or panels.curriculum.difficulty is None
+    for difficulty in ("PredictedLoss", "TrueLoss"):
+        asking = ["IMG_SIZE = 16", "Curriculum.sampler = @HardestFirst()", f"Curriculum.difficulty = @{difficulty}()"]
+        asking += ["Curriculum.scheduler = @Constant()", "Method.ema_decay = @HorizonDecay()"]
+        asking += ["MaskedAutoencoder.loss_predictor_depth = 1"]
+        loaded = load_model(encoder, over=["data/digit_scenes"], bindings=asking)
+        panels = look(loaded.context(), held_out(loaded.source, 4, 2))
+        assert panels.curriculum is None
+        assert not panels.averaged
     assert hpm("visualize", encoder, *data, "--out", "sheet.png") == 0
     other = load_model(run, bindings=["Method.target = @HOG()", "HOG.cell = 4"])
     assert other.untrained == {"reconstructor"}
