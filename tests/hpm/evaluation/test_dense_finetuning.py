@@ -16,12 +16,14 @@ from torch.utils._pytree import tree_leaves
 
 from curriculum.sizes import pair
 from hpm.config import parse_config
-from hpm.data import AnnotatedBatch, DigitScenes, Objects, SegmentationFolder, StampScenes, annotated_views
+from hpm.data import IGNORED, AnnotatedBatch, DigitScenes, Objects, SegmentationFolder, StampScenes, annotated_views
 from hpm.data.sources.annotations import boxes_of
+from hpm.errors import UserError
 from hpm.evaluation import Detection, EvaluationContext, FineTuneSegmentation
 from hpm.evaluation.dense.encoder_maps import EncoderMap, SimpleFeaturePyramid
 from hpm.evaluation.dense.mask_rcnn import MaskRCNNOnEncoder
 from hpm.evaluation.dense.segmenters import DPTSegmenter, LinearSegmenter
+from hpm.evaluation.supervised import SupervisedTraining
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 
 Hpm = Callable[..., int]
@@ -293,6 +295,55 @@ def test_encoders_are_kept_and_serve_as_models(run: Path, hpm: Hpm, capsys: pyte
     assert told in capsys.readouterr().err.replace("\n", " ")
     assert hpm("evaluate", run, "--protocol", "finetune", "--keep", "--seeds", "2", *finetune) == 2
     assert "--keep goes with one seed" in capsys.readouterr().err
+
+
+def test_an_encoder_is_kept_in_the_place_of_no_other_model(run: Path, hpm: Hpm, capsys: pytest.CaptureFixture) -> None:
+    """Not of the one that is evaluated either; of an earlier checkpoint of the same run it is."""
+    bindings = words(*SEGMENTATION)
+    kept, data = run / "segmentation-finetune-pretrained", ("data/digit_scenes", *words("IMG_SIZE = 16"))
+    assert hpm("evaluate", run, "--protocol", "segmentation-finetune", "--keep", *bindings) == 0
+    weights = (kept / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    assert hpm("evaluate", kept, *data, "--protocol", "segmentation-finetune", "--keep", *bindings) == 2
+    assert f"--keep would write in the place of {kept}, the model that is evaluated" in capsys.readouterr().err
+    other = run / "exported"
+    assert hpm("export", run, "--format", "timm", "--out", other) == 0
+    assert hpm("evaluate", other, *data, "--protocol", "segmentation-finetune", "--keep", *bindings) == 2
+    told = f"--keep: {kept} is there already, trained from checkpoint-"
+    assert told in " ".join(capsys.readouterr().err.split())
+    assert (kept / "model.safetensors").read_bytes() == weights
+    earlier, *_ = sorted((run / "checkpoints").glob("checkpoint-*"))
+    assert hpm("evaluate", earlier, "--protocol", "segmentation-finetune", "--keep", *bindings) == 0
+    assert (kept / "model.safetensors").read_bytes() != weights
+
+
+def test_a_stopped_training_goes_on_with_other_workers(
+    run: Path, hpm: Hpm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    bindings = words(*SEGMENTATION, "FineTuneSegmentation.epochs = 3")
+    save = SupervisedTraining._save_progress
+
+    def stop(training: SupervisedTraining) -> None:
+        save(training)
+        if training.epochs == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SupervisedTraining, "_save_progress", stop)
+        assert hpm("evaluate", run, "--protocol", "segmentation-finetune", *bindings) != 0
+    capsys.readouterr()
+    more = words("FineTuneSegmentation.num_workers = 1")
+    assert hpm("evaluate", run, "--protocol", "segmentation-finetune", *bindings, *more) == 0
+    assert "segmentation-finetune-pretrained: going on after epoch 2 of 3" in " ".join(capsys.readouterr().out.split())
+
+
+def test_nothing_to_learn_from_is_told(small: EvaluationContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "hpm.data.annotated_views.class_maps_in",
+        lambda split, indices, *_, size: torch.full((len(indices), *pair(size)), IGNORED, dtype=torch.int16),
+    )
+    with pytest.raises(UserError, match="segmentation-finetune-pretrained: the loss is 0 throughout the first epoch"):
+        FineTuneSegmentation(**SMALL)(small)
 
 
 @pytest.mark.parametrize("part", [FineTuneSegmentation, Detection])

@@ -19,6 +19,7 @@ from hpm.data import ImageFolder, UnreadableImages
 from hpm.evaluation import EvaluationContext, RankMe
 from hpm.evaluation.features import extract
 from hpm.evaluation.rankme import effective_rank
+from hpm.inference.loading import load_model
 
 CPU = torch.device("cpu")
 
@@ -144,6 +145,25 @@ def test_it_needs_no_held_out_images(pretrained: Callable[..., Path], hpm: Calla
     assert hpm("evaluate", run, *words, "--protocol", "rankme", "-b", "RankMe.images = 10") == 0
     entry = json.loads((run / "evaluation-rankme.json").read_text())[-1]
     assert entry["metrics"].keys() == {"rankme/pretrained"}
+
+
+@pytest.mark.parametrize("protocol", ["rankme", "lidar"])
+def test_images_that_bound_the_rank_are_told(
+    pretrained: Callable[..., Path],
+    hpm: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    protocol: str,
+) -> None:
+    """As is how many there are."""
+    run, owner = shutil.copytree(pretrained(), tmp_path / "run"), {"rankme": "RankMe", "lidar": "LiDAR"}[protocol]
+    width = load_model(run).method.student.encoder.num_features
+    for count, told in ((width, True), (width + 1, False)):
+        capsys.readouterr()
+        assert hpm("evaluate", run, "--protocol", protocol, "-b", f"{owner}.images = {count}") == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert (f"{owner}: {count} training images bound the rank, for features are {width} wide" in out) == told
+        assert "images: 160 train" in out
 
 
 def test_how_many_images_may_be_unreadable_can_be_bound(

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hpm.runs import checkpoint
 from hpm.runs.manifest import Manifest
@@ -149,6 +151,31 @@ def test_init_from_starts_at_the_checkpoints_weights(hpm: Hpm, tiny: Path, capsy
     assert hpm("pretrain", tiny, "--init-from", "first", *frozen, *again) == 0
     wider = ["-b", "MaskedAutoencoder.embed_dim = 32"]
     assert hpm("pretrain", tiny, "--init-from", newest, *wider, "--output", "third") == 2
+
+
+def test_init_from_a_model_of_images_that_are_normalized_otherwise(
+    hpm: Hpm, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm("pretrain", tiny, "--output", "run") == 0
+    random = np.random.default_rng(0)
+    for number in range(40):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+            tmp_path / "photos" / f"{number}.png"
+        )
+    bindings = (
+        "Trainer.source = @ImageFolder()",
+        f"ImageFolder.root = '{tmp_path / 'photos'}'",
+        "ImageFolder.img_size = 16",
+    )
+    others = ("Monitoring.probes = []", "Monitoring.evaluations = []", "ImageFolder.validation_images = 0")
+    words = [word for text in (*bindings, *others) for word in ("-b", text)]
+    capsys.readouterr()
+    assert hpm("pretrain", tiny, "--init-from", "run", "--dry-run", *words) == 0
+    told = (
+        "ImageFolder normalizes pixels by another mean and deviation than the model was trained with; as in training:"
+    )
+    assert told in " ".join(capsys.readouterr().out.split())
 
 
 def test_init_from_a_run_whose_newest_checkpoint_is_damaged(

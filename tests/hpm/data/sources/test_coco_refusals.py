@@ -148,6 +148,15 @@ def test_an_image_outside_of_its_folder(tmp_path: Path, name: str) -> None:
 # Images and masks.
 
 
+def test_crowds_alone_are_nothing_to_learn(tmp_path: Path) -> None:
+    file = coco_layout(tmp_path)
+    content = json.loads(file.read_text())
+    content["annotations"] = [of | {"iscrowd": 1} for of in content["annotations"]]
+    file.write_text(json.dumps(content))
+    told = f"{file}: all of its annotations are crowds (iscrowd), and none is an object to learn"
+    assert refusal(read(tmp_path)) == told
+
+
 def test_an_image_of_another_size_than_the_file_says(tmp_path: Path) -> None:
     file = coco_layout(tmp_path)
     image = tmp_path / "train2017" / "000000000008.png"
