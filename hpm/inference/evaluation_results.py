@@ -57,7 +57,7 @@ def tables(protocol: str, metrics: dict[str, dict[str, Any]]) -> list[Table]:
     """The metrics of an entry, for a terminal, each in its unit: a line each.
 
     Where the same is measured of several things, as the IoU and CorLoc of several scores, there is one table for each
-    split instead, with a column for each of what is measured.
+    split instead, with a column for each of what is measured, and what is measured once stands below.
     """
     units = {unit_of(name) for name in metrics} - {Unit.SETTING}
     title = f"{protocol} ({_MEANS[units.pop()]})" if len(units) == 1 and units <= _MEANS.keys() else protocol
@@ -97,11 +97,13 @@ def _across(protocol: str, split: str, metrics: dict[str, dict[str, Any]]) -> Ta
     shown = Table(title=f"{protocol}, {split} images", title_justify="left", title_style="bold")
     for column in ("", *several[0]):
         shown.add_column(column, justify="right" if column else "left")
+    alone = []
     for thing, cells in rows.items():
-        for name, value in cells.items() if len(cells) == 1 else ():
-            shown.add_row("/".join(filter(None, (thing, name))), value)
         if len(cells) > 1:
             shown.add_row(thing, *cells.values())
+        else:
+            alone += [f"{'/'.join(filter(None, (thing, name)))}: {value}" for name, value in cells.items()]
+    shown.caption, shown.caption_justify = ", ".join(alone) or None, "left"
     return shown
 
 

@@ -342,10 +342,11 @@ def test_what_is_measured_of_several_things_has_columns() -> None:
     assert validation.title == "unsupervised-segmentation, validation images"
     assert [column.header for column in test.columns] == ["", "iou", "area"]
     assert [list(column.cells) for column in test.columns] == [
-        ["center", "student/true_loss", "object_share"],
-        ["25.00 %", "25.00 %", "0.1000"],
-        ["0.25", "0.25", ""],
+        ["center", "student/true_loss"],
+        ["25.00 %", "25.00 %"],
+        ["0.25", "0.25"],
     ]
+    assert (validation.caption, test.caption) == (None, "object_share: 0.1000")
 
 
 def test_other_metrics_have_a_line_each() -> None:
