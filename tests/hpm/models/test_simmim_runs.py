@@ -107,10 +107,12 @@ def test_a_class_token_that_is_not_there(tiny: Path, hpm: Callable[..., int], ca
     assert hpm("pretrain", tiny, *settings, "--output", "run") == 0
     for command in (
         ["evaluate", "run", "--protocol", "knn", "-b", "KNN.pool = 'token'", *words(*SMALL[:2])],
-        ["export", "run", "--out", "exported"],
+        ["export", "run", "--out", "exported", "--pool", "token"],
     ):
         assert hpm(*command) == 2
         assert "class token" in capsys.readouterr().err
+    assert hpm("export", "run", "--out", "exported") == 0
+    assert json.loads(Path("exported/config.json").read_text())["global_pool"] == "avg"
     assert hpm("pretrain", tiny, *settings, "--init-from", __file__) == 2
     assert "is damaged, or not a file of weights" in " ".join(capsys.readouterr().err.split())
 
