@@ -82,8 +82,9 @@ def _noticing_late(loader: DataLoader) -> Iterator[Any]:
     """
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if main else None
-    with holding_signals():
-        batches = iter(loader)
-    if main:
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    return batches
+    try:
+        with holding_signals():
+            return iter(loader)
+    finally:  # also where a signal that waited raises
+        if main:
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)

@@ -100,19 +100,32 @@ def raising_on_signals() -> Iterator[None]:
 @contextmanager
 def holding_signals() -> Iterator[None]:
     """The signals wait until this is left, as where processes are forked: Python prints and forgets what a handler
-    raises in the middle of a fork. Outside of the main thread, where no handler runs, it does nothing.
+    raises in the middle of a fork. Outside of the main thread, where no handler runs, it does nothing, nor within
+    itself.
     """
+    if _held or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     noted: list[int] = []
-    if threading.current_thread() is threading.main_thread():
-        _held.update((number, signal.getsignal(number)) for number in _SIGNALS if callable(signal.getsignal(number)))
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if before:  # being left, where another handler may raise and leave this one in its place
+            before[signal.Signals(number)](number, frame)
+        else:
+            noted.append(number)
+
     try:
+        _held.update((number, signal.getsignal(number)) for number in _SIGNALS if callable(signal.getsignal(number)))
         for number in _held:
-            signal.signal(number, lambda number, frame: noted.append(number))
+            signal.signal(number, note)
         yield
     finally:
-        for number, handler in _held.items():
-            signal.signal(number, handler)
+        handlers = dict(_held)
         _held.clear()
+        before.update(handlers)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for received in noted:
             signal.raise_signal(received)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import signal
+import sys
 import threading
+from contextlib import nullcontext
+from types import FrameType
 
 import pytest
 import torch
@@ -33,7 +37,49 @@ def test_what_comes_in_the_meantime_is_heard_afterwards(number: signal.Signals) 
     assert reached
 
 
-def test_in_another_thread_it_does_nothing() -> None:
+def test_within_itself_it_waits_for_the_outer_one() -> None:
+    reached = False
+
+    def hold() -> None:
+        nonlocal reached
+        with holding_signals():
+            with holding_signals():
+                signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            reached = True
+
+    with raising_on_signals():
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            hold()
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert reached
+
+
+def test_one_that_comes_while_it_is_left_takes_no_other_its_handler() -> None:
+    """Those that it has not given back yet would be deaf from then on."""
+    left = False
+
+    def profile(frame: FrameType, event: str, called: object) -> None:
+        if left and event == "c_return" and called is _signal.signal:
+            signal.raise_signal(signal.SIGTERM)
+
+    def hold() -> None:
+        nonlocal left
+        with holding_signals():
+            sys.setprofile(profile)
+            left = True
+
+    with raising_on_signals():
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            hold()
+        with pytest.raises(KeyboardInterrupt, match="SIGHUP"):
+            signal.raise_signal(signal.SIGHUP)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_in_another_thread_it_does_nothing(held: bool) -> None:
+    """While the main one holds them neither."""
     done: list[bool] = []
 
     def enter() -> None:
@@ -41,8 +87,9 @@ def test_in_another_thread_it_does_nothing() -> None:
             done.append(True)
 
     thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
+    with raising_on_signals(), holding_signals() if held else nullcontext():
+        thread.start()
+        thread.join()
     assert done == [True]
 
 
