@@ -58,7 +58,7 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
 
     Returns:
         None where masks follow nothing: the sampler never asks for scores, nothing is scored, or the teacher cannot
-        answer.
+        answer, or could but by components that nobody has trained.
     """
     curriculum = context.curriculum.for_measuring()
     needs = curriculum.difficulty.needs

@@ -26,7 +26,7 @@ class Panels:
         pixels: the images, float [N, C, S, S] in [0, 1], as all that follow.
         seen: what the encoder sees of them under a random mask; the rest is gray.
         reconstruction: the hidden patches reconstructed, the others as they are; None for a target that cannot be
-            shown as pixels.
+            shown as pixels, and for a reconstructor that nobody has trained.
         maps: by title, a score of every patch [N, L].
         grid: rows and columns of patches.
         visible: share of the patches that the encoder sees.
