@@ -158,7 +158,7 @@ class LiDAR(Evaluation):
     def check(self, source: ImageSource, model: MaskedModel) -> None:
         require_class_token("LiDAR", model.encoder, self.pool)
         super().check(source, model)
-        warn_of_few_images("LiDAR", min(self.images, len(source.train())), model.encoder.num_features)
+        warn_of_few_images("LiDAR", min(self.images, len(source.train())) - 1, model.encoder.num_features)
 
     def needs_trained(self, model: MaskedModel) -> frozenset[str]:
         """The mask token where the encoder reads it; it comes and goes with the reconstructor."""

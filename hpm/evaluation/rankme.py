@@ -36,16 +36,16 @@ def effective_rank(features_ND: Tensor) -> float:
     return float((-(shares * shares.log()).sum()).exp())
 
 
-def warn_of_few_images(owner: str, count: int, width: int) -> None:
-    """Say that images bound a rank, where they are no more than features are wide.
+def warn_of_few_images(owner: str, bound: int, width: int) -> None:
+    """Say that so few images bound a rank, where features are wider.
 
     Args:
         owner: the evaluation.
-        count: images that are looked at.
+        bound: the highest rank that features of so many images can have.
         width: of the features.
     """
-    if count <= width:
-        text = f"{owner}: {count} training images bound the rank, for features are {width} wide; take more"
+    if bound < width:
+        text = f"{owner}: so few training images bound the rank by {bound}, and features are {width} wide"
         warnings.warn(text, Notice, stacklevel=2)
 
 

@@ -96,7 +96,7 @@ def evaluate(
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
     if keep:
-        check_kept(folder, protocols, seeds, loaded.path)
+        check_kept(folder, protocols, seeds, loaded)
     context = replace(
         loaded.context(weights),
         processes=processes,

@@ -16,20 +16,20 @@ from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext
 from hpm.inference.export import metadata, write_timm
 from hpm.inference.loading import LoadedModel
-from hpm.runtime.files import replacing
+from hpm.runtime.files import printable, replacing
 
 _NETWORKS = ("pretrained", "scratch", "scratch_equal_compute")
-_NOTE = "trained"  # what a kept encoder's notes call its own name
+_NOTE, _OF = "trained", "evaluated"  # what a kept encoder's notes call its own name, and that of the model beside it
 
 
-def check_kept(folder: Path, protocols: Sequence[str], seeds: int | None, model: Path) -> None:
+def check_kept(folder: Path, protocols: Sequence[str], seeds: int | None, loaded: LoadedModel) -> None:
     """Find out before the work whether what is trained can be kept.
 
     Args:
         folder: of the results.
         protocols: their names.
         seeds: how often each is repeated.
-        model: what is evaluated.
+        loaded: what is evaluated.
 
     Raises:
         UserError: for several seeds, or where something else has the place of an encoder: another model's, or the model
@@ -43,13 +43,12 @@ def check_kept(folder: Path, protocols: Sequence[str], seeds: int | None, model:
             continue
         if not _is_kept(path):
             raise UserError(f"--keep: {path} is there already, and was not kept by it; move it away")
-        if path.resolve() == model.resolve():
+        if path.resolve() == loaded.path.resolve():
             raise UserError(
                 f"--keep would write in the place of {path}, the model that is evaluated; move it elsewhere"
             )
-        other = _notes(path).get("from", model.name)
-        if other != model.name and not (_is_checkpoint(other) and _is_checkpoint(model.name)):
-            raise UserError(f"--keep: {path} is there already, trained from {other}; move it away")
+        if (other := _notes(path).get(_OF)) not in (None, _name_of(loaded)):
+            raise UserError(f"--keep: {path} is there already, from evaluating {other}; move it away")
 
 
 def keep_trained(console: Console, loaded: LoadedModel, context: EvaluationContext, folder: Path) -> bool:
@@ -67,7 +66,7 @@ def keep_trained(console: Console, loaded: LoadedModel, context: EvaluationConte
     whole, trained = True, context.trained or {}
     for name in list(trained):
         model, path = trained.pop(name), folder / name
-        notes = metadata(loaded, model, "student") | {_NOTE: name}
+        notes = metadata(loaded, model, "student") | {_NOTE: name, _OF: _name_of(loaded)}
         if "scratch" in name:  # it has nothing of the model that it is compared with
             notes = {key: text for key, text in notes.items() if key not in ("from", "step", "weights")}
         pool = "token" if model.encoder.num_prefix_tokens else "avg"
@@ -98,6 +97,6 @@ def _notes(path: Path) -> dict[str, str]:
         return {}
 
 
-def _is_checkpoint(name: str) -> bool:
-    """Whether it is a run's, whose folder has results of this run alone."""
-    return name.startswith("checkpoint-")
+def _name_of(loaded: LoadedModel) -> str:
+    """A run's, whichever checkpoint of it is evaluated, or a file's."""
+    return printable((loaded.path if loaded.run is None else loaded.run.path).resolve().name)

@@ -81,7 +81,7 @@ def _origin(panels: Panels, name: str) -> str:
     step = "" if panels.steps is None else f"step {panels.steps:,}"
     shown = "reconstruction: student, maps: moving average" if panels.averaged else "reconstruction and maps: student"
     if panels.reconstruction is None:
-        shown = "maps: moving average" if panels.averaged else "maps: student"
+        shown = ("maps: moving average" if panels.averaged else "maps: student") if panels.maps else ""
     return "; ".join(filter(None, (", ".join(filter(None, (style.plain(name), step))), shown)))
 
 

@@ -309,7 +309,7 @@ def test_an_encoder_is_kept_in_the_place_of_no_other_model(run: Path, hpm: Hpm, 
     other = run / "exported"
     assert hpm("export", run, "--format", "timm", "--out", other) == 0
     assert hpm("evaluate", other, *data, "--protocol", "segmentation-finetune", "--keep", *bindings) == 2
-    told = f"--keep: {kept} is there already, trained from checkpoint-"
+    told = f"--keep: {kept} is there already, from evaluating run; move it away"
     assert told in " ".join(capsys.readouterr().err.split())
     assert (kept / "model.safetensors").read_bytes() == weights
     earlier, *_ = sorted((run / "checkpoints").glob("checkpoint-*"))
