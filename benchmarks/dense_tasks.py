@@ -136,7 +136,9 @@ def work(runs: Path, encoder: str, seed: int, settings: Sequence[str]) -> None:
         settings = [*bind(f"Trainer.seed = {seed}"), *settings]
     else:
         model = runs / f"{MASKS[encoder]}-{seed}"
-    for protocol in (*CLASSES[: 1 if encoder == SUPERVISED else None], *DENSE):
+    for protocol in (*CLASSES, *DENSE):
+        if protocol == "finetune" and encoder == SUPERVISED:
+            continue  # which it was, on more labels
         config = "evaluation/stamp_scenes" if protocol in CLASSES else "evaluation/stamp_scenes_dense"
         baselines = protocol in BASELINES and encoder == "random masks"
         own = bind(f"{BASELINES[protocol]}.baselines = True") if baselines else []

@@ -105,13 +105,14 @@ class EvaluationContext:
         """The splits that are scored, by name, as far as the source has them."""
         return self.source.existing(self.splits)
 
-    def has_trained(self, needs: Iterable[str]) -> bool:
-        """Whether all components are trained that answer some of `curriculum.Teacher`'s questions.
+    def can_answer(self, teacher: ModelTeacher, needs: Iterable[str]) -> bool:
+        """Whether a teacher can answer some questions, and by components that are trained.
 
         Args:
+            teacher: who would be asked.
             needs: the names of its methods, as `DifficultyEstimator.needs` has them.
         """
-        return not any(_ANSWERING.get(name) in self.untrained for name in needs)
+        return not any(teacher.unsupported_reason(name) or _ANSWERING.get(name) in self.untrained for name in needs)
 
     def mean_per_class(self, metrics: Iterable[str]) -> dict[str, dict[str, float]]:
         """What is noted in `per_class` of some metrics, the mean over the seeds; of those that have such."""

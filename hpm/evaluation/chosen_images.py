@@ -13,7 +13,7 @@ from torch import Tensor
 from hpm.data import VALIDATION, Split, UnreadableImages
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.samples import sample_indices
-from hpm.models.encoder import Encoder
+from hpm.models.base import MaskedModel
 
 
 class ChosenImages(NamedTuple):
@@ -56,7 +56,7 @@ def choose_images(
 def features_of_models(
     context: EvaluationContext,
     chosen: Mapping[str, ChosenImages],
-    extract: Callable[[Encoder, ChosenImages], Tensor],
+    extract: Callable[[MaskedModel, ChosenImages], Tensor],
     *,
     initialization: bool,
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -68,7 +68,7 @@ def features_of_models(
     Args:
         context: the models and processes.
         chosen: by the splits' names.
-        extract: features of an encoder, [N, ...] on the CPU; given this process's share of the images.
+        extract: features of a model, [N, ...] on the CPU; given this process's share of the images.
         initialization: whether to take the random initialization too.
     """
     processes = context.processes
@@ -76,7 +76,7 @@ def features_of_models(
     for name, model in models.items():
         features = {}
         for which, images in chosen.items():
-            own = extract(model.encoder, images._replace(indices_N=processes.share(images.indices_N)))
+            own = extract(model, images._replace(indices_N=processes.share(images.indices_N)))
             features[which] = processes.collect(own, len(images.indices_N))
             if images.unreadable is not None:
                 for found in processes.gather(images.unreadable.by_index):

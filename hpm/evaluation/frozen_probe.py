@@ -20,7 +20,6 @@ from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_to
 from hpm.evaluation.samples import labels_of, require_labels
 from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
-from hpm.models.encoder import Encoder
 
 
 class Labelled(NamedTuple):
@@ -122,9 +121,9 @@ class FrozenProbe(Evaluation):
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Name, and features [N, D] of each split's chosen images, of everything that is to be judged."""
 
-        def of_encoder(encoder: Encoder, images: ChosenImages) -> Tensor:
+        def of_model(model: MaskedModel, images: ChosenImages) -> Tensor:
             return extract(
-                encoder,
+                model.encoder,
                 context.source,
                 images.split,
                 images.indices_N,
@@ -134,7 +133,7 @@ class FrozenProbe(Evaluation):
                 unreadable=images.unreadable,
             )
 
-        yield from features_of_models(context, chosen, of_encoder, initialization=self.baselines)
+        yield from features_of_models(context, chosen, of_model, initialization=self.baselines)
         if self.baselines and context.processes.is_main:
             yield (
                 "raw_pixels",

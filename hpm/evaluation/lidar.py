@@ -9,23 +9,14 @@ import torch
 from torch import Tensor
 
 from curriculum import Noise, Random, Stream
-from curriculum.validation import require_choice, require_in
-from hpm.data import ImageSource
-from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.features import (
-    BATCH_SIZE,
-    POOLS,
-    batches,
-    pool_tokens,
-    require_class_token,
-    require_finite_features,
-)
-from hpm.evaluation.rankme import warn_of_few_images
-from hpm.evaluation.samples import sample_indices
+from curriculum.validation import require_in
+from hpm.evaluation.base import EvaluationContext
+from hpm.evaluation.chosen_images import ChosenImages
+from hpm.evaluation.feature_rank import FeatureRank, effective_number
+from hpm.evaluation.features import BATCH_SIZE, batches, pool_tokens, require_finite_features
 from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
 
-_SMALLEST = 1e-7  # added to every share, as in the paper
 _RIDGE = 1e-4  # added to the variance within images, in every direction
 
 
@@ -54,8 +45,7 @@ def discriminant_rank(features_NQD: Tensor) -> float:
     values_D = torch.linalg.eigvalsh(whitened_ND.T @ whitened_ND).clamp(min=0)
     if not values_D.any():
         return 1.0
-    shares_D = values_D / values_D.sum() + _SMALLEST
-    return float((-(shares_D * shares_D.log()).sum()).exp())
+    return effective_number(values_D)
 
 
 @torch.no_grad()
@@ -102,7 +92,7 @@ def view_features(
     return features_NQD
 
 
-class LiDAR(Evaluation):
+class LiDAR(FeatureRank):
     """The effective rank of what tells training images apart under random masks: a curve that needs no labels.
 
     A view of an image is what the pre-training's own task shows the student: the image under a uniform random mask, at
@@ -131,10 +121,7 @@ class LiDAR(Evaluation):
 
     protocol = "lidar"
     metrics = DECLARED[protocol]
-    seeded = False
-    shared = True
-    of_training_images = True
-    scores_training_images = True
+    centered = True
 
     def __init__(
         self,
@@ -145,42 +132,20 @@ class LiDAR(Evaluation):
         baselines: bool = False,
         num_workers: int = 0,
     ) -> None:
-        require_in("LiDAR", "[2, 1000000]", images=images)
+        super().__init__(images=images, pool=pool, baselines=baselines, num_workers=num_workers)
         require_in("LiDAR", "[2, 1000]", views=views)
-        require_in("LiDAR", "[0, 1024]", num_workers=num_workers)
-        require_choice("LiDAR", POOLS, pool=pool)
-        self.images = images
         self.views = views
-        self.pool = pool
-        self.baselines = baselines
-        self.num_workers = num_workers
-
-    def check(self, source: ImageSource, model: MaskedModel) -> None:
-        require_class_token("LiDAR", model.encoder, self.pool)
-        super().check(source, model)
-        warn_of_few_images("LiDAR", min(self.images, len(source.train())) - 1, model.encoder.num_features)
 
     def needs_trained(self, model: MaskedModel) -> frozenset[str]:
         """The mask token where the encoder reads it; it comes and goes with the reconstructor."""
         return frozenset({"reconstructor"} if model.encodes_mask_tokens else ())
 
-    def __call__(self, context: EvaluationContext) -> dict[str, float]:
-        train = context.source.train()
-        indices_N = sample_indices(self.images, len(train))
-        models = {"pretrained": context.model} | ({"initialization": context.initial()} if self.baselines else {})
-        metrics: dict[str, float] = {}
-        for name, model in models.items():
-            own_NQD = view_features(
-                context,
-                model,
-                context.processes.share(indices_N),
-                views=self.views,
-                pool=self.pool,
-                num_workers=self.num_workers,
-            )
-            features_NQD = context.processes.collect(own_NQD, len(indices_N))
-            for found in context.processes.gather(context.unreadable.by_index):
-                context.unreadable.add(found, train)
-            if features_NQD is not None:
-                metrics[f"lidar/{name}"] = discriminant_rank(features_NQD)
-        return metrics
+    def features(self, context: EvaluationContext, model: MaskedModel, images: ChosenImages) -> Tensor:
+        """Float32 [N, Q, D], of the images under masks."""
+        return view_features(
+            context, model, images.indices_N, views=self.views, pool=self.pool, num_workers=self.num_workers
+        )
+
+    def rank(self, features: Tensor) -> float:
+        """`discriminant_rank`."""
+        return discriminant_rank(features)

@@ -37,7 +37,6 @@ def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterat
         "true_loss": TrueLoss.covering(batch.num_patches, num_masked),
         "attention": Attention(),
     }
-    trained = {name: of for name, of in estimators.items() if context.has_trained(of.needs)}
     student = StudentTeacher(
         context.model, context.target, autocast=context.teacher.autocast, reference=context.teacher
     )
@@ -45,8 +44,8 @@ def score_maps(context: EvaluationContext, batch: Batch, noise: Noise) -> Iterat
     if context.teacher.model is not context.model and "moving average" not in context.untrained:
         models["teacher"] = context.teacher
     for whose, model in models.items():
-        for name, estimator in trained.items():
-            if not any(model.unsupported_reason(capability) for capability in estimator.needs):
+        for name, estimator in estimators.items():
+            if context.can_answer(model, estimator.needs):
                 yield f"{whose}/{name}", estimator(batch, model, num_masked=num_masked, noise=noise)
         yield f"{whose}/features", cut_out(_tokens(model, batch))
     yield "pixels", cut_out(patchify(batch.images, batch.patch_size))

@@ -23,7 +23,6 @@ from hpm.evaluation.dense.patch_tokens import patch_pixels, patch_tokens, token_
 from hpm.evaluation.gallery import Gallery, Panel, shown_rows
 from hpm.metrics import DECLARED, metric_on
 from hpm.models.base import MaskedModel
-from hpm.models.encoder import Encoder
 
 CLASSIFIERS = ("knn", "linear")
 _TITLES = {"knn": "k-NN", "linear": "linear"}
@@ -159,9 +158,9 @@ class Segmentation(Evaluation):
     ) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Name, and features [N, T, D] of each split's chosen images, of everything that is to be judged."""
 
-        def of_encoder(encoder: Encoder, images: ChosenImages) -> Tensor:
+        def of_model(model: MaskedModel, images: ChosenImages) -> Tensor:
             return patch_tokens(
-                encoder,
+                model.encoder,
                 context.source,
                 images.split,
                 images.indices_N,
@@ -171,7 +170,7 @@ class Segmentation(Evaluation):
             )
 
         tokens = 0
-        for name, features in features_of_models(context, chosen, of_encoder, initialization=self.baselines):
+        for name, features in features_of_models(context, chosen, of_model, initialization=self.baselines):
             tokens = features["train"].shape[1]
             yield name, features
         if self.baselines and context.processes.is_main:

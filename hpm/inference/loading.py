@@ -215,7 +215,7 @@ def load_model(
     config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
     untrained = loaded.load(found)
-    told = normalized_otherwise(loaded.source, found.manifest.said)
+    told = normalized_otherwise(loaded.source, found.said)
     return replace(loaded, lines=(*loaded.lines, *told), untrained=untrained)
 
 

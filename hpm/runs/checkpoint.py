@@ -105,6 +105,11 @@ class Checkpoint:
         require_content(self.values, self.path / STATE_FILE, {name: _KINDS[name] for name in names})
 
     @property
+    def said(self) -> Mapping[str, Any]:
+        """What the run tells and weights do not, see `Manifest.said`; published files tell theirs under this name."""
+        return self.manifest.said
+
+    @property
     def manifest(self) -> Manifest:
         """What the run said of itself when this was written.
 

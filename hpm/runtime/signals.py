@@ -121,9 +121,8 @@ def holding_signals() -> Iterator[None]:
             signal.signal(number, note)
         yield
     finally:
-        handlers = dict(_held)
+        before.update(_held)
         _held.clear()
-        before.update(handlers)
         for number, handler in before.items():
             signal.signal(number, handler)
         for received in noted:

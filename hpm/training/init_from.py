@@ -9,7 +9,6 @@ import torch
 from hpm.data import ImageSource
 from hpm.methods.method import Method
 from hpm.methods.pretrained import load_weights, normalized_otherwise
-from hpm.runs.checkpoint import Checkpoint
 from hpm.targets.find_model import find_model
 
 
@@ -33,6 +32,5 @@ def load_initial_weights(
     student = method.student
     student.init_weights(torch.Generator().manual_seed(seed))
     found, lines = find_model(path)
-    said = found.manifest.said if isinstance(found, Checkpoint) else found.said
-    lines = [*lines, *load_weights(method, found).lines, *normalized_otherwise(source, said)]
+    lines = [*lines, *load_weights(method, found).lines, *normalized_otherwise(source, found.said)]
     return found.path, {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines

@@ -61,8 +61,7 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
         answer, or could but by components that nobody has trained.
     """
     curriculum = context.curriculum.for_measuring()
-    needs = curriculum.difficulty.needs
-    if any(context.teacher.unsupported_reason(capability) for capability in needs) or not context.has_trained(needs):
+    if not context.can_answer(context.teacher, curriculum.difficulty.needs):
         return None
     now = last_step(context)
     now = now._replace(step=now.step - now.step % curriculum.score_every)

@@ -77,7 +77,7 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
     num_masked = context.curriculum.count_masked(batch.num_patches, last_step(context).progress)
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
     restored, reconstruction, true_loss = None, None, TrueLoss.covering(batch.num_patches, num_masked)
-    if context.has_trained(true_loss.needs):
+    if context.can_answer(teacher, true_loss.needs):
         restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
     if restored is not None:
         patches = patchify(batch.images, model.patch_size)
@@ -85,11 +85,11 @@ def _look(context: EvaluationContext, batch: Batch) -> Panels:
         reconstruction = source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
     pixels = source.denormalize(batch.images)
     maps = {}
-    if teacher.unsupported_reason("predicted_loss") is None and context.has_trained(["predicted_loss"]):
+    if context.can_answer(teacher, ["predicted_loss"]):
         maps["predicted loss"] = teacher.predicted_loss(batch.images)
-    if context.has_trained(true_loss.needs):
+    if context.can_answer(teacher, true_loss.needs):
         maps["true loss"] = true_loss(batch, teacher, num_masked=num_masked, noise=noise)
-    if teacher.unsupported_reason("attention") is None:
+    if context.can_answer(teacher, ["attention"]):
         maps["attention"] = teacher.attention(batch.images).mean(dim=1)
     return Panels(
         pixels=pixels,

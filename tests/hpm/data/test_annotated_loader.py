@@ -43,17 +43,22 @@ def batches_of(loader: Loader) -> list[AnnotatedBatch]:
     return batches
 
 
+def class_maps_of(batch: AnnotatedBatch, source: SegmentationFolder) -> torch.Tensor:
+    """Of the crops that the batch says it shows."""
+    assert batch.indices is not None
+    assert batch.boxes is not None
+    assert batch.flips is not None
+    crops = batch.indices, batch.boxes, batch.flips
+    return annotated_views.class_maps_in(source.train(), *crops, source.img_size)
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_annotations_are_of_the_crops(root: Path, num_workers: int) -> None:
     loader, source = make(root, num_workers)
     batches = batches_of(loader)
     assert len(batches) == 3
     for batch in batches:
-        assert batch.indices is not None
-        assert batch.boxes is not None
-        assert batch.flips is not None
-        crops = batch.indices, batch.boxes, batch.flips
-        assert torch.equal(batch.annotations, annotated_views.class_maps_in(source.train(), *crops, source.img_size))
+        assert torch.equal(batch.annotations, class_maps_of(batch, source))
         # Both show the same place, mirrored where the other is; their resampling differs at borders alone.
         colors_NSS = source.denormalize(batch.images)[:, 0] * 255 / 40
         assert ((colors_NSS - batch.annotations).abs() < 0.1).float().mean() > 0.5
@@ -68,11 +73,7 @@ def test_what_stands_in_for_an_unreadable_image_has_its_own_annotations(root: Pa
     assert (seen_N == 5).sum() == 0
     assert (seen_N == 6).sum() == 2
     for batch in batches:
-        assert batch.indices is not None
-        assert batch.boxes is not None
-        assert batch.flips is not None
-        crops = batch.indices, batch.boxes, batch.flips
-        assert torch.equal(batch.annotations, annotated_views.class_maps_in(source.train(), *crops, source.img_size))
+        assert torch.equal(batch.annotations, class_maps_of(batch, source))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
