@@ -11,8 +11,9 @@ from hpm.data.sources.composites import Composites
 from hpm.data.sources.digit_scenes import DigitScenes
 from hpm.data.sources.encoded import EncodedSplit
 from hpm.data.sources.fashion_mnist import FashionMNIST
+from hpm.data.sources.folder_split import FolderSplit
 from hpm.data.sources.image_files import describe_left_out, image_files, labeled_files
-from hpm.data.sources.image_folder import FolderSplit, ImageFolder
+from hpm.data.sources.image_folder import ImageFolder
 from hpm.data.sources.scene_split import SceneSplit
 from hpm.data.sources.scenes import Scenes
 from hpm.data.sources.segmentation_folder import SegmentationFolder

@@ -161,6 +161,7 @@ def metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str,
         "input_size": json.dumps([source.in_chans, *pair(source.img_size)]),
         "mean": json.dumps(source.mean),
         "std": json.dumps(source.std),
+        **{name: json.dumps(value) for name, value in _crop(source).items()},
         "encoder": json.dumps(model.encoder.timm_architecture()[1]),
     }
 

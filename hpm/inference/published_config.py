@@ -1,4 +1,4 @@
-"""The configuration of weights that others published: sizes are read from the weights, all else is the usual."""
+"""The configuration of published weights: from their sizes, from what their file says, and from what is usual."""
 
 from __future__ import annotations
 
@@ -47,5 +47,6 @@ def published_config(found: Published) -> str:
     scales = {
         f"ImageFolder.{name}": found.said[name] for name in ("mean", "std") if len(found.said.get(name, ())) == channels
     }
-    bindings = images | scales | {f"MaskedAutoencoder.{name}": value for name, value in settings.items()}
+    crop = {f"ImageFolder.{name}": found.said[name] for name in ("crop_pct", "crop_mode") if name in found.said}
+    bindings = images | scales | crop | {f"MaskedAutoencoder.{name}": value for name, value in settings.items()}
     return _COMMON + "".join(f"{name} = {value!r}\n" for name, value in bindings.items())

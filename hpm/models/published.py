@@ -67,7 +67,8 @@ class Published:
         student: a state dict of `MaskedAutoencoder`, whole or of some components, positions included.
         teacher: the same of the moving average, or None.
         said: settings that weights do not tell and the file does: `num_heads`, `decoder_num_heads`, the `grid` of
-            patches, of the images `mean` and `std`, and what is reconstructed, `target`.
+            patches, of the images `mean` and `std`, what is reconstructed, `target`, and of our own exports which part
+            of an image evaluation sees, `crop_pct` and `crop_mode`.
     """
 
     path: Path
@@ -199,6 +200,9 @@ def _said(file: WeightFile) -> dict[str, Any]:
     }
     if all(map(_are_numbers, scales.values())) and min(scales["std"]) > 0:
         said |= {name: tuple(value) for name, value in scales.items()}
+    crop_pct, crop_mode = _note(file, "crop_pct"), _note(file, "crop_mode")  # others' are of their fine-tuned models
+    if isinstance(crop_pct, float) and 0 < crop_pct <= 1 and crop_mode in ("center", "squash"):
+        said |= {"crop_pct": crop_pct, "crop_mode": crop_mode}
     return said | ({"target": file.notes["target"]} if "target" in file.notes else {})
 
 

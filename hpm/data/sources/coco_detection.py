@@ -17,7 +17,8 @@ from curriculum.sizes import Size
 from hpm.data.sources.annotations import Objects, class_map_of
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.coco_file import CocoFile, CocoImage
-from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD, FolderSplit
+from hpm.data.sources.folder_split import FolderSplit
+from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
 from hpm.data.sources.part_names import usual_roles
 from hpm.data.sources.split import TEST, TRAIN, VALIDATION
 from hpm.errors import Notice, UserError

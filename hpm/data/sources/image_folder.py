@@ -1,27 +1,25 @@
 """Images in folders, the layout of ImageNet and most others: one folder for each class.
 
-Shape suffixes: N images, K images of the split.
+Shape suffixes: N images.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
-from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from curriculum.sizes import Size
-from curriculum.validation import require_choice
+from curriculum.validation import require_choice, require_in
 from hpm.data.crops import central_boxes
 from hpm.data.sources.base import ImageSource
-from hpm.data.sources.encoded import EncodedSplit
-from hpm.data.sources.fingerprint import joined_names
-from hpm.data.sources.image_files import class_folders, describe_left_out, labeled_files, open_image
+from hpm.data.sources.folder_split import FolderSplit
+from hpm.data.sources.image_files import class_folders, describe_left_out, labeled_files
 from hpm.data.sources.split import HELD_OUT, TEST, TRAIN, VALIDATION
 from hpm.errors import UserError
 from hpm.runtime.files import expanded
@@ -33,59 +31,6 @@ _VALIDATION_FOLDERS = ("val", "valid", "validation")
 _PARTS = {"train": TRAIN, "test": TEST} | dict.fromkeys(_VALIDATION_FOLDERS, VALIDATION)  # of a data set
 
 _LINK_BYTES = 300  # of a file that stands for a link where there are none, as git and archives write it: a path
-
-_SIZES = 10_000  # files of a split whose sizes a fingerprint holds, evenly from the first to the last
-
-# The usual evaluation: shorter side to 256, then the central 224 x 224.
-_EVALUATION_FRACTION = 0.875
-
-
-class FolderSplit(EncodedSplit):
-    """Image files, opened when they are asked for.
-
-    Args:
-        paths: K files.
-        labels: int64 [K], or None.
-        mode: of the images, "RGB" or "L" (gray). Default "RGB".
-        exif_orientation: whether to turn images upright, as the camera noted in them. Default False.
-    """
-
-    def __init__(
-        self, paths: Sequence[str | Path], labels: Tensor | None, mode: str = "RGB", *, exif_orientation: bool = False
-    ) -> None:
-        super().__init__(mode)
-        self.exif_orientation = exif_orientation
-        self.paths = [str(path) for path in paths]
-        self.labels = labels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        """The file's path."""
-        return self.paths[index]
-
-    def open(self, index: int) -> Image.Image:
-        """The file, not decoded yet but where it has to be turned."""
-        image = open_image(self.paths[index])
-        turn = self.exif_orientation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        if turn:
-            ImageOps.exif_transpose(image, in_place=True)  # a copy would lose a TIFF's tags
-        return image
-
-    def subset(self, indices_K: Tensor) -> FolderSplit:
-        """Some of the files."""
-        labels = None if self.labels is None else self.labels[indices_K]
-        paths = [self.paths[index] for index in indices_K.tolist()]
-        subset = FolderSplit(paths, labels, self.mode, exif_orientation=self.exif_orientation)
-        subset.indices_K = indices_K
-        return subset
-
-    def content(self) -> Iterable[bytes]:
-        """Each file's name, from the folder on that holds all of them; and the sizes, of so many as take no time."""
-        every = -(-len(self.paths) // _SIZES)
-        yield joined_names(self.paths)
-        yield repr([_size(path) for path in self.paths[:: max(1, every)]]).encode()
 
 
 class _Scanned(NamedTuple):
@@ -115,6 +60,10 @@ class ImageFolder(ImageSource):
         in_chans: C, 3 for color or 1 for gray, which takes one value each of `mean` and `std`. Default 3.
         mean: of each channel, for pixel values scaled to [0, 1]. Default ImageNet's.
         std: of each channel, likewise. Default ImageNet's.
+        crop_pct: sides of the central box that evaluation sees, relative to the largest such box. Default 0.875: the
+            shorter side to 256, then the central 224 x 224.
+        crop_mode: the largest box in timm's words, "center" for the one of `img_size`'s aspect that fits, "squash" for
+            the whole image. Default "center".
         validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
         exif_orientation: whether to turn images upright, as the camera noted in them; what is published does not.
             Default False.
@@ -130,10 +79,16 @@ class ImageFolder(ImageSource):
         in_chans: int = 3,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        crop_pct: float = 0.875,
+        crop_mode: str = "center",
         validation_images: int | None = None,
         exif_orientation: bool = False,
     ) -> None:
         require_choice("ImageFolder", (1, 3), in_chans=in_chans)
+        require_in("ImageFolder", "(0, 1]", crop_pct=crop_pct)
+        require_choice("ImageFolder", ("center", "squash"), crop_mode=crop_mode)
+        self.crop_pct = crop_pct
+        self.crop_mode = crop_mode
         self.exif_orientation = exif_orientation
         self.root = None if root is None else expanded(root)
         super().__init__(img_size=img_size, in_chans=in_chans, mean=mean, std=std, validation_images=validation_images)
@@ -191,8 +146,11 @@ class ImageFolder(ImageSource):
             raise UserError(f"ImageFolder.root = {self.root} cannot be read: {error}") from error
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
-        """The central boxes of 0.875 of the largest of the model's aspect that fit, float32 [N, 4]."""
-        return central_boxes(sizes_N2, _EVALUATION_FRACTION, self.img_size)
+        """The boxes of `crop_pct` in the middle, of the model's aspect or the images' own, float32 [N, 4]."""
+        if self.crop_mode == "center":
+            return central_boxes(sizes_N2, self.crop_pct, self.img_size)
+        sides_N2 = sizes_N2.flip(1)
+        return torch.cat([(1 - self.crop_pct) / 2 * sides_N2, self.crop_pct * sides_N2], dim=1).float()
 
 
 def _scan_splits(root: Path, mode: str) -> _Scanned:
@@ -284,14 +242,6 @@ def scan(folder: Path, left_out: Counter[str], mode: str) -> tuple[FolderSplit, 
         told = describe_left_out(left_out)
         raise UserError(what + (f" ({told})" if told else ""))
     return FolderSplit(paths, torch.tensor(labels) if classes else None, mode), list(classes)
-
-
-def _size(path: str) -> int | None:
-    """Bytes of a file; None where it is not there."""
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return None
 
 
 def _some(names: Sequence[str]) -> str:

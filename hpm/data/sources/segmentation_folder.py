@@ -20,8 +20,9 @@ from curriculum.validation import require_in
 from hpm.data.sources.annotations import IGNORED
 from hpm.data.sources.base import ImageSource
 from hpm.data.sources.fingerprint import joined_names
+from hpm.data.sources.folder_split import FolderSplit
 from hpm.data.sources.image_files import describe_left_out, open_image
-from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD, FolderSplit
+from hpm.data.sources.image_folder import IMAGENET_MEAN, IMAGENET_STD
 from hpm.data.sources.segmentation_layouts import Layout, find_layout
 from hpm.data.sources.split import TEST, VALIDATION
 from hpm.errors import UserError

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from hpm.data.sources.encoded import EncodedSplit
+from hpm.data.sources.folder_split import FolderSplit
 from hpm.data.sources.image_files import describe_left_out, labeled_files, natural_key
-from hpm.data.sources.image_folder import FolderSplit
 from hpm.data.sources.tar_shards import read_tars, tars_in
 from hpm.errors import UserError
 

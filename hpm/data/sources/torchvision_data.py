@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from hpm.data.sources.encoded import EncodedSplit
-from hpm.data.sources.image_folder import FolderSplit
+from hpm.data.sources.folder_split import FolderSplit
 from hpm.data.sources.labels import whole_labels
 from hpm.data.sources.split import Split, TensorSplit
 from hpm.errors import UserError

@@ -13,7 +13,8 @@ from hpm.data import DigitScenes, TimmDataset
 from hpm.data.crops import RandomResizedCrop
 from hpm.data.gpu_decode import _PIXELS_AT_ONCE, Decoder, JpegSplit, _together
 from hpm.data.loader import Loader
-from hpm.data.sources.image_folder import FolderSplit, ImageFolder
+from hpm.data.sources.folder_split import FolderSplit
+from hpm.data.sources.image_folder import ImageFolder
 from hpm.errors import TrainingError
 from hpm.training.settings import Loading
 

@@ -114,6 +114,19 @@ def test_evaluation_sees_the_central_square(tmp_path):
     assert torch.equal(loaded[0], source.normalize(picture[None, :, 4:60, 20:76])[0])
 
 
+@pytest.mark.parametrize(
+    ("bound", "box"),
+    [
+        ({"crop_pct": 1.0}, [4.0, 0.0, 8.0, 8.0]),
+        ({"crop_mode": "squash"}, [1.0, 0.5, 14.0, 7.0]),
+        ({"crop_mode": "squash", "crop_pct": 1.0}, [0.0, 0.0, 16.0, 8.0]),
+    ],
+)
+def test_how_much_evaluation_sees_can_be_chosen(bound, box):
+    source = ImageFolder(img_size=8, **bound)
+    assert source.evaluation_boxes(torch.tensor([[8, 16]])).tolist() == [box]
+
+
 def test_missing_and_empty_folders_are_named(tmp_path, root):
     with pytest.raises(UserError, match=r"ImageFolder\.root = .*nowhere is not a folder"):
         ImageFolder(root=tmp_path / "nowhere").train()
