@@ -90,6 +90,20 @@ def test_what_was_evaluated_is_not_evaluated_again(runs: Path, monkeypatch: pyte
     assert asked == ["finetune", *dense_tasks.DENSE]
 
 
+def test_the_longest_baselines_are_measured_with_the_first_seed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: dict[int, list[str]] = {0: [], 1: []}
+    for seed, into in bound.items():
+        monkeypatch.setattr(dense_tasks, "call", lambda *words, log, into=into: into.extend(map(str, words)))
+        work(runs, "random masks", seed, [], first=seed == 0)
+    of = {
+        seed: sorted(word.split(".")[0] for word in words if ".baselines = " in word) for seed, words in bound.items()
+    }
+    assert of == {
+        0: ["Detection", "FineTune", "FineTuneSegmentation", "Segmentation"],
+        1: ["FineTuneSegmentation", "Segmentation"],
+    }
+
+
 def test_labels_train_the_network_that_pre_training_began_with(
     pretrained: Callable[..., Path], stamp_files: Path, tmp_path: Path
 ) -> None:
