@@ -131,7 +131,7 @@ def evaluate(model: Path, config: str, protocol: str, settings: Sequence[str]) -
 
 
 def work(runs: Path, encoder: str, seed: int, settings: Sequence[str], *, first: bool = True) -> None:
-    """Train and judge one encoder of one seed; with random masks the baselines too, trained ones with the first seed."""
+    """Train and judge one encoder of one seed; with random masks the baselines too, trained ones if it is the first."""
     if encoder == SUPERVISED:
         model = supervise(runs, seed, settings)
         settings = [*bind(f"Trainer.seed = {seed}"), *settings]
