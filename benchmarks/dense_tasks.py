@@ -29,6 +29,7 @@ from hpm.inference.export import write_timm
 from hpm.inference.loading import load_model
 from hpm.metrics import half_interval
 from hpm.runtime.files import replacing
+from studies.analysis.power import least_detectable
 
 MASKS = {"random masks": "random", "hard blocks": "hpm_memory_blocks"}
 CLASSES = ("linear", "finetune")
@@ -221,17 +222,30 @@ def cell(values: Sequence[float], *, signed: bool = False) -> str:
     return mean if len(set(values)) == 1 else f"{mean} ± {100 * half_interval(values):.2f}"
 
 
+def detectable(differences: Sequence[float]) -> str:
+    """The true difference, in percent, that a paired t-test at 5 % would have found with a probability of 80 %."""
+    if len(differences) < 2:
+        return ""
+    pairs, variance = len(differences), statistics.variance(differences)
+    return f"{100 * least_detectable(variance, pairs, pairs - 1, 0.05):.1f}"
+
+
 def table(figures: Iterable[Figure]) -> str:
-    """In Markdown: a row for each task, a column for each encoder, and the paired difference of the two masks."""
+    """In Markdown: a row for each task, a column for each encoder, and the two masks' paired difference.
+
+    Beside it stands what difference these seeds could have shown.
+    """
     values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for of in figures:
         values[of.metric, of.encoder][of.seed] = of.value
-    lines = [f"| test scenes, % | {' | '.join(ENCODERS)} | hard blocks - random masks |", "| --- |" + " ---: |" * 6]
+    columns = [*ENCODERS, "hard blocks - random masks", "detectable"]
+    lines = [f"| test scenes, % | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
     for metric, label in ROWS.items():
         cells = [cell(list(values[metric, encoder].values())) for encoder in ENCODERS]
         random, hard = (values[metric, encoder] for encoder in MASKS)
         paired = [hard[seed] - random[seed] for seed in sorted(hard.keys() & random.keys())]
-        lines.append(f"| {label} | {' | '.join(cells)} | {cell(paired, signed=True)} |")
+        cells += [cell(paired, signed=True), detectable(paired)]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
