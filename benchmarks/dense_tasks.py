@@ -30,6 +30,7 @@ from hpm.inference.loading import load_model
 from hpm.metrics import half_interval
 from hpm.runtime.files import replacing
 from studies.analysis.power import least_detectable
+from studies.analysis.statistics import FEWEST_PAIRS
 
 MASKS = {"random masks": "random", "hard blocks": "hpm_memory_blocks"}
 CLASSES = ("linear", "finetune")
@@ -131,7 +132,7 @@ def evaluate(model: Path, config: str, protocol: str, settings: Sequence[str]) -
         call("evaluate", model, *data, config, "--protocol", protocol, *settings, log=log_of(model))
 
 
-def work(runs: Path, encoder: str, seed: int, settings: Sequence[str], *, first: bool = True) -> None:
+def work(runs: Path, encoder: str, seed: int, settings: Sequence[str], *, first: bool) -> None:
     """Train and judge one encoder of one seed; with random masks the baselines too, trained ones if it is the first."""
     if encoder == SUPERVISED:
         model = supervise(runs, seed, settings)
@@ -222,11 +223,11 @@ def cell(values: Sequence[float], *, signed: bool = False) -> str:
     return mean if len(set(values)) == 1 else f"{mean} ± {100 * half_interval(values):.2f}"
 
 
-def detectable(differences: Sequence[float]) -> str:
+def least_effect(differences: Sequence[float]) -> str:
     """The true difference, in percent, that a paired t-test at 5 % would have found with a probability of 80 %."""
-    if len(differences) < 2:
+    pairs = len(differences)
+    if pairs < FEWEST_PAIRS or not (variance := statistics.variance(differences)):
         return ""
-    pairs, variance = len(differences), statistics.variance(differences)
     return f"{100 * least_detectable(variance, pairs, pairs - 1, 0.05):.1f}"
 
 
@@ -238,13 +239,13 @@ def table(figures: Iterable[Figure]) -> str:
     values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for of in figures:
         values[of.metric, of.encoder][of.seed] = of.value
-    columns = [*ENCODERS, "hard blocks - random masks", "detectable"]
+    columns = [*ENCODERS, "hard blocks - random masks", "least detectable"]
     lines = [f"| test scenes, % | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
     for metric, label in ROWS.items():
         cells = [cell(list(values[metric, encoder].values())) for encoder in ENCODERS]
         random, hard = (values[metric, encoder] for encoder in MASKS)
         paired = [hard[seed] - random[seed] for seed in sorted(hard.keys() & random.keys())]
-        cells += [cell(paired, signed=True), detectable(paired)]
+        cells += [cell(paired, signed=True), least_effect(paired)]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -162,6 +162,7 @@ def metadata(loaded: LoadedModel, model: MaskedModel, weights: str) -> dict[str,
         "mean": json.dumps(source.mean),
         "std": json.dumps(source.std),
         **{name: json.dumps(value) for name, value in _crop(source).items()},
+        "exif_orientation": json.dumps(source.exif_orientation),
         "encoder": json.dumps(model.encoder.timm_architecture()[1]),
     }
 

@@ -47,6 +47,7 @@ def published_config(found: Published) -> str:
     scales = {
         f"ImageFolder.{name}": found.said[name] for name in ("mean", "std") if len(found.said.get(name, ())) == channels
     }
-    crop = {f"ImageFolder.{name}": found.said[name] for name in ("crop_pct", "crop_mode") if name in found.said}
-    bindings = images | scales | crop | {f"MaskedAutoencoder.{name}": value for name, value in settings.items()}
+    shown = ("crop_pct", "crop_mode", "exif_orientation")
+    shows = {f"ImageFolder.{name}": found.said[name] for name in shown if name in found.said}
+    bindings = images | scales | shows | {f"MaskedAutoencoder.{name}": value for name, value in settings.items()}
     return _COMMON + "".join(f"{name} = {value!r}\n" for name, value in bindings.items())

@@ -67,8 +67,8 @@ class Published:
         student: a state dict of `MaskedAutoencoder`, whole or of some components, positions included.
         teacher: the same of the moving average, or None.
         said: settings that weights do not tell and the file does: `num_heads`, `decoder_num_heads`, the `grid` of
-            patches, of the images `mean` and `std`, what is reconstructed, `target`, and of our own exports which part
-            of an image evaluation sees, `crop_pct` and `crop_mode`.
+            patches, of the images `mean` and `std`, what is reconstructed, `target`, and of our own exports how
+            evaluation shows images, `crop_pct`, `crop_mode` and `exif_orientation`.
     """
 
     path: Path
@@ -200,10 +200,20 @@ def _said(file: WeightFile) -> dict[str, Any]:
     }
     if all(map(_are_numbers, scales.values())) and min(scales["std"]) > 0:
         said |= {name: tuple(value) for name, value in scales.items()}
-    crop_pct, crop_mode = _note(file, "crop_pct"), _note(file, "crop_mode")  # others' are of their fine-tuned models
-    if isinstance(crop_pct, float) and 0 < crop_pct <= 1 and crop_mode in ("center", "squash"):
-        said |= {"crop_pct": crop_pct, "crop_mode": crop_mode}
+    said |= _shown(file)
     return said | ({"target": file.notes["target"]} if "target" in file.notes else {})
+
+
+def _shown(file: WeightFile) -> dict[str, Any]:
+    """How evaluation shows images to an encoder that we exported; others' files say how a fine-tuned model saw them."""
+    if "made_by" not in file.notes:
+        return {}
+    images = _section(file.config, "pretrained_cfg")
+    crop_pct, crop_mode = (images.get(name) or _note(file, name) for name in ("crop_pct", "crop_mode"))
+    if not (isinstance(crop_pct, int | float) and 0 < crop_pct <= 1 and crop_mode in ("center", "squash")):
+        return {}
+    upright = _note(file, "exif_orientation") is True
+    return {"crop_pct": float(crop_pct), "crop_mode": crop_mode, "exif_orientation": upright}
 
 
 def _grid(file: WeightFile, patch_size: Size | None) -> tuple[int, int] | None:

@@ -62,8 +62,8 @@ class ImageFolder(ImageSource):
         std: of each channel, likewise. Default ImageNet's.
         crop_pct: sides of the central box that evaluation sees, relative to the largest such box. Default 0.875: the
             shorter side to 256, then the central 224 x 224.
-        crop_mode: the largest box in timm's words, "center" for the one of `img_size`'s aspect that fits, "squash" for
-            the whole image. Default "center".
+        crop_mode: as in timm: "center" for boxes of `img_size`'s aspect, "squash" for boxes of the image's own, which
+            are then stretched. Default "center".
         validation_images: how many training images are carved for validation; see `ImageSource`. Default None.
         exif_orientation: whether to turn images upright, as the camera noted in them; what is published does not.
             Default False.

@@ -114,6 +114,29 @@ def test_images_are_normalized_as_the_config_says() -> None:
     assert (load_model(path).source.mean, load_model(path).source.std) == ((0.5,) * 3, (0.25,) * 3)
 
 
+def test_an_export_says_how_images_are_shown_and_others_are_shown_as_usual(hpm: Hpm, run: Path) -> None:
+    """What an architecture's config.json says of crops is of a fine-tuned model; what a run noted is its own."""
+    bound = ("exif_orientation = True", "crop_pct = 0.5", "img_size = 16")
+    bindings = [word for text in bound for word in ("-b", f"ImageFolder.{text}")]
+    assert hpm("export", run, "-b", "Trainer.source = @ImageFolder()", *bindings, "--out", "exported") == 0
+
+    def shown(path: str, *configs: str) -> tuple[Any, ...]:
+        source: Any = load_model(Path(path), configs).source
+        return source.crop_pct, source.crop_mode, source.exif_orientation
+
+    assert shown("exported") == (0.5, "center", True)
+    assert shown("exported", "data/image_folder") == (0.875, "center", True)
+    assert hpm("export", "exported", "--out", "again") == 0
+    assert shown("again") == (0.5, "center", True)
+    config = json.loads(Path("exported/config.json").read_text())
+    config["pretrained_cfg"] |= {"crop_pct": 0.9, "crop_mode": "squash"}
+    (others := published("timm", model().encoder.state_dict()) / "config.json").write_text(json.dumps(config))
+    assert shown(str(others.parent)) == (0.875, "center", False)
+    config["pretrained_cfg"] |= {"crop_pct": 1.5}
+    Path("exported/config.json").write_text(json.dumps(config))
+    assert shown("exported") == (0.875, "center", False)
+
+
 def test_an_export_is_read_back(hpm: Hpm, run: Path) -> None:
     """With its heads, which weights do not tell, and its decoders."""
     trained = load_model(run).context().model
