@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 from localization import TITLES, summarize, table  # noqa: E402
 
 FOLDER = ROOT / "docs" / "results" / "stamp_scenes"
-PAGE = (FOLDER / "README.md").read_text()
+PAGE = (FOLDER / "objects.md").read_text()
 
 
 def committed(name: str) -> str:
