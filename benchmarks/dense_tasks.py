@@ -42,7 +42,7 @@ BASELINES = {  # what measures them too, by protocol
     "segmentation-finetune": "FineTuneSegmentation",
     "detection": "Detection",
 }
-ONE_SEED = ("finetune", "segmentation-finetune", "detection")  # from scratch they are trained with the first seed alone
+ONE_SEED = ("finetune", "segmentation-finetune", "detection")  # trained from scratch with the first seed alone
 SUPERVISED, UNTRAINED, PIXELS = "labels", "not pre-trained", "raw pixels"
 ENCODERS = (*MASKS, SUPERVISED, UNTRAINED, PIXELS)
 DATA = ("data/stamp_scenes",)
@@ -133,15 +133,19 @@ def evaluate(model: Path, config: str, protocol: str, settings: Sequence[str]) -
 
 
 def work(runs: Path, encoder: str, seed: int, settings: Sequence[str], *, first: bool) -> None:
-    """Train and judge one encoder of one seed; with random masks the baselines too, trained ones if it is the first."""
+    """Train and judge one encoder of one seed; with random masks the baselines too.
+
+    What takes longest beside the comparison of masks is measured with the first seed alone: training from scratch, and
+    detection after labels.
+    """
     if encoder == SUPERVISED:
         model = supervise(runs, seed, settings)
         settings = [*bind(f"Trainer.seed = {seed}"), *settings]
     else:
         model = runs / f"{MASKS[encoder]}-{seed}"
     for protocol in (*CLASSES, *DENSE):
-        if protocol == "finetune" and encoder == SUPERVISED:
-            continue  # which it was, on more labels
+        if encoder == SUPERVISED and (protocol == "finetune" or (protocol == "detection" and not first)):
+            continue  # it was fine-tuned, on more labels
         config = "evaluation/stamp_scenes" if protocol in CLASSES else "evaluation/stamp_scenes_dense"
         baselines = encoder == "random masks" and protocol in BASELINES and (first or protocol not in ONE_SEED)
         own = bind(f"{BASELINES[protocol]}.baselines = True") if baselines else []
