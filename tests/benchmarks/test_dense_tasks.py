@@ -115,6 +115,19 @@ def test_networks_are_trained_from_scratch_with_the_first_seed(runs: Path, monke
     }
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_detection_after_labels_is_measured_with_the_first_seed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    trained = runs / "labels-0" / "finetune-pretrained"
+    trained.mkdir()
+    (trained / "model.safetensors").touch()
+    asked: list[str] = []
+    monkeypatch.setattr(dense_tasks, "call", lambda *words, log: asked.append(words[words.index("--protocol") + 1]))
+    work(runs, "labels", 0, [], first=first)
+    assert asked == ["segmentation", "segmentation-finetune", *(["detection"] if first else [])]
+
+
 def test_labels_train_the_network_that_pre_training_began_with(
     pretrained: Callable[..., Path], stamp_files: Path, tmp_path: Path
 ) -> None:
