@@ -86,6 +86,11 @@ def test_the_table_pairs_masks_by_seed(runs: Path, tmp_path: Path) -> None:
     assert "| trained on all labels, accuracy |  |  | 60.00 |  |  |  |  |" in lines
 
 
+def test_the_page_shows_what_was_measured() -> None:
+    folder = ROOT / "docs" / "results" / "stamp_scenes"
+    assert table(read(folder / "tasks.csv")) in (folder / "README.md").read_text()
+
+
 def test_the_least_effect_is_what_a_paired_t_test_finds_with_a_probability_of_80_percent() -> None:
     differences = [0.01, 0.03, 0.02]
     least = float(least_effect(differences)) / 100
