@@ -2,7 +2,7 @@
 
 Random masks, hard blocks, and labels (the same encoder, trained by the classes of all scenes that the others were
 pre-trained on, as often), with several seeds, beside the network that nothing has trained and raw pixels. Writes
-OUT/tasks.csv, a figure a line, and OUT/figures, and prints the table in Markdown. Runs and results that are there
+OUT/tasks.csv, a figure a line, and OUT/pictures, and prints the table in Markdown. Runs and results that are there
 already are not made again, so that the same command goes on after a kill.
 
     python benchmarks/dense_tasks.py --runs runs/dense_tasks --out docs/results/stamp_scenes --workers 2
@@ -278,7 +278,7 @@ def main() -> None:
     figures = list(collect(runs, seeds))
     options.out.mkdir(parents=True, exist_ok=True)
     write(figures, options.out / "tasks.csv")
-    copy_pictures(runs, seeds[0], options.out / "figures")
+    copy_pictures(runs, seeds[0], options.out / "pictures")
     print(table(figures))
 
 
