@@ -16,7 +16,10 @@ from studies.analysis.results_csv import csv_results, csv_text
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.csv")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+OF_STUDIES = [path for path in sorted(RESULTS.glob("*/*.csv")) if path.name != "tasks.csv"]  # that is a benchmark's
+
+
+@pytest.mark.parametrize("path", OF_STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_committed_results_are_the_same_after_a_round_trip(path: Path) -> None:
     assert csv_text(csv_results(path)) == path.read_text()
 
