@@ -83,18 +83,18 @@ def whole_boxes(sizes_N2: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(sizes_N2), sizes_N2.flip(1)], dim=1).float()
 
 
-def central_boxes(sizes_N2: Tensor, fraction: float, shape: Size = 1) -> Tensor:
+def central_boxes(sizes_N2: Tensor, fraction: float, shape: Size | None = 1) -> Tensor:
     """The central boxes of a shape, `fraction` of the largest that fit in the images.
 
     Args:
         sizes_N2: int64, height and width of the images.
         fraction: of the largest box's sides, in (0, 1].
-        shape: what the box is resampled to; its aspect alone counts. Default 1, squares.
+        shape: what the box is resampled to; its aspect alone counts. Default 1, squares; None for each image's own.
 
     Returns:
         Float32 [N, 4].
     """
-    height, width = pair(shape)
+    height, width = sizes_N2.double().split(1, dim=1) if shape is None else pair(shape)
     # In float64 up to the largest box, so that one which touches its image's border does so exactly.
     scale_N1 = torch.minimum(sizes_N2[:, :1].double() / height, sizes_N2[:, 1:].double() / width)
     box_N2 = torch.cat([scale_N1 * width, scale_N1 * height], dim=1).float() * fraction

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hpm.data import VALIDATION, Split, UnreadableImages
 from hpm.evaluation.base import EvaluationContext
+from hpm.evaluation.features import extract
 from hpm.evaluation.samples import sample_indices
 from hpm.models.base import MaskedModel
 
@@ -53,10 +54,34 @@ def choose_images(
     return chosen
 
 
+def features_of(
+    context: EvaluationContext, model: MaskedModel, images: ChosenImages, *, pool: str, num_workers: int
+) -> Tensor:
+    """The encoder's features of the images, as evaluation shows them: float32 [N, D] on the CPU.
+
+    Args:
+        context: its source and device.
+        model: whose encoder it is.
+        images: which.
+        pool: "mean" of the patch tokens, or the class "token".
+        num_workers: processes that load images; 0 for none but this one.
+    """
+    return extract(
+        model.encoder,
+        context.source,
+        images.split,
+        images.indices_N,
+        pool=pool,
+        device=context.device,
+        num_workers=num_workers,
+        unreadable=images.unreadable,
+    )
+
+
 def features_of_models(
     context: EvaluationContext,
     chosen: Mapping[str, ChosenImages],
-    extract: Callable[[MaskedModel, ChosenImages], Tensor],
+    of_model: Callable[[MaskedModel, ChosenImages], Tensor],
     *,
     initialization: bool,
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -68,7 +93,7 @@ def features_of_models(
     Args:
         context: the models and processes.
         chosen: by the splits' names.
-        extract: features of a model, [N, ...] on the CPU; given this process's share of the images.
+        of_model: features of a model, [N, ...] on the CPU; given this process's share of the images.
         initialization: whether to take the random initialization too.
     """
     processes = context.processes
@@ -76,7 +101,7 @@ def features_of_models(
     for name, model in models.items():
         features = {}
         for which, images in chosen.items():
-            own = extract(model, images._replace(indices_N=processes.share(images.indices_N)))
+            own = of_model(model, images._replace(indices_N=processes.share(images.indices_N)))
             features[which] = processes.collect(own, len(images.indices_N))
             if images.unreadable is not None:
                 for found in processes.gather(images.unreadable.by_index):

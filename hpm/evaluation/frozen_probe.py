@@ -15,8 +15,8 @@ from torch import Tensor
 from curriculum.validation import require_at_least, require_choice, require_in
 from hpm.data import VALIDATION, ImageSource
 from hpm.evaluation.base import Evaluation, EvaluationContext
-from hpm.evaluation.chosen_images import ChosenImages, choose_images, features_of_models
-from hpm.evaluation.features import POOLS, extract, raw_pixels, require_class_token
+from hpm.evaluation.chosen_images import ChosenImages, choose_images, features_of, features_of_models
+from hpm.evaluation.features import POOLS, raw_pixels, require_class_token
 from hpm.evaluation.samples import labels_of, require_labels
 from hpm.metrics import metric_on
 from hpm.models.base import MaskedModel
@@ -122,16 +122,7 @@ class FrozenProbe(Evaluation):
         """Name, and features [N, D] of each split's chosen images, of everything that is to be judged."""
 
         def of_model(model: MaskedModel, images: ChosenImages) -> Tensor:
-            return extract(
-                model.encoder,
-                context.source,
-                images.split,
-                images.indices_N,
-                pool=self.pool,
-                device=context.device,
-                num_workers=self.num_workers,
-                unreadable=images.unreadable,
-            )
+            return features_of(context, model, images, pool=self.pool, num_workers=self.num_workers)
 
         yield from features_of_models(context, chosen, of_model, initialization=self.baselines)
         if self.baselines and context.processes.is_main:

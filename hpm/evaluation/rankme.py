@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from hpm.evaluation.base import EvaluationContext
-from hpm.evaluation.chosen_images import ChosenImages
+from hpm.evaluation.chosen_images import ChosenImages, features_of
 from hpm.evaluation.feature_rank import FeatureRank, effective_number
-from hpm.evaluation.features import extract
 from hpm.metrics import DECLARED
 from hpm.models.base import MaskedModel
 
@@ -56,16 +55,7 @@ class RankMe(FeatureRank):
 
     def features(self, context: EvaluationContext, model: MaskedModel, images: ChosenImages) -> Tensor:
         """Float32 [N, D], of the whole images."""
-        return extract(
-            model.encoder,
-            context.source,
-            images.split,
-            images.indices_N,
-            pool=self.pool,
-            device=context.device,
-            num_workers=self.num_workers,
-            unreadable=images.unreadable,
-        )
+        return features_of(context, model, images, pool=self.pool, num_workers=self.num_workers)
 
     def rank(self, features: Tensor) -> float:
         """`effective_rank`."""

@@ -147,10 +147,7 @@ class ImageFolder(ImageSource):
 
     def evaluation_boxes(self, sizes_N2: Tensor) -> Tensor:
         """The boxes of `crop_pct` in the middle, of the model's aspect or the images' own, float32 [N, 4]."""
-        if self.crop_mode == "center":
-            return central_boxes(sizes_N2, self.crop_pct, self.img_size)
-        sides_N2 = sizes_N2.flip(1)
-        return torch.cat([(1 - self.crop_pct) / 2 * sides_N2, self.crop_pct * sides_N2], dim=1).float()
+        return central_boxes(sizes_N2, self.crop_pct, self.img_size if self.crop_mode == "center" else None)
 
 
 def _scan_splits(root: Path, mode: str) -> _Scanned:
