@@ -88,6 +88,7 @@ class Stream(IntEnum):
     # 1213 was the order of patches under quotas that were not rounded.
     QUOTAS_WITHIN = 1214  # (noise, patch): which patches of a part fill its quota
     HINT_SHARE = 1215  # (seed, step): which share of the hardest stays visible, the same for every image of a step
+    INVERSE_BLOCK = 1216  # (noise): the shape of the block that stays visible, its place, whether it follows the scores
 
     # The conformance suites.
     TESTING_CONTRAST = 2001  # (seed, image, patch): the contrast of a test image's patch

@@ -8,6 +8,7 @@ since alpha enters as a number that keys are compared with, it moves without cha
     ordered         Pool (SMA), Bonus (StructMAE), Weighted (AMT, AdaMAE), Hint (AttMask-Hint)
     grids           Cells (SimMIM), Stratified (UM-MAE)
     blocks          Blockwise (BEiT), MultiBlock (I-JEPA)
+    inverse_block   InverseBlock (CAPI)
     filtered_noise  FilteredNoise (ColorMAE)
     quotas          Quotas (SemMAE)
 """
@@ -17,6 +18,7 @@ from curriculum.samplers.base import Sampler, count_hard
 from curriculum.samplers.blocks import Blockwise, MultiBlock
 from curriculum.samplers.filtered_noise import FilteredNoise
 from curriculum.samplers.grids import Cells, Stratified
+from curriculum.samplers.inverse_block import InverseBlock
 from curriculum.samplers.ordered import Bonus, Hint, Pool, Weighted
 from curriculum.samplers.quotas import Quotas
 from curriculum.samplers.split import HardestFirst, Random
@@ -28,6 +30,7 @@ __all__ = [
     "FilteredNoise",
     "HardestFirst",
     "Hint",
+    "InverseBlock",
     "MultiBlock",
     "Pool",
     "Quotas",

@@ -16,7 +16,7 @@ from curriculum.samplers import (
     MultiBlock,
     Sampler,
 )
-from curriculum.samplers.blocks import place, rectangles, window_sums
+from curriculum.samplers.windows import place, rectangles, window_sums
 
 
 class TestBlockwise(Conformance):

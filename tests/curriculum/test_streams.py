@@ -25,6 +25,7 @@ from curriculum import (
     FilteredNoise,
     HardestFirst,
     Hint,
+    InverseBlock,
     LossSpread,
     Mixture,
     MultiBlock,
@@ -69,6 +70,7 @@ SAMPLERS = [
     Stratified(),
     Blockwise(min_patches=4, attempts=6),
     MultiBlock(),
+    InverseBlock(),
     FilteredNoise(),
     FilteredNoise(bank=5),
     Quotas(parts=3),
@@ -214,7 +216,7 @@ def test_all_streams_of_difficulties_and_samplers_differ() -> None:
     difficulties = [stream for stream in Stream if 1100 < stream < 1200]
     samplers = [stream for stream in Stream if 1200 < stream < 1300]
     assert len(difficulties) == 9
-    assert len(samplers) == 14
+    assert len(samplers) == 15
     own = noise.fold(Stream.DIFFICULTY)
     asked = [own, *(whose.fold(stream) for stream in difficulties for whose in (own, noise))]
     drawn = [noise, *(noise.fold(stream) for stream in samplers)]
