@@ -38,6 +38,7 @@ from curriculum.difficulty import (
 from curriculum.mask import Mask, count_masked
 from curriculum.mask_ratio import MaskRatio, UniformRatio
 from curriculum.noise import Noise
+from curriculum.partial_reconstruction import PartialReconstruction
 from curriculum.samplers import (
     Blockwise,
     Bonus,
@@ -112,6 +113,7 @@ __all__ = [
     "MultiBlock",
     "Noise",
     "ObjectShare",
+    "PartialReconstruction",
     "Parts",
     "Piecewise",
     "PixelEntropy",

@@ -10,20 +10,27 @@ from typing import Any, Literal
 from torch import Tensor
 
 from curriculum.batch import Batch
+from curriculum.checks import (
+    POLARITIES,
+    require_counts,
+    require_ratios,
+    require_reversible,
+    require_steps_without_scores,
+    require_teacher,
+)
 from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
 from curriculum.difficulty.trained import TrainedDifficulty
 from curriculum.keys import largest, random_keys
-from curriculum.mask import ROUNDINGS, Mask, count_masked, round_share
+from curriculum.mask import ROUNDINGS, Counts, Mask, count_masked, round_share
 from curriculum.mask_ratio import MaskRatio, as_mask_ratio
 from curriculum.noise import Noise
-from curriculum.samplers import Sampler
+from curriculum.partial_reconstruction import PartialReconstruction
+from curriculum.samplers import Random, Sampler
 from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler
 from curriculum.schedulers.scheduled import restore_states
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
-from curriculum.validation import require_at_least, require_choice, require_in, require_instance
-
-POLARITIES = ("hardest", "easiest")
+from curriculum.validation import require_at_least, require_choice, require_instance
 
 
 class Curriculum(Scheduled):
@@ -42,6 +49,7 @@ class Curriculum(Scheduled):
         polarity: "hardest", the default, masks the patches with the highest difficulty, "easiest" the lowest.
         throw_ratio: share of the patches that is thrown away, `int(L * throw_ratio)`: neither seen nor reconstructed
             (AMT, arXiv 2211.15362). They are the sampler's next choice after the mask. Default 0.
+        reconstruction: which of the masked patches are reconstructed; the others are thrown away. Default None, all.
         blank_ratio: share of the visible patches, drawn at random, whose content is hidden from the encoder by a mask
             token: UM-MAE's secondary masking (arXiv 2205.10063). `rounding` counts here too: `int(V * (1 -
             blank_ratio))` keep their content, or `int(V * blank_ratio)` lose it. Published: 0.25, of 49 visible patches
@@ -63,47 +71,31 @@ class Curriculum(Scheduled):
         rounding: str = "visible",
         polarity: str = "hardest",
         throw_ratio: float = 0.0,
+        reconstruction: PartialReconstruction | None = None,
         blank_ratio: float = 0.0,
         score_every: int = 1,
     ) -> None:
         require_instance("Curriculum", Scheduler, scheduler=scheduler)
         require_instance("Curriculum", DifficultyEstimator, difficulty=difficulty)
         require_instance("Curriculum", Sampler, sampler=sampler)
+        require_instance("Curriculum", PartialReconstruction | None, reconstruction=reconstruction)
         self.mask_ratio = as_mask_ratio(mask_ratio)
-        ratios = self.mask_ratios()
-        for ratio in ratios:
-            if not 0.0 < ratio < 1.0:
-                raise ValueError(f"Curriculum.mask_ratio = {ratio} must lie strictly between 0 and 1")
+        require_ratios(self.mask_ratios(), throw_ratio, blank_ratio)
         require_choice("Curriculum", ROUNDINGS, rounding=rounding)
         require_choice("Curriculum", POLARITIES, polarity=polarity)
-        for name, part in (("sampler", sampler), ("difficulty", difficulty)):
-            if polarity == "easiest" and not part.reversible:
-                raise ValueError(
-                    f"Curriculum.polarity = 'easiest' turns the scores round, and Curriculum.{name} = "
-                    f"{type(part).__name__} cannot be turned round as it is; set 'hardest'"
-                )
-        if not 0.0 <= throw_ratio < 1.0 - max(ratios):
-            raise ValueError(
-                f"Curriculum.throw_ratio = {throw_ratio} must be at least 0 and leave something visible beside "
-                f"Curriculum.mask_ratio = {max(ratios)}"
-            )
-        require_in("Curriculum", "[0, 1)", blank_ratio=blank_ratio)
+        require_reversible("Curriculum", polarity, sampler=sampler, difficulty=difficulty)
         require_at_least("Curriculum", 1, score_every=score_every)
-        if score_every > 1 and difficulty.stateful:
-            name = type(difficulty).__name__
-            raise ValueError(f"Curriculum.score_every = {score_every}, but {name} has to follow every step; set 1")
-        if score_every > 1 and sampler.needs_scores(0.0, 1):
-            name = type(sampler).__name__
-            raise ValueError(f"Curriculum.score_every = {score_every}, but {name} cannot draw without scores; set 1")
         self.scheduler = scheduler
         self.difficulty = difficulty
         self.sampler = sampler
+        self.reconstruction = reconstruction
         self.rounding = rounding
         self.polarity = polarity
         self.score_every = score_every
         self.throw_ratio = float(throw_ratio)
         self.blank_ratio = float(blank_ratio)
         self.scores: Tensor | None = None
+        require_steps_without_scores(score_every, difficulty, self._samplers)
         # A schedule that leaves its bounds in time is found now, not in the middle of a run.
         for percent in range(101):
             self.alpha(percent / 100)
@@ -121,8 +113,9 @@ class Curriculum(Scheduled):
         return alpha
 
     def component_names(self) -> list[str]:
-        """Return the class names of scheduler, difficulty and sampler, and "easiest" where that is the polarity."""
-        names = [type(part).__name__ for part in (self.scheduler, self.difficulty, self.sampler)]
+        """Return the class names of its parts, and "easiest" where that is the polarity."""
+        parts = (self.scheduler, self.difficulty, self.sampler, self.reconstruction)
+        names = [type(part).__name__ for part in parts if part is not None]
         return names if self.polarity == "hardest" else [*names, self.polarity]
 
     @property
@@ -156,17 +149,32 @@ class Curriculum(Scheduled):
         """Return M at each of `mask_ratios`, in their order."""
         return [count_masked(num_patches, ratio, self.rounding) for ratio in self.mask_ratios()]
 
-    def count_thrown(self, num_patches: int) -> int:
-        """Return T, how many of L patches are thrown away."""
-        return int(num_patches * self.throw_ratio)
+    def counts(self, num_patches: int, num_masked: int) -> Counts:
+        """Return how many of L patches are visible, reconstructed and thrown away where M are masked."""
+        thrown = int(num_patches * self.throw_ratio)
+        reconstructed = num_masked if self.reconstruction is None else self.reconstruction.count(num_masked)
+        return Counts(num_patches - num_masked - thrown, reconstructed, num_masked - reconstructed + thrown)
 
     def count_blanked(self, num_visible: int) -> int:
         """Return how many of V visible patches are hidden by a mask token."""
         return round_share(num_visible, self.blank_ratio, self.rounding)
 
+    @property
+    def ever_needs_scores(self) -> bool:
+        """Whether masks depend on the difficulty at some alpha; where not, the difficulty decides nothing."""
+        return any(sampler.ever_needs_scores for sampler in self._samplers)
+
+    @property
+    def _samplers(self) -> list[Sampler]:
+        """What draws the mask, and what draws the part of it that is reconstructed."""
+        return [self.sampler] if self.reconstruction is None else [self.sampler, self.reconstruction.sampler]
+
     def needs_scores_at(self, progress: float, num_patches: int) -> bool:
         """Say whether drawing at this progress runs the difficulty estimator, at the mean mask ratio."""
-        return self.sampler.needs_scores(self.alpha(progress), self.count_masked(num_patches, progress))
+        num_masked = self.count_masked(num_patches, progress)
+        return self.sampler.needs_scores(self.alpha(progress), num_masked) or (
+            self.reconstruction is not None and self.reconstruction.at(progress).needs_scores(num_masked)
+        )
 
     def check(self, teacher: Teacher | None, num_patches: int, grid: tuple[int, int] | None = None) -> None:
         """Find out before training whether this curriculum can run, on a grid of patches where that is known.
@@ -175,31 +183,10 @@ class Curriculum(Scheduled):
             ValueError: if the ratios leave no patch visible or masked, the sampler cannot use the difficulty, or the
                 difficulty needs what the teacher does not have.
         """
-        for ratio, masked in zip(self.mask_ratios(), self.counts_masked(num_patches), strict=True):
-            self.difficulty.check(num_patches, masked)
-            if grid is not None:
-                self.sampler.check_grid(grid, masked)
-            else:
-                self.sampler.check(num_patches, masked)
-            visible = num_patches - masked - self.count_thrown(num_patches)
-            if visible < 1:
-                raise ValueError(
-                    f"Curriculum.throw_ratio = {self.throw_ratio} beside Curriculum.mask_ratio = {ratio} leaves none "
-                    f"of {num_patches} patches visible"
-                )
-            blanked = self.count_blanked(visible)
-            if self.blank_ratio and not 0 < blanked < visible:
-                found, change = ("none", "raise it, or set 0") if blanked == 0 else ("all", "lower it")
-                raise ValueError(
-                    f"Curriculum.blank_ratio = {self.blank_ratio} hides {found} of the {visible} patches that are "
-                    f"visible at Curriculum.mask_ratio = {ratio}; {change}"
-                )
-        self.sampler.check_difficulty(self.difficulty)
-        name = type(self.difficulty).__name__
-        for capability in self.difficulty.needs:
-            reason = "there is no teacher" if teacher is None else teacher.unsupported_reason(capability)
-            if reason:
-                raise ValueError(f"Curriculum.difficulty = {name} needs the teacher's {capability}, but {reason}")
+        require_counts(self, num_patches, grid)
+        for sampler in self._samplers:
+            sampler.check_difficulty(self.difficulty)
+        require_teacher(self.difficulty, teacher)
 
     def prepare(self, context: TrainingContext) -> None:
         """Prepare the difficulty for a training run; called once, before the first draw."""
@@ -221,22 +208,27 @@ class Curriculum(Scheduled):
             progress: how far training has come, in [0, 1].
             noise: this batch's randomness, one row for each image, on the images' device.
         """
-        alpha = self.alpha(progress) if noise.step % self.score_every == 0 else 0.0
-        num_patches = batch.num_patches
-        num_masked = self.count_masked(num_patches, progress, noise)
+        follows = noise.step % self.score_every == 0
+        alpha = self.alpha(progress) if follows else 0.0
+        num_masked = self.count_masked(batch.num_patches, progress, noise)
         difficulty, sampler = self.difficulty.at(progress), self.sampler.at(progress)
-        self.scores, priority_NL = None, None
-        if sampler.needs_scores(alpha, num_masked):
+        part = None if self.reconstruction is None else self.reconstruction.at(progress)
+        asks = sampler.needs_scores(alpha, num_masked)
+        part_asks = part is not None and follows and part.needs_scores(num_masked)
+        self.scores = None
+        if asks or part_asks:
             self.scores = difficulty(batch, teacher, num_masked=num_masked, noise=noise.fold(Stream.DIFFICULTY))
-            priority_NL = self.scores if self.polarity == "hardest" else -self.scores
+        priority_NL = self.scores if self.scores is None or self.polarity == "hardest" else -self.scores
         mask = sampler(
-            priority_NL,
+            priority_NL if asks else None,
             alpha=alpha,
             num_masked=num_masked,
             grid=batch.grid,
             noise=noise,
-            num_thrown=self.count_thrown(num_patches),
+            num_thrown=int(batch.num_patches * self.throw_ratio),
         )
+        if part is not None:
+            mask = part(mask, self.scores if part_asks else None, grid=batch.grid, noise=noise)
         if not self.blank_ratio:
             return mask
         chance_NV = random_keys(noise.fold(Stream.BLANKS).bits(mask.num_visible))
@@ -246,6 +238,14 @@ class Curriculum(Scheduled):
         """Return a copy that draws at the mean mask ratio, so that drawing leaves this one's `scores` as they are."""
         curriculum = copy.copy(self)
         curriculum.mask_ratio = self.mask_ratio.without_chance()
+        return curriculum
+
+    def with_random_masks(self) -> Curriculum:
+        """Return a copy whose masks are uniform: under equal noise the same as this one's where these are."""
+        curriculum = self.for_measuring()
+        curriculum.sampler = Random()
+        if self.reconstruction is not None:
+            curriculum.reconstruction = PartialReconstruction(share=self.reconstruction.share)
         return curriculum
 
     def remember(self, batch: Batch, mask: Mask, *, true_NM: Tensor, predicted_NM: Tensor | None, noise: Noise) -> None:

@@ -6,6 +6,7 @@ Shape suffixes: N images, L patches, V visible, M masked, T thrown, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +52,20 @@ def count_masked(num_patches: int, mask_ratio: float, rounding: str = "visible")
             "be at least one visible and one masked patch; use smaller patches, larger images or another ratio"
         )
     return num_patches - num_visible
+
+
+class Counts(NamedTuple):
+    """The numbers of patches that a `Mask` divides the L patches of an image into.
+
+    Args:
+        visible: V, those that the encoder sees.
+        reconstructed: M, those in `Mask.masked`.
+        thrown: T, those that are neither seen nor reconstructed.
+    """
+
+    visible: int
+    reconstructed: int
+    thrown: int
 
 
 @dataclass(frozen=True)
@@ -120,9 +135,14 @@ class Mask:
         return self.masked.shape[1]
 
     @property
+    def num_thrown(self) -> int:
+        """T, the number of patches of an image that are thrown away."""
+        return 0 if self.thrown is None else self.thrown.shape[1]
+
+    @property
     def num_patches(self) -> int:
         """L = V + M + T, the number of patches of an image."""
-        return self.num_visible + self.num_masked + (0 if self.thrown is None else self.thrown.shape[1])
+        return self.num_visible + self.num_masked + self.num_thrown
 
     def to_bool(self) -> Tensor:
         """Return bool [N, L], True where masked."""

@@ -61,6 +61,8 @@ class Stream(IntEnum):
     MASKER_WEIGHTS = 1005  # (seed): the initial weights of a trained masker
     PROBE_LOSS_MASKS = 1006  # (seed, row, patch): the masks that the probe loss is measured under
 
+    RECONSTRUCTED = 1007  # all noise of the sampler that draws which masked patches are reconstructed
+
     # Difficulty estimators. Each is folded into the noise that the estimator is given.
     DISJOINT_PROBES = 1101  # (noise, patch): the order of the patches, from which masked probe passes are cut
     LOSS_SPREAD_PROBE = 1102  # (noise, number of the probe, patch): the mask of a probe

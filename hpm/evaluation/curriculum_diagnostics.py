@@ -6,12 +6,11 @@ Shape suffixes: N images, L patches, M masked.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Mask, Noise, Random
+from curriculum import Batch, Curriculum, Mask
 from curriculum import diagnostics as measure
 from curriculum.validation import require_at_least, require_in
 from hpm.data import Split
@@ -81,12 +80,15 @@ class Diagnostics(Evaluation):
         self, context: EvaluationContext, curriculum: Curriculum, split: Split, progress: float
     ) -> dict[str, float]:
         masks: list[Tensor] = []
+        # The same noise draws both masks: where the curriculum's are random the gap is exactly 0.
+        uniform_masks = curriculum.with_random_masks()
         values: dict[str, list[Tensor]] = {}
         for indices, batch, noise in held_out_batches(context, split, self.images):
             mask = curriculum.draw(batch, context.teacher, progress, noise)
+            uniform_mask = uniform_masks.draw(batch, None, progress, noise)
             masks.append(mask.to_bool())
             object_NL = context.source.object_map(split, indices, patch_size=batch.patch_size)
-            measured = _losses(context, batch, mask, noise) | _choice(curriculum, mask, object_NL)
+            measured = _losses(context, batch, mask, uniform_mask) | _choice(curriculum, mask, object_NL)
             for name, value_N in measured.items():
                 values.setdefault(name, []).append(value_N)
         means = {name: torch.cat(of_batches).double().nanmean().item() for name, of_batches in values.items()}
@@ -97,23 +99,14 @@ class Diagnostics(Evaluation):
         return means | _positions(torch.cat(masks))
 
 
-def _losses(context: EvaluationContext, batch: Batch, mask: Mask, noise: Noise) -> dict[str, Tensor]:
-    """[N] each. The same noise draws both masks: where the sampler's are random the gap is exactly 0."""
+def _losses(context: EvaluationContext, batch: Batch, mask: Mask, uniform: Mask) -> dict[str, Tensor]:
+    """[N] each: what masks cost beside uniform ones of as many patches."""
 
     def loss(of: Mask) -> Tensor:
         target_NMP = context.target(batch.images, of, batch.patch_size, context.teacher)
         return context.target.loss(context.model.reconstruct(batch.images, of), target_NMP)
 
-    uniform = Random()(
-        None,
-        alpha=0.0,
-        num_masked=mask.num_masked,
-        grid=batch.grid,
-        noise=noise,
-        num_thrown=context.curriculum.count_thrown(batch.num_patches),
-    )
-    # As many visible patches are blank under both.
-    drawn_NM, uniform_NM = loss(mask), loss(replace(uniform, blanked=mask.blanked))
+    drawn_NM, uniform_NM = loss(mask), loss(uniform)
     return {"hardness_gap": measure.hardness_gap(drawn_NM, uniform_NM), "uniform_loss": uniform_NM.mean(dim=1)}
 
 

@@ -151,8 +151,8 @@ class HardnessShare(Evaluation):
             for among, among_NL in (("", None), ("_not_blank", of.not_blank_NL))
         }
         if not unknown:
-            masks_NL = of.masked_NL.double()
-            values[f"{_NAME}_mask"] = hardness_share(masks_NL, of.one_NL, of.other_NL, num_masked)
+            masks_NL, count = of.masked_NL.double(), int(of.masked_NL[0].sum())
+            values[f"{_NAME}_mask"] = hardness_share(masks_NL, of.one_NL, of.other_NL, count)
         extra = attainable_extra_loss(of.one_NL, of.other_NL, k).mean()
         values["curriculum/attainable_hardness"] = 1 + extra / of.loss_NL.mean()
         if of.objects_NL is not None and not unknown:

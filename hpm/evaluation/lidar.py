@@ -64,7 +64,7 @@ def view_features(
     Raises what `hpm.evaluation.features.extract` does.
     """
     curriculum, train = context.curriculum, context.source.train()
-    num_masked, num_thrown = curriculum.count_masked(model.num_patches), curriculum.count_thrown(model.num_patches)
+    counts = curriculum.counts(model.num_patches, curriculum.count_masked(model.num_patches))
     features_NQD = torch.empty(len(indices_N), views, model.encoder.num_features)
     loaded = batches(
         context.source,
@@ -82,8 +82,8 @@ def view_features(
             mask = Random()(
                 None,
                 alpha=0.0,
-                num_masked=num_masked,
-                num_thrown=num_thrown,
+                num_masked=counts.reconstructed,
+                num_thrown=counts.thrown,
                 grid=model.grid,
                 noise=noise.fold(Stream.LIDAR_MASKS, view),
             )

@@ -108,7 +108,7 @@ def _draw(
 def _tell_why_no_mask(loaded: LoadedModel) -> None:
     """A difficulty that knows training images alone scores no others, so that no mask follows it."""
     context, folder = loaded.context(), None if loaded.run is None else loaded.run.pictures
-    if context.curriculum.sampler.ever_needs_scores and context.curriculum.difficulty.knows_training_images_alone:
+    if context.curriculum.ever_needs_scores and context.curriculum.difficulty.knows_training_images_alone:
         kept = f"; {folder} has those of the run" if folder is not None and any(folder.glob("*.png")) else ""
         warn_of_training_images(context, f"difficulty and mask are not drawn{kept}")
 

@@ -107,7 +107,7 @@ class Method:
     def _check_teacher(self) -> None:
         """What is asked of a teacher must be there."""
         curriculum, target = self.curriculum, self.target
-        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.sampler.ever_needs_scores:
+        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.ever_needs_scores:
             raise ValueError(
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} asks a teacher, but Method.ema_decay "
                 "= None means that there is none; set it, e.g. to @HorizonDecay()"
@@ -123,7 +123,7 @@ class Method:
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
                 f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
             )
-        if self.prediction_weight == 0 and self._reads_predictions and curriculum.sampler.ever_needs_scores:
+        if self.prediction_weight == 0 and self._reads_predictions and curriculum.ever_needs_scores:
             raise ValueError(
                 f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
                 "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Scheduler, Switched, TrainingContext
 from curriculum.difficulty.combined import Combination
+from curriculum.mask import Counts
 from curriculum.sizes import pair
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
@@ -96,9 +97,10 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
     with torch.device("meta"):
         images = torch.empty(1, model.in_chans, *pair(model.img_size))
         noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
-        thrown = curriculum.count_thrown(model.num_patches)
-        shares = masked_shares(curriculum, model.num_patches, progresses)
-        masks = [Mask.from_keys(noise.bits(model.num_patches), count, thrown) for count in shares]
+        shares = counts_over_the_run(curriculum, model.num_patches, progresses)
+        masks = [
+            Mask.from_keys(noise.bits(model.num_patches), counts.reconstructed, counts.thrown) for counts in shares
+        ]
         if curriculum.trained is not None:
             curriculum.prepare(_no_run(model))
         student = _mean([_count(partial(model, images, mask)) for mask in masks], list(shares.values()))
@@ -164,6 +166,18 @@ def masked_shares(curriculum: Curriculum, num_patches: int, progresses: Sequence
     if len(set(counts)) > _MOST_COUNTS:
         counts = [counts[int(len(counts) * (part + 0.5) / _MOST_COUNTS)] for part in range(_MOST_COUNTS)]
     return {count: counts.count(count) / len(counts) for count in counts}
+
+
+def counts_over_the_run(curriculum: Curriculum, num_patches: int, progresses: Sequence[float]) -> dict[Counts, float]:
+    """What masks are made of, and in which share of a run: at the numbers that `masked_shares` gives.
+
+    Args:
+        curriculum: what says so.
+        num_patches: L.
+        progresses: of equal parts of the run.
+    """
+    shares = masked_shares(curriculum, num_patches, progresses)
+    return {curriculum.counts(num_patches, count): share for count, share in shares.items()}
 
 
 def _over_the_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpm.methods.method import Method
-from hpm.methods.operations import masked_shares
+from hpm.methods.operations import counts_over_the_run
 from hpm.models.base import MaskedModel
 
 
@@ -30,10 +30,11 @@ def macs_saved(method: Method, progresses: list[float]) -> float:
         method: the method.
         progresses: of equal parts of the run, over which the mean is taken.
     """
-    patches, thrown = method.student.num_patches, method.curriculum.count_thrown(method.student.num_patches)
-    shares = masked_shares(method.curriculum, patches, progresses)
-    saved = method.student.macs_published_code_adds
-    return sum(share * saved(masked=count, thrown=thrown) for count, share in shares.items())
+    patches, saved = method.student.num_patches, method.student.macs_published_code_adds
+    return sum(
+        share * saved(masked=counts.reconstructed, thrown=counts.thrown)
+        for counts, share in counts_over_the_run(method.curriculum, patches, progresses).items()
+    )
 
 
 def memory(
@@ -91,11 +92,12 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
         grad_checkpointing: whether blocks compute their activations again in the backward pass.
     """
     model, curriculum = method.student, method.curriculum
-    thrown, dense = curriculum.count_thrown(model.num_patches), method.dense_prediction_every > 0
+    dense = method.dense_prediction_every > 0
     each = 20 + 4 * model.mlp_ratio if low else 32 + 8 * model.mlp_ratio
     maps = 0 if grad_checkpointing else (6 if low else 4) * model.encoder.attention_values()
 
-    def kept(masked: int) -> float:
+    def kept(num_masked: int) -> float:
+        _, masked, thrown = curriculum.counts(model.num_patches, num_masked)
         blocks_run = model.block_sizes(masked, thrown) + (_dense_block_sizes(model) if dense else [])
         sizes = [tokens * width for tokens, width in blocks_run]
         blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)

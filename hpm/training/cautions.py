@@ -36,7 +36,7 @@ def _no_scores(method: Method, clock: Clock) -> str | None:
     """A run may be over before its difficulty scores an image."""
     curriculum = method.curriculum
     first = curriculum.difficulty.first_scored_epoch
-    if clock.epochs > first or not curriculum.sampler.ever_needs_scores:
+    if clock.epochs > first or not curriculum.ever_needs_scores:
         return None
     return (
         f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, and "

@@ -87,9 +87,10 @@ class ProbeLoss:
         noise = Noise(hash_words(trainer.seed, Stream.PROBE_LOSS_MASKS), 0, rows_N.to(trainer.device))
         keys_NL = noise.bits(num_patches)
         num_masked = count_masked(num_patches, fmean(curriculum.mask_ratios()), curriculum.rounding)
+        counts = curriculum.counts(num_patches, num_masked)
         size = trainer.schedule.micro_batch_size(processes.world_size)
         return [
-            _Pass(images, Mask.from_keys(keys, num_masked, curriculum.count_thrown(num_patches)), counted)
+            _Pass(images, Mask.from_keys(keys, counts.reconstructed, counts.thrown), counted)
             for images, keys, counted in zip(
                 images_NCHW.split(size), keys_NL.split(size), counted_N.split(size), strict=True
             )

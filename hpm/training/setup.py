@@ -223,8 +223,8 @@ def _record(method: Method, batch_size: int) -> None:
     student = method.student
     device = student.mask_token.device
     patches = torch.arange(student.num_patches, device=device).expand(batch_size, -1)
-    masked = method.curriculum.count_masked(student.num_patches)
-    visible = student.num_patches - masked - method.curriculum.count_thrown(student.num_patches)
+    num_masked = method.curriculum.count_masked(student.num_patches)
+    visible, masked, _ = method.curriculum.counts(student.num_patches, num_masked)
     images = torch.randn(batch_size, student.in_chans, *pair(student.img_size), device=device)
     samples = (images, patches[:, :visible].contiguous(), patches[:, visible : visible + masked].contiguous())
     method.forward = GraphedStudent(method.student_pass(), samples)

@@ -19,7 +19,7 @@ def curriculum(tiny: Path, name: str) -> Curriculum:
 
 
 @pytest.mark.parametrize(
-    ("name", "masked", "thrown", "blanked"),
+    ("name", "reconstructed", "thrown", "blanked"),
     [
         ("random", 147, 0, 0),
         ("hpm_easy_to_hard", 147, 0, 0),
@@ -29,11 +29,13 @@ def curriculum(tiny: Path, name: str) -> Curriculum:
         ("simmim", 120, 0, 0),  # 30 of 49 cells of four patches
     ],
 )
-def test_as_many_patches_are_masked_as_published(tiny: Path, name: str, masked: int, thrown: int, blanked: int) -> None:
+def test_as_many_patches_are_masked_as_published(
+    tiny: Path, name: str, reconstructed: int, thrown: int, blanked: int
+) -> None:
     built = curriculum(tiny, name)
-    assert built.count_masked(PATCHES) == masked
-    assert built.count_thrown(PATCHES) == thrown
-    assert built.count_blanked(PATCHES - masked - thrown) == blanked
+    visible = PATCHES - reconstructed - thrown
+    assert built.counts(PATCHES, built.count_masked(PATCHES)) == (visible, reconstructed, thrown)
+    assert built.count_blanked(visible) == blanked
 
 
 @pytest.mark.parametrize("name", ["attmask_high", "attmask_hint", "attmask_low"])
