@@ -80,7 +80,7 @@ def _shipped() -> dict[str, tuple[type, ...]]:
         "schedulers": concrete_classes(curriculum.schedulers, curriculum.Scheduler),
         "difficulty estimators": concrete_classes(curriculum.difficulty, curriculum.DifficultyEstimator),
         "samplers": concrete_classes(curriculum.samplers, curriculum.Sampler),
-        "curriculum": [curriculum.Curriculum, curriculum.UniformRatio],
+        "curriculum": [curriculum.Curriculum, curriculum.PartialReconstruction, curriculum.UniformRatio],
         "targets": concrete_classes(hpm.targets, hpm.targets.Target),
         "prediction losses": concrete_classes(hpm.methods, PredictionLoss),
         "teacher decays": concrete_classes(hpm.methods, Decay),

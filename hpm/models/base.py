@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
 from curriculum.sizes import Size, pair, spell_size
-from hpm.models.blocks import Blocks
+from hpm.models.blocks import Blocks, BlockStack
 from hpm.models.encoder import Encoder
 
 
@@ -138,6 +138,15 @@ class MaskedModel(nn.Module, ABC):
     def head_widths(self) -> list[int]:
         """What each head on the masked patches reads: the reconstruction's, and the loss predictor's."""
 
+    def kept_beside_blocks(self, masked: int, thrown: int) -> int:
+        """Values of one image that a backward pass keeps beside those of blocks and heads.
+
+        Args:
+            masked: number of masked patches.
+            thrown: number of patches that are thrown away.
+        """
+        return 0
+
     def check_images(self, img_size: Size, in_chans: int, source: str) -> None:
         """Refuse images of another size or number of channels.
 
@@ -206,7 +215,7 @@ class MaskedModel(nn.Module, ABC):
         others = (
             module
             for name, module in self.named_modules()
-            if isinstance(module, Blocks) and not name.startswith("encoder.")
+            if isinstance(module, BlockStack) and not name.startswith("encoder.")
         )
         return self.encoder.blocks_in_order() + [block for module in others for block in module]
 
@@ -214,7 +223,7 @@ class MaskedModel(nn.Module, ABC):
         """Trade time for memory: a third more computation, activations of one block at a time."""
         self.encoder.set_grad_checkpointing(enable)
         for module in self.modules():
-            if isinstance(module, Blocks):
+            if isinstance(module, BlockStack):
                 module.grad_checkpointing = enable
 
     @property
@@ -225,7 +234,7 @@ class MaskedModel(nn.Module, ABC):
     def set_residual_dtype(self, dtype: torch.dtype | None) -> None:
         """What the tokens between the blocks are kept in, under autocast; None for float32, autocast's own choice."""
         for module in self.modules():
-            if isinstance(module, Blocks):
+            if isinstance(module, BlockStack):
                 module.residual_dtype = dtype
 
 

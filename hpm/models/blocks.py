@@ -5,6 +5,7 @@ Shape suffixes: N images, H heads, T tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -56,14 +57,38 @@ class PartialBlock(Block):
         return tokens + self.ls2(self.mlp(self.norm2(tokens)))
 
 
-class Blocks(nn.ModuleList):
-    """Transformer blocks, one after the other; timm's.
+class BlockStack(nn.ModuleList):
+    """Transformer blocks, one after the other.
 
     Attributes:
         grad_checkpointing: keep only each block's input for the backward pass and compute the rest again.
         residual_dtype: of the tokens that go from block to block under autocast; None for whatever comes in, which
             is float32.
     """
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__(blocks)
+        self.grad_checkpointing = False
+        self.residual_dtype: torch.dtype | None = None
+
+    def start(self, tokens: Tensor) -> Tensor:
+        """The tokens in the dtype in which they go from block to block."""
+        if self.residual_dtype is not None and torch.is_autocast_enabled(tokens.device.type):
+            return tokens.to(self.residual_dtype)
+        return tokens
+
+    def run(self, block: nn.Module, tokens: Tensor, *more: Any) -> Tensor:
+        """What a block makes of the tokens."""
+        residual = tokens.dtype  # which layer scale, in float32, would raise
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
+        else:
+            tokens = block(tokens, *more)
+        return tokens if self.residual_dtype is None else tokens.to(residual)
+
+
+class Blocks(BlockStack):
+    """Transformer blocks on one sequence of tokens; timm's."""
 
     def __init__(
         self,
@@ -88,23 +113,19 @@ class Blocks(nn.ModuleList):
             )
             for _ in range(depth)
         )
-        self.grad_checkpointing = False
-        self.residual_dtype: torch.dtype | None = None
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None, first: int = 0) -> Tensor:
         """The tokens from position `first` on; of the others the last block computes keys and values alone."""
         more: tuple[Any, ...] = () if bias is None else (bias,)
-        if self.residual_dtype is not None and torch.is_autocast_enabled(tokens.device.type):
-            tokens = tokens.to(self.residual_dtype)
+        tokens = self.start(tokens)
         last = len(self) - 1
-        residual = tokens.dtype  # which layer scale, in float32, would raise
         for place, block in enumerate(self):
-            if place == last and first:
-                more = (*more, first)
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, *more, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = block(tokens, *more)
-            if self.residual_dtype is not None:
-                tokens = tokens.to(residual)
+            tokens = self.run(block, tokens, *((*more, first) if place == last and first else more))
         return tokens if len(self) else tokens[:, first:]
+
+    def intermediates(self, tokens: Tensor, bias: Tensor | None = None) -> list[Tensor]:
+        """The tokens that go into the first block, and those that come out of each."""
+        found = [self.start(tokens)]
+        for block in self:
+            found.append(self.run(block, found[-1], *(() if bias is None else (bias,))))
+        return found

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from hpm.models.blocks import Blocks, LayerNorm
+from hpm.models.blocks import Blocks, BlockStack, LayerNorm
 from hpm.runtime.precision import full_precision
 
 
-class Decoder(nn.Module):
+class DecoderHead(nn.Module):
+    """A decoder's blocks and its end: a norm and one linear head.
+
+    Args:
+        blocks: what the tokens go through first. Their parameters come first too.
+        width: of the tokens.
+        outputs: of the head.
+        full_precision: compute both in float32 or better whatever the autocast. A predicted loss is there to be
+            compared with others, and bf16 ties many of them.
+    """
+
+    def __init__(self, blocks: BlockStack, *, width: int, outputs: int, full_precision: bool = False) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.full_precision_head = full_precision
+        self.norm = LayerNorm(width)
+        self.head = nn.Linear(width, outputs)
+
+    def predict(self, hidden: Tensor, first: int = 0) -> Tensor:
+        """Predictions for the tokens from position `first` on, from what the blocks gave."""
+        if not self.full_precision_head:
+            return self.head(self.norm(hidden[:, first:]))
+        # The meta device, on which operations are counted, has no autocast.
+        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
+            return self.head(self.norm(full_precision(hidden[:, first:])))
+
+
+class Decoder(DecoderHead):
     """Transformer blocks, a norm and one linear head.
 
     Args:
@@ -20,8 +48,7 @@ class Decoder(nn.Module):
         num_heads: their heads.
         mlp_ratio: hidden width of their feed-forward layers, relative to the width.
         outputs: of the head.
-        full_precision_head: compute norm and head in float32 or better whatever the autocast. A predicted loss is
-            there to be compared with others, and bf16 ties many of them.
+        full_precision_head: see `DecoderHead`.
     """
 
     def __init__(
@@ -34,20 +61,40 @@ class Decoder(nn.Module):
         outputs: int,
         full_precision_head: bool = False,
     ) -> None:
-        super().__init__()
-        self.full_precision_head = full_precision_head
-        self.blocks = Blocks(depth, width, num_heads, mlp_ratio)
-        self.norm = LayerNorm(width)
-        self.head = nn.Linear(width, outputs)
+        blocks = Blocks(depth, width, num_heads, mlp_ratio)
+        super().__init__(blocks, width=width, outputs=outputs, full_precision=full_precision_head)
 
     def forward(self, tokens: Tensor, first: int) -> Tensor:
         """Predictions for the tokens from position `first` on; of the others nothing is computed that none asks."""
-        return self.predict(self.blocks(tokens, first=first), 0)
+        return self.predict(self.blocks(tokens, first=first))
 
-    def predict(self, hidden: Tensor, first: int) -> Tensor:
-        """The same, from what the blocks gave."""
-        if not self.full_precision_head:
-            return self.head(self.norm(hidden[:, first:]))
-        # The meta device, on which operations are counted, has no autocast.
-        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
-            return self.head(self.norm(full_precision(hidden[:, first:])))
+
+@torch.no_grad()
+def init_as_mae(model: nn.Module, generator: torch.Generator | None) -> None:
+    """Initialize linears and norms as MAE does: Xavier-uniform weights and zero biases; norms at identity."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def init_loss_head(head: nn.Linear, outputs: int, generator: torch.Generator | None) -> None:
+    """Initialize the head of a loss predictor as the mean of as many rows as HPM's published head has.
+
+    That head has P outputs, which are averaged; ours is that average, one output, so its weights start as the row mean
+    of a Xavier-uniform [P, W] matrix: a Xavier-uniform head of one output would start some 44 times larger.
+
+    Args:
+        head: of one output.
+        outputs: P, the values of a patch.
+        generator: of the random numbers.
+    """
+    weight = head.weight
+    bound = math.sqrt(6 / (outputs + weight.shape[1]))
+    rows = weight.new_empty(outputs, weight.shape[1]).uniform_(-bound, bound, generator=generator)
+    weight.copy_(rows.mean(dim=0, keepdim=True))

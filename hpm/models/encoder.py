@@ -55,6 +55,7 @@ class Encoder(nn.Module, ABC):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
+        intermediates: bool = False,
     ) -> Tensor:
         """[N, prefix + tokens, D], normalized: the prefix tokens, then the patches' in raster order.
 
@@ -64,7 +65,14 @@ class Encoder(nn.Module, ABC):
             mask_token: [1, 1, embed_dim], stands in for what is hidden and not left out.
             in_place: the mask token stands in for every patch that is not seen, and L tokens come out. Otherwise only
                 visible patches come out, V of them, and it stands in for those that the mask blanks.
+            intermediates: give the tokens that go into the first block and those that come out of each instead,
+                [1 + blocks, N, prefix + tokens, D], not normalized. Only of an encoder that `drops_patches`.
         """
+
+    @property
+    def drops_patches(self) -> bool:
+        """Whether it can compute the visible patches alone, and gives what comes out of each block."""
+        return False
 
     def init_positions(self) -> None:
         """Compute fixed positions anew, in the place of those that were loaded."""

@@ -11,7 +11,6 @@ W decoders' width, P values of a patch's target.
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from functools import partial
 
@@ -22,7 +21,7 @@ from curriculum import Curriculum, Mask
 from curriculum.sizes import Size
 from hpm.models.base import MaskedModel, Output
 from hpm.models.checks import require_loss_predictor_depth, require_patches, require_transformer
-from hpm.models.decoder import Decoder
+from hpm.models.decoder import Decoder, init_as_mae, init_loss_head
 from hpm.models.patches import sincos_positions
 from hpm.models.vit import ViT
 
@@ -156,29 +155,18 @@ class MaskedAutoencoder(MaskedModel):
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """MAE's initialization: Xavier-uniform linears with zero bias, tokens N(0, 0.02^2), norms at identity.
 
-        The patch projection is initialized as a linear layer. HPM's published loss head has P outputs that are
-        averaged; ours is that average, one output, so its weights start as the row mean of a Xavier-uniform
-        [P, W] matrix: a Xavier-uniform head of one output would start some 44 times larger.
+        The patch projection is initialized as a linear layer.
         """
         self.encoder.init_positions()
         self.decoder_pos_embed.copy_(sincos_positions(self.mask_token.shape[-1], self.grid))
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
+        init_as_mae(self, generator)
         proj = self.encoder.patch_embed.proj
         nn.init.xavier_uniform_(proj.weight.view(proj.weight.shape[0], -1), generator=generator)
         nn.init.zeros_(proj.bias)
         for token in (self.encoder.cls_token, self.mask_token):
             nn.init.normal_(token, std=0.02, generator=generator)
         if self.loss_predictor is not None:
-            weight = self.loss_predictor.head.weight
-            bound = math.sqrt(6 / (self.patch_pixels + weight.shape[1]))
-            rows = weight.new_empty(self.patch_pixels, weight.shape[1]).uniform_(-bound, bound, generator=generator)
-            weight.copy_(rows.mean(dim=0, keepdim=True))
+            init_loss_head(self.loss_predictor.head, self.patch_pixels, generator)
         if self.encoder_mask_token is not None:  # last, so that all others start as they would without it
             nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
 

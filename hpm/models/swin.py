@@ -94,6 +94,7 @@ class Swin(Encoder):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
+        intermediates: bool = False,
     ) -> Tensor:
         tokens_NHWD = self.patch_embed(images_NCHW)
         if mask is not None:

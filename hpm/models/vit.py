@@ -88,9 +88,16 @@ class ViT(Encoder):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
+        intermediates: bool = False,
     ) -> Tensor:
         tokens = self._embed(images_NCHW, mask, mask_token, in_place=in_place)
+        if intermediates:
+            return torch.stack(self.blocks.intermediates(tokens, self._bias()))
         return self.norm(self.blocks(tokens, self._bias()))
+
+    @property
+    def drops_patches(self) -> bool:
+        return self.shared_rel_pos is None
 
     def _embed(
         self, images_NCHW: Tensor, mask: Mask | None, mask_token: Tensor | None = None, *, in_place: bool = False

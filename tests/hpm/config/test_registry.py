@@ -26,13 +26,13 @@ NAMES = {
     "samplers": """
         Blockwise Bonus Cells FilteredNoise HardestFirst Hint InverseBlock MultiBlock Pool Quotas Random Stratified
         Weighted""",
-    "curriculum": "Curriculum UniformRatio",
+    "curriculum": "Curriculum PartialReconstruction UniformRatio",
     "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
     "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",
     "evaluations": "Agreement Diagnostics FineTune HardnessShare KNN Linear LinearMAE Localization LowShot Ridge",
-    "models": "MaskedAutoencoder SimMIM Swin ViT",
+    "models": "CrossMAE MaskedAutoencoder SimMIM Swin ViT",
     "training": "Checkpointing Loading Method MLflowTracker Monitoring Optimization Runtime Schedule Trainer",
 }
 
