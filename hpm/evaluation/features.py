@@ -73,7 +73,7 @@ def require_finite_features(features_ND: Tensor) -> None:
 
 
 def pooled(encoder: Encoder, images_NCSS: Tensor, pool: str) -> Tensor:
-    """[N, D]: the mean of the patch tokens, or the class token.
+    """[N, D]: the mean of the patch tokens, or the class token, of several the first, as in timm.
 
     Raises:
         ValueError: for the class token of an encoder that has none.

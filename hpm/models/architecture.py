@@ -34,6 +34,8 @@ def architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
     hidden = state.get("encoder.blocks.0.mlp.fc1.weight")
     if hidden is not None and hidden.ndim == 2:
         settings["mlp_ratio"] = _ratio(*hidden.shape)
+    if "encoder.cls_token" in state:
+        settings["class_tokens"] = class_tokens_of(state)
     for name, (parameter, axis) in _SIZES.items():
         if parameter in state and state[parameter].ndim > axis:
             settings[name] = state[parameter].shape[axis]
@@ -63,7 +65,9 @@ def whole_architecture(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> 
         smallest["decoder_num_heads"] = said.get("decoder_num_heads") or _share(own, _DECODER_HEAD_WIDTH)
     predictor = 0 if "loss_predictor.head.weight" in state else None
     settings = {**smallest, "num_heads": heads, "loss_predictor_depth": predictor, **told}
-    grid = grid_of(state["encoder.pos_embed"], said.get("grid")) if "encoder.pos_embed" in state else None
+    grid = None
+    if "encoder.pos_embed" in state:
+        grid = grid_of(state["encoder.pos_embed"], said.get("grid"), class_tokens=class_tokens_of(state))
     if grid is not None:
         (rows, columns), (height, width) = grid, pair(told["patch_size"])
         settings["img_size"] = as_size("weights", 1, img_size=(rows * height, columns * width))
@@ -83,21 +87,29 @@ def patch_size_of(state: Mapping[str, Tensor]) -> Size | None:
     return as_size("weights", 1, patch_size=(embedding.shape[2], embedding.shape[3]))
 
 
-def grid_of(positions: Tensor, told: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """The rows and columns of the grid that positions [1, L, D] are of, a class token's first or not.
+def class_tokens_of(state: Mapping[str, Tensor]) -> int:
+    """The class tokens of an encoder whose weights are under our names: one, and the register tokens that there are."""
+    others = state.get("encoder.reg_token")
+    return 1 if others is None or others.ndim != 3 else 1 + others.shape[1]
+
+
+def grid_of(positions: Tensor, told: tuple[int, int] | None = None, *, class_tokens: int = 1) -> tuple[int, int] | None:
+    """The rows and columns of the grid that positions [1, L, D] are of, those of class tokens first or not.
 
     Args:
         positions: of a vision transformer.
         told: the grid that is told beside them. Default None; then, and where that is of another number of patches, a
             square grid is looked for.
+        class_tokens: how many there are. Default 1.
 
     Returns:
         None where there is no such grid.
     """
     count = positions.shape[1] if positions.ndim == 3 else 0
-    if told is not None and 0 <= count - math.prod(told) <= 1:
+    counts = (count - class_tokens, count)
+    if told is not None and math.prod(told) in counts:
         return told
-    side = next((math.isqrt(n) for n in (count - 1, count) if n > 0 and math.isqrt(n) ** 2 == n), None)
+    side = next((math.isqrt(n) for n in counts if n > 0 and math.isqrt(n) ** 2 == n), None)
     return None if side is None else (side, side)
 
 

@@ -11,6 +11,7 @@ from curriculum.validation import require_at_least, require_positive
 MOST_VALUES = 10**9  # of an image
 MOST_PATCHES = 2**20
 MOST_BLOCKS = 1000
+MOST_CLASS_TOKENS = 1000
 MOST_PARAMETERS = 10**11  # of a stack of blocks
 
 
@@ -102,6 +103,16 @@ def require_buildable(owner: str, stages: Sequence[tuple[int, int]], mlp_ratio: 
             f"{owner}.{prefix}embed_dim = {stages[0][0]} in {blocks} blocks of mlp_ratio = {mlp_ratio} makes "
             f"{parameters:.1e} parameters; at most {MOST_BLOCKS} blocks and {MOST_PARAMETERS:.1e} parameters can be"
         )
+
+
+def require_class_tokens(owner: str, class_tokens: int) -> None:
+    """Refuse a number of class tokens that cannot be.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not 1 <= class_tokens <= MOST_CLASS_TOKENS:
+        raise ValueError(f"{owner}.class_tokens = {class_tokens} must be at least 1 and at most {MOST_CLASS_TOKENS}")
 
 
 def require_loss_predictor_depth(owner: str, depth: int | None) -> None:

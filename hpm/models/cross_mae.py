@@ -79,7 +79,7 @@ class CrossMAE(MaskedModel):
         self.mlp_ratio = mlp_ratio
         self.decoder_num_heads = decoder_num_heads
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.register_buffer("decoder_pos_embed", torch.zeros(1, 1 + self.num_patches, decoder_embed_dim))
+        self.register_buffer("decoder_pos_embed", torch.zeros(1, self.encoder.num_prefix_tokens + self.num_patches, decoder_embed_dim))
         decoder = partial(
             CrossDecoder,
             width=decoder_embed_dim,
@@ -141,14 +141,15 @@ class CrossMAE(MaskedModel):
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """MAE's initialization, of the feature maps' weights too: Xavier-uniform linears, tokens N(0, 0.02^2)."""
         self.encoder.init_positions()
-        self.decoder_pos_embed.copy_(sincos_positions(self.mask_token.shape[-1], self.grid))
+        width, prefix = self.mask_token.shape[-1], self.encoder.num_prefix_tokens
+        self.decoder_pos_embed.copy_(sincos_positions(width, self.grid, num_prefix_tokens=prefix))
         init_as_mae(self, generator)
         for name, parameter in self.encoder.named_parameters():
             if name == "patch_embed.proj.weight":
                 nn.init.xavier_uniform_(parameter.view(len(parameter), -1), generator=generator)
             elif name == "patch_embed.proj.bias":
                 nn.init.zeros_(parameter)
-            elif name == "cls_token":
+            elif name in ("cls_token", "reg_token"):
                 nn.init.normal_(parameter, std=0.02, generator=generator)
         nn.init.normal_(self.mask_token, std=0.02, generator=generator)
         if self.loss_predictor is not None:
@@ -184,5 +185,5 @@ class CrossMAE(MaskedModel):
 
     def _queries(self, mask: Mask | None, images: int) -> Tensor:
         """[N, M, W]: a mask token at the place of each masked patch; of every patch, [N, L, W], without a mask."""
-        tokens_LW = (self.mask_token + self.decoder_pos_embed)[0, 1:]
+        tokens_LW = (self.mask_token + self.decoder_pos_embed)[0, self.encoder.num_prefix_tokens :]
         return tokens_LW.expand(images, -1, -1) if mask is None else tokens_LW[mask.masked]

@@ -27,7 +27,8 @@ class Encoder(nn.Module, ABC):
         in_chans: channels of the image.
         embed_dim: width of an embedded patch.
         num_features: D, width of the tokens that it gives.
-        num_prefix_tokens: tokens before those of the patches: 1 with a class token, else 0.
+        num_prefix_tokens: tokens before those of the patches: class tokens, of which the first is what evaluations take
+            for the class token; 0 where there is none.
         num_heads: heads of its last block.
         mlp_ratio: hidden width of its feed-forward layers, relative to the width.
     """
@@ -97,6 +98,8 @@ class Encoder(nn.Module, ABC):
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """[N, heads, L]: the last block's attention from the class token to each patch of the full image.
+
+        Of several class tokens it is the mean: nothing tells one from another.
 
         Raises:
             ValueError: for an encoder that has no such attention, as `unsupported_reason` says.

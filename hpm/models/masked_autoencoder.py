@@ -1,12 +1,12 @@
 """MaskedAutoencoder: MAE with a loss predictor beside the reconstructor, as HPM has it.
 
-The encoder sees the visible patches and a class token. Its output, projected to the decoders' width, is the shared
+The encoder sees the visible patches and class tokens. Its output, projected to the decoders' width, is the shared
 input of two transformers: the reconstructor predicts the target of the masked patches, the loss predictor one scalar
-for each, how large the reconstruction's loss will be (HPM, arXiv 2304.05919). Without the loss predictor this is MAE
-(arXiv 2111.06377).
+for each, how large the reconstruction's loss will be (HPM, arXiv 2304.05919). Without the loss predictor, and with one
+class token, this is MAE (arXiv 2111.06377).
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, M masked, D encoder's width,
-W decoders' width, P values of a patch's target.
+Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, M masked, K class tokens, D encoder's
+width, W decoders' width, P values of a patch's target.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from curriculum import Curriculum, Mask
 from curriculum.sizes import Size
 from hpm.models.base import MaskedModel, Output
-from hpm.models.checks import require_loss_predictor_depth, require_patches, require_transformer
+from hpm.models.checks import (
+    require_class_tokens,
+    require_loss_predictor_depth,
+    require_patches,
+    require_transformer,
+)
 from hpm.models.decoder import Decoder, init_as_mae, init_loss_head
 from hpm.models.patches import sincos_positions
 from hpm.models.vit import ViT
@@ -44,6 +49,7 @@ class MaskedAutoencoder(MaskedModel):
         mlp_ratio: hidden width of the feed-forward layers, relative to the width.
         blank_token: have a learned token that the encoder sees in the place of visible patches which
             `Curriculum.blank_ratio` hides. It belongs to pre-training: an exported encoder is without it.
+        class_tokens: K, the encoder's class tokens, which the decoders read too; 8 are Pixio's. Default 1.
     """
 
     decoder_pos_embed: Tensor
@@ -65,6 +71,7 @@ class MaskedAutoencoder(MaskedModel):
         loss_predictor_depth: int | None = 8,
         mlp_ratio: float = 4.0,
         blank_token: bool = False,
+        class_tokens: int = 1,
     ) -> None:
         super().__init__()
         owner = "MaskedAutoencoder"
@@ -79,6 +86,7 @@ class MaskedAutoencoder(MaskedModel):
             mlp_ratio=mlp_ratio,
         )
         require_loss_predictor_depth(owner, loss_predictor_depth)
+        require_class_tokens(owner, class_tokens)
         self.mlp_ratio = mlp_ratio
         self.decoder_num_heads = decoder_num_heads
         self.encoder = ViT(
@@ -89,11 +97,12 @@ class MaskedAutoencoder(MaskedModel):
             depth=depth,
             num_heads=num_heads,
             mlp_ratio=mlp_ratio,
+            class_tokens=class_tokens,
         )
         self.encoder_mask_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if blank_token else None
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.register_buffer("decoder_pos_embed", torch.zeros(1, 1 + self.num_patches, decoder_embed_dim))
+        self.register_buffer("decoder_pos_embed", torch.zeros(1, class_tokens + self.num_patches, decoder_embed_dim))
         decoder = partial(Decoder, width=decoder_embed_dim, num_heads=decoder_num_heads, mlp_ratio=mlp_ratio)
         self.reconstructor = decoder(depth=decoder_depth, outputs=self.patch_pixels)
         self.loss_predictor = None
@@ -115,10 +124,11 @@ class MaskedAutoencoder(MaskedModel):
             self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
 
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
-        tokens = 1 + self.num_patches - thrown
+        patches = self.num_patches - thrown
+        tokens = self.encoder.num_prefix_tokens + patches
         width = self.mask_token.shape[-1]
         decoders = [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
-        return self.encoder.block_sizes(tokens - 1 - masked) + [
+        return self.encoder.block_sizes(patches - masked) + [
             (tokens, width) for decoder in decoders for _ in decoder.blocks
         ]
 
@@ -139,8 +149,8 @@ class MaskedAutoencoder(MaskedModel):
         and the decoders' last blocks for every token, also those that are visible.
         """
         width = self.mask_token.shape[-1]
-        others = 1 + self.num_patches - masked
-        tokens = 1 + self.num_patches - thrown
+        others = self.encoder.num_prefix_tokens + self.num_patches - masked
+        tokens = self.encoder.num_prefix_tokens + self.num_patches - thrown
         # Of a last block: the projection, two layers, and both products of the attention that these tokens' queries
         # make.
         last = (tokens - masked) * (width**2 + 2 * width * int(width * self.mlp_ratio) + 2 * tokens * width)
@@ -158,7 +168,8 @@ class MaskedAutoencoder(MaskedModel):
         The patch projection is initialized as a linear layer.
         """
         self.encoder.init_positions()
-        self.decoder_pos_embed.copy_(sincos_positions(self.mask_token.shape[-1], self.grid))
+        width, prefix = self.mask_token.shape[-1], self.encoder.num_prefix_tokens
+        self.decoder_pos_embed.copy_(sincos_positions(width, self.grid, num_prefix_tokens=prefix))
         init_as_mae(self, generator)
         proj = self.encoder.patch_embed.proj
         nn.init.xavier_uniform_(proj.weight.view(proj.weight.shape[0], -1), generator=generator)
@@ -167,12 +178,13 @@ class MaskedAutoencoder(MaskedModel):
             nn.init.normal_(token, std=0.02, generator=generator)
         if self.loss_predictor is not None:
             init_loss_head(self.loss_predictor.head, self.patch_pixels, generator)
-        if self.encoder_mask_token is not None:  # last, so that all others start as they would without it
-            nn.init.normal_(self.encoder_mask_token, std=0.02, generator=generator)
+        for extra in (self.encoder_mask_token, self.encoder.reg_token):
+            if extra is not None:  # last, so that all others start as they would without it
+                nn.init.normal_(extra, std=0.02, generator=generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         tokens = self._decoder_input(self.encode(images_NCHW, mask), mask)
-        first = 1 + mask.num_visible
+        first = self.encoder.num_prefix_tokens + mask.num_visible
         hidden = self.reconstructor.blocks(tokens, first=first)
         reconstruction_NMP = self.reconstructor.predict(hidden, 0)
         if self.loss_predictor is None:
@@ -184,12 +196,13 @@ class MaskedAutoencoder(MaskedModel):
         return self.encoder(images_NCHW, mask, self.encoder_mask_token)
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        return self.reconstructor(self._decoder_input(self.encode(images_NCHW, mask), mask), 1 + mask.num_visible)
+        first = self.encoder.num_prefix_tokens + mask.num_visible
+        return self.reconstructor(self._decoder_input(self.encode(images_NCHW, mask), mask), first)
 
     def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
-        first = 1 if mask is None else 1 + mask.num_visible
+        first = self.encoder.num_prefix_tokens + (0 if mask is None else mask.num_visible)
         with torch.no_grad() if detached else nullcontext():
             tokens = self._decoder_input(self.encode(images_NCHW, mask), mask)
             if self.shares_decoder:
@@ -197,7 +210,7 @@ class MaskedAutoencoder(MaskedModel):
         return self.loss_predictor(tokens, first).squeeze(-1)
 
     def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:
-        """[N, 1 + L, W]: class token, visible patches, mask tokens, each with its position.
+        """[N, K + L, W]: class tokens, visible patches, mask tokens, each with its position.
 
         Attention does not care for order, so the tokens are not put back into raster order: the masked patches,
         which alone are predicted, stay together at the end.
@@ -205,8 +218,9 @@ class MaskedAutoencoder(MaskedModel):
         tokens = self.decoder_embed(latent)
         if mask is None:
             return tokens + self.decoder_pos_embed
-        pos_LW = self.decoder_pos_embed[0, 1:]
-        cls_token = tokens[:, :1] + self.decoder_pos_embed[:, :1]
-        visible_NVW = tokens[:, 1:] + pos_LW[mask.visible]
+        prefix = self.encoder.num_prefix_tokens
+        pos_LW = self.decoder_pos_embed[0, prefix:]
+        cls_NKW = tokens[:, :prefix] + self.decoder_pos_embed[:, :prefix]
+        visible_NVW = tokens[:, prefix:] + pos_LW[mask.visible]
         masked_NMW = self.mask_token + pos_LW[mask.masked]
-        return torch.cat([cls_token, visible_NVW, masked_NMW], dim=1)
+        return torch.cat([cls_NKW, visible_NVW, masked_NMW], dim=1)

@@ -28,11 +28,16 @@ def unpatchify(patches_NLP: Tensor, patch_size: Size, grid: tuple[int, int]) -> 
     return patches.reshape(n, -1, rows * height, columns * width)
 
 
-def sincos_positions(width: int, grid: tuple[int, int]) -> Tensor:
-    """Fixed 2-D sin-cos position embeddings, float32 [1 + L, width]; a zero row for the class token first.
+def sincos_positions(width: int, grid: tuple[int, int], *, num_prefix_tokens: int = 1) -> Tensor:
+    """Fixed 2-D sin-cos position embeddings, float32 [prefix + L, width]; zero rows for the class tokens first.
 
     MAE's layout: the first half of the channels encodes the column, the second the row; in each half the sines
     come before the cosines, at frequencies 10000^(-4i / width).
+
+    Args:
+        width: of the tokens.
+        grid: rows and columns of patches.
+        num_prefix_tokens: tokens before those of the patches. Default 1, a class token.
 
     Raises:
         ValueError: if the width is not a multiple of 4.
@@ -45,7 +50,7 @@ def sincos_positions(width: int, grid: tuple[int, int]) -> Tensor:
     )
     angles = [axis_L.reshape(-1, 1) * frequency for axis_L in (column_L, row_L)]
     positions_LD = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
-    return torch.cat([positions_LD.new_zeros(1, width), positions_LD]).float()
+    return torch.cat([positions_LD.new_zeros(num_prefix_tokens, width), positions_LD]).float()
 
 
 def resample_positions(

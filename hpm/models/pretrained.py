@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hpm.errors import Notice, UserError
-from hpm.models.architecture import architecture, grid_of
+from hpm.models.architecture import architecture, class_tokens_of, grid_of
 from hpm.models.base import MaskedModel
 from hpm.models.patches import resample_positions, sincos_positions
 from hpm.models.published import CLASSIFIER
@@ -123,7 +123,7 @@ def _fit_positions(
     told: tuple[int, int] | None,
 ) -> list[str]:
     """Bring the given positions to the model's grid; take out those that the model computes or nobody gives."""
-    lines = []
+    lines, prefix = [], class_tokens_of(given)
     for name in _POSITIONS:
         if name not in wanted:
             continue
@@ -132,7 +132,7 @@ def _fit_positions(
         if value.ndim != 3 or value.shape[2] != own.shape[2]:
             given[name] = value  # refused like other parameters that do not fit
             continue
-        theirs = model.grid if _same(value, own) else grid_of(value, told)
+        theirs = model.grid if _same(value, own) else grid_of(value, told, class_tokens=prefix)
         if told is None and value.shape == own.shape and math.prod(theirs or ()) != math.prod(model.grid):
             theirs = model.grid  # as many as the model has, of no square
         if theirs is None:
@@ -140,15 +140,16 @@ def _fit_positions(
                 f"{path}: {name} {list(value.shape)} is of no square grid, and no config.json beside it says of which"
             )
         value = value.float()
-        if value.shape[1] == math.prod(theirs):  # none for the class token
-            value = torch.cat([value.new_zeros(1, 1, value.shape[2]), value], dim=1)
+        if value.shape[1] == math.prod(theirs):  # none for the class tokens
+            value = torch.cat([value.new_zeros(1, prefix, value.shape[2]), value], dim=1)
         if theirs != model.grid:
-            computed = sincos_positions(value.shape[2], theirs).unsqueeze(0) if value.shape[2] % 4 == 0 else None
-            known = computed is not None and _same(value, computed)
+            width = value.shape[2]
+            computed = sincos_positions(width, theirs, num_prefix_tokens=prefix) if width % 4 == 0 else None
+            known = computed is not None and _same(value, computed.unsqueeze(0))
             rows, columns = model.grid
             how = "computed" if known else "interpolated"
             lines.append(f"{name} {how} for {rows} x {columns} patches, {theirs[0]} x {theirs[1]} there")
-            value = own if known else resample_positions(value, model.grid, theirs)
+            value = own if known else resample_positions(value, model.grid, theirs, num_prefix_tokens=prefix)
         given[name] = value
     return lines
 

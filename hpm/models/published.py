@@ -30,7 +30,7 @@ _RENAMED = (
     (r"^decoder_norm\.", "reconstructor.norm."),
     (r"^decoder_pred\.", "reconstructor.head."),
     (r"^(head|head_dist|fc_norm|classifier|pooler)\.", rf"{CLASSIFIER}\1."),
-    (r"^(?=(patch_embed|cls_token|pos_embed|blocks|norm|layers|shared_rel_pos)\b)", "encoder."),
+    (r"^(?=(patch_embed|cls_token|reg_token|pos_embed|blocks|norm|layers|shared_rel_pos)\b)", "encoder."),
 )
 _HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
 _RENAMED_HUGGING_FACE = (
@@ -106,7 +106,7 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         head = f"loss_predictor.head.{kind}"
         if head in renamed and renamed[head].is_floating_point():  # others are refused where they are used
             renamed[head] = renamed[head].mean(dim=0, keepdim=True)
-    return _with_biases(renamed)
+    return _with_biases(_with_one_class_token(renamed))
 
 
 def _from_hugging_face(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,7 +119,16 @@ def _from_hugging_face(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = [name.replace(f".{_SEPARATE[0]}.", f".{part}.") for part in _SEPARATE]
         if all(part in renamed for part in parts):
             renamed[name.replace(_SEPARATE[0], "qkv")] = torch.cat([renamed.pop(part) for part in parts])
-    return _with_biases(renamed)
+    return _with_biases(_with_one_class_token(renamed))
+
+
+def _with_one_class_token(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pixio keeps all class tokens in one parameter; here, as in timm, those behind the first are apart."""
+    name, others = "encoder.cls_token", "encoder.reg_token"
+    tokens = state.get(name)
+    if tokens is None or tokens.ndim != 3 or tokens.shape[1] < 2 or others in state:
+        return state
+    return state | {name: tokens[:, :1].clone(), others: tokens[:, 1:].clone()}
 
 
 def _with_biases(state: dict[str, Tensor]) -> dict[str, Tensor]:

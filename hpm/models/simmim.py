@@ -50,7 +50,7 @@ class SimMIM(MaskedModel):
     32 pixels (`Cells`, or the cells of a `Swin`) and minimizes absolute errors (`Pixels.error = 'absolute'`).
 
     Args:
-        encoder: a `ViT` or a `Swin`.
+        encoder: a `ViT` of one class token or a `Swin`.
         loss_predictor_depth: blocks of the loss predictor, of the encoder's width; 0 for a linear head alone; None
             for no loss predictor.
     """
@@ -59,6 +59,11 @@ class SimMIM(MaskedModel):
         super().__init__()
         if not isinstance(encoder, Encoder):
             raise ValueError(f"SimMIM.encoder must be an Encoder, @ViT() or @Swin(), got {encoder!r}")
+        if (several := encoder.num_prefix_tokens) > 1:
+            raise ValueError(
+                f"{type(encoder).__name__}.class_tokens = {several} is not for SimMIM, which has one class token; set "
+                "1, or choose a MaskedAutoencoder"
+            )
         require_loss_predictor_depth("SimMIM", loss_predictor_depth)
         self.encoder = encoder
         self.mlp_ratio = encoder.mlp_ratio

@@ -1,6 +1,7 @@
 """A vision transformer as an encoder of masked images.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T tokens, Q queries, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, K class tokens, T tokens, Q queries,
+D width.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from curriculum import Mask
 from curriculum.sizes import Size
 from curriculum.validation import require_positive
 from hpm.models.blocks import Blocks, LayerNorm
-from hpm.models.checks import require_patches, require_transformer
+from hpm.models.checks import require_class_tokens, require_patches, require_transformer
 from hpm.models.encoder import Encoder
 from hpm.models.patches import patchify, sincos_positions
 
 
 class ViT(Encoder):
-    """A vision transformer with a class token that can see a part of the image. Defaults: ViT-B/16.
+    """A vision transformer with class tokens that can see a part of the image. Defaults: ViT-B/16.
 
     Args:
         img_size: of the image in pixels, the side of a square or (height, width).
@@ -38,6 +39,8 @@ class ViT(Encoder):
         relative_positions: positions as a bias of the attention, learned and shared by all blocks (SimMIM, BEiT),
             rather than fixed sin-cos ones that are added to the patches (MAE).
         init_values: layer scale at the start; None for no layer scale.
+        class_tokens: K; Pixio has 8 (arXiv 2512.15715). Those behind the first have the name of timm's register
+            tokens. Default 1, the only number that goes with relative positions.
     """
 
     pos_embed: Tensor
@@ -54,27 +57,35 @@ class ViT(Encoder):
         mlp_ratio: float = 4.0,
         relative_positions: bool = False,
         init_values: float | None = None,
+        class_tokens: int = 1,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
         img_size, patch_size = require_patches(owner, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
         require_transformer(owner, embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio)
         require_positive(owner, init_values=init_values)
+        require_class_tokens(owner, class_tokens)
+        if relative_positions and class_tokens > 1:
+            raise ValueError(
+                f"{owner}.class_tokens = {class_tokens} needs {owner}.relative_positions = False: timm's model with "
+                "relative positions has one class token"
+            )
         self.img_size = img_size
         self.patch_size = patch_size
         self.in_chans = in_chans
         self.embed_dim = self.num_features = embed_dim
         self.num_heads = num_heads
-        self.num_prefix_tokens = 1
+        self.num_prefix_tokens = class_tokens
         self.mlp_ratio = mlp_ratio
         self.init_values = init_values
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.reg_token = nn.Parameter(torch.zeros(1, class_tokens - 1, embed_dim)) if class_tokens > 1 else None
         self.shared_rel_pos: RelPosBias | None = None
         if relative_positions:
             self.shared_rel_pos = RelPosBias(self.patch_embed.grid_size, num_heads, prefix_tokens=1)
         else:
-            self.register_buffer("pos_embed", torch.zeros(1, 1 + self.patch_embed.num_patches, embed_dim))
+            self.register_buffer("pos_embed", torch.zeros(1, class_tokens + self.patch_embed.num_patches, embed_dim))
             self.init_positions()
         self.blocks = Blocks(
             depth, embed_dim, num_heads, mlp_ratio, relative=relative_positions, init_values=init_values
@@ -102,11 +113,14 @@ class ViT(Encoder):
     def _embed(
         self, images_NCHW: Tensor, mask: Mask | None, mask_token: Tensor | None = None, *, in_place: bool = False
     ) -> Tensor:
-        """[N, 1 + V, D], or [N, 1 + L, D] where nothing is left out."""
+        """[N, K + V, D], or [N, K + L, D] where nothing is left out."""
         patches = patchify(images_NCHW, self.patch_size)
         proj = self.patch_embed.proj
-        cls_token: Tensor = self.cls_token
-        positions = self.pos_embed[0, 1:] if self.shared_rel_pos is None else None
+        prefix = self.num_prefix_tokens
+        cls_tokens: Tensor = self.cls_token
+        if self.reg_token is not None:
+            cls_tokens = torch.cat([cls_tokens, self.reg_token], dim=1)
+        positions = self.pos_embed[0, prefix:] if self.shared_rel_pos is None else None
         hidden = None
         if mask is not None and not in_place:
             # Only what is seen is embedded: a convolution would embed what is then thrown away.
@@ -122,12 +136,13 @@ class ViT(Encoder):
             tokens = torch.where(hidden.unsqueeze(2), mask_token.to(tokens.dtype), tokens)
         if positions is not None:
             tokens = tokens + positions
-            cls_token = cls_token + self.pos_embed[:, :1]
-        return torch.cat([cls_token.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
+            cls_tokens = cls_tokens + self.pos_embed[:, :prefix]
+        return torch.cat([cls_tokens.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
 
     def init_positions(self) -> None:
         if self.shared_rel_pos is None:
-            self.pos_embed.copy_(sincos_positions(self.embed_dim, self.grid))
+            positions = sincos_positions(self.embed_dim, self.grid, num_prefix_tokens=self.num_prefix_tokens)
+            self.pos_embed.copy_(positions)
 
     def _bias(self) -> Tensor | None:
         """[1, heads, T, T], or None where positions are not relative."""
@@ -137,26 +152,27 @@ class ViT(Encoder):
         return None
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
-        """See `Encoder.attention`. The class token's own share is left out, so that a row sums to less than 1."""
+        """See `Encoder.attention`. The class tokens' own share is left out, so that a row sums to less than 1."""
         tokens, bias = self._embed(images_NCHW, None), self._bias()
         for block in list(self.blocks)[:-1]:
             tokens = block(tokens) if bias is None else block(tokens, bias)
         last: Any = self.blocks[-1]
         if isinstance(last, FSDPModule):  # gathers its parameters when it is called, and here it is not
             last.unshard()
-        n, t, _ = tokens.shape
-        # The fused kernel hides the attention map, so this one product is computed here: one query, all keys.
+        (n, t, _), prefix = tokens.shape, self.num_prefix_tokens
+        # The fused kernel hides the attention map, so this one product is computed here: queries of class tokens, all
+        # keys.
         qkv = last.attn.qkv(last.norm1(tokens)).reshape(n, t, 3, last.attn.num_heads, -1)
-        q_N1HD, k_NTHD = last.attn.q_norm(qkv[:, :1, 0]), last.attn.k_norm(qkv[:, :, 1])
-        logits_NHT = torch.einsum("nqhd,nthd->nht", q_N1HD, k_NTHD).float() * last.attn.scale
+        q_NKHD, k_NTHD = last.attn.q_norm(qkv[:, :prefix, 0]), last.attn.k_norm(qkv[:, :, 1])
+        logits_NHKT = torch.einsum("nkhd,nthd->nhkt", q_NKHD, k_NTHD).float() * last.attn.scale
         if bias is not None:
-            logits_NHT = logits_NHT + bias[:, :, 0]
+            logits_NHKT = logits_NHKT + bias[:, :, :prefix]
         if isinstance(last, FSDPModule):
             last.reshard()
-        return logits_NHT.softmax(dim=-1)[:, :, 1:]
+        return logits_NHKT.softmax(dim=-1).mean(dim=2)[:, :, prefix:]
 
     def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
-        """See `Encoder.sampled_attention`. The class token's share of each row is left out."""
+        """See `Encoder.sampled_attention`. The class tokens' share of each row is left out."""
         tokens, bias = self._embed(images_NCHW, None), self._bias()
         first: Any = self.blocks[0]
         if isinstance(first, FSDPModule):  # gathers its parameters when it is called, and here it is not
@@ -177,7 +193,7 @@ class ViT(Encoder):
         return list(self.blocks)
 
     def block_sizes(self, tokens: int) -> list[tuple[int, int]]:
-        return [(1 + tokens, self.num_features)] * len(self.blocks)
+        return [(self.num_prefix_tokens + tokens, self.num_features)] * len(self.blocks)
 
     def timm_architecture(self) -> tuple[str, dict[str, Any]]:
         # timm's models of these widths; which one does not matter, as every argument is given.
@@ -193,6 +209,8 @@ class ViT(Encoder):
         }
         if self.init_values is not None:
             arguments["init_values"] = self.init_values
+        if self.reg_token is not None:
+            arguments["reg_tokens"] = self.num_prefix_tokens - 1
         if self.shared_rel_pos is None:
             return f"vit_{name}_patch{14 if name == 'huge' else 16}_224", arguments
         # Of a layer scale timm takes 0 for none: None would give way to its default.

@@ -12,7 +12,7 @@ from torch import nn
 # timm's names of the parameters of blocks and of the merging layers between a Swin's stages.
 _BLOCK = re.compile(r"(layers\.\d+\.)?blocks\.\d+\.")
 _MERGING = re.compile(r"(layers\.\d+)\.downsample\.")
-_UNDECAYED = ("cls_token", "pos_embed", "relative_position_bias_table")
+_UNDECAYED = ("cls_token", "reg_token", "pos_embed", "relative_position_bias_table")
 
 
 def build_adamw(model: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float]) -> torch.optim.AdamW:
@@ -34,7 +34,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def layer_groups(model: nn.Module, *, lr: float, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
     """AdamW's groups with a learning rate that falls by `layer_decay` from each layer to the one before it.
 
-    No weight decay on biases, norms, class token and positions (MAE's fine-tuning), relative ones among them. Written
+    No weight decay on biases, norms, class tokens and positions (MAE's fine-tuning), relative ones among them. Written
     here because timm's layer decay puts the last norm elsewhere than MAE's.
 
     Args:
@@ -79,7 +79,7 @@ def head_groups(parameters: Iterable[nn.Parameter], *, weight_decay: float) -> l
 
 def _layer_of(name: str, blocks: dict[str, int]) -> int:
     """The number of a parameter's layer: 0 for the embedding, then the blocks, then all that follows them."""
-    if name.startswith(("patch_embed", "cls_token", "pos_embed")):
+    if name.startswith(("patch_embed", "cls_token", "reg_token", "pos_embed")):
         return 0
     if block := _BLOCK.match(name):
         return blocks[block[0]]

@@ -150,7 +150,8 @@ class FrozenNetwork:
         if said.get("num_heads", heads) != heads:
             return f"its weights are for {said['num_heads']} heads, and the model has {heads}"
         positions = state.get("pos_embed")
-        if positions is not None and (theirs := grid_of(positions, said.get("grid"))) is not None:
+        class_tokens = max(1, getattr(network, "num_prefix_tokens", 1))
+        if positions is not None and (theirs := grid_of(positions, said.get("grid"), class_tokens=class_tokens)):
             grid, prefix = network.patch_embed.grid_size, positions.shape[1] - math.prod(theirs)
             if theirs != grid:
                 state["pos_embed"] = resample_positions(positions, grid, theirs, num_prefix_tokens=prefix)

@@ -173,6 +173,44 @@ def test_timm_with_learned_positions(options: dict[str, Any], side: int, tmp_pat
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("side", [SIDE, 48])
+@pytest.mark.parametrize("decoder", [False, True])
+def test_pixios_class_tokens_lie_in_one_parameter(side: int, decoder: bool, tmp_path: Path) -> None:
+    """Its positions are learned, those of class tokens too, and are interpolated for another grid."""
+    original = vit(reg_tokens=7, num_classes=0)
+    state = original.state_dict()
+    state["cls_token"] = torch.cat([state["cls_token"], state.pop("reg_token")], dim=1)
+    assert state["cls_token"].shape == (1, 8, WIDTH)
+    if decoder:
+        student = MaskedAutoencoder(
+            img_size=SIDE,
+            patch_size=PATCH,
+            embed_dim=WIDTH,
+            depth=1,
+            num_heads=HEADS,
+            decoder_embed_dim=WIDTH,
+            decoder_depth=1,
+            loss_predictor_depth=None,
+            class_tokens=8,
+        )
+        student.decoder_pos_embed += torch.randn(student.decoder_pos_embed.shape)
+        state |= {
+            name.replace("reconstructor.", "decoder_").replace("decoder_head", "decoder_pred"): value
+            for name, value in student.state_dict().items()
+            if not name.startswith("encoder.")
+        }
+    torch.save({"model": state, "epoch": 399}, tmp_path / "pixio.pth")
+    model, told = loaded_from(tmp_path / "pixio.pth", num_heads=HEADS, img_size=side)
+    assert model.encoder.num_prefix_tokens == 8
+    assert ("interpolated for 6 x 6 patches, 4 x 4 there" in told) == (side != SIDE)
+    original.set_input_size((side, side))
+    images = F.interpolate(IMAGES, (side, side))
+    torch.testing.assert_close(model.encoder(images), original.forward_features(images), rtol=1e-5, atol=1e-5)
+    if decoder and side == SIDE:
+        assert torch.equal(model.decoder_pos_embed, student.decoder_pos_embed)
+
+
+@torch.no_grad()
 def test_mae_fine_tuned_and_linearly_probed(tmp_path: Path) -> None:
     """A fine-tuned network normalizes the mean of its tokens, so its last norm is not the encoder's."""
     original = vit(global_pool="avg", fc_norm=True, num_classes=10)
