@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 
 import pytest
+import scipy.stats
+import torch
 
-from curriculum import Attention, Bonus, Cached, Curriculum, HardestFirst, Hint, Noise, UniformRatio
+from curriculum import Attention, Batch, Bonus, Cached, Curriculum, HardestFirst, Hint, Noise, UniformRatio
 from hpm.config import parse_config
 
 PATCHES = 196
@@ -36,6 +38,16 @@ def test_as_many_patches_are_masked_as_published(
     visible = PATCHES - reconstructed - thrown
     assert built.counts(PATCHES, built.count_masked(PATCHES)) == (visible, reconstructed, thrown)
     assert built.count_blanked(visible) == blanked
+
+
+def test_pixio_shows_4_of_16_whole_cells(tiny: Path) -> None:
+    """Of 16 x 16 patches, `int(16 * 0.25)` cells of 4 x 4 are visible, any of them as often."""
+    noise = Noise.for_batch(seed=1, step=0, batch_size=400)
+    mask = curriculum(tiny, "pixio").draw(Batch(torch.zeros(400, 1, 32, 32), 2), None, 0.5, noise)
+    visible_NC = 16 - mask.to_bool().view(-1, 4, 4, 4, 4).sum(dim=(2, 4)).flatten(1)
+    assert set(visible_NC.unique().tolist()) == {0, 16}
+    assert (visible_NC == 16).sum(dim=1).unique().tolist() == [4]
+    assert scipy.stats.chisquare((visible_NC == 16).double().sum(dim=0).numpy()).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("name", ["attmask_high", "attmask_hint", "attmask_low"])
