@@ -36,4 +36,4 @@ def test_every_part_and_recipe_is_named() -> None:
         assert f"| `{cls.__name__}` |" in GUIDE
     recipes = {path.stem for path in (configs_folder() / "recipes").glob("*.gin")}
     others = {name for name in recipes if "_" in name and not re.fullmatch(r"(mae|hpm)_vit_[a-z]+_\d+", name)}
-    assert others == set(re.findall(r"`(\w+_(?:base|large)_\d+)`", GUIDE))
+    assert others == set(re.findall(r"`(\w+_(?:base|large|huge)_\d+)`", GUIDE))
