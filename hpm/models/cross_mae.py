@@ -79,7 +79,9 @@ class CrossMAE(MaskedModel):
         self.mlp_ratio = mlp_ratio
         self.decoder_num_heads = decoder_num_heads
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.register_buffer("decoder_pos_embed", torch.zeros(1, self.encoder.num_prefix_tokens + self.num_patches, decoder_embed_dim))
+        self.register_buffer(
+            "decoder_pos_embed", torch.zeros(1, self.encoder.num_prefix_tokens + self.num_patches, decoder_embed_dim)
+        )
         decoder = partial(
             CrossDecoder,
             width=decoder_embed_dim,

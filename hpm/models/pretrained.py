@@ -31,7 +31,8 @@ _COMPONENTS = {
     "reconstructor": ("decoder_embed.", "decoder_pos_embed", "mask_token", "reconstructor.", "head."),
 }
 _POSITIONS = ("encoder.pos_embed", "decoder_pos_embed")
-_DECODER = "decoder_embed.weight"  # which a `MaskedAutoencoder` has, and a `SimMIM` has not
+_DECODER = "decoder_embed.weight"  # which a `MaskedAutoencoder` alone has
+_KINDS = (_DECODER, "reconstructor.mix.weight")  # the latter a `CrossMAE`; a `SimMIM` has neither
 _OF_DECODERS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads", "loss_predictor_depth")
 _LAST_NORM = "encoder.norm."
 _POOLED_NORM = f"{CLASSIFIER}fc_norm.weight"
@@ -85,7 +86,7 @@ def load_into(
 def _kept(own: Mapping[str, Tensor], state: Mapping[str, Tensor], exclude: str | None) -> set[str]:
     """What stays as it is in a model, by name."""
     there = _components(state)
-    if (_DECODER in state) != (_DECODER in own):  # of another kind of model
+    if any((name in state) != (name in own) for name in _KINDS):  # of another kind of model
         there -= {"reconstructor", "loss predictor"}
     kept = {name for name in own if _component_of(name) not in there or _begins(name, exclude)}
     if _POOLED_NORM in state:
@@ -170,7 +171,7 @@ def _check_fit(
     theirs = architecture(given)
     ours = architecture(model.state_dict())
     heads = {"num_heads": model.encoder.num_heads}
-    if _DECODER in given and model.decoder_num_heads is not None:
+    if any(name in given for name in _KINDS) and model.decoder_num_heads is not None:
         heads["decoder_num_heads"] = model.decoder_num_heads
     heads = {name: own for name, own in heads.items() if name in said}
     theirs |= {name: said[name] for name in heads}

@@ -209,9 +209,7 @@ def test_the_decoder_costs_as_many_patches_as_it_reconstructs() -> None:
 def test_what_it_cannot_be_made_of_is_refused() -> None:
     swin = Swin(img_size=16, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4)
     for encoder in (swin, ViT(**VIT, relative_positions=True), "ViT"):
-        with pytest.raises(
-            ValueError, match=r"CrossMAE.encoder must be an encoder that computes visible patches"
-        ):
+        with pytest.raises(ValueError, match=r"CrossMAE.encoder must be an encoder that computes visible patches"):
             CrossMAE(encoder=encoder)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"CrossMAE.decoder_embed_dim = 10"):
         model(decoder_embed_dim=10)

@@ -87,7 +87,10 @@ def test_encoders_of_other_models_and_for_them(
     """An MAE of the same encoder starts from a CrossMAE, and the other way round: the decoders start anew."""
     short = [*SHORT, "MaskedAutoencoder.depth = 2", "Schedule.epochs = 1", "Schedule.warmup_epochs = 0"]
     assert hpm("pretrain", tiny, *words(*short), "--output", "mae") == 0
-    assert hpm("pretrain", tiny, "curricula/random", *words(*short, *MODEL), "--output", "cross", "--init-from", "mae") == 0
+    assert (
+        hpm("pretrain", tiny, "curricula/random", *words(*short, *MODEL), "--output", "cross", "--init-from", "mae")
+        == 0
+    )
     told = " ".join(capsys.readouterr().out.split())
     assert "reconstructor" in told
     assert hpm("pretrain", tiny, *words(*short), "--output", "mae-again", "--init-from", "cross") == 0
