@@ -23,7 +23,7 @@ class TrainingContext:
 
     Args:
         num_images: size of the training split; `Batch.indices` are below it.
-        steps_per_epoch: optimizer steps in which every image comes once.
+        steps_per_epoch: optimizer steps in which every image comes once, in all its masks.
         in_chans: channels of the images.
         patch_size: of a patch in pixels, the side of a square or (height, width).
         grid: rows and columns of patches.
@@ -31,6 +31,8 @@ class TrainingContext:
         seed: the run's seed.
         object_shares: gives the object's share of each patch's pixels, float32 [N, L], of a batch of training images.
             Default None, where the data do not know which pixels are the object.
+        masks_per_image: how many rows of a batch that is trained on belong to each image, one after the other, with
+            the same crop and other masks. Default 1.
     """
 
     num_images: int
@@ -41,6 +43,7 @@ class TrainingContext:
     device: torch.device
     seed: int
     object_shares: Callable[[Batch], Tensor] | None = None
+    masks_per_image: int = 1
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def _without(values_NL: Tensor, free_NL: Tensor) -> Tensor:
 
 
 class Shuffled(Combination):
-    """Gives each image the scores of the next image of the batch: hard patches of another picture.
+    """Gives each image the scores of the next other image of the batch: hard patches of another picture.
 
     Such masks are like the estimator's in everything but that they do not follow the image: as clustered, and with
     the same preference for positions. As they depend on which images lie side by side, they are others where a step is
@@ -211,7 +211,13 @@ class Shuffled(Combination):
 
     def __call__(self, batch: Batch, teacher: Teacher | None, *, num_masked: int, noise: Noise) -> Tensor:
         scores_NL = self.estimators[0](batch, teacher, num_masked=num_masked, noise=noise)
-        return torch.full_like(scores_NL, torch.nan) if len(batch) == 1 else scores_NL.roll(-1, dims=0)
+        place_N = torch.arange(len(batch), device=scores_NL.device)
+        image_N = place_N if batch.indices is None else batch.indices  # an image may stand in several rows
+        ahead_NN = (place_N - place_N.unsqueeze(1)) % len(batch)
+        ahead_NN = ahead_NN.masked_fill(image_N == image_N.unsqueeze(1), len(batch))
+        ahead_N, next_N = ahead_NN.min(dim=1)
+        alone_N1 = (ahead_N == len(batch)).unsqueeze(1)
+        return scores_NL.index_select(0, next_N).masked_fill(alone_N1, torch.nan)
 
 
 class ObjectShare(DifficultyEstimator):

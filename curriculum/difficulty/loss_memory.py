@@ -22,9 +22,10 @@ class LossMemory(DifficultyEstimator):
     Every step measures the loss of the patches that it masks; nothing else is computed, so that neither a teacher nor
     a loss predictor is needed. A step's losses are standardized over the masked patches of each image: the model
     learns, and a patch that was masked long ago would look hard beside others. A patch that is masked again takes the
-    mean of its old score and the new one, weighted by `momentum`. Scores follow the pixels: every image has a map of
-    them, which covers all of it that was ever shown; see `ScoreMemory.blend`. What was never masked is not scored;
-    before an image comes a second time its mask follows no scores.
+    mean of its old score and the new one, weighted by `momentum`. Where a step gives an image several masks, the losses
+    of each are standardized alone, and a patch in several of them takes the mean. Scores follow the pixels: every image
+    has a map of them, which covers all of it that was ever shown; see `ScoreMemory.blend`. What was never masked is not
+    scored; before an image comes a second time its mask follows no scores.
 
     It takes I * L half-precision numbers of memory on the device, and in the checkpoint: 0.53 GB for ImageNet's
     1,281,167 images of 196 patches. Processes exchange what they measure, so that masks do not depend on their number.

@@ -5,6 +5,7 @@ Shape suffixes: N images of a batch, I images of the data set, L patches, R rows
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -24,7 +25,8 @@ class ScoreMemory(nn.Module):
     Processes exchange what they keep, so that each holds all of it and nothing depends on how many there are.
 
     Args:
-        context: the run; says how many images there are, their grid of patches and the device.
+        context: the run; says how many images there are, their grid of patches, the device, and how many rows of a
+            batch belong to each image.
 
     Attributes:
         scores: float16 [I, L], relative to the scale, in raster order on the grid of the patches; NaN where not scored.
@@ -42,6 +44,7 @@ class ScoreMemory(nn.Module):
         super().__init__()
         count, num_patches = context.num_images, context.grid[0] * context.grid[1]
         device = context.device
+        self._masks_per_image = context.masks_per_image
         unknown = torch.full((count, num_patches), float("nan"), dtype=torch.float16, device=device)
         self.register_buffer("scores", unknown)
         self.register_buffer("scale", torch.ones(count, device=device))
@@ -72,12 +75,16 @@ class ScoreMemory(nn.Module):
         moves scores by up to half a cell: crops at random are soon covered, and leave them a third of a cell off on
         average. Every process must call this, with as many images.
 
+        The rows that belong to one image, one after the other with the same crop, are taken together.
+
         Args:
-            batch: N images.
+            batch: N rows, `TrainingContext.masks_per_image` for each image.
             scores_NL: floating point [N, L], less than 1e4 in magnitude; NaN or infinite where there is nothing to
                 take.
             momentum: weight of the old score, in [0, 1).
         """
+        scores_NL = scores_NL.reshape(-1, self._masks_per_image * scores_NL.shape[1])
+        batch = _one_row_each(batch, self._masks_per_image)
         assert batch.indices is not None
         crop = _Map(_boxes(batch), _flips(batch))
         known_N1 = ~self.scores.index_select(0, batch.indices).isnan().all(dim=1, keepdim=True)
@@ -108,8 +115,8 @@ class ScoreMemory(nn.Module):
         scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
         relative_NL = (scores_NL / scale_N.unsqueeze(1)).half()
         indices_N = rows_of_all(batch.indices)
-        # An image may come twice, where it stands in for one that cannot be read: its last row counts, whatever the
-        # order in which the device copies.
+        # An image may come twice, where it stands in for one that cannot be read or has several masks: its last row
+        # counts, whatever the order in which the device copies.
         sorted_N, order_N = indices_N.sort(stable=True)
         last_N = order_N[torch.searchsorted(sorted_N, indices_N, right=True) - 1]
         for kept, values in (
@@ -143,13 +150,16 @@ def _mean_in_cells(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[in
     """Return, for every cell of the target, the mean of the source's scores whose centers lie in it; NaN for none.
 
     Of scores below 1e4 in magnitude, to a precision of 2e-6. Whole numbers are added, whose sum is the same in whatever
-    order a device adds them.
+    order a device adds them. Where there are several times L scores, each patch has several, one behind L others.
     """
     index_NL, outside_NL = _cell_under_center(source, target, grid)
+    zero_NL = torch.zeros_like(index_NL)
+    times = scores_NL.shape[1] // index_NL.shape[1]
+    index_NL, outside_NL = index_NL.repeat(1, times), outside_NL.repeat(1, times)
     taken_NL = scores_NL.isfinite() & ~outside_NL
     whole_NL = (scores_NL.nan_to_num(0.0, 0.0, 0.0).double() * 2**18).round().long() * taken_NL
-    sum_NL = torch.zeros_like(whole_NL).scatter_add_(1, index_NL, whole_NL)
-    count_NL = torch.zeros_like(whole_NL).scatter_add_(1, index_NL, taken_NL.long())
+    sum_NL = zero_NL.scatter_add(1, index_NL, whole_NL)
+    count_NL = zero_NL.scatter_add(1, index_NL, taken_NL.long())
     return (sum_NL / count_NL / 2**18).float()  # 0 / 0 is NaN
 
 
@@ -170,6 +180,16 @@ def _cell_under_center(of: _Map, under: _Map, grid: tuple[int, int]) -> tuple[Te
     row_NR = (y_NR * rows).long().clamp(0, rows - 1)
     index_NL = (row_NR.unsqueeze(2) * columns + column_NK.unsqueeze(1)).flatten(1)
     return index_NL, outside_NRK.flatten(1)
+
+
+def _one_row_each(batch: Batch, rows: int) -> Batch:
+    """Return the first of as many rows of each image."""
+    if rows == 1:
+        return batch
+    indices, boxes, flips = (
+        None if x is None else x[::rows].contiguous() for x in (batch.indices, batch.boxes, batch.flips)
+    )
+    return replace(batch, images=batch.images[::rows], indices=indices, boxes=boxes, flips=flips)
 
 
 def _boxes(batch: Batch) -> Tensor:

@@ -66,6 +66,13 @@ class Sampler(Scheduled, ABC):
                 "numbers of parts; choose another difficulty, or Curriculum.sampler = @Quotas()"
             )
 
+    def check_masks_per_image(self, masks_per_image: int) -> None:
+        """Find out before training whether so many masks can be drawn for each image, in rows one after the other.
+
+        Raises:
+            ValueError: if they cannot; by default they are drawn as those of different images are.
+        """
+
     @abstractmethod
     def keys(
         self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise

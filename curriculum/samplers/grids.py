@@ -59,6 +59,10 @@ class Cells(Sampler):
         masked = self._count_masked(grid[0] * grid[1], num_masked, rows * columns)
         self.sampler.check_grid((rows, columns), masked)
 
+    def check_masks_per_image(self, masks_per_image: int) -> None:
+        """Find out whether the sampler of the cells can draw so many masks for each image."""
+        self.sampler.check_masks_per_image(masks_per_image)
+
     def check_difficulty(self, difficulty: DifficultyEstimator) -> None:
         """Refuse numbers of parts, of which a cell has no mean, and what the sampler refuses."""
         if difficulty.num_parts is not None and self.sampler.ever_needs_scores:

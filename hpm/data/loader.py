@@ -54,7 +54,8 @@ class Loader:
 
     Args:
         source: where the images come from.
-        batch_size: images of an optimizer step, of all processes together. An epoch's incomplete last batch is dropped.
+        batch_size: images of an optimizer step, of all processes together, an image counting once for each of its
+            masks. An epoch's incomplete last batch is dropped.
         patch_size: of a patch in pixels, the side of a square or (height, width); divides the source's `img_size`.
         crop: the augmentation.
         seed: of the order and the crops.
@@ -69,10 +70,12 @@ class Loader:
             it is a CUDA device. Needs workers and encoded images. Default False.
         annotate: gives what is annotated in the crops, in the processes that load them; batches are `AnnotatedBatch`
             then. Not with `gpu_decode`. Default None, for nothing.
+        masks_per_image: rows of a micro-batch, one after the other, that every image stands in, loaded, cropped and
+            moved to the device once. Not with `annotate`. Default 1.
 
     Attributes:
         steps_per_epoch: complete batches of an epoch.
-        micro_batch_size: images of a micro-batch.
+        micro_batch_size: rows of a micro-batch.
         unreadable_images: those that this process has met so far.
 
     Raises:
@@ -95,9 +98,11 @@ class Loader:
         max_unreadable: float = 0.01,
         gpu_decode: bool = False,
         annotate: Annotating | None = None,
+        masks_per_image: int = 1,
     ) -> None:
         split = source.train()
-        schedule = Schedule(batch_size=batch_size, accumulate=accumulate)  # which knows what batches may be
+        # Which knows what batches may be.
+        schedule = Schedule(batch_size=batch_size, accumulate=accumulate, masks_per_image=masks_per_image)
         self.steps_per_epoch = schedule.clock(len(split)).steps_per_epoch
         self.micro_batch_size = schedule.micro_batch_size(world_size)
         require_in("Loading", "[0, 1024]", num_workers=num_workers)
@@ -116,6 +121,8 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self.device = device
+        assert annotate is None or masks_per_image == 1  # what is annotated is not masked
+        self.masks_per_image = masks_per_image
         self.unreadable_images = UnreadableImages(max_unreadable)
         self._annotate = annotate
         self._train = split
@@ -172,8 +179,9 @@ class Loader:
 
     def _fetched(self, epoch: int, first_step: int) -> Iterator[Fetched | UserError]:
         """This process's micro-batches, on the CPU; where loading failed, why."""
-        order_K = self.order(epoch)[first_step * self.batch_size : self.steps_per_epoch * self.batch_size]
-        shape = (-1, self.world_size, self.accumulate, self.micro_batch_size)
+        images = self.batch_size // self.masks_per_image
+        order_K = self.order(epoch)[first_step * images : self.steps_per_epoch * images]
+        shape = (-1, self.world_size, self.accumulate, self.micro_batch_size // self.masks_per_image)
         indices_XN = order_K.view(shape)[:, self.rank].flatten(0, 1)
         if self.num_workers == 0:
             return map(
@@ -241,7 +249,12 @@ class Loader:
         if isinstance(fetched, UserError):
             raise fetched
         self.unreadable_images.add(fetched.newly_unreadable, self._train)
-        parts = fetched.images_NCSS, self.patch_size, fetched.indices_N, fetched.boxes_N4, fetched.flips_N
+        images_NCSS, indices_N, boxes_N4, flips_N = fetched[:4]
+        if self.masks_per_image > 1:
+            images_NCSS, indices_N, boxes_N4, flips_N = (
+                values.repeat_interleave(self.masks_per_image, dim=0) for values in fetched[:4]
+            )
+        parts = images_NCSS, self.patch_size, indices_N, boxes_N4, flips_N
         return Batch(*parts) if self._annotate is None else AnnotatedBatch(*parts, fetched.annotations)
 
     @cached_property

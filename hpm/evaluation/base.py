@@ -29,7 +29,7 @@ class Pretraining:
 
     Args:
         clock: the run's, at the step that was reached.
-        batch_size: images of a step.
+        batch_size: images of a step, an image counting once for each of its masks.
         progress_per: "epoch" or "step", as `Trainer` takes it.
         dense_prediction_every: as `Method` takes it. Default 0, never.
     """

@@ -34,8 +34,9 @@ class Plan:
         precision: what they compute in.
         images: of the training set.
         epochs: passes over them.
-        batch_size: images of a step, over all GPUs and micro-batches.
-        micro_batch: images on a GPU at a time.
+        batch_size: images of a step, over all GPUs and micro-batches, an image counting once for each of its masks.
+        masks_per_image: how many masks each image is given.
+        micro_batch: images on a GPU at a time, likewise.
         steps: of the whole run.
         parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
         multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
@@ -62,6 +63,7 @@ class Plan:
     images: int
     epochs: int
     batch_size: int
+    masks_per_image: int
     micro_batch: int
     steps: int
     parameters: dict[str, int]
@@ -80,8 +82,8 @@ class Plan:
 
     @property
     def images_per_second(self) -> float:
-        """How many the data must deliver, over all GPUs."""
-        return self.steps * self.batch_size / self.hours / 3600
+        """How many the data must deliver, over all GPUs, each counted once."""
+        return self.steps * self.batch_size / self.masks_per_image / self.hours / 3600
 
     @property
     def total_memory(self) -> float:
@@ -151,6 +153,7 @@ def _plan(
         images=images,
         epochs=schedule.epochs,
         batch_size=schedule.batch_size,
+        masks_per_image=schedule.masks_per_image,
         micro_batch=micro_batch,
         steps=clock.total_steps,
         parameters=cost.parameters(method),

@@ -15,8 +15,9 @@ def show_plan(console: Console, plan: Plan) -> None:
     gpu = GPUS[plan.device]
     console.print(_parts_table(plan), soft_wrap=False)
     console.print(_memory_table(plan, gpu), soft_wrap=False)
+    masks = f" in {plan.masks_per_image} masks each," if plan.masks_per_image > 1 else ""
     lines = [
-        f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images in batches of "
+        f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images{masks} in batches of "
         f"{plan.batch_size:,}; {units(plan.step_flops)}FLOP a step",
         f"time:     {duration(plan.hours)} on {plan.gpus} {gpu.name}, {plan.gpus * plan.hours:,.3g} GPU "
         f"hours, with {plan.images_per_second:,.0f} images/s from the data, if {plan.mfu:.0%} of "
@@ -84,6 +85,6 @@ def _advice(plan: Plan) -> str:
     now = plan.batch_size // (plan.gpus * plan.micro_batch)
     for parts in range(2, plan.micro_batch + 1):
         fits = fixed + plan.memory["activations"] / parts <= USABLE_MEMORY * plan.device_memory
-        if fits and plan.micro_batch % parts == 0:
+        if fits and plan.micro_batch % (parts * plan.masks_per_image) == 0:
             return f"-b 'Schedule.accumulate = {now * parts}' or -b 'Runtime.grad_checkpointing = True' needs less"
     return "more GPUs and -b \"Runtime.sharding = 'fsdp'\" need less"

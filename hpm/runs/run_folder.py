@@ -46,6 +46,7 @@ _COMPARED = {  # what a study takes of a summary
 }
 _SHOWN = {"steps": int, "evaluation_seconds": float, "picture": str, "tracking": str}  # what else people are shown
 _ALSO = {
+    "masks_per_image": int,
     "skipped_steps": int,
     "scored_images": dict[str, int],
     "per_class": dict[str, dict[str, float]],

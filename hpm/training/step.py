@@ -60,7 +60,8 @@ class TrainingStep:
         optimizer: of the student's parameters; fused.
         processes: who trains together.
         seed: of the masks.
-        batch_size: images of a step, over all processes and micro-batches.
+        batch_size: images of a step, over all processes and micro-batches, an image counting once for each of its
+            masks.
         clip_grad: the gradient's norm is at most this; None for no limit.
         scaler: for fp16, else None.
     """

@@ -28,6 +28,8 @@ def describe(trainer: Trainer) -> str:
     first, last = curriculum.alpha(clock.progress(trainer.progress_per)), curriculum.alpha(1.0)
     size = sum(parameter.numel() for parameter in model.parameters())
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
+    schedule = trainer.schedule
+    masks = f" in {schedule.masks_per_image} masks each" if schedule.masks_per_image > 1 else ""
     unused = (first or last) and not curriculum.sampler.ever_needs_scores
     ignored = f" ({type(curriculum.sampler).__name__} asks for no scores)" if unused else ""
     part = curriculum.reconstruction
@@ -38,8 +40,8 @@ def describe(trainer: Trainer) -> str:
         f"model: {size / 1e6:.1f} M parameters, {spell_size(model.img_size)} px in {model.num_patches} "
         f"patches of {spell_size(model.patch_size)} px\n"
         f"data: {trainer.source.describe()}\n"
-        f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {trainer.schedule.batch_size} images, "
-        f"on {many}{trainer.device} in {trainer.precision}"
+        f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {schedule.loaded_per_step} "
+        f"images{masks}, on {many}{trainer.device} in {trainer.precision}"
     )
 
 
@@ -110,9 +112,11 @@ def show_summary(
         console.print(f"effective rank of the features (RankMe, training images): {rank:.1f}")
     if (rank := metrics.get("lidar/pretrained")) is not None:
         console.print(f"effective rank of what tells images apart (LiDAR, training images): {rank:.1f}")
-    seconds = summary["training_seconds"]
+    seconds, masks = summary["training_seconds"], summary.get("masks_per_image", 1)  # which a run of before lacks
+    counted = f", each counted in its {masks} masks," if masks > 1 else ""
     console.print(
-        f"{summary['images']:,} images in {seconds:,.0f} s ({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
+        f"{summary['images']:,} images{counted} in {seconds:,.0f} s "
+        f"({summary['images'] / max(seconds, 1e-9):,.0f} images/s), "
         f"evaluated in {summary['evaluation_seconds']:,.0f} s",
     )
     if skipped := summary.get("skipped_steps"):

@@ -114,6 +114,7 @@ class Trainer:
             device=self.device,
             max_unreadable=self.loading.max_unreadable,
             gpu_decode=self.loading.gpu_decode,
+            masks_per_image=self.schedule.masks_per_image,
         )
         self.clock = self.schedule.clock(len(source.train()))
         self.initial_weights: dict[str, torch.Tensor] | None = None
@@ -133,6 +134,7 @@ class Trainer:
         check_method(self.method, self.runtime)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
+        self.method.curriculum.sampler.check_masks_per_image(self.schedule.masks_per_image)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if need_held_out(self.monitoring.probes):
@@ -229,6 +231,7 @@ class Trainer:
             device=self.device,
             seed=self.seed,
             object_shares=ObjectShares.of(self.source, self.source.train(), self.device) if needed else None,
+            masks_per_image=self.schedule.masks_per_image,
         )
 
     def step_arguments(self, clock: Clock) -> dict[str, Any]:

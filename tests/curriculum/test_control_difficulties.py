@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,15 @@ def test_shuffled_scores_are_those_of_the_next_image() -> None:
     batch = tiny_batch(num_images=4)
     own_NL, others_NL = score(EdgeDensity(), batch), score(Shuffled(estimator=EdgeDensity()), batch)
     assert torch.equal(others_NL, own_NL[[1, 2, 3, 0]])
+
+
+def test_shuffled_scores_of_an_image_with_several_masks_are_those_of_another() -> None:
+    """The next in the batch, for every row."""
+    batch = replace(tiny_batch(num_images=6), indices=torch.tensor([7, 7, 150, 150, 20, 20]))
+    own_NL, others_NL = score(EdgeDensity(), batch), score(Shuffled(estimator=EdgeDensity()), batch)
+    assert torch.equal(others_NL, own_NL[[2, 2, 4, 4, 0, 0]])
+    alone = replace(batch, indices=torch.full((6,), 7))
+    assert bool(score(Shuffled(estimator=EdgeDensity()), alone).isnan().all())
 
 
 def test_a_batch_of_one_image_has_no_other() -> None:

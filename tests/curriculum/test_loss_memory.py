@@ -97,6 +97,47 @@ def test_the_last_row_of_an_image_that_comes_twice_counts() -> None:
     assert torch.equal(score(twice, last).nan_to_num(99.0), score(once, last).nan_to_num(99.0))
 
 
+def test_the_masks_of_one_image_are_remembered_together() -> None:
+    """Patches of one mask keep its loss, those of several the mean; older scores weigh as against one mask."""
+    estimator = LossMemory(momentum=0.75)
+    estimator.prepare(training_context(masks_per_image=2))
+    batch = crop(tiny_batch(num_images=4), [7, 7, 150, 150], WHOLE)
+    loss_NL = torch.arange(64.0).view(4, 16).sin()
+    rows = [[0, 1, 2], [2, 3, 5], [8, 9, 10], [11, 12, 13]]
+    train(estimator, batch, mask=masked(*rows), loss_NL=loss_NL)
+    first = [standardized(loss_NL[row, patches].tolist()) for row, patches in enumerate(rows)]
+    scores_NL = score(estimator, batch, step=1)
+    for rows_of_image in (scores_NL[:2], scores_NL[2:]):
+        assert torch.equal(rows_of_image[0].nan_to_num(99.0), rows_of_image[1].nan_to_num(99.0))
+    assert torch.allclose(scores_NL[0, [0, 1, 3, 5]], torch.cat([first[0][:2], first[1][1:]]), atol=2e-3)
+    assert scores_NL[0, 2] == pytest.approx(float(first[0][2] + first[1][0]) / 2, abs=2e-3)
+    assert torch.allclose(scores_NL[2, 8:14], torch.cat(first[2:]), atol=2e-3)
+    assert scores_NL.isnan().sum(dim=1).tolist() == [11, 11, 10, 10]
+    train(estimator, batch, step=1, mask=masked([0, 1, 4], [4, 6, 7], *rows[2:]), loss_NL=-loss_NL)
+    again = standardized((-loss_NL[0, [0, 1, 4]]).tolist())
+    after_L = score(estimator, batch, step=2)[0]
+    assert after_L[0] == pytest.approx(float(0.75 * first[0][0] + 0.25 * again[0]), abs=2e-3)
+    other = standardized((-loss_NL[1, [4, 6, 7]]).tolist())
+    assert after_L[4] == pytest.approx(float(again[2] + other[0]) / 2, abs=2e-3)
+
+
+@pytest.mark.parametrize("masks", [2, 4])
+def test_complementary_masks_are_remembered_as_one_mask_of_all_patches(masks: int) -> None:
+    """At crops, where several patches fall into one cell; of losses that are standardized alike in every mask."""
+    together, apart = memory(momentum=0.5), LossMemory(momentum=0.5)
+    apart.prepare(training_context(masks_per_image=masks))
+    images = tiny_batch(num_images=2 * masks)
+    for step, box in enumerate((WHOLE, [0.0, 20.0, 20.0, 20.0], [10.0, 0.0, 30.0, 40.0])):
+        order_KL = torch.rand(2, 16, generator=torch.Generator().manual_seed(step)).argsort(dim=1)
+        loss_KL = torch.empty(2, 16).scatter_(1, order_KL, (torch.arange(16.0) % (16 // masks)).expand(2, 16))
+        one = crop(Batch(images.images[:2], 4), [7, 150], box)
+        train(together, one, step=step, mask=masked(*order_KL.sort(dim=1).values.tolist()), loss_NL=loss_KL)
+        rows = crop(images, [7] * masks + [150] * masks, box)
+        parts = order_KL.view(2 * masks, -1).sort(dim=1).values.tolist()
+        train(apart, rows, step=step, mask=masked(*parts), loss_NL=loss_KL.repeat_interleave(masks, dim=0))
+        assert torch.allclose(score(apart, rows)[::masks], score(together, one), atol=2e-3, equal_nan=True)
+
+
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     estimator, batch = memory(), crop(tiny_batch(num_images=1), [7], WHOLE)
     loss_NL = torch.arange(16.0).view(1, 16)

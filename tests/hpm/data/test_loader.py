@@ -84,6 +84,35 @@ def test_processes_and_micro_batches_share_the_same_batches(folder, world_size, 
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("world_size", "accumulate"), [(1, 1), (2, 1), (1, 2)])
+def test_images_of_several_masks_stand_in_as_many_rows(folder, world_size, accumulate, num_workers):
+    single = make(folder)
+    shared = {"world_size": world_size, "accumulate": accumulate, "num_workers": num_workers}
+    loaders = [make(folder, masks_per_image=3, batch_size=12, rank=rank, **shared) for rank in range(world_size)]
+    assert {loader.steps_per_epoch for loader in loaders} == {single.steps_per_epoch}
+    for first in (0, 1):
+        together = zip(*(loader.epoch(1, first) for loader in loaders), strict=True)
+        for batch, steps in zip(batches_of(single, 1, first), together, strict=True):
+            parts = [micro_batch for step in steps for micro_batch in step]
+            assert {len(part) for part in parts} == {12 // (world_size * accumulate)}
+            for name in ("images", "indices", "boxes", "flips"):
+                rows = torch.cat([getattr(part, name) for part in parts])
+                assert torch.equal(rows, torch.stack([getattr(batch, name)] * 3, dim=1).flatten(0, 1))
+
+
+def test_an_image_of_several_masks_is_cropped_once(folder):
+    class Recording(RandomResizedCrop):
+        def draw(self, sizes_N2, noise):
+            drawn.extend(noise.rows_N.tolist())
+            return super().draw(sizes_N2, noise)
+
+    drawn = []
+    batches = batches_of(make(folder, masks_per_image=2, crop=Recording()), 0)
+    assert [index for batch in batches for index in batch.indices[::2].tolist()] == drawn
+    assert len(drawn) == len(set(drawn)) == 14
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_can_be_begun_in_the_middle(source, num_workers):
     whole = batches_of(make(source), 2)
     rest = batches_of(make(source, num_workers=num_workers), 2, 2)
@@ -158,6 +187,7 @@ def test_an_epoch_can_be_left_early(scenes):
     [
         ("Schedule.batch_size", 0),
         ("Schedule.batch_size", 131),
+        ("Schedule.masks_per_image", 0),
         ("Loader.patch_size", 5),
         ("Loader.patch_size", 0),
         ("Loading.num_workers", -1),
@@ -176,3 +206,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(scenes):
         make(scenes, accumulate=3, world_size=2)
     with pytest.raises(ValueError, match=r"Schedule\.batch_size = 32 .* Schedule\.accumulate = 2 .* processes, 3"):
         make(scenes, accumulate=2, world_size=3)
+    with pytest.raises(ValueError, match=r"Schedule\.batch_size = 32 .* Schedule\.masks_per_image = 3$"):
+        make(scenes, masks_per_image=3)
+    with pytest.raises(ValueError, match=r"Schedule\.batch_size = 32 .* Schedule\.masks_per_image = 8 .* processes, 8"):
+        make(scenes, masks_per_image=8, world_size=8)

@@ -91,6 +91,21 @@ def test_processes_and_micro_batches_share_a_batch_evenly() -> None:
         OtherSchedule(batch_size=48, accumulate=2).micro_batch_size(16)
 
 
+def test_images_of_several_masks_make_more_steps_of_an_epoch() -> None:
+    schedule = Schedule(batch_size=48, accumulate=2, masks_per_image=4)
+    assert schedule.loaded_per_step == 12
+    assert schedule.micro_batch_size(3) == 8
+    assert schedule.lr == Schedule(batch_size=48).lr
+    assert schedule.clock(130).steps_per_epoch == 130 * 4 // 48
+    assert schedule.clock(12).steps_per_epoch == 1
+    images = r"^Other\.batch_size = 48 must be 1 to 44, the number of training images times Other\.masks_per_image = 4$"
+    with pytest.raises(ValueError, match=images):
+        OtherSchedule(batch_size=48, masks_per_image=4).clock(11)
+    shared = "48 must be divisible by Schedule.accumulate = 2 times Schedule.masks_per_image = 4 times the number of "
+    with pytest.raises(ValueError, match=re.escape(f"Schedule.batch_size = {shared}processes, 4")):
+        schedule.micro_batch_size(4)
+
+
 INFINITE = "is too large: the learning rate, {owner}.blr * {owner}.batch_size / 256, would be infinite"
 
 
@@ -101,6 +116,11 @@ INFINITE = "is too large: the learning rate, {owner}.blr * {owner}.batch_size / 
         ({"batch_size": 0}, "batch_size = 0 must be at least 1"),
         ({"accumulate": 0}, "accumulate = 0 must be at least 1"),
         ({"batch_size": 10, "accumulate": 3}, "batch_size = 10 must be divisible by {owner}.accumulate = 3"),
+        ({"masks_per_image": 0}, "masks_per_image = 0 must be at least 1"),
+        (
+            {"batch_size": 20, "accumulate": 2, "masks_per_image": 4},
+            "batch_size = 20 must be divisible by {owner}.accumulate = 2 times {owner}.masks_per_image = 4",
+        ),
         ({"blr": -1e-3}, "blr = -0.001 must be at least 0"),
         ({"blr": math.nan}, "blr = nan must be at least 0"),
         ({"min_lr": -1e-6}, "min_lr = -1e-06 must be at least 0"),

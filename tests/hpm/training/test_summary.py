@@ -31,9 +31,10 @@ MEASURED = {
 HARDNESS = {"": 0.812, "_position": 0.638, "_edges": -0.004}
 
 
-def told(metrics: dict[str, float], curriculum: Sequence[str] = ()) -> str:
+def told(metrics: dict[str, float], curriculum: Sequence[str] = (), **more: int) -> str:
     text = StringIO()
     summary = {
+        **more,
         "metrics": metrics,
         "training_seconds": 2.0,
         "evaluation_seconds": 1.0,
@@ -52,6 +53,13 @@ def test_what_to_try_next_is_something_else() -> None:
     after_random = told(MEASURED, curriculum=["Constant", "Uniform", "Random"])
     assert "curricula/random" not in after_random
     assert "pretrain run/config.gin curricula/hpm_memory" in after_random
+
+
+def test_how_images_are_counted() -> None:
+    """In each of their masks; a run of before has one."""
+    assert "100 images in 2 s (50 images/s), evaluated in 1 s" in told(MEASURED)
+    assert "100 images in 2 s" in told(MEASURED, masks_per_image=1)
+    assert "100 images, each counted in its 4 masks, in 2 s (50 images/s)" in told(MEASURED, masks_per_image=4)
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
