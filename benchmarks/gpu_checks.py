@@ -22,7 +22,10 @@ from hpm.training.step import TrainingStep
 Result = dict[str, Any]
 
 # Samplers whose masks are made of integers, and must be the CPU's to the bit; in others a rounding may move a patch.
-EXACT = ("Random", "HardestFirst", "Pool", "Bonus", "Hint", "Cells", "Stratified", "Blockwise", "MultiBlock")
+EXACT = (
+    *("Random", "HardestFirst", "Pool", "Bonus", "Hint", "Cells", "Stratified", "Blockwise", "MultiBlock"),
+    "Complementary",
+)
 ROUNDED = ("Weighted", "FilteredNoise")
 DIFFICULTIES = (
     *("PredictedLoss", "TrueLoss", "LossSpread", "Attention", "FeatureNorm", "Disagreement"),

@@ -9,6 +9,7 @@ since alpha enters as a number that keys are compared with, it moves without cha
     grids           Cells (SimMIM), Stratified (UM-MAE)
     blocks          Blockwise (BEiT), MultiBlock (I-JEPA)
     inverse_block   InverseBlock (CAPI)
+    complementary   Complementary (CoMA)
     filtered_noise  FilteredNoise (ColorMAE)
     quotas          Quotas (SemMAE)
 """
@@ -16,6 +17,7 @@ since alpha enters as a number that keys are compared with, it moves without cha
 from curriculum.keys import hardest
 from curriculum.samplers.base import Sampler, count_hard
 from curriculum.samplers.blocks import Blockwise, MultiBlock
+from curriculum.samplers.complementary import Complementary
 from curriculum.samplers.filtered_noise import FilteredNoise
 from curriculum.samplers.grids import Cells, Stratified
 from curriculum.samplers.inverse_block import InverseBlock
@@ -27,6 +29,7 @@ __all__ = [
     "Blockwise",
     "Bonus",
     "Cells",
+    "Complementary",
     "FilteredNoise",
     "HardestFirst",
     "Hint",

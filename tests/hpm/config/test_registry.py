@@ -24,8 +24,8 @@ NAMES = {
         PixelEntropy PixelVariance PositionLoss PredictedLoss Residual SampledAttention Shuffled Smoothed Switched
         TrueLoss Uniform""",
     "samplers": """
-        Blockwise Bonus Cells FilteredNoise HardestFirst Hint InverseBlock MultiBlock Pool Quotas Random Stratified
-        Weighted""",
+        Blockwise Bonus Cells Complementary FilteredNoise HardestFirst Hint InverseBlock MultiBlock Pool Quotas Random
+        Stratified Weighted""",
     "curriculum": "Curriculum PartialReconstruction UniformRatio",
     "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def test_hours(tiny: Path) -> None:
     assert made.images_per_second == pytest.approx(640 / made.hours / 3600)
     assert make(tiny, images=1600).steps == 400
     assert make(tiny, "Curriculum.score_every = 4").teacher_share == 0.25
+
+
+def test_images_of_several_masks(tiny: Path) -> None:
+    """Twice the steps of an epoch, of as many operations; the data deliver half as many images for each."""
+    single = make(tiny)
+    twice = make(tiny, "Schedule.masks_per_image = 2")
+    assert (twice.images, twice.epochs, twice.batch_size, twice.steps) == (160, 4, 16, 80)
+    assert (twice.step_flops, twice.memory) == (single.step_flops, single.memory)
+    assert twice.hours == pytest.approx(2 * single.hours)
+    assert twice.images_per_second == pytest.approx(single.images_per_second / 2)
+    assert "80 steps, 4 epochs of 160 images in 2 masks each, in batches of 16" in shown(twice)
+    assert "masks" not in shown(single)
+
+
+def test_advice_leaves_the_masks_of_an_image_together(tiny: Path) -> None:
+    """Of the numbers of micro-batches that fit, one into which whole images go."""
+    large = ["MaskedAutoencoder.embed_dim = 1024", "MaskedAutoencoder.depth = 12", "Schedule.batch_size = 24000"]
+    advised = []
+    for masks in (1, 4000):
+        told = shown(make(tiny, *large, f"Schedule.masks_per_image = {masks}", device="v100", images=10**6))
+        advised += re.findall(r"Schedule\.accumulate = (\d+)", told)
+    assert advised == ["4", "6"]
 
 
 def test_dense_prediction_is_a_part_of_its_own(tiny: Path) -> None:
@@ -253,6 +276,16 @@ def test_show_and_json(tiny: Path) -> None:
         (["Monitoring.evaluations = [@KNN()]", "KNN.k = 0"], {}, "KNN.k"),
         (["Constant.value = 0.3"], {}, "Constant.value (-b) is bound, but nothing in this run uses Constant"),
         (["Runtime.sharding = 'fsdp'"], {}, "--gpus is 1"),
+        (
+            ["Schedule.masks_per_image = 2"],
+            {"gpus": 16},
+            "Schedule.masks_per_image = 2 times the number of processes, 16",
+        ),
+        (
+            ["Curriculum.sampler = @Complementary()"],
+            {},
+            "Complementary.masks = 2 masks complete each other, and Schedule.masks_per_image = 1 is how many",
+        ),
         (["Runtime.device = 'cuda:1'"], {"gpus": 2}, "Runtime.device = 'cuda:1' would be shared by all --gpus 2"),
         (["Runtime.teacher_precision = 'bf16'"], {"device": "v100"}, "goes with Runtime.precision = 'bf16'"),
         (
