@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -31,3 +31,12 @@ def full_float32() -> Iterator[None]:
 def full_precision(x: Tensor) -> Tensor:
     """Float32 or better: bf16 ties losses that differ, and its sums lose what they add."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Products on the device are of their inputs' dtype, whatever the autocast around.
+
+    Args:
+        device: "meta" too, which has no autocast.
+    """
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -26,10 +26,13 @@ class Target(ABC):
         in_pass: whether training computes it inside the student's pass, which may be compiled; False by default. Only
             for a target that needs nothing, keeps nothing between calls, and looks at no more than the images and at
             `mask.visible` and `mask.masked`.
+        whole_image: whether it gives the targets of all patches, the masked ones first, for a loss that compares each
+            masked patch with the others. Default False.
     """
 
     needs: tuple[str, ...] = ()
     in_pass: bool = False
+    whole_image: bool = False
 
     def __init_subclass__(cls, **named: object) -> None:
         """A class that computes in a way of its own is in the pass only if it says so itself."""
@@ -44,7 +47,7 @@ class Target(ABC):
 
     @abstractmethod
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
-        """[N, M, P]: the target of each masked patch, without a gradient.
+        """[N, M, P]: the target of each masked patch, without a gradient; [N, L, P] where `whole_image`.
 
         Args:
             images_NCHW: images as the model sees them.
@@ -64,6 +67,14 @@ class Target(ABC):
     def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
         """[N, M]: the loss of each masked patch, the mean squared error over its values, in float32 or better."""
         return (full_precision(prediction_NMP) - full_precision(target_NMP)).square().mean(dim=-1)
+
+    def similarities(self, prediction_NMP: Tensor, target_NMP: Tensor, mask: Mask) -> Tensor | None:
+        """[N, M, L]: how like the target of each patch the prediction of each masked one is, NaN where `loss` does not
+        compare them.
+
+        None where the loss compares no patch with another: the default.
+        """
+        return None
 
     def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor | None:
         """[N, M, pixels of a patch]: the prediction as pixels of the (data-normalized) image, to look at.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Scheduler, Teacher
@@ -49,6 +50,7 @@ class WeightedTargets(Target):
         self.targets = tuple(targets)
         self.weights = tuple(weights)
         self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))
+        self.whole_image = any(target.whole_image for target in targets)
         self._sizes: list[int] = []
         self._now = torch.ones(len(targets))
         self.advance(1.0)  # what a finished model is judged by
@@ -60,15 +62,33 @@ class WeightedTargets(Target):
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         values = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
         dtype = torch.promote_types(torch.float32, values[0].dtype)
+        if self.whole_image:  # zeros in the places of patches that only other targets look at
+            most = max(value.shape[1] for value in values)
+            values = [F.pad(value, (0, 0, 0, most - value.shape[1])) for value in values]
         return torch.cat([value.to(dtype) for value in values], dim=-1)
 
     def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
-        predictions, values = prediction_NMP.split(self._sizes, -1), target_NMP.split(self._sizes, -1)
         losses = [
-            target.loss(prediction, value)
-            for target, prediction, value in zip(self.targets, predictions, values, strict=True)
+            target.loss(prediction, value) for target, prediction, value in self._parts(prediction_NMP, target_NMP)
         ]
         return (torch.stack(losses, dim=-1) * self._now.to(losses[0].dtype)).sum(dim=-1)
+
+    def similarities(self, prediction_NMP: Tensor, target_NMP: Tensor, mask: Mask) -> Tensor | None:
+        """Of the first target that compares patches."""
+        for target, prediction, value in self._parts(prediction_NMP, target_NMP):
+            similarity_NML = target.similarities(prediction, value, mask)
+            if similarity_NML is not None:
+                return similarity_NML
+        return None
+
+    def _parts(self, prediction_NMP: Tensor, target_NMP: Tensor) -> list[tuple[Target, Tensor, Tensor]]:
+        """Each target, with its prediction and its values: those of all patches where it asks for them."""
+        masked = prediction_NMP.shape[1]
+        predictions, values = prediction_NMP.split(self._sizes, -1), target_NMP.split(self._sizes, -1)
+        return [
+            (target, prediction, value if target.whole_image else value[:, :masked])
+            for target, prediction, value in zip(self.targets, predictions, values, strict=True)
+        ]
 
     def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor | None:
         """By the first target that shows anything."""

@@ -30,6 +30,7 @@ RUNS = {
         "TimmFeatures.pretrained = False",
         "TimmFeatures.img_size = 32",
     ],
+    "contrast": ["Method.target = @PatchContrast()", "PatchContrast.beta = @rise/Ramp()", "rise/Ramp.end = 1.0"],
     "weighted": [
         "Method.target = @WeightedTargets()",
         "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",

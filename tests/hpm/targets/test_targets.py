@@ -12,7 +12,16 @@ from torch import Tensor
 from curriculum import Mask
 from hpm.methods.loss_prediction import RelativeLoss
 from hpm.methods.teacher import EMATeacher
-from hpm.targets import HOG, NormalizedPixels, Pixels, Target, TeacherFeatures, TimmFeatures, WeightedTargets
+from hpm.targets import (
+    HOG,
+    NormalizedPixels,
+    PatchContrast,
+    Pixels,
+    Target,
+    TeacherFeatures,
+    TimmFeatures,
+    WeightedTargets,
+)
 
 TIMM = "vit_tiny_patch16_224"
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -22,6 +31,9 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "hog": HOG,
     "teacher": TeacherFeatures,
     "timm": lambda: TimmFeatures(model=TIMM, pretrained=False),
+    "contrast": PatchContrast,
+    "hard negatives": lambda: PatchContrast(negatives="masked", beta=1.0),
+    "weighted contrast": lambda: WeightedTargets(targets=[HOG(), PatchContrast(beta=0.5)], weights=[1.0, 0.3]),
     "weighted": lambda: WeightedTargets(targets=[HOG(), TeacherFeatures()], weights=[1.0, 0.3]),
 }
 
@@ -63,10 +75,11 @@ def test_a_target_fits_the_head_and_sees_masked_patches_alone(name: str) -> None
     built.initialize(torch.device("cpu"), autocast=None, seed=0)
     images, mask = some_images(), random_mask(3, 16, 12)
     target = built.target(images, mask, 8, built.teacher)
-    assert target.shape == (3, 12, built.student.outputs)
+    assert target.shape == (3, 16 if built.target.whole_image else 12, built.student.outputs)
     assert not target.requires_grad
     everything = Mask(visible=mask.visible[:, :0], masked=torch.arange(16).expand(3, 16))
-    torch.testing.assert_close(mask.gather_masked(built.target(images, everything, 8, built.teacher)), target)
+    found = mask.gather_masked(built.target(images, everything, 8, built.teacher))
+    torch.testing.assert_close(found, target[:, :12])
 
 
 @pytest.mark.parametrize(
