@@ -16,6 +16,7 @@ from hpm.evaluation.linear import Linear
 from hpm.evaluation.linear_mae import LinearMAE
 from hpm.evaluation.localization import Localization
 from hpm.evaluation.low_shot import LowShot
+from hpm.evaluation.negatives import Negatives
 from hpm.evaluation.rankme import RankMe
 from hpm.evaluation.ridge import Ridge
 from hpm.evaluation.segmentation import Segmentation
@@ -38,6 +39,7 @@ __all__ = [
     "Localization",
     "LowShot",
     "Metric",
+    "Negatives",
     "RankMe",
     "Ridge",
     "Segmentation",

@@ -113,6 +113,16 @@ def _low_shot() -> Iterator[Metric]:
     yield Metric("low_shot/*/interval", Unit.POINTS, higher_is_better=None)
 
 
+def _negatives() -> Iterator[Metric]:
+    for percent in (10, 50, 90, 99):
+        yield Metric(f"negatives/similarity_{percent}", Unit.NUMBER, higher_is_better=None)
+    for percent in (10, 50, 90, 99):
+        yield Metric(f"negatives/positive_{percent}", Unit.NUMBER, higher_is_better=None)
+    yield Metric("negatives/above_positive", Unit.SHARE, higher_is_better=False)
+    yield Metric("negatives/same_object", Unit.SHARE, higher_is_better=None)
+    yield Metric("negatives/same_object_hardest", Unit.SHARE, higher_is_better=None)
+
+
 def _unsupervised_segmentation() -> Iterator[Metric]:
     yield Metric("unsupervised_segmentation/object_share", Unit.SHARE, higher_is_better=None)
     for scores in (*_LOCATING, "position"):
@@ -137,6 +147,7 @@ DECLARED: Mapping[str, tuple[Metric, ...]] = {
     "linear-mae": tuple(_supervised("linear_mae", "initialization")),
     "localization": tuple(_localization()),
     "low-shot": tuple(_low_shot()),
+    "negatives": tuple(_negatives()),
     "rankme": (
         Metric("rankme/pretrained", Unit.NUMBER, of_training_images=True),
         Metric("rankme/initialization", Unit.NUMBER, higher_is_better=None, of_training_images=True),
