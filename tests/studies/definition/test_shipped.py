@@ -35,6 +35,7 @@ def test_they_are_there() -> None:
         "hardness_share",
         "hardness_share_stamp_scenes",
         "alpha_range",
+        "hard_negatives",
         "prediction_loss",
         "prediction_loss_small",
         "frameworks",
