@@ -25,6 +25,7 @@ Result = dict[str, Any]
 EXACT = (
     *("Random", "HardestFirst", "Pool", "Bonus", "Hint", "Cells", "Stratified", "Blockwise", "MultiBlock"),
     "Complementary",
+    "InverseBlock",
 )
 ROUNDED = ("Weighted", "FilteredNoise")
 DIFFICULTIES = (

@@ -13,6 +13,7 @@ from hpm.config import configs_folder, parse_config
 # Sixteen patches are few, and twenty steps short.
 SMALL = {
     "amt": ["Cached.start = 1", "Cached.every = 2"],
+    "capi": ["PartialReconstruction.share = 0.3"],
     "coma": ["Schedule.epochs = 1", "Schedule.warmup_epochs = 0.5"],  # of twice the steps
     "semmae": ["Parts.parts = 3", "Quotas.parts = 3"],
 }

@@ -16,8 +16,8 @@ PATCHES = 196
 
 
 def curriculum(tiny: Path, name: str) -> Curriculum:
-    needed = ["MaskedAutoencoder.blank_token = True"] if name == "um_mae" else []
-    return parse_config([str(tiny), f"curricula/{name}"], needed).build().method.curriculum
+    needed = {"um_mae": ["MaskedAutoencoder.blank_token = True"], "capi": ["IMG_SIZE = 32"]}
+    return parse_config([str(tiny), f"curricula/{name}"], needed.get(name, [])).build().method.curriculum
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ def curriculum(tiny: Path, name: str) -> Curriculum:
         ("structmae", 147, 0, 0),
         ("amt", 88, 78, 0),  # 30 are visible
         ("um_mae", 147, 0, 13),
+        ("cross_mae", 49, 98, 0),
+        ("capi", 6, 121, 0),  # 127 are masked
         ("simmim", 120, 0, 0),  # 30 of 49 cells of four patches
     ],
 )

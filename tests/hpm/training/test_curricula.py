@@ -34,7 +34,19 @@ def test_it_trains_and_resumes_exactly(name: str, tiny: Path, hpm: Hpm) -> None:
     assert math.isfinite(final["curriculum/hardness_share_position"])
     # Numbers of parts are no difficulty, and without a difficulty hard patches are any patches.
     assert ("curriculum/hardness_share" in final) == (name != "semmae")
-    drawn_without = ("random", "beit", "simmim", "um_mae", "i_jepa", "colormae", "pixio", "capi", "coma")
+    drawn_without = (
+        "random",
+        "beit",
+        "simmim",
+        "um_mae",
+        "i_jepa",
+        "colormae",
+        "pixio",
+        "capi",
+        "coma",
+        "cross_mae",
+        "r2mae",
+    )
     assert (final.get("curriculum/hardness_share") == 0) == (name in drawn_without)
     shutil.copytree("whole", "half", symlinks=True)
     for left in ("half/checkpoints/checkpoint-00000020", "half/summary.json"):
