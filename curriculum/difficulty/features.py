@@ -17,6 +17,17 @@ from curriculum.teacher import Teacher
 from curriculum.validation import require_at_least, require_in
 
 
+def directions(batch: Batch, teacher: Teacher | None) -> Tensor:
+    """Return the direction in which each patch differs from the mean of its image, float32 [N, L, D] of length 1.
+
+    They are of the teacher's features of the full image. Those of masked autoencoders all point much the same way, and
+    would all be alike without the mean taken out. A patch that is the mean has the direction 0.
+    """
+    assert teacher is not None
+    features_NLD = teacher.features(batch.images).float()
+    return F.normalize(features_NLD - features_NLD.mean(dim=1, keepdim=True), dim=2)
+
+
 class FeatureNorm(DifficultyEstimator):
     """Scores each patch by the norm of the teacher's feature of it, from the full image."""
 
