@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 
 from curriculum import Attention, Batch, Bonus, Cached, Curriculum, HardestFirst, Hint, Noise, UniformRatio
+from curriculum.difficulty.hierarchy import Hierarchy
 from hpm.config import parse_config
 
 PATCHES = 196
@@ -93,3 +94,23 @@ def test_structmae_favors_as_many_as_published(tiny: Path) -> None:
 def test_semmae_goes_by_the_square_of_time(tiny: Path) -> None:
     built = curriculum(tiny, "semmae")
     assert [built.alpha(time) for time in (0.0, 0.25, 0.5, 1.0)] == [0.0, 0.0625, 0.25, 1.0]
+
+
+def test_self_guided_mae_masks_at_random_in_40_of_400_epochs(tiny: Path) -> None:
+    built = curriculum(tiny, "self_guided")
+    assert [built.alpha((epoch + 1) / 400) for epoch in range(400)] == [0.0] * 40 + [1.0] * 360
+    assert isinstance(built.sampler, Hint)
+    shown = {built.sampler.count_revealed(PATCHES, Noise.for_batch(seed=1, step=s, batch_size=1)) for s in range(50)}
+    assert shown == {9}
+
+
+def test_the_evolved_hierarchy_has_ever_fewer_parts_and_masks_them_whole(tiny: Path) -> None:
+    built = curriculum(tiny, "evolved_hierarchy")
+    depths = []
+    for epoch in range(400):
+        difficulty = built.difficulty.at((epoch + 1) / 400)
+        assert isinstance(difficulty, Hierarchy)
+        depths.append(difficulty.depth)
+        assert built.alpha((epoch + 1) / 400) == 1.0
+    assert depths == sorted(depths, reverse=True)
+    assert [round(2**depth) for depth in (depths[0], depths[199], depths[-1])] == [127, 32, 8]
