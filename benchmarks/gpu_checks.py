@@ -30,7 +30,7 @@ EXACT = (
 ROUNDED = ("Weighted", "FilteredNoise")
 DIFFICULTIES = (
     *("PredictedLoss", "TrueLoss", "LossSpread", "Attention", "FeatureNorm", "Disagreement"),
-    *("EdgeDensity", "PixelVariance", "PixelEntropy", "ADIOS", "CLMAE"),
+    *("MainCluster", "EdgeDensity", "PixelVariance", "PixelEntropy", "ADIOS", "CLMAE"),
 )
 
 
@@ -87,6 +87,8 @@ def no_sync(device: torch.device, tiny: bool) -> Iterator[Result]:
     }
     cached = curriculum.Cached(estimator=curriculum.PredictedLoss(), every=2, period="step")
     cases["Cached"] = (Contestant(), {"difficulty": cached})
+    tree = {"difficulty": curriculum.Hierarchy(), "sampler": curriculum.Quotas(parts=8)}
+    cases["Hierarchy"] = (Contestant(), tree)
     cases["bf16 teacher and residual"] = (Contestant(teacher="bf16", residual="bf16"), {})
     if device.type == "cuda":
         cases["fp16"] = (Contestant(precision="fp16"), {})

@@ -5,6 +5,8 @@ true_loss          TrueLoss (AnatoMask), LossSpread
 attention          Attention (AttMask)
 sampled_attention  SampledAttention (SMA)
 features           FeatureNorm, Disagreement, Parts (SemMAE)
+bipartition        MainCluster (Self-guided MAE)
+hierarchy          Hierarchy (evolved hierarchical masking)
 pixels             EdgeDensity, PixelVariance, PixelEntropy
 uniform            Uniform
 loss_memory        LossMemory
@@ -16,10 +18,12 @@ trained            AdaMAE, ADIOS, CLMAE: networks beside the model
 
 from curriculum.difficulty.attention import Attention
 from curriculum.difficulty.base import DifficultyEstimator, StepOutcome, TrainingContext
+from curriculum.difficulty.bipartition import MainCluster
 from curriculum.difficulty.cached import Cached
 from curriculum.difficulty.combined import Mixture, Smoothed, Switched
 from curriculum.difficulty.controls import ObjectShare, PositionLoss, Residual, Shuffled
 from curriculum.difficulty.features import Disagreement, FeatureNorm, Parts
+from curriculum.difficulty.hierarchy import Hierarchy
 from curriculum.difficulty.loss_memory import LossMemory
 from curriculum.difficulty.pixels import EdgeDensity, PixelEntropy, PixelVariance
 from curriculum.difficulty.predicted_loss import PredictedLoss
@@ -38,8 +42,10 @@ __all__ = [
     "Disagreement",
     "EdgeDensity",
     "FeatureNorm",
+    "Hierarchy",
     "LossMemory",
     "LossSpread",
+    "MainCluster",
     "Mixture",
     "ObjectShare",
     "Parts",

@@ -20,9 +20,9 @@ NAMES = {
         Bandit Chained Competence Constant Cyclic Held MetricPaced Piecewise Plateau Ramp Reversed Scaled Stepped
         WarmRestarts""",
     "difficulty estimators": """
-        AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm LossMemory LossSpread Mixture Parts
-        PixelEntropy PixelVariance PositionLoss PredictedLoss Residual SampledAttention Shuffled Smoothed Switched
-        TrueLoss Uniform""",
+        AdaMAE ADIOS Attention Cached CLMAE Disagreement EdgeDensity FeatureNorm Hierarchy LossMemory LossSpread
+        MainCluster Mixture Parts PixelEntropy PixelVariance PositionLoss PredictedLoss Residual SampledAttention
+        Shuffled Smoothed Switched TrueLoss Uniform""",
     "samplers": """
         Blockwise Bonus Cells Complementary FilteredNoise HardestFirst Hint InverseBlock MultiBlock Pool Quotas Random
         Stratified Weighted""",
