@@ -15,6 +15,7 @@ from curriculum import (
     DifficultyEstimator,
     HardestFirst,
     LossMemory,
+    PartialReconstruction,
     PredictedLoss,
     Random,
     TrainingContext,
@@ -25,7 +26,9 @@ from curriculum.sizes import pair
 from hpm.methods import operations
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
+from hpm.models.cross_mae import CrossMAE
 from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.vit import ViT
 from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.runtime.distributed import DistributedContext
@@ -57,6 +60,8 @@ class Contestant:
         predictor: blocks of the loss predictor; None for as many as the reconstructor has.
         difficulty: makes the difficulty. A loss predictor and a moving average are there where it asks for them.
         dense: see `Method.dense_prediction_every`.
+        cross: of an alpha of None: CrossMAE in the place of MAE.
+        partly: of an alpha of None: a third of the masked patches is reconstructed.
         every: see `Curriculum.score_every`.
         compile: False, True or "blocks"; see `Runtime.compile`.
         mode: see `Runtime.compile_mode`.
@@ -67,6 +72,8 @@ class Contestant:
     """
 
     alpha: float | None = 0.5
+    cross: bool = False
+    partly: bool = False
     predictor: int | None = None
     difficulty: Callable[[], DifficultyEstimator] = PredictedLoss
     dense: int = 0
@@ -81,6 +88,9 @@ class Contestant:
 
 CONTESTANTS = {
     "mae": Contestant(alpha=None),
+    "mae_partly": Contestant(alpha=None, partly=True),
+    "cross_mae_all": Contestant(alpha=None, cross=True),
+    "cross_mae": Contestant(alpha=None, cross=True, partly=True),
     "hpm_alpha_0": Contestant(alpha=0.0),
     "hpm_alpha_0.25": Contestant(alpha=0.25),
     "hpm_alpha_0.5": Contestant(),
@@ -104,7 +114,8 @@ def build_method(contestant: Contestant, model: str, **curriculum: Any) -> Metho
     size = SIZES[model]
     if contestant.alpha is None:
         parts: dict[str, Any] = {"scheduler": Constant(), "difficulty": Uniform(), "sampler": Random()}
-        student = MaskedAutoencoder(**size, loss_predictor_depth=None)
+        parts |= {"reconstruction": PartialReconstruction() if contestant.partly else None}
+        student = _cross_mae(size) if contestant.cross else MaskedAutoencoder(**size, loss_predictor_depth=None)
         return Method(model=student, curriculum=Curriculum(**(parts | curriculum)), target=NormalizedPixels())
     difficulty = contestant.difficulty()
     depth = (contestant.predictor or size.get("decoder_depth", 8)) if "predicted_loss" in difficulty.needs else None
@@ -116,6 +127,12 @@ def build_method(contestant: Contestant, model: str, **curriculum: Any) -> Metho
         dense_prediction_every=contestant.dense,
         ema_decay=HorizonDecay() if difficulty.needs else None,
     )
+
+
+def _cross_mae(size: dict[str, Any]) -> CrossMAE:
+    """CrossMAE of the encoder; its decoder has its own published depth of 12 where the size says nothing."""
+    decoder = {name: value for name, value in size.items() if name.startswith("decoder_")}
+    return CrossMAE(encoder=ViT(**{name: value for name, value in size.items() if name not in decoder}), **decoder)
 
 
 def build_step(

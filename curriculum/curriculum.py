@@ -95,7 +95,7 @@ class Curriculum(Scheduled):
         self.throw_ratio = float(throw_ratio)
         self.blank_ratio = float(blank_ratio)
         self.scores: Tensor | None = None
-        require_steps_without_scores(score_every, difficulty, self._samplers)
+        require_steps_without_scores(score_every, difficulty, self.samplers)
         # A schedule that leaves its bounds in time is found now, not in the middle of a run.
         for percent in range(101):
             self.alpha(percent / 100)
@@ -162,10 +162,10 @@ class Curriculum(Scheduled):
     @property
     def ever_needs_scores(self) -> bool:
         """Whether masks depend on the difficulty at some alpha; where not, the difficulty decides nothing."""
-        return any(sampler.ever_needs_scores for sampler in self._samplers)
+        return any(sampler.ever_needs_scores for sampler in self.samplers)
 
     @property
-    def _samplers(self) -> list[Sampler]:
+    def samplers(self) -> list[Sampler]:
         """What draws the mask, and what draws the part of it that is reconstructed."""
         return [self.sampler] if self.reconstruction is None else [self.sampler, self.reconstruction.sampler]
 
@@ -184,7 +184,7 @@ class Curriculum(Scheduled):
                 difficulty needs what the teacher does not have.
         """
         require_counts(self, num_patches, grid)
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.check_difficulty(self.difficulty)
         require_teacher(self.difficulty, teacher)
 

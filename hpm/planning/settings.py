@@ -78,7 +78,8 @@ class RunSettings:
             )
         check_method(method, runtime)
         check_objects(method, source)
-        method.curriculum.sampler.check_masks_per_image(self.schedule.masks_per_image)
+        for sampler in method.curriculum.samplers:
+            sampler.check_masks_per_image(self.schedule.masks_per_image)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
 
 

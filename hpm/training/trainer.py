@@ -134,7 +134,8 @@ class Trainer:
         check_method(self.method, self.runtime)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
-        self.method.curriculum.sampler.check_masks_per_image(self.schedule.masks_per_image)
+        for sampler in self.method.curriculum.samplers:
+            sampler.check_masks_per_image(self.schedule.masks_per_image)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if need_held_out(self.monitoring.probes):
