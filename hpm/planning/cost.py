@@ -103,7 +103,8 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
         blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
         outputs = sum(model.head_widths) * masked + (model.head_widths[-1] * model.num_patches if dense else 0)
         heads = outputs * (6 if low else 8)
-        beside = (2 if low else 4) * model.kept_beside_blocks(masked, thrown)
+        # With autocast some are in 16 bits, and what a norm reads is in 32.
+        beside = (3 if low else 4) * model.kept_beside_blocks(masked, thrown)
         pairs = (10 if dense else 5) * masked**2 if model.loss_predictor is not None else 0
         return blocks + beside + maps + heads + 4 * masked * model.outputs + pairs
 

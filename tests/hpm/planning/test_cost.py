@@ -21,6 +21,7 @@ from curriculum import (
     HardestFirst,
     MetricPaced,
     Noise,
+    PartialReconstruction,
     Piecewise,
     PredictedLoss,
     Ramp,
@@ -37,7 +38,9 @@ from hpm.config import parse_config
 from hpm.methods import operations
 from hpm.methods.decay import RampDecay
 from hpm.methods.method import Method
+from hpm.models.cross_mae import CrossMAE
 from hpm.models.masked_autoencoder import MaskedAutoencoder
+from hpm.models.vit import ViT
 from hpm.optim.clock import Clock
 from hpm.planning import cost
 from hpm.planning.plan import make_plan
@@ -294,6 +297,27 @@ def test_activations_against_what_autograd_keeps(low: bool, predictor: int | Non
     more = values - 8 * left * (1 if predictor is None else 2) if low else 0
     expected = 3 * (cost.activations(real, low=low) + more)
     assert kept_by_autograd(real, 3, low=low) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("low", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("share", [None, 1 / 3])
+def test_activations_of_a_decoder_of_cross_attention_against_what_autograd_keeps(
+    low: bool, share: float | None
+) -> None:
+    student = CrossMAE(
+        encoder=ViT(img_size=96, patch_size=8, embed_dim=132, depth=3, num_heads=3),
+        decoder_embed_dim=64,
+        decoder_depth=4,
+        decoder_num_heads=2,
+    )
+    partly = None if share is None else PartialReconstruction(share=share)
+    curriculum = Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random(), reconstruction=partly)
+    real = Method(model=student, curriculum=curriculum, target=Pixels())
+    _, masked, thrown = curriculum.counts(144, curriculum.count_masked(144))
+    # On a CPU attention is in float32: queries, keys and values, and its result beside what the projection reads.
+    more = 10 * sum(tokens * width for tokens, width in student.block_sizes(masked, thrown)) if low else 0
+    expected = 3 * (cost.activations(real, low=low) + more)
+    assert 0.88 < kept_by_autograd(real, 3, low=low) / expected < 1.0  # an upper estimate
 
 
 @pytest.mark.parametrize("depth", [0, 2])
