@@ -116,6 +116,7 @@ def require_counts(curriculum: Curriculum, num_patches: int, grid: tuple[int, in
                     f"PartialReconstruction.share = {curriculum.reconstruction.share} has none of the {masked} masked "
                     "patches of an image reconstructed; raise it"
                 )
+            curriculum.difficulty.check_reconstructed(reconstructed)
             require_drawable(curriculum.reconstruction.sampler, num_patches, reconstructed, grid)
         _require_visible(curriculum, num_patches, ratio, curriculum.counts(num_patches, masked).visible)
 

@@ -122,6 +122,13 @@ class DifficultyEstimator(Scheduled, ABC):
             ValueError: where they cannot.
         """
 
+    def check_reconstructed(self, reconstructed: int) -> None:
+        """Find out before training whether the losses of so many patches of an image say what is asked of them.
+
+        Raises:
+            ValueError: where they do not.
+        """
+
     def prepare(self, context: TrainingContext) -> None:
         """Make what is kept between batches; called once, before training starts or is resumed."""
 

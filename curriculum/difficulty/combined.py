@@ -70,6 +70,11 @@ class Combination(DifficultyEstimator):
         for estimator in self.estimators:
             estimator.check(num_patches, num_masked)
 
+    def check_reconstructed(self, reconstructed: int) -> None:
+        """Find out whether each estimator can do with so many losses."""
+        for estimator in self.estimators:
+            estimator.check_reconstructed(reconstructed)
+
     def prepare(self, context: TrainingContext) -> None:
         """Prepare each estimator, and gather what they keep."""
         for estimator in self.estimators:

@@ -56,6 +56,14 @@ class LossMemory(DifficultyEstimator):
                 f"{num_masked} of {num_patches}; raise it until two are masked"
             )
 
+    def check_reconstructed(self, reconstructed: int) -> None:
+        """Refuse a single patch that is reconstructed, likewise."""
+        if reconstructed < 2:
+            raise ValueError(
+                "LossMemory compares the losses of an image's masked patches, and PartialReconstruction.share has "
+                f"{reconstructed} of them reconstructed; raise it until two are"
+            )
+
     def prepare(self, context: TrainingContext) -> None:
         """Make room for the scores of every image of the training split."""
         self.module = ScoreMemory(context)

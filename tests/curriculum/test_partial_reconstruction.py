@@ -20,6 +20,7 @@ from curriculum import (
     Cells,
     Constant,
     Curriculum,
+    DifficultyEstimator,
     EdgeDensity,
     FilteredNoise,
     HardestFirst,
@@ -33,6 +34,7 @@ from curriculum import (
     Ramp,
     Random,
     Sampler,
+    Smoothed,
     Stratified,
     Uniform,
     Weighted,
@@ -250,3 +252,13 @@ def test_a_memory_keeps_the_losses_of_what_was_reconstructed() -> None:
     scores_NL = curriculum.difficulty(batch, None, num_masked=8, noise=noise_for(batch, step=1))
     # Crops of every other image are mirrored, and so are their memories' masks.
     assert torch.equal(scores_NL.isnan(), ~mask.to_bool())
+
+
+@pytest.mark.parametrize("difficulty", [LossMemory(), Smoothed(estimator=LossMemory())])
+def test_a_memory_of_losses_needs_two_patches_reconstructed(difficulty: DifficultyEstimator) -> None:
+    def memory(share: float) -> Curriculum:
+        return reconstructing(PartialReconstruction(share=share), difficulty=difficulty, sampler=HardestFirst())
+
+    memory(0.08).check(None, 36)  # two of 27
+    with pytest.raises(ValueError, match=r"PartialReconstruction.share has 1 of them reconstructed"):
+        memory(0.05).check(None, 36)
