@@ -6,6 +6,7 @@ Shape suffixes: N images, L patches, G parts.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum.difficulty.base import DifficultyEstimator
@@ -23,7 +24,7 @@ class Quotas(Sampler):
     of n patches has the quota `round((1 - alpha) * within + alpha * whole)`: `within = round(n * M / L)` is its share
     of the mask, and `whole` what it has where whole parts are masked, one after the other in a random order, until
     there are M: n, a rest, or 0. Halves are rounded to the even number, as published. Which patches fill a quota is
-    random.
+    random. A patch that is not scored belongs to no part.
 
     Rounded quotas may add up to a few more or less than M. Then as many patches, drawn uniformly from all that quotas
     mask, stay visible, or are masked of all others, so that every image masks M.
@@ -57,8 +58,9 @@ class Quotas(Sampler):
         assert scores_NL is not None
         num_patches = grid[0] * grid[1]
         part_NL = scores_NL.nan_to_num(0.0).clamp(0, self.parts - 1).long()
-        size_NG = part_NL.new_zeros(len(part_NL), self.parts).scatter_add_(1, part_NL, torch.ones_like(part_NL))
-        quota_NG = self.quotas(size_NG, alpha=alpha, num_masked=num_masked, noise=noise)
+        part_NL = part_NL.masked_fill(scores_NL.isnan(), self.parts)  # a place behind all parts, which has no quota
+        size_NG = part_NL.new_zeros(len(part_NL), self.parts + 1).scatter_add_(1, part_NL, torch.ones_like(part_NL))
+        quota_NG = F.pad(self.quotas(size_NG[:, :-1], alpha=alpha, num_masked=num_masked, noise=noise), (0, 1))
         # A patch's place in a random order of its part: patches sorted by part, less those of the parts before it.
         order_NL = noise.fold(Stream.QUOTAS_WITHIN).bits(num_patches).argsort(dim=1).argsort(dim=1)
         place_NL = (part_NL * num_patches + order_NL).argsort(dim=1).argsort(dim=1)
@@ -75,7 +77,7 @@ class Quotas(Sampler):
             num_masked: M.
             noise: this batch's randomness.
         """
-        num_patches = size_NG.sum(dim=1, keepdim=True)
+        num_patches = size_NG.sum(dim=1, keepdim=True).clamp(min=1)
         within_NG = (size_NG * num_masked / num_patches.double()).round()
         turn_NG = noise.fold(Stream.QUOTAS_TURN).bits(self.parts).argsort(dim=1)
         sorted_NG = size_NG.gather(1, turn_NG)

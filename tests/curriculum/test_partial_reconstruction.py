@@ -27,7 +27,9 @@ from curriculum import (
     Hint,
     InverseBlock,
     LossMemory,
+    Mask,
     MultiBlock,
+    Noise,
     Parts,
     Pool,
     Quotas,
@@ -262,3 +264,17 @@ def test_a_memory_of_losses_needs_two_patches_reconstructed(difficulty: Difficul
     memory(0.08).check(None, 36)  # two of 27
     with pytest.raises(ValueError, match=r"PartialReconstruction.share has 1 of them reconstructed"):
         memory(0.05).check(None, 36)
+
+
+def test_quotas_reconstruct_whole_parts_of_what_is_masked() -> None:
+    reconstruction = PartialReconstruction(sampler=Quotas(parts=4), share=1 / 3)
+    keys_NL = torch.rand(64, 36, generator=torch.Generator().manual_seed(0)).mul(2**20).long()
+    mask = Mask.from_keys(keys_NL, 24)
+    part_NL = (torch.arange(36) // 9).float().expand(64, -1)
+    drawn = reconstruction.at(0.0)(mask, part_NL, grid=(6, 6), noise=Noise.for_batch(seed=0, step=0, batch_size=64))
+    size_NG, taken_NG = (
+        torch.nn.functional.one_hot(chosen // 9, 4).sum(dim=1) for chosen in (mask.masked, drawn.masked)
+    )
+    # Of one part at most some of the masked patches are reconstructed, of every other all or none.
+    assert bool((((taken_NG > 0) & (taken_NG < size_NG)).sum(dim=1) <= 1).all())
+    assert bool((taken_NG.sum(dim=1) == 8).all())
