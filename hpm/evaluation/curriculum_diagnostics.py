@@ -24,6 +24,8 @@ from hpm.models.base import MaskedModel
 class Diagnostics(Evaluation):
     """Masks that the curriculum draws for held-out images, with the teacher as it is now; means over images.
 
+    Masked patches are those that are reconstructed, where `Curriculum.reconstruction` leaves others out.
+
     Of a difficulty that knows training images alone there are no such masks. Where it would be asked, nothing is
     measured but alpha.
 
@@ -32,7 +34,7 @@ class Diagnostics(Evaluation):
         hardness_gap: the student's reconstruction loss under the masks drawn, minus that under uniform masks;
             hardness_gap_relative: in units of the latter.
         hard_share: share of the M hardest patches that are masked, M being the number of masked patches; uniform
-            masks reach the mask ratio. Only where the difficulty was asked for, and scores any of these images by how
+            masks reach M / L. Only where the difficulty was asked for, and scores any of these images by how
             hard they are: a memory of the training images does not, nor are numbers of parts (`Parts`) scores.
         mask_entropy: how little a patch's position says about whether it is masked, relative to the maximum.
         coverage_min, coverage_max: how often the positions that are masked least and most often are masked.

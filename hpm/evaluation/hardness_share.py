@@ -67,11 +67,13 @@ class HardnessShare(Evaluation):
     A run measures it on its training images, cropped as it crops them, since a difficulty that keeps something of each
     image knows only these. `hpm evaluate` has no run at hand, and takes held-out images. The difficulty is asked at
     the progress of the last step that was taken, and keeps nothing of being asked; a scheduler that observes has
-    observed that step too. Scores are turned round where `Curriculum.polarity` is "easiest".
+    observed that step too. Scores are turned round where `Curriculum.polarity` is "easiest"; where the mask does not
+    follow them, but what is reconstructed of it, where `PartialReconstruction.polarity` is. Masked patches are those
+    that are reconstructed.
 
     Metrics, all `curriculum/...`:
-        hardness_share: of the curriculum's difficulty. 0 for one that is the same everywhere (`Uniform`) and for a
-            sampler that never asks for scores (`Random`), whose hard patches are any patches. None where scores are
+        hardness_share: of the curriculum's difficulty. 0 for one that is the same everywhere (`Uniform`) and where no
+            sampler ever asks for scores (`Random`), whose hard patches are any patches. None where scores are
             numbers of parts (`Parts`), and outside of a run where scores depend on what is known of training images.
         hardness_share_position, hardness_share_edges: of scores that need no model, as controls: the mean loss at a
             patch's position in the other images, where there are any, and `EdgeDensity`.
@@ -83,7 +85,8 @@ class HardnessShare(Evaluation):
             masks; None where, outside of a run, the share itself is.
         attainable_hardness: the mean loss of the truly hardest patches relative to that of all.
         object_masked: the share of the object's pixels that lie in masked patches, under the same masks. Random
-            masks hide the mask ratio of it. Where the data know the object, except likewise.
+            masks hide the mask ratio of it, times `PartialReconstruction.share`. Where the data know the object,
+            except likewise.
 
     Args:
         images: how many, at most. Default 256.

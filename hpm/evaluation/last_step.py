@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from curriculum import Batch, Noise
+from curriculum import Batch, Curriculum, Noise
 from hpm.errors import Notice
 from hpm.evaluation.base import EvaluationContext
 
@@ -37,16 +37,29 @@ def last_step(context: EvaluationContext) -> LastStep:
 
 
 def priorities(context: EvaluationContext, batch: Batch, now: LastStep, num_masked: int, noise: Noise) -> Tensor | None:
-    """[N, L]: what the curriculum would mask first, at any alpha above 0; None for a sampler that never asks.
+    """[N, L]: what the curriculum would mask first, at any alpha above 0; None where no sampler ever asks.
 
-    These are the difficulty's scores, turned round where `Curriculum.polarity` is "easiest".
+    These are the difficulty's scores, turned round where `polarity_of_masks` is "easiest".
     """
-    curriculum = context.curriculum
-    if not curriculum.sampler.at(now.progress).needs_scores(1.0, num_masked):
+    polarity = polarity_of_masks(context.curriculum, now, num_masked)
+    if polarity is None:
         return None
-    difficulty = curriculum.difficulty.at(now.progress)
+    difficulty = context.curriculum.difficulty.at(now.progress)
     scores_NL = difficulty(batch, context.teacher, num_masked=num_masked, noise=noise)
-    return scores_NL if curriculum.polarity == "hardest" else -scores_NL
+    return scores_NL if polarity == "hardest" else -scores_NL
+
+
+def polarity_of_masks(curriculum: Curriculum, now: LastStep, num_masked: int) -> str | None:
+    """The polarity by which scores are followed; None where no sampler ever asks for them.
+
+    It is that of the mask, or of what is reconstructed where that alone follows them.
+    """
+    if curriculum.sampler.at(now.progress).needs_scores(1.0, num_masked):
+        return curriculum.polarity
+    part = curriculum.reconstruction
+    if part is None or not part.sampler.at(now.progress).needs_scores(1.0, part.count(num_masked)):
+        return None
+    return part.polarity
 
 
 _told: set[tuple[int, str]] = set()

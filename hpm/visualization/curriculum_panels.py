@@ -18,7 +18,7 @@ from curriculum.samplers import count_hard, hardest
 from curriculum.sizes import pair
 from curriculum.streams import Stream
 from hpm.evaluation.base import EvaluationContext
-from hpm.evaluation.last_step import last_step, priorities
+from hpm.evaluation.last_step import last_step, polarity_of_masks, priorities
 from hpm.models.patches import unpatchify
 from hpm.visualization import style
 
@@ -68,10 +68,11 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
     rows_N = torch.arange(len(batch)) if batch.indices is None else batch.indices
     noise = Noise(hash_words(context.seed, Stream.PICTURE_MASKS), now.step, rows_N.to(context.device))
     mask = curriculum.draw(batch, context.teacher, now.progress, noise)
-    num_masked, scores_NL = mask.num_masked, curriculum.scores
+    num_masked, scores_NL = curriculum.count_masked(batch.num_patches, now.progress), curriculum.scores
+    polarity = polarity_of_masks(curriculum, now, num_masked)
     if scores_NL is None:  # Alpha masks nothing for its difficulty as yet, if it ever does.
         scores_NL = priorities(context, batch, now, num_masked, noise.fold(Stream.PICTURE_SCORES))
-    elif curriculum.polarity == "easiest":
+    elif polarity == "easiest":
         scores_NL = -scores_NL
     if scores_NL is None or bool(scores_NL.isnan().all()):
         return None
@@ -91,7 +92,7 @@ def look_at_curriculum(context: EvaluationContext, batch: Batch, pixels_NCSS: Te
         captions.append("Light gray patches are not scored.")
     return CurriculumPanels(
         difficulty=scores_NL if shown else None,
-        turned=curriculum.polarity != "hardest",
+        turned=polarity == "easiest",
         masked=masked,
         captions=tuple(captions),
     )
@@ -124,6 +125,8 @@ def _differs(scores_NL: Tensor) -> bool:
 
 
 def _caption(curriculum: Curriculum, alpha: float, num_masked: int) -> str:
+    if not curriculum.sampler.ever_needs_scores:
+        return "Curriculum's mask: follows no difficulty; what of it is reconstructed (gray) may follow it."
     every, share = curriculum.score_every, curriculum.alpha_share
     when = f"alpha {alpha:.2f}" + (f" in one of {every} steps" if every > 1 else "")
     if share is None:

@@ -21,6 +21,7 @@ from curriculum import (
     EdgeDensity,
     HardestFirst,
     Noise,
+    PartialReconstruction,
     Parts,
     PredictedLoss,
     Quotas,
@@ -139,6 +140,16 @@ def test_all_of_a_mask_or_none_of_it(context: EvaluationContext) -> None:
     assert none.captions[0].endswith(
         "0 of 12 masked patches are the hardest (alpha 0.00), the others are random (gray)."
     )
+
+
+def test_the_caption_counts_what_is_hidden_and_not_reconstructed_too(context: EvaluationContext) -> None:
+    part = PartialReconstruction(sampler=HardestFirst(), share=1 / 3, polarity="easiest")
+    panels = followed(under(context, EdgeDensity(), reconstruction=part))
+    assert panels.captions[0].startswith("Curriculum's mask: 6 of 12 masked patches are the hardest")
+    assert in_color(panels.masked, WHITE).sum(dim=1).tolist() == [8] * 5
+    alone = followed(under(context, EdgeDensity(), sampler=Random(), reconstruction=part))
+    assert alone.captions[0].startswith("Curriculum's mask: follows no difficulty")
+    assert alone.turned  # as what is reconstructed has it
 
 
 def test_thrown_patches_are_white(context: EvaluationContext) -> None:

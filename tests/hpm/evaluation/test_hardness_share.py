@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from curriculum import (
     Mixture,
     Noise,
     ObjectShare,
+    PartialReconstruction,
     Parts,
     PredictedLoss,
     Quotas,
@@ -108,6 +110,19 @@ def test_no_opinion_has_exactly_none(
     assert [name for name in OWN if name in metrics] == expected
     assert all(metrics[name] == 0 for name in expected)
     assert all(metrics[name] != 0 for name in CONTROLS)
+
+
+def test_scores_count_where_they_choose_what_is_reconstructed_alone(context: EvaluationContext) -> None:
+    def share(**settings: Any) -> float:
+        return HardnessShare(images=40)(under(context, EdgeDensity(), **settings))[SHARE]
+
+    hardest, easiest = (
+        PartialReconstruction(sampler=HardestFirst(), share=0.5, polarity=polarity)
+        for polarity in ("hardest", "easiest")
+    )
+    assert share(sampler=Random(), reconstruction=hardest) == share() != 0
+    assert share(sampler=Random(), reconstruction=easiest) == share(polarity="easiest")
+    assert share(sampler=Random(), reconstruction=PartialReconstruction()) == 0
 
 
 def test_numbers_of_parts_are_no_difficulty(context: EvaluationContext) -> None:
