@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from hpm.models.blocks import Blocks, BlockStack, LayerNorm
-from hpm.runtime.precision import full_precision
+from hpm.runtime.precision import full_precision, without_autocast
 
 
 class DecoderHead(nn.Module):
@@ -34,8 +33,7 @@ class DecoderHead(nn.Module):
         """Predictions for the tokens from position `first` on, from what the blocks gave."""
         if not self.full_precision_head:
             return self.head(self.norm(hidden[:, first:]))
-        # The meta device, on which operations are counted, has no autocast.
-        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device):
             return self.head(self.norm(full_precision(hidden[:, first:])))
 
 
