@@ -106,6 +106,12 @@ def require_counts(curriculum: Curriculum, num_patches: int, grid: tuple[int, in
     Raises:
         ValueError: naming the setting at fault.
     """
+    if curriculum.reconstruction is not None and curriculum.trained is not None:
+        raise ValueError(
+            f"Curriculum.difficulty = {type(curriculum.trained).__name__} learns from all masked patches, "
+            "and Curriculum.reconstruction has only some of them reconstructed; set it to None, or choose another "
+            "difficulty"
+        )
     for ratio, masked in zip(curriculum.mask_ratios(), curriculum.counts_masked(num_patches), strict=True):
         curriculum.difficulty.check(num_patches, masked)
         require_drawable(curriculum.sampler, num_patches, masked, grid)

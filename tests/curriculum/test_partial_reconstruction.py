@@ -14,6 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from curriculum import (
+    ADIOS,
     Batch,
     Blockwise,
     Bonus,
@@ -234,6 +235,9 @@ def test_settings_that_make_no_sense_are_refused(arguments: dict[str, Any], mess
 def test_what_cannot_be_drawn_is_refused_before_training() -> None:
     with pytest.raises(ValueError, match=r"PartialReconstruction.share = 0.05 has none of the 12 masked patches"):
         reconstructing(PartialReconstruction(share=0.05)).check(None, 16)
+    trained = reconstructing(PartialReconstruction(), difficulty=ADIOS(), sampler=HardestFirst())
+    with pytest.raises(ValueError, match="ADIOS learns from all masked patches"):
+        trained.check(None, 36)
     part = PartialReconstruction(sampler=HardestFirst())
     parts = reconstructing(part, difficulty=Parts(), sampler=Quotas())
     with pytest.raises(ValueError, match="HardestFirst masks what is hard"):
