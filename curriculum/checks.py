@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from curriculum.difficulty.base import DifficultyEstimator
@@ -118,9 +119,10 @@ def require_counts(curriculum: Curriculum, num_patches: int, grid: tuple[int, in
         if curriculum.reconstruction is not None:
             reconstructed = curriculum.reconstruction.count(masked)
             if reconstructed < 1:
+                enough = f"it, to {math.ceil(1e4 / masked) / 1e4} or more" if masked > 1 else "Curriculum.mask_ratio"
                 raise ValueError(
                     f"PartialReconstruction.share = {curriculum.reconstruction.share} has none of the {masked} masked "
-                    "patches of an image reconstructed; raise it"
+                    f"patches of an image reconstructed; raise {enough}"
                 )
             curriculum.difficulty.check_reconstructed(reconstructed)
             require_drawable(curriculum.reconstruction.sampler, num_patches, reconstructed, grid)

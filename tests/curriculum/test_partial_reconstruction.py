@@ -233,8 +233,9 @@ def test_settings_that_make_no_sense_are_refused(arguments: dict[str, Any], mess
 
 
 def test_what_cannot_be_drawn_is_refused_before_training() -> None:
-    with pytest.raises(ValueError, match=r"PartialReconstruction.share = 0.05 has none of the 12 masked patches"):
+    with pytest.raises(ValueError, match=r"share = 0.05 has none of the 12 masked .* raise it, to 0.0834 or more"):
         reconstructing(PartialReconstruction(share=0.05)).check(None, 16)
+    reconstructing(PartialReconstruction(share=0.0834)).check(None, 16)
     trained = reconstructing(PartialReconstruction(), difficulty=ADIOS(), sampler=HardestFirst())
     with pytest.raises(ValueError, match="ADIOS learns from all masked patches"):
         trained.check(None, 36)
