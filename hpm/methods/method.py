@@ -103,6 +103,7 @@ class Method:
         model.check_curriculum(curriculum)
         self._check_teacher()
         self._check_feedback()
+        self._check_counts()
 
     def _check_teacher(self) -> None:
         """What is asked of a teacher must be there."""
@@ -139,6 +140,17 @@ class Method:
                 raise ValueError(
                     f"{type(scheduler).__name__} watches the metric {metric!r}; this run measures "
                     f"{', '.join(self.feedback)}"
+                )
+
+    def _check_counts(self) -> None:
+        """A target that compares the patches of an image must be given others to compare with."""
+        curriculum, num_patches, fewest = self.curriculum, self.student.num_patches, self.target.fewest_masked
+        for masked in curriculum.counts_masked(num_patches):
+            if (count := curriculum.counts(num_patches, masked).reconstructed) < fewest:
+                part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
+                raise ValueError(
+                    f"Method.target = {type(self.target).__name__} compares the reconstructed patches of an image with "
+                    f"each other, and {count} of its {num_patches} is reconstructed; raise {part}Curriculum.mask_ratio"
                 )
 
     @property

@@ -28,11 +28,13 @@ class Target(ABC):
             `mask.visible` and `mask.masked`.
         whole_image: whether it gives the targets of all patches, the masked ones first, for a loss that compares each
             masked patch with the others. Default False.
+        fewest_masked: how many patches of an image must be reconstructed, that its loss can teach anything. Default 1.
     """
 
     needs: tuple[str, ...] = ()
     in_pass: bool = False
     whole_image: bool = False
+    fewest_masked: int = 1
 
     def __init_subclass__(cls, **named: object) -> None:
         """A class that computes in a way of its own is in the pass only if it says so itself."""

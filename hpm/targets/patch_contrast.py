@@ -60,6 +60,7 @@ class PatchContrast(TeacherFeatures):
         self.negatives = negatives
         self.beta = beta
         self.whole_image = negatives == "image"
+        self.fewest_masked = 2 if negatives == "masked" else 1
         self._weighs = max(values_of(beta)) > 0
         self._now = torch.zeros(())
         self.advance(1.0)  # what a finished model is judged by

@@ -51,6 +51,7 @@ class WeightedTargets(Target):
         self.weights = tuple(weights)
         self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))
         self.whole_image = any(target.whole_image for target in targets)
+        self.fewest_masked = max(target.fewest_masked for target in targets)
         self._sizes: list[int] = []
         self._now = torch.ones(len(targets))
         self.advance(1.0)  # what a finished model is judged by

@@ -10,7 +10,18 @@ import torch
 from tiny_models import random_mask, some_images, tiny_method
 from torch import Tensor
 
-from curriculum import Batch, Mask, MetricPaced, Noise, Ramp
+from curriculum import (
+    Batch,
+    Constant,
+    Curriculum,
+    Mask,
+    MetricPaced,
+    Noise,
+    PartialReconstruction,
+    Ramp,
+    Random,
+    Uniform,
+)
 from hpm.targets import PatchContrast, Pixels, WeightedTargets
 
 
@@ -223,3 +234,23 @@ def test_settings_that_cannot_be(arguments: dict, words: str) -> None:
 def test_a_teacher_is_needed() -> None:
     with pytest.raises(ValueError, match=r"Method\.target = PatchContrast is what the moving average makes"):
         tiny_method(PatchContrast(), ema_decay=None)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_masked_negatives_need_two_reconstructed_patches(weighted: bool) -> None:
+    def method(negatives: str, share: float) -> None:
+        contrast = PatchContrast(negatives=negatives)
+        target = WeightedTargets(targets=[Pixels(), contrast], weights=[1.0, 1.0]) if weighted else contrast
+        curriculum = Curriculum(
+            scheduler=Constant(value=0.0),
+            difficulty=Uniform(),
+            sampler=Random(),
+            mask_ratio=0.75,
+            reconstruction=PartialReconstruction(share=share),
+        )
+        tiny_method(target, curriculum=curriculum)
+
+    method("image", 0.1)
+    method("masked", 0.2)
+    with pytest.raises(ValueError, match=r"1 of its 16 is reconstructed; raise PartialReconstruction\.share or"):
+        method("masked", 0.1)
