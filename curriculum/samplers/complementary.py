@@ -24,6 +24,7 @@ class Complementary(Sampler):
     the order ends. So no patch is seen in two of the masks where they see L patches or fewer together, and each is seen
     in one where they see L: at a mask ratio of 1 - 1 / masks. Patches that are thrown away count as seen. Each single
     mask is uniformly random. Where every row is another image, as in evaluations, neighbors have the order in common.
+    As the sampler of a `PartialReconstruction` it completes nothing: masks hide other patches in each row.
 
     Args:
         masks: how many masks an image is given; a run's `Schedule.masks_per_image` must be the same. Default 2.

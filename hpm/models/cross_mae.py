@@ -136,7 +136,7 @@ class CrossMAE(MaskedModel):
         if curriculum.blank_ratio > 0:
             raise ValueError(
                 f"Curriculum.blank_ratio = {curriculum.blank_ratio} needs a mask token in the encoder, which CrossMAE "
-                "has not; set it to 0, or choose Method.model = @MaskedAutoencoder()"
+                "has not; choose another curriculum, or Method.model = @MaskedAutoencoder()"
             )
 
     @torch.no_grad()
