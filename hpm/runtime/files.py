@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +148,7 @@ def check_file(name: str, path: Path) -> None:
     Raises:
         UserError: if there is something else than a file, or no folder that could hold it.
     """
-    _check_place(name, path, "file", is_there=path.is_file())
+    _check_place(name, path, "file", is_there=Path.is_file)
 
 
 def check_folder(name: str, path: Path) -> None:
@@ -161,12 +161,12 @@ def check_folder(name: str, path: Path) -> None:
     Raises:
         UserError: if there is something else than a folder, or no folder that could hold it.
     """
-    _check_place(name, path, "folder", is_there=path.is_dir())
+    _check_place(name, path, "folder", is_there=Path.is_dir)
 
 
-def _check_place(name: str, path: Path, kind: str, *, is_there: bool) -> None:
+def _check_place(name: str, path: Path, kind: str, *, is_there: Callable[[Path], bool]) -> None:
     """Nothing else may lie there, and the nearest of the folders above that exists must be one."""
-    if os.path.lexists(path) and not is_there:
+    if os.path.lexists(path) and not is_there(path):  # asked in this order: another may make it meanwhile
         raise UserError(f"{name} {path} is {_kind_of(path)}; name a {kind}")
     above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
     if above is not None and not above.is_dir():
