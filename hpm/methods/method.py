@@ -143,15 +143,22 @@ class Method:
                 )
 
     def _check_counts(self) -> None:
-        """A target that compares the patches of an image must be given others to compare with."""
-        curriculum, num_patches, fewest = self.curriculum, self.student.num_patches, self.target.fewest_masked
-        for masked in curriculum.counts_masked(num_patches):
-            if (count := curriculum.counts(num_patches, masked).reconstructed) < fewest:
-                part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
-                raise ValueError(
-                    f"Method.target = {type(self.target).__name__} compares the reconstructed patches of an image with "
-                    f"each other, and {count} of its {num_patches} is reconstructed; raise {part}Curriculum.mask_ratio"
-                )
+        """What compares the reconstructed patches of an image with each other must be given more than one."""
+        curriculum, num_patches = self.curriculum, self.student.num_patches
+        count = min(
+            curriculum.counts(num_patches, masked).reconstructed for masked in curriculum.counts_masked(num_patches)
+        )
+        comparing = f"Method.target = {type(self.target).__name__} compares"
+        if count >= self.target.fewest_masked:
+            if count > 1 or not (self._reads_predictions and curriculum.ever_needs_scores):
+                return
+            difficulty = type(curriculum.difficulty).__name__
+            comparing = f"Curriculum.difficulty = {difficulty} follows the loss predictor, which learns to compare"
+        part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
+        raise ValueError(
+            f"{comparing} the reconstructed patches of an image with each other, and {count} of its {num_patches} is "
+            f"reconstructed; raise {part}Curriculum.mask_ratio"
+        )
 
     @property
     def _reads_predictions(self) -> bool:

@@ -14,6 +14,7 @@ from curriculum import (
     Curriculum,
     HardestFirst,
     Noise,
+    PartialReconstruction,
     PredictedLoss,
     Random,
     Teacher,
@@ -59,6 +60,21 @@ def batch(n: int = 4) -> Batch:
 
 def noise(n: int = 4, step: int = 0) -> Noise:
     return Noise.for_batch(seed=0, step=step, batch_size=n)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_a_loss_predictor_that_masks_follow_has_patches_to_compare(alpha: float) -> None:
+    def one_of_four(**arguments: object) -> Method:
+        curriculum = Curriculum(scheduler=Constant(value=alpha), sampler=HardestFirst(), mask_ratio=0.25, **arguments)  # type: ignore[arg-type]
+        return Method(model=model(), curriculum=curriculum, target=Pixels(), ema_decay=HorizonDecay())
+
+    part = PartialReconstruction(share=0.25)
+    assert one_of_four(difficulty=PredictedLoss()).curriculum.count_masked(16) == 4
+    assert one_of_four(difficulty=Uniform(), reconstruction=part)
+    with pytest.raises(
+        ValueError, match=r"PredictedLoss follows the loss predictor, .*raise PartialReconstruction.sha"
+    ):
+        one_of_four(difficulty=PredictedLoss(), reconstruction=part)
 
 
 def test_teacher_implements_the_protocol() -> None:
