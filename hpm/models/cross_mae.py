@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
-from hpm.models.base import MaskedModel, Output
+from hpm.models.base import Output
 from hpm.models.checks import require_loss_predictor_depth, require_transformer
 from hpm.models.cross_decoder import CrossDecoder
 from hpm.models.decoder import init_as_mae, init_loss_head
 from hpm.models.encoder import Encoder
 from hpm.models.patches import sincos_positions
+from hpm.models.with_decoders import ModelWithDecoders
 
 
-class CrossMAE(MaskedModel):
+class CrossMAE(ModelWithDecoders):
     """A masked autoencoder whose mask tokens attend to the encoder's tokens and not to each other.
 
     It is Fu et al.'s (arXiv 2401.14391), with a loss predictor for HPM that is made in the same way. Each masked patch
@@ -47,6 +48,7 @@ class CrossMAE(MaskedModel):
     """
 
     decoder_pos_embed: Tensor
+    reconstructor: CrossDecoder
     loss_predictor: CrossDecoder | None
 
     def __init__(
@@ -96,37 +98,16 @@ class CrossMAE(MaskedModel):
             self.loss_predictor = decoder(depth=loss_predictor_depth, outputs=1, full_precision_head=True)
         self.init_weights()
 
-    @property
-    def shares_decoder(self) -> bool:
-        """Whether the loss predictor is a head on the reconstructor's last block."""
-        return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
-
-    @property
-    def reconstruction_head(self) -> nn.Linear:
-        return self.reconstructor.head
-
-    def set_outputs(self, outputs: int) -> None:
-        if outputs != self.outputs:
-            self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
-
-    @property
-    def _decoders(self) -> list[CrossDecoder]:
-        return [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
-
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
         width = self.mask_token.shape[-1]
         return self.encoder.block_sizes(self.num_patches - masked - thrown) + [
-            (masked, width) for decoder in self._decoders for _ in decoder.blocks
+            (masked, width) for decoder in self.decoders for _ in decoder.blocks
         ]
 
     def kept_beside_blocks(self, masked: int, thrown: int) -> int:
         tokens = self.encoder.num_prefix_tokens + self.num_patches - masked - thrown
         maps = (1 + len(self.encoder.blocks_in_order())) * tokens * self.encoder.num_features
-        return maps + sum(decoder.kept_values(tokens) for decoder in self._decoders)
-
-    @property
-    def head_widths(self) -> list[int]:
-        return [self.mask_token.shape[-1]] * len(self._decoders)
+        return maps + sum(decoder.kept_values(tokens) for decoder in self.decoders)
 
     def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
         """Published code embeds every patch, also those that are then masked."""

@@ -36,6 +36,10 @@ class DecoderHead(nn.Module):
         with without_autocast(hidden.device):
             return self.head(self.norm(full_precision(hidden[:, first:])))
 
+    def kept_values(self, tokens: int) -> int:
+        """Values that a backward pass keeps of the encoder's T tokens beside those of the blocks; none by default."""
+        return 0
+
 
 class Decoder(DecoderHead):
     """Transformer blocks, a norm and one linear head.

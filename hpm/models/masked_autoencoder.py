@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from curriculum import Curriculum, Mask
 from curriculum.sizes import Size
-from hpm.models.base import MaskedModel, Output
+from hpm.models.base import Output
 from hpm.models.checks import (
     require_class_tokens,
     require_loss_predictor_depth,
@@ -29,9 +29,10 @@ from hpm.models.checks import (
 from hpm.models.decoder import Decoder, init_as_mae, init_loss_head
 from hpm.models.patches import sincos_positions
 from hpm.models.vit import ViT
+from hpm.models.with_decoders import ModelWithDecoders
 
 
-class MaskedAutoencoder(MaskedModel):
+class MaskedAutoencoder(ModelWithDecoders):
     """A masked autoencoder with a loss predictor beside the reconstructor. Defaults: HPM's ViT-B/16.
 
     Args:
@@ -54,6 +55,7 @@ class MaskedAutoencoder(MaskedModel):
 
     decoder_pos_embed: Tensor
     encoder: ViT
+    reconstructor: Decoder
     loss_predictor: Decoder | None
 
     def __init__(
@@ -110,26 +112,12 @@ class MaskedAutoencoder(MaskedModel):
             self.loss_predictor = decoder(depth=loss_predictor_depth, outputs=1, full_precision_head=True)
         self.init_weights()
 
-    @property
-    def shares_decoder(self) -> bool:
-        """Whether the loss predictor is a head on the reconstructor's last block."""
-        return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
-
-    @property
-    def reconstruction_head(self) -> nn.Linear:
-        return self.reconstructor.head
-
-    def set_outputs(self, outputs: int) -> None:
-        if outputs != self.outputs:
-            self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
-
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
         patches = self.num_patches - thrown
         tokens = self.encoder.num_prefix_tokens + patches
         width = self.mask_token.shape[-1]
-        decoders = [decoder for decoder in (self.reconstructor, self.loss_predictor) if decoder is not None]
         return self.encoder.block_sizes(patches - masked) + [
-            (tokens, width) for decoder in decoders for _ in decoder.blocks
+            (tokens, width) for decoder in self.decoders for _ in decoder.blocks
         ]
 
     @property
@@ -156,10 +144,6 @@ class MaskedAutoencoder(MaskedModel):
         last = (tokens - masked) * (width**2 + 2 * width * int(width * self.mlp_ratio) + 2 * tokens * width)
         decoders = 1 if self.loss_predictor is None or self.shares_decoder else 2
         return self.patch_pixels * masked * self.encoder.embed_dim + self.outputs * others * width + decoders * last
-
-    @property
-    def head_widths(self) -> list[int]:
-        return [self.mask_token.shape[-1]] * (1 if self.loss_predictor is None else 2)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
