@@ -76,10 +76,8 @@ class RunSettings:
                 f"Runtime.device = {runtime.device!r} would be shared by all --gpus {machine.gpus}; choose 'cuda' or "
                 "'auto'"
             )
-        check_method(method, runtime)
+        check_method(method, runtime, self.schedule)
         check_objects(method, source)
-        for sampler in method.curriculum.samplers:
-            sampler.check_masks_per_image(self.schedule.masks_per_image)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
 
 

@@ -59,7 +59,7 @@ def build_training_step(
         ValueError: where the method cannot be computed as `runtime` says.
     """
     device = context.device
-    check_method(method, runtime)
+    check_method(method, runtime, schedule)
     set_up(device, precision, deterministic=runtime.deterministic)
     processes.connect(device)
     student = method.student
@@ -97,16 +97,19 @@ def build_training_step(
     )
 
 
-def check_method(method: Method, runtime: Runtime) -> None:
+def check_method(method: Method, runtime: Runtime, schedule: Schedule) -> None:
     """Refuse a method that cannot be computed as the settings say.
 
     Args:
         method: what is to be trained.
         runtime: how.
+        schedule: in which batches.
 
     Raises:
         ValueError: naming the setting at fault.
     """
+    for sampler in method.curriculum.samplers:
+        sampler.check_masks_per_image(schedule.masks_per_image)
     for setting, alpha in method.curriculum.scheduler.reaches():
         if not 0 <= alpha <= 1:
             raise ValueError(f"{setting} leads alpha to {alpha}; it must stay in [0, 1]")

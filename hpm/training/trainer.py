@@ -131,11 +131,9 @@ class Trainer:
         self.runtime.check_compiler()
         if self.loading.gpu_decode and self.device.type != "cuda":
             raise ValueError(f"Loading.gpu_decode = True needs a CUDA device, this is {self.device}; set it to False")
-        check_method(self.method, self.runtime)
+        check_method(self.method, self.runtime, self.schedule)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
-        for sampler in self.method.curriculum.samplers:
-            sampler.check_masks_per_image(self.schedule.masks_per_image)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if need_held_out(self.monitoring.probes):

@@ -16,6 +16,7 @@ from hpm.models.base import MaskedModel
 from hpm.models.simmim import SimMIM
 from hpm.models.swin import Swin
 from hpm.models.vit import ViT
+from hpm.optim.schedule import Schedule
 from hpm.runtime.settings import Runtime
 from hpm.targets import NormalizedPixels
 from hpm.training.setup import check_method
@@ -177,6 +178,6 @@ def test_what_cannot_be(settings: dict, words: str, monkeypatch: pytest.MonkeyPa
 
 def test_a_recorded_step_is_refused() -> None:
     runtime = Runtime(cuda_graphs=True)
-    check_method(method(every=0), runtime)
+    check_method(method(every=0), runtime, Schedule())
     with pytest.raises(ValueError, match=r"Runtime\.cuda_graphs = True needs Method\.dense_prediction_every = 0"):
-        check_method(method(), runtime)
+        check_method(method(), runtime, Schedule())
