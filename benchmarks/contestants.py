@@ -69,6 +69,7 @@ class Contestant:
         residual: see `Runtime.residual_precision`.
         teacher: see `Runtime.teacher_precision`.
         precision: see `Runtime.precision`.
+        masks: see `Schedule.masks_per_image`.
     """
 
     alpha: float | None = 0.5
@@ -84,6 +85,7 @@ class Contestant:
     residual: str = "fp32"
     teacher: str = "same"
     precision: str = "bf16"
+    masks: int = 1
 
 
 CONTESTANTS = {
@@ -165,7 +167,7 @@ def build_step(
     student = method.student
     return build_training_step(
         method,
-        schedule=Schedule(batch_size=batch_size),
+        schedule=Schedule(batch_size=batch_size, masks_per_image=contestant.masks),
         optimization=Optimization(),
         runtime=runtime,
         context=TrainingContext(

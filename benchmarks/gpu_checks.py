@@ -83,8 +83,9 @@ def no_sync(device: torch.device, tiny: bool) -> Iterator[Result]:
     cases |= {
         name: (Contestant(), {"sampler": getattr(curriculum, name)()})
         for name in (*EXACT, *ROUNDED)
-        if name not in ("Random", "HardestFirst")
+        if name not in ("Random", "HardestFirst", "Complementary")
     }
+    cases["Complementary"] = (Contestant(masks=2), {"sampler": curriculum.Complementary(masks=2)})
     cached = curriculum.Cached(estimator=curriculum.PredictedLoss(), every=2, period="step")
     cases["Cached"] = (Contestant(), {"difficulty": cached})
     tree = {"difficulty": curriculum.Hierarchy(), "sampler": curriculum.Quotas(parts=8)}
