@@ -77,6 +77,8 @@ def build_training_step(
         method.start_teacher(runtime.teacher_precision)
     student.set_grad_checkpointing(runtime.grad_checkpointing)
     method.curriculum.prepare(context)
+    if method.image_curriculum is not None:
+        method.image_curriculum.prepare(context)
     method.processes = processes
     if runtime.sharding == "fsdp":
         _shard(method, processes)
@@ -140,6 +142,24 @@ def check_objects(method: Method, source: ImageSource) -> None:
         raise ValueError(
             f"Curriculum.difficulty = {name} asks which pixels are the object, and {given} does not know; use "
             "DigitScenes, Composites or StampScenes"
+        )
+
+
+def check_labels(method: Method, source: ImageSource) -> None:
+    """Refuse an image curriculum that takes labels, over images that have none.
+
+    Args:
+        method: what is to be trained.
+        source: of the images.
+
+    Raises:
+        ValueError: naming both.
+    """
+    images = method.image_curriculum
+    if images is not None and images.difficulty.needs_labels and source.train().labels is None:
+        raise ValueError(
+            f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} takes labels, and the training images of "
+            f"{type(source).__name__} have none; use another, e.g. @ImageLoss()"
         )
 
 
