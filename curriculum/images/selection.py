@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curriculum.schedulers import Scalar
 from curriculum.schedulers.scheduled import Scheduled, values_of
-from curriculum.validation import require_in, require_positive
+from curriculum.validation import require_in
 
 _LIMIT = 3.0  # standard deviations beyond which an image counts as no harder
 
@@ -107,7 +107,8 @@ class SelfPaced(ImageSelection):
 
     def __init__(self, *, share: float = 0.5, growth: float = 1.3) -> None:
         require_in("SelfPaced", "(0, 1]", share=share)
-        require_positive("SelfPaced", growth=growth - 1)
+        if not growth > 1:
+            raise ValueError(f"SelfPaced.growth = {growth} must be above 1")
         self.share = float(share)
         self.growth = float(growth)
         self.module = nn.Module()

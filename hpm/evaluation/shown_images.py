@@ -48,7 +48,7 @@ class ShownImages(Evaluation):
             text = f"{told} of {len(train)} training images, for the run showed {len(shown_I)}"
             warnings.warn(text, Notice, stacklevel=2)
             return {}
-        relative_I = shown_I / shown_I.double().mean()
+        relative_I = shown_I / shown_I.double().mean().clamp(min=1e-12)  # before the first step none was shown
         metrics = {"never": float((shown_I == 0).double().mean()), "most": float(relative_I.max())}
         order_I = scores_I.argsort(stable=True)[: int((~scores_I.isnan()).sum())]  # NaN comes last
         if quarter := len(order_I) // 4:

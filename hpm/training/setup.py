@@ -146,7 +146,7 @@ def check_objects(method: Method, source: ImageSource) -> None:
 
 
 def check_labels(method: Method, source: ImageSource) -> None:
-    """Refuse an image curriculum that takes labels, over images that have none.
+    """Refuse an image curriculum that compares classes, over images that have none, or one alone.
 
     Args:
         method: what is to be trained.
@@ -156,10 +156,14 @@ def check_labels(method: Method, source: ImageSource) -> None:
         ValueError: naming both.
     """
     images = method.image_curriculum
-    if images is not None and images.difficulty.needs_labels and source.train().labels is None:
+    if images is None or not images.difficulty.needs_labels:
+        return
+    labels_I = source.train().labels
+    if labels_I is None or len(labels_I.unique()) < 2:
+        lacks = "have none" if labels_I is None else "are of one class"
         raise ValueError(
-            f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} takes labels, and the training images of "
-            f"{type(source).__name__} have none; use another, e.g. @ImageLoss()"
+            f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} compares classes, and the training "
+            f"images of {type(source).__name__} {lacks}; use another, e.g. @ImageLoss()"
         )
 
 
