@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch, Curriculum, Mask, Noise
+from curriculum.sizes import Size
 from curriculum.validation import require_at_least, require_instance
+from hpm.methods.checks import check_grid, check_parts
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
@@ -99,69 +101,30 @@ class Method:
         self._autocast: torch.dtype | None = None
         self.teacher: ModelTeacher = StudentTeacher(model, target)  # `initialize` starts the average
         self.forward: Callable[..., tuple[Any, ...]] = self.student_pass()
-        curriculum.check(self.teacher, model.num_patches, model.grid)
-        model.check_curriculum(curriculum)
-        self._check_teacher()
-        self._check_feedback()
-        self._check_counts()
+        check_parts(self)
 
-    def _check_teacher(self) -> None:
-        """What is asked of a teacher must be there."""
-        curriculum, target = self.curriculum, self.target
-        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.ever_needs_scores:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} asks a teacher, but Method.ema_decay "
-                "= None means that there is none; set it, e.g. to @HorizonDecay()"
-            )
-        name = type(target).__name__
-        if self.ema_decay is None and target.needs:
-            raise ValueError(
-                f"Method.target = {name} is what the moving average makes of an image, but Method.ema_decay = None "
-                "means that there is none; set it, e.g. to @HorizonDecay()"
-            )
-        if curriculum.difficulty.needs_predictions and self.student.loss_predictor is None:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
-                f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
-            )
-        if self.prediction_weight == 0 and self._reads_predictions and curriculum.ever_needs_scores:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
-                "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"
-            )
-        for capability in target.needs:
-            if reason := self.teacher.unsupported_reason(capability):
-                raise ValueError(f"Method.target = {name} needs {capability}, but {reason}")
+    def at_size(self, img_size: Size) -> Method:
+        """This method, with the same parts, as one of images of another size: to count what these cost.
 
-    def _check_feedback(self) -> None:
-        """What schedulers follow must be measured."""
-        for scheduler in self.curriculum.schedulers().values():
-            for metric in set(scheduler.watches) - set(self.feedback):
-                raise ValueError(
-                    f"{type(scheduler).__name__} watches the metric {metric!r}; this run measures "
-                    f"{', '.join(self.feedback)}"
-                )
+        Args:
+            img_size: as `MaskedModel.at_size` takes it.
 
-    def _check_counts(self) -> None:
-        """What compares the reconstructed patches of an image with each other must be given more than one."""
-        curriculum, num_patches = self.curriculum, self.student.num_patches
-        count = min(
-            curriculum.counts(num_patches, masked).reconstructed for masked in curriculum.counts_masked(num_patches)
-        )
-        comparing = f"Method.target = {type(self.target).__name__} compares"
-        if count >= self.target.fewest_masked:
-            if count > 1 or not (self._reads_predictions and curriculum.ever_needs_scores):
-                return
-            difficulty = type(curriculum.difficulty).__name__
-            comparing = f"Curriculum.difficulty = {difficulty} follows the loss predictor, which learns to compare"
-        part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
-        raise ValueError(
-            f"{comparing} the reconstructed patches of an image with each other, and {count} of its {num_patches} is "
-            f"reconstructed; raise {part}Curriculum.mask_ratio"
-        )
+        Raises:
+            ValueError: if the student or the curriculum does not go with such images.
+        """
+        method = copy.copy(self)
+        method.student = self.student.at_size(img_size)
+        difficulty = self.curriculum.difficulty
+        if difficulty.needs_one_grid and method.student.grid != self.student.grid:
+            raise ValueError(
+                f"Curriculum.difficulty = {type(difficulty).__name__} knows the {self.student.num_patches} places of "
+                "one grid, and cannot follow images of several; choose another difficulty"
+            )
+        check_grid(method)
+        return method
 
     @property
-    def _reads_predictions(self) -> bool:
+    def reads_predictions(self) -> bool:
         """Whether the difficulty is made of what the loss predictor says, the student's or the teacher's."""
         difficulty = self.curriculum.difficulty
         return difficulty.needs_predictions or "predicted_loss" in difficulty.needs
@@ -170,7 +133,7 @@ class Method:
     def uses_predictions(self) -> bool:
         """Whether anything but the evaluations would miss the loss predictor."""
         watches = any(metric.startswith("prediction_") for metric in self.watched)
-        return self._reads_predictions or watches or self.dense_prediction_every > 0
+        return self.reads_predictions or watches or self.dense_prediction_every > 0
 
     @property
     def feedback(self) -> tuple[str, ...]:
