@@ -245,6 +245,12 @@ class Method:
         )
 
     def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:
-        """The mean of this process's sum over the whole batch's count, times the number of processes."""
+        """The mean of this process's sum over the whole batch's count, times the number of processes.
+
+        Where these mask different numbers of patches it is this process's own mean, times 1: an image of more pairs
+        counts as much as others.
+        """
+        if self.curriculum.mask_ratio.groups > 1:
+            return total / count.clamp(min=1)
         count = self.processes.sum(count.float())
         return total * self.processes.world_size / count.clamp(min=1)

@@ -60,7 +60,7 @@ def stretches(method: Trained, clock: Clock, progress_per: str, image_sizes: Ima
         progress_per: "epoch" or "step", as `Trainer` takes it.
         image_sizes: of each epoch; None for the method's own in all.
     """
-    if image_sizes is None or not image_sizes.vary:
+    if image_sizes is None or not image_sizes.has_others:
         return [Stretch(method, 1.0, range(clock.epochs), operations.moments(clock, progress_per))]
     return [
         Stretch(method.at_size(size), image_sizes.share(size), epochs, operations.moments(clock, progress_per, epochs))

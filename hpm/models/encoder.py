@@ -31,8 +31,6 @@ class Encoder(nn.Module, ABC):
             for the class token; 0 where there is none.
         num_heads: heads of its last block.
         mlp_ratio: hidden width of its feed-forward layers, relative to the width.
-        position_grid: rows and columns that its positions are made for, those of `img_size`; smaller images are seen at
-            the first of them by an encoder that has an `at_size`.
     """
 
     img_size: Size
@@ -43,13 +41,17 @@ class Encoder(nn.Module, ABC):
     num_prefix_tokens: int
     num_heads: int
     mlp_ratio: float
-    position_grid: tuple[int, int]
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         (height, width), (patch_height, patch_width) = pair(self.img_size), pair(self.patch_size)
         return height // patch_height, width // patch_width
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Rows and columns that its positions are made for; smaller images are seen at the first of them."""
+        return self.grid
 
     def at_size(self, img_size: Size) -> Encoder:
         """This encoder, with the same weights, as one of smaller images: for what its `grid` and `block_sizes` tell.

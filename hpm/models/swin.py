@@ -70,7 +70,6 @@ class Swin(Encoder):
         self.embed_dim = embed_dim
         self.mlp_ratio = mlp_ratio
         self.patch_size = cell
-        self.position_grid = self.grid
         self.num_features = embed_dim * 2 ** (len(depths) - 1)
         self.num_heads = num_heads[-1]
         self._arguments: dict[str, Any] = {

@@ -79,7 +79,6 @@ class ViT(Encoder):
         self.num_prefix_tokens = class_tokens
         self.mlp_ratio = mlp_ratio
         self.init_values = init_values
-        self.position_grid = self.grid
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.reg_token = nn.Parameter(torch.zeros(1, class_tokens - 1, embed_dim)) if class_tokens > 1 else None
@@ -107,6 +106,11 @@ class ViT(Encoder):
         if intermediates:
             return torch.stack(self.blocks.intermediates(tokens, bias))
         return self.norm(self.blocks(tokens, bias))
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        rows, columns = self.patch_embed.grid_size
+        return rows, columns
 
     def at_size(self, img_size: Size) -> ViT:
         encoder = copy.copy(self)

@@ -36,32 +36,31 @@ class ImageSizes:
             )
         self.img_size = img_size
         self._patch_size = patch_size
-        if size is None:
-            self._sizes = [img_size] * epochs
-            return
-        for value in values_of(size):
-            self._rounded(value)
-        progresses = ((epoch + 1) / epochs for epoch in range(epochs))
-        self._sizes = [self._rounded(size(now) if isinstance(size, Scheduler) else size) for now in progresses]
+        self._epochs = epochs
+        self._sizes = [img_size]  # of every epoch, or the only one there is
+        if isinstance(size, Scheduler):
+            for value in values_of(size):
+                self._rounded(value)
+            self._sizes = [self._rounded(size((epoch + 1) / epochs)) for epoch in range(epochs)]
+        elif size is not None:
+            self._sizes = [self._rounded(size)]
 
     def _rounded(self, value: float) -> Size:
         (height, width), patches = pair(self.img_size), pair(self._patch_size)
-        wanted = (value, value * width / height)
-        rows_columns = [
-            int(side / patch + 0.5) if math.isfinite(side) else 0 for side, patch in zip(wanted, patches, strict=True)
-        ]
-        if value > height or min(rows_columns) < 1:
+        rows = columns = 0
+        if 0 < value <= height:
+            rows, columns = int(value / patches[0] + 0.5), int(value * width / height / patches[1] + 0.5)
+        if min(rows, columns) < 1:
             found = value if isinstance(value, int) else f"{value:g}"
             raise ValueError(
                 f"Trainer.image_size = {found} must be a number of pixels from {patches[0]}, a patch, to {height}: the "
                 f"images and the model are of {spell_size(self.img_size)} pixels"
             )
-        rows, columns = rows_columns
         return as_size("Trainer", 1, image_size=(rows * patches[0], columns * patches[1]))
 
     def at(self, epoch: int) -> Size:
         """The size in an epoch, counted from 0; in pixels, the side of a square or (height, width)."""
-        return self._sizes[epoch]
+        return self._sizes[epoch if len(self._sizes) > 1 else 0]
 
     @property
     def all(self) -> list[Size]:
@@ -74,12 +73,14 @@ class ImageSizes:
         return max(self._sizes, key=lambda size: math.prod(pair(size)))
 
     @property
-    def vary(self) -> bool:
-        """Whether any is not the model's own."""
+    def has_others(self) -> bool:
+        """Whether any other than the model's own is among them."""
         return any(size != self.img_size for size in self._sizes)
 
     def epochs_of(self, size: Size) -> Sequence[int]:
         """The epochs in which crops are of a size, in order."""
+        if self.all == [size]:
+            return range(self._epochs)
         return [epoch for epoch, one in enumerate(self._sizes) if one == size]
 
     def share(self, size: Size) -> float:

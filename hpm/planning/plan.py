@@ -180,7 +180,7 @@ def _plan(
             images=images,
             shards=machine.gpus if runtime.sharding == "fsdp" else 1,
             grad_checkpointing=runtime.grad_checkpointing,
-            img_size=sizes.largest if sizes.vary else None,
+            img_size=sizes.largest if sizes.has_others else None,
         ),
         device_memory=machine.gpu.memory * 1e9,
         peak=peak * 1e12,

@@ -79,7 +79,7 @@ class RunSettings:
                 f"Runtime.device = {runtime.device!r} would be shared by all --gpus {machine.gpus}; choose 'cuda' or "
                 "'auto'"
             )
-        check_method(method, runtime, self.schedule, self.image_sizes)
+        check_method(method, runtime, self.schedule, self.image_sizes, machine.gpus)
         check_objects(method, source)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
 

@@ -39,7 +39,7 @@ def load_initial_weights(
     found, lines = find_model(path)
     lines = [*lines, *load_weights(method, found).lines, *normalized_otherwise(source, found.said)]
     for name, positions in student.named_buffers():
-        if sizes.vary and not same_positions(positions, computed[name]):
+        if sizes.has_others and not same_positions(positions, computed[name]):
             raise UserError(
                 f"{found.path} has positions of its own, {name}, which are of one grid, and Trainer.image_size = "
                 f"{sizes.describe()} needs sin-cos ones; set it to None"

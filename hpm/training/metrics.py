@@ -125,7 +125,7 @@ class IntervalMetrics:
             "seconds": seconds,
             "images_per_second": steps * batch_size / max(since, 1e-9),
         }
-        if self._trainer.image_sizes.vary:
+        if self._trainer.image_sizes.has_others:
             row["image_size"] = pair(self._trainer.image_sizes.at(clock.epoch))[0]
         if interval.gradient_norm is not None:
             row["gradient_norm"] = interval.gradient_norm

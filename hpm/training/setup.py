@@ -62,7 +62,7 @@ def build_training_step(
         ValueError: where the method cannot be computed as `runtime` says.
     """
     device = context.device
-    check_method(method, runtime, schedule, image_sizes)
+    check_method(method, runtime, schedule, image_sizes, processes.world_size)
     set_up(device, precision, deterministic=runtime.deterministic)
     processes.connect(device)
     student = method.student
@@ -101,7 +101,13 @@ def build_training_step(
     )
 
 
-def check_method(method: Method, runtime: Runtime, schedule: Schedule, image_sizes: ImageSizes | None = None) -> None:
+def check_method(
+    method: Method,
+    runtime: Runtime,
+    schedule: Schedule,
+    image_sizes: ImageSizes | None = None,
+    world_size: int = 1,
+) -> None:
     """Refuse a method that cannot be computed as the settings say.
 
     Args:
@@ -109,11 +115,13 @@ def check_method(method: Method, runtime: Runtime, schedule: Schedule, image_siz
         runtime: how.
         schedule: in which batches.
         image_sizes: of the images of each epoch; None for the model's in all.
+        world_size: processes that share a batch.
 
     Raises:
         ValueError: naming the setting at fault.
     """
-    if image_sizes is not None and image_sizes.vary:
+    method.curriculum.mask_ratio.check_parts(schedule.accumulate * world_size)
+    if image_sizes is not None and image_sizes.has_others:
         _check_sizes(method, runtime, image_sizes)
     for sampler in method.curriculum.samplers:
         sampler.check_masks_per_image(schedule.masks_per_image)

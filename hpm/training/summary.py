@@ -30,7 +30,7 @@ def describe(trainer: Trainer) -> str:
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     schedule = trainer.schedule
     masks = f" in {schedule.masks_per_image} masks each" if schedule.masks_per_image > 1 else ""
-    sizes = f" of {trainer.image_sizes.describe()} px" if trainer.image_sizes.vary else ""
+    sizes = f" of {trainer.image_sizes.describe()} px" if trainer.image_sizes.has_others else ""
     unused = (first or last) and not curriculum.sampler.ever_needs_scores
     ignored = f" ({type(curriculum.sampler).__name__} asks for no scores)" if unused else ""
     part = curriculum.reconstruction

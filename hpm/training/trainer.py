@@ -145,7 +145,7 @@ class Trainer:
         self.runtime.check_compiler()
         if self.loading.gpu_decode and self.device.type != "cuda":
             raise ValueError(f"Loading.gpu_decode = True needs a CUDA device, this is {self.device}; set it to False")
-        check_method(self.method, self.runtime, self.schedule, self.image_sizes)
+        check_method(self.method, self.runtime, self.schedule, self.image_sizes, self.processes.world_size)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):

@@ -30,7 +30,7 @@ def test_each_epoch_has_the_multiple_of_a_patch_that_is_nearest_at_its_end() -> 
     assert found.at(799) == found.largest == 224
     assert sum(found.share(size) for size in found.all) == pytest.approx(1)
     assert [len(found.epochs_of(size)) for size in found.all] == [57, 114, 114, 114, 115, 114, 114, 58]
-    assert (found.vary, found.describe()) == (True, "112 -> 224")
+    assert (found.has_others, found.describe()) == (True, "112 -> 224")
 
 
 def test_a_size_may_come_back() -> None:
@@ -46,12 +46,12 @@ def test_a_size_may_come_back() -> None:
 def test_the_models_own_size_is_no_other(size: Scalar | None) -> None:
     found = sizes(size)
     assert of_all_epochs(found) == [224] * 10
-    assert (found.vary, found.all, found.describe()) == (False, [224], "224")
+    assert (found.has_others, found.all, found.describe()) == (False, [224], "224")
 
 
 def test_a_constant_size() -> None:
     found = sizes(128)
-    assert (found.vary, found.all, found.largest, found.describe()) == (True, [128], 128, "128")
+    assert (found.has_others, found.all, found.largest, found.describe()) == (True, [128], 128, "128")
 
 
 def test_the_width_is_in_proportion_to_the_height() -> None:
