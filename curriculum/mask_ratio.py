@@ -134,8 +134,8 @@ class UniformRatio(MaskRatio):
         if parts % self.groups:
             raise ValueError(
                 f"UniformRatio.groups = {self.groups} needs a step that is computed in {self.groups} parts or a "
-                f"multiple, each of one ratio, and here the parts are {parts}: choose Schedule.accumulate so that, times "
-                "the number of processes, it is a multiple, or set UniformRatio.groups = 1"
+                f"multiple, each of one ratio, and here the parts are {parts}: choose Schedule.accumulate so that, "
+                "times the number of processes, it is a multiple, or set UniformRatio.groups = 1"
             )
 
     def without_chance(self) -> MaskRatio:
