@@ -23,7 +23,7 @@ from curriculum import (
     Uniform,
 )
 from curriculum.sizes import pair
-from hpm.methods import operations
+from hpm.methods import operations, run_work
 from hpm.methods.decay import HorizonDecay
 from hpm.methods.method import Method
 from hpm.models.cross_mae import CrossMAE
@@ -216,6 +216,6 @@ def flops_an_image(contestant: Contestant, model: str) -> dict[str, float]:
     asked = 1 / contestant.every if contestant.alpha else 0
     densely = 1 / contestant.dense if contestant.dense else 0
     return {
-        "student": 2 * operations.average_step(parts, 0, 0),
-        "all": 2 * operations.average_step(parts, asked, densely),
+        "student": 2 * run_work.average_step(parts, 0, 0),
+        "all": 2 * run_work.average_step(parts, asked, densely),
     }

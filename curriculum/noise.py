@@ -70,18 +70,32 @@ class Noise:
         step: the optimizer step, or the epoch for augmentation.
         rows_N: int64 [N], the number by which each image is addressed: its position in the *global* batch, or its
             index in the data set.
+        part: (k, n), these rows are the k-th, counted from 0, of n equal parts of the global batch; for what the images
+            of a part have in common. Default (0, 1), all of it.
     """
 
     seed: int
     step: int
     rows_N: Tensor
+    part: tuple[int, int] = (0, 1)
 
     @classmethod
     def for_batch(
-        cls, *, seed: int, step: int, batch_size: int, first: int = 0, device: torch.device | str | None = None
+        cls,
+        *,
+        seed: int,
+        step: int,
+        batch_size: int,
+        first: int = 0,
+        device: torch.device | str | None = None,
+        of: int | None = None,
     ) -> Noise:
-        """Make the noise of `batch_size` images, the first of which stands at position `first` of the global batch."""
-        return cls(seed, step, torch.arange(first, first + batch_size, device=device))
+        """Make the noise of `batch_size` images, the first of which stands at position `first` of the global batch.
+
+        That is made of as large parts, and has `of` images in all; by default nothing depends on how many.
+        """
+        part = (0, 1) if of is None else (first // batch_size, of // batch_size)
+        return cls(seed, step, torch.arange(first, first + batch_size, device=device), part)
 
     def fold(self, stream: Stream, number: int | None = None) -> Noise:
         """Make independent noise for another purpose and the same images.

@@ -58,13 +58,14 @@ class Stream(IntEnum):
 
     # The curriculum as a whole.
     BLANKS = 1001  # (seed, step, row, visible patch): which visible patches are hidden by a mask token
-    MASK_RATIO = 1002  # (seed, step): the mask ratio of a step
+    MASK_RATIO = 1002  # (seed, step), and the group of images where there are several: its mask ratio in a step
     DIFFICULTY = 1003  # all noise of a difficulty estimator, which folds the streams below into it
     BANDIT = 1004  # (seed, interval): the value that a bandit plays
     MASKER_WEIGHTS = 1005  # (seed): the initial weights of a trained masker
     PROBE_LOSS_MASKS = 1006  # (seed, row, patch): the masks that the probe loss is measured under
 
     RECONSTRUCTED = 1007  # all noise of the sampler that draws which masked patches are reconstructed
+    MASK_RATIO_TURN = 1008  # (seed, step): which group of images has which part of the range of mask ratios
 
     # Difficulty estimators. Each is folded into the noise that the estimator is given.
     DISJOINT_PROBES = 1101  # (noise, patch): the order of the patches, from which masked probe passes are cut

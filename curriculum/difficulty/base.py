@@ -26,7 +26,7 @@ class TrainingContext:
         steps_per_epoch: optimizer steps in which every image comes once, in all its masks.
         in_chans: channels of the images.
         patch_size: of a patch in pixels, the side of a square or (height, width).
-        grid: rows and columns of patches.
+        grid: rows and columns of patches; of the largest images, where some steps see smaller ones.
         device: the device of the images.
         seed: the run's seed.
         object_shares: gives the object's share of each patch's pixels, float32 [N, L], of a batch of training images.
@@ -142,6 +142,11 @@ class DifficultyEstimator(Scheduled, ABC):
     def asks(self, step: int, steps_per_epoch: int) -> bool:
         """Say whether scoring in a step computes anything, rather than recalling it; for counting what a run costs."""
         return True
+
+    @property
+    def needs_one_grid(self) -> bool:
+        """Whether all images must have the grid that it was prepared for; by default where it keeps tensors."""
+        return self.stateful
 
     @property
     def knows_training_images_alone(self) -> bool:

@@ -63,6 +63,11 @@ class Cached(Combination):
         self._steps_per_epoch = context.steps_per_epoch
         self.module = ScoreMemory(context)
 
+    @property
+    def needs_one_grid(self) -> bool:
+        """Scores are kept by where they are in the image."""
+        return any(estimator.needs_one_grid for estimator in self.estimators)
+
     def kept_bytes(self, num_images: int, num_patches: int) -> int:
         """Return the bytes of the scores of I images."""
         return ScoreMemory.bytes_for(num_images, num_patches)

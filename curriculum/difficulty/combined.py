@@ -88,6 +88,11 @@ class Combination(DifficultyEstimator):
         for estimator in self.estimators:
             estimator.remember(replace(outcome, scores_NL=None))
 
+    @property
+    def needs_one_grid(self) -> bool:
+        """Whether any of them does."""
+        return any(estimator.needs_one_grid for estimator in self.estimators)
+
     def kept_bytes(self, num_images: int, num_patches: int) -> int:
         """Return the bytes that all of them keep."""
         return sum(estimator.kept_bytes(num_images, num_patches) for estimator in self.estimators)

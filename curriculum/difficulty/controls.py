@@ -177,6 +177,11 @@ class Residual(Combination):
         if losses is not None:
             losses.add(outcome)
 
+    @property
+    def needs_one_grid(self) -> bool:
+        """Positions are numbered by the grid."""
+        return True
+
     def _losses(self) -> PositionLosses | None:
         if self.module is None:
             return None

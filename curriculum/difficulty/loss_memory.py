@@ -68,6 +68,11 @@ class LossMemory(DifficultyEstimator):
         """Make room for the scores of every image of the training split."""
         self.module = ScoreMemory(context)
 
+    @property
+    def needs_one_grid(self) -> bool:
+        """Losses are kept by where they are in the image."""
+        return False
+
     def kept_bytes(self, num_images: int, num_patches: int) -> int:
         """Return the bytes of the scores of I images."""
         return ScoreMemory.bytes_for(num_images, num_patches)

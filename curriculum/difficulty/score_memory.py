@@ -19,8 +19,8 @@ from curriculum.processes import rows_of_all
 class ScoreMemory(nn.Module):
     """Keeps a map of scores for every training image, L cells, with the part of the image that it covers.
 
-    A crop takes its patches' scores from the cells under their centers. What a map does not cover is not scored, nor
-    are images of which nothing was kept.
+    A crop takes its patches' scores from the cells under their centers, whatever its own grid. What a map does not
+    cover is not scored, nor are images of which nothing was kept.
 
     Processes exchange what they keep, so that each holds all of it and nothing depends on how many there are.
 
@@ -29,7 +29,7 @@ class ScoreMemory(nn.Module):
             batch belong to each image.
 
     Attributes:
-        scores: float16 [I, L], relative to the scale, in raster order on the grid of the patches; NaN where not scored.
+        scores: float16 [I, L], relative to the scale, in raster order on the context's grid; NaN where not scored.
         scale: float32 [I], a power of two that exceeds the image's largest score: small whole numbers stay exact.
         boxes: float32 [I, 4], what the map covers, as (left, top, width, height) in pixels of the stored image.
         flips: bool [I], whether the map is mirrored.
@@ -44,6 +44,7 @@ class ScoreMemory(nn.Module):
         super().__init__()
         count, num_patches = context.num_images, context.grid[0] * context.grid[1]
         device = context.device
+        self._grid = context.grid
         self._masks_per_image = context.masks_per_image
         unknown = torch.full((count, num_patches), float("nan"), dtype=torch.float16, device=device)
         self.register_buffer("scores", unknown)
@@ -64,13 +65,17 @@ class ScoreMemory(nn.Module):
 
         Every process must call this, with as many images.
         """
-        self._keep(batch, scores_NL.masked_fill(scores_NL.isinf(), torch.nan), _boxes(batch), _flips(batch))
+        scores_NL, crop = scores_NL.masked_fill(scores_NL.isinf(), torch.nan), _Map(_boxes(batch), _flips(batch))
+        if batch.grid != self._grid:
+            scores_NL = _moved(scores_NL, crop, crop, batch.grid, self._grid)
+        self._keep(batch, scores_NL, *crop)
 
     def blend(self, batch: Batch, scores_NL: Tensor, momentum: float) -> None:
         """Take scores of some patches of a batch's crops into the maps of its images, which grow to cover the crops.
 
         A map covers the box around all crops that it has seen, so that its cells are as large as their patches or
-        larger. A cell takes the mean score of the patches whose centers lie in it; one that has a score keeps
+        larger. A cell takes the mean score of the patches whose centers lie in it, or, where crops have another grid
+        than maps and it holds no center, of the patch that its own center lies in; one that has a score keeps
         `momentum` of it. When a map grows, its cells take their scores from the old cells under their centers, which
         moves scores by up to half a cell: crops at random are soon covered, and leave them a third of a cell off on
         average. Every process must call this, with as many images.
@@ -92,21 +97,25 @@ class ScoreMemory(nn.Module):
         corner_N2 = torch.minimum(old_N4[:, :2], crop.boxes_N4[:, :2])
         far_N2 = torch.maximum(old_N4[:, :2] + old_N4[:, 2:], crop.boxes_N4[:, :2] + crop.boxes_N4[:, 2:])
         grown = _Map(torch.cat([corner_N2, far_N2 - corner_N2], dim=1), torch.zeros_like(crop.flips_N))
-        new_NL = _mean_in_cells(scores_NL, crop, grown, batch.grid)
-        old_NL = self._recall(batch, grown)
+        new_NL = _mean_in_cells(scores_NL, crop, grown, batch.grid, self._grid)
+        if batch.grid != self._grid:
+            of_patches_NL = _mean_in_cells(scores_NL, crop, crop, batch.grid, batch.grid)  # over an image's masks
+            around_NL = _moved(of_patches_NL, crop, grown, batch.grid, self._grid)
+            new_NL = torch.where(new_NL.isnan(), around_NL, new_NL)
+        old_NL = self._recall(batch, grown, self._grid)
         mean_NL = torch.where(old_NL.isnan(), new_NL, momentum * old_NL + (1 - momentum) * new_NL)
         self._keep(batch, torch.where(new_NL.isnan(), old_NL, mean_NL), *grown)
 
     def recall(self, batch: Batch) -> Tensor:
         """Return what is known of the patches of a batch's crops, float32 [N, L]; NaN where nothing is."""
-        return self._recall(batch, _Map(_boxes(batch), _flips(batch)))
+        return self._recall(batch, _Map(_boxes(batch), _flips(batch)), batch.grid)
 
-    def _recall(self, batch: Batch, wanted: _Map) -> Tensor:
+    def _recall(self, batch: Batch, wanted: _Map, grid: tuple[int, int]) -> Tensor:
         assert batch.indices is not None
         scores_NL, scale_N, boxes_N4, flips_N = (
             kept.index_select(0, batch.indices) for kept in (self.scores, self.scale, self.boxes, self.flips)
         )
-        return _moved(scores_NL.float() * scale_N.unsqueeze(1), _Map(boxes_N4, flips_N), wanted, batch.grid)
+        return _moved(scores_NL.float() * scale_N.unsqueeze(1), _Map(boxes_N4, flips_N), wanted, self._grid, grid)
 
     def _keep(self, batch: Batch, scores_NL: Tensor, boxes_N4: Tensor, flips_N: Tensor) -> None:
         assert batch.indices is not None
@@ -140,20 +149,31 @@ class _Map(NamedTuple):
     flips_N: Tensor
 
 
-def _moved(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int]) -> Tensor:
-    """Return, for every cell of the target, the score of the source's cell under its center; NaN outside of it."""
-    index_NL, outside_NL = _cell_under_center(target, source, grid)
+def _moved(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int], onto: tuple[int, int]) -> Tensor:
+    """Return, for every cell of the target, the score of the source's cell under its center; NaN outside of it.
+
+    Args:
+        scores_NL: of the source's cells.
+        source: where these lie.
+        target: where the target's lie.
+        grid: rows and columns of the source's.
+        onto: of the target's.
+    """
+    index_NL, outside_NL = _cell_under_center(target, source, onto, grid)
     return scores_NL.gather(1, index_NL).masked_fill_(outside_NL, float("nan"))
 
 
-def _mean_in_cells(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int]) -> Tensor:
+def _mean_in_cells(
+    scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[int, int], onto: tuple[int, int]
+) -> Tensor:
     """Return, for every cell of the target, the mean of the source's scores whose centers lie in it; NaN for none.
 
     Of scores below 1e4 in magnitude, to a precision of 2e-6. Whole numbers are added, whose sum is the same in whatever
     order a device adds them. Where there are several times L scores, each patch has several, one behind L others.
+    Arguments are as in `_moved`.
     """
-    index_NL, outside_NL = _cell_under_center(source, target, grid)
-    zero_NL = torch.zeros_like(index_NL)
+    index_NL, outside_NL = _cell_under_center(source, target, grid, onto)
+    zero_NL = index_NL.new_zeros(len(index_NL), onto[0] * onto[1])
     times = scores_NL.shape[1] // index_NL.shape[1]
     index_NL, outside_NL = index_NL.repeat(1, times), outside_NL.repeat(1, times)
     taken_NL = scores_NL.isfinite() & ~outside_NL
@@ -163,9 +183,11 @@ def _mean_in_cells(scores_NL: Tensor, source: _Map, target: _Map, grid: tuple[in
     return (sum_NL / count_NL / 2**18).float()  # 0 / 0 is NaN
 
 
-def _cell_under_center(of: _Map, under: _Map, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _cell_under_center(
+    of: _Map, under: _Map, grid: tuple[int, int], grid_under: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Find the cell of one map under the center of each cell of another, int64 [N, L], and which lie outside of it."""
-    rows, columns = grid
+    (rows, columns), (rows_under, columns_under) = grid, grid_under
     device = of.boxes_N4.device
     x_K = (torch.arange(columns, device=device) + 0.5) / columns
     y_R = (torch.arange(rows, device=device) + 0.5) / rows
@@ -176,9 +198,9 @@ def _cell_under_center(of: _Map, under: _Map, grid: tuple[int, int]) -> tuple[Te
     y_NR = (y_NR - under.boxes_N4[:, 1:2]) / under.boxes_N4[:, 3:4]
     x_NK = torch.where(under.flips_N.unsqueeze(1), 1 - x_NK, x_NK)
     outside_NRK = ((x_NK < 0) | (x_NK > 1)).unsqueeze(1) | ((y_NR < 0) | (y_NR > 1)).unsqueeze(2)
-    column_NK = (x_NK * columns).long().clamp(0, columns - 1)
-    row_NR = (y_NR * rows).long().clamp(0, rows - 1)
-    index_NL = (row_NR.unsqueeze(2) * columns + column_NK.unsqueeze(1)).flatten(1)
+    column_NK = (x_NK * columns_under).long().clamp(0, columns_under - 1)
+    row_NR = (y_NR * rows_under).long().clamp(0, rows_under - 1)
+    index_NL = (row_NR.unsqueeze(2) * columns_under + column_NK.unsqueeze(1)).flatten(1)
     return index_NL, outside_NRK.flatten(1)
 
 

@@ -111,16 +111,14 @@ class Decoder:
 
     Args:
         mode: what the images are converted to, "RGB" or "L" (gray).
-        size: of the crops in pixels, S for squares or (height, width).
         device: nvJPEG decodes on a CUDA device, libjpeg on the CPU.
 
     Raises:
         UserError: if torchvision cannot decode on the device.
     """
 
-    def __init__(self, mode: str, size: Size, device: torch.device) -> None:
+    def __init__(self, mode: str, device: torch.device) -> None:
         self.mode = mode
-        self.size = size
         self.device = device
         # nvJPEG writes on a stream that PyTorch's allocator does not know of. Memory of this stream is used by nothing
         # else, so none that a queued kernel still reads is written to.
@@ -139,7 +137,7 @@ class Decoder:
         """Decode and crop a micro-batch.
 
         Args:
-            encoded: the images, on the CPU.
+            encoded: the images, on the CPU, and of which size crops are.
             boxes_N4: float32 [N, 4], (left, top, width, height) in pixels of the stored image; on the CPU.
             flips_N: bool [N], whether to mirror the crop left to right; on the CPU.
 
@@ -149,6 +147,7 @@ class Decoder:
         layout = encoded.layout_N4.tolist()
         files = encoded.bytes_B.split([length for length, *_ in layout])
         by_pillow = iter(move(encoded.crops_MCSS, self.device).float())
+        _, *size = encoded.crops_MCSS.shape[1:]
         black_CSS = torch.zeros(encoded.crops_MCSS.shape[1:], device=self.device)
         crops = [black_CSS if length else next(by_pillow) for length, *_ in layout]
         failed = []
@@ -159,7 +158,7 @@ class Decoder:
             failed += [row for row in rows if row not in decoded]
             if decoded:
                 places = list(decoded)
-                crops_JCSS = self._crop(list(decoded.values()), boxes_N4[places], flips_N[places])
+                crops_JCSS = self._crop(list(decoded.values()), boxes_N4[places], flips_N[places], (size[0], size[1]))
                 for row, crop_CSS in zip(places, crops_JCSS.expand(-1, len(black_CSS), -1, -1), strict=True):
                     crops[row] = crop_CSS
         return torch.stack(crops), failed
@@ -185,7 +184,7 @@ class Decoder:
         except RuntimeError:  # of one file or another: all of them are lost
             return [None] if len(files) == 1 else [image for file in files for image in self._try([file], gray)]
 
-    def _crop(self, images: Sequence[Tensor], boxes_J4: Tensor, flips_J: Tensor) -> Tensor:
+    def _crop(self, images: Sequence[Tensor], boxes_J4: Tensor, flips_J: Tensor, size: Size) -> Tensor:
         """Float32 [J, 1 or 3, S, S]."""
         # The pixels in each box are put into the corner of an image of the largest one's size.
         first_J2, last_J2 = boxes_J4[:, :2].floor(), (boxes_J4[:, :2] + boxes_J4[:, 2:]).ceil()
@@ -196,7 +195,7 @@ class Decoder:
         ):
             images_JCHW[place, :, : bottom - top, : right - left] = image[:, top:bottom, left:right]
         boxes_J4 = torch.cat([boxes_J4[:, :2] - first_J2, boxes_J4[:, 2:]], dim=1)
-        return resample(images_JCHW, move(boxes_J4, self.device), move(flips_J, self.device), self.size)
+        return resample(images_JCHW, move(boxes_J4, self.device), move(flips_J, self.device), size)
 
 
 def _decode_jpegs(files: list[Tensor], device: torch.device, *, gray: bool) -> list[Tensor]:

@@ -31,6 +31,7 @@ from hpm.data.sources.split import Split
 from hpm.data.unreadable import UnreadableImages
 from hpm.data.workers import load_in_workers
 from hpm.errors import UserError
+from hpm.optim.image_sizes import ImageSizes
 from hpm.optim.schedule import Schedule
 
 _CPU = torch.device("cpu")
@@ -74,6 +75,7 @@ class Loader:
             then. Not with `gpu_decode`. Default None, for nothing.
         masks_per_image: rows of a micro-batch, one after the other, that every image stands in, loaded, cropped and
             moved to the device once. Not with `annotate`. Default 1.
+        image_sizes: the size that crops are brought to in each epoch. Default None, the source's `img_size` in all.
 
     Attributes:
         steps_per_epoch: complete batches of an epoch.
@@ -103,6 +105,7 @@ class Loader:
         gpu_decode: bool = False,
         annotate: Annotating | None = None,
         masks_per_image: int = 1,
+        image_sizes: ImageSizes | None = None,
     ) -> None:
         split = source.train()
         # Which knows what batches may be.
@@ -127,6 +130,7 @@ class Loader:
         self.device = device
         assert annotate is None or masks_per_image == 1  # what is annotated is not masked
         self.masks_per_image = masks_per_image
+        self.image_sizes = image_sizes
         self.unreadable_images = UnreadableImages(max_unreadable)
         self.weights: Tensor | None = None
         self._annotate = annotate
@@ -136,7 +140,7 @@ class Loader:
             assert annotate is None  # workers would annotate images that only the device finds unreadable
             encoded = _require_encoded(split, type(source).__name__, num_workers)
             self._jpegs = JpegSplit(encoded)
-            self._decoder = Decoder(encoded.mode, source.img_size, device)
+            self._decoder = Decoder(encoded.mode, device)
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -205,7 +209,7 @@ class Loader:
             self.crop,
             seed=hash_words(self.seed, Stream.LOADER_CROPS),
             epoch=epoch,
-            size=self.source.img_size,
+            size=self.source.img_size if self.image_sizes is None else self.image_sizes.at(epoch),
             known_unreadable=known_unreadable,
             limit=self.unreadable_images.limit(self._train),
             annotate=self._annotate,

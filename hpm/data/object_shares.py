@@ -60,7 +60,8 @@ class ObjectShares:
             masks_NSS = self._masks_KSS.index_select(0, batch.indices)
         boxes_N4 = whole_boxes(self._split.sizes(batch.indices)) if batch.boxes is None else batch.boxes
         flips_N = torch.zeros_like(batch.indices, dtype=torch.bool) if batch.flips is None else batch.flips
-        return shares_of(masks_NSS, boxes_N4.to(masks_NSS.device), flips_N, batch.patch_size)
+        size = batch.images.shape[2], batch.images.shape[3]
+        return shares_of(masks_NSS, boxes_N4.to(masks_NSS.device), flips_N, batch.patch_size, size)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ObjectShares:
         """The same, for nothing in it changes: a copied curriculum needs no scenes of its own."""

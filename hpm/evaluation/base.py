@@ -18,6 +18,7 @@ from hpm.methods.teacher import ModelTeacher
 from hpm.metrics import Metric
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
+from hpm.optim.image_sizes import ImageSizes
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.precision import full_float32
 from hpm.targets import Target
@@ -32,12 +33,14 @@ class Pretraining:
         batch_size: images of a step, an image counting once for each of its masks.
         progress_per: "epoch" or "step", as `Trainer` takes it.
         dense_prediction_every: as `Method` takes it. Default 0, never.
+        image_sizes: of the images of each epoch. Default None, the model's in all.
     """
 
     clock: Clock
     batch_size: int
     progress_per: str
     dense_prediction_every: int = 0
+    image_sizes: ImageSizes | None = None
 
 
 _ANSWERING = {"predicted_loss": "loss predictor", "reconstruction_loss": "reconstructor"}  # other questions the encoder

@@ -7,8 +7,10 @@ import math
 from typing import NamedTuple
 
 from curriculum import Curriculum
+from curriculum.sizes import Size
 from hpm.evaluation.base import EvaluationContext
-from hpm.methods import operations
+from hpm.methods.operations import encoder_multiply_adds
+from hpm.methods.run_work import run_work
 from hpm.models.base import MaskedModel
 from hpm.targets import Target
 
@@ -23,6 +25,9 @@ class _OnMeta(NamedTuple):
     curriculum: Curriculum
     target: Target
     dense_prediction_every: int
+
+    def at_size(self, img_size: Size) -> _OnMeta:
+        return self._replace(student=self.student.at_size(img_size))
 
 
 def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
@@ -47,10 +52,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     if curriculum.difficulty.module is not None:
         curriculum.difficulty.module.to("meta")  # what it has kept lies where the training was
     method = _OnMeta(model, curriculum, context.target, pretraining.dense_prediction_every)
-    work = operations.multiply_adds(method, operations.moments(pretraining.clock, pretraining.progress_per))
-    share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
-    dense = operations.dense_share(method, pretraining.clock)
+    average = run_work(method, pretraining.clock, pretraining.progress_per, pretraining.image_sizes).average_step()
     images = pretraining.clock.step * pretraining.batch_size
-    fine_tuning = _PASSES * operations.encoder_multiply_adds(model) * labelled
-    epochs = images * operations.average_step(work, share, dense) / fine_tuning
+    fine_tuning = _PASSES * encoder_multiply_adds(model) * labelled
+    epochs = images * average / fine_tuning
     return None if math.isnan(epochs) else epochs

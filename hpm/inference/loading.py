@@ -25,6 +25,7 @@ from hpm.inference.published_config import published_config
 from hpm.methods.method import Method
 from hpm.methods.pretrained import load_weights, normalized_otherwise
 from hpm.models.published import Published
+from hpm.optim.image_sizes import ImageSizes
 from hpm.optim.schedule import Schedule
 from hpm.runs.checkpoint import Checkpoint, manifest_of
 from hpm.runs.run_folder import RunFolder
@@ -112,7 +113,14 @@ class LoadedModel:
         except ValueError as error:
             raise UserError(f"{self.run.manifest} does not fit the run's configuration: {error}") from error
         progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
-        return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
+        student = self.method.student
+        image_sizes = ImageSizes(
+            self.config.parameter("Trainer", "image_size"),
+            img_size=student.img_size,
+            patch_size=student.patch_size,
+            epochs=schedule.epochs,
+        )
+        return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every, image_sizes)
 
     def load(self, checkpoint: Checkpoint) -> frozenset[str]:
         """Put what a checkpoint of the same run holds in the place of the present weights and curriculum.

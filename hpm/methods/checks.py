@@ -1,4 +1,4 @@
-"""What the parts of a method ask of each other, found out before anything is trained."""
+"""What a method refuses before training: parts that do not go together."""
 
 from __future__ import annotations
 
@@ -8,12 +8,33 @@ if TYPE_CHECKING:
     from hpm.methods.method import Method
 
 
-def check_teacher(method: Method) -> None:
-    """What is asked of a teacher must be there.
+def check_parts(method: Method) -> None:
+    """Refuse parts of a method that do not go together.
 
     Raises:
-        ValueError: naming what asks.
+        ValueError: naming the setting at fault.
     """
+    student = method.student
+    method.curriculum.check(method.teacher, student.num_patches, student.grid)
+    student.check_curriculum(method.curriculum)
+    _check_teacher(method)
+    _check_feedback(method)
+    _check_counts(method)
+
+
+def check_grid(method: Method) -> None:
+    """Refuse a curriculum and a target that the grid of the student's patches is too small for.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+    student = method.student
+    method.curriculum.check(method.teacher, student.num_patches, student.grid)
+    _check_counts(method)
+
+
+def _check_teacher(method: Method) -> None:
+    """What is asked of a teacher must be there."""
     curriculum, target = method.curriculum, method.target
     if method.ema_decay is None and curriculum.difficulty.needs and curriculum.ever_needs_scores:
         raise ValueError(
@@ -41,12 +62,8 @@ def check_teacher(method: Method) -> None:
             raise ValueError(f"Method.target = {name} needs {capability}, but {reason}")
 
 
-def check_feedback(method: Method) -> None:
-    """What schedulers follow must be measured.
-
-    Raises:
-        ValueError: naming the metric.
-    """
+def _check_feedback(method: Method) -> None:
+    """What schedulers follow must be measured."""
     for scheduler in method.schedulers():
         for metric in set(scheduler.watches) - set(method.feedback):
             raise ValueError(
@@ -55,12 +72,8 @@ def check_feedback(method: Method) -> None:
             )
 
 
-def check_counts(method: Method) -> None:
-    """What compares the reconstructed patches of an image with each other must be given more than one.
-
-    Raises:
-        ValueError: naming what compares.
-    """
+def _check_counts(method: Method) -> None:
+    """What compares the reconstructed patches of an image with each other must be given more than one."""
     curriculum, num_patches = method.curriculum, method.student.num_patches
     count = min(
         curriculum.counts(num_patches, masked).reconstructed for masked in curriculum.counts_masked(num_patches)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch, Curriculum, Feedback, ImageCurriculum, Mask, Noise, Scheduler
+from curriculum.sizes import Size
 from curriculum.validation import require_at_least, require_instance
-from hpm.methods.checks import check_counts, check_feedback, check_teacher
+from hpm.methods.checks import check_grid, check_parts
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
@@ -104,11 +105,27 @@ class Method:
         self._autocast: torch.dtype | None = None
         self.teacher: ModelTeacher = StudentTeacher(model, target)  # `initialize` starts the average
         self.forward: Callable[..., tuple[Any, ...]] = self.student_pass()
-        curriculum.check(self.teacher, model.num_patches, model.grid)
-        model.check_curriculum(curriculum)
-        check_teacher(self)
-        check_feedback(self)
-        check_counts(self)
+        check_parts(self)
+
+    def at_size(self, img_size: Size) -> Method:
+        """This method, with the same parts, as one of images of another size: to count what these cost.
+
+        Args:
+            img_size: as `MaskedModel.at_size` takes it.
+
+        Raises:
+            ValueError: if the student or the curriculum does not go with such images.
+        """
+        method = copy.copy(self)
+        method.student = self.student.at_size(img_size)
+        difficulty = self.curriculum.difficulty
+        if difficulty.needs_one_grid and method.student.grid != self.student.grid:
+            raise ValueError(
+                f"Curriculum.difficulty = {type(difficulty).__name__} knows the {self.student.num_patches} places of "
+                "one grid, and cannot follow images of several; choose another difficulty"
+            )
+        check_grid(method)
+        return method
 
     @property
     def reads_predictions(self) -> bool:
@@ -250,6 +267,12 @@ class Method:
         )
 
     def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:
-        """The mean of this process's sum over the whole batch's count, times the number of processes."""
+        """The mean of this process's sum over the whole batch's count, times the number of processes.
+
+        Where these mask different numbers of patches it is this process's own mean, times 1: an image of more pairs
+        counts as much as others.
+        """
+        if self.curriculum.mask_ratio.groups > 1:
+            return total / count.clamp(min=1)
         count = self.processes.sum(count.float())
         return total * self.processes.world_size / count.clamp(min=1)

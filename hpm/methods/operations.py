@@ -21,16 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Scheduler, Switched, TrainingContext
 from curriculum.difficulty.combined import Combination
 from curriculum.mask import Counts
-from curriculum.sizes import pair
+from curriculum.sizes import Size, pair
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.targets import Target
 
-_SAMPLED_STEPS = 20_000  # of the schedule
 _MOMENTS = 48  # of a run, at which what moves with time is counted
 _MOST_COUNTS = 16  # of masked patches, for each of which the student is counted anew; the middle of three moments each
-_GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly and in no rhythm
 
 
 class Trained(Protocol):
@@ -52,6 +50,9 @@ class Trained(Protocol):
     def dense_prediction_every(self) -> int:
         """How many steps lie between two in which the loss predictor also learns on the full image; 0 for never."""
 
+    def at_size(self, img_size: Size) -> Trained:
+        """The same where images are of another size; as `Method.at_size`."""
+
 
 class _MetaTeacher(StudentTeacher):
     """A teacher whose passes are counted: autocast knows no meta device, and changes no count."""
@@ -60,15 +61,18 @@ class _MetaTeacher(StudentTeacher):
         return nullcontext()
 
 
-def moments(clock: Clock, progress_per: str) -> list[float]:
-    """The progress of some steps, evenly over a run.
+def moments(clock: Clock, progress_per: str, epochs: Sequence[int] | None = None) -> list[float]:
+    """The progress of some steps, evenly over a run or over some of its epochs.
 
     Args:
         clock: the run's length; its step is not looked at.
         progress_per: "epoch" or "step", as `Trainer` takes it.
+        epochs: those that are looked at. Default None, all.
     """
-    steps = (int(clock.total_steps * (number + 0.5) / _MOMENTS) for number in range(_MOMENTS))
-    return [clock.at(step).progress(progress_per) for step in steps]
+    chosen = range(clock.epochs) if epochs is None else epochs
+    count, steps = max(1, round(_MOMENTS * len(chosen) / clock.epochs)), len(chosen) * clock.steps_per_epoch
+    places = (divmod(int(steps * (number + 0.5) / count), clock.steps_per_epoch) for number in range(count))
+    return [clock.at(chosen[epoch] * clock.steps_per_epoch + step).progress(progress_per) for epoch, step in places]
 
 
 _EVENLY = moments(Clock(0, 1, _MOMENTS), "epoch")
@@ -242,54 +246,3 @@ def count_all(compute: Callable[[], object]) -> float:
         return _count(compute)["Global"]
     except Exception:
         return math.nan
-
-
-def teacher_share(method: Trained, clock: Clock, progress_per: str) -> float:
-    """Share of a run's steps in which the curriculum asks its difficulty estimator, and this computes something.
-
-    Long runs are sampled at 20,000 steps. A scheduler that follows what the learner achieves cannot be
-    foreseen: then it is every step that may ask.
-
-    Args:
-        method: the method.
-        clock: the run's length; its step is not looked at.
-        progress_per: "epoch" or "step", as `Trainer` takes it.
-    """
-    curriculum, num_patches, total = method.curriculum, method.student.num_patches, clock.total_steps
-    difficulty, foreseen = curriculum.difficulty, not curriculum.scheduler.watches
-    may_score = math.ceil(total / curriculum.score_every)
-
-    def asks(step: int) -> bool:
-        if not difficulty.asks(step, clock.steps_per_epoch):
-            return False
-        progress = Clock(step, clock.steps_per_epoch, clock.epochs).progress(progress_per)
-        return not foreseen or curriculum.needs_scores_at(progress, num_patches)
-
-    few = may_score <= _SAMPLED_STEPS
-    places = range(may_score) if few else [int(may_score * (n * _GOLDEN % 1)) for n in range(_SAMPLED_STEPS)]
-    return may_score / total * fmean(asks(curriculum.score_every * place) for place in places)
-
-
-def dense_share(method: Trained, clock: Clock) -> float:
-    """Share of a run's steps in which the loss predictor also learns on the full image.
-
-    Args:
-        method: the method.
-        clock: the run's length; its step is not looked at.
-    """
-    every = method.dense_prediction_every
-    return math.ceil(clock.total_steps / every) / clock.total_steps if every else 0.0
-
-
-def average_step(work: dict[str, float], teacher_share: float, dense_share: float, *, passes: int = 3) -> float:
-    """Multiply-adds of the average step for one image.
-
-    Args:
-        work: of each part, forward, as `multiply_adds` gives them.
-        teacher_share: of the steps in which the teacher is asked.
-        dense_share: of the steps in which the loss predictor also learns on the full image.
-        passes: how many forward passes the student's costs are worth; the backward pass counts two.
-    """
-    student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
-    dense = work["dense input"] + passes * work["dense prediction"]
-    return passes * student + dense_share * dense + (teacher_share * work["teacher"] + work["target"])

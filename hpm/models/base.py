@@ -6,10 +6,11 @@ patch's target.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,21 @@ class MaskedModel(nn.Module, ABC):
     def outputs(self) -> int:
         """P, what is reconstructed of each patch; its pixels, until `set_outputs`."""
         return self.reconstruction_head.out_features
+
+    def at_size(self, img_size: Size) -> Self:
+        """This model, with the same weights, as one of smaller images: what is counted and checked of these.
+
+        The model itself computes images of such sizes as it is.
+
+        Args:
+            img_size: of the images in pixels, multiples of the patches' and no larger than its own.
+
+        Raises:
+            ValueError: if its encoder takes images of one size alone.
+        """
+        model = copy.copy(self)
+        model._modules = self._modules | {"encoder": self.encoder.at_size(img_size)}
+        return model
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ from hpm.models.checks import require_loss_predictor_depth, require_transformer
 from hpm.models.cross_decoder import CrossDecoder
 from hpm.models.decoder import init_as_mae, init_loss_head
 from hpm.models.encoder import Encoder
-from hpm.models.patches import sincos_positions
+from hpm.models.patches import first_positions, patch_grid, sincos_positions
 from hpm.models.with_decoders import ModelWithDecoders
 
 
@@ -139,7 +139,7 @@ class CrossMAE(ModelWithDecoders):
             init_loss_head(self.loss_predictor.head, self.patch_pixels, generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(mask, len(images_NCHW))
+        maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(images_NCHW, mask)
         hidden = self.reconstructor.attend(queries, maps_KNTD)
         reconstruction_NMP = self.reconstructor.predict(hidden)
         if self.loss_predictor is None:
@@ -151,13 +151,13 @@ class CrossMAE(ModelWithDecoders):
         return self.encoder(images_NCHW, mask)
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
-        return self.reconstructor(self._queries(mask, len(images_NCHW)), self._feature_maps(images_NCHW, mask))
+        return self.reconstructor(self._queries(images_NCHW, mask), self._feature_maps(images_NCHW, mask))
 
     def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set CrossMAE.loss_predictor_depth")
         with torch.no_grad() if detached else nullcontext():
-            maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(mask, len(images_NCHW))
+            maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(images_NCHW, mask)
             if self.shares_decoder:
                 queries = self.reconstructor.attend(queries, maps_KNTD)
         return self.loss_predictor(queries, maps_KNTD).squeeze(-1)
@@ -166,7 +166,10 @@ class CrossMAE(ModelWithDecoders):
         """[K, N, T, D]: what goes into the encoder's first block and comes out of each, of the visible patches."""
         return self.encoder(images_NCHW, mask, intermediates=True)
 
-    def _queries(self, mask: Mask | None, images: int) -> Tensor:
+    def _queries(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
         """[N, M, W]: a mask token at the place of each masked patch; of every patch, [N, L, W], without a mask."""
-        tokens_LW = (self.mask_token + self.decoder_pos_embed)[0, self.encoder.num_prefix_tokens :]
-        return tokens_LW.expand(images, -1, -1) if mask is None else tokens_LW[mask.masked]
+        prefix, whole = self.encoder.num_prefix_tokens, self.encoder.position_grid
+        grid = patch_grid(images_NCHW, self.patch_size)
+        pos_1TW = first_positions(self.decoder_pos_embed, grid, whole, num_prefix_tokens=prefix)
+        tokens_LW = (self.mask_token + pos_1TW)[0, prefix:]
+        return tokens_LW.expand(len(images_NCHW), -1, -1) if mask is None else tokens_LW[mask.masked]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from curriculum import Mask
-from curriculum.sizes import Size, pair
+from curriculum.sizes import Size, pair, spell_size
 from hpm.models.blocks import Blocks
 
 
@@ -47,6 +47,22 @@ class Encoder(nn.Module, ABC):
         """Rows and columns of patches."""
         (height, width), (patch_height, patch_width) = pair(self.img_size), pair(self.patch_size)
         return height // patch_height, width // patch_width
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Rows and columns that its positions are made for; smaller images are seen at the first of them."""
+        return self.grid
+
+    def at_size(self, img_size: Size) -> Encoder:
+        """This encoder, with the same weights, as one of smaller images: for what its `grid` and `block_sizes` tell.
+
+        Args:
+            img_size: of the images in pixels, multiples of the patches' and no larger than its own.
+
+        Raises:
+            ValueError: if it takes images of one size alone: the default.
+        """
+        raise ValueError(f"{type(self).__name__} takes images of one size alone, {spell_size(self.img_size)} pixels")
 
     @abstractmethod
     def forward(
@@ -155,9 +171,9 @@ class Encoder(nn.Module, ABC):
             if isinstance(module, Blocks):
                 module.grad_checkpointing = enable
 
-    def hidden(self, mask: Mask) -> Tensor:
+    def hidden(self, mask: Mask, num_patches: int) -> Tensor:
         """Bool [N, L]: the patches that the encoder does not see, masked, thrown away or blanked."""
-        shape = (mask.visible.shape[0], self.grid[0] * self.grid[1])
+        shape = (mask.visible.shape[0], num_patches)
         hidden_NL = torch.ones(shape, dtype=torch.bool, device=mask.visible.device)
         if mask.blanked is None:
             return hidden_NL.scatter_(1, mask.visible, False)

@@ -27,7 +27,7 @@ from hpm.models.checks import (
     require_transformer,
 )
 from hpm.models.decoder import Decoder, init_as_mae, init_loss_head
-from hpm.models.patches import sincos_positions
+from hpm.models.patches import first_positions, patch_grid, sincos_positions
 from hpm.models.vit import ViT
 from hpm.models.with_decoders import ModelWithDecoders
 
@@ -167,7 +167,7 @@ class MaskedAutoencoder(ModelWithDecoders):
                 nn.init.normal_(extra, std=0.02, generator=generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        tokens = self._decoder_input(self.encode(images_NCHW, mask), mask)
+        tokens = self._encode_for_decoders(images_NCHW, mask)
         first = self.encoder.num_prefix_tokens + mask.num_visible
         hidden = self.reconstructor.blocks(tokens, first=first)
         reconstruction_NMP = self.reconstructor.predict(hidden, 0)
@@ -181,30 +181,35 @@ class MaskedAutoencoder(ModelWithDecoders):
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         first = self.encoder.num_prefix_tokens + mask.num_visible
-        return self.reconstructor(self._decoder_input(self.encode(images_NCHW, mask), mask), first)
+        return self.reconstructor(self._encode_for_decoders(images_NCHW, mask), first)
 
     def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
             raise ValueError("this model has no loss predictor; set MaskedAutoencoder.loss_predictor_depth")
         first = self.encoder.num_prefix_tokens + (0 if mask is None else mask.num_visible)
         with torch.no_grad() if detached else nullcontext():
-            tokens = self._decoder_input(self.encode(images_NCHW, mask), mask)
+            tokens = self._encode_for_decoders(images_NCHW, mask)
             if self.shares_decoder:
                 tokens, first = self.reconstructor.blocks(tokens, first=first), 0
         return self.loss_predictor(tokens, first).squeeze(-1)
 
-    def _decoder_input(self, latent: Tensor, mask: Mask | None) -> Tensor:
+    def _encode_for_decoders(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
+        """[N, K + L, W]: what decoders read of images."""
+        return self._decoder_input(self.encode(images_NCHW, mask), mask, patch_grid(images_NCHW, self.patch_size))
+
+    def _decoder_input(self, latent: Tensor, mask: Mask | None, grid: tuple[int, int]) -> Tensor:
         """[N, K + L, W]: class tokens, visible patches, mask tokens, each with its position.
 
         Attention does not care for order, so the tokens are not put back into raster order: the masked patches,
         which alone are predicted, stay together at the end.
         """
-        tokens = self.decoder_embed(latent)
+        tokens, prefix = self.decoder_embed(latent), self.encoder.num_prefix_tokens
+        whole = self.encoder.position_grid
+        pos_1TW = first_positions(self.decoder_pos_embed, grid, whole, num_prefix_tokens=prefix)
         if mask is None:
-            return tokens + self.decoder_pos_embed
-        prefix = self.encoder.num_prefix_tokens
-        pos_LW = self.decoder_pos_embed[0, prefix:]
-        cls_NKW = tokens[:, :prefix] + self.decoder_pos_embed[:, :prefix]
+            return tokens + pos_1TW
+        pos_LW = pos_1TW[0, prefix:]
+        cls_NKW = tokens[:, :prefix] + pos_1TW[:, :prefix]
         visible_NVW = tokens[:, prefix:] + pos_LW[mask.visible]
         masked_NMW = self.mask_token + pos_LW[mask.masked]
         return torch.cat([cls_NKW, visible_NVW, masked_NMW], dim=1)

@@ -53,6 +53,32 @@ def sincos_positions(width: int, grid: tuple[int, int], *, num_prefix_tokens: in
     return torch.cat([positions_LD.new_zeros(num_prefix_tokens, width), positions_LD]).float()
 
 
+def patch_grid(images_NCHW: Tensor, patch_size: Size) -> tuple[int, int]:
+    """Rows and columns of patches of images."""
+    (height, width), (rows, columns) = pair(patch_size), images_NCHW.shape[-2:]
+    return rows // height, columns // width
+
+
+def first_positions(
+    positions_1TD: Tensor, grid: tuple[int, int], theirs: tuple[int, int], *, num_prefix_tokens: int = 1
+) -> Tensor:
+    """Sin-cos positions [1, prefix + L, D] of a grid that is no larger than theirs: of as many first rows and columns.
+
+    A patch's position is the number of its row and of its column, so that this is what `sincos_positions` computes.
+
+    Args:
+        positions_1TD: those of the prefix tokens first, which stay.
+        grid: rows and columns that are wanted.
+        theirs: rows and columns that they are of.
+        num_prefix_tokens: tokens before those of the patches.
+    """
+    if grid == theirs:
+        return positions_1TD
+    prefix, patches = positions_1TD.split([num_prefix_tokens, theirs[0] * theirs[1]], dim=1)
+    patches = patches.unflatten(1, theirs)[:, : grid[0], : grid[1]]
+    return torch.cat([prefix, patches.flatten(1, 2)], dim=1)
+
+
 def resample_positions(
     positions_1TD: Tensor, grid: tuple[int, int], theirs: tuple[int, int], *, num_prefix_tokens: int = 1
 ) -> Tensor:

@@ -133,7 +133,7 @@ def _fit_positions(
         if value.ndim != 3 or value.shape[2] != own.shape[2]:
             given[name] = value  # refused like other parameters that do not fit
             continue
-        theirs = model.grid if _same(value, own) else grid_of(value, told, class_tokens=prefix)
+        theirs = model.grid if same_positions(value, own) else grid_of(value, told, class_tokens=prefix)
         if told is None and value.shape == own.shape and math.prod(theirs or ()) != math.prod(model.grid):
             theirs = model.grid  # as many as the model has, of no square
         if theirs is None:
@@ -146,7 +146,7 @@ def _fit_positions(
         if theirs != model.grid:
             width = value.shape[2]
             computed = sincos_positions(width, theirs, num_prefix_tokens=prefix) if width % 4 == 0 else None
-            known = computed is not None and _same(value, computed.unsqueeze(0))
+            known = computed is not None and same_positions(value, computed.unsqueeze(0))
             rows, columns = model.grid
             how = "computed" if known else "interpolated"
             lines.append(f"{name} {how} for {rows} x {columns} patches, {theirs[0]} x {theirs[1]} there")
@@ -155,9 +155,9 @@ def _fit_positions(
     return lines
 
 
-def _same(some: Tensor, others: Tensor) -> bool:
+def same_positions(some: Tensor, others: Tensor) -> bool:
     """Whether positions are the same, up to what 16 bits round."""
-    return some.shape == others.shape and torch.allclose(some.float(), others, rtol=0, atol=_SAME_POSITIONS)
+    return some.shape == others.shape and torch.allclose(some.float(), others.float(), rtol=0, atol=_SAME_POSITIONS)
 
 
 def _check_fit(

@@ -23,7 +23,7 @@ class Swin(Encoder):
     """A Swin transformer (Liu et al. 2021, arXiv 2103.14030), timm's. Defaults: Swin-B at 192 pixels, as SimMIM's.
 
     It sees all of the image. What is masked are the cells that its last stage makes one token of: 32 pixels by
-    default, `patch_size` times 2 for each further stage. It has no class token.
+    default, `patch_size` times 2 for each further stage. It has no class token. Images are of one size alone.
 
     Args:
         img_size: of the image in pixels, the side of a square or (height, width); multiples of a cell's side.
@@ -101,7 +101,12 @@ class Swin(Encoder):
             if mask_token is None or not in_place:
                 raise ValueError("a Swin leaves no patch out: pass a mask token that stands in its place")
             side = tokens_NHWD.shape[1] // self.grid[0]
-            hidden = self.hidden(mask).view(-1, *self.grid).repeat_interleave(side, 1).repeat_interleave(side, 2)
+            hidden = (
+                self.hidden(mask, self.grid[0] * self.grid[1])
+                .view(-1, *self.grid)
+                .repeat_interleave(side, 1)
+                .repeat_interleave(side, 2)
+            )
             token = mask_token.to(tokens_NHWD.dtype).view(1, 1, 1, -1)
             tokens_NHWD = torch.where(hidden.unsqueeze(3), token, tokens_NHWD)
         return self.norm(self.layers(tokens_NHWD)).flatten(1, 2)

@@ -6,6 +6,7 @@ D width.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from curriculum.validation import require_positive
 from hpm.models.blocks import Blocks, LayerNorm
 from hpm.models.checks import require_class_tokens, require_patches, require_transformer
 from hpm.models.encoder import Encoder
-from hpm.models.patches import patchify, sincos_positions
+from hpm.models.patches import first_positions, patch_grid, patchify, sincos_positions
 
 
 class ViT(Encoder):
@@ -101,10 +102,20 @@ class ViT(Encoder):
         in_place: bool = False,
         intermediates: bool = False,
     ) -> Tensor:
-        tokens = self._embed(images_NCHW, mask, mask_token, in_place=in_place)
+        tokens, bias = self._embed(images_NCHW, mask, mask_token, in_place=in_place), self._bias(images_NCHW)
         if intermediates:
-            return torch.stack(self.blocks.intermediates(tokens, self._bias()))
-        return self.norm(self.blocks(tokens, self._bias()))
+            return torch.stack(self.blocks.intermediates(tokens, bias))
+        return self.norm(self.blocks(tokens, bias))
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        rows, columns = self.patch_embed.grid_size
+        return rows, columns
+
+    def at_size(self, img_size: Size) -> ViT:
+        encoder = copy.copy(self)
+        encoder.img_size = img_size
+        return encoder
 
     @property
     def drops_patches(self) -> bool:
@@ -120,7 +131,8 @@ class ViT(Encoder):
         cls_tokens: Tensor = self.cls_token
         if self.reg_token is not None:
             cls_tokens = torch.cat([cls_tokens, self.reg_token], dim=1)
-        positions = self.pos_embed[0, prefix:] if self.shared_rel_pos is None else None
+        pos_1TD = self._positions(images_NCHW)
+        positions = None if pos_1TD is None else pos_1TD[0, prefix:]
         hidden = None
         if mask is not None and not in_place:
             # Only what is seen is embedded: a convolution would embed what is then thrown away.
@@ -128,15 +140,15 @@ class ViT(Encoder):
             hidden = mask.blanked
             positions = None if positions is None else positions[mask.visible]
         elif mask is not None:
-            hidden = self.hidden(mask)
+            hidden = self.hidden(mask, patches.shape[1])
         tokens = F.linear(patches, proj.weight.permute(0, 2, 3, 1).flatten(1), proj.bias)
         if hidden is not None:
             if mask_token is None:
                 raise ValueError("the mask blanks visible patches; set MaskedAutoencoder.blank_token = True")
             tokens = torch.where(hidden.unsqueeze(2), mask_token.to(tokens.dtype), tokens)
-        if positions is not None:
+        if positions is not None and pos_1TD is not None:
             tokens = tokens + positions
-            cls_tokens = cls_tokens + self.pos_embed[:, :prefix]
+            cls_tokens = cls_tokens + pos_1TD[:, :prefix]
         return torch.cat([cls_tokens.expand(len(tokens), -1, -1).to(tokens.dtype), tokens], dim=1)
 
     def init_positions(self) -> None:
@@ -144,16 +156,32 @@ class ViT(Encoder):
             positions = sincos_positions(self.embed_dim, self.grid, num_prefix_tokens=self.num_prefix_tokens)
             self.pos_embed.copy_(positions)
 
-    def _bias(self) -> Tensor | None:
-        """[1, heads, T, T], or None where positions are not relative."""
-        return None if self.shared_rel_pos is None else self.shared_rel_pos.get_bias()
+    def _positions(self, images_NCHW: Tensor) -> Tensor | None:
+        """[1, K + L, D], or None where positions are relative."""
+        if self.shared_rel_pos is not None:
+            return None
+        grid = patch_grid(images_NCHW, self.patch_size)
+        return first_positions(self.pos_embed, grid, self.position_grid, num_prefix_tokens=self.num_prefix_tokens)
+
+    def _bias(self, images_NCHW: Tensor) -> Tensor | None:
+        """[1, heads, T, T], or None where positions are not relative. Of smaller images it is what patches have that
+        lie as many rows and columns apart.
+        """
+        if self.shared_rel_pos is None:
+            return None
+        bias_1HTT, grid = self.shared_rel_pos.get_bias(), patch_grid(images_NCHW, self.patch_size)
+        if grid == self.position_grid:
+            return bias_1HTT
+        place_1T1 = torch.arange(bias_1HTT.shape[-1], device=bias_1HTT.device).view(1, -1, 1)
+        place_T = first_positions(place_1T1, grid, self.position_grid).flatten()
+        return bias_1HTT[:, :, place_T][:, :, :, place_T]
 
     def unsupported_reason(self, capability: str) -> str | None:
         return None
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
         """See `Encoder.attention`. The class tokens' own share is left out, so that a row sums to less than 1."""
-        tokens, bias = self._embed(images_NCHW, None), self._bias()
+        tokens, bias = self._embed(images_NCHW, None), self._bias(images_NCHW)
         for block in list(self.blocks)[:-1]:
             tokens = block(tokens) if bias is None else block(tokens, bias)
         last: Any = self.blocks[-1]
@@ -173,7 +201,7 @@ class ViT(Encoder):
 
     def sampled_attention(self, images_NCHW: Tensor, queries_NQ: Tensor) -> Tensor:
         """See `Encoder.sampled_attention`. The class tokens' share of each row is left out."""
-        tokens, bias = self._embed(images_NCHW, None), self._bias()
+        tokens, bias = self._embed(images_NCHW, None), self._bias(images_NCHW)
         first: Any = self.blocks[0]
         if isinstance(first, FSDPModule):  # gathers its parameters when it is called, and here it is not
             first.unshard()

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from curriculum import Batch, ImageCurriculum, Noise
-from curriculum.sizes import pair
+from curriculum.sizes import Size, pair
 from hpm.methods.method import Method
-from hpm.methods.operations import count_all, counts_over_the_run
+from hpm.methods.operations import Trained, count_all, counts_over_the_run
 from hpm.models.base import MaskedModel
 
 
@@ -28,7 +28,7 @@ def parameters(method: Method) -> dict[str, int]:
     }
 
 
-def macs_saved(method: Method, progresses: list[float]) -> float:
+def macs_saved(method: Trained, progresses: list[float]) -> float:
     """Multiply-adds of the student's forward pass of one image that published code spends and ours does not.
 
     Args:
@@ -50,6 +50,7 @@ def memory(
     images: int = 0,
     shards: int = 1,
     grad_checkpointing: bool = False,
+    img_size: Size | None = None,
 ) -> dict[str, float]:
     """Bytes on each device by what they are for, all at once: an upper estimate of what it counts.
 
@@ -64,10 +65,12 @@ def memory(
         images: of the training set, of which the curriculum may keep something.
         shards: devices that share the weights; 1 where each has all of them.
         grad_checkpointing: see `activations`.
+        img_size: of the largest images in training. Default None, the model's.
     """
     count, low = parameters(method), precision in ("bf16", "fp16")
     student = count["encoder"] + count["reconstructor"] + count["loss predictor"]
-    kept = activations(method, low=low, grad_checkpointing=grad_checkpointing)
+    seen = method if img_size is None else method.at_size(img_size)
+    kept = activations(seen, low=low, grad_checkpointing=grad_checkpointing)
     return {
         "weights": 4 * student / shards,
         "gradients": 4 * student / shards,

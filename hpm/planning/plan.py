@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from curriculum.sizes import Size
 from hpm.config import Config
 from hpm.data import ObjectShares
 from hpm.errors import UserError
 from hpm.methods import operations
 from hpm.methods.method import Method
+from hpm.methods.run_work import RunWork, run_work, stretches
 from hpm.optim.clock import Clock
 from hpm.planning import cost
 from hpm.planning.gpus import Machine, require_machine, require_plannable
@@ -36,6 +38,7 @@ class Plan:
         epochs: passes over them.
         batch_size: images of a step, over all GPUs and micro-batches, an image counting once for each of its masks.
         masks_per_image: how many masks each image is given.
+        image_sizes: of the images in pixels, each with its share of the epochs, in order of time.
         micro_batch: images on a GPU at a time, likewise.
         steps: of the whole run.
         parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
@@ -64,6 +67,7 @@ class Plan:
     epochs: int
     batch_size: int
     masks_per_image: int
+    image_sizes: list[tuple[Size, float]]
     micro_batch: int
     steps: int
     parameters: dict[str, int]
@@ -138,13 +142,17 @@ def _plan(
     precision = settings.precision_on(machine)
     micro_batch = schedule.micro_batch_size(machine.gpus)
     peak = machine.gpu.peaks[precision]
-    progresses = operations.moments(clock, settings.progress_per)
-    work, left_out = _known_work(method, progresses)
-    share, dense = operations.teacher_share(method, clock, settings.progress_per), operations.dense_share(method, clock)
+    sizes = settings.image_sizes
+    average, left_out = _known_work(method, run_work(method, clock, settings.progress_per, sizes))
+    work, share = average.work, average.teacher_share
+    saved = (
+        part.share * cost.macs_saved(part.method, part.progresses)
+        for part in stretches(method, clock, settings.progress_per, sizes)
+    )
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
     beside_flops = 2 * images * cost.image_passes(method, clock.epochs)
-    step_flops = 2 * schedule.batch_size * operations.average_step(work, share, dense, passes=passes)
+    step_flops = 2 * schedule.batch_size * average.average_step(passes=passes)
     return Plan(
         config=config,
         curriculum=", ".join(method.curriculum.component_names()),
@@ -155,14 +163,15 @@ def _plan(
         epochs=schedule.epochs,
         batch_size=schedule.batch_size,
         masks_per_image=schedule.masks_per_image,
+        image_sizes=[(size, sizes.share(size)) for size in sizes.all],
         micro_batch=micro_batch,
         steps=clock.total_steps,
         parameters=cost.parameters(method),
         multiply_adds=work,
-        published_multiply_adds=plain + work["loss predictor"] + cost.macs_saved(method, progresses),
+        published_multiply_adds=plain + work["loss predictor"] + sum(saved),
         teacher_share=share,
-        dense_share=dense,
-        relative_cost=operations.average_step(work, share, dense) / (3 * plain),
+        dense_share=average.dense_share,
+        relative_cost=average.average_step() / (3 * plain),
         step_flops=step_flops,
         memory={"masks of the objects": _object_masks(settings, images)}
         | cost.memory(
@@ -172,6 +181,7 @@ def _plan(
             images=images,
             shards=machine.gpus if runtime.sharding == "fsdp" else 1,
             grad_checkpointing=runtime.grad_checkpointing,
+            img_size=sizes.largest if sizes.has_others else None,
         ),
         device_memory=machine.gpu.memory * 1e9,
         peak=peak * 1e12,
@@ -192,9 +202,9 @@ def _object_masks(settings: RunSettings, images: int) -> float:
     return float(ObjectShares.bytes_for(images, settings.source.img_size)) if asked else 0.0
 
 
-def _known_work(method: Method, progresses: list[float]) -> tuple[dict[str, float], list[str]]:
+def _known_work(method: Method, found: RunWork) -> tuple[RunWork, list[str]]:
     """Multiply-adds of each part, 0 for what cannot be counted without data; and a note of each of those."""
-    work, notes = operations.multiply_adds(method, progresses), []
+    work, notes = dict(found.work), []
     for part, what in (
         ("target", f"what {type(method.target).__name__} computes"),
         ("teacher", f"what {type(method.curriculum.difficulty).__name__} asks of the teacher"),
@@ -202,7 +212,7 @@ def _known_work(method: Method, progresses: list[float]) -> tuple[dict[str, floa
         if math.isnan(work[part]):
             work[part] = 0.0
             notes.append(f"{what} cannot be counted without data, and is left out")
-    return work, notes
+    return found._replace(work=work), notes
 
 
 def _note_passes(method: Method, share: float) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from curriculum.sizes import spell_size
 from hpm.planning.gpus import GPUS, Gpu
 from hpm.planning.plan import USABLE_MEMORY, Plan
 from hpm.planning.units import duration, units
@@ -23,6 +24,9 @@ def show_plan(console: Console, plan: Plan) -> None:
         f"hours, with {plan.images_per_second:,.0f} images/s from the data, if {plan.mfu:.0%} of "
         f"{units(plan.peak)}FLOP/s in {plan.precision} are reached: an assumption, see --mfu",
     ]
+    if len(plan.image_sizes) > 1:
+        sizes = ", ".join(f"{share:.0%} at {spell_size(size)}" for size, share in plan.image_sizes)
+        lines.insert(1, f"images:   {sizes} pixels; what they compute is the mean over the epochs")
     if plan.precision in gpu.measured:
         lines.append(
             f"peak:     measured on {gpu.name}: {gpu.measured[plan.precision]:.0f} TFLOP/s in {plan.precision}, of "

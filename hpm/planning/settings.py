@@ -11,6 +11,7 @@ from curriculum.validation import require_choice, require_instance
 from hpm.config import Config
 from hpm.data import ImageSource, RandomResizedCrop
 from hpm.methods.method import Method
+from hpm.optim.image_sizes import ImageSizes
 from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.planning.gpus import Machine
@@ -30,6 +31,7 @@ class RunSettings:
         schedule: epochs and batches.
         runtime: how steps are computed.
         progress_per: when the curriculum moves, "epoch" or "step".
+        image_sizes: of the crops of each epoch.
     """
 
     method: Method
@@ -37,6 +39,7 @@ class RunSettings:
     schedule: Schedule
     runtime: Runtime
     progress_per: str
+    image_sizes: ImageSizes
 
     def precision_on(self, machine: Machine) -> str:
         """What a GPU of the machine will compute in.
@@ -76,7 +79,7 @@ class RunSettings:
                 f"Runtime.device = {runtime.device!r} would be shared by all --gpus {machine.gpus}; choose 'cuda' or "
                 "'auto'"
             )
-        check_method(method, runtime, self.schedule)
+        check_method(method, runtime, self.schedule, self.image_sizes, machine.gpus)
         check_objects(method, source)
         method.student.check_images(source.img_size, source.in_chans, type(source).__name__)
 
@@ -106,9 +109,15 @@ def read_settings(config: Config) -> RunSettings:
         _group(config, name, kind)
     progress_per: str = config.parameter("Trainer", "progress_per")
     require_choice("Trainer", PROGRESS_PER, progress_per=progress_per)
+    image_sizes = ImageSizes(
+        config.parameter("Trainer", "image_size"),
+        img_size=method.student.img_size,
+        patch_size=method.student.patch_size,
+        epochs=schedule.epochs,
+    )
     config.parameter("Trainer", "seed")
     config.check_bindings(in_files=True)
-    return RunSettings(method, source, schedule, runtime, progress_per)
+    return RunSettings(method, source, schedule, runtime, progress_per, image_sizes)
 
 
 def _part(config: Config, name: str, kind: type) -> Any:

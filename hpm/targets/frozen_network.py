@@ -22,7 +22,7 @@ from curriculum.sizes import Size, as_size, pair
 from hpm.errors import UserError
 from hpm.models.architecture import grid_of
 from hpm.models.base import MaskedModel
-from hpm.models.patches import resample_positions
+from hpm.models.patches import patch_grid, resample_positions
 from hpm.models.weight_files import check_inflation
 from hpm.runtime.files import expanded
 from hpm.runtime.finite import not_finite, subject
@@ -34,7 +34,7 @@ class FrozenNetwork:
 
     Args:
         model: a name of timm's, or "local-dir:FOLDER".
-        student: whose images it sees, and to whose grid its map is brought.
+        student: whose images it sees, and to whose patches its map is brought.
         img_size: of the image that it sees in pixels, the side of a square or (height, width); None for the student's,
             or the next larger one that its patches divide.
         checkpoint: what names its weights, a file or a trained model; None for timm's own.
@@ -57,7 +57,7 @@ class FrozenNetwork:
         self.checkpoint = None if checkpoint is None else str(expanded(checkpoint))
         self.pretrained = pretrained
         self._in_chans = student.in_chans
-        self._student_grid = student.grid
+        self._student_patch = student.patch_size
         with torch.device("meta"):
             plain: Any = timm.create_model(model, pretrained=False, num_classes=0)
             patches = pair(getattr(getattr(plain, "patch_embed", None), "patch_size", None) or 1)
@@ -199,7 +199,7 @@ class FrozenNetwork:
         self._scale_2C11 = None
 
     def __call__(self, images_NCHW: Tensor) -> Tensor:
-        """Float32 [N, L, D] of the images, on the student's grid."""
+        """Float32 [N, L, D] of the images, on the grid of the student's patches; it sees all at a size of its own."""
         if images_NCHW.device.type != "meta" and self._scale_2C11 is None:
             self.load()
             self.network = self.network.to(images_NCHW.device)
@@ -213,9 +213,10 @@ class FrozenNetwork:
             with nullcontext() if self._autocast is None else torch.autocast(images.device.type, self._autocast):
                 map_NDHW = self._map(images)
             map_NDHW = map_NDHW.float()
-            if self.grid != self._student_grid:
-                smaller = self._student_grid[0] < self.grid[0] or self._student_grid[1] < self.grid[1]
-                map_NDHW = F.interpolate(map_NDHW, self._student_grid, mode="bilinear", antialias=smaller)
+            grid = patch_grid(images_NCHW, self._student_patch)
+            if self.grid != grid:
+                smaller = grid[0] < self.grid[0] or grid[1] < self.grid[1]
+                map_NDHW = F.interpolate(map_NDHW, grid, mode="bilinear", antialias=smaller)
             return map_NDHW.flatten(2).transpose(1, 2)
 
     def _normalization(self) -> Tensor:

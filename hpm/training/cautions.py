@@ -1,22 +1,41 @@
-"""What a person should know before a run trains: settings that are legal, but for which the run is too short."""
+"""What a person should know before a run trains: settings that are legal, but that a run rarely means."""
 
 from __future__ import annotations
 
+from curriculum.sizes import pair, spell_size
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
+from hpm.optim.image_sizes import ImageSizes
 
 _LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more stays close to its random start
 
 
-def cautions(method: Method, clock: Clock) -> list[str]:
+def cautions(method: Method, clock: Clock, image_sizes: ImageSizes) -> list[str]:
     """A sentence for each setting that the run is too short for.
 
     Args:
         method: what is trained.
         clock: the run's.
+        image_sizes: of the images of each epoch.
     """
-    found = (_slow_teacher(method, clock), _no_scores(method, clock), _rare_dense_prediction(method, clock))
+    found = (
+        _slow_teacher(method, clock),
+        _no_scores(method, clock),
+        _rare_dense_prediction(method, clock),
+        _small_to_the_end(image_sizes),
+    )
     return [caution for caution in found if caution is not None]
+
+
+def _small_to_the_end(image_sizes: ImageSizes) -> str | None:
+    """What is evaluated at a size that the last epoch was not trained at."""
+    last, whole = image_sizes.at(-1), image_sizes.img_size
+    if last == whole:
+        return None
+    return (
+        f"the last epoch trains at {spell_size(last)} pixels, and evaluations look at {spell_size(whole)}; let "
+        f"Trainer.image_size end at {pair(whole)[0]}"
+    )
 
 
 def _slow_teacher(method: Method, clock: Clock) -> str | None:

@@ -203,6 +203,7 @@ class TrainingLoop:
             "epochs": self.clock.epochs,
             "images": self.clock.step * trainer.schedule.batch_size,
             "masks_per_image": trainer.schedule.masks_per_image,
+            "image_sizes": trainer.image_sizes.all,
             "training_seconds": self._seconds,
             "evaluation_seconds": measured["seconds"],
             "parameters": sum(parameter.numel() for parameter in trainer.method.student.parameters()),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from curriculum.sizes import pair
 from hpm.methods.student_pass import Losses
 from hpm.optim.clock import Clock
 from hpm.training.probe_loss import ProbeLoss
@@ -124,6 +125,8 @@ class IntervalMetrics:
             "seconds": seconds,
             "images_per_second": steps * batch_size / max(since, 1e-9),
         }
+        if self._trainer.image_sizes.has_others:
+            row["image_size"] = pair(self._trainer.image_sizes.at(clock.epoch))[0]
         if interval.gradient_norm is not None:
             row["gradient_norm"] = interval.gradient_norm
         if method.ema_decay is not None:

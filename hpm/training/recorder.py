@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpm.errors import TrainingError
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.distributed import DistributedContext
+from hpm.runtime.version import source_version
 from hpm.tracking import Tracker
+
+if TYPE_CHECKING:
+    from hpm.training.trainer import Trainer
+
+
+def tags_of(trainer: Trainer, folder: RunFolder) -> dict[str, str]:
+    """What a tracker may find a run by.
+
+    Args:
+        trainer: whose run it is.
+        folder: the run's.
+    """
+    return {
+        "curriculum": " / ".join(trainer.method.curriculum.component_names()),
+        "seed": str(trainer.seed),
+        "data": type(trainer.source).__name__,
+        "device": str(trainer.device),
+        "precision": trainer.precision,
+        "processes": str(trainer.processes.world_size),
+        "folder": str(folder.path.resolve()),
+        "commit": source_version(),
+    }
 
 
 class RunRecorder:

@@ -9,10 +9,11 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from curriculum import TrainingContext
-from curriculum.sizes import pair
+from curriculum.sizes import pair, spell_size
 from hpm.data import ImageSource, Scenes
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.method import Method
+from hpm.optim.image_sizes import ImageSizes
 from hpm.optim.optimization import Optimization
 from hpm.optim.param_groups import build_adamw
 from hpm.optim.schedule import Schedule
@@ -40,6 +41,7 @@ def build_training_step(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     start: dict[str, torch.Tensor] | None = None,
+    image_sizes: ImageSizes | None = None,
 ) -> TrainingStep:
     """Meet the other processes, initialize the weights, spread and compile the model.
 
@@ -54,12 +56,13 @@ def build_training_step(
         mean: of the data's normalization, None where it is not known.
         std: likewise.
         start: the student's weights to start from; None for those that the seed gives.
+        image_sizes: of the images of each epoch; None for the model's in all.
 
     Raises:
         ValueError: where the method cannot be computed as `runtime` says.
     """
     device = context.device
-    check_method(method, runtime, schedule)
+    check_method(method, runtime, schedule, image_sizes, processes.world_size)
     set_up(device, precision, deterministic=runtime.deterministic)
     processes.connect(device)
     student = method.student
@@ -85,7 +88,8 @@ def build_training_step(
     elif processes.world_size > 1:
         _replicate(method)
     if runtime.compile:
-        compile_method(method, blocks=runtime.compile == "blocks", mode=runtime.compile_mode)
+        sizes = 1 if image_sizes is None else len(image_sizes.all)
+        compile_method(method, blocks=runtime.compile == "blocks", mode=runtime.compile_mode, sizes=sizes)
     if runtime.cuda_graphs:
         _record(method, schedule.micro_batch_size(processes.world_size))
     return TrainingStep(
@@ -99,17 +103,28 @@ def build_training_step(
     )
 
 
-def check_method(method: Method, runtime: Runtime, schedule: Schedule) -> None:
+def check_method(
+    method: Method,
+    runtime: Runtime,
+    schedule: Schedule,
+    image_sizes: ImageSizes | None = None,
+    world_size: int = 1,
+) -> None:
     """Refuse a method that cannot be computed as the settings say.
 
     Args:
         method: what is to be trained.
         runtime: how.
         schedule: in which batches.
+        image_sizes: of the images of each epoch; None for the model's in all.
+        world_size: processes that share a batch.
 
     Raises:
         ValueError: naming the setting at fault.
     """
+    method.curriculum.mask_ratio.check_parts(schedule.accumulate * world_size)
+    if image_sizes is not None and image_sizes.has_others:
+        _check_sizes(method, runtime, image_sizes)
     for sampler in method.curriculum.samplers:
         sampler.check_masks_per_image(schedule.masks_per_image)
     for setting, alpha in method.curriculum.scheduler.reaches():
@@ -124,6 +139,20 @@ def check_method(method: Method, runtime: Runtime, schedule: Schedule) -> None:
         _check_recordable(method)
     if runtime.teacher_precision != "same":
         _check_low_precision(method, runtime)
+
+
+def _check_sizes(method: Method, runtime: Runtime, image_sizes: ImageSizes) -> None:
+    """What goes with images of other sizes than the model's."""
+    if runtime.cuda_graphs:
+        raise ValueError(
+            f"Runtime.cuda_graphs = True replays steps of one shape, and Trainer.image_size = {image_sizes.describe()} "
+            "needs others; set one of them otherwise"
+        )
+    for size in image_sizes.all:
+        try:
+            method.at_size(size)
+        except ValueError as error:
+            raise ValueError(f"Trainer.image_size brings images of {spell_size(size)} pixels: {error}") from error
 
 
 def check_objects(method: Method, source: ImageSource) -> None:
@@ -210,7 +239,9 @@ def _replicate(method: Method) -> None:
         )
 
 
-def compile_method(method: Method, *, blocks: bool, backend: str = "inductor", mode: str = "default") -> None:
+def compile_method(
+    method: Method, *, blocks: bool, backend: str = "inductor", mode: str = "default", sizes: int = 1
+) -> None:
     """Compile the student's pass and the teacher's. Shapes are static and alpha is no part of the graphs.
 
     Args:
@@ -220,20 +251,27 @@ def compile_method(method: Method, *, blocks: bool, backend: str = "inductor", m
             between the blocks stays as it was.
         backend: torch.compile's.
         mode: torch.compile's: "default", or "max-autotune-no-cudagraphs" to try more kernels.
+        sizes: how many sizes images come in, each of which is compiled anew: torch's limits are raised for them.
     """
-    import torch._dynamo.config as dynamo  # seconds of imports that other runs are spared
-
     if not blocks:
-        if method.dense_prediction_every:
-            dynamo.recompile_limit = max(dynamo.recompile_limit, _PASSES)
+        if method.dense_prediction_every or sizes > 1:
+            _allow_shapes(_PASSES * sizes)
         method.forward = torch.compile(method.forward, dynamic=False, backend=backend, mode=mode)
         method.teacher.compile(backend=backend, mode=mode)
         return
     # All blocks are one function to torch, which by default compiles a function for eight shapes and no more.
-    dynamo.recompile_limit = max(dynamo.recompile_limit, _BLOCK_SHAPES)
+    _allow_shapes(_BLOCK_SHAPES * sizes)
     for block in method.student.blocks():
         block.compile(dynamic=False, backend=backend, mode=mode)
     method.teacher.compile_blocks(backend=backend, mode=mode)
+
+
+def _allow_shapes(count: int) -> None:
+    """Have torch compile a function for so many shapes, beyond which it would leave it as it is."""
+    import torch._dynamo.config as dynamo  # seconds of imports that other runs are spared
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, count)
+    dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, count)
 
 
 def _record(method: Method, batch_size: int) -> None:

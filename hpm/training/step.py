@@ -108,7 +108,12 @@ class TrainingStep:
         measured: list[Losses] = []
         for place, batch in enumerate(batches):
             noise = Noise.for_batch(
-                seed=self.seed, step=step, batch_size=len(batch), first=row, device=batch.images.device
+                seed=self.seed,
+                step=step,
+                batch_size=len(batch),
+                first=row,
+                device=batch.images.device,
+                of=self.batch_size,
             )
             row += len(batch)
             last = place == len(batches) - 1

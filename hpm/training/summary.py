@@ -30,6 +30,7 @@ def describe(trainer: Trainer) -> str:
     many = "" if trainer.processes.world_size == 1 else f"{trainer.processes.world_size} processes, "
     schedule = trainer.schedule
     masks = f" in {schedule.masks_per_image} masks each" if schedule.masks_per_image > 1 else ""
+    sizes = f" of {trainer.image_sizes.describe()} px" if trainer.image_sizes.has_others else ""
     unused = (first or last) and not curriculum.sampler.ever_needs_scores
     ignored = f" ({type(curriculum.sampler).__name__} asks for no scores)" if unused else ""
     part = curriculum.reconstruction
@@ -43,7 +44,7 @@ def describe(trainer: Trainer) -> str:
         f"patches of {spell_size(model.patch_size)} px\n"
         f"data: {trainer.source.describe()}\n"
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {schedule.loaded_per_step} "
-        f"images{masks}, on {many}{trainer.device} in {trainer.precision}"
+        f"images{masks}{sizes}, on {many}{trainer.device} in {trainer.precision}"
     )
 
 

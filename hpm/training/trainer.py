@@ -10,11 +10,13 @@ import torch
 from rich.console import Console
 
 from curriculum import TrainingContext
+from curriculum.schedulers import Scalar
 from curriculum.validation import require_choice, require_instance
 from hpm.data import ImageSource, Loader, ObjectShares, RandomResizedCrop
 from hpm.evaluation.base import need_held_out
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
+from hpm.optim.image_sizes import ImageSizes
 from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.runs.manifest import DataRecord, Manifest
@@ -22,11 +24,11 @@ from hpm.runs.run_folder import RunFolder
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.settings import Runtime
 from hpm.runtime.signals import StopSignals
-from hpm.runtime.version import source_version
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.cautions import cautions
 from hpm.training.init_from import load_initial_weights
 from hpm.training.loop import TrainingLoop
+from hpm.training.recorder import tags_of
 from hpm.training.resume import fingerprint_of, record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
 from hpm.training.setup import build_training_step, check_labels, check_method, check_objects
@@ -50,9 +52,13 @@ class Trainer:
         monitoring: what is measured, and where it is copied to.
         progress_per: "epoch" moves the curriculum once an epoch, at (epoch + 1) / epochs as HPM publishes it;
             "step" at every step, at (step + 1) / steps.
+        image_size: height in pixels that crops are brought to, a number or a scheduler of time, which moves it from
+            epoch to epoch; rounded to whole patches, the width in proportion. Smaller images have fewer patches. None
+            for the images' own size, at which everything is evaluated whatever this is.
         seed: of the weights, the order and augmentation of the data, and the masks.
 
     Attributes:
+        image_sizes: of the crops of each epoch.
         processes: that train together.
         device: this process's.
         precision: what `runtime.precision` means on it.
@@ -77,6 +83,7 @@ class Trainer:
         checkpointing: Checkpointing | None = None,
         monitoring: Monitoring | None = None,
         progress_per: str = "epoch",
+        image_size: Scalar | None = None,
         seed: int = 0,
     ) -> None:
         require_instance("Trainer", Method, method=method)
@@ -100,6 +107,12 @@ class Trainer:
         self.precision = self.runtime.choose_precision(self.device)
         tracker = self.monitoring.tracker if self.processes.is_main else None
         self.tracker: Tracker = NoTracker() if tracker is None else tracker
+        self.image_sizes = ImageSizes(
+            image_size,
+            img_size=method.student.img_size,
+            patch_size=method.student.patch_size,
+            epochs=self.schedule.epochs,
+        )
         self._check()
         self.loader = Loader(
             source=source,
@@ -115,6 +128,7 @@ class Trainer:
             max_unreadable=self.loading.max_unreadable,
             gpu_decode=self.loading.gpu_decode,
             masks_per_image=self.schedule.masks_per_image,
+            image_sizes=self.image_sizes,
         )
         self.clock = self.schedule.clock(len(source.train()))
         self.initial_weights: dict[str, torch.Tensor] | None = None
@@ -131,7 +145,7 @@ class Trainer:
         self.runtime.check_compiler()
         if self.loading.gpu_decode and self.device.type != "cuda":
             raise ValueError(f"Loading.gpu_decode = True needs a CUDA device, this is {self.device}; set it to False")
-        check_method(self.method, self.runtime, self.schedule)
+        check_method(self.method, self.runtime, self.schedule, self.image_sizes, self.processes.world_size)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
         check_labels(self.method, self.source)
@@ -151,7 +165,7 @@ class Trainer:
         Raises:
             UserError: if there is no model, or another one.
         """
-        start = load_initial_weights(self.method, path, seed=self.seed, source=self.source)
+        start = load_initial_weights(self.method, path, seed=self.seed, source=self.source, sizes=self.image_sizes)
         self.init_from, self.initial_weights, lines = start
         return lines
 
@@ -190,7 +204,7 @@ class Trainer:
             if resume:
                 loop.resume(other_images=other_images)
             self.processes.main_only(lambda: self._start_tracker(folder, name, parameters))
-            for caution in cautions(self.method, self.clock):
+            for caution in cautions(self.method, self.clock, self.image_sizes):
                 console.print(caution, style="yellow")
             return loop.complete()
 
@@ -202,7 +216,7 @@ class Trainer:
         self.tracker.finish("FINISHED")
 
     def _start_tracker(self, folder: RunFolder, name: str, parameters: dict[str, str]) -> None:
-        self.tracker.start(folder.path, name=name, parameters=parameters, tags=self.tags(name, folder))
+        self.tracker.start(folder.path, name=name, parameters=parameters, tags=tags_of(self, folder))
 
     def build_step(self) -> TrainingStep:
         """What takes the steps: initialized, distributed and compiled."""
@@ -217,6 +231,7 @@ class Trainer:
             mean=self.source.mean,
             std=self.source.std,
             start=self.initial_weights,
+            image_sizes=self.image_sizes,
         )
 
     def context(self) -> TrainingContext:
@@ -277,19 +292,6 @@ class Trainer:
     def data_record(self) -> DataRecord:
         """Which images are trained on, and which are looked at beside them."""
         return record_images(self.source, self.monitoring.held_out)
-
-    def tags(self, name: str, folder: RunFolder) -> dict[str, str]:
-        """What a tracker may find the run by."""
-        return {
-            "curriculum": " / ".join(self.method.curriculum.component_names()),
-            "seed": str(self.seed),
-            "data": type(self.source).__name__,
-            "device": str(self.device),
-            "precision": self.precision,
-            "processes": str(self.processes.world_size),
-            "folder": str(folder.path.resolve()),
-            "commit": source_version(),
-        }
 
 
 def _given_or_default(name: str, value: Any, kind: type) -> Any:

@@ -28,6 +28,8 @@ from curriculum import (
     count_masked,
     hardest,
 )
+from curriculum.noise import hash_words
+from curriculum.streams import Stream
 from curriculum.testing import TinyTeacher, refuse_host_sync, tiny_batch
 
 
@@ -196,3 +198,75 @@ def test_every_level_is_checked_before_training() -> None:
         random_masks(UniformRatio(), throw_ratio=0.55)
     with pytest.raises(ValueError, match=r"blank_ratio = 0\.1 hides none of the 9 patches"):
         random_masks(UniformRatio(), blank_ratio=0.1, rounding="masked").check(None, 16)
+
+
+def of_group(ratio: UniformRatio, step: int, group: int, *, seed: int = 5, each: int = 1) -> list[float]:
+    """What every part of a group of a step's images is given, of `each` parts."""
+    parts, found = ratio.groups * each, []
+    for part in range(group * each, group * each + each):
+        noise = Noise.for_batch(seed=seed, step=step, batch_size=4, first=4 * part, of=4 * parts)
+        assert noise.part == (part, parts)
+        found.append(ratio.draw(noise))
+    return found
+
+
+def test_one_group_draws_as_ever() -> None:
+    """Numbers of before there were groups, whatever part of a batch is asked for."""
+    ratio, same = UniformRatio(), UniformRatio(groups=1)
+    indices = [ratio.values.index(ratio.draw(noise_at(step, seed=0))) for step in range(12)]
+    assert indices == [hash_words(0, step, Stream.MASK_RATIO) % 8 for step in range(12)]
+    for step in range(12):
+        noise = Noise.for_batch(seed=0, step=step, batch_size=4, first=8, of=16)
+        assert same.draw(noise) == ratio.draw(noise_at(step, seed=0))
+
+
+def test_each_group_has_another_part_of_the_range() -> None:
+    ratio = UniformRatio(groups=4)
+    orders = set()
+    for step in range(400):
+        values = [of_group(ratio, step, group)[0] for group in range(4)]
+        quarters = [ratio.values.index(value) // 2 for value in values]
+        assert sorted(quarters) == [0, 1, 2, 3]
+        orders.add(tuple(quarters))
+    assert orders == {(0, 1, 2, 3), (1, 2, 3, 0), (2, 3, 0, 1), (3, 0, 1, 2)}
+
+
+def test_every_level_is_as_likely_in_each_group_and_one_says_nothing_of_anothers_within_its_part() -> None:
+    ratio = UniformRatio(groups=2)
+    drawn_by = [[ratio.values.index(of_group(ratio, step, group)[0]) for step in range(8000)] for group in range(2)]
+    for levels in drawn_by:
+        assert stats.chisquare([levels.count(level) for level in range(8)]).pvalue > 1e-3
+    pairs = [[0] * 4 for _ in range(4)]
+    for one, other in zip(*drawn_by, strict=True):
+        assert {one // 4, other // 4} == {0, 1}
+        pairs[one % 4][other % 4] += 1
+    assert stats.chi2_contingency(pairs).pvalue > 1e-3
+
+
+def test_a_group_has_one_ratio_however_it_is_divided() -> None:
+    ratio = UniformRatio(groups=2)
+    for step in range(20):
+        whole = [of_group(ratio, step, group)[0] for group in range(2)]
+        for each in (2, 3, 8):
+            assert [of_group(ratio, step, group, each=each) for group in range(2)] == [
+                [value] * each for value in whole
+            ]
+    other_seed = [of_group(ratio, step, 0, seed=6) for step in range(20)]
+    assert other_seed != [of_group(ratio, step, 0) for step in range(20)]
+
+
+def test_groups_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"UniformRatio\.levels = 8 must be a multiple of UniformRatio\.groups = 3"):
+        UniformRatio(groups=3)
+    with pytest.raises(ValueError, match=r"UniformRatio\.groups = 0 must be at least 1"):
+        UniformRatio(groups=0)
+    ratio = UniformRatio(groups=2)
+    assert ratio.describe() == "0.12 to 0.47 in 2 groups"
+    ratio.check_parts(6)
+    with pytest.raises(
+        ValueError, match=r"groups = 2 needs a step that is computed in 2 parts or a multiple, each of on"
+    ):
+        ratio.check_parts(3)
+    with pytest.raises(ValueError, match=r"here the parts are 1: choose Schedule\.accumulate so that, times the"):
+        ratio.draw(noise_at(0))
+    assert random_masks(ratio).for_measuring().count_masked(16, noise=noise_at(0)) == 5  # of 0.3, the mean

@@ -59,19 +59,21 @@ class Scenes(ImageSource):
             raise ValueError(f"patch_size = {patch_size} does not divide {name}.img_size = {self.img_size}")
         boxes_N4 = self.evaluation_boxes(split.sizes(indices_N))
         flips_N = torch.zeros(len(indices_N), dtype=torch.bool)
-        return shares_of(self.object_masks(split, indices_N), boxes_N4, flips_N, patch_size) >= self.min_object_share
+        masks_NSS = self.object_masks(split, indices_N)
+        size = masks_NSS.shape[1], masks_NSS.shape[2]
+        return shares_of(masks_NSS, boxes_N4, flips_N, patch_size, size) >= self.min_object_share
 
 
-def shares_of(masks_NSS: Tensor, boxes_N4: Tensor, flips_N: Tensor, patch_size: Size) -> Tensor:
+def shares_of(masks_NSS: Tensor, boxes_N4: Tensor, flips_N: Tensor, patch_size: Size, size: Size) -> Tensor:
     """The object's share of the pixels of every patch of crops, float32 [N, L], patches in raster order.
 
     Args:
         masks_NSS: bool, which pixels of the whole scenes show it.
-        boxes_N4: float32, the crops, as in a batch; they are resampled to the scenes' own size.
+        boxes_N4: float32, the crops, as in a batch.
         flips_N: bool, whether they are mirrored.
-        patch_size: of a patch in pixels; divides the scenes.
+        patch_size: of a patch in pixels.
+        size: that the crops are brought to in pixels, a multiple of the patches'.
     """
     masks_N1SS = masks_NSS.unsqueeze(1).to(torch.uint8) * 255
-    size = masks_NSS.shape[1], masks_NSS.shape[2]
     shown_N1SS = (resample(masks_N1SS, boxes_N4, flips_N, size) >= 127.5).float()
     return torch.nn.functional.avg_pool2d(shown_N1SS, patch_size).flatten(1)

@@ -73,7 +73,7 @@ def decoded(split, indices_N, choose):
     jpegs = JpegSplit(split)
     crops = jpegs.view(indices_N, SIZE, choose)
     encoded = jpegs.take(indices_N, SIZE)
-    return *Decoder(split.mode, SIZE, torch.device("cpu"))(encoded, crops.boxes_N4, crops.flips_N), encoded
+    return *Decoder(split.mode, torch.device("cpu"))(encoded, crops.boxes_N4, crops.flips_N), encoded
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -119,7 +119,7 @@ def test_what_cannot_be_decoded_is_told_and_the_others_are_kept(paths):
     encoded = jpegs.take(indices_N, SIZE)
     start, length = encoded.layout_N4[0, 0], encoded.layout_N4[1, 0]
     encoded.bytes_B[start + 2 : start + length] = 0
-    images_NCSS, failed = Decoder("RGB", SIZE, torch.device("cpu"))(encoded, crops.boxes_N4, crops.flips_N)
+    images_NCSS, failed = Decoder("RGB", torch.device("cpu"))(encoded, crops.boxes_N4, crops.flips_N)
     assert failed == [1]
     assert not images_NCSS[1].any()
     expected = split.view(indices_N, SIZE, choose(split, indices_N)).images_NCSS

@@ -77,15 +77,15 @@ def test_decoders_read_every_class_token() -> None:
     model, images, mask = model_of(), some_images(), random_mask(3, 16, 12)
     latent = model.encode(images, mask)
     assert latent.shape == (3, TOKENS + 4, 16)
-    before = model._decoder_input(latent, mask)
+    before = model._decoder_input(latent, mask, (4, 4))
     assert before.shape == (3, TOKENS + 16, 16)
     for token in range(TOKENS):
         changed = latent.clone()
         changed[:, token] += 1
-        moved = (model._decoder_input(changed, mask) != before).any(dim=2)
+        moved = (model._decoder_input(changed, mask, (4, 4)) != before).any(dim=2)
         assert moved.nonzero()[:, 1].unique().tolist() == [token]
-    whole = model._decoder_input(model.encode(images), None)
-    masked = model._decoder_input(latent, mask)[:, TOKENS + 4 :]
+    whole = model._decoder_input(model.encode(images), None, (4, 4))
+    masked = model._decoder_input(latent, mask, (4, 4))[:, TOKENS + 4 :]
     positions = model.decoder_pos_embed[0, TOKENS:][mask.masked]
     torch.testing.assert_close(masked - positions, model.mask_token.expand_as(masked))
     assert model.predict_loss(images).shape == (3, 16)

@@ -74,7 +74,12 @@ def test_hidden_pixels_are_not_seen_and_others_are(name: str) -> None:
     mask = replace(drawn(8, 3), blanked=torch.tensor([[True, False, True, False, False]] * 3))
     before = model(images, mask).reconstruction_NMP
     size = model.patch_size
-    hidden = model.encoder.hidden(mask).view(3, 1, 4, 4).repeat_interleave(size, 2).repeat_interleave(size, 3)
+    hidden = (
+        model.encoder.hidden(mask, mask.num_patches)
+        .view(3, 1, 4, 4)
+        .repeat_interleave(size, 2)
+        .repeat_interleave(size, 3)
+    )
     assert hidden.float().mean() == pytest.approx(13 / 16)
     other = torch.where(hidden, torch.full_like(images, 7.0), images)
     torch.testing.assert_close(model(other, mask).reconstruction_NMP, before, rtol=0, atol=0)

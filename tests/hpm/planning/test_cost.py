@@ -35,7 +35,7 @@ from curriculum import (
     Uniform,
 )
 from hpm.config import parse_config
-from hpm.methods import operations
+from hpm.methods import operations, run_work
 from hpm.methods.decay import RampDecay
 from hpm.methods.method import Method
 from hpm.models.cross_mae import CrossMAE
@@ -145,11 +145,11 @@ def test_dense_prediction_costs_a_pass_whose_last_part_learns(depth: int) -> Non
     assert work["dense prediction"] == predictor
     assert work["dense input"] == work["teacher"] - predictor
     assert work | {"dense input": 0, "dense prediction": 0} == without
-    assert operations.dense_share(dense, Clock(0, 10, 1)) == 3 / 10  # steps 0, 4 and 8
-    assert operations.dense_share(plain, Clock(0, 10, 1)) == 0
+    assert run_work.dense_share(dense, Clock(0, 10, 1)) == 3 / 10  # steps 0, 4 and 8
+    assert run_work.dense_share(plain, Clock(0, 10, 1)) == 0
     for passes in (3, 4):
-        more = operations.average_step(work, 0.5, 0.3, passes=passes)
-        less = operations.average_step(without, 0.5, 0.0, passes=passes)
+        more = run_work.average_step(work, 0.5, 0.3, passes=passes)
+        less = run_work.average_step(without, 0.5, 0.0, passes=passes)
         assert more - less == pytest.approx(0.3 * (work["teacher"] + (passes - 1) * predictor))
 
 
@@ -165,8 +165,8 @@ def test_a_difficulty_that_looks_at_values_is_not_counted() -> None:
 @pytest.mark.parametrize(("epochs", "first"), [(200, 2), (800, 10), (1600, 21)])
 def test_the_teacher_is_asked_from_the_first_hard_patch_on(epochs: int, first: int) -> None:
     hpm = method(PredictedLoss())  # 147 masked patches
-    assert operations.teacher_share(hpm, Clock(0, 5, epochs), "epoch") == (epochs - first) / epochs
-    assert operations.teacher_share(hpm, Clock(0, 625, epochs), "epoch") == pytest.approx(
+    assert run_work.teacher_share(hpm, Clock(0, 5, epochs), "epoch") == (epochs - first) / epochs
+    assert run_work.teacher_share(hpm, Clock(0, 625, epochs), "epoch") == pytest.approx(
         (epochs - first) / epochs, abs=1e-3
     )
 
@@ -182,7 +182,7 @@ def test_the_teacher_is_asked_from_the_first_hard_patch_on(epochs: int, first: i
 def test_a_cached_difficulty_asks_now_and_then(cached: Cached, share: float) -> None:
     hpm = method(cached)
     hpm.curriculum.scheduler = Constant(value=0.5)
-    assert operations.teacher_share(hpm, Clock(0, 625, 200), "epoch") == pytest.approx(share, abs=1e-3)
+    assert run_work.teacher_share(hpm, Clock(0, 625, 200), "epoch") == pytest.approx(share, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -250,14 +250,14 @@ def test_shares_of_other_schedules() -> None:
     small = method(PredictedLoss(), **SMALL)
     clock = Clock(0, 10, 10)
     # int(48 * 0.5 * (step + 1) / 100) is 0 for the first four steps.
-    assert operations.teacher_share(small, clock, "step") == 0.96
+    assert run_work.teacher_share(small, clock, "step") == 0.96
     small.curriculum.score_every = 4
-    assert operations.teacher_share(small, clock, "epoch") == 0.25
-    assert operations.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
+    assert run_work.teacher_share(small, clock, "epoch") == 0.25
+    assert run_work.teacher_share(small, Clock(0, 9, 1), "epoch") == 3 / 9
     small.curriculum = Curriculum(scheduler=Constant(value=0.5), difficulty=Uniform(), sampler=Random())
-    assert operations.teacher_share(small, clock, "epoch") == 0
+    assert run_work.teacher_share(small, clock, "epoch") == 0
     small.curriculum = Curriculum(scheduler=MetricPaced(), difficulty=PredictedLoss(), sampler=HardestFirst())
-    assert operations.teacher_share(small, clock, "epoch") == 1
+    assert run_work.teacher_share(small, clock, "epoch") == 1
 
 
 # Memory

@@ -123,6 +123,20 @@ def test_features_are_forward_features(size: int, seen: int, name: str) -> None:
     torch.testing.assert_close(target.features(images, None), out.flatten(2).transpose(1, 2))
 
 
+def test_images_smaller_than_the_students_are_seen_at_its_size_and_mapped_to_their_own_patches() -> None:
+    target = TimmFeatures(model=TIMM, pretrained=False)
+    target.outputs(tiny_model(img_size=32))
+    target.load()
+    target.prepare(torch.device("cpu"))
+    images = some_images(size=24)
+    network = target.network.network
+    with torch.no_grad():
+        out = network.forward_features(F.interpolate(images, (32, 32), mode="bicubic", antialias=True))
+    out = out[:, network.num_prefix_tokens :].transpose(1, 2).unflatten(2, (2, 2))
+    out = F.interpolate(out, (3, 3), mode="bilinear", antialias=False)
+    torch.testing.assert_close(target.features(images, None), out.flatten(2).transpose(1, 2))
+
+
 def test_a_frozen_network_sees_images_as_it_expects_them() -> None:
     target = TimmFeatures(model="vit_tiny_patch16_224.augreg_in21k", pretrained=False)  # mean and deviation 0.5
     target.outputs(tiny_model())

@@ -22,5 +22,5 @@ def test_dense_prediction_that_comes_once_is_told(every: int, told: str | None) 
     bindings = ["Schedule.epochs = 1", "Schedule.warmup_epochs = 0.1", f"Method.dense_prediction_every = {every}"]
     trainer: Trainer = parse_config(["quickstart", "curricula/hpm_dense"], bindings).build()
     assert trainer.clock.total_steps == 208
-    found = [caution for caution in cautions(trainer.method, trainer.clock) if "dense" in caution]
+    found = [caution for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes) if "dense" in caution]
     assert [caution.startswith(told or "-") for caution in found] == [True] * (told is not None)

@@ -36,6 +36,7 @@ def test_they_are_there() -> None:
         "hardness_share_stamp_scenes",
         "alpha_range",
         "hard_negatives",
+        "image_size",
         "prediction_loss",
         "prediction_loss_small",
         "frameworks",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from curriculum import Batch
 from curriculum.noise import Noise
 from curriculum.testing import refuse_host_sync
-from hpm.data.crops import RandomResizedCrop
+from hpm.data.crops import RandomResizedCrop, resample
 from hpm.data.loader import Loader
 from hpm.data.object_shares import ObjectShares
 from hpm.data.sources import digit_scenes, scene_split
@@ -160,6 +160,16 @@ def test_shares_of_the_object_follow_the_crop(monkeypatch):
     with pytest.raises(AssertionError, match="waits for the device"), refuse_host_sync():
         ObjectShares.of(scenes, scenes.train(), torch.device("cpu"))(batch)
     assert copy.deepcopy(held) is held
+
+
+def test_shares_of_smaller_crops_are_of_their_own_patches():
+    scenes = DigitScenes(train_size=40, test_size=10)
+    split, indices_N = scenes.train(), torch.arange(40)
+    boxes_N4, flips_N = RandomResizedCrop().draw(split.sizes(indices_N), Noise(0, 0, indices_N))
+    found_NL = ObjectShares(split)(Batch(torch.zeros(40, 3, 24, 16), 8, indices_N, boxes_N4, flips_N))
+    masks_N1SS = scenes.object_masks(split, indices_N).unsqueeze(1).byte() * 255
+    shown = resample(masks_N1SS, boxes_N4, flips_N, (24, 16)) >= 127.5
+    assert torch.equal(found_NL, shown.view(40, 3, 8, 2, 8).float().mean(dim=(2, 4)).flatten(1))
 
 
 def test_any_size():
