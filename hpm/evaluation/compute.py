@@ -29,8 +29,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     """How many epochs of fine-tuning the encoder cost what its pre-training has cost, in multiply-adds.
 
     Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
-    that ask it, the target and dense prediction. What a trained difficulty estimator learns beside the model is not
-    counted.
+    that ask it, the target, what it trains itself and dense prediction. What a trained difficulty estimator learns
+    beside the model is not counted.
 
     Args:
         context: knows how the model was trained.
@@ -46,7 +46,12 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     curriculum = copy.deepcopy(context.curriculum)
     if curriculum.difficulty.module is not None:
         curriculum.difficulty.module.to("meta")  # what it has kept lies where the training was
-    method = _OnMeta(model, curriculum, context.target, pretraining.dense_prediction_every)
+    target = context.target
+    if target.module is not None:
+        target = copy.deepcopy(target)
+        assert target.module is not None
+        target.module.to("meta")
+    method = _OnMeta(model, curriculum, target, pretraining.dense_prediction_every)
     work = operations.multiply_adds(method, operations.moments(pretraining.clock, pretraining.progress_per))
     share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
     dense = operations.dense_share(method, pretraining.clock)

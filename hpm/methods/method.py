@@ -89,7 +89,7 @@ class Method:
         self.student = model
         self.curriculum = curriculum
         self.target = target
-        model.set_outputs(target.outputs(model))
+        model.set_outputs(target.outputs(model), target.head)
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
@@ -209,6 +209,7 @@ class Method:
         self.student.cpu().init_weights(torch.Generator().manual_seed(seed))
         self.student.to(device)
         self._autocast = autocast
+        self.target.init_weights(seed)
         self.target.prepare(device, autocast=autocast, mean=mean, std=std)
         self.start_teacher(teacher_precision)
 
@@ -258,9 +259,10 @@ class Method:
         """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
         self.target.advance(progress)
-        target_NMP: Tensor | None = None
+        target_NMP = auxiliary = None
         if self.target.needs or not self.target.in_pass:
-            target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
+            size = self.student.patch_size
+            target_NMP, auxiliary = self.target.learn(batch.images, mask, size, self.teacher, self.processes)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense
@@ -268,7 +270,8 @@ class Method:
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
         if predicted_NM is None:
-            return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
+            nothing = torch.zeros_like(reconstruction)
+            return Losses(reconstruction, reconstruction, nothing, None, true_NM, mask, auxiliary)
         prediction = learned = self._mean_over_batch(total, count)
         if densely is not None:
             learned = prediction + self._mean_over_batch(*densely)
@@ -279,6 +282,7 @@ class Method:
             predicted_NM=predicted_NM,
             true_NM=true_NM,
             mask=mask,
+            auxiliary=auxiliary,
         )
 
     def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from curriculum import TrainingContext
@@ -25,7 +24,7 @@ from hpm.runtime.signals import StopSignals
 from hpm.runtime.version import source_version
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.cautions import cautions
-from hpm.training.init_from import load_initial_weights
+from hpm.training.init_from import InitialWeights, load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.resume import fingerprint_of, record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
@@ -117,7 +116,7 @@ class Trainer:
             masks_per_image=self.schedule.masks_per_image,
         )
         self.clock = self.schedule.clock(len(source.train()))
-        self.initial_weights: dict[str, torch.Tensor] | None = None
+        self.initial_weights: InitialWeights | None = None
         self.init_from: Path | None = None
 
     def _check(self) -> None:
