@@ -87,13 +87,12 @@ class Sinkhorn(Assignment):
     @torch.no_grad()
     def learn(self, logits_NLK: Tensor, temperature: float, processes: DistributedContext) -> Tensor:
         scores_RGK = (full_precision(logits_NLK) / temperature).reshape(-1, *self.potentials.shape)
-        balanced_RGK = scores_RGK
+        balanced_RGK, potentials_GK = scores_RGK, torch.zeros_like(scores_RGK[0])
         for _ in range(self.iterations):
-            columns_GK = _log_sum_over_rows(balanced_RGK, processes)
-            balanced_RGK = scores_RGK - columns_GK
-            balanced_RGK = scores_RGK - balanced_RGK.logsumexp(dim=-1, keepdim=True)
-        self.potentials.copy_(columns_GK)
-        return (balanced_RGK - columns_GK).exp().view_as(logits_NLK)
+            potentials_GK = potentials_GK + _log_sum_over_rows(balanced_RGK, processes)
+            balanced_RGK = (scores_RGK - potentials_GK).log_softmax(dim=-1)
+        self.potentials.copy_(potentials_GK)
+        return balanced_RGK.exp().view_as(logits_NLK)
 
 
 def _log_sum_over_rows(x_RGK: Tensor, processes: DistributedContext) -> Tensor:
