@@ -259,10 +259,10 @@ class Method:
         """
         mask = self.curriculum.draw(batch, self.teacher, progress, noise)
         self.target.advance(progress)
-        target_NMP = auxiliary = None
+        target_NMP: Tensor | None = None
         if self.target.needs or not self.target.in_pass:
             size = self.student.patch_size
-            target_NMP, auxiliary = self.target.learn(batch.images, mask, size, self.teacher, self.processes)
+            target_NMP = self.target.learn(batch.images, mask, size, self.teacher, self.processes)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense
@@ -270,8 +270,7 @@ class Method:
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
         if predicted_NM is None:
-            nothing = torch.zeros_like(reconstruction)
-            return Losses(reconstruction, reconstruction, nothing, None, true_NM, mask, auxiliary)
+            return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
         prediction = learned = self._mean_over_batch(total, count)
         if densely is not None:
             learned = prediction + self._mean_over_batch(*densely)
@@ -282,7 +281,6 @@ class Method:
             predicted_NM=predicted_NM,
             true_NM=true_NM,
             mask=mask,
-            auxiliary=auxiliary,
         )
 
     def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:

@@ -25,11 +25,13 @@ from curriculum.sizes import pair
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
+from hpm.runtime.distributed import DistributedContext
 from hpm.targets import Target
 
 _SAMPLED_STEPS = 20_000  # of the schedule
 _MOMENTS = 48  # of a run, at which what moves with time is counted
 _MOST_COUNTS = 16  # of masked patches, for each of which the student is counted anew; the middle of three moments each
+_ALONE = DistributedContext()
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, less whole numbers, lie evenly and in no rhythm
 
 
@@ -105,7 +107,7 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
             curriculum.prepare(_no_run(model))
         student = _mean([_count(partial(model, images, mask)) for mask in masks], list(shares.values()))
         # Each is asked by a teacher that does not remember what another asked.
-        targets = _total(lambda: target.work(images, masks[0], model.patch_size, _MetaTeacher(model, target)))
+        targets = _total(lambda: target.learn(images, masks[0], model.patch_size, _MetaTeacher(model, target), _ALONE))
 
         def asks(difficulty: DifficultyEstimator, num_masked: int) -> float:
             teacher, batch = _MetaTeacher(model, target), Batch(images, model.patch_size)

@@ -32,7 +32,6 @@ class Losses:
         predicted_NM: predicted losses, or None.
         true_NM: the reconstruction's loss of each masked patch.
         mask: what was masked.
-        auxiliary: what the target's own network minimizes, with a graph of its own; None where it trains none.
     """
 
     total: Tensor
@@ -41,7 +40,6 @@ class Losses:
     predicted_NM: Tensor | None
     true_NM: Tensor
     mask: Mask
-    auxiliary: Tensor | None = None
 
     def detach(self) -> Losses:
         """The same without the graph behind them."""
@@ -50,7 +48,6 @@ class Losses:
             total=self.total.detach(),
             reconstruction=self.reconstruction.detach(),
             prediction=self.prediction.detach(),
-            auxiliary=None if self.auxiliary is None else self.auxiliary.detach(),
         )
 
     def ranking_accuracy(self) -> Tensor:

@@ -37,6 +37,7 @@ class Plan:
         batch_size: images of a step, over all GPUs and micro-batches, an image counting once for each of its masks.
         masks_per_image: how many masks each image is given.
         micro_batch: images on a GPU at a time, likewise.
+        whole_steps: whether a GPU must take its share of a step at a time.
         steps: of the whole run.
         parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
         multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
@@ -65,6 +66,7 @@ class Plan:
     batch_size: int
     masks_per_image: int
     micro_batch: int
+    whole_steps: bool
     steps: int
     parameters: dict[str, int]
     multiply_adds: dict[str, float]
@@ -155,6 +157,7 @@ def _plan(
         batch_size=schedule.batch_size,
         masks_per_image=schedule.masks_per_image,
         micro_batch=micro_batch,
+        whole_steps=method.target.stateful,
         steps=clock.total_steps,
         parameters=cost.parameters(method),
         multiply_adds=work,

@@ -83,8 +83,11 @@ class Target(ABC):
 
     def learn(
         self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher, processes: DistributedContext
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same of images that are trained on, by every process once for each micro-batch. What is kept may change.
+    ) -> Tensor:
+        """The same of images that are trained on, by every process once for each micro-batch.
+
+        What is kept may change. Parameters of a network that is `trained` are given their gradient, that of the mean
+        over this process's images.
 
         Args:
             images_NCHW: images as the model sees them.
@@ -92,19 +95,8 @@ class Target(ABC):
             patch_size: of a patch in pixels, the side of a square or (height, width).
             teacher: the moving average, or the student itself where there is none.
             processes: that train together, each of which has as many images.
-
-        Returns:
-            The targets, and what the network that is `trained` minimizes, a mean over this process's images with a
-            graph that reaches this network alone; None where there is none.
         """
-        return self(images_NCHW, mask, patch_size, teacher), None
-
-    def work(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher) -> None:
-        """Compute what a step does, the backward pass of the network that is `trained` among it; for counting."""
-        with torch.enable_grad():
-            _, own_loss = self.learn(images_NCHW, mask, patch_size, teacher, DistributedContext())
-            if own_loss is not None and self.module is not None:
-                torch.autograd.grad(own_loss, list(self.module.parameters()))
+        return self(images_NCHW, mask, patch_size, teacher)
 
     def outputs(self, model: MaskedModel) -> int:
         """P, which the model's head must give; the pixels of a patch by default.

@@ -19,7 +19,7 @@ from hpm.models.base import MaskedModel
 from hpm.models.heads import CosineLinear, Head
 from hpm.targets.assignments import Sinkhorn
 from hpm.targets.base import TargetTeacher
-from hpm.targets.soft_classes import SoftClasses, cross_entropy
+from hpm.targets.soft_classes import SoftClasses
 
 
 class OnlineClusters(SoftClasses):
@@ -112,7 +112,3 @@ class OnlineClusters(SoftClasses):
         if device.type == "meta":  # which has no autocast
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16, enabled=self.autocast == torch.bfloat16)
-
-    def own_loss(self, logits_NLP: Tensor, assigned_NLP: Tensor) -> Tensor:
-        """The mean cross-entropy over all patches."""
-        return cross_entropy(logits_NLP.float() / self.student_temperature, assigned_NLP).mean()

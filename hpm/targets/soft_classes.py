@@ -86,14 +86,18 @@ class SoftClasses(Target):
 
     def learn(
         self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher, processes: DistributedContext
-    ) -> tuple[Tensor, Tensor | None]:
-        logits_NLP = self.logits(images_NCHW, teacher)
+    ) -> Tensor:
+        with torch.enable_grad():
+            logits_NLP = self.logits(images_NCHW, teacher)
         assigned_NLP = self.assignment.learn(logits_NLP.detach(), self.temperature, processes)
-        return mask.gather_masked(assigned_NLP), self.own_loss(logits_NLP, assigned_NLP)
+        if self.trained:
+            self.own_loss(logits_NLP, assigned_NLP).backward()
+        return mask.gather_masked(assigned_NLP)
 
-    def own_loss(self, logits_NLP: Tensor, assigned_NLP: Tensor) -> Tensor | None:
-        """What a network of its own minimizes; None where it has none."""
-        return None
+    def own_loss(self, logits_NLP: Tensor, assigned_NLP: Tensor) -> Tensor:
+        """What the network behind the logits minimizes: their mean cross-entropy to the assignments of all patches."""
+        with torch.enable_grad():
+            return cross_entropy(full_precision(logits_NLP) / self.student_temperature, assigned_NLP).mean()
 
     def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
         """[N, M]: the cross-entropy, in float32 or better."""

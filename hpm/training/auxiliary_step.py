@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hpm.runtime.distributed import DistributedContext
 
@@ -25,12 +25,8 @@ class AuxiliaryStep:
         self.optimizer = optimizer
         self.processes = processes
 
-    def accumulate(self, loss: Tensor) -> None:
-        """Add a micro-batch's gradient, that of its part of the step's loss."""
-        loss.backward()
-
     def update(self, lr: float) -> None:
-        """Take the step.
+        """Take the step, by the gradients that the parameters have.
 
         Args:
             lr: the model's learning rate.

@@ -118,9 +118,7 @@ class TrainingStep:
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             if "masker" in self.auxiliary:
                 loss = self.method.curriculum.masker_loss(batch, losses.mask, losses.true_NM, progress, noise)
-                self.auxiliary["masker"].accumulate(loss / len(batches))
-            if losses.auxiliary is not None:
-                self.auxiliary["target_optimizer"].accumulate(losses.auxiliary / len(batches))
+                (loss / len(batches)).backward()
             terms = torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
             terms_3 = terms_3 + terms / len(batches)
             measured.append(losses.detach())

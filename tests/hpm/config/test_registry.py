@@ -27,7 +27,9 @@ NAMES = {
         Blockwise Bonus Cells Complementary FilteredNoise HardestFirst Hint InverseBlock MultiBlock Pool Quotas Random
         Stratified Weighted""",
     "curriculum": "Curriculum PartialReconstruction UniformRatio",
-    "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
+    "targets": """
+        DistilledTokens HOG NormalizedPixels OnlineClusters PatchContrast Pixels TeacherFeatures TimmFeatures
+        WeightedTargets""",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
     "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",
