@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from curriculum.schedulers import Scalar
-from curriculum.validation import require_at_least, require_choice, require_in
+from curriculum.validation import require_choice, require_in
 from hpm.models.base import MaskedModel
 from hpm.models.heads import Head, ProjectionHead
 from hpm.targets.assignments import Assignment, Centering, Sinkhorn
@@ -39,9 +39,9 @@ class DistilledTokens(SoftClasses):
             rising to it from 0.04 in the first 30 epochs.
         student_temperature: of the student's. Default 0.1, as published.
         assignment: "centering", as published, or "sinkhorn".
-        center_momentum: how much of the center stays at each step, in [0, 1). Default 0.9, as published; "sinkhorn"
-            has none.
-        iterations: of Sinkhorn's balancing. Default 3; "centering" has none.
+        center_momentum: of "centering", how much of the center stays at each step, in [0, 1). Default None: 0.9, as
+            published.
+        iterations: of "sinkhorn". Default None: 3, as in DINOv2.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -58,21 +58,28 @@ class DistilledTokens(SoftClasses):
         teacher_temperature: Scalar = 0.07,
         student_temperature: float = 0.1,
         assignment: str = "centering",
-        center_momentum: float = 0.9,
-        iterations: int = 3,
+        center_momentum: float | None = None,
+        iterations: int | None = None,
     ) -> None:
         super().__init__(
             prototypes=prototypes, teacher_temperature=teacher_temperature, student_temperature=student_temperature
         )
-        require_at_least("DistilledTokens", 1, hidden=hidden, bottleneck=bottleneck)
+        require_in("DistilledTokens", "[1, 65536]", hidden=hidden, bottleneck=bottleneck)
         require_choice("DistilledTokens", ASSIGNMENTS, assignment=assignment)
-        require_in("DistilledTokens", "[0, 1)", center_momentum=center_momentum)
-        require_in("DistilledTokens", "[1, 1000]", iterations=iterations)
+        others = {"centering": ("iterations", iterations), "sinkhorn": ("center_momentum", center_momentum)}
+        name, value = others[assignment]
+        if value is not None:
+            raise ValueError(
+                f"DistilledTokens.{name} = {value} does nothing where DistilledTokens.assignment = {assignment!r}; "
+                "leave it at None"
+            )
         self.hidden = hidden
         self.bottleneck = bottleneck
         self.balances = assignment == "sinkhorn"
-        self.center_momentum = float(center_momentum)
-        self.iterations = iterations
+        self.center_momentum = 0.9 if center_momentum is None else float(center_momentum)
+        self.iterations = 3 if iterations is None else iterations
+        require_in("DistilledTokens", "[0, 1)", center_momentum=self.center_momentum)
+        require_in("DistilledTokens", "[1, 1000]", iterations=self.iterations)
 
     def outputs(self, model: MaskedModel) -> int:
         self.assignment: Assignment = (

@@ -36,6 +36,7 @@ class SoftClasses(Target):
     """
 
     stateful = True
+    prototypes_name = "prototypes"  # what configs call their number
     assignment: Assignment
     autocast: torch.dtype | None = None
 
@@ -54,8 +55,6 @@ class SoftClasses(Target):
         self.teacher_temperature = teacher_temperature
         self.student_temperature = float(student_temperature)
         self.advance(1.0)  # what a finished model is judged by
-
-    prototypes_name = "prototypes"  # by which configs call their number
 
     @property
     def kind(self) -> str:

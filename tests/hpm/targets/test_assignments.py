@@ -205,8 +205,8 @@ def test_the_averages_temperature_rises_with_time() -> None:
     ("settings", "told"),
     [
         ({"prototypes": 1}, r"DistilledTokens\.prototypes = 1 must lie in"),
-        ({"hidden": 0}, r"DistilledTokens\.hidden = 0 must be at least 1"),
-        ({"bottleneck": 0}, r"DistilledTokens\.bottleneck = 0 must be at least 1"),
+        ({"hidden": 0}, r"DistilledTokens\.hidden = 0 must lie in"),
+        ({"bottleneck": 70000}, r"DistilledTokens\.bottleneck = 70000 must lie in"),
         ({"student_temperature": 0.0}, r"DistilledTokens\.student_temperature = 0\.0 must be at least 0\.001"),
         ({"teacher_temperature": 0.0}, r"DistilledTokens\.teacher_temperature = 0\.0 must be at least 0\.001"),
         (
@@ -216,7 +216,12 @@ def test_the_averages_temperature_rises_with_time() -> None:
         ({"teacher_temperature": Plateau()}, r"teacher_temperature = Plateau follows what is learned; it can follow"),
         ({"assignment": "softmax"}, r"DistilledTokens\.assignment = 'softmax' .*centering.*sinkhorn"),
         ({"center_momentum": 1.0}, r"DistilledTokens\.center_momentum = 1\.0 must lie in \[0, 1\)"),
-        ({"iterations": 0}, r"DistilledTokens\.iterations = 0 must lie in"),
+        ({"assignment": "sinkhorn", "iterations": 0}, r"DistilledTokens\.iterations = 0 must lie in"),
+        (
+            {"iterations": 3},
+            r"iterations = 3 does nothing where DistilledTokens\.assignment = 'centering'; leave it at",
+        ),
+        ({"assignment": "sinkhorn", "center_momentum": 0.9}, r"center_momentum = 0\.9 does nothing where"),
     ],
 )
 def test_settings_of_distilled_tokens_that_cannot_be(settings: dict, told: str) -> None:
