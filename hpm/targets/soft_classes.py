@@ -42,7 +42,7 @@ class SoftClasses(Target):
 
     def __init__(self, *, prototypes: int, teacher_temperature: Scalar, student_temperature: float) -> None:
         owner = type(self).__name__
-        require_in(owner, "[2, 1048576]", **{self.prototypes_name: prototypes})
+        require_in(owner, "[2, 131072]", **{self.prototypes_name: prototypes})
         require_at_least(owner, _LOWEST, student_temperature=student_temperature)
         if isinstance(teacher_temperature, Scheduler) and teacher_temperature.watches:
             raise ValueError(
