@@ -78,6 +78,9 @@ class Stream(IntEnum):
     RESIDUAL_TIES = 1110  # (noise, patch): the order of equal scores and of equal edges
     SAMPLED_QUERIES = 1109  # (noise, patch): the patches whose attention is looked at
 
+    # Targets.
+    CLUSTER_WEIGHTS = 1301  # (seed): the initial weights of a target's clusters
+
     # Samplers, beside their keys. Each is folded into the noise that the sampler is given.
     HINT_REVEALED = 1201  # (noise, patch): which of the hardest patches stay visible
     CELLS_WITHIN = 1202  # (noise, patch): the order of the patches within a cell

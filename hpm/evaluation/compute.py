@@ -34,8 +34,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     """How many epochs of fine-tuning the encoder cost what its pre-training has cost, in multiply-adds.
 
     Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
-    that ask it, the target and dense prediction. What a trained difficulty estimator learns beside the model is not
-    counted.
+    that ask it, the target, what it trains itself and dense prediction. What a trained difficulty estimator learns
+    beside the model is not counted.
 
     Args:
         context: knows how the model was trained.
@@ -51,7 +51,12 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     curriculum = copy.deepcopy(context.curriculum)
     if curriculum.difficulty.module is not None:
         curriculum.difficulty.module.to("meta")  # what it has kept lies where the training was
-    method = _OnMeta(model, curriculum, context.target, pretraining.dense_prediction_every)
+    target = context.target
+    if target.module is not None:
+        target = copy.deepcopy(target)
+        assert target.module is not None
+        target.module.to("meta")
+    method = _OnMeta(model, curriculum, target, pretraining.dense_prediction_every)
     average = run_work(method, pretraining.clock, pretraining.progress_per, pretraining.image_sizes).average_step()
     images = pretraining.clock.step * pretraining.batch_size
     fine_tuning = _PASSES * encoder_multiply_adds(model) * labelled

@@ -94,7 +94,7 @@ class Method:
         self.student = model
         self.curriculum = curriculum
         self.target = target
-        model.set_outputs(target.outputs(model))
+        model.set_outputs(target.outputs(model), target.head)
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
@@ -192,6 +192,7 @@ class Method:
         self.student.cpu().init_weights(torch.Generator().manual_seed(seed))
         self.student.to(device)
         self._autocast = autocast
+        self.target.init_weights(seed)
         self.target.prepare(device, autocast=autocast, mean=mean, std=std)
         self.start_teacher(teacher_precision)
 
@@ -243,7 +244,8 @@ class Method:
         self.target.advance(progress)
         target_NMP: Tensor | None = None
         if self.target.needs or not self.target.in_pass:
-            target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
+            size = self.student.patch_size
+            target_NMP = self.target.learn(batch.images, mask, size, self.teacher, self.processes)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense

@@ -25,10 +25,12 @@ from curriculum.sizes import Size, pair
 from hpm.methods.teacher import StudentTeacher
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
+from hpm.runtime.distributed import DistributedContext
 from hpm.targets import Target
 
 _MOMENTS = 48  # of a run, at which what moves with time is counted
 _MOST_COUNTS = 16  # of masked patches, for each of which the student is counted anew; the middle of three moments each
+_ALONE = DistributedContext()
 
 
 class Trained(Protocol):
@@ -85,9 +87,9 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
     visible patches are embedded and only masked ones predicted, by the decoders' last blocks too, so a student costs a
     little less than in code that does so for all (ViT-B/16: 9.55 G instead of MAE's 9.78). The teacher's are what the
     method's own difficulty asks of it; NaN where the difficulty looks at values, which cannot be counted without data.
-    The target's are those of the network whose features are reconstructed. What a step of dense prediction computes
-    beside is "dense input", all that comes before the loss predictor, without a backward pass, and "dense prediction",
-    the predictor itself; 0 where there is none.
+    The target's are those of the network whose features are reconstructed, and of what it trains itself. What a step of
+    dense prediction computes beside is "dense input", all that comes before the loss predictor, without a backward
+    pass, and "dense prediction", the predictor itself; 0 where there is none.
 
     Where the mask ratio moves, the mean over the run is taken, of at most 16 numbers of masked patches. Chance is given
     its mean ratio.
@@ -109,7 +111,9 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
             curriculum.prepare(_no_run(model))
         student = _mean([_count(partial(model, images, mask)) for mask in masks], list(shares.values()))
         # Each is asked by a teacher that does not remember what another asked.
-        targets = count_all(lambda: target(images, masks[0], model.patch_size, _MetaTeacher(model, target)))
+        targets = count_all(
+            lambda: target.learn(images, masks[0], model.patch_size, _MetaTeacher(model, target), _ALONE)
+        )
 
         def asks(difficulty: DifficultyEstimator, num_masked: int) -> float:
             teacher, batch = _MetaTeacher(model, target), Batch(images, model.patch_size)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpm.data import ImageSource
 from hpm.errors import Notice, UserError
@@ -44,7 +44,7 @@ def load_weights(method: Method, found: Checkpoint | Published) -> LoadedWeights
     Raises:
         UserError: if they are another model's.
     """
-    student, kind = method.student, method.target.kind
+    student, target, kind = method.student, method.target, method.target.kind
     head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
     said: Mapping[str, Any] = {}
     if isinstance(found, Checkpoint):
@@ -52,6 +52,8 @@ def load_weights(method: Method, found: Checkpoint | Published) -> LoadedWeights
     else:
         state, said = found.student, found.said
         other = said.get("target") or _target_of(student, state.get(f"{head}.weight"))
+    if other == kind and target.module is not None and not _load_kept(target.module, found):
+        other = f"{other} whose own state is not told"
     exclude = None if other == kind else f"{head}."
     untrained = load_into(student, state, found.path, said=said, exclude=exclude)
     lines = _lines(student, found) if isinstance(found, Published) else []
@@ -102,6 +104,23 @@ def _lines(student: MaskedModel, found: Published) -> list[str]:
     if heads:
         lines.append(f"weights do not tell how many heads they are for: {' and '.join(heads)} must be right")
     return lines
+
+
+def _load_kept(module: nn.Module, found: Checkpoint | Published) -> bool:
+    """Put what a target of the same kind has kept in its place; whether there is any.
+
+    What is of each position of another grid stays as it is before training.
+    """
+    own = module.state_dict()
+    saved = found.weights("target") if isinstance(found, Checkpoint) else {}
+    if saved.keys() != own.keys():
+        return False
+    others = sorted(name for name in own if saved[name].shape != own[name].shape)
+    module.load_state_dict({name: own[name] if name in others else saved[name] for name in own})
+    if others:
+        told = f"what the target keeps of another grid of patches stays as before training: {', '.join(others)}"
+        warnings.warn(f"{found.path}: {told}", Notice, stacklevel=2)
+    return True
 
 
 def _load_average(average: MaskedModel, checkpoint: Checkpoint, exclude: str | None) -> None:

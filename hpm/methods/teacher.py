@@ -116,6 +116,13 @@ class ModelTeacher:
         return self._features(images_NCHW, self._compute_features, state=self._state_of_weights())
 
     @torch.no_grad()
+    def head_outputs(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, P] float32: what the reconstruction's head makes of the same features."""
+        features_NLD = self.features(images_NCHW)
+        with self._inference():
+            return self.model.head_outputs(features_NLD).float()
+
+    @torch.no_grad()
     def student_features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D] float32: the student's patch tokens."""
         with self._inference():

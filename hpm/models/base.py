@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
@@ -19,6 +19,7 @@ from curriculum import Curriculum, Mask
 from curriculum.sizes import Size, pair, spell_size
 from hpm.models.blocks import Blocks, BlockStack
 from hpm.models.encoder import Encoder
+from hpm.models.heads import Head
 
 
 class Output(NamedTuple):
@@ -98,12 +99,17 @@ class MaskedModel(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def reconstruction_head(self) -> nn.Linear:
+    def reconstruction_head(self) -> Head:
         """What gives the reconstruction's values."""
 
     @abstractmethod
-    def set_outputs(self, outputs: int) -> None:
-        """Make the reconstruction's head give another number of values. Before the weights are initialized."""
+    def set_outputs(self, outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
+        """Make the reconstruction's head give another number of values. Before the weights are initialized.
+
+        Args:
+            outputs: how many.
+            make: makes the head, given the width of the tokens that it reads and `outputs`.
+        """
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -152,7 +158,7 @@ class MaskedModel(nn.Module, ABC):
     @property
     @abstractmethod
     def head_widths(self) -> list[int]:
-        """What each head on the masked patches reads: the reconstruction's, and the loss predictor's."""
+        """What each layer of the heads on the masked patches reads: the reconstruction's, and the loss predictor's."""
 
     def kept_beside_blocks(self, masked: int, thrown: int) -> int:
         """Values of one image that a backward pass keeps beside those of blocks and heads.
@@ -212,6 +218,11 @@ class MaskedModel(nn.Module, ABC):
                 f"the model has no loss predictor: {type(self).__name__}.loss_predictor_depth is None; set it to a "
                 "number of blocks, or choose a difficulty that needs none"
             )
+        if capability == "head_outputs":
+            return (
+                f"the head of a {type(self).__name__} reads what its decoder makes of the encoder's tokens, and not "
+                "these; choose Method.model = @SimMIM()"
+            )
         return self.encoder.unsupported_reason(capability)
 
     def attention(self, images_NCHW: Tensor) -> Tensor:
@@ -225,6 +236,14 @@ class MaskedModel(nn.Module, ABC):
     def features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D]: the encoder's patch tokens of the full image."""
         return self.encoder(images_NCHW)[:, self.encoder.num_prefix_tokens :]
+
+    def head_outputs(self, features_NLD: Tensor) -> Tensor:
+        """[N, L, P]: what the reconstruction's head makes of the encoder's patch tokens, where it reads these.
+
+        Raises:
+            ValueError: where it does not, as `unsupported_reason` says.
+        """
+        raise ValueError(self.unsupported_reason("head_outputs"))
 
     def blocks(self) -> list[nn.Module]:
         """Every transformer block: the parts that are sharded one by one."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hpm.models.blocks import Blocks, BlockStack, LayerNorm
+from hpm.models.heads import Head
 from hpm.runtime.precision import full_precision, without_autocast
 
 
@@ -27,7 +28,7 @@ class DecoderHead(nn.Module):
         self.blocks = blocks
         self.full_precision_head = full_precision
         self.norm = LayerNorm(width)
-        self.head = nn.Linear(width, outputs)
+        self.head: Head = nn.Linear(width, outputs)
 
     def predict(self, hidden: Tensor, first: int = 0) -> Tensor:
         """Predictions for the tokens from position `first` on, from what the blocks gave."""
@@ -85,18 +86,18 @@ def init_as_mae(model: nn.Module, generator: torch.Generator | None) -> None:
 
 
 @torch.no_grad()
-def init_loss_head(head: nn.Linear, outputs: int, generator: torch.Generator | None) -> None:
+def init_loss_head(head: nn.Module, outputs: int, generator: torch.Generator | None) -> None:
     """Initialize the head of a loss predictor as the mean of as many rows as HPM's published head has.
 
     That head has P outputs, which are averaged; ours is that average, one output, so its weights start as the row mean
     of a Xavier-uniform [P, W] matrix: a Xavier-uniform head of one output would start some 44 times larger.
 
     Args:
-        head: of one output.
+        head: linear, of one output.
         outputs: P, the values of a patch.
         generator: of the random numbers.
     """
-    weight = head.weight
+    weight = head.get_parameter("weight")
     bound = math.sqrt(6 / (outputs + weight.shape[1]))
     rows = weight.new_empty(outputs, weight.shape[1]).uniform_(-bound, bound, generator=generator)
     weight.copy_(rows.mean(dim=0, keepdim=True))

@@ -7,6 +7,7 @@ target.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -17,6 +18,7 @@ from hpm.models.base import MaskedModel, Output
 from hpm.models.checks import require_loss_predictor_depth
 from hpm.models.decoder import Decoder
 from hpm.models.encoder import Encoder
+from hpm.models.heads import Head, input_widths, multiply_adds
 
 _DEVIATION = 0.02
 
@@ -68,7 +70,7 @@ class SimMIM(MaskedModel):
         self.encoder = encoder
         self.mlp_ratio = encoder.mlp_ratio
         self.mask_token = nn.Parameter(torch.zeros(1, 1, encoder.embed_dim))
-        self.head = nn.Linear(encoder.num_features, self.patch_pixels)
+        self.head: Head = nn.Linear(encoder.num_features, self.patch_pixels)
         self.loss_predictor: LossPredictor | None = None
         if loss_predictor_depth is not None:
             self.loss_predictor = LossPredictor(
@@ -82,12 +84,12 @@ class SimMIM(MaskedModel):
         self.init_weights()
 
     @property
-    def reconstruction_head(self) -> nn.Linear:
+    def reconstruction_head(self) -> Head:
         return self.head
 
-    def set_outputs(self, outputs: int) -> None:
-        if outputs != self.outputs:
-            self.head = nn.Linear(self.head.in_features, outputs)
+    def set_outputs(self, outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
+        if outputs != self.outputs or make is not nn.Linear:
+            self.head = make(self.encoder.num_features, outputs)
 
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
         depth = 0 if self.loss_predictor is None else len(self.loss_predictor.blocks)
@@ -96,11 +98,11 @@ class SimMIM(MaskedModel):
 
     def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
         """Published code reconstructs every patch."""
-        return self.outputs * self.encoder.num_features * (self.num_patches - masked)
+        return multiply_adds(self.head) * (self.num_patches - masked)
 
     @property
     def head_widths(self) -> list[int]:
-        return [self.encoder.num_features] * (1 if self.loss_predictor is None else 2)
+        return [*input_widths(self.head), *[self.encoder.num_features] * (self.loss_predictor is not None)]
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -141,6 +143,12 @@ class SimMIM(MaskedModel):
         with torch.no_grad() if detached else nullcontext():
             tokens = self.encode(images_NCHW, mask)
         return self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1)
+
+    def unsupported_reason(self, capability: str) -> str | None:
+        return None if capability == "head_outputs" else super().unsupported_reason(capability)
+
+    def head_outputs(self, features_NLD: Tensor) -> Tensor:
+        return self.head(features_NLD)
 
     def _masked(self, tokens: Tensor, mask: Mask) -> Tensor:
         """[N, M, D]: the masked patches' tokens."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from hpm.models.base import MaskedModel
 from hpm.models.decoder import DecoderHead
+from hpm.models.heads import Head, input_widths
 
 
 class ModelWithDecoders(MaskedModel):
@@ -25,12 +28,12 @@ class ModelWithDecoders(MaskedModel):
         return self.loss_predictor is not None and not len(self.loss_predictor.blocks)
 
     @property
-    def reconstruction_head(self) -> nn.Linear:
+    def reconstruction_head(self) -> Head:
         return self.reconstructor.head
 
-    def set_outputs(self, outputs: int) -> None:
-        if outputs != self.outputs:
-            self.reconstructor.head = nn.Linear(self.reconstructor.head.in_features, outputs)
+    def set_outputs(self, outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
+        if outputs != self.outputs or make is not nn.Linear:
+            self.reconstructor.head = make(self.mask_token.shape[-1], outputs)
 
     @property
     def decoders(self) -> list[DecoderHead]:
@@ -39,4 +42,4 @@ class ModelWithDecoders(MaskedModel):
 
     @property
     def head_widths(self) -> list[int]:
-        return [self.mask_token.shape[-1]] * len(self.decoders)
+        return [*input_widths(self.reconstructor.head), *[self.mask_token.shape[-1]] * (len(self.decoders) - 1)]

@@ -54,9 +54,9 @@ def memory(
 ) -> dict[str, float]:
     """Bytes on each device by what they are for, all at once: an upper estimate of what it counts.
 
-    Weights, gradients, two moments and the teacher are float32. Autocast keeps a low-precision copy of the weights
-    for the backward pass. Not counted: the CUDA context, libraries' workspaces, fragmentation, and the blocks that
-    sharding gathers.
+    Weights, gradients, two moments and the teacher are float32, those of a network that the target trains among them.
+    Autocast keeps a low-precision copy of the weights for the backward pass. Not counted: the CUDA context, libraries'
+    workspaces, fragmentation, and the blocks that sharding gathers.
 
     Args:
         method: the method.
@@ -76,10 +76,10 @@ def memory(
         "gradients": 4 * student / shards,
         "optimizer": 8 * student / shards,
         "teacher": 4 * count["teacher"] / shards,
-        "network of the target": 4.0 * method.target.num_parameters,
+        "network of the target": (16.0 if method.target.trained else 4.0) * method.target.num_parameters,
         "low-precision weights": 2.0 * student if low else 0.0,
         "scores of the images": float(_kept_of_images(method, images)),
-        "activations": micro_batch * kept,
+        "activations": micro_batch * (kept + 4 * method.target.kept_values(method.student.num_patches)),
     }
 
 

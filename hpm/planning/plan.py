@@ -40,6 +40,7 @@ class Plan:
         masks_per_image: how many masks each image is given.
         image_sizes: of the images in pixels, each with its share of the epochs, in order of time.
         micro_batch: images on a GPU at a time, likewise.
+        whole_steps: whether a GPU must take its share of a step at a time.
         steps: of the whole run.
         parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
         multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
@@ -69,6 +70,7 @@ class Plan:
     masks_per_image: int
     image_sizes: list[tuple[Size, float]]
     micro_batch: int
+    whole_steps: bool
     steps: int
     parameters: dict[str, int]
     multiply_adds: dict[str, float]
@@ -165,6 +167,7 @@ def _plan(
         masks_per_image=schedule.masks_per_image,
         image_sizes=[(size, sizes.share(size)) for size in sizes.all],
         micro_batch=micro_batch,
+        whole_steps=method.target.stateful,
         steps=clock.total_steps,
         parameters=cost.parameters(method),
         multiply_adds=work,

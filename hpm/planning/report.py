@@ -85,6 +85,8 @@ def _memory_table(plan: Plan, gpu: Gpu) -> Table:
 
 def _advice(plan: Plan) -> str:
     """The fewest micro-batches that fit, where any do."""
+    if plan.whole_steps:
+        return "-b 'Runtime.grad_checkpointing = True', more GPUs or a smaller Schedule.batch_size need less"
     fixed = plan.total_memory - plan.memory["activations"]
     now = plan.batch_size // (plan.gpus * plan.micro_batch)
     for parts in range(2, plan.micro_batch + 1):

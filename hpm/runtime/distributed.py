@@ -87,6 +87,12 @@ class DistributedContext:
             dist.all_reduce(tensor)
         return tensor
 
+    def max(self, tensor: Tensor) -> Tensor:
+        """The largest of all processes, of each element, in place; queued likewise."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor
+
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor, all of one type and device, by its mean over all processes; in one message."""
         found = list(tensors)

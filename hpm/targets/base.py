@@ -6,22 +6,32 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, P val
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curriculum import Mask, Teacher
 from curriculum.sizes import Size
 from hpm.models.base import MaskedModel
+from hpm.models.heads import Head
+from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.precision import full_precision
+
+
+class TargetTeacher(Teacher, Protocol):
+    """A moving average, which a target may also ask what its head says."""
+
+    def head_outputs(self, images_NCHW: Tensor) -> Tensor:
+        """[N, L, P]: what the reconstruction's head makes of the encoder's patch tokens of the full image."""
 
 
 class Target(ABC):
     """What the reconstruction is asked for, and what an error in it costs.
 
     Attributes:
-        needs: the methods of `curriculum.Teacher` that it calls. One that needs any is refused where there is no
+        needs: the methods of `TargetTeacher` that it calls. One that needs any is refused where there is no
             moving average: a student that learns from itself alone may agree on nothing.
         in_pass: whether training computes it inside the student's pass, which may be compiled; False by default. Only
             for a target that needs nothing, keeps nothing between calls, and looks at no more than the images and at
@@ -29,12 +39,21 @@ class Target(ABC):
         whole_image: whether it gives the targets of all patches, the masked ones first, for a loss that compares each
             masked patch with the others. Default False.
         fewest_masked: how many patches of an image must be reconstructed, that its loss can teach anything. Default 1.
+        stateful: whether it keeps tensors from step to step, which it learns from all images of a step at once. One
+            that does is `Method.target` itself, no part of another, and a process takes its share of a step as a whole.
+        trained: whether a network of its own is trained beside the student.
+        head: makes what gives P outputs for a token, called with the token's width and P; a linear layer by default.
+        module: what it keeps, as parameters and buffers, from `outputs` on: what a checkpoint has to hold.
     """
 
     needs: tuple[str, ...] = ()
     in_pass: bool = False
     whole_image: bool = False
     fewest_masked: int = 1
+    stateful: bool = False
+    trained: bool = False
+    head: Callable[[int, int], Head] = nn.Linear
+    module: nn.Module | None = None
 
     def __init_subclass__(cls, **named: object) -> None:
         """A class that computes in a way of its own is in the pass only if it says so itself."""
@@ -48,8 +67,12 @@ class Target(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
+    def __call__(
+        self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher | None = None
+    ) -> Tensor:
         """[N, M, P]: the target of each masked patch, without a gradient; [N, L, P] where `whole_image`.
+
+        It changes nothing that is kept and asks no other process, so that evaluations may ask about any images.
 
         Args:
             images_NCHW: images as the model sees them.
@@ -57,6 +80,23 @@ class Target(ABC):
             patch_size: of a patch in pixels, the side of a square or (height, width).
             teacher: the moving average; None only where `needs` is empty.
         """
+
+    def learn(
+        self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher, processes: DistributedContext
+    ) -> Tensor:
+        """The same of images that are trained on, by every process once for each micro-batch.
+
+        What is kept may change. Parameters of a network that is `trained` are given their gradient, that of the mean
+        over this process's images.
+
+        Args:
+            images_NCHW: images as the model sees them.
+            mask: which patches are masked.
+            patch_size: of a patch in pixels, the side of a square or (height, width).
+            teacher: the moving average, or the student itself where there is none.
+            processes: that train together, each of which has as many images.
+        """
+        return self(images_NCHW, mask, patch_size, teacher)
 
     def outputs(self, model: MaskedModel) -> int:
         """P, which the model's head must give; the pixels of a patch by default.
@@ -89,6 +129,21 @@ class Target(ABC):
     def num_parameters(self) -> int:
         """Of a network of its own, which lies beside the student; 0 where it has none."""
         return 0
+
+    def kept_values(self, num_patches: int) -> int:
+        """Values that a step keeps of one image of L patches beside the target itself, in float32; 0 by default."""
+        return 0
+
+    def init_weights(self, seed: int) -> None:  # noqa: B027, most keep nothing
+        """Initialize the network that is `trained` from the run's seed."""
+
+    def optimizer(self, lr: float) -> torch.optim.AdamW:
+        """Of the network that is `trained`, fused; groups with `lr_scale` follow the student's learning rate.
+
+        Args:
+            lr: the student's at its peak.
+        """
+        raise NotImplementedError
 
     def load(self) -> None:  # noqa: B027, most have nothing to read
         """Read what it needs from disk or a hub; before training creates anything.

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curriculum import Mask, Scheduler, Teacher
+from curriculum import Mask, Scheduler
 from curriculum.schedulers import Scalar, values_of
 from curriculum.sizes import Size
 from curriculum.validation import require_instance
 from hpm.models.base import MaskedModel
-from hpm.targets.base import Target
+from hpm.targets.base import Target, TargetTeacher
 
 
 class WeightedTargets(Target):
@@ -38,6 +38,11 @@ class WeightedTargets(Target):
             )
         for place, (target, weight) in enumerate(zip(targets, weights, strict=True)):
             require_instance("WeightedTargets", Target, **{f"targets[{place}]": target})
+            if target.stateful:
+                raise ValueError(
+                    f"WeightedTargets.targets[{place}] = {type(target).__name__} keeps what it learns from step to "
+                    "step; it can be Method.target itself alone"
+                )
             if isinstance(weight, Scheduler) and weight.watches:
                 raise ValueError(
                     f"WeightedTargets.weights[{place}] = {type(weight).__name__} follows what is learned; a weight can "
@@ -60,7 +65,9 @@ class WeightedTargets(Target):
         self._sizes = [target.outputs(model) for target in self.targets]
         return sum(self._sizes)
 
-    def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
+    def __call__(
+        self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher | None = None
+    ) -> Tensor:
         values = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
         dtype = torch.promote_types(torch.float32, values[0].dtype)
         if self.whole_image:  # zeros in the places of patches that only other targets look at

@@ -96,4 +96,6 @@ def weights_not_finite(step: TrainingStep, *, done: int) -> Divergence | None:
     trained = step.method.curriculum.trained
     if trained is not None and broken[0].startswith("curriculum."):
         return Divergence(fault, f"Lower {type(trained).__name__}.lr")
+    if step.method.target.trained and broken[0].startswith("target."):
+        return Divergence(fault, f"Lower {type(step.method.target).__name__}.lr_scale")
     return Divergence(fault)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from hpm.data import ImageSource
 from hpm.errors import UserError
@@ -15,10 +17,28 @@ from hpm.optim.image_sizes import ImageSizes
 from hpm.targets.find_model import find_model
 
 
+class InitialWeights(NamedTuple):
+    """What a run starts from in the place of random numbers.
+
+    Args:
+        student: its weights, by name.
+        target: what the target keeps, by name; empty where it keeps nothing.
+    """
+
+    student: dict[str, Tensor]
+    target: dict[str, Tensor]
+
+    def put_into(self, method: Method) -> None:
+        """Give these to a method that is initialized."""
+        method.student.load_state_dict(self.student)
+        if method.target.module is not None:
+            method.target.module.load_state_dict(self.target)
+
+
 def load_initial_weights(
     method: Method, path: Path, *, seed: int, source: ImageSource, sizes: ImageSizes
-) -> tuple[Path, dict[str, torch.Tensor], list[str]]:
-    """The student's weights to start from.
+) -> tuple[Path, InitialWeights, list[str]]:
+    """The weights to start from.
 
     Args:
         method: whose student the weights are for.
@@ -35,6 +55,7 @@ def load_initial_weights(
     """
     student = method.student
     student.init_weights(torch.Generator().manual_seed(seed))
+    method.target.init_weights(seed)
     computed = {name: positions.clone() for name, positions in student.named_buffers()}
     found, lines = find_model(path)
     lines = [*lines, *load_weights(method, found).lines, *normalized_otherwise(source, found.said)]
@@ -44,4 +65,8 @@ def load_initial_weights(
                 f"{found.path} has positions of its own, {name}, which are of one grid, and Trainer.image_size = "
                 f"{sizes.describe()} needs sin-cos ones; set it to None"
             )
-    return found.path, {name: tensor.clone() for name, tensor in student.state_dict().items()}, lines
+    kept = {} if method.target.module is None else method.target.module.state_dict()
+    start = InitialWeights(
+        *({name: tensor.clone() for name, tensor in of.items()} for of in (student.state_dict(), kept))
+    )
+    return found.path, start, lines

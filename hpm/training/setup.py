@@ -21,12 +21,13 @@ from hpm.runtime.cuda_graphs import GraphedStudent
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext, shard
 from hpm.runtime.settings import Runtime
+from hpm.training.init_from import InitialWeights
 from hpm.training.step import TrainingStep
 
 _BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
 _PASSES = 16  # of the student: torch's limit of eight, for as many numbers of masked patches, each dense or not
 # Forward passes beside `forward`.
-_QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features")
+_QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features", "head_outputs")
 
 
 def build_training_step(
@@ -40,7 +41,7 @@ def build_training_step(
     processes: DistributedContext,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    start: dict[str, torch.Tensor] | None = None,
+    start: InitialWeights | None = None,
     image_sizes: ImageSizes | None = None,
 ) -> TrainingStep:
     """Meet the other processes, initialize the weights, spread and compile the model.
@@ -55,7 +56,7 @@ def build_training_step(
         processes: that train together.
         mean: of the data's normalization, None where it is not known.
         std: likewise.
-        start: the student's weights to start from; None for those that the seed gives.
+        start: the weights to start from; None for those that the seed gives.
         image_sizes: of the images of each epoch; None for the model's in all.
 
     Raises:
@@ -76,7 +77,7 @@ def build_training_step(
         teacher_precision=runtime.teacher_precision,
     )
     if start is not None:
-        student.load_state_dict(start)
+        start.put_into(method)
         method.start_teacher(runtime.teacher_precision)
     student.set_grad_checkpointing(runtime.grad_checkpointing)
     method.curriculum.prepare(context)
@@ -127,6 +128,11 @@ def check_method(
         _check_sizes(method, runtime, image_sizes)
     for sampler in method.curriculum.samplers:
         sampler.check_masks_per_image(schedule.masks_per_image)
+    if method.target.stateful and schedule.accumulate > 1:
+        raise ValueError(
+            f"Schedule.accumulate = {schedule.accumulate} cuts a step into micro-batches, and Method.target = "
+            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1"
+        )
     for setting, alpha in method.curriculum.scheduler.reaches():
         if not 0 <= alpha <= 1:
             raise ValueError(f"{setting} leads alpha to {alpha}; it must stay in [0, 1]")

@@ -18,7 +18,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
-    """The tensors themselves: student, teacher, optimizers' moments by parameter, what curricula keep, tally."""
+    """The tensors themselves: student, teacher, optimizers' moments by parameter, what others keep, tally."""
     method, optimizer = step.method, step.optimizer
     tensors = {f"student.{name}": tensor for name, tensor in method.student.state_dict().items()}
     averaged = method.teacher.averaged_model
@@ -32,15 +32,17 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
         tensors |= {f"curriculum.{name}": tensor for name, tensor in difficulty.module.state_dict().items()}
     if method.image_curriculum is not None:
         tensors |= {f"images.{name}": tensor for name, tensor in method.image_curriculum.module.state_dict().items()}
-    if step.masker is not None:
-        for name, parameter in step.masker.module.named_parameters():
-            for key, tensor in step.masker.optimizer.state.get(parameter, {}).items():
-                tensors[f"masker.{name}.{key}"] = tensor
+    if method.target.module is not None:
+        tensors |= {f"target.{name}": tensor for name, tensor in method.target.module.state_dict().items()}
+    for prefix, auxiliary in step.auxiliary.items():
+        for name, parameter in auxiliary.module.named_parameters():
+            for key, tensor in auxiliary.optimizer.state.get(parameter, {}).items():
+                tensors[f"{prefix}.{name}.{key}"] = tensor
     return tensors | {"tally": step.tally.sums}
 
 
 def weights_of(step: TrainingStep) -> dict[str, Tensor]:
-    """Those of them that are a network's weights, and must be finite: student, teacher, and a trained difficulty.
+    """Those of them that must be finite: the weights of student, teacher and a trained difficulty, and the target's.
 
     Of sharded ones this process's rows. What other curricula keep may be NaN where nothing is known yet.
     """
@@ -48,7 +50,7 @@ def weights_of(step: TrainingStep) -> dict[str, Tensor]:
 
 
 def _is_weight(name: str, step: TrainingStep) -> bool:
-    return name.startswith(("student.", "teacher.") if step.masker is None else ("student.", "teacher.", "curriculum."))
+    return name.startswith(("student.", "teacher.", "target.", *["curriculum."] * ("masker" in step.auxiliary)))
 
 
 def saved_tensors(step: TrainingStep) -> dict[str, Tensor]:
@@ -116,8 +118,7 @@ def _start_moments(step: TrainingStep, checkpoint: Checkpoint) -> None:
     """AdamW makes its moments at its first step; a checkpoint from before that has none."""
     saved = set(checkpoint.names())
     of: list[tuple[str, nn.Module, torch.optim.Optimizer]] = [("optimizer", step.method.student, step.optimizer)]
-    if step.masker is not None:
-        of.append(("masker", step.masker.module, step.masker.optimizer))
+    of += [(prefix, auxiliary.module, auxiliary.optimizer) for prefix, auxiliary in step.auxiliary.items()]
     for prefix, module, optimizer in of:
         for name, parameter in module.named_parameters():
             if f"{prefix}.{name}.step" in saved:

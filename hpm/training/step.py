@@ -17,7 +17,7 @@ from hpm.methods.method import Method
 from hpm.methods.student_pass import Losses
 from hpm.optim.param_groups import set_learning_rate
 from hpm.runtime.distributed import DistributedContext, full_tensor, without_reduction
-from hpm.training.masker_step import MaskerStep
+from hpm.training.auxiliary_step import AuxiliaryStep
 
 
 class Tally:
@@ -85,7 +85,7 @@ class TrainingStep:
         self.clip_grad = clip_grad
         self.scaler = scaler
         self.tally = Tally(method.student.mask_token.device)
-        self.masker = MaskerStep(method.curriculum, processes) if method.curriculum.trained else None
+        self.auxiliary = self._auxiliary_steps()
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def __call__(
@@ -121,17 +121,35 @@ class TrainingStep:
                 losses = self.method.losses(batch, progress, noise)
                 loss = losses.total / len(batches)
                 (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-            if self.masker is not None:
-                self.masker.accumulate(batch, losses, progress=progress, noise=noise, micro_batches=len(batches))
+            if "masker" in self.auxiliary:
+                loss = self.method.curriculum.masker_loss(batch, losses.mask, losses.true_NM, progress, noise)
+                (loss / len(batches)).backward()
             terms = torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
             terms_3 = terms_3 + terms / len(batches)
             measured.append(losses.detach())
         self._update(terms_3, lr)
-        if self.masker is not None:
-            self.masker.update()
+        for auxiliary in self.auxiliary.values():
+            auxiliary.update(lr)
         if decay is not None:
             self.method.teacher.update(self.method.student, decay)
         return measured
+
+    def _auxiliary_steps(self) -> dict[str, AuxiliaryStep]:
+        """Of what is trained beside the model, by the name of its optimizer in checkpoints."""
+        steps: dict[str, AuxiliaryStep] = {}
+        trained, target = self.method.curriculum.trained, self.method.target
+        if trained is not None:
+            assert trained.module is not None  # by `Curriculum.prepare`
+            adamw = torch.optim.AdamW(
+                trained.module.parameters(), lr=trained.lr, weight_decay=trained.weight_decay, fused=True
+            )
+            steps["masker"] = AuxiliaryStep(trained.module, adamw, self.processes)
+        if target.trained:
+            assert target.module is not None  # by `Target.outputs`
+            steps["target_optimizer"] = AuxiliaryStep(
+                target.module, target.optimizer(self.optimizer.defaults["lr"]), self.processes
+            )
+        return steps
 
     def _update(self, terms_3: Tensor, lr: float) -> None:
         if self.scaler is not None:

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from curriculum import TrainingContext
@@ -26,7 +25,7 @@ from hpm.runtime.settings import Runtime
 from hpm.runtime.signals import StopSignals
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.cautions import cautions
-from hpm.training.init_from import load_initial_weights
+from hpm.training.init_from import InitialWeights, load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.recorder import tags_of
 from hpm.training.resume import fingerprint_of, record_images
@@ -131,7 +130,7 @@ class Trainer:
             image_sizes=self.image_sizes,
         )
         self.clock = self.schedule.clock(len(source.train()))
-        self.initial_weights: dict[str, torch.Tensor] | None = None
+        self.initial_weights: InitialWeights | None = None
         self.init_from: Path | None = None
 
     def _check(self) -> None:

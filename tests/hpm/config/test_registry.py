@@ -29,7 +29,9 @@ NAMES = {
     "image difficulties": "ImageLoss LabelNoise PrototypeDistance",
     "image selections": "ImageShare ImageWeights SelfPaced",
     "curriculum": "Curriculum ImageCurriculum PartialReconstruction UniformRatio",
-    "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
+    "targets": """
+        DistilledTokens HOG NormalizedPixels OnlineClusters PatchContrast Pixels TeacherFeatures TimmFeatures
+        WeightedTargets""",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
     "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",

@@ -21,6 +21,23 @@ from hpm.runs.checkpoint import list_checkpoints
 from hpm.targets import TimmFeatures
 
 TIMM = "vit_tiny_patch16_224"
+DISTILLED = [
+    "Method.model = @SimMIM()",
+    "SimMIM.encoder = @ViT()",
+    "ViT.img_size = %IMG_SIZE",
+    "ViT.in_chans = %IN_CHANS",
+    "ViT.patch_size = 4",
+    "ViT.embed_dim = 16",
+    "ViT.depth = 1",
+    "ViT.num_heads = 2",
+    "Method.target = @DistilledTokens()",
+    "DistilledTokens.prototypes = 24",
+    "DistilledTokens.hidden = 32",
+    "DistilledTokens.bottleneck = 16",
+    "DistilledTokens.teacher_temperature = @warmup/Ramp()",
+    "warmup/Ramp.start = 0.04",
+    "warmup/Ramp.end = 0.07",
+]
 RUNS = {
     "hog": ["Method.target = @HOG()", "HOG.cell = 2"],
     "teacher": ["Method.target = @TeacherFeatures()"],
@@ -31,6 +48,8 @@ RUNS = {
         "TimmFeatures.img_size = 32",
     ],
     "contrast": ["Method.target = @PatchContrast()", "PatchContrast.beta = @rise/Ramp()", "rise/Ramp.end = 1.0"],
+    "distilled": DISTILLED,
+    "clusters": ["Method.target = @OnlineClusters()", "OnlineClusters.clusters = 24"],
     "weighted": [
         "Method.target = @WeightedTargets()",
         "WeightedTargets.targets = [@Pixels(), @TeacherFeatures()]",

@@ -15,6 +15,7 @@ from hpm.methods.teacher import EMATeacher
 from hpm.targets import (
     HOG,
     NormalizedPixels,
+    OnlineClusters,
     PatchContrast,
     Pixels,
     Target,
@@ -31,6 +32,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "hog": HOG,
     "teacher": TeacherFeatures,
     "timm": lambda: TimmFeatures(model=TIMM, pretrained=False),
+    "clusters": lambda: OnlineClusters(clusters=8),
     "contrast": PatchContrast,
     "hard negatives": lambda: PatchContrast(negatives="masked", beta=1.0),
     "weighted contrast": lambda: WeightedTargets(targets=[HOG(), PatchContrast(beta=0.5)], weights=[1.0, 0.3]),
