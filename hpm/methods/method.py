@@ -89,7 +89,7 @@ class Method:
         self.student = model
         self.curriculum = curriculum
         self.target = target
-        model.set_outputs(target.outputs(model))
+        model.set_outputs(*target.parts(model))
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every

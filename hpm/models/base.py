@@ -86,8 +86,15 @@ class MaskedModel(nn.Module, ABC):
         """What gives the reconstruction's values."""
 
     @abstractmethod
-    def set_outputs(self, outputs: int) -> None:
-        """Make the reconstruction's head give another number of values. Before the weights are initialized."""
+    def set_outputs(self, *outputs: int) -> None:
+        """Make the reconstruction give other numbers of values. Before the weights are initialized.
+
+        Args:
+            outputs: of each target, in the order in which the values come.
+
+        Raises:
+            ValueError: where this model does not reconstruct so many targets.
+        """
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator | None = None) -> None:

@@ -85,9 +85,9 @@ class SimMIM(MaskedModel):
     def reconstruction_head(self) -> nn.Linear:
         return self.head
 
-    def set_outputs(self, outputs: int) -> None:
-        if outputs != self.outputs:
-            self.head = nn.Linear(self.head.in_features, outputs)
+    def set_outputs(self, *outputs: int) -> None:
+        if sum(outputs) != self.outputs:
+            self.head = nn.Linear(self.head.in_features, sum(outputs))
 
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
         depth = 0 if self.loss_predictor is None else len(self.loss_predictor.blocks)

@@ -6,6 +6,7 @@ D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -99,11 +100,12 @@ class ViT(Encoder):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
-        intermediates: bool = False,
+        intermediates: Iterable[int] | None = None,
     ) -> Tensor:
         tokens = self._embed(images_NCHW, mask, mask_token, in_place=in_place)
-        if intermediates:
-            return torch.stack(self.blocks.intermediates(tokens, self._bias()))
+        if intermediates is not None:
+            found = self.blocks.intermediates(tokens, self._bias())
+            return torch.stack([found[number] for number in intermediates])
         return self.norm(self.blocks(tokens, self._bias()))
 
     @property

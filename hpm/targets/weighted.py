@@ -52,13 +52,16 @@ class WeightedTargets(Target):
         self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))
         self.whole_image = any(target.whole_image for target in targets)
         self.fewest_masked = max(target.fewest_masked for target in targets)
-        self._sizes: list[int] = []
+        self._sizes: tuple[int, ...] = ()
         self._now = torch.ones(len(targets))
         self.advance(1.0)  # what a finished model is judged by
 
     def outputs(self, model: MaskedModel) -> int:
-        self._sizes = [target.outputs(model) for target in self.targets]
-        return sum(self._sizes)
+        return sum(self.parts(model))
+
+    def parts(self, model: MaskedModel) -> tuple[int, ...]:
+        self._sizes = tuple(target.outputs(model) for target in self.targets)
+        return self._sizes
 
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
         values = [target(images_NCHW, mask, patch_size, teacher) for target in self.targets]
