@@ -43,6 +43,9 @@ class Method:
             tokens of the masked patches, from the losses that the step has measured for them: there `PredictedLoss`
             without probes reads it. The same loss with the same weight; its gradient reaches the loss predictor's own
             parameters alone. 0 for never, as published.
+        neighbor_weight: how much the loss of a masked patch counts beyond 1 where all of the 3 x 3 patches around it
+            are hidden; in proportion where some are, and none lie outside the image. So the inside of a block counts
+            more (BootMAE: 1). Loss predictor and curriculum are told the losses as they are. Default 0.
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
 
@@ -66,6 +69,7 @@ class Method:
         prediction_loss: PredictionLoss | None = None,
         prediction_weight: float = 1.0,
         dense_prediction_every: int = 0,
+        neighbor_weight: float = 0.0,
         ema_decay: Decay | None = None,
     ) -> None:
         require_instance("Method", MaskedModel, model=model)
@@ -74,7 +78,7 @@ class Method:
         require_instance("Method", PredictionLoss | None, prediction_loss=prediction_loss)
         require_instance("Method", Decay | None, ema_decay=ema_decay)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
-        require_at_least("Method", 0, dense_prediction_every=dense_prediction_every)
+        require_at_least("Method", 0, dense_prediction_every=dense_prediction_every, neighbor_weight=neighbor_weight)
         if dense_prediction_every and model.loss_predictor is None:
             raise ValueError(
                 f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, and "
@@ -93,6 +97,7 @@ class Method:
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
+        self.neighbor_weight = float(neighbor_weight)
         self.ema_decay = ema_decay
         self.processes = DistributedContext()
         self.sharded: ShardedModels | None = None
@@ -226,7 +231,7 @@ class Method:
 
     def student_pass(self) -> StudentPass:
         """The student's pass, neither compiled nor distributed."""
-        return StudentPass(self.student, self.target, self.prediction_loss, self._autocast)
+        return StudentPass(self.student, self.target, self.prediction_loss, self._autocast, self.neighbor_weight)
 
     def student_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """[N, M]: the student's loss of reconstructing the masked patches, in evaluation mode, without gradients."""

@@ -22,12 +22,13 @@ from hpm.targets.base import Target
 class WeightedTargets(Target):
     """Several targets, each with a weight that may move: pixels and momentum features as in BootMAE (arXiv 2207.07116).
 
-    The head gives the values of all, one target after the other, and a patch's loss is the weighted sum of theirs.
-    BootMAE has a decoder for each target, which also see the encoder's first and last layers; here one gives both.
+    The head gives the values of all, one target after the other, and a patch's loss is the weighted sum of theirs. The
+    model `BootMAE` has a decoder for each of two.
 
     Args:
         targets: at least two.
-        weights: as many, numbers or schedulers, at least 0; published for BootMAE: 1 and 1.
+        weights: as many, numbers or schedulers, at least 0; published for BootMAE: 1, and a ramp from 0 to 1 over the
+            first quarter of the training.
     """
 
     def __init__(self, *, targets: Sequence[Target], weights: Sequence[Scalar]) -> None:

@@ -75,7 +75,7 @@ OTHERS = {
     "maskfeat_vit_base_300": (85.7e6, 108 * (768 + 1), 2048, 1.0),
     "cross_mae_vit_base_800": (85.6e6, 768 * (512 + 1), 4096, 1.0),
     "conmim_vit_base_800": (85.7e6, 768 * (768 + 1), 2048, 1 + 17.56 / (3 * 17.65)),
-    "bootmae_vit_base_800": (85.7e6, (768 + 768) * (512 + 1), 4096, 1 + 17.56 / (3 * 9.73)),
+    "bootmae_vit_base_800": (85.65e6, 768 * (512 + 1), 4096, 1 + 17.56 / (3 * 9.16)),
     "hpm_probes_vit_base_800": (85.7e6, 768 * (512 + 1), 2048, 1.39),
     "hpm_probes_vit_large_800": (303.1e6, 768 * (512 + 1), 2048, 1.53),
     "hpm_dense_vit_base_800": (85.7e6, 768 * (512 + 1), 2048, 2.33 + 0.25 * (17.64 + 3 * 5.27) / (3 * 9.55)),
@@ -99,6 +99,18 @@ def test_a_recipe_of_another_framework_or_target_is_planned(name: str) -> None:
     student = read_settings(config).method.student
     reconstruction = student.reconstructor.head if hasattr(student, "reconstructor") else student.head
     assert sum(p.numel() for p in reconstruction.parameters()) == head
+
+
+def test_bootmae_is_as_its_published_code_says() -> None:
+    settings = read_settings(parse_config(["recipes/bootmae_vit_base_800"]))
+    method, schedule = settings.method, settings.schedule
+    assert (schedule.lr, schedule.min_lr, schedule.warmup_epochs) == (pytest.approx(2.4e-3), 1e-4, 40)
+    assert [len(decoder.blocks) for decoder in method.student.decoders] == [2, 2]
+    assert [decoder.head.in_features for decoder in method.student.decoders] == [512, 768]
+    assert method.student.feature_predictor.head.out_features == 768
+    _, features = method.target.weights
+    assert [features(progress) for progress in (0.0, 0.125, 0.25, 1.0)] == [0.0, 0.5, 1.0, 1.0]
+    assert method.curriculum.mask_ratios() == [0.75]
 
 
 @pytest.mark.parametrize(

@@ -288,8 +288,7 @@ def test_what_it_costs_by_hand() -> None:
 
 def test_fewer_reconstructed_patches_are_fewer_tokens() -> None:
     costs = [
-        operations.multiply_adds(method(on_meta(), reconstruction=partly))
-        for partly in (None, PartialReconstruction())
+        operations.multiply_adds(method(on_meta(), reconstruction=partly)) for partly in (None, PartialReconstruction())
     ]
     assert costs[0]["encoder"] == costs[1]["encoder"]
     assert costs[1]["reconstructor"] < 0.6 * costs[0]["reconstructor"]
