@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +152,15 @@ class MaskedModel(nn.Module, ABC):
             masked: number of masked patches.
             thrown: number of patches that are thrown away.
         """
+        return 0
+
+    def dense_block_sizes(self) -> list[tuple[int, int]]:
+        """(tokens, width) of the loss predictor's blocks where it predicts the losses of the full image."""
+        predictor: Any = self.loss_predictor
+        return [(self.encoder.num_prefix_tokens + self.num_patches, self.head_widths[-1])] * len(predictor.blocks)
+
+    def dense_kept_beside_blocks(self) -> int:
+        """Values of one image that a backward pass keeps of that pass, beside those of these blocks."""
         return 0
 
     def check_images(self, img_size: Size, in_chans: int, source: str) -> None:

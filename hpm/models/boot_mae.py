@@ -128,6 +128,14 @@ class BootMAE(ModelOnEncoder):
         maps = len(self._blocks_read) * seen * self.encoder.num_features
         return maps + asking + sum(decoder.kept_values(seen) for decoder in self.decoders)
 
+    def dense_kept_beside_blocks(self) -> int:
+        if self.loss_predictor is None or self.shares_decoder:
+            return 0
+        asking = 4 * sum(tokens * width for tokens, width in self.dense_block_sizes())
+        tokens = self.encoder.num_prefix_tokens + self.num_patches
+        maps = len(self._blocks_read) * tokens * self.encoder.num_features
+        return maps + asking + self.loss_predictor.kept_values(tokens)
+
     def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
         """Published code embeds every patch, also those that are then masked, and computes the heads and last blocks
         of both decoders for every token, also those that are visible.

@@ -91,6 +91,16 @@ class CrossMAE(ModelOnEncoder):
         maps = (1 + len(self.encoder.blocks_in_order())) * tokens * self.encoder.num_features
         return maps + sum(decoder.kept_values(tokens) for decoder in self.decoders)
 
+    def dense_block_sizes(self) -> list[tuple[int, int]]:
+        return [(self.num_patches, width) for _, width in super().dense_block_sizes()]
+
+    def dense_kept_beside_blocks(self) -> int:
+        if self.loss_predictor is None or self.shares_decoder:
+            return 0
+        tokens = self.encoder.num_prefix_tokens + self.num_patches
+        maps = (1 + len(self.encoder.blocks_in_order())) * tokens * self.encoder.num_features
+        return maps + self.loss_predictor.kept_values(tokens)
+
     def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
         """Published code embeds every patch, also those that are then masked."""
         return self.patch_pixels * (masked + thrown) * self.encoder.embed_dim

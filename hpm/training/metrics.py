@@ -124,6 +124,9 @@ class IntervalMetrics:
             "seconds": seconds,
             "images_per_second": steps * batch_size / max(since, 1e-9),
         }
+        part = method.curriculum.reconstruction
+        if part is not None and (alpha := part.alpha_at(clock.progress(self._trainer.progress_per))) is not None:
+            row["reconstruction_alpha"] = alpha
         if interval.gradient_norm is not None:
             row["gradient_norm"] = interval.gradient_norm
         if method.ema_decay is not None:

@@ -347,6 +347,28 @@ def test_dense_prediction_keeps_the_loss_predictors_pass(depth: int) -> None:
     assert kept_by_autograd(real, 3, low=False) == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("kind", [CrossMAE, BootMAE])
+def test_dense_prediction_by_a_decoder_that_attends_to_the_encoder(kind: type[CrossMAE | BootMAE]) -> None:
+    """CrossMAE's asks at mask tokens, without one of a class; either keeps contexts, keys and values beside."""
+    found = []
+    for every in (0, 1):
+        student = kind(
+            encoder=ViT(img_size=96, patch_size=8, embed_dim=132, depth=3, num_heads=3),
+            decoder_embed_dim=64,
+            decoder_depth=1,
+            decoder_num_heads=2,
+            loss_predictor_depth=2,
+        )
+        assert student.dense_block_sizes() == [(144 + (kind is BootMAE), 64)] * 2
+        curriculum = Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random())
+        both = WeightedTargets(targets=[Pixels(), Pixels()], weights=[1.0, 1.0])
+        target = both if kind is BootMAE else Pixels()
+        real = Method(model=student, curriculum=curriculum, target=target, dense_prediction_every=every)
+        found.append((kept_by_autograd(real, 3, low=False), 3 * cost.activations(real, low=False)))
+    kept, expected = (dense - masked for masked, dense in zip(*found, strict=True))
+    assert 0.88 < kept / expected < 1.01
+
+
 def test_checkpointing_keeps_a_blocks_input_and_one_block() -> None:
     real = method(PredictedLoss(), device="cpu", **SMALL | {"depth": 12, "decoder_depth": 8, "loss_predictor_depth": 8})
     real.student.set_grad_checkpointing()
