@@ -46,3 +46,10 @@ from curriculum.samplers import (
 def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"\w+\.\w+ = "):
         build()
+
+
+@pytest.mark.parametrize("among", [0.0, -0.1, float("nan")])
+def test_a_hint_among_none_is_no_hint(among: float) -> None:
+    told = rf"Hint.among = {among} must lie in \(0, 1\].*to reveal none of them, set Curriculum.sampler = @HardestFirst"
+    with pytest.raises(ValueError, match=told):
+        Hint(among=among)
