@@ -1,4 +1,6 @@
-"""What a person should know before a run trains: settings that are legal, but for which the run is too short."""
+"""What a person should know before a run trains: settings that are legal, but by which something learns nothing, most
+often because the run is too short for them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,18 @@ _LONGEST_HORIZON = 0.2  # of the run; a teacher that averages over more stays cl
 
 
 def cautions(method: Method, clock: Clock) -> list[str]:
-    """A sentence for each setting that the run is too short for.
+    """A sentence for each such setting.
 
     Args:
         method: what is trained.
         clock: the run's.
     """
-    found = (_slow_teacher(method, clock), _no_scores(method, clock), _rare_dense_prediction(method, clock))
+    found = (
+        _slow_teacher(method, clock),
+        _no_scores(method, clock),
+        _rare_dense_prediction(method, clock),
+        _nothing_to_compare(method),
+    )
     return [caution for caution in found if caution is not None]
 
 
@@ -52,4 +59,20 @@ def _rare_dense_prediction(method: Method, clock: Clock) -> str | None:
     return (
         f"Method.dense_prediction_every = {every}, and the run has {total} step{'s' * (total > 1)}: the loss predictor "
         "learns on full images in the first alone; lower it, e.g. to 4"
+    )
+
+
+def _nothing_to_compare(method: Method) -> str | None:
+    """A loss predictor that no mask follows may be given one patch of each image, where `Method` refuses another."""
+    model, curriculum = method.student, method.curriculum
+    if model.loss_predictor is None or method.prediction_weight == 0:
+        return None
+    counts = [curriculum.counts(model.num_patches, masked) for masked in curriculum.counts_masked(model.num_patches)]
+    if max(count.reconstructed for count in counts) > 1:
+        return None
+    part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
+    return (
+        f"1 of an image's {model.num_patches} patches is reconstructed, and the loss predictor, which compares them, "
+        f"learns nothing; raise {part}Curriculum.mask_ratio, or do without it, "
+        f"{type(model).__name__}.loss_predictor_depth = None"
     )
