@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from curriculum import Noise
 from hpm.config import configs_folder, parse_config, resume_changes
 from hpm.planning.plan import make_plan
 from hpm.planning.settings import read_settings
@@ -111,6 +112,10 @@ def test_bootmae_is_as_its_published_code_says() -> None:
     _, features = method.target.weights
     assert [features(progress) for progress in (0.0, 0.125, 0.25, 1.0)] == [0.0, 0.5, 1.0, 1.0]
     assert method.curriculum.mask_ratios() == [0.75]
+    blocks = method.curriculum.sampler
+    noise = Noise.for_batch(seed=0, step=0, batch_size=20)
+    in_blocks_NRK = blocks.blocks(None, alpha=0.0, num_masked=147, grid=(14, 14), noise=noise)
+    assert max(in_blocks_NRK.flatten(1).sum(dim=1).tolist()) == 120
 
 
 @pytest.mark.parametrize(
