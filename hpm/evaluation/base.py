@@ -32,12 +32,14 @@ class Pretraining:
         batch_size: images of a step, an image counting once for each of its masks.
         progress_per: "epoch" or "step", as `Trainer` takes it.
         dense_prediction_every: as `Method` takes it. Default 0, never.
+        masks_per_image: as `Schedule` takes it. Default 1.
     """
 
     clock: Clock
     batch_size: int
     progress_per: str
     dense_prediction_every: int = 0
+    masks_per_image: int = 1
 
 
 _ANSWERING = {"predicted_loss": "loss predictor", "reconstruction_loss": "reconstructor"}  # other questions the encoder

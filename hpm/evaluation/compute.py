@@ -47,7 +47,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     if curriculum.difficulty.module is not None:
         curriculum.difficulty.module.to("meta")  # what it has kept lies where the training was
     method = _OnMeta(model, curriculum, context.target, pretraining.dense_prediction_every)
-    work = operations.multiply_adds(method, operations.moments(pretraining.clock, pretraining.progress_per))
+    moments = operations.moments(pretraining.clock, pretraining.progress_per)
+    work = operations.multiply_adds(method, moments, masks_per_image=pretraining.masks_per_image)
     share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
     dense = operations.dense_share(method, pretraining.clock)
     images = pretraining.clock.step * pretraining.batch_size

@@ -19,6 +19,7 @@ from curriculum.validation import require_at_least, require_instance
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
+from hpm.methods.once_per_image import once_per_image
 from hpm.methods.student_pass import Losses, StudentPass
 from hpm.methods.teacher import EMATeacher, ModelTeacher, StudentTeacher
 from hpm.models.base import MaskedModel, in_evaluation_mode
@@ -261,11 +262,12 @@ class Method:
         The prediction's loss is an average over the pairs of the whole batch, other processes' images included, and so
         is the dense prediction's; `total` is scaled so that the processes' mean gradient is that of the whole batch.
         """
-        mask = self.curriculum.draw(batch, self.teacher, progress, noise)
+        teacher = once_per_image(self.teacher, batch)
+        mask = self.curriculum.draw(batch, teacher, progress, noise)
         self.target.advance(progress)
         target_NMP: Tensor | None = None
         if self.target.needs or not self.target.in_pass:
-            target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
+            target_NMP = self.target(batch.images, mask, self.student.patch_size, teacher)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense

@@ -139,7 +139,7 @@ def _plan(
     micro_batch = schedule.micro_batch_size(machine.gpus)
     peak = machine.gpu.peaks[precision]
     progresses = operations.moments(clock, settings.progress_per)
-    work, left_out = _known_work(method, progresses)
+    work, left_out = _known_work(method, progresses, schedule.masks_per_image)
     share, dense = operations.teacher_share(method, clock, settings.progress_per), operations.dense_share(method, clock)
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
@@ -186,9 +186,9 @@ def _object_masks(settings: RunSettings, images: int) -> float:
     return float(ObjectShares.bytes_for(images, settings.source.img_size)) if asked else 0.0
 
 
-def _known_work(method: Method, progresses: list[float]) -> tuple[dict[str, float], list[str]]:
+def _known_work(method: Method, progresses: list[float], masks_per_image: int) -> tuple[dict[str, float], list[str]]:
     """Multiply-adds of each part, 0 for what cannot be counted without data; and a note of each of those."""
-    work, notes = operations.multiply_adds(method, progresses), []
+    work, notes = operations.multiply_adds(method, progresses, masks_per_image=masks_per_image), []
     for part, what in (
         ("target", f"what {type(method.target).__name__} computes"),
         ("teacher", f"what {type(method.curriculum.difficulty).__name__} asks of the teacher"),
