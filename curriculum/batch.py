@@ -23,6 +23,8 @@ class Batch:
         indices: int64 [N], each image's index in its data set. Default None, for images of no data set.
         boxes: float32 [N, 4], the crop as (left, top, width, height) in pixels of the stored image. Default None.
         flips: bool [N], whether the crop was mirrored left to right. Default None.
+        masks_per_image: how many rows, one after the other, are the same crop of the same image, to be masked in as
+            many ways. Default 1.
     """
 
     images: Tensor
@@ -30,6 +32,7 @@ class Batch:
     indices: Tensor | None = None
     boxes: Tensor | None = None
     flips: Tensor | None = None
+    masks_per_image: int = 1
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:

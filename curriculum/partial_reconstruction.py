@@ -67,6 +67,10 @@ class PartialReconstruction(Scheduled):
         """Return how many of the masked patches are reconstructed."""
         return int(num_masked * self.share)
 
+    def alpha_at(self, progress: float) -> float | None:
+        """Return how much of the choice follows the difficulty; None where the sampler ignores it."""
+        return self.at(progress)._alpha if self.sampler.ever_needs_scores else None
+
     def needs_scores(self, num_masked: int) -> bool:
         """Say whether the choice depends on the difficulty, at a progress that `at` was given."""
         return self.sampler.needs_scores(self._alpha, self.count(num_masked))

@@ -211,7 +211,7 @@ def _one_row_each(batch: Batch, rows: int) -> Batch:
     indices, boxes, flips = (
         None if x is None else x[::rows].contiguous() for x in (batch.indices, batch.boxes, batch.flips)
     )
-    return replace(batch, images=batch.images[::rows], indices=indices, boxes=boxes, flips=flips)
+    return replace(batch, images=batch.images[::rows], indices=indices, boxes=boxes, flips=flips, masks_per_image=1)
 
 
 def _boxes(batch: Batch) -> Tensor:

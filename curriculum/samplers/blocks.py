@@ -34,16 +34,30 @@ class Blockwise(Sampler):
     Args:
         min_patches: the smallest area of a block, in patches. Default None, the same share of the image as 16 of 196
             patches, as published, rounded, at least 1 and at most M: 5 of 64.
+        max_patches: the largest area of a block, and the most that it masks anew. Default None, no other limit than
+            what is left to mask; BootMAE (arXiv 2207.07116): 60 of 196.
+        share: of the M masked patches, `int(M * share)` are in blocks, the others anywhere. Default 1; BootMAE: 120 of
+            147.
         min_aspect: the smallest aspect ratio; the largest is its inverse. Default 0.3.
         attempts: how many blocks are drawn, refused ones included; the same for every image. Default 30: what more
             would mask is 0.001 M for 147 of 196 patches, 0.01 M for more of them or larger grids.
     """
 
-    def __init__(self, *, min_patches: int | None = None, min_aspect: float = 0.3, attempts: int = 30) -> None:
-        require_at_least("Blockwise", 1, min_patches=min_patches)
+    def __init__(
+        self,
+        *,
+        min_patches: int | None = None,
+        max_patches: int | None = None,
+        share: float = 1.0,
+        min_aspect: float = 0.3,
+        attempts: int = 30,
+    ) -> None:
+        require_at_least("Blockwise", 1, min_patches=min_patches, max_patches=max_patches)
         require_in("Blockwise", "[1, 10000]", attempts=attempts)
-        require_in("Blockwise", "(0, 1]", min_aspect=min_aspect)
+        require_in("Blockwise", "(0, 1]", min_aspect=min_aspect, share=share)
         self.min_patches = min_patches
+        self.max_patches = max_patches
+        self.share = float(share)
         self.min_aspect = float(min_aspect)
         self.attempts = attempts
 
@@ -61,11 +75,22 @@ class Blockwise(Sampler):
         self._check(*grid, num_masked, f"{grid[0]} x {grid[1]} patches")
 
     def _check(self, rows: float, columns: float, num_masked: int, spelled: str) -> None:
-        least = self._least(round(rows * columns), num_masked)
-        if self.min_patches is not None and least > num_masked:
+        in_blocks = self._count(num_masked)
+        if in_blocks < 1:
             raise ValueError(
-                f"Blockwise.min_patches = {least} must be at most {num_masked}, the patches that are masked of "
-                f"{spelled}"
+                f"Blockwise.share = {self.share} of {num_masked} masked patches is none; raise it, or set "
+                "Curriculum.sampler = @Random()"
+            )
+        least = self._least(round(rows * columns), in_blocks)
+        if self.min_patches is not None and least > in_blocks:
+            what = "that are masked" if self.share == 1 else "that are masked in blocks"
+            raise ValueError(
+                f"Blockwise.min_patches = {least} must be at most {in_blocks}, the patches {what} of {spelled}"
+            )
+        if self.max_patches is not None and self.max_patches < least:
+            raise ValueError(
+                f"Blockwise.max_patches = {self.max_patches} must be at least Blockwise.min_patches = "
+                f"{self.min_patches}, of {spelled} {least}"
             )
         # A block ends before the grid does, in both directions, and its sides are rounded.
         height, width = rows - 0.5, columns - 0.5
@@ -76,6 +101,10 @@ class Blockwise(Sampler):
                 f"Blockwise.min_patches = {name} must be below {limit:g}: no block is as long or as wide as the grid "
                 f"of {spelled}"
             )
+
+    def _count(self, num_masked: int) -> int:
+        """How many of M masked patches are in blocks."""
+        return int(num_masked * self.share)
 
     def _least(self, num_patches: int, num_masked: int) -> int:
         """The smallest block's area, of L patches, M of them masked."""
@@ -93,7 +122,7 @@ class Blockwise(Sampler):
     def blocks(
         self, scores_NL: Tensor | None, *, alpha: float, num_masked: int, grid: tuple[int, int], noise: Noise
     ) -> Tensor:
-        """Return bool [N, R, K], True at the at most M patches that BEiT's rule masks."""
+        """Return bool [N, R, K], True at the patches that BEiT's rule masks, at most as many as are to be in blocks."""
         # In float64 throughout, where counts and sums of ranks are exact and no device's rounding of a root or an
         # exponential moves a block by a patch. Hundreds of small operations a step: each that is saved counts.
         scores_NRK = whole_ranks(scores_NL, grid, noise)
@@ -102,14 +131,16 @@ class Blockwise(Sampler):
         uniform_AN5 = uniform_AN5.view(n, self.attempts, 5).transpose(0, 1).contiguous()
         root_AN = (math.log(self.min_aspect) / 2 * (1 - 2 * uniform_AN5[..., 1])).exp()
         root_AN2 = torch.stack((root_AN, 1 / root_AN), dim=-1)
-        least = self._least(grid[0] * grid[1], num_masked)
+        in_blocks = self._count(num_masked)
+        least = self._least(grid[0] * grid[1], in_blocks)
         least_AN = least * (1 - uniform_AN5[..., 0])
         limit_2 = torch.stack([torch.full((), side, device=device) for side in grid])
         free_NRK = torch.ones(n, *grid, dtype=torch.float64, device=device)
-        left_over_N = torch.full_like(free_NRK[:, 0, 0], num_masked)
+        left_over_N = torch.full_like(free_NRK[:, 0, 0], in_blocks)
         refusals_N = torch.zeros_like(left_over_N)
         for uniform_N5, root_N2, least_N in zip(uniform_AN5, root_AN2, least_AN, strict=True):
-            area_N = torch.addcmul(least_N, uniform_N5[:, 0], left_over_N)
+            most_N = left_over_N if self.max_patches is None else left_over_N.clamp(max=self.max_patches)
+            area_N = torch.addcmul(least_N, uniform_N5[:, 0], most_N)
             size_N2 = (area_N.sqrt().unsqueeze(1) * root_N2).round()
             # A block that would not fit has no patches, and so is refused.
             height_N, width_N = (size_N2 * (size_N2 < limit_2).all(dim=1, keepdim=True)).long().unbind(1)
@@ -117,7 +148,7 @@ class Blockwise(Sampler):
             top_N, left_N = place(wanted_NRK, grid, height_N, width_N, uniform_N5[:, 2:], alpha)
             new_NRK = rectangles(grid, top_N, left_N, height_N, width_N).mul_(free_NRK)
             gain_N = new_NRK.sum(dim=(1, 2))
-            takes_N = ((gain_N > 0) & (gain_N <= left_over_N)).double()
+            takes_N = ((gain_N > 0) & (gain_N <= most_N)).double()
             free_NRK.addcmul_(new_NRK, takes_N.view(-1, 1, 1), value=-1)
             left_over_N.addcmul_(gain_N, takes_N, value=-1)
             # Ten refusals in a row end it for good.

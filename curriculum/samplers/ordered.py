@@ -139,13 +139,17 @@ class Hint(Sampler):
     Args:
         reveal: smallest and largest share of the very hardest that is revealed. Default (0.1, 0.5), as published: 5.4
             of 196 patches in the mean.
-        among: share of all patches that counts as the very hardest. Default 0.1, as published.
+        among: share of all patches that counts as the very hardest, in (0, 1]. Default 0.1, as published.
     """
 
     def __init__(self, *, reveal: tuple[float, float] = (0.1, 0.5), among: float = 0.1) -> None:
         if not 0 <= reveal[0] <= reveal[1] <= 1:
             raise ValueError(f"Hint.reveal = {reveal} must be two numbers in [0, 1], ascending")
-        require_in("Hint", "[0, 1]", among=among)
+        if not 0 < among <= 1:
+            raise ValueError(
+                f"Hint.among = {among} must lie in (0, 1], the share of patches that counts as the very hardest; to "
+                "reveal none of them, set Curriculum.sampler = @HardestFirst()"
+            )
         self.reveal = reveal
         self.among = float(among)
 

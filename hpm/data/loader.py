@@ -261,7 +261,7 @@ class Loader:
             images_NCSS, indices_N, boxes_N4, flips_N = (
                 values.repeat_interleave(self.masks_per_image, dim=0) for values in fetched[:4]
             )
-        parts = images_NCSS, self.patch_size, indices_N, boxes_N4, flips_N
+        parts = images_NCSS, self.patch_size, indices_N, boxes_N4, flips_N, self.masks_per_image
         return Batch(*parts) if self._annotate is None else AnnotatedBatch(*parts, fetched.annotations)
 
     @cached_property

@@ -34,6 +34,7 @@ class Pretraining:
         progress_per: "epoch" or "step", as `Trainer` takes it.
         dense_prediction_every: as `Method` takes it. Default 0, never.
         image_sizes: of the images of each epoch. Default None, the model's in all.
+        masks_per_image: as `Schedule` takes it. Default 1.
     """
 
     clock: Clock
@@ -41,6 +42,7 @@ class Pretraining:
     progress_per: str
     dense_prediction_every: int = 0
     image_sizes: ImageSizes | None = None
+    masks_per_image: int = 1
 
 
 _ANSWERING = {"predicted_loss": "loss predictor", "reconstruction_loss": "reconstructor"}  # other questions the encoder

@@ -57,7 +57,13 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
         assert target.module is not None
         target.module.to("meta")
     method = _OnMeta(model, curriculum, target, pretraining.dense_prediction_every)
-    average = run_work(method, pretraining.clock, pretraining.progress_per, pretraining.image_sizes).average_step()
+    average = run_work(
+        method,
+        pretraining.clock,
+        pretraining.progress_per,
+        pretraining.image_sizes,
+        masks_per_image=pretraining.masks_per_image,
+    ).average_step()
     images = pretraining.clock.step * pretraining.batch_size
     fine_tuning = _PASSES * encoder_multiply_adds(model) * labelled
     epochs = images * average / fine_tuning

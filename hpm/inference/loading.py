@@ -120,7 +120,14 @@ class LoadedModel:
             patch_size=student.patch_size,
             epochs=schedule.epochs,
         )
-        return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every, image_sizes)
+        return Pretraining(
+            clock,
+            schedule.batch_size,
+            progress_per,
+            self.method.dense_prediction_every,
+            image_sizes,
+            schedule.masks_per_image,
+        )
 
     def load(self, checkpoint: Checkpoint) -> frozenset[str]:
         """Put what a checkpoint of the same run holds in the place of the present weights and curriculum.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
 
 from curriculum.validation import require_at_least, require_in
 from hpm.optim.clock import Clock
@@ -56,3 +58,33 @@ class RampDecay(Decay):
 
     def __call__(self, clock: Clock) -> float:
         return self.start + min(clock.epoch, self.epochs) / self.epochs * (self.end - self.start)
+
+
+class PiecewiseDecay(Decay):
+    """Linear between given points, in absolute epochs, and constant after the last: BootMAE's (arXiv 2207.07116).
+
+    Defaults: those of its published code for ViT-B. Made for ImageNet, as `RampDecay` is.
+
+    Args:
+        epochs: of the points, rising, the first 0.
+        decays: as many, in [0, 1).
+    """
+
+    def __init__(
+        self, *, epochs: Sequence[int] = (0, 100, 400), decays: Sequence[float] = (0.999, 0.9999, 0.99999)
+    ) -> None:
+        if len(epochs) != len(decays) or not epochs or epochs[0] != 0 or any(a >= b for a, b in pairwise(epochs)):
+            raise ValueError(
+                f"PiecewiseDecay.epochs = {tuple(epochs)} must rise from 0, and be as many as "
+                f"PiecewiseDecay.decays = {tuple(decays)}"
+            )
+        for decay in decays:
+            require_in("PiecewiseDecay", "[0, 1)", decays=decay)
+        self.epochs = tuple(epochs)
+        self.decays = tuple(map(float, decays))
+
+    def __call__(self, clock: Clock) -> float:
+        for (begin, end), (low, high) in zip(pairwise(self.epochs), pairwise(self.decays), strict=True):
+            if clock.epoch < end:
+                return low + (clock.epoch - begin) / (end - begin) * (high - low)
+        return self.decays[-1]

@@ -64,12 +64,13 @@ class _SoftplusOfPairs(torch.autograd.Function):
 class AbsoluteLoss(PredictionLoss):
     """Mean squared error to the loss itself, standardized in each image (HPM's ablation).
 
-    Mean and unbiased variance over the image's masked patches, with 1e-6 added to the variance.
+    Mean and unbiased variance over the image's masked patches, with 1e-6 added to the variance. One patch alone is 0.
     """
 
     def __call__(self, predicted_NM: Tensor, true_NM: Tensor) -> tuple[Tensor, Tensor]:
         predicted_NM, true_NM = full_precision(predicted_NM), full_precision(true_NM.detach())
-        variance_N1, mean_N1 = torch.var_mean(true_NM, dim=1, keepdim=True)
+        unbiased = min(1, true_NM.shape[1] - 1)
+        variance_N1, mean_N1 = torch.var_mean(true_NM, dim=1, keepdim=True, correction=unbiased)
         error_NM = predicted_NM - (true_NM - mean_N1) / (variance_N1 + 1e-6).sqrt()
         return error_NM.square().sum(), error_NM.new_full((), error_NM.numel(), dtype=torch.int64)
 

@@ -21,6 +21,7 @@ from hpm.methods.checks import check_grid, check_parts
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
+from hpm.methods.once_per_image import once_per_image
 from hpm.methods.student_pass import Losses, StudentPass
 from hpm.methods.teacher import EMATeacher, ModelTeacher, StudentTeacher
 from hpm.models.base import MaskedModel, in_evaluation_mode
@@ -45,6 +46,9 @@ class Method:
             tokens of the masked patches, from the losses that the step has measured for them: there `PredictedLoss`
             without probes reads it. The same loss with the same weight; its gradient reaches the loss predictor's own
             parameters alone. 0 for never, as published.
+        neighbor_weight: how much the loss of a masked patch counts beyond 1 where all of the 3 x 3 patches around it
+            are hidden; in proportion where some are, and none lie outside the image. So the inside of a block counts
+            more (BootMAE: 1). Loss predictor and curriculum are told the losses as they are. Default 0.
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
         image_curriculum: decides which images an epoch shows; None for each once.
@@ -69,6 +73,7 @@ class Method:
         prediction_loss: PredictionLoss | None = None,
         prediction_weight: float = 1.0,
         dense_prediction_every: int = 0,
+        neighbor_weight: float = 0.0,
         ema_decay: Decay | None = None,
         image_curriculum: ImageCurriculum | None = None,
     ) -> None:
@@ -79,7 +84,7 @@ class Method:
         require_instance("Method", Decay | None, ema_decay=ema_decay)
         require_instance("Method", ImageCurriculum | None, image_curriculum=image_curriculum)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
-        require_at_least("Method", 0, dense_prediction_every=dense_prediction_every)
+        require_at_least("Method", 0, dense_prediction_every=dense_prediction_every, neighbor_weight=neighbor_weight)
         if dense_prediction_every and model.loss_predictor is None:
             raise ValueError(
                 f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, and "
@@ -94,10 +99,11 @@ class Method:
         self.student = model
         self.curriculum = curriculum
         self.target = target
-        model.set_outputs(target.outputs(model), target.head)
+        model.set_outputs(*target.parts(model), make=target.head)
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
+        self.neighbor_weight = float(neighbor_weight)
         self.ema_decay = ema_decay
         self.image_curriculum = image_curriculum
         self.processes = DistributedContext()
@@ -210,7 +216,7 @@ class Method:
 
     def student_pass(self) -> StudentPass:
         """The student's pass, neither compiled nor distributed."""
-        return StudentPass(self.student, self.target, self.prediction_loss, self._autocast)
+        return StudentPass(self.student, self.target, self.prediction_loss, self._autocast, self.neighbor_weight)
 
     def student_loss(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         """[N, M]: the student's loss of reconstructing the masked patches, in evaluation mode, without gradients."""
@@ -240,12 +246,13 @@ class Method:
         The prediction's loss is an average over the pairs of the whole batch, other processes' images included, and so
         is the dense prediction's; `total` is scaled so that the processes' mean gradient is that of the whole batch.
         """
-        mask = self.curriculum.draw(batch, self.teacher, progress, noise)
+        teacher = once_per_image(self.teacher, batch)
+        mask = self.curriculum.draw(batch, teacher, progress, noise)
         self.target.advance(progress)
         target_NMP: Tensor | None = None
         if self.target.needs or not self.target.in_pass:
             size = self.student.patch_size
-            target_NMP = self.target.learn(batch.images, mask, size, self.teacher, self.processes)
+            target_NMP = self.target.learn(batch.images, mask, size, teacher, self.processes)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense

@@ -1,7 +1,6 @@
 """What a method computes, counted without data and without weights: multiply-adds of its parts, on average over a run.
 
-The model lies on PyTorch's meta device, where tensors have a shape and nothing else; PyTorch's own counter watches
-it compute there.
+The model lies on PyTorch's meta device, where tensors have a shape and nothing else; see `hpm.methods.counting`.
 """
 
 from __future__ import annotations
@@ -10,23 +9,32 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, Scheduler, Switched, TrainingContext
+from curriculum import (
+    Batch,
+    Curriculum,
+    DifficultyEstimator,
+    Mask,
+    Noise,
+    Scheduler,
+    Switched,
+    TrainingContext,
+)
 from curriculum.difficulty.combined import Combination
 from curriculum.mask import Counts
 from curriculum.sizes import Size, pair
-from hpm.methods.teacher import StudentTeacher
+from hpm.methods.counting import MetaTeacher, count_all, count_by_module
+from hpm.methods.once_per_image import once_per_image
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.runtime.distributed import DistributedContext
 from hpm.targets import Target
+from hpm.targets.base import TargetTeacher
 
 _MOMENTS = 48  # of a run, at which what moves with time is counted
 _MOST_COUNTS = 16  # of masked patches, for each of which the student is counted anew; the middle of three moments each
@@ -56,13 +64,6 @@ class Trained(Protocol):
         """The same where images are of another size; as `Method.at_size`."""
 
 
-class _MetaTeacher(StudentTeacher):
-    """A teacher whose passes are counted: autocast knows no meta device, and changes no count."""
-
-    def _inference(self) -> AbstractContextManager[Any]:  # type: ignore[override]
-        return nullcontext()
-
-
 def moments(clock: Clock, progress_per: str, epochs: Sequence[int] | None = None) -> list[float]:
     """The progress of some steps, evenly over a run or over some of its epochs.
 
@@ -80,7 +81,9 @@ def moments(clock: Clock, progress_per: str, epochs: Sequence[int] | None = None
 _EVENLY = moments(Clock(0, 1, _MOMENTS), "epoch")
 
 
-def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dict[str, float]:
+def multiply_adds(
+    method: Trained, progresses: Sequence[float] = _EVENLY, *, masks_per_image: int = 1
+) -> dict[str, float]:
     """Multiply-adds of each part in the forward pass of one image, on average over a run.
 
     Matrix products, convolutions and attention are counted; norms, activation functions and losses are not. Only
@@ -98,6 +101,7 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
         method: on the meta device; a curriculum whose difficulty is trained is prepared for a run.
         progresses: at which what moves with time is counted, each for as long a part of the run, as `moments` gives
             them. Default: 48, evenly from 0 to 1.
+        masks_per_image: rows that are one image, which counts in each and which a teacher may see once. Default 1.
     """
     model, curriculum, target = method.student, method.curriculum, method.target
     with torch.device("meta"):
@@ -109,15 +113,19 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
         ]
         if curriculum.trained is not None:
             curriculum.prepare(_no_run(model))
-        student = _mean([_count(partial(model, images, mask)) for mask in masks], list(shares.values()))
-        # Each is asked by a teacher that does not remember what another asked.
-        targets = count_all(
-            lambda: target.learn(images, masks[0], model.patch_size, _MetaTeacher(model, target), _ALONE)
-        )
+        student = _mean([count_by_module(partial(model, images, mask)) for mask in masks], list(shares.values()))
+        rows = Batch(images.expand(masks_per_image, -1, -1, -1), model.patch_size, masks_per_image=masks_per_image)
+        noises = Noise.for_batch(seed=0, step=0, batch_size=masks_per_image, device="meta")
+        mask = Mask.from_keys(noises.bits(model.num_patches), masks[0].num_masked, masks[0].num_thrown)
+
+        def asked(question: Callable[[TargetTeacher], object]) -> float:
+            """Of a row, by a teacher that does not remember what others were asked."""
+            return count_all(lambda: question(once_per_image(MetaTeacher(model, target), rows))) / masks_per_image
+
+        targets = asked(lambda teacher: target.learn(rows.images, mask, model.patch_size, teacher, _ALONE))
 
         def asks(difficulty: DifficultyEstimator, num_masked: int) -> float:
-            teacher, batch = _MetaTeacher(model, target), Batch(images, model.patch_size)
-            return count_all(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))
+            return asked(lambda teacher: difficulty(rows, teacher, num_masked=num_masked, noise=noises))
 
         teacher_total = _dearest(
             [
@@ -125,16 +133,18 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
                 for one in choices(curriculum.difficulty)
             ]
         )
-        dense = _count(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
+        dense = (
+            count_by_module(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
+        )
     name = type(model).__name__
     encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
-    densely = dense.get(type(model.loss_predictor).__name__, 0.0)
+    predicted = dense.get(type(model.loss_predictor).__name__, 0.0)
     return {
         "encoder": encoder,
         "reconstructor": student["Global"] - encoder - predictor,
         "loss predictor": predictor,
-        "dense input": dense["Global"] - densely,
-        "dense prediction": densely,
+        "dense input": dense["Global"] - predicted,
+        "dense prediction": predicted,
         "teacher": teacher_total,
         "target": targets,
     }
@@ -218,7 +228,7 @@ def encoder_multiply_adds(model: MaskedModel) -> float:
     """Multiply-adds of the encoder's forward pass of one whole image; of a model on the meta device."""
     with torch.device("meta"):
         images = torch.empty(1, model.in_chans, *pair(model.img_size))
-        return _count(lambda: model.encoder(images))["Global"]
+        return count_by_module(lambda: model.encoder(images))["Global"]
 
 
 def _no_run(model: MaskedModel) -> TrainingContext:
@@ -232,21 +242,3 @@ def _no_run(model: MaskedModel) -> TrainingContext:
         device=torch.device("meta"),
         seed=0,
     )
-
-
-@torch.no_grad()
-def _count(compute: Callable[[], object]) -> dict[str, float]:
-    """Multiply-adds by the module that they happen in, and of all as "Global"."""
-    with FlopCounterMode(display=False) as counter:
-        compute()
-    return {name: sum(counts.values()) / 2 for name, counts in counter.get_flop_counts().items()} | {
-        "Global": counter.get_total_flops() / 2
-    }
-
-
-def count_all(compute: Callable[[], object]) -> float:
-    """Multiply-adds of all; NaN where that cannot be told: somebody's own part may do anything."""
-    try:
-        return _count(compute)["Global"]
-    except Exception:
-        return math.nan

@@ -69,10 +69,17 @@ def stretches(method: Trained, clock: Clock, progress_per: str, image_sizes: Ima
     ]
 
 
-def run_work(method: Trained, clock: Clock, progress_per: str, image_sizes: ImageSizes | None = None) -> RunWork:
-    """Count what the average step of a run computes; arguments are as in `stretches`."""
+def run_work(
+    method: Trained,
+    clock: Clock,
+    progress_per: str,
+    image_sizes: ImageSizes | None = None,
+    *,
+    masks_per_image: int = 1,
+) -> RunWork:
+    """Count what the average step of a run computes; arguments are as in `stretches` and `operations.multiply_adds`."""
     parts = stretches(method, clock, progress_per, image_sizes)
-    works = [operations.multiply_adds(part.method, part.progresses) for part in parts]
+    works = [operations.multiply_adds(part.method, part.progresses, masks_per_image=masks_per_image) for part in parts]
     asked = [part.share * teacher_share(part.method, clock, progress_per, part.epochs) for part in parts]
     mean = {name: _mean([work[name] for work in works], [part.share for part in parts]) for name in works[0]}
     if sum(asked):

@@ -1,6 +1,7 @@
 """The student's forward pass with its losses: what is compiled, and what distributed training wraps.
 
-Shape suffixes: N images, C channels, H and W pixels, V visible, M masked patches, P values of a patch's target.
+Shape suffixes: N images, C channels, H and W pixels, L patches in R rows and K columns, V visible, M masked, P values
+of a patch's target.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curriculum import Mask
@@ -26,7 +28,7 @@ class Losses:
 
     Args:
         total: what is minimized; carries the gradient.
-        reconstruction: mean loss of the masked patches.
+        reconstruction: mean loss of the masked patches, weighted where `Method.neighbor_weight` says so.
         prediction: loss of the loss predictor at mask tokens, 0 where there is none; dense prediction adds to `total`
             alone, so that this stays comparable from step to step.
         predicted_NM: predicted losses, or None.
@@ -65,6 +67,7 @@ class StudentPass(nn.Module):
         target: what it reconstructs.
         prediction_loss: how its loss predictor learns.
         autocast: dtype of low-precision passes, None for float32.
+        neighbor_weight: as `Method` takes it.
     """
 
     def __init__(
@@ -73,12 +76,14 @@ class StudentPass(nn.Module):
         target: Target,
         prediction_loss: PredictionLoss,
         autocast: torch.dtype | None,
+        neighbor_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.student = student
         self.target = target
         self.prediction_loss = prediction_loss
         self.autocast = autocast
+        self.neighbor_weight = neighbor_weight
 
     def forward(
         self,
@@ -101,8 +106,17 @@ class StudentPass(nn.Module):
         if target_NMP is None:
             target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
+        reconstruction = self._mean(true_NM, mask)
         if output.predicted_loss_NM is None:
-            return true_NM.mean(), None, None, None, true_NM.detach(), None
+            return reconstruction, None, None, None, true_NM.detach(), None
         total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
         densely = None if densely_NM is None else self.prediction_loss(densely_NM, true_NM)
-        return true_NM.mean(), total, count, output.predicted_loss_NM.detach(), true_NM.detach(), densely
+        return reconstruction, total, count, output.predicted_loss_NM.detach(), true_NM.detach(), densely
+
+    def _mean(self, true_NM: Tensor, mask: Mask) -> Tensor:
+        """The mean loss of the masked patches, each weighted by how many of those around it are hidden."""
+        if self.neighbor_weight == 0:
+            return true_NM.mean()
+        hidden_NL = true_NM.new_ones(len(true_NM), self.student.num_patches).scatter(1, mask.visible, 0.0)
+        around_N1RK = F.avg_pool2d(hidden_NL.view(-1, 1, *self.student.grid), 3, stride=1, padding=1)
+        return ((1 + self.neighbor_weight * around_N1RK.flatten(1).gather(1, mask.masked)) * true_NM).mean()

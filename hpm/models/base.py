@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -103,12 +103,15 @@ class MaskedModel(nn.Module, ABC):
         """What gives the reconstruction's values."""
 
     @abstractmethod
-    def set_outputs(self, outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
-        """Make the reconstruction's head give another number of values. Before the weights are initialized.
+    def set_outputs(self, *outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
+        """Make the reconstruction give other numbers of values. Before the weights are initialized.
 
         Args:
-            outputs: how many.
-            make: makes the head, given the width of the tokens that it reads and `outputs`.
+            outputs: of each target, in the order in which the values come.
+            make: makes the head, given the width of the tokens that it reads and how many values it gives.
+
+        Raises:
+            ValueError: where this model does not reconstruct so many targets.
         """
 
     @abstractmethod
@@ -167,6 +170,15 @@ class MaskedModel(nn.Module, ABC):
             masked: number of masked patches.
             thrown: number of patches that are thrown away.
         """
+        return 0
+
+    def dense_block_sizes(self) -> list[tuple[int, int]]:
+        """(tokens, width) of the loss predictor's blocks where it predicts the losses of the full image."""
+        predictor: Any = self.loss_predictor
+        return [(self.encoder.num_prefix_tokens + self.num_patches, self.head_widths[-1])] * len(predictor.blocks)
+
+    def dense_kept_beside_blocks(self) -> int:
+        """Values of one image that a backward pass keeps of that pass, beside those of these blocks."""
         return 0
 
     def check_images(self, img_size: Size, in_chans: int, source: str) -> None:

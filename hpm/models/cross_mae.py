@@ -10,19 +10,16 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from curriculum import Curriculum, Mask
+from curriculum import Mask
 from hpm.models.base import Output
-from hpm.models.checks import require_loss_predictor_depth, require_transformer
 from hpm.models.cross_decoder import CrossDecoder
-from hpm.models.decoder import init_as_mae, init_loss_head
 from hpm.models.encoder import Encoder
-from hpm.models.patches import first_positions, patch_grid, sincos_positions
-from hpm.models.with_decoders import ModelWithDecoders
+from hpm.models.with_decoders import ModelOnEncoder
 
 
-class CrossMAE(ModelWithDecoders):
+class CrossMAE(ModelOnEncoder):
     """A masked autoencoder whose mask tokens attend to the encoder's tokens and not to each other.
 
     It is Fu et al.'s (arXiv 2401.14391), with a loss predictor for HPM that is made in the same way. Each masked patch
@@ -47,7 +44,6 @@ class CrossMAE(ModelWithDecoders):
         ValueError: naming the setting at fault.
     """
 
-    decoder_pos_embed: Tensor
     reconstructor: CrossDecoder
     loss_predictor: CrossDecoder | None
 
@@ -61,29 +57,15 @@ class CrossMAE(ModelWithDecoders):
         loss_predictor_depth: int | None = None,
         mlp_ratio: float = 4.0,
     ) -> None:
-        super().__init__()
-        if not isinstance(encoder, Encoder) or not encoder.drops_patches:
-            raise ValueError(
-                "CrossMAE.encoder must be an encoder that computes visible patches alone, @ViT() without "
-                f"ViT.relative_positions, got {type(encoder).__name__}"
-            )
-        require_transformer(
-            "CrossMAE",
-            prefix="decoder_",
-            embed_dim=decoder_embed_dim,
-            depth=decoder_depth,
-            num_heads=decoder_num_heads,
+        super().__init__(
+            encoder=encoder,
+            decoder_embed_dim=decoder_embed_dim,
+            decoder_depth=decoder_depth,
+            decoder_num_heads=decoder_num_heads,
+            loss_predictor_depth=loss_predictor_depth,
             mlp_ratio=mlp_ratio,
         )
-        require_loss_predictor_depth("CrossMAE", loss_predictor_depth)
-        self.encoder = encoder
-        self.encoder.get_submodule("norm").requires_grad_(False)
-        self.mlp_ratio = mlp_ratio
-        self.decoder_num_heads = decoder_num_heads
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
-        self.register_buffer(
-            "decoder_pos_embed", torch.zeros(1, self.encoder.num_prefix_tokens + self.num_patches, decoder_embed_dim)
-        )
+        self.encoder.norm.requires_grad_(False)
         decoder = partial(
             CrossDecoder,
             width=decoder_embed_dim,
@@ -109,34 +91,19 @@ class CrossMAE(ModelWithDecoders):
         maps = (1 + len(self.encoder.blocks_in_order())) * tokens * self.encoder.num_features
         return maps + sum(decoder.kept_values(tokens) for decoder in self.decoders)
 
+    def dense_block_sizes(self) -> list[tuple[int, int]]:
+        return [(self.num_patches, width) for _, width in super().dense_block_sizes()]
+
+    def dense_kept_beside_blocks(self) -> int:
+        if self.loss_predictor is None or self.shares_decoder:
+            return 0
+        tokens = self.encoder.num_prefix_tokens + self.num_patches
+        maps = (1 + len(self.encoder.blocks_in_order())) * tokens * self.encoder.num_features
+        return maps + self.loss_predictor.kept_values(tokens)
+
     def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
         """Published code embeds every patch, also those that are then masked."""
         return self.patch_pixels * (masked + thrown) * self.encoder.embed_dim
-
-    def check_curriculum(self, curriculum: Curriculum) -> None:
-        if curriculum.blank_ratio > 0:
-            raise ValueError(
-                f"Curriculum.blank_ratio = {curriculum.blank_ratio} needs a mask token in the encoder, which CrossMAE "
-                "has not; choose another curriculum, or Method.model = @MaskedAutoencoder()"
-            )
-
-    @torch.no_grad()
-    def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """MAE's initialization, of the feature maps' weights too: Xavier-uniform linears, tokens N(0, 0.02^2)."""
-        self.encoder.init_positions()
-        width, prefix = self.mask_token.shape[-1], self.encoder.num_prefix_tokens
-        self.decoder_pos_embed.copy_(sincos_positions(width, self.grid, num_prefix_tokens=prefix))
-        init_as_mae(self, generator)
-        for name, parameter in self.encoder.named_parameters():
-            if name == "patch_embed.proj.weight":
-                nn.init.xavier_uniform_(parameter.view(len(parameter), -1), generator=generator)
-            elif name == "patch_embed.proj.bias":
-                nn.init.zeros_(parameter)
-            elif name in ("cls_token", "reg_token"):
-                nn.init.normal_(parameter, std=0.02, generator=generator)
-        nn.init.normal_(self.mask_token, std=0.02, generator=generator)
-        if self.loss_predictor is not None:
-            init_loss_head(self.loss_predictor.head, self.patch_pixels, generator)
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(images_NCHW, mask)
@@ -147,15 +114,12 @@ class CrossMAE(ModelWithDecoders):
         predicted_NM1 = self.loss_predictor(hidden if self.shares_decoder else queries, maps_KNTD)
         return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
 
-    def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
-        return self.encoder(images_NCHW, mask)
-
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         return self.reconstructor(self._queries(images_NCHW, mask), self._feature_maps(images_NCHW, mask))
 
     def predict_loss(self, images_NCHW: Tensor, mask: Mask | None = None, *, detached: bool = False) -> Tensor:
         if self.loss_predictor is None:
-            raise ValueError("this model has no loss predictor; set CrossMAE.loss_predictor_depth")
+            raise self.no_loss_predictor()
         with torch.no_grad() if detached else nullcontext():
             maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(images_NCHW, mask)
             if self.shares_decoder:
@@ -164,12 +128,9 @@ class CrossMAE(ModelWithDecoders):
 
     def _feature_maps(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
         """[K, N, T, D]: what goes into the encoder's first block and comes out of each, of the visible patches."""
-        return self.encoder(images_NCHW, mask, intermediates=True)
+        return self.encoder(images_NCHW, mask, intermediates=range(1 + len(self.encoder.blocks_in_order())))
 
     def _queries(self, images_NCHW: Tensor, mask: Mask | None) -> Tensor:
         """[N, M, W]: a mask token at the place of each masked patch; of every patch, [N, L, W], without a mask."""
-        prefix, whole = self.encoder.num_prefix_tokens, self.encoder.position_grid
-        grid = patch_grid(images_NCHW, self.patch_size)
-        pos_1TW = first_positions(self.decoder_pos_embed, grid, whole, num_prefix_tokens=prefix)
-        tokens_LW = (self.mask_token + pos_1TW)[0, prefix:]
+        tokens_LW = self.at_places(self.mask_token, self.decoder_pos_embed, images_NCHW)
         return tokens_LW.expand(len(images_NCHW), -1, -1) if mask is None else tokens_LW[mask.masked]

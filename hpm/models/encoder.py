@@ -8,6 +8,7 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, V visible, T to
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Encoder(nn.Module, ABC):
             for the class token; 0 where there is none.
         num_heads: heads of its last block.
         mlp_ratio: hidden width of its feed-forward layers, relative to the width.
+        norm: of the tokens that come out of the last block.
     """
 
     img_size: Size
@@ -41,6 +43,7 @@ class Encoder(nn.Module, ABC):
     num_prefix_tokens: int
     num_heads: int
     mlp_ratio: float
+    norm: nn.Module
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -72,7 +75,7 @@ class Encoder(nn.Module, ABC):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
-        intermediates: bool = False,
+        intermediates: Iterable[int] | None = None,
     ) -> Tensor:
         """[N, prefix + tokens, D], normalized: the prefix tokens, then the patches' in raster order.
 
@@ -82,8 +85,9 @@ class Encoder(nn.Module, ABC):
             mask_token: [1, 1, embed_dim], stands in for what is hidden and not left out.
             in_place: the mask token stands in for every patch that is not seen, and L tokens come out. Otherwise only
                 visible patches come out, V of them, and it stands in for those that the mask blanks.
-            intermediates: give the tokens that go into the first block and those that come out of each instead,
-                [1 + blocks, N, prefix + tokens, D], not normalized. Only of an encoder that `drops_patches`.
+            intermediates: the numbers of blocks whose tokens to give instead, [numbers, N, prefix + tokens, D], not
+                normalized: what comes out of block 1, 2 and so on, and as 0 what goes into the first. Default None.
+                Only of an encoder that `drops_patches`.
         """
 
     @property

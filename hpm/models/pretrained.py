@@ -28,11 +28,11 @@ _COMPONENTS = {
     "encoder's mask token": ("encoder_mask_token",),
     "loss predictor": ("loss_predictor.",),
     "classifier": (CLASSIFIER,),
-    "reconstructor": ("decoder_embed.", "decoder_pos_embed", "mask_token", "reconstructor.", "head."),
+    "reconstructor": ("decoder_embed.", "decoder_pos_embed", "mask_token", "reconstructor.", "head.", "feature_"),
 }
 _POSITIONS = ("encoder.pos_embed", "decoder_pos_embed")
-_DECODER = "decoder_embed.weight"  # which a `MaskedAutoencoder` alone has
-_KINDS = (_DECODER, "reconstructor.mix.weight")  # the latter a `CrossMAE`; a `SimMIM` has neither
+# What the weights of a model with decoders hold: of all but CrossMAE, of CrossMAE, of BootMAE. A `SimMIM` has none.
+_KINDS = ("decoder_embed.weight", "reconstructor.mix.weight", "feature_embed.weight")
 _OF_DECODERS = ("decoder_embed_dim", "decoder_depth", "decoder_num_heads", "loss_predictor_depth")
 _LAST_NORM = "encoder.norm."
 _POOLED_NORM = f"{CLASSIFIER}fc_norm.weight"

@@ -87,9 +87,9 @@ class SimMIM(MaskedModel):
     def reconstruction_head(self) -> Head:
         return self.head
 
-    def set_outputs(self, outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
-        if outputs != self.outputs or make is not nn.Linear:
-            self.head = make(self.encoder.num_features, outputs)
+    def set_outputs(self, *outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
+        if sum(outputs) != self.outputs or make is not nn.Linear:
+            self.head = make(self.encoder.num_features, sum(outputs))
 
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
         depth = 0 if self.loss_predictor is None else len(self.loss_predictor.blocks)

@@ -6,6 +6,7 @@ Shape suffixes: N images, C channels, H and W pixels, L patches, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ class Swin(Encoder):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
-        intermediates: bool = False,
+        intermediates: Iterable[int] | None = None,
     ) -> Tensor:
         tokens_NHWD = self.patch_embed(images_NCHW)
         if mask is not None:

@@ -7,6 +7,7 @@ D width.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -100,11 +101,12 @@ class ViT(Encoder):
         mask_token: Tensor | None = None,
         *,
         in_place: bool = False,
-        intermediates: bool = False,
+        intermediates: Iterable[int] | None = None,
     ) -> Tensor:
         tokens, bias = self._embed(images_NCHW, mask, mask_token, in_place=in_place), self._bias(images_NCHW)
-        if intermediates:
-            return torch.stack(self.blocks.intermediates(tokens, bias))
+        if intermediates is not None:
+            found = self.blocks.intermediates(tokens, bias)
+            return torch.stack([found[number] for number in intermediates])
         return self.norm(self.blocks(tokens, bias))
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -11,7 +10,6 @@ from curriculum import Batch, ImageCurriculum, Noise
 from curriculum.sizes import Size, pair
 from hpm.methods.method import Method
 from hpm.methods.operations import Trained, count_all, counts_over_the_run
-from hpm.models.base import MaskedModel
 
 
 def parameters(method: Method) -> dict[str, int]:
@@ -135,22 +133,17 @@ def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) 
 
     def kept(num_masked: int) -> float:
         _, masked, thrown = curriculum.counts(model.num_patches, num_masked)
-        blocks_run = model.block_sizes(masked, thrown) + (_dense_block_sizes(model) if dense else [])
+        blocks_run = model.block_sizes(masked, thrown) + (model.dense_block_sizes() if dense else [])
         sizes = [tokens * width for tokens, width in blocks_run]
         blocks = 4 * sum(sizes) + each * max(sizes) if grad_checkpointing else each * sum(sizes)
         outputs = sum(model.head_widths) * masked + (model.head_widths[-1] * model.num_patches if dense else 0)
         heads = outputs * (6 if low else 8)
         # With autocast some are in 16 bits, and what a norm reads is in 32.
-        beside = (3 if low else 4) * model.kept_beside_blocks(masked, thrown)
+        others = model.kept_beside_blocks(masked, thrown) + (model.dense_kept_beside_blocks() if dense else 0)
+        beside = (3 if low else 4) * others
         pairs = (10 if dense else 5) * masked**2 if model.loss_predictor is not None else 0
         return blocks + beside + maps + heads + 4 * masked * model.outputs + pairs
 
     # Where the ratio moves, the step that keeps most.
     counts = curriculum.counts_masked(model.num_patches)
     return max(kept(masked) for masked in (min(counts), max(counts)))
-
-
-def _dense_block_sizes(model: MaskedModel) -> list[tuple[int, int]]:
-    """(tokens, width) of the loss predictor's blocks in a pass over the full image."""
-    predictor: Any = model.loss_predictor
-    return [(model.encoder.num_prefix_tokens + model.num_patches, model.head_widths[-1])] * len(predictor.blocks)

@@ -145,7 +145,9 @@ def _plan(
     micro_batch = schedule.micro_batch_size(machine.gpus)
     peak = machine.gpu.peaks[precision]
     sizes = settings.image_sizes
-    average, left_out = _known_work(method, run_work(method, clock, settings.progress_per, sizes))
+    average, left_out = _known_work(
+        method, run_work(method, clock, settings.progress_per, sizes, masks_per_image=schedule.masks_per_image)
+    )
     work, share = average.work, average.teacher_share
     saved = (
         part.share * cost.macs_saved(part.method, part.progresses)

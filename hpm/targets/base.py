@@ -106,6 +106,14 @@ class Target(ABC):
         """
         return model.patch_pixels
 
+    def parts(self, model: MaskedModel) -> tuple[int, ...]:
+        """The outputs by what they are values of: of a target that is made of several, those of each.
+
+        Raises:
+            ValueError: where this target does not fit the model.
+        """
+        return (self.outputs(model),)
+
     def loss(self, prediction_NMP: Tensor, target_NMP: Tensor) -> Tensor:
         """[N, M]: the loss of each masked patch, the mean squared error over its values, in float32 or better."""
         return (full_precision(prediction_NMP) - full_precision(target_NMP)).square().mean(dim=-1)

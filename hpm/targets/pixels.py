@@ -10,6 +10,7 @@ from torch import Tensor
 from curriculum import Mask, Teacher
 from curriculum.sizes import Size
 from curriculum.validation import require_choice
+from hpm.models.base import MaskedModel
 from hpm.models.patches import patchify
 from hpm.runtime.precision import full_precision
 from hpm.targets.base import Target
@@ -56,28 +57,53 @@ class NormalizedPixels(Pixels):
 
     Args:
         error: "squared" as in MAE, or "absolute"; the mean over a patch's values.
+        each_channel: standardize each channel of a patch for itself, as BootMAE does (arXiv 2207.07116; there with the
+            biased variance, and 1e-5). Default False. Needs patches of more than one pixel.
     """
 
     in_pass = True
+    each_channel = False
+
+    def __init__(self, *, error: str = "squared", each_channel: bool = False) -> None:
+        super().__init__(error=error)
+        self.each_channel = each_channel
+
+    def outputs(self, model: MaskedModel) -> int:
+        if self.each_channel and model.patch_pixels == model.in_chans:
+            raise ValueError(
+                "NormalizedPixels.each_channel = True standardizes over a patch's pixels, and a patch has one; set it "
+                "to False"
+            )
+        return super().outputs(model)
 
     def __call__(self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: Teacher | None = None) -> Tensor:
-        centered_NMP, _, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
-        return centered_NMP / deviation_NM1
+        pixels = self._by_unit(_masked_pixels(images_NCHW, mask, patch_size), images_NCHW.shape[1])
+        centered, _, deviation = _standardized(pixels)
+        return self._by_patch(centered / deviation)
 
     def restore(self, prediction_NMP: Tensor, images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor:
         """The prediction with each patch's own, true mean and contrast given back, as is customary."""
-        _, mean_NM1, deviation_NM1 = _standardized(_masked_pixels(images_NCHW, mask, patch_size))
-        return prediction_NMP * deviation_NM1 + mean_NM1
+        channels = images_NCHW.shape[1]
+        _, mean, deviation = _standardized(self._by_unit(_masked_pixels(images_NCHW, mask, patch_size), channels))
+        return self._by_patch(self._by_unit(prediction_NMP, channels) * deviation + mean)
+
+    def _by_unit(self, values_NMP: Tensor, channels: int) -> Tensor:
+        """The values of each patch, or of each of its channels, [N, M, C, pixels], as the last axis."""
+        return values_NMP.unflatten(-1, (-1, channels)).mT if self.each_channel else values_NMP
+
+    def _by_patch(self, values: Tensor) -> Tensor:
+        """[N, M, P]: back again."""
+        return values.mT.flatten(2) if self.each_channel else values
 
 
 def _masked_pixels(images_NCHW: Tensor, mask: Mask, patch_size: Size) -> Tensor:
     return mask.gather_masked(patchify(images_NCHW, patch_size))
 
 
-def _standardized(pixels_NMP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels less each patch's mean, that mean, and by what they are divided."""
-    mean_NM1 = pixels_NMP.mean(dim=-1, keepdim=True)
-    centered_NMP = pixels_NMP - mean_NM1
+def _standardized(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels less their mean over the last axis, that mean, and by what they are divided."""
+    mean = pixels.mean(dim=-1, keepdim=True)
+    centered = pixels - mean
     # Not `var`, which takes eight times as long on a CPU: its kernel is not vectorized.
-    variance_NM1 = centered_NMP.square().sum(dim=-1, keepdim=True) / (pixels_NMP.shape[-1] - 1)
-    return centered_NMP, mean_NM1, (variance_NM1 + 1e-6).sqrt()
+    variance = centered.square().sum(dim=-1, keepdim=True) / (pixels.shape[-1] - 1)
+    return centered, mean, (variance + 1e-6).sqrt()

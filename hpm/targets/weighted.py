@@ -22,12 +22,13 @@ from hpm.targets.base import Target, TargetTeacher
 class WeightedTargets(Target):
     """Several targets, each with a weight that may move: pixels and momentum features as in BootMAE (arXiv 2207.07116).
 
-    The head gives the values of all, one target after the other, and a patch's loss is the weighted sum of theirs.
-    BootMAE has a decoder for each target, which also see the encoder's first and last layers; here one gives both.
+    The head gives the values of all, one target after the other, and a patch's loss is the weighted sum of theirs. The
+    model `BootMAE` has a decoder for each of two.
 
     Args:
         targets: at least two.
-        weights: as many, numbers or schedulers, at least 0; published for BootMAE: 1 and 1.
+        weights: as many, numbers or schedulers, at least 0; published for BootMAE: 1, and a ramp from 0 to 1 over the
+            first quarter of the training.
     """
 
     def __init__(self, *, targets: Sequence[Target], weights: Sequence[Scalar]) -> None:
@@ -57,13 +58,16 @@ class WeightedTargets(Target):
         self.needs = tuple(dict.fromkeys(need for target in targets for need in target.needs))
         self.whole_image = any(target.whole_image for target in targets)
         self.fewest_masked = max(target.fewest_masked for target in targets)
-        self._sizes: list[int] = []
+        self._sizes: tuple[int, ...] = ()
         self._now = torch.ones(len(targets))
         self.advance(1.0)  # what a finished model is judged by
 
     def outputs(self, model: MaskedModel) -> int:
-        self._sizes = [target.outputs(model) for target in self.targets]
-        return sum(self._sizes)
+        return sum(self.parts(model))
+
+    def parts(self, model: MaskedModel) -> tuple[int, ...]:
+        self._sizes = tuple(target.outputs(model) for target in self.targets)
+        return self._sizes
 
     def __call__(
         self, images_NCHW: Tensor, mask: Mask, patch_size: Size, teacher: TargetTeacher | None = None

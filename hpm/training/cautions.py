@@ -1,4 +1,6 @@
-"""What a person should know before a run trains: settings that are legal, but that a run rarely means."""
+"""What a person should know before a run trains: settings that are legal, but by which something learns nothing, most
+often because the run is too short for them.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ def cautions(method: Method, clock: Clock, image_sizes: ImageSizes) -> list[str]
         _no_scores(method, clock),
         _rare_dense_prediction(method, clock),
         _small_to_the_end(image_sizes),
+        _nothing_to_compare(method),
     )
     return [caution for caution in found if caution is not None]
 
@@ -71,4 +74,20 @@ def _rare_dense_prediction(method: Method, clock: Clock) -> str | None:
     return (
         f"Method.dense_prediction_every = {every}, and the run has {total} step{'s' * (total > 1)}: the loss predictor "
         "learns on full images in the first alone; lower it, e.g. to 4"
+    )
+
+
+def _nothing_to_compare(method: Method) -> str | None:
+    """A loss predictor that no mask follows may be given one patch of each image, where `Method` refuses another."""
+    model, curriculum = method.student, method.curriculum
+    if model.loss_predictor is None or method.prediction_weight == 0:
+        return None
+    counts = [curriculum.counts(model.num_patches, masked) for masked in curriculum.counts_masked(model.num_patches)]
+    if max(count.reconstructed for count in counts) > 1:
+        return None
+    part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
+    return (
+        f"1 of an image's {model.num_patches} patches is reconstructed, and the loss predictor, which compares them, "
+        f"learns nothing; raise {part}Curriculum.mask_ratio, or do without it, "
+        f"{type(model).__name__}.loss_predictor_depth = None"
     )

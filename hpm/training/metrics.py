@@ -127,6 +127,9 @@ class IntervalMetrics:
         }
         if self._trainer.image_sizes.has_others:
             row["image_size"] = pair(self._trainer.image_sizes.at(clock.epoch))[0]
+        part = method.curriculum.reconstruction
+        if part is not None and (alpha := part.alpha_at(clock.progress(self._trainer.progress_per))) is not None:
+            row["reconstruction_alpha"] = alpha
         if interval.gradient_norm is not None:
             row["gradient_norm"] = interval.gradient_norm
         if method.ema_decay is not None:

@@ -60,6 +60,7 @@ class Prober:
                 trainer.progress_per,
                 method.dense_prediction_every,
                 trainer.image_sizes,
+                trainer.schedule.masks_per_image,
             ),
             splits=splits,
             training_batches=partial(batches_to_evaluate, trainer, step),

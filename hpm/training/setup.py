@@ -92,7 +92,7 @@ def build_training_step(
         sizes = 1 if image_sizes is None else len(image_sizes.all)
         compile_method(method, blocks=runtime.compile == "blocks", mode=runtime.compile_mode, sizes=sizes)
     if runtime.cuda_graphs:
-        _record(method, schedule.micro_batch_size(processes.world_size))
+        _record(method, schedule.micro_batch_size(processes.world_size), schedule.masks_per_image)
     return TrainingStep(
         method,
         build_adamw(student, lr=schedule.lr, weight_decay=optimization.weight_decay, betas=optimization.betas),
@@ -280,7 +280,7 @@ def _allow_shapes(count: int) -> None:
     dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, count)
 
 
-def _record(method: Method, batch_size: int) -> None:
+def _record(method: Method, batch_size: int, masks_per_image: int) -> None:
     """Record the student's pass and the teacher's as CUDA graphs.
 
     Before training; in one process, with one mask ratio, without blanked patches, and with a target that is computed
@@ -288,7 +288,8 @@ def _record(method: Method, batch_size: int) -> None:
 
     Args:
         method: initialized, perhaps compiled.
-        batch_size: images of every step, on this device.
+        batch_size: images of every step, on this device, an image counting once for each of its masks.
+        masks_per_image: rows that are the same image, which the teacher sees once.
     """
     gc.collect()  # the graphs of a step that is no more keep its memory until then
     student = method.student
@@ -299,4 +300,4 @@ def _record(method: Method, batch_size: int) -> None:
     images = torch.randn(batch_size, student.in_chans, *pair(student.img_size), device=device)
     samples = (images, patches[:, :visible].contiguous(), patches[:, visible : visible + masked].contiguous())
     method.forward = GraphedStudent(method.student_pass(), samples)
-    method.teacher.record(images.clone())
+    method.teacher.record(images[::masks_per_image].clone())

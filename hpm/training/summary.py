@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from curriculum import PartialReconstruction
 from curriculum.sizes import spell_size
 from hpm.data import TEST, VALIDATION
 from hpm.metrics import Unit, find_metric, metric_on, split_of
@@ -37,6 +38,7 @@ def describe(trainer: Trainer) -> str:
     images = trainer.method.image_curriculum
     chosen = "" if images is None else f"images: {', '.join(images.component_names())}\n"
     partly = "" if part is None else f", {part.share:.2g} of the masked patches reconstructed"
+    partly = "" if part is None else f", {part.share:.2g} of the masked patches reconstructed{_chosen(trainer, part)}"
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}{ignored}, "
         f"mask ratio {curriculum.mask_ratio.describe()}{partly}\n{chosen}"
@@ -46,6 +48,12 @@ def describe(trainer: Trainer) -> str:
         f"training: {clock.epochs} epochs of {clock.steps_per_epoch} steps of {schedule.loaded_per_step} "
         f"images{masks}{sizes}, on {many}{trainer.device} in {trainer.precision}"
     )
+
+
+def _chosen(trainer: Trainer, part: PartialReconstruction) -> str:
+    """What chooses among the masked patches those that are reconstructed; nothing where chance alone does."""
+    first, last = part.alpha_at(trainer.clock.progress(trainer.progress_per)), part.alpha_at(1.0)
+    return "" if first is None else f" ({type(part.sampler).__name__}, alpha {first:.2f} -> {last:.2f})"
 
 
 # What to compare a run with: a config, and what it changes.

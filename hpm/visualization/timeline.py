@@ -34,16 +34,17 @@ def draw_timeline(
     *,
     alpha: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Panels over epochs: the mask's shares, the losses, how often the loss predictor orders patches rightly, and the
-    share of attainable hardness where evaluations measured it.
+    """Panels over epochs: the mask's shares, alpha of what is reconstructed of it where that decides something, the
+    losses, how often the loss predictor orders patches rightly, and the share of attainable hardness where evaluations
+    measured it.
 
     Args:
         rows: of metrics.jsonl, those of training.
         following: "hard" or "easy", the patches of which alpha is the share; None where it is no share.
         path: of the PNG.
         probes: of metrics.jsonl, those of evaluations during training and at its end. Default none.
-        alpha: rows with `epoch` and `alpha`, where more are known than were logged. Default, and where there are none,
-            `rows`.
+        alpha: rows with `epoch`, `alpha` and perhaps `reconstruction_alpha`, where more are known than were logged.
+            Default, and where there are none, `rows`.
     """
     moves = alpha or rows
     measured = [row for row in probes if any(row.get(name) is not None for name in _SHARES)]
@@ -53,11 +54,15 @@ def draw_timeline(
         for name in ("reconstruction_loss", "prediction_loss", "prediction_accuracy")
         if np.isfinite(values := _values(rows, name)).any()
     }
-    count = 1 + len(curves) + bool(measured)
+    partly = _values(moves, "reconstruction_alpha")
+    chosen = bool(np.isfinite(partly).any())
+    count = 1 + chosen + len(curves) + bool(measured)
     figure = Figure(figsize=(_WIDTH, _PANEL * count + 0.5), layout="constrained")
     axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     _draw_shares(axes[0], _values(moves, "epoch"), _values(moves, "alpha"), following, _nothing_scored(rows, moves))
-    for axis, (name, values) in zip(axes[1:], curves.items(), strict=False):
+    if chosen:
+        _draw_alpha(axes[1], "alpha of what is\nreconstructed", *_intervals(_values(moves, "epoch"), partly))
+    for axis, (name, values) in zip(axes[1 + chosen :], curves.items(), strict=False):
         _draw_curve(axis, name, epochs, values)
     if measured:
         _draw_hardness(axes[-1], _values(measured, "step") * rows[-1]["epoch"] / rows[-1]["step"], measured)
@@ -92,19 +97,11 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     Where alpha is no share of the mask it is a line: what it means is the sampler's. Where nothing was scored, all are
     random whatever alpha is.
     """
-    # A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of
-    # the part in this one.
-    ends, random, moves_per_epoch = epochs, random & (alpha > 0), _moves_per_epoch(epochs, alpha)
-    epochs, alpha, random = (
-        np.concatenate([x, y]) for x, y in (([0.0], epochs), (alpha[:1], alpha), (random[:1], random))
-    )
-    if moves_per_epoch:
-        epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
+    random = random & (alpha > 0)
+    random = np.concatenate([random[:1], random])
+    epochs, alpha = _intervals(epochs, alpha)
     if not following and np.nanmax(alpha) > 0:
-        _prepare(axis, "alpha")
-        axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8, clip_on=False)
-        axis.set_ylim(0, 1)
-        axis.set_yticks([0, 0.5, 1])
+        _draw_alpha(axis, "alpha", epochs, alpha)
         _name_unscored(axis, epochs, random, "no scores yet")
         return
     _prepare(axis, "share of the mask")
@@ -117,6 +114,25 @@ def _draw_shares(axis: Axes, epochs: np.ndarray, alpha: np.ndarray, following: s
     axis.set_yticks([0, 0.5, 1])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _name_bands(axis, epochs, share, following, random)
+
+
+def _intervals(ends: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where alpha changes, and what it was before.
+
+    A row tells of the interval before it. Where alpha moves once an epoch, one that began in another epoch tells of the
+    part in this one.
+    """
+    epochs = np.concatenate([[0.0], ends])
+    if _moves_per_epoch(ends, alpha):
+        epochs = np.append(np.maximum(epochs[:-1], np.ceil(ends) - 1), epochs[-1])
+    return epochs, np.concatenate([alpha[:1], alpha])
+
+
+def _draw_alpha(axis: Axes, label: str, epochs: np.ndarray, alpha: np.ndarray) -> None:
+    _prepare(axis, label)
+    axis.step(epochs, alpha, where="pre", color=style.DARK, linewidth=1.8, clip_on=False)
+    axis.set_ylim(0, 1)
+    axis.set_yticks([0, 0.5, 1])
 
 
 def _moves_per_epoch(epochs: np.ndarray, alpha: np.ndarray) -> bool:

@@ -53,19 +53,22 @@ def test_a_window_that_follows_lies_over_the_hardest() -> None:
     assert (top.tolist(), left.tolist()) == ([2, 2], [2, 2])
 
 
-def beit(grid: tuple[int, int], target: int, least: int, generator: random.Random) -> set[int]:
+def beit(
+    grid: tuple[int, int], target: int, least: int, generator: random.Random, largest: int | None = None
+) -> set[int]:
     """BEiT's rule, one image and one block after the other."""
     masked: set[int] = set()
     while len(masked) < target:
         for _ in range(10):
-            area = generator.uniform(least, target - len(masked))
+            most = min(target - len(masked), largest or target)
+            area = generator.uniform(least, most)
             aspect = math.exp(generator.uniform(math.log(0.3), math.log(1 / 0.3)))
             height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if not (0 < height < grid[0] and 0 < width < grid[1]):
                 continue
             top, left = generator.randint(0, grid[0] - height), generator.randint(0, grid[1] - width)
             block = {row * grid[1] + column for row in range(top, top + height) for column in range(left, left + width)}
-            if 0 < len(block - masked) <= target - len(masked):
+            if 0 < len(block - masked) <= most:
                 masked |= block
                 break
         else:
@@ -73,11 +76,16 @@ def beit(grid: tuple[int, int], target: int, least: int, generator: random.Rando
     return masked
 
 
-def test_blocks_follow_beits_rule() -> None:
+@pytest.mark.parametrize(
+    ("sampler", "masked", "in_blocks", "largest"),
+    [(Blockwise(attempts=100), 75, 75, None), (Blockwise(attempts=100, max_patches=60, share=0.8164), 147, 120, 60)],
+    ids=["BEiT", "BootMAE"],
+)
+def test_blocks_follow_beits_rule(sampler: Blockwise, masked: int, in_blocks: int, largest: int | None) -> None:
     """How many patches the rule masks by itself, and how large the borders of its masks are."""
     generator = random.Random(3)
-    read = [beit(GRID, 75, 16, generator) for _ in range(1500)]
-    blocks = Blockwise(attempts=100).blocks(None, alpha=0.0, num_masked=75, grid=GRID, noise=noise_of(1500))
+    read = [beit(GRID, in_blocks, 16, generator, largest) for _ in range(1500)]
+    blocks = sampler.blocks(None, alpha=0.0, num_masked=masked, grid=GRID, noise=noise_of(1500))
     ours = [set(mask.flatten().nonzero().flatten().tolist()) for mask in blocks]
     for measure in (len, lambda mask: sum((patch + 1) % 14 != 0 and patch + 1 in mask for patch in mask)):
         assert stats.ks_2samp([measure(mask) for mask in ours], [measure(mask) for mask in read]).pvalue > 1e-3

@@ -100,6 +100,16 @@ def test_check_refuses_blocks_that_are_larger_than_the_mask() -> None:
         ValueError, match=r"Blockwise\.min_patches = 13 must be at most 12, the patches that are masked"
     ):
         build(difficulty=Uniform(), sampler=Blockwise(min_patches=13)).check(None, 16)
+    for sampler, message in (
+        (
+            Blockwise(min_patches=7, share=0.5),
+            r"min_patches = 7 must be at most 6, the patches .* masked in block",
+        ),
+        (Blockwise(min_patches=1, share=0.05), r"Blockwise\.share = 0\.05 of 12 masked patches is none; raise it"),
+        (Blockwise(min_patches=6, max_patches=5), r"Blockwise\.max_patches = 5 must be at least .*min_patches = 6"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(difficulty=Uniform(), sampler=sampler).check(None, 16)
 
 
 def test_check_refuses_blocks_that_no_grid_has_room_for() -> None:

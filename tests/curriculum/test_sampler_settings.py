@@ -28,6 +28,9 @@ from curriculum.samplers import (
         lambda: Bonus(bonus=1.5),
         lambda: Cells(size=0),
         lambda: Blockwise(min_patches=0),
+        lambda: Blockwise(max_patches=0),
+        lambda: Blockwise(share=0.0),
+        lambda: Blockwise(share=1.1),
         lambda: Blockwise(min_aspect=2),
         lambda: Blockwise(attempts=0),
         lambda: MultiBlock(targets=0),
@@ -46,3 +49,10 @@ from curriculum.samplers import (
 def test_bad_values_are_named(build) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"\w+\.\w+ = "):
         build()
+
+
+@pytest.mark.parametrize("among", [0.0, -0.1, float("nan")])
+def test_a_hint_among_none_is_no_hint(among: float) -> None:
+    told = rf"Hint.among = {among} must lie in \(0, 1\].*to reveal none of them, set Curriculum.sampler = @HardestFirst"
+    with pytest.raises(ValueError, match=told):
+        Hint(among=among)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from curriculum import Noise
 from hpm.config import configs_folder, parse_config, resume_changes
 from hpm.planning.plan import make_plan
 from hpm.planning.settings import read_settings
@@ -82,7 +83,7 @@ OTHERS = {
         1 + 19.21 / (3 * 18.05),
     ),
     "capi_vit_large_6400": (302.9e6, 16384 * 1024, 16384, 1 + 94.52 / (3 * 36.48)),
-    "bootmae_vit_base_800": (85.7e6, (768 + 768) * (512 + 1), 4096, 1 + 17.56 / (3 * 9.73)),
+    "bootmae_vit_base_800": (85.65e6, 768 * (512 + 1), 4096, 1 + 17.56 / (3 * 9.16)),
     "hpm_probes_vit_base_800": (85.7e6, 768 * (512 + 1), 2048, 1.39),
     "hpm_probes_vit_large_800": (303.1e6, 768 * (512 + 1), 2048, 1.53),
     "hpm_dense_vit_base_800": (85.7e6, 768 * (512 + 1), 2048, 2.33 + 0.25 * (17.64 + 3 * 5.27) / (3 * 9.55)),
@@ -106,6 +107,22 @@ def test_a_recipe_of_another_framework_or_target_is_planned(name: str) -> None:
     student = read_settings(config).method.student
     reconstruction = student.reconstructor.head if hasattr(student, "reconstructor") else student.head
     assert sum(p.numel() for p in reconstruction.parameters()) == head
+
+
+def test_bootmae_is_as_its_published_code_says() -> None:
+    settings = read_settings(parse_config(["recipes/bootmae_vit_base_800"]))
+    method, schedule = settings.method, settings.schedule
+    assert (schedule.lr, schedule.min_lr, schedule.warmup_epochs) == (pytest.approx(2.4e-3), 1e-4, 40)
+    assert [len(decoder.blocks) for decoder in method.student.decoders] == [2, 2]
+    assert [decoder.head.in_features for decoder in method.student.decoders] == [512, 768]
+    assert method.student.feature_predictor.head.out_features == 768
+    _, features = method.target.weights
+    assert [features(progress) for progress in (0.0, 0.125, 0.25, 1.0)] == [0.0, 0.5, 1.0, 1.0]
+    assert method.curriculum.mask_ratios() == [0.75]
+    blocks = method.curriculum.sampler
+    noise = Noise.for_batch(seed=0, step=0, batch_size=20)
+    in_blocks_NRK = blocks.blocks(None, alpha=0.0, num_masked=147, grid=(14, 14), noise=noise)
+    assert max(in_blocks_NRK.flatten(1).sum(dim=1).tolist()) == 120
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ NAMES = {
         DistilledTokens HOG NormalizedPixels OnlineClusters PatchContrast Pixels TeacherFeatures TimmFeatures
         WeightedTargets""",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
-    "teacher decays": "HorizonDecay RampDecay",
+    "teacher decays": "HorizonDecay PiecewiseDecay RampDecay",
     "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",
     "evaluations": "Agreement Diagnostics FineTune HardnessShare KNN Linear LinearMAE Localization LowShot Ridge",
-    "models": "CrossMAE MaskedAutoencoder SimMIM Swin ViT",
+    "models": "BootMAE CrossMAE MaskedAutoencoder SimMIM Swin ViT",
     "training": "Checkpointing Loading Method MLflowTracker Monitoring Optimization Runtime Schedule Trainer",
 }
 

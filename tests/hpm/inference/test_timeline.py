@@ -16,7 +16,15 @@ from curriculum.schedulers import Cyclic
 from hpm.inference.alpha import alpha_rows
 from hpm.runs.run_folder import RunFolder
 from hpm.visualization import draw_timeline
-from hpm.visualization.timeline import _SHARES, _draw_curve, _draw_hardness, _draw_shares, _nothing_scored
+from hpm.visualization.timeline import (
+    _SHARES,
+    _draw_alpha,
+    _draw_curve,
+    _draw_hardness,
+    _draw_shares,
+    _intervals,
+    _nothing_scored,
+)
 
 Hpm = Callable[..., int]
 
@@ -75,6 +83,36 @@ def test_alpha_changes_where_an_epoch_begins() -> None:
     changes = [float(before[0]) for before, after in pairwise(drawn) if after[1] > before[1]]
     assert changes == pytest.approx([1, 2, 3])
     assert drawn[-1].tolist() == [4, 1]
+
+
+def test_alpha_of_what_is_reconstructed_has_a_panel_where_it_decides_something(hpm: Hpm, tiny: Path) -> None:
+    """Of the run's schedule, which moves between the steps that were logged; not where the choice is random."""
+    short = ["Schedule.epochs = 2", "Monitoring.log_every = 10", "Trainer.progress_per = 'step'"]
+    part = ["Curriculum.reconstruction = @PartialReconstruction()", "PartialReconstruction.share = 0.5"]
+    moving = [
+        "PartialReconstruction.sampler = @HardestFirst()",
+        "PartialReconstruction.alpha = @part/Ramp()",
+        "part/Ramp.start = 0.2",
+        "part/Ramp.end = 0.6",
+    ]
+    pictures = {}
+    for name, bindings in (("random", part), ("moving", [*part, *moving])):
+        words = [word for text in [*short, *bindings] for word in ("-b", text)]
+        assert hpm("pretrain", tiny, *words, "--output", name) == 0
+        run = RunFolder(Path(name))
+        rows = [row for row in run.metrics.rows() if row["kind"] == "train"]
+        assert ["reconstruction_alpha" in row for row in rows] == [name == "moving"] * 2
+        alpha = alpha_rows(run, rows)
+        pictures[name] = size_of(draw_timeline(rows, "hard", Path(f"{name}.png"), alpha=alpha))
+        if name == "moving":
+            shown = [row["reconstruction_alpha"] for row in alpha]
+            assert shown == pytest.approx([0.2 + 0.4 * step / 20 for step in range(1, 21)])
+            assert [row["reconstruction_alpha"] for row in rows] == pytest.approx([0.4, 0.6])
+    assert pictures["moving"][1] > 1.15 * pictures["random"][1]
+    epochs, alphas = _intervals(np.array([0.5, 1.0, 1.5, 2.0]), np.array([0.1, 0.2, 0.3, 0.4]))
+    axis = Figure().subplots()
+    _draw_alpha(axis, "alpha of what is\nreconstructed", epochs, alphas)
+    assert axis.lines[0].get_xydata().tolist() == [[0, 0.1], [0.5, 0.1], [1, 0.2], [1.5, 0.3], [2, 0.4]]
 
 
 def test_where_nothing_was_scored_the_mask_is_random(tmp_path: Path) -> None:

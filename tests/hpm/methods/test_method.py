@@ -21,7 +21,7 @@ from curriculum import (
     TrueLoss,
     Uniform,
 )
-from hpm.methods.decay import HorizonDecay, RampDecay
+from hpm.methods.decay import HorizonDecay, PiecewiseDecay, RampDecay
 from hpm.methods.method import Method
 from hpm.methods.teacher import EMATeacher
 from hpm.models.masked_autoencoder import MaskedAutoencoder
@@ -95,6 +95,41 @@ def test_moving_average() -> None:
 @pytest.mark.parametrize(("epoch", "expected"), [(0, 0.999), (50, 0.99945), (100, 0.9999), (1000, 0.9999)])
 def test_published_decay(epoch: int, expected: float) -> None:
     assert RampDecay()(Clock(epoch * 7 + 3, 7, 1600)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 0.999), (50, 0.99945), (100, 0.9999), (250, 0.999945), (400, 0.99999), (799, 0.99999)]
+)
+def test_published_decay_of_bootmae(epoch: int, expected: float) -> None:
+    assert PiecewiseDecay()(Clock(epoch * 7 + 3, 7, 800)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("epochs", [(0, 100), (1, 2, 3), (0, 5, 5), ()])
+def test_points_of_a_decay_that_cannot_be(epochs: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"PiecewiseDecay.epochs = .* must rise from 0, and be as many as"):
+        PiecewiseDecay(epochs=epochs)
+    with pytest.raises(ValueError, match=r"PiecewiseDecay.decays = 1.0 must lie in"):
+        PiecewiseDecay(epochs=(0,), decays=(1.0,))
+
+
+def test_the_inside_of_a_block_counts_more() -> None:
+    built, told = method(neighbor_weight=0.7), method()
+    assert built.student.grid == (4, 4)
+    for trained in (built, told):
+        trained.initialize(torch.device("cpu"), autocast=None, seed=0)
+    ours, plain = (trained.losses(batch(), 0.5, noise()).detach() for trained in (built, told))
+    assert torch.equal(ours.true_NM, plain.true_NM)
+    assert torch.equal(ours.prediction, plain.prediction)
+    losses = []
+    for row, hidden in enumerate(ours.mask.to_bool().view(-1, 4, 4).tolist()):
+        for column, patch in enumerate(ours.mask.masked[row].tolist()):
+            places = [(patch // 4 + down, patch % 4 + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+            around = sum(hidden[r][c] for r, c in places if 0 <= r < 4 and 0 <= c < 4)
+            losses.append((1 + 0.7 * around / 9) * float(ours.true_NM[row, column]))
+    assert float(ours.reconstruction) == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert float(ours.total) == pytest.approx(float(ours.reconstruction + ours.prediction), rel=1e-6)
+    with pytest.raises(ValueError, match=r"Method.neighbor_weight = -1"):
+        method(neighbor_weight=-1)
 
 
 def test_horizon_decay_suits_the_run() -> None:

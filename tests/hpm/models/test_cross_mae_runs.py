@@ -120,4 +120,12 @@ def test_the_summary_tells_what_is_reconstructed(
     tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hpm("pretrain", tiny, "curricula/random", *words(*MODEL), "--dry-run") == 0
-    assert "mask ratio 0.75, 0.33 of the masked patches reconstructed" in " ".join(capsys.readouterr().out.split())
+    assert "mask ratio 0.75, 0.33 of the masked patches reconstructed model:" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    chosen = ["PartialReconstruction.sampler = @HardestFirst()", "PartialReconstruction.alpha = @part/Ramp()"]
+    assert (
+        hpm("pretrain", tiny, "curricula/hpm_memory", *words(*MODEL, *chosen, "part/Ramp.end = 0.8"), "--dry-run") == 0
+    )
+    told = " ".join(capsys.readouterr().out.split())
+    assert "0.33 of the masked patches reconstructed (HardestFirst, alpha 0.20 -> 0.80) model:" in told

@@ -38,13 +38,14 @@ from hpm.config import parse_config
 from hpm.methods import operations, run_work
 from hpm.methods.decay import RampDecay
 from hpm.methods.method import Method
+from hpm.models.boot_mae import BootMAE
 from hpm.models.cross_mae import CrossMAE
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.models.vit import ViT
 from hpm.optim.clock import Clock
 from hpm.planning import cost
 from hpm.planning.plan import make_plan
-from hpm.targets import Pixels
+from hpm.targets import Pixels, WeightedTargets
 
 GIGA = 1e9
 SMALL = {
@@ -320,6 +321,23 @@ def test_activations_of_a_decoder_of_cross_attention_against_what_autograd_keeps
     assert 0.88 < kept_by_autograd(real, 3, low=low) / expected < 1.0  # an upper estimate
 
 
+@pytest.mark.parametrize("low", [False, True], ids=["fp32", "bf16"])
+def test_activations_of_decoders_with_a_context_against_what_autograd_keeps(low: bool) -> None:
+    student = BootMAE(
+        encoder=ViT(img_size=96, patch_size=8, embed_dim=132, depth=3, num_heads=3),
+        decoder_embed_dim=64,
+        decoder_num_heads=2,
+        loss_predictor_depth=1,
+    )
+    curriculum = Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random())
+    target = WeightedTargets(targets=[Pixels(), Pixels()], weights=[1.0, 1.0])
+    real = Method(model=student, curriculum=curriculum, target=target)
+    # On a CPU attention is in float32: queries, keys and values, and its result beside what the projection reads.
+    more = 10 * sum(tokens * width for tokens, width in student.block_sizes(108, 0)) if low else 0
+    expected = 3 * (cost.activations(real, low=low) + more)
+    assert 0.88 < kept_by_autograd(real, 3, low=low) / expected < 1.0  # an upper estimate
+
+
 @pytest.mark.parametrize("depth", [0, 2])
 def test_dense_prediction_keeps_the_loss_predictors_pass(depth: int) -> None:
     shape = SMALL | {"img_size": 96, "embed_dim": 132, "loss_predictor_depth": depth}
@@ -327,6 +345,28 @@ def test_dense_prediction_keeps_the_loss_predictors_pass(depth: int) -> None:
     expected = 3 * cost.activations(real, low=False)
     assert expected > 3 * cost.activations(method(PredictedLoss(), device="cpu", **shape), low=False)
     assert kept_by_autograd(real, 3, low=False) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", [CrossMAE, BootMAE])
+def test_dense_prediction_by_a_decoder_that_attends_to_the_encoder(kind: type[CrossMAE | BootMAE]) -> None:
+    """CrossMAE's asks at mask tokens, without one of a class; either keeps contexts, keys and values beside."""
+    found = []
+    for every in (0, 1):
+        student = kind(
+            encoder=ViT(img_size=96, patch_size=8, embed_dim=132, depth=3, num_heads=3),
+            decoder_embed_dim=64,
+            decoder_depth=1,
+            decoder_num_heads=2,
+            loss_predictor_depth=2,
+        )
+        assert student.dense_block_sizes() == [(144 + (kind is BootMAE), 64)] * 2
+        curriculum = Curriculum(scheduler=Constant(), difficulty=Uniform(), sampler=Random())
+        both = WeightedTargets(targets=[Pixels(), Pixels()], weights=[1.0, 1.0])
+        target = both if kind is BootMAE else Pixels()
+        real = Method(model=student, curriculum=curriculum, target=target, dense_prediction_every=every)
+        found.append((kept_by_autograd(real, 3, low=False), 3 * cost.activations(real, low=False)))
+    kept, expected = (dense - masked for masked, dense in zip(*found, strict=True))
+    assert 0.88 < kept / expected < 1.01
 
 
 def test_checkpointing_keeps_a_blocks_input_and_one_block() -> None:

@@ -129,13 +129,20 @@ def test_hours(tiny: Path) -> None:
 
 
 def test_images_of_several_masks(tiny: Path) -> None:
-    """Twice the steps of an epoch, of as many operations; the data deliver half as many images for each."""
+    """Twice the steps of an epoch, of as many operations but the teacher's, who looks at half as many images; the data
+    deliver half as many for each.
+    """
     single = make(tiny)
     twice = make(tiny, "Schedule.masks_per_image = 2")
     assert (twice.images, twice.epochs, twice.batch_size, twice.steps) == (160, 4, 16, 80)
-    assert (twice.step_flops, twice.memory) == (single.step_flops, single.memory)
-    assert twice.hours == pytest.approx(2 * single.hours)
-    assert twice.images_per_second == pytest.approx(single.images_per_second / 2)
+    teacher = single.multiply_adds["teacher"]
+    assert single.teacher_share == 1
+    assert twice.multiply_adds == single.multiply_adds | {"teacher": teacher / 2}
+    assert single.step_flops - twice.step_flops == pytest.approx(2 * 16 * teacher / 2)
+    assert twice.memory == single.memory
+    faster = single.step_flops / twice.step_flops
+    assert twice.hours == pytest.approx(2 * single.hours / faster)
+    assert twice.images_per_second == pytest.approx(faster * single.images_per_second / 2)
     assert "80 steps, 4 epochs of 160 images in 2 masks each, in batches of 16" in shown(twice)
     assert "masks" not in shown(single)
 

@@ -33,6 +33,22 @@ def test_feature_losses_are_of_directions() -> None:
     torch.testing.assert_close(TeacherFeatures().loss(target, target), torch.zeros(2, 5))
 
 
+def test_standardized_features_as_a_layer_norm_defines_them() -> None:
+    prediction, target = torch.randn(2, 2, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    loss = TeacherFeatures(standardized=True).loss(prediction, target)
+    for n in range(2):
+        for m in range(5):
+            sides = [
+                [(value - values.mean()) / (values.var(unbiased=False) + 1e-6).sqrt() for value in values]
+                for values in (prediction[n, m], target[n, m])
+            ]
+            expected = sum((a - b) ** 2 for a, b in zip(*sides, strict=True)) / 7
+            torch.testing.assert_close(loss[n, m], expected)
+    torch.testing.assert_close(
+        TeacherFeatures(standardized=True).loss(3 * prediction + 1, target), loss, rtol=1e-4, atol=0
+    )
+
+
 def test_features_of_the_moving_average() -> None:
     built = tiny_method(TeacherFeatures())
     assert built.student.outputs == 16

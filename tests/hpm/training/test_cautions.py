@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hpm.config import parse_config
+from hpm.methods.loss_prediction import AbsoluteLoss, ContrastiveLoss, ListwiseLoss, PredictionLoss, RelativeLoss
 from hpm.training.cautions import cautions
 from hpm.training.trainer import Trainer
 
@@ -24,3 +26,36 @@ def test_dense_prediction_that_comes_once_is_told(every: int, told: str | None) 
     assert trainer.clock.total_steps == 208
     found = [caution for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes) if "dense" in caution]
     assert [caution.startswith(told or "-") for caution in found] == [True] * (told is not None)
+
+
+@pytest.mark.parametrize(
+    ("share", "depth", "weight", "told"),
+    [(0.1, 1, 1.0, True), (0.3, 1, 1.0, False), (0.1, None, 1.0, False), (0.1, 1, 0.0, False)],
+)
+def test_a_loss_predictor_that_has_nothing_to_compare_is_told(
+    share: float, depth: int | None, weight: float, told: bool
+) -> None:
+    bindings = [
+        "Curriculum.reconstruction = @PartialReconstruction()",
+        f"PartialReconstruction.share = {share}",
+        f"MaskedAutoencoder.loss_predictor_depth = {depth}",
+        f"Method.prediction_weight = {weight}",
+    ]
+    trainer: Trainer = parse_config(["quickstart", "curricula/random"], bindings).build()
+    assert (trainer.method.curriculum.counts(16, 12).reconstructed == 1) == (share == 0.1)
+    found = [caution for caution in cautions(trainer.method, trainer.clock) if "compares them" in caution]
+    assert len(found) == told
+    if told:
+        assert "raise PartialReconstruction.share or Curriculum.mask_ratio, or do without it, MaskedAuto" in found[0]
+
+
+@pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss(), ListwiseLoss(), ContrastiveLoss()])
+def test_of_one_patch_no_prediction_loss_learns_which_is_harder(loss: PredictionLoss) -> None:
+    """What the caution says: the gradient is the same whatever the true losses are, and finite."""
+    predicted_NM = torch.tensor([[0.5], [-2.0]], requires_grad=True)
+    gradients = []
+    for true_NM in (torch.tensor([[0.1], [3.0]]), torch.tensor([[3.0], [0.1]])):
+        total, _ = loss(predicted_NM, true_NM)
+        gradients.append(torch.autograd.grad(total, predicted_NM)[0])
+    assert gradients[0].isfinite().all()
+    assert torch.equal(*gradients)

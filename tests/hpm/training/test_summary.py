@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -53,6 +55,20 @@ def test_what_to_try_next_is_something_else() -> None:
     after_random = told(MEASURED, curriculum=["Constant", "Uniform", "Random"])
     assert "curricula/random" not in after_random
     assert "pretrain run/config.gin curricula/hpm_memory" in after_random
+
+
+def test_what_to_try_next_keeps_the_mask_ratio_and_the_masks_of_an_image(
+    tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After CoMA's two complementary halves: random halves, two of each image."""
+    short = [word for text in ("Schedule.epochs = 1", "Schedule.warmup_epochs = 0.5") for word in ("-b", text)]
+    assert hpm("pretrain", tiny, "curricula/coma", *short, "--output", "run") == 0
+    found = re.search(r"next: +\S*hpm (pretrain .*?) +# the same with", " ".join(capsys.readouterr().out.split()))
+    assert found
+    assert hpm(*shlex.split(found[1]), "--dry-run") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "curriculum: Constant, Uniform, Random; alpha 0.00 -> 0.00, mask ratio 0.5 " in told
+    assert "20 steps of 8 images in 2 masks each" in told
 
 
 def test_how_images_are_counted() -> None:
