@@ -53,6 +53,9 @@ class Stream(IntEnum):
     PROBE_LOSS_CROPS = 104  # (seed, image): the crop and the flip of an image that the probe loss is measured on
     EVALUATION_CROPS = 105  # (seed, step, image): the crop and the flip of a training image that evaluations look at
 
+    # Semi-supervised training.
+    LABELED_IMAGES = 201  # (label seed, image): which training images are labeled
+
     # The curriculum as a whole.
     BLANKS = 1001  # (seed, step, row, visible patch): which visible patches are hidden by a mask token
     MASK_RATIO = 1002  # (seed, step): the mask ratio of a step

@@ -14,6 +14,7 @@ import torch
 from curriculum import Batch, Curriculum
 from hpm.data import HELD_OUT, ImageSource, Split, UnreadableImages
 from hpm.evaluation.gallery import Gallery
+from hpm.methods.supervision import SemiSupervised
 from hpm.methods.teacher import ModelTeacher
 from hpm.metrics import Metric
 from hpm.models.base import MaskedModel
@@ -32,12 +33,14 @@ class Pretraining:
         batch_size: images of a step, an image counting once for each of its masks.
         progress_per: "epoch" or "step", as `Trainer` takes it.
         dense_prediction_every: as `Method` takes it. Default 0, never.
+        supervision: likewise. Default None.
     """
 
     clock: Clock
     batch_size: int
     progress_per: str
     dense_prediction_every: int = 0
+    supervision: SemiSupervised | None = None
 
 
 _ANSWERING = {"predicted_loss": "loss predictor", "reconstruction_loss": "reconstructor"}  # other questions the encoder

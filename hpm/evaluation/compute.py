@@ -9,6 +9,7 @@ from typing import NamedTuple
 from curriculum import Curriculum
 from hpm.evaluation.base import EvaluationContext
 from hpm.methods import operations
+from hpm.methods.supervision import SemiSupervised
 from hpm.models.base import MaskedModel
 from hpm.targets import Target
 
@@ -23,14 +24,15 @@ class _OnMeta(NamedTuple):
     curriculum: Curriculum
     target: Target
     dense_prediction_every: int
+    supervision: SemiSupervised | None = None
 
 
 def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     """How many epochs of fine-tuning the encoder cost what its pre-training has cost, in multiply-adds.
 
     Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
-    that ask it, the target and dense prediction. What a trained difficulty estimator learns beside the model is not
-    counted.
+    that ask it, the target, dense prediction and supervision. What a trained difficulty estimator learns beside the
+    model is not counted.
 
     Args:
         context: knows how the model was trained.
@@ -46,7 +48,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     curriculum = copy.deepcopy(context.curriculum)
     if curriculum.difficulty.module is not None:
         curriculum.difficulty.module.to("meta")  # what it has kept lies where the training was
-    method = _OnMeta(model, curriculum, context.target, pretraining.dense_prediction_every)
+    dense_prediction_every, supervision = pretraining.dense_prediction_every, pretraining.supervision
+    method = _OnMeta(model, curriculum, context.target, dense_prediction_every, supervision)
     work = operations.multiply_adds(method, operations.moments(pretraining.clock, pretraining.progress_per))
     share = operations.teacher_share(method, pretraining.clock, pretraining.progress_per)
     dense = operations.dense_share(method, pretraining.clock)

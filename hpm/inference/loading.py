@@ -111,7 +111,8 @@ class LoadedModel:
         except ValueError as error:
             raise UserError(f"{self.run.manifest} does not fit the run's configuration: {error}") from error
         progress_per = self.config.parameter("Trainer", "progress_per") or "epoch"
-        return Pretraining(clock, schedule.batch_size, progress_per, self.method.dense_prediction_every)
+        method = self.method
+        return Pretraining(clock, schedule.batch_size, progress_per, method.dense_prediction_every, method.supervision)
 
     def load(self, checkpoint: Checkpoint) -> frozenset[str]:
         """Put what a checkpoint of the same run holds in the place of the present weights and curriculum.

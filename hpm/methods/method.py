@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Mask, Noise
+from curriculum import Batch, Curriculum, Feedback, Mask, Noise, Scheduler
 from curriculum.validation import require_at_least, require_instance
+from hpm.methods.checks import check_parts
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
 from hpm.methods.student_pass import Losses, StudentPass
+from hpm.methods.supervision import SemiSupervised
 from hpm.methods.teacher import EMATeacher, ModelTeacher, StudentTeacher
 from hpm.models.base import MaskedModel, in_evaluation_mode
 from hpm.runtime.distributed import DistributedContext
@@ -45,6 +47,7 @@ class Method:
             parameters alone. 0 for never, as published.
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
+        supervision: what the labels of a part of the training images teach beside; None, the default, for nothing.
 
     Attributes:
         student: the model.
@@ -67,101 +70,36 @@ class Method:
         prediction_weight: float = 1.0,
         dense_prediction_every: int = 0,
         ema_decay: Decay | None = None,
+        supervision: SemiSupervised | None = None,
     ) -> None:
         require_instance("Method", MaskedModel, model=model)
         require_instance("Method", Curriculum, curriculum=curriculum)
         require_instance("Method", Target, target=target)
         require_instance("Method", PredictionLoss | None, prediction_loss=prediction_loss)
         require_instance("Method", Decay | None, ema_decay=ema_decay)
+        require_instance("Method", SemiSupervised | None, supervision=supervision)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
         require_at_least("Method", 0, dense_prediction_every=dense_prediction_every)
-        if dense_prediction_every and model.loss_predictor is None:
-            raise ValueError(
-                f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, and "
-                f"{type(model).__name__}.loss_predictor_depth is None; set it to a number of blocks, or "
-                "Method.dense_prediction_every = 0"
-            )
-        if dense_prediction_every and prediction_weight == 0:
-            raise ValueError(
-                f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, to which "
-                "Method.prediction_weight = 0 gives no weight; set one of them otherwise"
-            )
         self.student = model
         self.curriculum = curriculum
         self.target = target
         model.set_outputs(target.outputs(model))
+        if supervision is not None:
+            model.set_classes(supervision.num_classes)
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
         self.ema_decay = ema_decay
+        self.supervision = supervision
         self.processes = DistributedContext()
         self.sharded: ShardedModels | None = None
         self._autocast: torch.dtype | None = None
         self.teacher: ModelTeacher = StudentTeacher(model, target)  # `initialize` starts the average
         self.forward: Callable[..., tuple[Any, ...]] = self.student_pass()
-        curriculum.check(self.teacher, model.num_patches, model.grid)
-        model.check_curriculum(curriculum)
-        self._check_teacher()
-        self._check_feedback()
-        self._check_counts()
-
-    def _check_teacher(self) -> None:
-        """What is asked of a teacher must be there."""
-        curriculum, target = self.curriculum, self.target
-        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.ever_needs_scores:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} asks a teacher, but Method.ema_decay "
-                "= None means that there is none; set it, e.g. to @HorizonDecay()"
-            )
-        name = type(target).__name__
-        if self.ema_decay is None and target.needs:
-            raise ValueError(
-                f"Method.target = {name} is what the moving average makes of an image, but Method.ema_decay = None "
-                "means that there is none; set it, e.g. to @HorizonDecay()"
-            )
-        if curriculum.difficulty.needs_predictions and self.student.loss_predictor is None:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
-                f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
-            )
-        if self.prediction_weight == 0 and self._reads_predictions and curriculum.ever_needs_scores:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
-                "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"
-            )
-        for capability in target.needs:
-            if reason := self.teacher.unsupported_reason(capability):
-                raise ValueError(f"Method.target = {name} needs {capability}, but {reason}")
-
-    def _check_feedback(self) -> None:
-        """What schedulers follow must be measured."""
-        for scheduler in self.curriculum.schedulers().values():
-            for metric in set(scheduler.watches) - set(self.feedback):
-                raise ValueError(
-                    f"{type(scheduler).__name__} watches the metric {metric!r}; this run measures "
-                    f"{', '.join(self.feedback)}"
-                )
-
-    def _check_counts(self) -> None:
-        """What compares the reconstructed patches of an image with each other must be given more than one."""
-        curriculum, num_patches = self.curriculum, self.student.num_patches
-        count = min(
-            curriculum.counts(num_patches, masked).reconstructed for masked in curriculum.counts_masked(num_patches)
-        )
-        comparing = f"Method.target = {type(self.target).__name__} compares"
-        if count >= self.target.fewest_masked:
-            if count > 1 or not (self._reads_predictions and curriculum.ever_needs_scores):
-                return
-            difficulty = type(curriculum.difficulty).__name__
-            comparing = f"Curriculum.difficulty = {difficulty} follows the loss predictor, which learns to compare"
-        part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
-        raise ValueError(
-            f"{comparing} the reconstructed patches of an image with each other, and {count} of its {num_patches} is "
-            f"reconstructed; raise {part}Curriculum.mask_ratio"
-        )
+        check_parts(self)
 
     @property
-    def _reads_predictions(self) -> bool:
+    def reads_predictions(self) -> bool:
         """Whether the difficulty is made of what the loss predictor says, the student's or the teacher's."""
         difficulty = self.curriculum.difficulty
         return difficulty.needs_predictions or "predicted_loss" in difficulty.needs
@@ -170,21 +108,33 @@ class Method:
     def uses_predictions(self) -> bool:
         """Whether anything but the evaluations would miss the loss predictor."""
         watches = any(metric.startswith("prediction_") for metric in self.watched)
-        return self._reads_predictions or watches or self.dense_prediction_every > 0
+        supervision = self.supervision is not None and self.supervision.reads_predictions
+        return self.reads_predictions or supervision or watches or self.dense_prediction_every > 0
 
     @property
     def feedback(self) -> tuple[str, ...]:
-        """The metrics that the curriculum can be told of at the end of each interval.
+        """The metrics that schedulers can be told of at the end of each interval.
 
         "probe_loss" takes passes of its own, and is measured where a scheduler watches it.
         """
         prediction = () if self.student.loss_predictor is None else ("prediction_loss", "prediction_accuracy")
-        return ("loss", "reconstruction_loss", *prediction, "probe_loss")
+        supervision = () if self.supervision is None else self.supervision.feedback
+        return ("loss", "reconstruction_loss", *prediction, *supervision, "probe_loss")
 
     @property
     def watched(self) -> set[str]:
-        """The metrics that some scheduler of the curriculum needs."""
-        return {metric for scheduler in self.curriculum.schedulers().values() for metric in scheduler.watches}
+        """The metrics that some scheduler needs."""
+        return {metric for scheduler in self.schedulers() for metric in scheduler.watches}
+
+    def schedulers(self) -> list[Scheduler]:
+        """Those of the curriculum and of the supervision, each once."""
+        parts = [self.curriculum, *([] if self.supervision is None else [self.supervision])]
+        return list({id(one): one for part in parts for one in part.schedulers().values()}.values())
+
+    def observe(self, feedback: Feedback) -> None:
+        """Give the schedulers the metrics of the last interval, reduced over processes; at fixed global steps."""
+        for scheduler in self.schedulers():
+            scheduler.observe(feedback)
 
     def initialize(
         self,
@@ -251,7 +201,7 @@ class Method:
         return student, EMATeacher(student, self.target, autocast=self._autocast, averaged=averaged)
 
     def losses(self, batch: Batch, progress: float, noise: Noise) -> Losses:
-        """Draw a mask, reconstruct, predict the reconstruction's loss.
+        """Draw a mask, reconstruct, predict the reconstruction's loss; classify, where labels are learned from.
 
         The prediction's loss is an average over the pairs of the whole batch, other processes' images included, and so
         is the dense prediction's; `total` is scaled so that the processes' mean gradient is that of the whole batch.
@@ -261,24 +211,32 @@ class Method:
         target_NMP: Tensor | None = None
         if self.target.needs or not self.target.in_pass:
             target_NMP = self.target(batch.images, mask, self.student.patch_size, self.teacher)
+        supervision = self.supervision
+        pseudo = None if supervision is None else supervision.pseudo_labels(batch, self.teacher, progress)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
-        reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
+        reconstruction, total, count, predicted_NM, true_NM, densely, logits_NY = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense
         )
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
-        if predicted_NM is None:
-            return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
-        prediction = learned = self._mean_over_batch(total, count)
-        if densely is not None:
-            learned = prediction + self._mean_over_batch(*densely)
+        learned, minimized = None, reconstruction
+        if supervision is not None:
+            learned = supervision.losses(batch, logits_NY, pseudo, true_NM, progress=progress, noise=noise)
+            minimized = reconstruction + learned.total
+        prediction = torch.zeros_like(reconstruction)
+        if predicted_NM is not None:
+            prediction = predicting = self._mean_over_batch(total, count)
+            if densely is not None:
+                predicting = prediction + self._mean_over_batch(*densely)
+            minimized = minimized + self.prediction_weight * predicting
         return Losses(
-            total=reconstruction + self.prediction_weight * learned,
+            total=minimized,
             reconstruction=reconstruction,
             prediction=prediction,
             predicted_NM=predicted_NM,
             true_NM=true_NM,
             mask=mask,
+            supervision=learned,
         )
 
     def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:

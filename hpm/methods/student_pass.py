@@ -1,6 +1,7 @@
 """The student's forward pass with its losses: what is compiled, and what distributed training wraps.
 
-Shape suffixes: N images, C channels, H and W pixels, V visible, M masked patches, P values of a patch's target.
+Shape suffixes: N images, C channels, H and W pixels, V visible, M masked patches, P values of a patch's target,
+Y classes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from curriculum import Mask
 from hpm.methods.loss_prediction import PredictionLoss, ranking_accuracy
+from hpm.methods.supervision_losses import SupervisionLosses
 from hpm.models.base import MaskedModel
 from hpm.targets import Target
 
 # Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]; sum and count of the
-# dense prediction's loss. What there is not is None.
-PassOutput = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, tuple[Tensor, Tensor] | None]
+# dense prediction's loss; class logits [N, Y]. What there is not is None.
+PassOutput = tuple[
+    Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, tuple[Tensor, Tensor] | None, Tensor | None
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Losses:
         predicted_NM: predicted losses, or None.
         true_NM: the reconstruction's loss of each masked patch.
         mask: what was masked.
+        supervision: what labels and pseudo-labels teach; None where nothing does.
     """
 
     total: Tensor
@@ -40,6 +45,7 @@ class Losses:
     predicted_NM: Tensor | None
     true_NM: Tensor
     mask: Mask
+    supervision: SupervisionLosses | None = None
 
     def detach(self) -> Losses:
         """The same without the graph behind them."""
@@ -48,7 +54,13 @@ class Losses:
             total=self.total.detach(),
             reconstruction=self.reconstruction.detach(),
             prediction=self.prediction.detach(),
+            supervision=None if self.supervision is None else self.supervision.detach(),
         )
+
+    def measured(self) -> Tensor:
+        """Float32 [3], or [8] with supervision: total, reconstruction, prediction, and `SupervisionLosses.measured`."""
+        terms_3 = torch.stack([self.total.detach(), self.reconstruction.detach(), self.prediction.detach()])
+        return terms_3 if self.supervision is None else torch.cat([terms_3, self.supervision.measured()])
 
     def ranking_accuracy(self) -> Tensor:
         """Share of pairs of masked patches that the student's prediction orders rightly; NaN without predictor."""
@@ -89,7 +101,7 @@ class StudentPass(nn.Module):
         blanked_NV: Tensor | None = None,
         dense: bool = False,
     ) -> PassOutput:
-        """Reconstruct, predict, measure.
+        """Reconstruct, predict, measure; classify.
 
         The target is computed here where none is given: what `Target.in_pass` allows. A dense pass also predicts the
         losses of the masked patches from the full image, at their content tokens, which have no gradient.
@@ -102,7 +114,8 @@ class StudentPass(nn.Module):
             target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
         if output.predicted_loss_NM is None:
-            return true_NM.mean(), None, None, None, true_NM.detach(), None
+            return true_NM.mean(), None, None, None, true_NM.detach(), None, output.logits_NY
         total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
         densely = None if densely_NM is None else self.prediction_loss(densely_NM, true_NM)
-        return true_NM.mean(), total, count, output.predicted_loss_NM.detach(), true_NM.detach(), densely
+        predicted_NM = output.predicted_loss_NM.detach()
+        return true_NM.mean(), total, count, predicted_NM, true_NM.detach(), densely, output.logits_NY

@@ -2,7 +2,7 @@
 
 `StudentTeacher` is the student itself; `EMATeacher` an exponential moving average of it.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D width, Y classes.
 """
 
 from __future__ import annotations
@@ -114,6 +114,12 @@ class ModelTeacher:
     def features(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, D] float32: the encoder's patch tokens; computed once where several ask for the same images'."""
         return self._features(images_NCHW, self._compute_features, state=self._state_of_weights())
+
+    @torch.no_grad()
+    def class_logits(self, images_NCHW: Tensor) -> Tensor:
+        """[N, Y] float32: the classifier on the full image."""
+        with self._inference():
+            return self.model.class_logits(images_NCHW).float()
 
     @torch.no_grad()
     def student_features(self, images_NCHW: Tensor) -> Tensor:

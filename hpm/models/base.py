@@ -1,7 +1,7 @@
 """What all models of masked images have in common.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D encoder's width, P values of a
-patch's target.
+patch's target, Y classes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from curriculum import Curriculum, Mask
 from curriculum.sizes import Size, pair, spell_size
 from hpm.models.blocks import Blocks, BlockStack
+from hpm.models.class_head import ClassHead
 from hpm.models.encoder import Encoder
 
 
 class Output(NamedTuple):
-    """What the student says about the masked patches, in raster order."""
+    """What the student says about the masked patches, in raster order, and about the image."""
 
     reconstruction_NMP: Tensor
     predicted_loss_NM: Tensor | None
+    logits_NY: Tensor | None = None
 
 
 class MaskedModel(nn.Module, ABC):
@@ -34,6 +36,7 @@ class MaskedModel(nn.Module, ABC):
         encoder: what is kept after pre-training.
         mask_token: [1, 1, width], stands for a masked patch.
         loss_predictor: None for a model without one.
+        class_head: what tells images' classes; None until `set_classes`.
         mlp_ratio: of every block.
         decoder_num_heads: of the reconstructor's blocks; None where it has none.
     """
@@ -43,6 +46,10 @@ class MaskedModel(nn.Module, ABC):
     mask_token: nn.Parameter
     loss_predictor: nn.Module | None
     decoder_num_heads: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_head: ClassHead | None = None
 
     @property
     def img_size(self) -> Size:
@@ -89,13 +96,23 @@ class MaskedModel(nn.Module, ABC):
     def set_outputs(self, outputs: int) -> None:
         """Make the reconstruction's head give another number of values. Before the weights are initialized."""
 
+    def set_classes(self, num_classes: int) -> None:
+        """Have a classifier, which `forward` asks too. Before the weights are initialized.
+
+        Args:
+            num_classes: Y.
+        """
+        self.class_head = ClassHead(self.encoder.num_features, num_classes)
+
     @abstractmethod
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Initialize every parameter from the generator."""
 
     @abstractmethod
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
+        """Reconstruct the masked patches, predict each one's loss where there is a loss predictor, and tell the classes
+        of the images from their visible patches where there is a classifier.
+        """
 
     @property
     def encodes_mask_tokens(self) -> bool:
@@ -128,6 +145,19 @@ class MaskedModel(nn.Module, ABC):
             detached: compute what the loss predictor reads without gradients, so that these reach its own parameters
                 alone. A head on the reconstructor's blocks owns none of these.
         """
+
+    def class_logits(self, images_NCHW: Tensor) -> Tensor:
+        """[N, Y]: what the classifier says of full images."""
+        if self.class_head is None:
+            raise ValueError("this model has no classifier; set Method.supervision, e.g. to @SemiSupervised()")
+        return self.class_head(self.encode(images_NCHW)[:, self.encoder.num_prefix_tokens :])
+
+    def _classify(self, tokens: Tensor, mask: Mask) -> Tensor | None:
+        """[N, Y], from what `encode` gives for the masked images; None where there is no classifier."""
+        if self.class_head is None:
+            return None
+        patches = tokens[:, self.encoder.num_prefix_tokens :]
+        return self.class_head(mask.gather_visible(patches) if self.encodes_mask_tokens else patches)
 
     @abstractmethod
     def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:

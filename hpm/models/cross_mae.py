@@ -137,15 +137,20 @@ class CrossMAE(ModelWithDecoders):
         nn.init.normal_(self.mask_token, std=0.02, generator=generator)
         if self.loss_predictor is not None:
             init_loss_head(self.loss_predictor.head, self.patch_pixels, generator)
+        if self.class_head is not None:
+            self.class_head.init_weights()
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(mask, len(images_NCHW))
         hidden = self.reconstructor.attend(queries, maps_KNTD)
         reconstruction_NMP = self.reconstructor.predict(hidden)
+        logits_NY = None
+        if self.class_head is not None:
+            logits_NY = self._classify(self.encoder.get_submodule("norm")(maps_KNTD[-1]), mask)
         if self.loss_predictor is None:
-            return Output(reconstruction_NMP, None)
+            return Output(reconstruction_NMP, None, logits_NY)
         predicted_NM1 = self.loss_predictor(hidden if self.shares_decoder else queries, maps_KNTD)
-        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
+        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1), logits_NY)
 
     def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         return self.encoder(images_NCHW, mask)

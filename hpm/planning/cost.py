@@ -15,9 +15,10 @@ def parameters(method: Method) -> dict[str, int]:
     total = sum(parameter.numel() for parameter in model.parameters())
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
     predictor = sum(p.numel() for p in model.loss_predictor.parameters()) if model.loss_predictor is not None else 0
-    return {
+    classifier = sum(p.numel() for p in model.class_head.parameters()) if model.class_head is not None else 0
+    return ({"classifier": classifier} if classifier else {}) | {
         "encoder": encoder,
-        "reconstructor": total - encoder - predictor,
+        "reconstructor": total - encoder - predictor - classifier,
         "loss predictor": predictor,
         "teacher": 0 if method.ema_decay is None else total,
     }
@@ -61,7 +62,7 @@ def memory(
         grad_checkpointing: see `activations`.
     """
     count, low = parameters(method), precision in ("bf16", "fp16")
-    student = count["encoder"] + count["reconstructor"] + count["loss predictor"]
+    student = sum(parameters for part, parameters in count.items() if part != "teacher")
     kept = activations(method, low=low, grad_checkpointing=grad_checkpointing)
     return {
         "weights": 4 * student / shards,
@@ -70,6 +71,7 @@ def memory(
         "teacher": 4 * count["teacher"] / shards,
         "network of the target": 4.0 * method.target.num_parameters,
         "low-precision weights": 2.0 * student if low else 0.0,
+        "labels of the images": 0.0 if method.supervision is None else 16.0 * images,
         "scores of the images": float(method.curriculum.difficulty.kept_bytes(images, method.student.num_patches)),
         "activations": micro_batch * kept,
     }

@@ -10,6 +10,7 @@ from hpm.config import Config
 from hpm.data import ObjectShares
 from hpm.errors import UserError
 from hpm.methods import operations
+from hpm.methods.difficulty_choices import choices
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
 from hpm.planning import cost
@@ -38,9 +39,11 @@ class Plan:
         masks_per_image: how many masks each image is given.
         micro_batch: images on a GPU at a time, likewise.
         steps: of the whole run.
-        parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
+        parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher;
+            of the classifier where there is one.
         multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
-            target's for the features that are reconstructed; those of dense prediction for one step of it.
+            target's for the features that are reconstructed; those of dense prediction for one step of it; those of the
+            classifier and of pseudo-labels where there are any, the latter for the average step.
         published_multiply_adds: the student's, counted as in the literature, whose code embeds and decodes every patch.
         teacher_share: share of the steps in which the teacher is asked.
         dense_share: share of the steps in which the loss predictor also learns on the full image.
@@ -205,7 +208,7 @@ def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[
     if method.curriculum.scheduler.watches and teacher_share:
         name = type(method.curriculum.scheduler).__name__
         yield f"{name} follows what is learned, so the teacher is counted wherever it may be asked"
-    if len(operations.choices(method.curriculum.difficulty)) > 1:
+    if len(choices(method.curriculum.difficulty)) > 1:
         yield "which difficulty is asked follows what is learned, so the dearest of them is counted"
     if method.student.loss_predictor is not None and not method.uses_predictions:
         depth = f"{type(method.student).__name__}.loss_predictor_depth = None trains"

@@ -128,7 +128,7 @@ class TrainingLoop:
             self._stop()
 
     def _end_interval(self, losses: Sequence[Losses], started: float) -> bool:
-        """Fetch, log and report what an interval measured, and tell the curriculum.
+        """Fetch, log and report what an interval measured, and tell the schedulers.
 
         Returns:
             Whether any process has been told to stop.
@@ -140,7 +140,7 @@ class TrainingLoop:
             self.progress.metrics(row | {"images_per_step": self.trainer.schedule.batch_size})
             self.recorder.publish(self.writer.written)
         if interval.feedback:
-            self.trainer.method.curriculum.observe(interval.feedback)
+            self.trainer.method.observe(interval.feedback)
         for line in self.recorder.new_unreadable(interval.unreadable, self.trainer.loader.unreadable):
             self.progress.report(f"skipped, unreadable: {line}")
         self._report_skipped(interval)

@@ -59,6 +59,7 @@ class Prober:
                 trainer.schedule.batch_size,
                 trainer.progress_per,
                 method.dense_prediction_every,
+                method.supervision,
             ),
             splits=splits,
             training_batches=partial(batches_to_evaluate, trainer, step),

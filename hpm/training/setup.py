@@ -25,7 +25,7 @@ from hpm.training.step import TrainingStep
 _BLOCK_SHAPES = 64  # widths, times numbers of tokens, times with and without gradients
 _PASSES = 16  # of the student: torch's limit of eight, for as many numbers of masked patches, each dense or not
 # Forward passes beside `forward`.
-_QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features")
+_QUESTIONS = ("reconstruct", "predict_loss", "attention", "sampled_attention", "features", "class_logits")
 
 
 def build_training_step(
@@ -39,6 +39,7 @@ def build_training_step(
     processes: DistributedContext,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    labels_K: torch.Tensor | None = None,
     start: dict[str, torch.Tensor] | None = None,
 ) -> TrainingStep:
     """Meet the other processes, initialize the weights, spread and compile the model.
@@ -53,6 +54,7 @@ def build_training_step(
         processes: that train together.
         mean: of the data's normalization, None where it is not known.
         std: likewise.
+        labels_K: int64, the classes of all training images; None where they have none.
         start: the student's weights to start from; None for those that the seed gives.
 
     Raises:
@@ -77,6 +79,9 @@ def build_training_step(
         method.start_teacher(runtime.teacher_precision)
     student.set_grad_checkpointing(runtime.grad_checkpointing)
     method.curriculum.prepare(context)
+    if method.supervision is not None:
+        assert labels_K is not None  # by `check_labels`
+        method.supervision.prepare(labels_K, batch_size=schedule.batch_size, device=device)
     method.processes = processes
     if runtime.sharding == "fsdp":
         _shard(method, processes)
@@ -124,6 +129,20 @@ def check_method(method: Method, runtime: Runtime, schedule: Schedule) -> None:
         _check_low_precision(method, runtime)
 
 
+def check_labels(method: Method, source: ImageSource) -> None:
+    """Refuse to learn from labels that the training images do not have. It takes the images.
+
+    Args:
+        method: what is to be trained.
+        source: of the images.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+    if method.supervision is not None:
+        method.supervision.check_labels(source.train().labels, source.num_classes, type(source).__name__)
+
+
 def check_objects(method: Method, source: ImageSource) -> None:
     """Refuse a difficulty that needs to know which pixels are the object, over images that do not say so.
 
@@ -150,6 +169,7 @@ def _check_recordable(method: Method) -> None:
         ("Curriculum.mask_ratio to be one number", len(set(curriculum.mask_ratios())) > 1),
         ("Curriculum.blank_ratio = 0", curriculum.blank_ratio != 0),
         ("Method.dense_prediction_every = 0", method.dense_prediction_every != 0),
+        ("Method.supervision = None", method.supervision is not None),
         (f"another Method.target: {type(target).__name__} is not computed in the student's pass", not target.in_pass),
     ):
         if lacks:

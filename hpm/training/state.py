@@ -18,7 +18,9 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
-    """The tensors themselves: student, teacher, optimizers' moments by parameter, what the curriculum keeps, tally."""
+    """The tensors themselves: student, teacher, optimizers' moments by parameter, tally, and what is kept beside by the
+    curriculum and the supervision.
+    """
     method, optimizer = step.method, step.optimizer
     tensors = {f"student.{name}": tensor for name, tensor in method.student.state_dict().items()}
     averaged = method.teacher.averaged_model
@@ -30,6 +32,9 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     difficulty = step.method.curriculum.difficulty
     if difficulty.module is not None:
         tensors |= {f"curriculum.{name}": tensor for name, tensor in difficulty.module.state_dict().items()}
+    supervision = step.method.supervision
+    if supervision is not None and supervision.module is not None:
+        tensors |= {f"supervision.{name}": tensor for name, tensor in supervision.module.state_dict().items()}
     if step.masker is not None:
         for name, parameter in step.masker.module.named_parameters():
             for key, tensor in step.masker.optimizer.state.get(parameter, {}).items():
@@ -50,7 +55,7 @@ def _is_weight(name: str, step: TrainingStep) -> bool:
 
 
 def saved_tensors(step: TrainingStep) -> dict[str, Tensor]:
-    """What a checkpoint holds: the same, and every process's own tally [processes, 8]; every process must call this."""
+    """What a checkpoint holds: the same, and every process's own tally, one row each; every process must call this."""
     return tensors_of(step) | {"tally": torch.tensor(step.processes.gather(step.tally.sums.tolist()))}
 
 
@@ -62,11 +67,14 @@ def _own_tally(tally: Tensor, step: TrainingStep) -> Tensor:
 
 
 def values_of(step: TrainingStep) -> dict[str, Any]:
-    """The numbers: what the curriculum observed, and the gradient scaler's state."""
-    return {
+    """The numbers: what the schedulers observed, and the gradient scaler's state."""
+    values: dict[str, Any] = {
         "curriculum": step.method.curriculum.state_dict(),
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
     }
+    if step.method.supervision is not None:
+        values["supervision"] = step.method.supervision.state_dict()
+    return values
 
 
 @torch.no_grad()
@@ -94,10 +102,15 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
             require_finite({name: value}, checkpoint.path)
         copy_into(tensor, value)
     file = checkpoint.path / STATE_FILE
-    try:
-        step.method.curriculum.load_state_dict(checkpoint.values["curriculum"])
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: 'curriculum': {error}") from error
+    parts = {"curriculum": step.method.curriculum, "supervision": step.method.supervision}
+    for name, part in parts.items():
+        if part is None:
+            continue
+        checkpoint.require(name)
+        try:
+            part.load_state_dict(checkpoint.values[name])
+        except ValueError as error:
+            raise UserError(f"{file} is damaged: {name!r}: {error}") from error
     if step.scaler is not None:
         kinds = {name: type(value) for name, value in step.scaler.state_dict().items()}
         step.scaler.load_state_dict(require_content(checkpoint.values["scaler"], file, kinds))

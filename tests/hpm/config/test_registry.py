@@ -30,6 +30,7 @@ NAMES = {
     "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
+    "supervision": "SemiSupervised",
     "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",
     "evaluations": "Agreement Diagnostics FineTune HardnessShare KNN Linear LinearMAE Localization LowShot Ridge",
     "models": "CrossMAE MaskedAutoencoder SimMIM Swin ViT",
