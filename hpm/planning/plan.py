@@ -212,7 +212,9 @@ def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[
         yield "which difficulty is asked follows what is learned, so the dearest of them is counted"
     if method.student.loss_predictor is not None and not method.uses_predictions:
         depth = f"{type(method.student).__name__}.loss_predictor_depth = None trains"
-        average = method.ema_decay is not None and not (method.curriculum.difficulty.needs or method.target.needs)
+        supervised = method.supervision is not None and method.supervision.uses_pseudo_labels
+        asked = method.curriculum.difficulty.needs or method.target.needs or supervised
+        average = method.ema_decay is not None and not asked
         yield f"no mask follows the loss predictor: {depth} without it" + (
             ", and Method.ema_decay = None without a moving average, which nothing asks" if average else ""
         )

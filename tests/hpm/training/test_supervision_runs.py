@@ -131,7 +131,10 @@ def test_others_use_the_encoder_as_of_any_run(
         semi.read_text().replace("Schedule.epochs = 2", "Schedule.epochs = 1\nSchedule.warmup_epochs = 0.5")
     )
     assert hpm("pretrain", semi, "--output", "run") == 0
-    assert hpm("evaluate", "run", "--protocol", "knn") == 0
+    assert hpm("evaluate", "run", "--protocol", "classifier", "-b", "TrainedClassifier.test_images = 30") == 0
+    entry = json.loads(Path("run/evaluation-classifier.json").read_text())[-1]
+    names = [f"{split}classifier/{model}" for split in ("validation/", "") for model in ("pretrained", "teacher")]
+    assert set(entry["metrics"]) == set(names)
     assert hpm("export", "run", "--out", "encoder") == 0
     assert not [name for name in load_file(tmp_path / "encoder/model.safetensors") if "class_head" in name]
     assert hpm("export", "run", "--out", "whole.safetensors", "--format", "safetensors", "--whole") == 0
@@ -145,6 +148,9 @@ def test_others_use_the_encoder_as_of_any_run(
         assert hpm("pretrain", without, *plain, "--init-from", start, "--output", f"after-{number}") == 0
         said = " ".join(capsys.readouterr().out.split())
         assert "left out: 2 class_head.*" in said
+    assert hpm("evaluate", "after-0", "--protocol", "classifier") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "TrainedClassifier asks the classifier of a semi-supervised run, and this model has none; set" in said
     assert hpm("pretrain", semi, "--init-from", "after-0", "--output", "back") == 0
     assert "as initialized: 2 class_head.*" in " ".join(capsys.readouterr().out.split())
     assert hpm("pretrain", semi, "--init-from", "run", "--output", "on") == 0

@@ -38,6 +38,7 @@ def test_they_are_there() -> None:
         "hard_negatives",
         "prediction_loss",
         "prediction_loss_small",
+        "semi_supervised",
         "frameworks",
         "mask_ratio",
         "zoo",
