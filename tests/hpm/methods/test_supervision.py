@@ -324,6 +324,28 @@ def test_other_labels_of_labeled_images_change_the_training() -> None:
     assert one.tally.sums[8] != other.tally.sums[8]
 
 
+def test_without_weights_the_rest_trains_as_without_supervision() -> None:
+    def bare(**how: Any) -> TrainingStep:
+        curriculum = Curriculum(scheduler=Constant(value=0.0), difficulty=Uniform(), sampler=Random())
+        built = Method(
+            model=tiny_model(), curriculum=curriculum, target=NormalizedPixels(), ema_decay=HorizonDecay(), **how
+        )
+        built.initialize(torch.device("cpu"), autocast=None, seed=0)
+        if built.supervision is not None:
+            built.supervision.prepare(labels(), batch_size=ROWS, device=torch.device("cpu"))
+        optimizer = build_adamw(built.student, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
+        return TrainingStep(built, optimizer, processes=DistributedContext(), seed=0, batch_size=ROWS)
+
+    plain = bare()
+    weightless = bare(supervision=SemiSupervised(num_classes=CLASSES, weight=0.0, pseudo_weight=0.0))
+    train(plain)
+    train(weightless)
+    found = weightless.method.student.state_dict()
+    for name, tensor in plain.method.student.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+    assert torch.equal(weightless.tally.sums[:8], plain.tally.sums)
+
+
 def test_nothing_waits_for_the_device() -> None:
     step = training_step(SHARES["predicted_loss"])
     train(step, steps=1)  # AdamW makes its moments

@@ -18,6 +18,7 @@ from hpm.methods import operations
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.planning.plan import make_plan
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
+from hpm.training.cautions import cautions
 
 Hpm = Callable[..., int]
 SEMI = """
@@ -193,3 +194,19 @@ def test_data_of_other_classes_are_refused(semi: Path, hpm: Hpm, capsys: pytest.
     told = " ".join(capsys.readouterr().err.split())
     assert "SemiSupervised.num_classes = 9, and DigitScenes has 10; set it to 10" in told
     assert not Path("run").exists()
+
+
+def test_a_teacher_that_gives_pseudo_labels_is_one_that_is_asked(semi: Path) -> None:
+    """It may be too slow, and a plan advises nobody to do without it."""
+    slow = ["HorizonDecay.fraction = 0.5", "Curriculum.difficulty = @Uniform()"]
+    found = {}
+    for weight in (0.0, 1.0):
+        config = parse_config([str(semi)], [*slow, f"SemiSupervised.pseudo_weight = {weight}"])
+        trainer = config.build()
+        notes = make_plan(config, images=160).notes
+        found[weight] = (
+            any("the teacher averages over 50% of the run" in line for line in cautions(trainer.method, trainer.clock)),
+            any("without a moving average, which nothing asks" in note for note in notes),
+            any("no mask follows the loss predictor" in note for note in notes),
+        )
+    assert found == {0.0: (False, True, True), 1.0: (True, False, False)}
