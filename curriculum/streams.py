@@ -56,6 +56,9 @@ class Stream(IntEnum):
     IMAGE_LOSS_MASKS = 108  # (seed, epoch, image, patch): the masks under which a pass measures the loss of each image
     EVALUATION_CROPS = 105  # (seed, step, image): the crop and the flip of a training image that evaluations look at
 
+    # Semi-supervised training.
+    LABELED_IMAGES = 201  # (label seed, image): which training images are labeled
+
     # The curriculum as a whole.
     BLANKS = 1001  # (seed, step, row, visible patch): which visible patches are hidden by a mask token
     MASK_RATIO = 1002  # (seed, step), and the group of images where there are several: its mask ratio in a step

@@ -65,6 +65,7 @@ def _shipped() -> dict[str, tuple[type, ...]]:
     from hpm.methods.decay import Decay
     from hpm.methods.loss_prediction import PredictionLoss
     from hpm.methods.method import Method
+    from hpm.methods.supervision import SemiSupervised
     from hpm.models.base import MaskedModel
     from hpm.models.encoder import Encoder
     from hpm.optim.optimization import Optimization
@@ -91,6 +92,7 @@ def _shipped() -> dict[str, tuple[type, ...]]:
         "targets": concrete_classes(hpm.targets, hpm.targets.Target),
         "prediction losses": concrete_classes(hpm.methods, PredictionLoss),
         "teacher decays": concrete_classes(hpm.methods, Decay),
+        "supervision": [SemiSupervised],
         "data": [*concrete_classes(hpm.data.sources, ImageSource), RandomResizedCrop],
         "evaluations": concrete_classes(hpm.evaluation, hpm.evaluation.Evaluation),
         "models": [*concrete_classes(models, MaskedModel), *concrete_classes(models, Encoder)],

@@ -14,6 +14,7 @@ import torch
 from curriculum import Batch, Curriculum, ImageCurriculum
 from hpm.data import HELD_OUT, ImageSource, Split, UnreadableImages
 from hpm.evaluation.gallery import Gallery
+from hpm.methods.supervision import SemiSupervised
 from hpm.methods.teacher import ModelTeacher
 from hpm.metrics import Metric
 from hpm.models.base import MaskedModel
@@ -35,6 +36,7 @@ class Pretraining:
         dense_prediction_every: as `Method` takes it. Default 0, never.
         image_sizes: of the images of each epoch. Default None, the model's in all.
         masks_per_image: as `Schedule` takes it. Default 1.
+        supervision: likewise. Default None.
     """
 
     clock: Clock
@@ -43,6 +45,7 @@ class Pretraining:
     dense_prediction_every: int = 0
     image_sizes: ImageSizes | None = None
     masks_per_image: int = 1
+    supervision: SemiSupervised | None = None
 
 
 _ANSWERING = {"predicted_loss": "loss predictor", "reconstruction_loss": "reconstructor"}  # other questions the encoder

@@ -11,6 +11,7 @@ from curriculum.sizes import Size
 from hpm.evaluation.base import EvaluationContext
 from hpm.methods.operations import encoder_multiply_adds
 from hpm.methods.run_work import run_work
+from hpm.methods.supervision import SemiSupervised
 from hpm.models.base import MaskedModel
 from hpm.targets import Target
 
@@ -25,6 +26,7 @@ class _OnMeta(NamedTuple):
     curriculum: Curriculum
     target: Target
     dense_prediction_every: int
+    supervision: SemiSupervised | None = None
 
     def at_size(self, img_size: Size) -> _OnMeta:
         return self._replace(student=self.student.at_size(img_size))
@@ -34,8 +36,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
     """How many epochs of fine-tuning the encoder cost what its pre-training has cost, in multiply-adds.
 
     Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
-    that ask it, the target, what it trains itself and dense prediction. What a trained difficulty estimator learns
-    beside the model is not counted.
+    that ask it, the target, what it trains itself, dense prediction and supervision. What a trained difficulty
+    estimator learns beside the model is not counted.
 
     Args:
         context: knows how the model was trained.
@@ -56,7 +58,8 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
         target = copy.deepcopy(target)
         assert target.module is not None
         target.module.to("meta")
-    method = _OnMeta(model, curriculum, target, pretraining.dense_prediction_every)
+    dense_prediction_every, supervision = pretraining.dense_prediction_every, pretraining.supervision
+    method = _OnMeta(model, curriculum, target, dense_prediction_every, supervision)
     average = run_work(
         method,
         pretraining.clock,

@@ -127,6 +127,7 @@ class LoadedModel:
             self.method.dense_prediction_every,
             image_sizes,
             schedule.masks_per_image,
+            self.method.supervision,
         )
 
     def load(self, checkpoint: Checkpoint) -> frozenset[str]:

@@ -15,9 +15,11 @@ def check_parts(method: Method) -> None:
         ValueError: naming the setting at fault.
     """
     student = method.student
+    _check_dense_prediction(method)
     method.curriculum.check(method.teacher, student.num_patches, student.grid)
     student.check_curriculum(method.curriculum)
     _check_teacher(method)
+    _check_supervision(method)
     _check_feedback(method)
     _check_counts(method)
 
@@ -31,6 +33,22 @@ def check_grid(method: Method) -> None:
     student = method.student
     method.curriculum.check(method.teacher, student.num_patches, student.grid)
     _check_counts(method)
+
+
+def _check_dense_prediction(method: Method) -> None:
+    """Dense prediction needs a loss predictor, and a weight for it."""
+    every = method.dense_prediction_every
+    if every and method.student.loss_predictor is None:
+        raise ValueError(
+            f"Method.dense_prediction_every = {every} trains a loss predictor, and "
+            f"{type(method.student).__name__}.loss_predictor_depth is None; set it to a number of blocks, or "
+            "Method.dense_prediction_every = 0"
+        )
+    if every and method.prediction_weight == 0:
+        raise ValueError(
+            f"Method.dense_prediction_every = {every} trains a loss predictor, to which "
+            "Method.prediction_weight = 0 gives no weight; set one of them otherwise"
+        )
 
 
 def _check_teacher(method: Method) -> None:
@@ -60,6 +78,31 @@ def _check_teacher(method: Method) -> None:
     for capability in target.needs:
         if reason := method.teacher.unsupported_reason(capability):
             raise ValueError(f"Method.target = {name} needs {capability}, but {reason}")
+
+
+def _check_supervision(method: Method) -> None:
+    """Predicted losses that pseudo-labels are chosen by must be there, be trained, and tell images from each other."""
+    supervision = method.supervision
+    if supervision is None or not supervision.reads_predictions:
+        return
+    asked = "SemiSupervised.difficulty = 'predicted_loss'"
+    others = "set SemiSupervised.difficulty to 'reconstruction_loss' or 'confidence'"
+    if method.student.loss_predictor is None:
+        raise ValueError(
+            f"{asked} asks a loss predictor, and {type(method.student).__name__}.loss_predictor_depth is None; set it "
+            f"to a number of blocks, or {others}"
+        )
+    if method.prediction_weight == 0:
+        raise ValueError(
+            f"{asked} asks a loss predictor, which Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1, "
+            f"or {others}"
+        )
+    if not method.prediction_loss.compares_images:
+        raise ValueError(
+            f"{asked} compares images, and Method.prediction_loss = {type(method.prediction_loss).__name__} learns "
+            "what is harder within an image alone; set it to @AbsoluteLoss() with AbsoluteLoss.standardized = False, "
+            f"or {others}"
+        )
 
 
 def _check_feedback(method: Method) -> None:

@@ -19,7 +19,14 @@ from hpm.runtime.precision import full_precision
 
 
 class PredictionLoss(ABC):
-    """How the loss predictor learns from the reconstruction's loss."""
+    """How the loss predictor learns from the reconstruction's loss.
+
+    Attributes:
+        compares_images: whether predictions say which of two images is harder, and not only which of two patches of
+            one image: most losses do not change where all predictions of an image do by the same number.
+    """
+
+    compares_images: bool = False
 
     @abstractmethod
     def __call__(self, predicted_NM: Tensor, true_NM: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,13 +72,23 @@ class AbsoluteLoss(PredictionLoss):
     """Mean squared error to the loss itself, standardized in each image (HPM's ablation).
 
     Mean and unbiased variance over the image's masked patches, with 1e-6 added to the variance. One patch alone is 0.
+
+    Args:
+        standardized: as published, the default. False takes the loss as it is, so that predictions compare images too,
+            as `SemiSupervised.difficulty = 'predicted_loss'` needs.
     """
+
+    def __init__(self, *, standardized: bool = True) -> None:
+        self.standardized = standardized
+        self.compares_images = not standardized
 
     def __call__(self, predicted_NM: Tensor, true_NM: Tensor) -> tuple[Tensor, Tensor]:
         predicted_NM, true_NM = full_precision(predicted_NM), full_precision(true_NM.detach())
-        unbiased = min(1, true_NM.shape[1] - 1)
-        variance_N1, mean_N1 = torch.var_mean(true_NM, dim=1, keepdim=True, correction=unbiased)
-        error_NM = predicted_NM - (true_NM - mean_N1) / (variance_N1 + 1e-6).sqrt()
+        if self.standardized:
+            unbiased = min(1, true_NM.shape[1] - 1)
+            variance_N1, mean_N1 = torch.var_mean(true_NM, dim=1, keepdim=True, correction=unbiased)
+            true_NM = (true_NM - mean_N1) / (variance_N1 + 1e-6).sqrt()
+        error_NM = predicted_NM - true_NM
         return error_NM.square().sum(), error_NM.new_full((), error_NM.numel(), dtype=torch.int64)
 
 

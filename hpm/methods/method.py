@@ -23,6 +23,7 @@ from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
 from hpm.methods.once_per_image import once_per_image
 from hpm.methods.student_pass import Losses, StudentPass
+from hpm.methods.supervision import SemiSupervised
 from hpm.methods.teacher import EMATeacher, ModelTeacher, StudentTeacher
 from hpm.models.base import MaskedModel, in_evaluation_mode
 from hpm.runtime.distributed import DistributedContext
@@ -52,6 +53,7 @@ class Method:
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
         image_curriculum: decides which images an epoch shows; None for each once.
+        supervision: what the labels of a part of the training images teach beside; None, the default, for nothing.
 
     Attributes:
         student: the model.
@@ -76,6 +78,7 @@ class Method:
         neighbor_weight: float = 0.0,
         ema_decay: Decay | None = None,
         image_curriculum: ImageCurriculum | None = None,
+        supervision: SemiSupervised | None = None,
     ) -> None:
         require_instance("Method", MaskedModel, model=model)
         require_instance("Method", Curriculum, curriculum=curriculum)
@@ -83,29 +86,22 @@ class Method:
         require_instance("Method", PredictionLoss | None, prediction_loss=prediction_loss)
         require_instance("Method", Decay | None, ema_decay=ema_decay)
         require_instance("Method", ImageCurriculum | None, image_curriculum=image_curriculum)
+        require_instance("Method", SemiSupervised | None, supervision=supervision)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
         require_at_least("Method", 0, dense_prediction_every=dense_prediction_every, neighbor_weight=neighbor_weight)
-        if dense_prediction_every and model.loss_predictor is None:
-            raise ValueError(
-                f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, and "
-                f"{type(model).__name__}.loss_predictor_depth is None; set it to a number of blocks, or "
-                "Method.dense_prediction_every = 0"
-            )
-        if dense_prediction_every and prediction_weight == 0:
-            raise ValueError(
-                f"Method.dense_prediction_every = {dense_prediction_every} trains a loss predictor, to which "
-                "Method.prediction_weight = 0 gives no weight; set one of them otherwise"
-            )
         self.student = model
         self.curriculum = curriculum
         self.target = target
         model.set_outputs(*target.parts(model), make=target.head)
+        if supervision is not None:
+            model.set_classes(supervision.num_classes)
         self.prediction_loss = RelativeLoss() if prediction_loss is None else prediction_loss
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
         self.neighbor_weight = float(neighbor_weight)
         self.ema_decay = ema_decay
         self.image_curriculum = image_curriculum
+        self.supervision = supervision
         self.processes = DistributedContext()
         self.sharded: ShardedModels | None = None
         self._autocast: torch.dtype | None = None
@@ -143,7 +139,8 @@ class Method:
     def uses_predictions(self) -> bool:
         """Whether anything but the evaluations would miss the loss predictor."""
         watches = any(metric.startswith("prediction_") for metric in self.watched)
-        return self.reads_predictions or watches or self.dense_prediction_every > 0
+        supervision = self.supervision is not None and self.supervision.reads_predictions
+        return self.reads_predictions or supervision or watches or self.dense_prediction_every > 0
 
     @property
     def remembers_images(self) -> bool:
@@ -152,28 +149,28 @@ class Method:
 
     @property
     def feedback(self) -> tuple[str, ...]:
-        """The metrics that the curriculum can be told of at the end of each interval.
+        """The metrics that schedulers can be told of at the end of each interval.
 
         "probe_loss" takes passes of its own, and is measured where a scheduler watches it.
         """
         prediction = () if self.student.loss_predictor is None else ("prediction_loss", "prediction_accuracy")
-        return ("loss", "reconstruction_loss", *prediction, "probe_loss")
+        supervision = () if self.supervision is None else self.supervision.feedback
+        return ("loss", "reconstruction_loss", *prediction, *supervision, "probe_loss")
 
     @property
     def watched(self) -> set[str]:
-        """The metrics that some scheduler of the curriculum needs."""
+        """The metrics that some scheduler needs."""
         return {metric for scheduler in self.schedulers() for metric in scheduler.watches}
 
     def schedulers(self) -> list[Scheduler]:
-        """Those of the curriculum and of the image curriculum."""
-        images = {} if self.image_curriculum is None else self.image_curriculum.schedulers()
-        return [*self.curriculum.schedulers().values(), *images.values()]
+        """Those of the curricula and of the supervision, each once."""
+        parts = [part for part in (self.curriculum, self.image_curriculum, self.supervision) if part is not None]
+        return list({id(one): one for part in parts for one in part.schedulers().values()}.values())
 
     def observe(self, feedback: Feedback) -> None:
-        """Give the curricula the metrics of the last interval, reduced over processes; at fixed global steps."""
-        self.curriculum.observe(feedback)
-        if self.image_curriculum is not None:
-            self.image_curriculum.observe(feedback)
+        """Give the schedulers the metrics of the last interval, reduced over processes; at fixed global steps."""
+        for scheduler in self.schedulers():
+            scheduler.observe(feedback)
 
     def initialize(
         self,
@@ -241,7 +238,7 @@ class Method:
         return student, EMATeacher(student, self.target, autocast=self._autocast, averaged=averaged)
 
     def losses(self, batch: Batch, progress: float, noise: Noise) -> Losses:
-        """Draw a mask, reconstruct, predict the reconstruction's loss.
+        """Draw a mask, reconstruct, predict the reconstruction's loss; classify, where labels are learned from.
 
         The prediction's loss is an average over the pairs of the whole batch, other processes' images included, and so
         is the dense prediction's; `total` is scaled so that the processes' mean gradient is that of the whole batch.
@@ -253,26 +250,34 @@ class Method:
         if self.target.needs or not self.target.in_pass:
             size = self.student.patch_size
             target_NMP = self.target.learn(batch.images, mask, size, teacher, self.processes)
+        supervision = self.supervision
+        pseudo = None if supervision is None else supervision.pseudo_labels(batch, self.teacher, progress)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
-        reconstruction, total, count, predicted_NM, true_NM, densely = self.forward(
+        reconstruction, total, count, predicted_NM, true_NM, densely, logits_NY = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense
         )
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
             if self.image_curriculum is not None:
                 self.image_curriculum.remember(batch, true_NM)
-        if predicted_NM is None:
-            return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
-        prediction = learned = self._mean_over_batch(total, count)
-        if densely is not None:
-            learned = prediction + self._mean_over_batch(*densely)
+        learned, minimized = None, reconstruction
+        if supervision is not None:
+            learned = supervision.losses(batch, logits_NY, pseudo, true_NM, progress=progress, noise=noise)
+            minimized = reconstruction + learned.total
+        prediction = torch.zeros_like(reconstruction)
+        if predicted_NM is not None:
+            prediction = predicting = self._mean_over_batch(total, count)
+            if densely is not None:
+                predicting = prediction + self._mean_over_batch(*densely)
+            minimized = minimized + self.prediction_weight * predicting
         return Losses(
-            total=reconstruction + self.prediction_weight * learned,
+            total=minimized,
             reconstruction=reconstruction,
             prediction=prediction,
             predicted_NM=predicted_NM,
             true_NM=true_NM,
             mask=mask,
+            supervision=learned,
         )
 
     def _mean_over_batch(self, total: Tensor, count: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ The model lies on PyTorch's meta device, where tensors have a shape and nothing 
 
 from __future__ import annotations
 
-import copy
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,21 +13,13 @@ from typing import Protocol
 
 import torch
 
-from curriculum import (
-    Batch,
-    Curriculum,
-    DifficultyEstimator,
-    Mask,
-    Noise,
-    Scheduler,
-    Switched,
-    TrainingContext,
-)
-from curriculum.difficulty.combined import Combination
+from curriculum import Batch, Curriculum, DifficultyEstimator, Mask, Noise, TrainingContext
 from curriculum.mask import Counts
 from curriculum.sizes import Size, pair
 from hpm.methods.counting import MetaTeacher, count_all, count_by_module
+from hpm.methods.difficulty_choices import choices
 from hpm.methods.once_per_image import once_per_image
+from hpm.methods.supervision import SemiSupervised
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.runtime.distributed import DistributedContext
@@ -59,6 +49,10 @@ class Trained(Protocol):
     @property
     def dense_prediction_every(self) -> int:
         """How many steps lie between two in which the loss predictor also learns on the full image; 0 for never."""
+
+    @property
+    def supervision(self) -> SemiSupervised | None:
+        """What labels teach beside; None for nothing."""
 
     def at_size(self, img_size: Size) -> Trained:
         """The same where images are of another size; as `Method.at_size`."""
@@ -92,7 +86,8 @@ def multiply_adds(
     method's own difficulty asks of it; NaN where the difficulty looks at values, which cannot be counted without data.
     The target's are those of the network whose features are reconstructed, and of what it trains itself. What a step of
     dense prediction computes beside is "dense input", all that comes before the loss predictor, without a backward
-    pass, and "dense prediction", the predictor itself; 0 where there is none.
+    pass, and "dense prediction", the predictor itself; 0 where there is none. Supervision adds the student's
+    "classifier" and, without a backward pass, the "pseudo-labels" that its teacher gives, on average over the run.
 
     Where the mask ratio moves, the mean over the run is taken, of at most 16 numbers of masked patches. Chance is given
     its mean ratio.
@@ -136,40 +131,24 @@ def multiply_adds(
         dense = (
             count_by_module(lambda: model.predict_loss(images)) if method.dense_prediction_every else {"Global": 0.0}
         )
+        supervision = method.supervision
+        if supervision is not None:
+            ask = partial(supervision.ask, Batch(images, model.patch_size), MetaTeacher(model, target))
+            pseudo_labels = supervision.asked_share(progresses) * count_by_module(ask)["Global"]
     name = type(model).__name__
     encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
     predicted = dense.get(type(model.loss_predictor).__name__, 0.0)
-    return {
+    classifier = student.get(f"{name}.class_head", 0.0)
+    beside = {} if supervision is None else {"classifier": classifier, "pseudo-labels": pseudo_labels}
+    return beside | {
         "encoder": encoder,
-        "reconstructor": student["Global"] - encoder - predictor,
+        "reconstructor": student["Global"] - encoder - predictor - classifier,
         "loss predictor": predictor,
         "dense input": dense["Global"] - predicted,
         "dense prediction": predicted,
         "teacher": teacher_total,
         "target": targets,
     }
-
-
-def choices(difficulty: DifficultyEstimator) -> list[DifficultyEstimator]:
-    """What a difficulty may turn out to be: each estimator in the place of a `Switched` that follows what is learned.
-
-    Args:
-        difficulty: a curriculum's.
-    """
-    if (
-        isinstance(difficulty, Switched)
-        and isinstance(difficulty.scheduler, Scheduler)
-        and difficulty.scheduler.watches
-    ):
-        return [choice for estimator in difficulty.estimators for choice in choices(estimator)]
-    if not isinstance(difficulty, Combination):
-        return [difficulty]
-    made: list[DifficultyEstimator] = []
-    for estimators in itertools.product(*map(choices, difficulty.estimators)):
-        one = copy.copy(difficulty)
-        one.estimators = estimators
-        made.append(one)
-    return made
 
 
 def masked_shares(curriculum: Curriculum, num_patches: int, progresses: Sequence[float]) -> dict[int, float]:

@@ -145,6 +145,7 @@ def average_step(work: dict[str, float], teacher_share: float, dense_share: floa
         dense_share: of the steps in which the loss predictor also learns on the full image.
         passes: how many forward passes the student's costs are worth; the backward pass counts two.
     """
-    student = work["encoder"] + work["reconstructor"] + work["loss predictor"]
+    student = work["encoder"] + work["reconstructor"] + work["loss predictor"] + work.get("classifier", 0.0)
     dense = work["dense input"] + passes * work["dense prediction"]
-    return passes * student + dense_share * dense + (teacher_share * work["teacher"] + work["target"])
+    beside = teacher_share * work["teacher"] + work["target"] + work.get("pseudo-labels", 0.0)
+    return passes * student + dense_share * dense + beside

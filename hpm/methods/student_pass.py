@@ -1,7 +1,7 @@
 """The student's forward pass with its losses: what is compiled, and what distributed training wraps.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches in R rows and K columns, V visible, M masked, P values
-of a patch's target.
+of a patch's target, Y classes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from curriculum import Mask
 from hpm.methods.loss_prediction import PredictionLoss, ranking_accuracy
+from hpm.methods.supervision_losses import SupervisionLosses
 from hpm.models.base import MaskedModel
+from hpm.models.patches import patch_grid
 from hpm.targets import Target
 
 # Mean reconstruction loss; sum and count of the prediction loss; predicted and true losses [N, M]; sum and count of the
-# dense prediction's loss. What there is not is None.
-PassOutput = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, tuple[Tensor, Tensor] | None]
+# dense prediction's loss; class logits [N, Y]. What there is not is None.
+PassOutput = tuple[
+    Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, tuple[Tensor, Tensor] | None, Tensor | None
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Losses:
         predicted_NM: predicted losses, or None.
         true_NM: the reconstruction's loss of each masked patch.
         mask: what was masked.
+        supervision: what labels and pseudo-labels teach; None where nothing does.
     """
 
     total: Tensor
@@ -42,6 +47,7 @@ class Losses:
     predicted_NM: Tensor | None
     true_NM: Tensor
     mask: Mask
+    supervision: SupervisionLosses | None = None
 
     def detach(self) -> Losses:
         """The same without the graph behind them."""
@@ -50,7 +56,13 @@ class Losses:
             total=self.total.detach(),
             reconstruction=self.reconstruction.detach(),
             prediction=self.prediction.detach(),
+            supervision=None if self.supervision is None else self.supervision.detach(),
         )
+
+    def measured(self) -> Tensor:
+        """Float32 [3], or [8] with supervision: total, reconstruction, prediction, and `SupervisionLosses.measured`."""
+        terms_3 = torch.stack([self.total.detach(), self.reconstruction.detach(), self.prediction.detach()])
+        return terms_3 if self.supervision is None else torch.cat([terms_3, self.supervision.measured()])
 
     def ranking_accuracy(self) -> Tensor:
         """Share of pairs of masked patches that the student's prediction orders rightly; NaN without predictor."""
@@ -94,7 +106,7 @@ class StudentPass(nn.Module):
         blanked_NV: Tensor | None = None,
         dense: bool = False,
     ) -> PassOutput:
-        """Reconstruct, predict, measure.
+        """Reconstruct, predict, measure; classify.
 
         The target is computed here where none is given: what `Target.in_pass` allows. A dense pass also predicts the
         losses of the masked patches from the full image, at their content tokens, which have no gradient.
@@ -106,17 +118,18 @@ class StudentPass(nn.Module):
         if target_NMP is None:
             target_NMP = self.target(images_NCHW, mask, self.student.patch_size)
         true_NM = self.target.loss(output.reconstruction_NMP, target_NMP)
-        reconstruction = self._mean(true_NM, mask)
+        reconstruction = self._mean(true_NM, mask, patch_grid(images_NCHW, self.student.patch_size))
         if output.predicted_loss_NM is None:
-            return reconstruction, None, None, None, true_NM.detach(), None
+            return reconstruction, None, None, None, true_NM.detach(), None, output.logits_NY
         total, count = self.prediction_loss(output.predicted_loss_NM, true_NM)
         densely = None if densely_NM is None else self.prediction_loss(densely_NM, true_NM)
-        return reconstruction, total, count, output.predicted_loss_NM.detach(), true_NM.detach(), densely
+        predicted_NM = output.predicted_loss_NM.detach()
+        return reconstruction, total, count, predicted_NM, true_NM.detach(), densely, output.logits_NY
 
-    def _mean(self, true_NM: Tensor, mask: Mask) -> Tensor:
+    def _mean(self, true_NM: Tensor, mask: Mask, grid: tuple[int, int]) -> Tensor:
         """The mean loss of the masked patches, each weighted by how many of those around it are hidden."""
         if self.neighbor_weight == 0:
             return true_NM.mean()
-        hidden_NL = true_NM.new_ones(len(true_NM), self.student.num_patches).scatter(1, mask.visible, 0.0)
-        around_N1RK = F.avg_pool2d(hidden_NL.view(-1, 1, *self.student.grid), 3, stride=1, padding=1)
+        hidden_NL = true_NM.new_ones(len(true_NM), grid[0] * grid[1]).scatter(1, mask.visible, 0.0)
+        around_N1RK = F.avg_pool2d(hidden_NL.view(-1, 1, *grid), 3, stride=1, padding=1)
         return ((1 + self.neighbor_weight * around_N1RK.flatten(1).gather(1, mask.masked)) * true_NM).mean()

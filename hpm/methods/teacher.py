@@ -2,7 +2,7 @@
 
 `StudentTeacher` is the student itself; `EMATeacher` an exponential moving average of it.
 
-Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D width.
+Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D width, Y classes.
 """
 
 from __future__ import annotations
@@ -121,6 +121,11 @@ class ModelTeacher:
         features_NLD = self.features(images_NCHW)
         with self._inference():
             return self.model.head_outputs(features_NLD).float()
+
+    def class_logits(self, images_NCHW: Tensor) -> Tensor:
+        """[N, Y] float32: the classifier on the full image."""
+        with self._inference():
+            return self.model.class_logits(images_NCHW).float()
 
     @torch.no_grad()
     def student_features(self, images_NCHW: Tensor) -> Tensor:

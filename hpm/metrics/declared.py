@@ -140,6 +140,10 @@ def _unsupervised_segmentation() -> Iterator[Metric]:
 
 DECLARED: Mapping[str, tuple[Metric, ...]] = {
     "agreement": tuple(_agreement()),
+    "classifier": (
+        Metric("classifier/pretrained", Unit.ACCURACY),
+        Metric("classifier/teacher", Unit.ACCURACY),
+    ),
     "detection": tuple(_detection()),
     "diagnostics": tuple(_diagnostics()),
     "finetune": tuple(_finetune()),

@@ -1,16 +1,16 @@
 """What all models of masked images have in common.
 
 Shape suffixes: N images, C channels, H and W pixels, L patches, M masked, Q queries, D encoder's width, P values of a
-patch's target.
+patch's target, Y classes.
 """
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +18,28 @@ from torch import Tensor, nn
 from curriculum import Curriculum, Mask
 from curriculum.sizes import Size, pair, spell_size
 from hpm.models.blocks import Blocks, BlockStack
+from hpm.models.class_head import ClassHead
+from hpm.models.counted import CountedModel
 from hpm.models.encoder import Encoder
 from hpm.models.heads import Head
 
 
 class Output(NamedTuple):
-    """What the student says about the masked patches, in raster order."""
+    """What the student says about the masked patches, in raster order, and about the image."""
 
     reconstruction_NMP: Tensor
     predicted_loss_NM: Tensor | None
+    logits_NY: Tensor | None = None
 
 
-class MaskedModel(nn.Module, ABC):
+class MaskedModel(CountedModel):
     """A student: an encoder, something that reconstructs what was masked, and perhaps a loss predictor.
 
     Attributes:
         encoder: what is kept after pre-training.
         mask_token: [1, 1, width], stands for a masked patch.
         loss_predictor: None for a model without one.
+        class_head: what tells images' classes; None until `set_classes`.
         mlp_ratio: of every block.
         decoder_num_heads: of the reconstructor's blocks; None where it has none.
     """
@@ -45,6 +49,10 @@ class MaskedModel(nn.Module, ABC):
     mask_token: nn.Parameter
     loss_predictor: nn.Module | None
     decoder_num_heads: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_head: ClassHead | None = None
 
     @property
     def img_size(self) -> Size:
@@ -114,13 +122,23 @@ class MaskedModel(nn.Module, ABC):
             ValueError: where this model does not reconstruct so many targets.
         """
 
+    def set_classes(self, num_classes: int) -> None:
+        """Have a classifier, which `forward` asks too. Before the weights are initialized.
+
+        Args:
+            num_classes: Y.
+        """
+        self.class_head = ClassHead(self.encoder.num_features, num_classes)
+
     @abstractmethod
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Initialize every parameter from the generator."""
 
     @abstractmethod
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        """Reconstruct the masked patches, and predict each one's loss where there is a loss predictor."""
+        """Reconstruct the masked patches, predict each one's loss where there is a loss predictor, and tell the classes
+        of the images from their visible patches where there is a classifier.
+        """
 
     @property
     def encodes_mask_tokens(self) -> bool:
@@ -154,32 +172,18 @@ class MaskedModel(nn.Module, ABC):
                 alone. A head on the reconstructor's blocks owns none of these.
         """
 
-    @abstractmethod
-    def block_sizes(self, masked: int, thrown: int) -> list[tuple[int, int]]:
-        """(tokens, width) of every block that the student's pass runs; what it costs follows from them."""
+    def class_logits(self, images_NCHW: Tensor) -> Tensor:
+        """[N, Y]: what the classifier says of full images."""
+        if self.class_head is None:
+            raise ValueError("this model has no classifier; set Method.supervision, e.g. to @SemiSupervised()")
+        return self.class_head(self.encode(images_NCHW)[:, self.encoder.num_prefix_tokens :])
 
-    @property
-    @abstractmethod
-    def head_widths(self) -> list[int]:
-        """What each layer of the heads on the masked patches reads: the reconstruction's, and the loss predictor's."""
-
-    def kept_beside_blocks(self, masked: int, thrown: int) -> int:
-        """Values of one image that a backward pass keeps beside those of blocks and heads.
-
-        Args:
-            masked: number of masked patches.
-            thrown: number of patches that are thrown away.
-        """
-        return 0
-
-    def dense_block_sizes(self) -> list[tuple[int, int]]:
-        """(tokens, width) of the loss predictor's blocks where it predicts the losses of the full image."""
-        predictor: Any = self.loss_predictor
-        return [(self.encoder.num_prefix_tokens + self.num_patches, self.head_widths[-1])] * len(predictor.blocks)
-
-    def dense_kept_beside_blocks(self) -> int:
-        """Values of one image that a backward pass keeps of that pass, beside those of these blocks."""
-        return 0
+    def _classify(self, tokens: Tensor, mask: Mask) -> Tensor | None:
+        """[N, Y], from what `encode` gives for the masked images; None where there is no classifier."""
+        if self.class_head is None:
+            return None
+        patches = tokens[:, self.encoder.num_prefix_tokens :]
+        return self.class_head(mask.gather_visible(patches) if self.encodes_mask_tokens else patches)
 
     def check_images(self, img_size: Size, in_chans: int, source: str) -> None:
         """Refuse images of another size or number of channels.
@@ -209,15 +213,6 @@ class MaskedModel(nn.Module, ABC):
         Raises:
             ValueError: naming the setting at fault.
         """
-
-    def macs_published_code_adds(self, *, masked: int, thrown: int) -> int:
-        """Multiply-adds of one image's forward pass that published code spends on this model and ours does not.
-
-        Args:
-            masked: number of masked patches.
-            thrown: number of patches that are thrown away.
-        """
-        return 0
 
     def unsupported_reason(self, capability: str) -> str | None:
         """Why this model cannot answer a question of `curriculum.Teacher`, or None where it can.

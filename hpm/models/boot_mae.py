@@ -165,10 +165,11 @@ class BootMAE(ModelOnEncoder):
         pixels_NTW = self._with_mask_tokens(tokens, images_NCHW, mask)
         hidden = self.reconstructor.attend(pixels_NTW, early, first)
         reconstruction_NMP = self._both(self.reconstructor.predict(hidden), tokens, late, images_NCHW, mask)
+        logits_NY = self._classify(tokens, mask)
         if self.loss_predictor is None:
-            return Output(reconstruction_NMP, None)
+            return Output(reconstruction_NMP, None, logits_NY)
         asked, place = (hidden, 0) if self.shares_decoder else (pixels_NTW, first)
-        return Output(reconstruction_NMP, self.loss_predictor(asked, early, place).squeeze(-1))
+        return Output(reconstruction_NMP, self.loss_predictor(asked, early, place).squeeze(-1), logits_NY)
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         tokens, early, late = self._features(images_NCHW, mask)

@@ -109,10 +109,13 @@ class CrossMAE(ModelOnEncoder):
         maps_KNTD, queries = self._feature_maps(images_NCHW, mask), self._queries(images_NCHW, mask)
         hidden = self.reconstructor.attend(queries, maps_KNTD)
         reconstruction_NMP = self.reconstructor.predict(hidden)
+        logits_NY = None
+        if self.class_head is not None:
+            logits_NY = self._classify(self.encoder.get_submodule("norm")(maps_KNTD[-1]), mask)
         if self.loss_predictor is None:
-            return Output(reconstruction_NMP, None)
+            return Output(reconstruction_NMP, None, logits_NY)
         predicted_NM1 = self.loss_predictor(hidden if self.shares_decoder else queries, maps_KNTD)
-        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
+        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1), logits_NY)
 
     def reconstruct(self, images_NCHW: Tensor, mask: Mask) -> Tensor:
         return self.reconstructor(self._queries(images_NCHW, mask), self._feature_maps(images_NCHW, mask))

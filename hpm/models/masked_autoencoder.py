@@ -165,16 +165,20 @@ class MaskedAutoencoder(ModelWithDecoders):
         for extra in (self.encoder_mask_token, self.encoder.reg_token):
             if extra is not None:  # last, so that all others start as they would without it
                 nn.init.normal_(extra, std=0.02, generator=generator)
+        if self.class_head is not None:
+            self.class_head.init_weights()
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
-        tokens = self._encode_for_decoders(images_NCHW, mask)
+        latent = self.encode(images_NCHW, mask)
+        logits_NY = self._classify(latent, mask)
+        tokens = self._decoder_input(latent, mask, patch_grid(images_NCHW, self.patch_size))
         first = self.encoder.num_prefix_tokens + mask.num_visible
         hidden = self.reconstructor.blocks(tokens, first=first)
         reconstruction_NMP = self.reconstructor.predict(hidden, 0)
         if self.loss_predictor is None:
-            return Output(reconstruction_NMP, None)
+            return Output(reconstruction_NMP, None, logits_NY)
         predicted_NM1 = self.loss_predictor(hidden, 0) if self.shares_decoder else self.loss_predictor(tokens, first)
-        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1))
+        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1), logits_NY)
 
     def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         return self.encoder(images_NCHW, mask, self.encoder_mask_token)

@@ -28,6 +28,7 @@ _COMPONENTS = {
     "encoder's mask token": ("encoder_mask_token",),
     "loss predictor": ("loss_predictor.",),
     "classifier": (CLASSIFIER,),
+    "class head": ("class_head.",),
     "reconstructor": ("decoder_embed.", "decoder_pos_embed", "mask_token", "reconstructor.", "head.", "feature_"),
 }
 _POSITIONS = ("encoder.pos_embed", "decoder_pos_embed")

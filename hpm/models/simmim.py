@@ -118,13 +118,17 @@ class SimMIM(MaskedModel):
                 _cut_normal(parameter, generator)
             else:
                 nn.init.constant_(parameter, 1.0 if kind == "weight" else 0.0)
+        if self.class_head is not None:
+            self.class_head.init_weights()
 
     def forward(self, images_NCHW: Tensor, mask: Mask) -> Output:
         tokens = self.encode(images_NCHW, mask)
         reconstruction_NMP = self.head(self._masked(tokens, mask))
+        logits_NY = self._classify(tokens, mask)
         if self.loss_predictor is None:
-            return Output(reconstruction_NMP, None)
-        return Output(reconstruction_NMP, self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask).squeeze(-1))
+            return Output(reconstruction_NMP, None, logits_NY)
+        predicted_NM1 = self.loss_predictor(tokens, self.encoder.num_prefix_tokens, mask)
+        return Output(reconstruction_NMP, predicted_NM1.squeeze(-1), logits_NY)
 
     @property
     def encodes_mask_tokens(self) -> bool:

@@ -128,6 +128,8 @@ class ModelOnEncoder(ModelWithDecoders):
         nn.init.normal_(self.mask_token, std=0.02, generator=generator)
         if self.loss_predictor is not None:
             init_loss_head(self.loss_predictor.head, self.patch_pixels, generator)
+        if self.class_head is not None:
+            self.class_head.init_weights()
 
     def encode(self, images_NCHW: Tensor, mask: Mask | None = None) -> Tensor:
         return self.encoder(images_NCHW, mask)

@@ -18,9 +18,10 @@ def parameters(method: Method) -> dict[str, int]:
     total = sum(parameter.numel() for parameter in model.parameters())
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
     predictor = sum(p.numel() for p in model.loss_predictor.parameters()) if model.loss_predictor is not None else 0
-    return {
+    classifier = sum(p.numel() for p in model.class_head.parameters()) if model.class_head is not None else 0
+    return ({"classifier": classifier} if classifier else {}) | {
         "encoder": encoder,
-        "reconstructor": total - encoder - predictor,
+        "reconstructor": total - encoder - predictor - classifier,
         "loss predictor": predictor,
         "teacher": 0 if method.ema_decay is None else total,
     }
@@ -66,7 +67,7 @@ def memory(
         img_size: of the largest images in training. Default None, the model's.
     """
     count, low = parameters(method), precision in ("bf16", "fp16")
-    student = count["encoder"] + count["reconstructor"] + count["loss predictor"]
+    student = sum(parameters for part, parameters in count.items() if part != "teacher")
     seen = method if img_size is None else method.at_size(img_size)
     kept = activations(seen, low=low, grad_checkpointing=grad_checkpointing)
     return {
@@ -76,6 +77,7 @@ def memory(
         "teacher": 4 * count["teacher"] / shards,
         "network of the target": (16.0 if method.target.trained else 4.0) * method.target.num_parameters,
         "low-precision weights": 2.0 * student if low else 0.0,
+        "labels of the images": 0.0 if method.supervision is None else 16.0 * images,
         "scores of the images": float(_kept_of_images(method, images)),
         "activations": micro_batch * (kept + 4 * method.target.kept_values(method.student.num_patches)),
     }

@@ -10,7 +10,7 @@ from curriculum.sizes import Size
 from hpm.config import Config
 from hpm.data import ObjectShares
 from hpm.errors import UserError
-from hpm.methods import operations
+from hpm.methods.difficulty_choices import choices
 from hpm.methods.method import Method
 from hpm.methods.run_work import RunWork, run_work, stretches
 from hpm.optim.clock import Clock
@@ -42,9 +42,11 @@ class Plan:
         micro_batch: images on a GPU at a time, likewise.
         whole_steps: whether a GPU must take its share of a step at a time.
         steps: of the whole run.
-        parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher.
+        parameters: of each part: encoder, reconstructor (with the decoders' shared input), loss predictor, teacher;
+            of the classifier where there is one.
         multiply_adds: of each part, for the forward pass of one image; the teacher's for what the difficulty asks, the
-            target's for the features that are reconstructed; those of dense prediction for one step of it.
+            target's for the features that are reconstructed; those of dense prediction for one step of it; those of the
+            classifier and of pseudo-labels where there are any, the latter for the average step.
         published_multiply_adds: the student's, counted as in the literature, whose code embeds and decodes every patch.
         teacher_share: share of the steps in which the teacher is asked.
         dense_share: share of the steps in which the loss predictor also learns on the full image.
@@ -234,11 +236,13 @@ def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[
     if method.curriculum.scheduler.watches and teacher_share:
         name = type(method.curriculum.scheduler).__name__
         yield f"{name} follows what is learned, so the teacher is counted wherever it may be asked"
-    if len(operations.choices(method.curriculum.difficulty)) > 1:
+    if len(choices(method.curriculum.difficulty)) > 1:
         yield "which difficulty is asked follows what is learned, so the dearest of them is counted"
     if method.student.loss_predictor is not None and not method.uses_predictions:
         depth = f"{type(method.student).__name__}.loss_predictor_depth = None trains"
-        average = method.ema_decay is not None and not (method.curriculum.difficulty.needs or method.target.needs)
+        supervised = method.supervision is not None and method.supervision.uses_pseudo_labels
+        asked = method.curriculum.difficulty.needs or method.target.needs or supervised
+        average = method.ema_decay is not None and not asked
         yield f"no mask follows the loss predictor: {depth} without it" + (
             ", and Method.ema_decay = None without a moving average, which nothing asks" if average else ""
         )

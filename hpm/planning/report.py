@@ -54,13 +54,17 @@ def _parts_table(plan: Plan) -> Table:
     table.add_column("multiply-adds of an image, forward", justify="right")
     for part in ("encoder", "reconstructor", "loss predictor"):
         table.add_row(part, *_cells(plan, part))
+    if "classifier" in plan.parameters:
+        table.add_row("classifier", *_cells(plan, "classifier"))
     table.add_section()
-    table.add_row("student", *_cells(plan, "encoder", "reconstructor", "loss predictor"))
+    table.add_row("student", *_cells(plan, "encoder", "reconstructor", "loss predictor", "classifier"))
     table.add_row("  as published code computes it", "", units(plan.published_multiply_adds), style="dim")
     table.add_row("teacher", *_cells(plan, "teacher"))
     if plan.dense_share:
         label = f"dense prediction, in {plan.dense_share:.0%} of the steps"
         table.add_row(label, "", _cells(plan, "dense input", "dense prediction")[1])
+    if plan.multiply_adds.get("pseudo-labels"):
+        table.add_row("pseudo-labels, in the average step", "", _cells(plan, "pseudo-labels")[1])
     if plan.multiply_adds["target"]:
         table.add_row("network of the target", "", _cells(plan, "target")[1])
     return table

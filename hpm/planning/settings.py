@@ -16,8 +16,8 @@ from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.planning.gpus import Machine
 from hpm.runtime.settings import Runtime
+from hpm.training.checks import check_method, check_objects
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import check_method, check_objects
 from hpm.training.trainer import PROGRESS_PER
 
 

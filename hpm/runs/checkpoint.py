@@ -42,6 +42,7 @@ _KINDS = {  # of the values that a run saves
     "config": str,
     "manifest": dict,
     "curriculum": dict,
+    "supervision": dict,
     "scaler": dict | None,
 }
 _CHUNK = 1 << 24  # bytes read at once for a checksum

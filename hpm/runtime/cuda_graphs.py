@@ -72,7 +72,8 @@ def record(action: Callable[[], T], pool: Any = None) -> tuple[torch.cuda.CUDAGr
 class GraphedStudent:
     """The student's pass and its backward pass, recorded when this is made; every batch must be of the samples' shape.
 
-    Takes what `StudentPass` takes, of which neither a target nor blanked patches nor a dense pass may be asked for.
+    Takes what `StudentPass` takes, of which neither a target nor blanked patches nor a dense pass may be asked for. The
+    student has no classifier.
 
     Args:
         student_pass: a `StudentPass`; its blocks may be compiled.
@@ -101,7 +102,7 @@ class GraphedStudent:
         target_NMP: Tensor | None = None,
         blanked_NV: Tensor | None = None,
         dense: bool = False,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, None, None]:
         if target_NMP is not None or blanked_NV is not None or dense:
             raise ValueError(
                 "a recorded pass takes images and masks alone, neither a target nor blanked patches, and is not dense"
@@ -109,9 +110,9 @@ class GraphedStudent:
         # Copies, since the next step writes over what a graph gives; and to autograd, whatever it gives has a gradient.
         outputs = [x.clone() for x in self._replay(images_NCHW, visible_NV, masked_NM)]
         if len(outputs) == 2:
-            return outputs[0], None, None, None, outputs[1].detach(), None
+            return outputs[0], None, None, None, outputs[1].detach(), None, None
         reconstruction, total, count, predicted_NM, true_NM = outputs
-        return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach(), None
+        return reconstruction, total, count.detach(), predicted_NM.detach(), true_NM.detach(), None, None
 
 
 class _Outputs(nn.Module):

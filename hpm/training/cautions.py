@@ -43,7 +43,8 @@ def _small_to_the_end(image_sizes: ImageSizes) -> str | None:
 
 def _slow_teacher(method: Method, clock: Clock) -> str | None:
     """A teacher that averages over most of the run still remembers its random start."""
-    if (decay := method.ema_decay) is None or not method.curriculum.difficulty.needs:
+    pseudo = method.supervision is not None and method.supervision.uses_pseudo_labels
+    if (decay := method.ema_decay) is None or not (method.curriculum.difficulty.needs or pseudo):
         return None
     share = decay.horizon(clock.at((total := clock.total_steps) - 1)) / total
     if share <= _LONGEST_HORIZON:

@@ -21,9 +21,7 @@ from hpm.metrics import find_metric
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of, path_of
 from hpm.runs.checkpoint_writer import CheckpointWriter
 from hpm.runs.run_folder import RunFolder
-from hpm.runtime.devices import device_name, peak_memory
 from hpm.runtime.signals import StopSignals
-from hpm.runtime.version import source_version
 from hpm.training import state
 from hpm.training.batches import batches_from
 from hpm.training.divergence import Divergence, skipped_too_many, usual_remedy, weights_not_finite
@@ -129,7 +127,7 @@ class TrainingLoop:
             self._stop()
 
     def _end_interval(self, losses: Sequence[Losses], started: float) -> bool:
-        """Fetch, log and report what an interval measured, and tell the curriculum.
+        """Fetch, log and report what an interval measured, and tell the schedulers.
 
         Returns:
             Whether any process has been told to stop.
@@ -192,35 +190,9 @@ class TrainingLoop:
         self._require_written()
         if not self.processes.is_main:
             return {}
-        summary = self._summary(measured)
+        summary = run_figures(self.trainer, self.folder, self.clock, self._seconds) | measured
         self.recorder.finish(summary)
         return summary
-
-    def _summary(self, measured: dict[str, Any]) -> dict[str, Any]:
-        trainer, tracker = self.trainer, self.trainer.tracker
-        return {
-            "steps": self.clock.step,
-            "epochs": self.clock.epochs,
-            "images": self.clock.step * trainer.schedule.batch_size,
-            "masks_per_image": trainer.schedule.masks_per_image,
-            "image_sizes": trainer.image_sizes.all,
-            "training_seconds": self._seconds,
-            "evaluation_seconds": measured["seconds"],
-            "parameters": sum(parameter.numel() for parameter in trainer.method.student.parameters()),
-            "processes": self.processes.world_size,
-            "precision": trainer.precision,
-            "data": type(trainer.source).__name__,
-            "device": device_name(trainer.device),
-            "commit": source_version(),
-            "unreadable_images": self.folder.count_unreadable(),
-            "skipped_steps": self.folder.metrics.count_skipped(),
-            "peak_memory_bytes": peak_memory(trainer.device),
-            "picture": str(measured["picture"]),
-            "tracking": tracker.where if tracker.enabled else "off",
-            "metrics": measured["metrics"],
-            "scored_images": measured["scored_images"],
-            "per_class": measured["per_class"],
-        }
 
     def _require_written(self) -> None:
         """A last checkpoint that the disk had no room for is tried once more."""

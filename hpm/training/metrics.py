@@ -11,6 +11,7 @@ import torch
 
 from curriculum.sizes import pair
 from hpm.methods.student_pass import Losses
+from hpm.methods.supervision_losses import training_metrics
 from hpm.optim.clock import Clock
 from hpm.training.probe_loss import ProbeLoss
 from hpm.training.step import TrainingStep
@@ -24,7 +25,8 @@ class Interval:
     """What the steps of an interval measured, over all processes.
 
     Args:
-        feedback: for the curriculum; empty where every step was skipped.
+        feedback: for schedulers; empty where every step was skipped.
+        hidden: what is measured by labels that nobody learns from, and no scheduler is told.
         gradient_norm: mean over the steps that were taken, None where there were none.
         skipped: steps whose gradient was not finite.
         skipped_in_a_row: at most.
@@ -35,6 +37,7 @@ class Interval:
     """
 
     feedback: dict[str, float]
+    hidden: dict[str, float]
     gradient_norm: float | None
     skipped: int
     skipped_in_a_row: int
@@ -80,17 +83,23 @@ class IntervalMetrics:
             [tally, accuracy.reshape(1), unscored.reshape(1), torch.tensor(of_this_process, device=tally.device)]
         )
         *sums, accuracy, unscored, stopped, unreadable = (processes.sum(measured) / processes.world_size).tolist()
-        total, reconstruction, prediction, norm, taken, skipped, now_in_a_row, in_a_row = sums
+        total, reconstruction, prediction, norm, taken, skipped, now_in_a_row, in_a_row, *supervision = sums
         self._step.tally.start_interval()
         feedback: dict[str, float] = {}
+        hidden: dict[str, float] = {}
         if taken:
             feedback = {"loss": total / taken, "reconstruction_loss": reconstruction / taken}
             if losses[-1].predicted_NM is not None:
                 feedback |= {"prediction_loss": prediction / taken, "prediction_accuracy": accuracy}
+            if (supervised := self._trainer.method.supervision) is not None:
+                measured_5 = [term / taken for term in supervision]
+                told, hidden = training_metrics(measured_5, pseudo=supervised.uses_pseudo_labels)
+                feedback |= told
             if self._probe_loss is not None:
                 feedback["probe_loss"] = self._probe_loss.measure()
         return Interval(
             feedback=feedback,
+            hidden=hidden,
             gradient_norm=norm / taken if taken else None,
             skipped=int(skipped),
             skipped_in_a_row=int(in_a_row),
@@ -118,6 +127,7 @@ class IntervalMetrics:
             "kind": "train",
             "epoch": done / clock.steps_per_epoch,
             **interval.feedback,
+            **interval.hidden,
             "alpha": method.curriculum.alpha(clock.progress(self._trainer.progress_per)),
             "unscored": interval.unscored,
             "learning_rate": self._step.optimizer.param_groups[0]["lr"],

@@ -61,6 +61,7 @@ class Prober:
                 method.dense_prediction_every,
                 trainer.image_sizes,
                 trainer.schedule.masks_per_image,
+                method.supervision,
             ),
             splits=splits,
             training_batches=partial(batches_to_evaluate, trainer, step),
@@ -100,7 +101,7 @@ class Prober:
 
         Returns:
             "metrics", over how many "scored_images" those are that are shares of images, the values "per_class" of
-            those that are means over classes, the "seconds" that all took, and the "picture" drawn; empty in all
+            those that are means over classes, the "evaluation_seconds" that all took, and the "picture" drawn; empty in all
             processes but the main one.
 
         Raises:
@@ -128,8 +129,8 @@ class Prober:
                 "metrics": metrics,
                 "scored_images": context.scored_images,
                 "per_class": context.mean_per_class(metrics),
-                "seconds": time.perf_counter() - started,
-                "picture": drawn,
+                "evaluation_seconds": time.perf_counter() - started,
+                "picture": str(drawn),
             }
         self._trainer.processes.barrier()
         return measured

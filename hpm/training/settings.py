@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from curriculum.validation import require_at_least, require_in, require_instance
 from hpm.data import HELD_OUT, VALIDATION
@@ -115,3 +115,11 @@ class Monitoring:
     def held_out(self) -> Sequence[str]:
         """The held-out splits that are looked at."""
         return HELD_OUT if need_held_out(self.evaluations) else (VALIDATION,) if need_held_out(self.probes) else ()
+
+
+def given_or_default(name: str, value: Any, kind: type) -> Any:
+    """Settings that a trainer was given, or their defaults where these are None; others than of that kind are refused."""
+    if value is None:
+        return kind()
+    require_instance("Trainer", kind, **{name: value})
+    return value

@@ -38,6 +38,9 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
         for name, parameter in auxiliary.module.named_parameters():
             for key, tensor in auxiliary.optimizer.state.get(parameter, {}).items():
                 tensors[f"{prefix}.{name}.{key}"] = tensor
+    supervision = step.method.supervision
+    if supervision is not None and supervision.module is not None:
+        tensors |= {f"supervision.{name}": tensor for name, tensor in supervision.module.state_dict().items()}
     return tensors | {"tally": step.tally.sums}
 
 
@@ -54,7 +57,7 @@ def _is_weight(name: str, step: TrainingStep) -> bool:
 
 
 def saved_tensors(step: TrainingStep) -> dict[str, Tensor]:
-    """What a checkpoint holds: the same, and every process's own tally [processes, 8]; every process must call this."""
+    """What a checkpoint holds: the same, and every process's own tally, one row each; every process must call this."""
     return tensors_of(step) | {"tally": torch.tensor(step.processes.gather(step.tally.sums.tolist()))}
 
 
@@ -66,13 +69,15 @@ def _own_tally(tally: Tensor, step: TrainingStep) -> Tensor:
 
 
 def values_of(step: TrainingStep) -> dict[str, Any]:
-    """The numbers: what the curricula observed, and the gradient scaler's state."""
-    images = step.method.image_curriculum
-    return {
+    """The numbers: what the schedulers observed, and the gradient scaler's state."""
+    values: dict[str, Any] = {
         "curriculum": step.method.curriculum.state_dict(),
-        **({} if images is None else {"image_curriculum": images.state_dict()}),
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
     }
+    for name, part in (("image_curriculum", step.method.image_curriculum), ("supervision", step.method.supervision)):
+        if part is not None:
+            values[name] = part.state_dict()
+    return values
 
 
 @torch.no_grad()
@@ -100,13 +105,14 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
             require_finite({name: value}, checkpoint.path)
         copy_into(tensor, value)
     file = checkpoint.path / STATE_FILE
-    for name, curriculum in (
-        ("curriculum", step.method.curriculum),
-        ("image_curriculum", step.method.image_curriculum),
-    ):
+    method = step.method
+    parts = {"curriculum": method.curriculum, "image_curriculum": method.image_curriculum}
+    for name, part in (parts | {"supervision": method.supervision}).items():
+        if part is None:
+            continue
+        checkpoint.require(name)
         try:
-            if curriculum is not None:
-                curriculum.load_state_dict(checkpoint.values.get(name, {}))
+            part.load_state_dict(checkpoint.values[name])
         except ValueError as error:
             raise UserError(f"{file} is damaged: {name!r}: {error}") from error
     if step.scaler is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from curriculum import Batch, Noise
 from hpm.methods.method import Method
 from hpm.methods.student_pass import Losses
+from hpm.methods.supervision_losses import MEASURED
 from hpm.optim.param_groups import set_learning_rate
 from hpm.runtime.distributed import DistributedContext, full_tensor, without_reduction
 from hpm.training.auxiliary_step import AuxiliaryStep
@@ -25,29 +26,37 @@ class Tally:
 
     Args:
         device: where.
+        others: how many terms a step has beside its three losses.
 
     Attributes:
-        sums: float32 [8]: total loss, reconstruction, prediction and gradient norm, summed over the steps that were
-            taken; how many were; how many were skipped; how many were skipped in a row, up to now and at most.
+        sums: float32 [8 + others]: total loss, reconstruction, prediction and gradient norm, summed over the steps that
+            were taken; how many were; how many were skipped; how many were skipped in a row, up to now and at most;
+            the other terms, summed as the first.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(8, device=device)
+    def __init__(self, device: torch.device, others: int = 0) -> None:
+        self.sums = torch.zeros(8 + others, device=device)
 
-    def add(self, terms_3: Tensor, norm: Tensor, finite: Tensor) -> None:
-        """Count a step; of one that was skipped only that it was."""
+    def add(self, terms: Tensor, norm: Tensor, finite: Tensor) -> None:
+        """Count a step, by the terms of `Losses.measured`; of one that was skipped only that it was."""
         taken, skipped = finite.float(), (~finite).float()
-        measured_4 = torch.where(finite, torch.cat([terms_3, norm.reshape(1)]), torch.zeros_like(self.sums[:4]))
+        measured = torch.cat([terms[:3], norm.reshape(1), terms[3:]])
+        measured = torch.where(finite, measured, torch.zeros_like(measured))
         in_a_row = (self.sums[6] + 1) * skipped
         most = torch.maximum(self.sums[7], in_a_row)
         self.sums = torch.cat(
-            [self.sums[:4] + measured_4, self.sums[4:6] + torch.stack([taken, skipped]), torch.stack([in_a_row, most])]
+            [
+                self.sums[:4] + measured[:4],
+                self.sums[4:6] + torch.stack([taken, skipped]),
+                torch.stack([in_a_row, most]),
+                self.sums[8:] + measured[4:],
+            ]
         )
 
     def start_interval(self) -> None:
         """Forget the interval; what was skipped in a row goes on."""
         self.sums[:6].zero_()
-        self.sums[7].zero_()
+        self.sums[7:].zero_()
 
 
 class TrainingStep:
@@ -84,8 +93,9 @@ class TrainingStep:
         self.batch_size = batch_size
         self.clip_grad = clip_grad
         self.scaler = scaler
-        self.tally = Tally(method.student.mask_token.device)
         self.auxiliary = self._auxiliary_steps()
+        others = 0 if method.supervision is None else MEASURED
+        self.tally = Tally(method.student.mask_token.device, others)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def __call__(
@@ -104,7 +114,7 @@ class TrainingStep:
             Each micro-batch's losses.
         """
         row = self.processes.rank * (self.batch_size // self.processes.world_size)
-        terms_3: Any = 0.0
+        terms: Any = 0.0
         measured: list[Losses] = []
         for place, batch in enumerate(batches):
             noise = Noise.for_batch(
@@ -124,10 +134,9 @@ class TrainingStep:
             if "masker" in self.auxiliary:
                 loss = self.method.curriculum.masker_loss(batch, losses.mask, losses.true_NM, progress, noise)
                 (loss / len(batches)).backward()
-            terms = torch.stack([losses.total.detach(), losses.reconstruction.detach(), losses.prediction.detach()])
-            terms_3 = terms_3 + terms / len(batches)
+            terms = terms + losses.measured() / len(batches)
             measured.append(losses.detach())
-        self._update(terms_3, lr)
+        self._update(terms, lr)
         for auxiliary in self.auxiliary.values():
             auxiliary.update(lr)
         if decay is not None:
@@ -151,13 +160,13 @@ class TrainingStep:
             )
         return steps
 
-    def _update(self, terms_3: Tensor, lr: float) -> None:
+    def _update(self, terms: Tensor, lr: float) -> None:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         finite = norm.isfinite()
-        self.tally.add(terms_3, norm, finite)
+        self.tally.add(terms, norm, finite)
         if self.clip_grad is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_grad, norm)
         set_learning_rate(self.optimizer, lr)

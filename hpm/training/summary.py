@@ -63,6 +63,7 @@ _OTHER_THAN_RANDOM = ("curricula/hpm_memory", "what was hard to reconstruct mask
 _HARDNESS_SHARE = "curriculum/hardness_share"
 
 _ROWS = {
+    "classifier": "the run's own classifier",
     "low_shot": "low-shot fine-tuning",
     "finetune": "fine-tuning",
     "linear": "linear probe",

@@ -25,12 +25,13 @@ from hpm.runtime.settings import Runtime
 from hpm.runtime.signals import StopSignals
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.cautions import cautions
+from hpm.training.checks import check_labels, check_method, check_objects
 from hpm.training.init_from import InitialWeights, load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.recorder import tags_of
 from hpm.training.resume import fingerprint_of, record_images
-from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import build_training_step, check_labels, check_method, check_objects
+from hpm.training.settings import Checkpointing, Loading, Monitoring, given_or_default
+from hpm.training.setup import build_training_step
 from hpm.training.step import TrainingStep
 
 PROGRESS_PER = ("epoch", "step")
@@ -94,12 +95,12 @@ class Trainer:
         self.method = method
         self.source = source
         self.crop = crop
-        self.schedule = _given_or_default("schedule", schedule, Schedule)
-        self.optimization = _given_or_default("optimization", optimization, Optimization)
-        self.runtime = _given_or_default("runtime", runtime, Runtime)
-        self.loading = _given_or_default("loading", loading, Loading)
-        self.checkpointing = _given_or_default("checkpointing", checkpointing, Checkpointing)
-        self.monitoring = _given_or_default("monitoring", monitoring, Monitoring)
+        self.schedule = given_or_default("schedule", schedule, Schedule)
+        self.optimization = given_or_default("optimization", optimization, Optimization)
+        self.runtime = given_or_default("runtime", runtime, Runtime)
+        self.loading = given_or_default("loading", loading, Loading)
+        self.checkpointing = given_or_default("checkpointing", checkpointing, Checkpointing)
+        self.monitoring = given_or_default("monitoring", monitoring, Monitoring)
         self.progress_per, self.seed = progress_per, seed
         self.processes = DistributedContext.from_environment()
         self.device = self.runtime.choose_device(self.processes)
@@ -229,6 +230,7 @@ class Trainer:
             processes=self.processes,
             mean=self.source.mean,
             std=self.source.std,
+            labels_K=self.source.train().labels,
             start=self.initial_weights,
             image_sizes=self.image_sizes,
         )
@@ -291,10 +293,3 @@ class Trainer:
     def data_record(self) -> DataRecord:
         """Which images are trained on, and which are looked at beside them."""
         return record_images(self.source, self.monitoring.held_out)
-
-
-def _given_or_default(name: str, value: Any, kind: type) -> Any:
-    if value is None:
-        return kind()
-    require_instance("Trainer", kind, **{name: value})
-    return value

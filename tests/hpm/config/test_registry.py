@@ -34,6 +34,7 @@ NAMES = {
         WeightedTargets""",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay PiecewiseDecay RampDecay",
+    "supervision": "SemiSupervised",
     "data": "Composites DigitScenes FashionMNIST ImageFolder RandomResizedCrop StampScenes TimmDataset",
     "evaluations": "Agreement Diagnostics FineTune HardnessShare KNN Linear LinearMAE Localization LowShot Ridge",
     "models": "BootMAE CrossMAE MaskedAutoencoder SimMIM Swin ViT",

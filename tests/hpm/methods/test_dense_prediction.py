@@ -19,7 +19,7 @@ from hpm.models.vit import ViT
 from hpm.optim.schedule import Schedule
 from hpm.runtime.settings import Runtime
 from hpm.targets import NormalizedPixels
-from hpm.training.setup import check_method
+from hpm.training.checks import check_method
 
 STEP, OTHER = 6, 7  # one that is dense at every third step, and one that is not
 MODELS: dict[str, Callable[[], MaskedModel]] = {

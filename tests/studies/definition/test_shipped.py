@@ -39,6 +39,7 @@ def test_they_are_there() -> None:
         "image_size",
         "prediction_loss",
         "prediction_loss_small",
+        "semi_supervised",
         "frameworks",
         "mask_ratio",
         "zoo",
