@@ -30,6 +30,7 @@ from hpm.training.prober import Prober
 from hpm.training.progress import TrainingProgress
 from hpm.training.recorder import RunRecorder
 from hpm.training.resume import check_restart, check_saved, manifest_at, require_same_training_images, take_images
+from hpm.training.run_figures import run_figures
 from hpm.training.step import TrainingStep
 
 if TYPE_CHECKING:

@@ -101,8 +101,8 @@ class Prober:
 
         Returns:
             "metrics", over how many "scored_images" those are that are shares of images, the values "per_class" of
-            those that are means over classes, the "evaluation_seconds" that all took, and the "picture" drawn; empty in all
-            processes but the main one.
+            those that are means over classes, the "evaluation_seconds" that all took, and the "picture" drawn; empty
+            in all processes but the main one.
 
         Raises:
             UserError: if something cannot be measured, such as held-out images that cannot be read; it says how to go

@@ -118,7 +118,7 @@ class Monitoring:
 
 
 def given_or_default(name: str, value: Any, kind: type) -> Any:
-    """Settings that a trainer was given, or their defaults where these are None; others than of that kind are refused."""
+    """Settings that a trainer was given, or their defaults where these are None; of another kind they are refused."""
     if value is None:
         return kind()
     require_instance("Trainer", kind, **{name: value})
