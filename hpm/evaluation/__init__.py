@@ -20,6 +20,7 @@ from hpm.evaluation.negatives import Negatives
 from hpm.evaluation.rankme import RankMe
 from hpm.evaluation.ridge import Ridge
 from hpm.evaluation.segmentation import Segmentation
+from hpm.evaluation.shown_images import ShownImages
 from hpm.evaluation.unsupervised_segmentation import UnsupervisedSegmentation
 from hpm.metrics import Metric, Unit
 
@@ -43,6 +44,7 @@ __all__ = [
     "RankMe",
     "Ridge",
     "Segmentation",
+    "ShownImages",
     "Unit",
     "UnsupervisedSegmentation",
     "classifier",

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Mask, Noise
+from curriculum import Batch, Curriculum, Feedback, ImageCurriculum, Mask, Noise, Scheduler
 from curriculum.validation import require_at_least, require_instance
+from hpm.methods.checks import check_counts, check_feedback, check_teacher
 from hpm.methods.decay import Decay
 from hpm.methods.gathering import ShardedModels
 from hpm.methods.loss_prediction import PredictionLoss, RelativeLoss
@@ -45,6 +46,7 @@ class Method:
             parameters alone. 0 for never, as published.
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
+        image_curriculum: decides which images an epoch shows; None for each once.
 
     Attributes:
         student: the model.
@@ -67,12 +69,14 @@ class Method:
         prediction_weight: float = 1.0,
         dense_prediction_every: int = 0,
         ema_decay: Decay | None = None,
+        image_curriculum: ImageCurriculum | None = None,
     ) -> None:
         require_instance("Method", MaskedModel, model=model)
         require_instance("Method", Curriculum, curriculum=curriculum)
         require_instance("Method", Target, target=target)
         require_instance("Method", PredictionLoss | None, prediction_loss=prediction_loss)
         require_instance("Method", Decay | None, ema_decay=ema_decay)
+        require_instance("Method", ImageCurriculum | None, image_curriculum=image_curriculum)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
         require_at_least("Method", 0, dense_prediction_every=dense_prediction_every)
         if dense_prediction_every and model.loss_predictor is None:
@@ -94,6 +98,7 @@ class Method:
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
         self.ema_decay = ema_decay
+        self.image_curriculum = image_curriculum
         self.processes = DistributedContext()
         self.sharded: ShardedModels | None = None
         self._autocast: torch.dtype | None = None
@@ -101,67 +106,12 @@ class Method:
         self.forward: Callable[..., tuple[Any, ...]] = self.student_pass()
         curriculum.check(self.teacher, model.num_patches, model.grid)
         model.check_curriculum(curriculum)
-        self._check_teacher()
-        self._check_feedback()
-        self._check_counts()
-
-    def _check_teacher(self) -> None:
-        """What is asked of a teacher must be there."""
-        curriculum, target = self.curriculum, self.target
-        if self.ema_decay is None and curriculum.difficulty.needs and curriculum.ever_needs_scores:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} asks a teacher, but Method.ema_decay "
-                "= None means that there is none; set it, e.g. to @HorizonDecay()"
-            )
-        name = type(target).__name__
-        if self.ema_decay is None and target.needs:
-            raise ValueError(
-                f"Method.target = {name} is what the moving average makes of an image, but Method.ema_decay = None "
-                "means that there is none; set it, e.g. to @HorizonDecay()"
-            )
-        if curriculum.difficulty.needs_predictions and self.student.loss_predictor is None:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} takes predicted losses, and this "
-                f"{type(self.student).__name__} has no loss predictor; set its loss_predictor_depth, e.g. to 1"
-            )
-        if self.prediction_weight == 0 and self._reads_predictions and curriculum.ever_needs_scores:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} follows the loss predictor, which "
-                "Method.prediction_weight = 0 leaves untrained; set it, e.g. to 1"
-            )
-        for capability in target.needs:
-            if reason := self.teacher.unsupported_reason(capability):
-                raise ValueError(f"Method.target = {name} needs {capability}, but {reason}")
-
-    def _check_feedback(self) -> None:
-        """What schedulers follow must be measured."""
-        for scheduler in self.curriculum.schedulers().values():
-            for metric in set(scheduler.watches) - set(self.feedback):
-                raise ValueError(
-                    f"{type(scheduler).__name__} watches the metric {metric!r}; this run measures "
-                    f"{', '.join(self.feedback)}"
-                )
-
-    def _check_counts(self) -> None:
-        """What compares the reconstructed patches of an image with each other must be given more than one."""
-        curriculum, num_patches = self.curriculum, self.student.num_patches
-        count = min(
-            curriculum.counts(num_patches, masked).reconstructed for masked in curriculum.counts_masked(num_patches)
-        )
-        comparing = f"Method.target = {type(self.target).__name__} compares"
-        if count >= self.target.fewest_masked:
-            if count > 1 or not (self._reads_predictions and curriculum.ever_needs_scores):
-                return
-            difficulty = type(curriculum.difficulty).__name__
-            comparing = f"Curriculum.difficulty = {difficulty} follows the loss predictor, which learns to compare"
-        part = "" if curriculum.reconstruction is None else "PartialReconstruction.share or "
-        raise ValueError(
-            f"{comparing} the reconstructed patches of an image with each other, and {count} of its {num_patches} is "
-            f"reconstructed; raise {part}Curriculum.mask_ratio"
-        )
+        check_teacher(self)
+        check_feedback(self)
+        check_counts(self)
 
     @property
-    def _reads_predictions(self) -> bool:
+    def reads_predictions(self) -> bool:
         """Whether the difficulty is made of what the loss predictor says, the student's or the teacher's."""
         difficulty = self.curriculum.difficulty
         return difficulty.needs_predictions or "predicted_loss" in difficulty.needs
@@ -170,7 +120,12 @@ class Method:
     def uses_predictions(self) -> bool:
         """Whether anything but the evaluations would miss the loss predictor."""
         watches = any(metric.startswith("prediction_") for metric in self.watched)
-        return self._reads_predictions or watches or self.dense_prediction_every > 0
+        return self.reads_predictions or watches or self.dense_prediction_every > 0
+
+    @property
+    def remembers_images(self) -> bool:
+        """Whether something is kept of every training image, so that a run cannot go on over others."""
+        return self.image_curriculum is not None or self.curriculum.difficulty.remembers_images
 
     @property
     def feedback(self) -> tuple[str, ...]:
@@ -184,7 +139,18 @@ class Method:
     @property
     def watched(self) -> set[str]:
         """The metrics that some scheduler of the curriculum needs."""
-        return {metric for scheduler in self.curriculum.schedulers().values() for metric in scheduler.watches}
+        return {metric for scheduler in self.schedulers() for metric in scheduler.watches}
+
+    def schedulers(self) -> list[Scheduler]:
+        """Those of the curriculum and of the image curriculum."""
+        images = {} if self.image_curriculum is None else self.image_curriculum.schedulers()
+        return [*self.curriculum.schedulers().values(), *images.values()]
+
+    def observe(self, feedback: Feedback) -> None:
+        """Give the curricula the metrics of the last interval, reduced over processes; at fixed global steps."""
+        self.curriculum.observe(feedback)
+        if self.image_curriculum is not None:
+            self.image_curriculum.observe(feedback)
 
     def initialize(
         self,
@@ -269,6 +235,8 @@ class Method:
         )
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
+            if self.image_curriculum is not None:
+                self.image_curriculum.remember(batch, true_NM)
         if predicted_NM is None:
             return Losses(reconstruction, reconstruction, torch.zeros_like(reconstruction), None, true_NM, mask)
         prediction = learned = self._mean_over_batch(total, count)

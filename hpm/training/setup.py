@@ -78,6 +78,8 @@ def build_training_step(
         method.start_teacher(runtime.teacher_precision)
     student.set_grad_checkpointing(runtime.grad_checkpointing)
     method.curriculum.prepare(context)
+    if method.image_curriculum is not None:
+        method.image_curriculum.prepare(context)
     method.processes = processes
     if runtime.sharding == "fsdp":
         _shard(method, processes)
@@ -146,6 +148,28 @@ def check_objects(method: Method, source: ImageSource) -> None:
         raise ValueError(
             f"Curriculum.difficulty = {name} asks which pixels are the object, and {given} does not know; use "
             "DigitScenes, Composites or StampScenes"
+        )
+
+
+def check_labels(method: Method, source: ImageSource) -> None:
+    """Refuse an image curriculum that compares classes, over images that have none, or one alone.
+
+    Args:
+        method: what is to be trained.
+        source: of the images.
+
+    Raises:
+        ValueError: naming both.
+    """
+    images = method.image_curriculum
+    if images is None or not images.difficulty.needs_labels:
+        return
+    labels_I = source.train().labels
+    if labels_I is None or len(labels_I.unique()) < 2:
+        lacks = "have none" if labels_I is None else "are of one class"
+        raise ValueError(
+            f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} compares classes, and the training "
+            f"images of {type(source).__name__} {lacks}; use another, e.g. @ImageLoss()"
         )
 
 

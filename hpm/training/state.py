@@ -30,6 +30,8 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     difficulty = step.method.curriculum.difficulty
     if difficulty.module is not None:
         tensors |= {f"curriculum.{name}": tensor for name, tensor in difficulty.module.state_dict().items()}
+    if method.image_curriculum is not None:
+        tensors |= {f"images.{name}": tensor for name, tensor in method.image_curriculum.module.state_dict().items()}
     if method.target.module is not None:
         tensors |= {f"target.{name}": tensor for name, tensor in method.target.module.state_dict().items()}
     for prefix, auxiliary in step.auxiliary.items():
@@ -64,9 +66,11 @@ def _own_tally(tally: Tensor, step: TrainingStep) -> Tensor:
 
 
 def values_of(step: TrainingStep) -> dict[str, Any]:
-    """The numbers: what the curriculum observed, and the gradient scaler's state."""
+    """The numbers: what the curricula observed, and the gradient scaler's state."""
+    images = step.method.image_curriculum
     return {
         "curriculum": step.method.curriculum.state_dict(),
+        **({} if images is None else {"image_curriculum": images.state_dict()}),
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
     }
 
@@ -96,10 +100,15 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
             require_finite({name: value}, checkpoint.path)
         copy_into(tensor, value)
     file = checkpoint.path / STATE_FILE
-    try:
-        step.method.curriculum.load_state_dict(checkpoint.values["curriculum"])
-    except ValueError as error:
-        raise UserError(f"{file} is damaged: 'curriculum': {error}") from error
+    for name, curriculum in (
+        ("curriculum", step.method.curriculum),
+        ("image_curriculum", step.method.image_curriculum),
+    ):
+        try:
+            if curriculum is not None:
+                curriculum.load_state_dict(checkpoint.values.get(name, {}))
+        except ValueError as error:
+            raise UserError(f"{file} is damaged: {name!r}: {error}") from error
     if step.scaler is not None:
         kinds = {name: type(value) for name, value in step.scaler.state_dict().items()}
         step.scaler.load_state_dict(require_content(checkpoint.values["scaler"], file, kinds))

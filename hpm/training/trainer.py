@@ -28,7 +28,7 @@ from hpm.training.init_from import InitialWeights, load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.resume import fingerprint_of, record_images
 from hpm.training.settings import Checkpointing, Loading, Monitoring
-from hpm.training.setup import build_training_step, check_method, check_objects
+from hpm.training.setup import build_training_step, check_labels, check_method, check_objects
 from hpm.training.step import TrainingStep
 
 PROGRESS_PER = ("epoch", "step")
@@ -133,6 +133,7 @@ class Trainer:
         check_method(self.method, self.runtime, self.schedule)
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
+        check_labels(self.method, self.source)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if need_held_out(self.monitoring.probes):
