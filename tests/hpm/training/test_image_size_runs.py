@@ -33,7 +33,7 @@ Trainer.image_size = @size/Piecewise()
 size/Piecewise.points = [(0, 8), (0.5, 12), (0.8, 16)]
 size/Piecewise.interpolation = 'hold'
 """
-SIZES: list[Size] = [8, 12, 12, 16]  # in epochs of 10 steps
+SIZES: list[Size] = [8, 12, 12, 16]
 MEMORY = """
 Method.curriculum = @RecordingCurriculum()
 RecordingCurriculum.scheduler = @Ramp()
@@ -42,8 +42,9 @@ RecordingCurriculum.sampler = @HardestFirst()
 RecordingCurriculum.mask_ratio = 0.5
 Ramp.end = 0.9
 Monitoring.evaluations = []
+DigitScenes.train_size = 80
 """
-STEPS, ROWS = 40, 16
+STEPS, ROWS = 20, 16  # four epochs of five steps
 ALWAYS = ("Curriculum.scheduler = @Constant()", "Constant.value = 1.0")
 SWIN = """
 Method.model = @SimMIM()
@@ -98,12 +99,12 @@ def test_the_images_of_each_epoch_have_its_size(
     train: Callable[..., Path], growing: Path, hpm: Hpm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train("run")
-    assert "4 epochs of 10 steps of 16 images of 8 -> 16 px, on cpu" in " ".join(capsys.readouterr().out.split())
+    assert "4 epochs of 5 steps of 16 images of 8 -> 16 px, on cpu" in " ".join(capsys.readouterr().out.split())
     summary = json.loads((run / "summary.json").read_text())
-    assert (summary["images"], summary["image_sizes"]) == (640, [8, 12, 16])
+    assert (summary["images"], summary["image_sizes"]) == (320, [8, 12, 16])
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = [(row["step"], row["image_size"]) for row in rows if row["kind"] == "train"]
-    assert logged == [(step, SIZES[(step - 1) // 10]) for step in range(4, 41, 4)]
+    assert logged == [(step, SIZES[(step - 1) // 5]) for step in range(4, 21, 4)]
     assert memory_of(run).shape[1] == 16
     trainer: Trainer = parse_config([str(growing)]).build()
     for epoch, size in enumerate(SIZES):
@@ -140,7 +141,7 @@ def test_killed_in_mid_epoch_and_resumed(
 ) -> None:
     """To the bit, from a step between two sizes."""
     whole = train("whole")
-    environment = {**os.environ, "RECORD": str(tmp_path / "killed.txt"), "KILL_AT": "33"}
+    environment = {**os.environ, "RECORD": str(tmp_path / "killed.txt"), "KILL_AT": "17"}
     dead = forks.run("hpm", "pretrain", growing, "--output", "killed", env=environment)
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     monkeypatch.setenv("RECORD", environment["RECORD"])

@@ -33,8 +33,9 @@ Schedule.epochs = 2
 Schedule.accumulate = 2
 Monitoring.log_every = 1
 Monitoring.evaluations = []
+DigitScenes.train_size = 80
 """
-STEPS, ROWS = 20, 16
+STEPS, ROWS = 10, 16
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_killed_and_resumed(
     grouped: Path, train: Callable[..., Path], hpm: Hpm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
     whole = train("whole")
-    environment = {**os.environ, "RECORD": str(tmp_path / "killed.txt"), "KILL_AT": "12"}
+    environment = {**os.environ, "RECORD": str(tmp_path / "killed.txt"), "KILL_AT": "8"}
     dead = forks.run("hpm", "pretrain", grouped, "--output", "killed", env=environment)
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     monkeypatch.setenv("RECORD", environment["RECORD"])
