@@ -346,6 +346,23 @@ def test_without_weights_the_rest_trains_as_without_supervision() -> None:
     assert torch.equal(weightless.tally.sums[:8], plain.tally.sums)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_what_the_teacher_says_has_no_graph(averaged: bool) -> None:
+    """Or what is kept of it would hold the graphs of all steps before."""
+    built = method(difficulty="confidence", share=0.5)
+    if not averaged:
+        built.ema_decay = None
+        built.start_teacher()
+    part = part_of(built)
+    pseudo = part.ask(batch(), built.teacher)
+    assert not pseudo.surprise_N.requires_grad
+    for step in range(2):
+        built.losses(batch(step), 0.5, noise(step)).total.backward()
+    assert isinstance(part.module, RecentDifficulties)
+    assert not part.module.kept_WB.requires_grad
+    assert not part.module.threshold(2, 0.5).requires_grad
+
+
 def test_nothing_waits_for_the_device() -> None:
     step = training_step(SHARES["predicted_loss"])
     train(step, steps=1)  # AdamW makes its moments

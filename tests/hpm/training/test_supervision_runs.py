@@ -205,7 +205,10 @@ def test_a_teacher_that_gives_pseudo_labels_is_one_that_is_asked(semi: Path) -> 
         trainer = config.build()
         notes = make_plan(config, images=160).notes
         found[weight] = (
-            any("the teacher averages over 50% of the run" in line for line in cautions(trainer.method, trainer.clock, trainer.image_sizes)),
+            any(
+                "the teacher averages over 50% of the run" in line
+                for line in cautions(trainer.method, trainer.clock, trainer.image_sizes)
+            ),
             any("without a moving average, which nothing asks" in note for note in notes),
             any("no mask follows the loss predictor" in note for note in notes),
         )
