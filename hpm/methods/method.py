@@ -251,7 +251,7 @@ class Method:
             size = self.student.patch_size
             target_NMP = self.target.learn(batch.images, mask, size, teacher, self.processes)
         supervision = self.supervision
-        pseudo = None if supervision is None else supervision.pseudo_labels(batch, self.teacher, progress)
+        pseudo = None if supervision is None else supervision.pseudo_labels(batch, teacher, progress)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely, logits_NY = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense

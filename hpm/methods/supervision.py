@@ -17,9 +17,9 @@ from curriculum import Batch, Noise, Scheduler
 from curriculum.schedulers.scheduled import Scalar, Scheduled, restore_states, values_of
 from curriculum.validation import require_at_least, require_choice, require_in, require_instance
 from hpm.methods.labeled_images import draw_labeled
+from hpm.methods.once_per_image import StepTeacher
 from hpm.methods.recent_difficulties import RecentDifficulties
 from hpm.methods.supervision_losses import PseudoLabels, SupervisionLosses
-from hpm.methods.teacher import ModelTeacher
 from hpm.runtime.precision import full_precision
 
 DIFFICULTIES = ("predicted_loss", "reconstruction_loss", "confidence")
@@ -187,7 +187,7 @@ class SemiSupervised(Scheduled):
         self._true_K = labels_K.to(device)  # what is measured against
         self.module = RecentDifficulties(self.window, batch_size).to(device) if self.uses_difficulty else None
 
-    def pseudo_labels(self, batch: Batch, teacher: ModelTeacher, progress: float) -> PseudoLabels | None:
+    def pseudo_labels(self, batch: Batch, teacher: StepTeacher, progress: float) -> PseudoLabels | None:
         """Ask the teacher about full images; None where pseudo-labels have no weight now."""
         return None if self.at(progress).pseudo_weight == 0 else self.ask(batch, teacher)
 
@@ -202,7 +202,7 @@ class SemiSupervised(Scheduled):
             return float(self.uses_pseudo_labels)
         return fmean(float(self.at(progress).pseudo_weight != 0) for progress in progresses)
 
-    def ask(self, batch: Batch, teacher: ModelTeacher) -> PseudoLabels:
+    def ask(self, batch: Batch, teacher: StepTeacher) -> PseudoLabels:
         """What the teacher says of full images."""
         surprise_N, classes_N = (-teacher.class_logits(batch.images).log_softmax(dim=1)).min(dim=1)
         predicted_N = None
