@@ -151,11 +151,19 @@ class SemiSupervised(Scheduled):
                 f"SemiSupervised.num_classes = {self.num_classes}, and {source} has {num_classes}; set it to "
                 f"{num_classes}"
             )
-        if self.uses_pseudo_labels and bool(self._draw(labels_K).all()):
+        if self.uses_pseudo_labels and not self.hides_labels(labels_K):
             raise ValueError(
                 "SemiSupervised labels every training image, so that there is none for a pseudo-label; set "
                 "SemiSupervised.pseudo_weight = 0, or lower labeled_share or labeled_per_class"
             )
+
+    def hides_labels(self, labels_K: Tensor) -> bool:
+        """Whether some training images are not labeled, so that nothing may learn from the labels that they have.
+
+        Args:
+            labels_K: int64, of the training images.
+        """
+        return not bool(self._draw(labels_K).all())
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""

@@ -471,6 +471,15 @@ def test_predicted_losses_must_compare_images() -> None:
     assert not Method(model=tiny_model(), **free).uses_predictions
 
 
+def test_a_teacher_of_low_precision_may_predict_for_pseudo_labels_alone() -> None:
+    runtime = Runtime(precision="bf16", teacher_precision="bf16")
+    check_method(method(share=0.5, prepare=False), runtime, Schedule())
+    with pytest.raises(
+        ValueError, match=r"teacher_precision = 'bf16' is of a moving average that predicts losses, and"
+    ):
+        check_method(method(share=0.5, difficulty="confidence", prepare=False), runtime, Schedule())
+
+
 def test_data_that_do_not_suit_are_refused() -> None:
     part = SemiSupervised(num_classes=CLASSES)
     part.check_labels(labels(), CLASSES, "Digits")

@@ -14,6 +14,7 @@ from forks import Forks
 from safetensors.torch import load_file
 
 from hpm.config import parse_config
+from hpm.errors import UserError
 from hpm.methods import operations
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.planning.plan import make_plan
@@ -194,6 +195,20 @@ def test_data_of_other_classes_are_refused(semi: Path, hpm: Hpm, capsys: pytest.
     told = " ".join(capsys.readouterr().err.split())
     assert "SemiSupervised.num_classes = 9, and DigitScenes has 10; set it to 10" in told
     assert not Path("run").exists()
+
+
+def test_no_image_curriculum_reads_hidden_labels(semi: Path) -> None:
+    """It would choose images by labels that training must not see."""
+    noisy = [
+        "Method.image_curriculum = @ImageCurriculum()",
+        "ImageCurriculum.difficulty = @LabelNoise()",
+        "ImageCurriculum.selection = @ImageShare()",
+        "ImageShare.share = 0.5",
+    ]
+    with pytest.raises(UserError, match=r"LabelNoise reads the labels of all training images, and Method.supervision"):
+        parse_config([str(semi)], noisy).build()
+    all_labeled = ["SemiSupervised.labeled_share = 1.0", "SemiSupervised.pseudo_weight = 0.0"]
+    assert parse_config([str(semi)], noisy + all_labeled).build().method.image_curriculum is not None
 
 
 def test_a_teacher_that_gives_pseudo_labels_is_one_that_is_asked(semi: Path) -> None:
