@@ -229,6 +229,10 @@ def test_recent_difficulties_are_kept_by_step_and_row() -> None:
     assert recent.threshold(2, 1.0).item() == 7.0
     recent.keep(2, torch.arange(4), torch.full((4,), math.nan))
     assert recent.threshold(3, 1.0).item() == 4.0  # step 0 is forgotten
+    hundred = RecentDifficulties(window=1, batch_size=100)
+    hundred.keep(0, torch.arange(100), torch.arange(1.0, 101.0))
+    found = [hundred.threshold(step, step / 100).item() for step in range(1, 101)]
+    assert found == list(range(1, 101))
 
 
 def test_as_a_share_of_one_every_pseudo_label_is_taken_from_the_first_step_on() -> None:
