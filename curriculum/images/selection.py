@@ -46,7 +46,7 @@ class ImageShare(ImageSelection):
     function (Bengio et al. 2009; Wu et al. 2021, arXiv 2012.03107, whose pacing functions are the shapes of `Ramp`).
 
     Args:
-        share: of the images that are scored, in (0, 1]; at least one image is shown. A number or a scheduler.
+        share: of the images that are scored, in (0, 1], rounded up. A number or a scheduler.
     """
 
     def __init__(self, *, share: Scalar) -> None:
@@ -57,7 +57,7 @@ class ImageShare(ImageSelection):
     def weigh(self, scores_I: Tensor) -> Tensor:
         assert isinstance(self.share, int | float)
         known_I = ~scores_I.isnan()
-        shown = (known_I.sum().double() * self.share).ceil()
+        shown = _count(known_I.sum(), self.share)
         rank_I = scores_I.nan_to_num(torch.inf).argsort(stable=True).argsort(stable=True)
         return ((rank_I < shown) | ~known_I).double()
 
@@ -119,7 +119,12 @@ class SelfPaced(ImageSelection):
         scores_I = scores_I.double()
         known_I = ~scores_I.isnan()
         sorted_I = scores_I.nan_to_num(torch.inf).sort().values
-        place = (known_I.sum() * self.share).ceil().long().clamp(min=1) - 1
+        place = _count(known_I.sum(), self.share) - 1
         before: Tensor = self.module.get_buffer("threshold")
         before.copy_(torch.where(before.isnan(), sorted_I[place], before * self.growth))
         return ((scores_I <= before.clamp(min=sorted_I[0])) | ~known_I).double()
+
+
+def _count(total: Tensor, share: float) -> Tensor:
+    """Return how many a share of the images is, int64 []: rounded up, what floating point adds left out; at least 1."""
+    return (total.double() * share - 1e-9).ceil().long().clamp(min=1)

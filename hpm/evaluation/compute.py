@@ -37,7 +37,7 @@ def equal_epochs(context: EvaluationContext, labelled: int) -> float | None:
 
     Counted is the average step of the pre-training, as `hpm plan` counts it: the student, the teacher in the steps
     that ask it, the target, what it trains itself, dense prediction and supervision. What a trained difficulty
-    estimator learns beside the model is not counted.
+    estimator learns beside the model is not counted, nor are an image curriculum's passes over all images.
 
     Args:
         context: knows how the model was trained.

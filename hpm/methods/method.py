@@ -116,16 +116,16 @@ class Method:
             img_size: as `MaskedModel.at_size` takes it.
 
         Raises:
-            ValueError: if the student or the curriculum does not go with such images.
+            ValueError: if the student, the curriculum or the target does not go with such images.
         """
         method = copy.copy(self)
         method.student = self.student.at_size(img_size)
-        difficulty = self.curriculum.difficulty
-        if difficulty.needs_one_grid and method.student.grid != self.student.grid:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(difficulty).__name__} knows the {self.student.num_patches} places of "
-                "one grid, and cannot follow images of several; choose another difficulty"
-            )
+        for setting, part in (("Curriculum.difficulty", self.curriculum.difficulty), ("Method.target", self.target)):
+            if part.needs_one_grid and method.student.grid != self.student.grid:
+                raise ValueError(
+                    f"{setting} = {type(part).__name__} knows the {self.student.num_patches} places of one grid, and "
+                    "cannot follow images of several; choose another"
+                )
         check_grid(method)
         return method
 
@@ -251,7 +251,7 @@ class Method:
             size = self.student.patch_size
             target_NMP = self.target.learn(batch.images, mask, size, teacher, self.processes)
         supervision = self.supervision
-        pseudo = None if supervision is None else supervision.pseudo_labels(batch, self.teacher, progress)
+        pseudo = None if supervision is None else supervision.pseudo_labels(batch, teacher, progress)
         dense = self.dense_prediction_every > 0 and noise.step % self.dense_prediction_every == 0
         reconstruction, total, count, predicted_NM, true_NM, densely, logits_NY = self.forward(
             batch.images, mask.visible, mask.masked, target_NMP, mask.blanked, dense

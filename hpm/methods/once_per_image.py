@@ -1,10 +1,12 @@
 """A teacher that looks at an image once, however many masks the image is given.
 
 Shape suffixes: N rows, C channels, H and W pixels, L patches, M masked, Q queries, D width,
-P outputs of the head.
+P outputs of the head, Y classes.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 from torch import Tensor
 
@@ -12,7 +14,14 @@ from curriculum import Batch, Mask
 from hpm.targets.base import TargetTeacher
 
 
-def once_per_image(teacher: TargetTeacher, batch: Batch) -> TargetTeacher:
+class StepTeacher(TargetTeacher, Protocol):
+    """What a training step asks: for the curriculum, the target and the supervision."""
+
+    def class_logits(self, images_NCHW: Tensor) -> Tensor:
+        """[N, Y]: the classifier on the full image."""
+
+
+def once_per_image(teacher: StepTeacher, batch: Batch) -> StepTeacher:
     """The teacher, for a batch in which it need not look at every row.
 
     Args:
@@ -31,7 +40,7 @@ class _OncePerImage:
         batch: see `once_per_image`.
     """
 
-    def __init__(self, teacher: TargetTeacher, batch: Batch) -> None:
+    def __init__(self, teacher: StepTeacher, batch: Batch) -> None:
         self._teacher = teacher
         self._rows = batch.masks_per_image
         self._all_NCHW = batch.images
@@ -70,6 +79,10 @@ class _OncePerImage:
     def head_outputs(self, images_NCHW: Tensor) -> Tensor:
         """[N, L, P]."""
         return self._repeated(self._teacher.head_outputs(self._few(images_NCHW)), images_NCHW)
+
+    def class_logits(self, images_NCHW: Tensor) -> Tensor:
+        """[N, Y]."""
+        return self._repeated(self._teacher.class_logits(self._few(images_NCHW)), images_NCHW)
 
     def _few(self, images_NCHW: Tensor) -> Tensor:
         return self._first_NCHW if images_NCHW is self._all_NCHW else images_NCHW

@@ -18,13 +18,12 @@ from curriculum.mask import Counts
 from curriculum.sizes import Size, pair
 from hpm.methods.counting import MetaTeacher, count_all, count_by_module
 from hpm.methods.difficulty_choices import choices
-from hpm.methods.once_per_image import once_per_image
+from hpm.methods.once_per_image import StepTeacher, once_per_image
 from hpm.methods.supervision import SemiSupervised
 from hpm.models.base import MaskedModel
 from hpm.optim.clock import Clock
 from hpm.runtime.distributed import DistributedContext
 from hpm.targets import Target
-from hpm.targets.base import TargetTeacher
 
 _MOMENTS = 48  # of a run, at which what moves with time is counted
 _MOST_COUNTS = 16  # of masked patches, for each of which the student is counted anew; the middle of three moments each
@@ -113,7 +112,7 @@ def multiply_adds(
         noises = Noise.for_batch(seed=0, step=0, batch_size=masks_per_image, device="meta")
         mask = Mask.from_keys(noises.bits(model.num_patches), masks[0].num_masked, masks[0].num_thrown)
 
-        def asked(question: Callable[[TargetTeacher], object]) -> float:
+        def asked(question: Callable[[StepTeacher], object]) -> float:
             """Of a row, by a teacher that does not remember what others were asked."""
             return count_all(lambda: question(once_per_image(MetaTeacher(model, target), rows))) / masks_per_image
 
@@ -133,8 +132,7 @@ def multiply_adds(
         )
         supervision = method.supervision
         if supervision is not None:
-            ask = partial(supervision.ask, Batch(images, model.patch_size), MetaTeacher(model, target))
-            pseudo_labels = supervision.asked_share(progresses) * count_by_module(ask)["Global"]
+            pseudo_labels = supervision.asked_share(progresses) * asked(partial(supervision.ask, rows))
     name = type(model).__name__
     encoder, predictor = student[f"{name}.encoder"], student.get(f"{name}.loss_predictor", 0.0)
     predicted = dense.get(type(model.loss_predictor).__name__, 0.0)

@@ -43,7 +43,7 @@ class RecentDifficulties(nn.Module):
         if self._asked is None or self._asked[:2] != (step, share):
             lowest_first = self.kept_WB.flatten().sort().values  # NaN is last
             count = (~lowest_first.isnan()).sum()
-            place = (count * share).ceil().long() - 1
+            place = (count.double() * share - 1e-9).ceil().long() - 1  # less what floating point adds
             found = lowest_first.gather(0, place.clamp(min=0).reshape(1)).squeeze(0)
             self._asked = (step, share, torch.where(place < 0, torch.nan, found))
         return self._asked[2]

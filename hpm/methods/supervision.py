@@ -17,9 +17,9 @@ from curriculum import Batch, Noise, Scheduler
 from curriculum.schedulers.scheduled import Scalar, Scheduled, restore_states, values_of
 from curriculum.validation import require_at_least, require_choice, require_in, require_instance
 from hpm.methods.labeled_images import draw_labeled
+from hpm.methods.once_per_image import StepTeacher
 from hpm.methods.recent_difficulties import RecentDifficulties
 from hpm.methods.supervision_losses import PseudoLabels, SupervisionLosses
-from hpm.methods.teacher import ModelTeacher
 from hpm.runtime.precision import full_precision
 
 DIFFICULTIES = ("predicted_loss", "reconstruction_loss", "confidence")
@@ -151,11 +151,19 @@ class SemiSupervised(Scheduled):
                 f"SemiSupervised.num_classes = {self.num_classes}, and {source} has {num_classes}; set it to "
                 f"{num_classes}"
             )
-        if self.uses_pseudo_labels and bool(self._draw(labels_K).all()):
+        if self.uses_pseudo_labels and not self.hides_labels(labels_K):
             raise ValueError(
                 "SemiSupervised labels every training image, so that there is none for a pseudo-label; set "
                 "SemiSupervised.pseudo_weight = 0, or lower labeled_share or labeled_per_class"
             )
+
+    def hides_labels(self, labels_K: Tensor) -> bool:
+        """Whether some training images are not labeled, so that nothing may learn from the labels that they have.
+
+        Args:
+            labels_K: int64, of the training images.
+        """
+        return not bool(self._draw(labels_K).all())
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
@@ -187,7 +195,7 @@ class SemiSupervised(Scheduled):
         self._true_K = labels_K.to(device)  # what is measured against
         self.module = RecentDifficulties(self.window, batch_size).to(device) if self.uses_difficulty else None
 
-    def pseudo_labels(self, batch: Batch, teacher: ModelTeacher, progress: float) -> PseudoLabels | None:
+    def pseudo_labels(self, batch: Batch, teacher: StepTeacher, progress: float) -> PseudoLabels | None:
         """Ask the teacher about full images; None where pseudo-labels have no weight now."""
         return None if self.at(progress).pseudo_weight == 0 else self.ask(batch, teacher)
 
@@ -202,7 +210,7 @@ class SemiSupervised(Scheduled):
             return float(self.uses_pseudo_labels)
         return fmean(float(self.at(progress).pseudo_weight != 0) for progress in progresses)
 
-    def ask(self, batch: Batch, teacher: ModelTeacher) -> PseudoLabels:
+    def ask(self, batch: Batch, teacher: StepTeacher) -> PseudoLabels:
         """What the teacher says of full images."""
         surprise_N, classes_N = (-teacher.class_logits(batch.images).log_softmax(dim=1)).min(dim=1)
         predicted_N = None

@@ -122,6 +122,7 @@ class ModelTeacher:
         with self._inference():
             return self.model.head_outputs(features_NLD).float()
 
+    @torch.no_grad()
     def class_logits(self, images_NCHW: Tensor) -> Tensor:
         """[N, Y] float32: the classifier on the full image."""
         with self._inference():

@@ -49,6 +49,7 @@ class OnlineClusters(SoftClasses):
 
     needs = ("features",)
     trained = True
+    needs_one_grid = True
     prototypes_name = "clusters"
 
     def __init__(

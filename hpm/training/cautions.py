@@ -23,6 +23,7 @@ def cautions(method: Method, clock: Clock, image_sizes: ImageSizes) -> list[str]
     found = (
         _slow_teacher(method, clock),
         _no_scores(method, clock),
+        _all_images_alike(method, clock),
         _rare_dense_prediction(method, clock),
         _small_to_the_end(image_sizes),
         _nothing_to_compare(method),
@@ -64,6 +65,20 @@ def _no_scores(method: Method, clock: Clock) -> str | None:
     return (
         f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, and "
         f"Schedule.epochs = {clock.epochs}: no mask follows scores; train for more"
+    )
+
+
+def _all_images_alike(method: Method, clock: Clock) -> str | None:
+    """A run may be over before its image curriculum has scored an image."""
+    images, epochs = method.image_curriculum, clock.epochs
+    if images is None or (images.difficulty.remembers and epochs > 1):
+        return None
+    if any(images.difficulty.is_due(epoch) for epoch in range(epochs)):
+        return None
+    name = type(images.difficulty).__name__
+    return (
+        f"ImageCurriculum.difficulty = {name} has scored no image before any of the epochs, "
+        f"and Schedule.epochs = {epochs}: each shows every image once; train for more"
     )
 
 

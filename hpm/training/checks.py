@@ -110,6 +110,12 @@ def check_labels(method: Method, source: ImageSource) -> None:
             f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} compares classes, and the training "
             f"images of {type(source).__name__} {lacks}; use another, e.g. @ImageLoss()"
         )
+    if method.supervision is not None and method.supervision.hides_labels(labels_I):
+        raise ValueError(
+            f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} reads the labels of all training images, "
+            "and Method.supervision = SemiSupervised hides those of images that it does not draw; use another, e.g. "
+            "@ImageLoss()"
+        )
 
 
 def _check_recordable(method: Method) -> None:
@@ -128,8 +134,10 @@ def _check_recordable(method: Method) -> None:
 
 def _check_low_precision(method: Method, runtime: Runtime) -> None:
     """What a teacher of a precision of its own needs."""
-    if "predicted_loss" not in method.curriculum.difficulty.needs or method.ema_decay is None:
+    supervised = method.supervision is not None and method.supervision.reads_predictions
+    asked = supervised or "predicted_loss" in method.curriculum.difficulty.needs
+    if not asked or method.ema_decay is None:
         raise ValueError(
             f"Runtime.teacher_precision = {runtime.teacher_precision!r} is of a moving average that predicts losses, "
-            "and this curriculum asks none: set it to 'same'"
+            "and nothing asks for these here: set it to 'same'"
         )

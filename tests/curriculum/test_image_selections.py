@@ -20,6 +20,13 @@ def test_a_share_shows_the_lowest_scores_and_what_is_not_scored() -> None:
         assert ImageShare(share=share).weigh(SCORES).tolist() == [float(place in shown) for place in range(7)]
 
 
+def test_a_share_in_hundredths_is_rounded_as_written() -> None:
+    """0.07 * 100 is a little more than 7 in floating point."""
+    scores = torch.arange(100.0)
+    found = [int(ImageShare(share=percent / 100).weigh(scores).sum()) for percent in range(1, 101)]
+    assert found == list(range(1, 101))
+
+
 def test_a_share_moves_with_a_scheduler() -> None:
     part = ImageShare(share=Ramp(start=0.5, end=1.0))
     assert [part.at(progress).weigh(SCORES).sum().item() for progress in (0.0, 1.0)] == [4, 7]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,17 @@ from curriculum import (
     HardestFirst,
     Noise,
     PredictedLoss,
+    Random,
     SampledAttention,
     Smoothed,
     TrueLoss,
+    Uniform,
 )
 from hpm.methods import operations
+from hpm.methods.loss_prediction import AbsoluteLoss
 from hpm.methods.method import Method
 from hpm.methods.once_per_image import once_per_image
+from hpm.methods.supervision import SemiSupervised
 from hpm.targets import Pixels, Target, TeacherFeatures
 
 K, IMAGES = 3, 2
@@ -45,6 +51,13 @@ def method(difficulty: DifficultyEstimator, target: Target | None = None, *, dev
         with torch.no_grad():
             built.student.encoder.norm.bias.add_(torch.linspace(-1, 1, 16))  # the average is another now
     return built
+
+
+def copy_on_meta(built: Method) -> Method:
+    """The same method, of which nothing is computed."""
+    counted = copy.copy(built)
+    counted.student = copy.deepcopy(built.student).to("meta")
+    return counted
 
 
 def rows_seen(built: Method) -> list[int]:
@@ -94,6 +107,34 @@ def test_a_step_is_the_same_and_target_and_difficulty_share_its_pass() -> None:
     assert seen == [IMAGES]
     assert torch.equal(several.mask.masked, alone.mask.masked)
     torch.testing.assert_close(several.true_NM, alone.true_NM)
+
+
+def test_pseudo_labels_are_those_of_every_row_and_cost_a_pass_of_each_image() -> None:
+    """One for its class and one for its predicted losses."""
+    supervision = SemiSupervised(num_classes=4, labeled_share=0.5, share=0.5)
+    curriculum = Curriculum(scheduler=Constant(value=0.0), difficulty=Uniform(), sampler=Random())
+    built = tiny_method(
+        Pixels(),
+        curriculum=curriculum,
+        model=tiny_model(depth=2),
+        prediction_loss=AbsoluteLoss(standardized=False),
+        supervision=supervision,
+    )
+    costs = [operations.multiply_adds(copy_on_meta(built), masks_per_image=masks) for masks in (1, K)]
+    assert costs[1]["pseudo-labels"] == pytest.approx(costs[0]["pseudo-labels"] / K)
+    built.initialize(torch.device("cpu"), autocast=None, seed=0)
+    with torch.no_grad():
+        head = built.teacher.model.class_head
+        assert head is not None
+        head.weight.copy_(torch.linspace(-1, 1, head.weight.numel()).view_as(head.weight))
+    supervision.prepare(torch.arange(8) % 4, batch_size=K * IMAGES, device=torch.device("cpu"))
+    noise, seen, losses = Noise.for_batch(seed=0, step=0, batch_size=K * IMAGES), rows_seen(built), []
+    indices = torch.arange(IMAGES).repeat_interleave(K)
+    for masks in (1, K):
+        losses.append(built.losses(replace(batch(masks), indices=indices), 0.5, noise))
+    assert seen == [K * IMAGES] * 2 + [IMAGES] * 2
+    alone, several = (found.supervision.measured() for found in losses if found.supervision is not None)
+    torch.testing.assert_close(several, alone)
 
 
 @pytest.mark.parametrize("difficulty", [ONCE[0], EACH[1]], ids=lambda one: type(one).__name__)

@@ -229,6 +229,10 @@ def test_recent_difficulties_are_kept_by_step_and_row() -> None:
     assert recent.threshold(2, 1.0).item() == 7.0
     recent.keep(2, torch.arange(4), torch.full((4,), math.nan))
     assert recent.threshold(3, 1.0).item() == 4.0  # step 0 is forgotten
+    hundred = RecentDifficulties(window=1, batch_size=100)
+    hundred.keep(0, torch.arange(100), torch.arange(1.0, 101.0))
+    found = [hundred.threshold(step, step / 100).item() for step in range(1, 101)]
+    assert found == list(range(1, 101))
 
 
 def test_as_a_share_of_one_every_pseudo_label_is_taken_from_the_first_step_on() -> None:
@@ -346,6 +350,23 @@ def test_without_weights_the_rest_trains_as_without_supervision() -> None:
     assert torch.equal(weightless.tally.sums[:8], plain.tally.sums)
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_what_the_teacher_says_has_no_graph(averaged: bool) -> None:
+    """Or what is kept of it would hold the graphs of all steps before."""
+    built = method(difficulty="confidence", share=0.5)
+    if not averaged:
+        built.ema_decay = None
+        built.start_teacher()
+    part = part_of(built)
+    pseudo = part.ask(batch(), built.teacher)
+    assert not pseudo.surprise_N.requires_grad
+    for step in range(2):
+        built.losses(batch(step), 0.5, noise(step)).total.backward()
+    assert isinstance(part.module, RecentDifficulties)
+    assert not part.module.kept_WB.requires_grad
+    assert not part.module.threshold(2, 0.5).requires_grad
+
+
 def test_nothing_waits_for_the_device() -> None:
     step = training_step(SHARES["predicted_loss"])
     train(step, steps=1)  # AdamW makes its moments
@@ -452,6 +473,15 @@ def test_predicted_losses_must_compare_images() -> None:
     assert Method(model=tiny_model(), prediction_loss=loss, **parts).uses_predictions
     free = parts | {"supervision": SemiSupervised(num_classes=CLASSES, share=0.5, difficulty="confidence")}
     assert not Method(model=tiny_model(), **free).uses_predictions
+
+
+def test_a_teacher_of_low_precision_may_predict_for_pseudo_labels_alone() -> None:
+    runtime = Runtime(precision="bf16", teacher_precision="bf16")
+    check_method(method(share=0.5, prepare=False), runtime, Schedule())
+    with pytest.raises(
+        ValueError, match=r"teacher_precision = 'bf16' is of a moving average that predicts losses, and"
+    ):
+        check_method(method(share=0.5, difficulty="confidence", prepare=False), runtime, Schedule())
 
 
 def test_data_that_do_not_suit_are_refused() -> None:

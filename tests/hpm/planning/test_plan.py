@@ -298,7 +298,7 @@ def test_show_and_json(tiny: Path) -> None:
         (
             ["Runtime.teacher_precision = 'bf16'", "Curriculum.difficulty = @EdgeDensity()"],
             {},
-            "of a moving average that predicts losses, and this curriculum asks none",
+            "of a moving average that predicts losses, and nothing asks for these here",
         ),
         (
             ["Runtime.cuda_graphs = True", "Method.dense_prediction_every = 4"],

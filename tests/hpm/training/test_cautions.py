@@ -43,10 +43,37 @@ def test_a_loss_predictor_that_has_nothing_to_compare_is_told(
     ]
     trainer: Trainer = parse_config(["quickstart", "curricula/random"], bindings).build()
     assert (trainer.method.curriculum.counts(16, 12).reconstructed == 1) == (share == 0.1)
-    found = [caution for caution in cautions(trainer.method, trainer.clock) if "compares them" in caution]
+    found = [
+        caution
+        for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes)
+        if "compares them" in caution
+    ]
     assert len(found) == told
     if told:
         assert "raise PartialReconstruction.share or Curriculum.mask_ratio, or do without it, MaskedAuto" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "told"),
+    [
+        ("easy_images_first", 1, True),
+        ("easy_images_first", 2, False),
+        ("self_paced", 1, True),
+        ("self_paced", 2, False),
+        ("prototypes", 1, True),
+        ("prototypes", 2, False),
+    ],
+)
+def test_an_image_curriculum_that_comes_too_late_is_told(name: str, epochs: int, told: bool) -> None:
+    bindings = [f"Schedule.epochs = {epochs}", "Schedule.warmup_epochs = 0.1"]
+    trainer: Trainer = parse_config(["quickstart", f"image_curricula/{name}"], bindings).build()
+    found = [
+        caution
+        for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes)
+        if "every image once" in caution
+    ]
+    assert len(found) == told
+    assert all(f"has scored no image before any of the epochs, and Schedule.epochs = {epochs}" in one for one in found)
 
 
 @pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss(), ListwiseLoss(), ContrastiveLoss()])

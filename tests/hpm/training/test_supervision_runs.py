@@ -14,6 +14,7 @@ from forks import Forks
 from safetensors.torch import load_file
 
 from hpm.config import parse_config
+from hpm.errors import UserError
 from hpm.methods import operations
 from hpm.models.masked_autoencoder import MaskedAutoencoder
 from hpm.planning.plan import make_plan
@@ -196,6 +197,20 @@ def test_data_of_other_classes_are_refused(semi: Path, hpm: Hpm, capsys: pytest.
     assert not Path("run").exists()
 
 
+def test_no_image_curriculum_reads_hidden_labels(semi: Path) -> None:
+    """It would choose images by labels that training must not see."""
+    noisy = [
+        "Method.image_curriculum = @ImageCurriculum()",
+        "ImageCurriculum.difficulty = @LabelNoise()",
+        "ImageCurriculum.selection = @ImageShare()",
+        "ImageShare.share = 0.5",
+    ]
+    with pytest.raises(UserError, match=r"LabelNoise reads the labels of all training images, and Method.supervision"):
+        parse_config([str(semi)], noisy).build()
+    all_labeled = ["SemiSupervised.labeled_share = 1.0", "SemiSupervised.pseudo_weight = 0.0"]
+    assert parse_config([str(semi)], noisy + all_labeled).build().method.image_curriculum is not None
+
+
 def test_a_teacher_that_gives_pseudo_labels_is_one_that_is_asked(semi: Path) -> None:
     """It may be too slow, and a plan advises nobody to do without it."""
     slow = ["HorizonDecay.fraction = 0.5", "Curriculum.difficulty = @Uniform()"]
@@ -205,7 +220,10 @@ def test_a_teacher_that_gives_pseudo_labels_is_one_that_is_asked(semi: Path) -> 
         trainer = config.build()
         notes = make_plan(config, images=160).notes
         found[weight] = (
-            any("the teacher averages over 50% of the run" in line for line in cautions(trainer.method, trainer.clock)),
+            any(
+                "the teacher averages over 50% of the run" in line
+                for line in cautions(trainer.method, trainer.clock, trainer.image_sizes)
+            ),
             any("without a moving average, which nothing asks" in note for note in notes),
             any("no mask follows the loss predictor" in note for note in notes),
         )
