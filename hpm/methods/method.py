@@ -120,12 +120,12 @@ class Method:
         """
         method = copy.copy(self)
         method.student = self.student.at_size(img_size)
-        difficulty = self.curriculum.difficulty
-        if difficulty.needs_one_grid and method.student.grid != self.student.grid:
-            raise ValueError(
-                f"Curriculum.difficulty = {type(difficulty).__name__} knows the {self.student.num_patches} places of "
-                "one grid, and cannot follow images of several; choose another difficulty"
-            )
+        for setting, part in (("Curriculum.difficulty", self.curriculum.difficulty), ("Method.target", self.target)):
+            if part.needs_one_grid and method.student.grid != self.student.grid:
+                raise ValueError(
+                    f"{setting} = {type(part).__name__} knows the {self.student.num_patches} places of one grid, and "
+                    f"cannot follow images of several; choose another {setting.partition('.')[2]}"
+                )
         check_grid(method)
         return method
 
