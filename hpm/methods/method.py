@@ -124,7 +124,7 @@ class Method:
             if part.needs_one_grid and method.student.grid != self.student.grid:
                 raise ValueError(
                     f"{setting} = {type(part).__name__} knows the {self.student.num_patches} places of one grid, and "
-                    "cannot follow images of several; choose another"
+                    f"cannot follow images of several; choose another {setting.partition('.')[2]}"
                 )
         check_grid(method)
         return method

@@ -45,21 +45,22 @@ def load_weights(method: Method, found: Checkpoint | Published) -> LoadedWeights
         UserError: if they are another model's.
     """
     student, target, kind = method.student, method.target, method.target.kind
-    head = next(name for name, module in student.named_modules() if module is student.reconstruction_head)
+    names = {module: f"{name}." for name, module in student.named_modules()}
+    heads = tuple(names[head] for head in student.reconstruction_heads)
     said: Mapping[str, Any] = {}
     if isinstance(found, Checkpoint):
         state, other, said = found.weights("student"), found.manifest.target, found.manifest.said
     else:
         state, said = found.student, found.said
-        other = said.get("target") or _target_of(student, state.get(f"{head}.weight"))
+        other = said.get("target") or _target_of(student, state.get(f"{heads[0]}weight"))
     if other == kind and target.module is not None and not _load_kept(target.module, found):
         other = f"{other} whose own state is not told"
-    exclude = None if other == kind else f"{head}."
+    exclude = () if other == kind else heads
     untrained = load_into(student, state, found.path, said=said, exclude=exclude)
     lines = _lines(student, found) if isinstance(found, Published) else []
     if isinstance(found, Checkpoint) and method.teacher.averaged_model is not None:
         _load_average(method.teacher.averaged_model, found, exclude)
-    if other != kind and any(name.startswith(f"{head}.") for name in state):
+    if other != kind and any(name.startswith(heads) for name in state):
         lines.append(
             f"the head starts from initialization: it reconstructs {other} in {found.path}, and Method.target = "
             f"{type(method.target).__name__}"
@@ -123,7 +124,7 @@ def _load_kept(module: nn.Module, found: Checkpoint | Published) -> bool:
     return True
 
 
-def _load_average(average: MaskedModel, checkpoint: Checkpoint, exclude: str | None) -> None:
+def _load_average(average: MaskedModel, checkpoint: Checkpoint, exclude: tuple[str, ...]) -> None:
     state = checkpoint.weights("teacher")
     if not state:
         raise UserError(f"{checkpoint.path} holds no teacher; Method.ema_decay = None goes with it")

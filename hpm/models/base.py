@@ -110,6 +110,11 @@ class MaskedModel(CountedModel):
     def reconstruction_head(self) -> Head:
         """What gives the reconstruction's values."""
 
+    @property
+    def reconstruction_heads(self) -> list[Head]:
+        """All that give values of the reconstruction, where several do."""
+        return [self.reconstruction_head]
+
     @abstractmethod
     def set_outputs(self, *outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
         """Make the reconstruction give other numbers of values. Before the weights are initialized.

@@ -99,6 +99,10 @@ class BootMAE(ModelOnEncoder):
     def outputs(self) -> int:
         return self.reconstructor.head.out_features + self.feature_predictor.head.out_features
 
+    @property
+    def reconstruction_heads(self) -> list[Head]:
+        return [self.reconstructor.head, self.feature_predictor.head]
+
     def set_outputs(self, *outputs: int, make: Callable[[int, int], Head] = nn.Linear) -> None:
         if len(outputs) != 2:
             raise ValueError(

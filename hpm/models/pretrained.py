@@ -46,7 +46,7 @@ def load_into(
     path: Path,
     *,
     said: Mapping[str, Any] | None = None,
-    exclude: str | None = None,
+    exclude: tuple[str, ...] = (),
 ) -> frozenset[str]:
     """Give a model the weights of another, in place: all or nothing.
 
@@ -59,7 +59,7 @@ def load_into(
         path: where they are from.
         said: what is told beside them: `num_heads`, `decoder_num_heads`, and `grid`, the rows and columns of their
             positions, which are taken for a square's where it is not told.
-        exclude: what stays as it is in the model, by the beginning of its name. Default nothing.
+        exclude: what stays as it is in the model, by the beginnings of names. Default nothing.
 
     Returns:
         The components of the model that stay as they are, or in part, such as "reconstructor" and "loss predictor".
@@ -72,7 +72,7 @@ def load_into(
     own = model.state_dict()
     kept = _kept(own, state, exclude)
     taken = _components(name for name in own if name not in kept)
-    left_out = {name for name in state if _component_of(name) not in (*taken, None) or _begins(name, exclude)}
+    left_out = {name for name in state if _component_of(name) not in (*taken, None) or name.startswith(exclude)}
     given = {name: value for name, value in state.items() if name not in left_out}
     wanted = {name: value for name, value in own.items() if name not in kept}
     lines = _fit_positions(given, wanted, model, path, (said or {}).get("grid"))
@@ -84,19 +84,15 @@ def load_into(
     return frozenset(filter(None, _components(kept - set(_POSITIONS))))
 
 
-def _kept(own: Mapping[str, Tensor], state: Mapping[str, Tensor], exclude: str | None) -> set[str]:
+def _kept(own: Mapping[str, Tensor], state: Mapping[str, Tensor], exclude: tuple[str, ...]) -> set[str]:
     """What stays as it is in a model, by name."""
     there = _components(state)
     if any((name in state) != (name in own) for name in _KINDS):  # of another kind of model
         there -= {"reconstructor", "loss predictor"}
-    kept = {name for name in own if _component_of(name) not in there or _begins(name, exclude)}
+    kept = {name for name in own if _component_of(name) not in there or name.startswith(exclude)}
     if _POOLED_NORM in state:
         kept |= {name for name in own if name.startswith(_LAST_NORM) and name not in state}
     return kept
-
-
-def _begins(name: str, beginning: str | None) -> bool:
-    return beginning is not None and name.startswith(beginning)
 
 
 def _component_of(parameter: str) -> str | None:

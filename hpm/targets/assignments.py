@@ -34,7 +34,8 @@ class Assignment(nn.Module, ABC):
 class Centering(Assignment):
     """A softmax of the logits less their center, a moving average over steps of their mean (DINO, iBOT).
 
-    A step's assignments are made with the center of those before.
+    A step's assignments are made with the center of those before. Logits that are not finite, whose step is skipped,
+    leave it as it is.
 
     Args:
         prototypes: K.
@@ -56,7 +57,8 @@ class Centering(Assignment):
     def learn(self, logits_NLK: Tensor, temperature: float, processes: DistributedContext) -> Tensor:
         assigned_NLK = self(logits_NLK, temperature)
         mean_K = processes.sum(full_precision(logits_NLK).mean(dim=(0, 1))) / processes.world_size
-        self.center.lerp_(mean_K.to(self.center.dtype), 1 - self.momentum)
+        moved_K = self.center.lerp(mean_K.to(self.center.dtype), 1 - self.momentum)
+        self.center.copy_(torch.where(mean_K.isfinite().all(), moved_K, self.center))
         return assigned_NLK
 
 

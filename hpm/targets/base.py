@@ -41,7 +41,8 @@ class Target(ABC):
         fewest_masked: how many patches of an image must be reconstructed, that its loss can teach anything. Default 1.
         stateful: whether it keeps tensors from step to step, which it learns from all images of a step at once. One
             that does is `Method.target` itself, no part of another, and a process takes its share of a step as a whole.
-        needs_one_grid: whether what it keeps is of the places of one grid, so that training images must be of one size.
+        needs_one_grid: whether what it keeps is of each place of the grid of patches, so that images cannot be of
+            several sizes. Default False.
         trained: whether a network of its own is trained beside the student.
         head: makes what gives P outputs for a token, called with the token's width and P; a linear layer by default.
         module: what it keeps, as parameters and buffers, from `outputs` on: what a checkpoint has to hold.

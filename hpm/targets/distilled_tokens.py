@@ -81,6 +81,10 @@ class DistilledTokens(SoftClasses):
         require_in("DistilledTokens", "[0, 1)", center_momentum=self.center_momentum)
         require_in("DistilledTokens", "[1, 1000]", iterations=self.iterations)
 
+    @property
+    def kind(self) -> str:
+        return f"{super().kind} by layers of {self.hidden} and {self.bottleneck}"
+
     def outputs(self, model: MaskedModel) -> int:
         self.assignment: Assignment = (
             Sinkhorn(self.prototypes, groups=1, iterations=self.iterations)

@@ -62,6 +62,10 @@ class WeightedTargets(Target):
         self._now = torch.ones(len(targets))
         self.advance(1.0)  # what a finished model is judged by
 
+    @property
+    def kind(self) -> str:
+        return f"{type(self).__name__} of {' and '.join(target.kind for target in self.targets)}"
+
     def outputs(self, model: MaskedModel) -> int:
         return sum(self.parts(model))
 

@@ -117,6 +117,27 @@ def test_a_run_goes_on_from_another_and_from_its_export(
             torch.testing.assert_close(value, before[key], rtol=0, atol=1e-6)
 
 
+def test_other_targets_start_with_heads_of_their_own(
+    trained: Path, tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they are as wide: another target's values are not these."""
+    still = [*SHORT, "Schedule.epochs = 1", "Schedule.warmup_epochs = 0", "Schedule.blr = 1e-20"]
+    before = weights_of(trained)
+    for name, second in (("hog", "@HOG()"), ("contrast", "@PatchContrast()")):
+        targets = [f"WeightedTargets.targets = [@NormalizedPixels(), {second}]", *["HOG.cell = 4"] * (name == "hog")]
+        settings = words(*[line for line in MODEL if "TeacherFeatures.standardized" not in line], *still, *targets)
+        others = words("BootMAE.loss_predictor_depth = 1", "Trainer.seed = 5")
+        assert hpm("pretrain", tiny, *settings, *others, "--output", name, "--init-from", trained) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "it reconstructs WeightedTargets of pixels and TeacherFeatures in" in told
+        after = weights_of(name)
+        for key, value in after.items():
+            if key in ("reconstructor.head.weight", "feature_predictor.head.weight"):
+                assert value.shape != before[key].shape or not torch.allclose(value, before[key], atol=0.05)
+            elif not key.startswith(("reconstructor.head.", "feature_predictor.head.")):
+                torch.testing.assert_close(value, before[key], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("other", ["mae", "cross_mae"])
 def test_encoders_of_other_models_and_for_them(
     other: str, trained: Path, tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture[str]

@@ -173,3 +173,15 @@ def test_micro_batches_are_refused(tiny: Path, hpm: Callable[..., int], capsys: 
         assert "Schedule.accumulate = 2 cuts a step into micro-batches" in told
         assert "learns from all images of a step at once; set it to 1" in told
         assert hpm("plan", tiny, *words(*RUNS[name], "Schedule.accumulate = 2")) == 2
+
+
+def test_a_head_of_other_widths_starts_from_initialization(
+    tiny: Path, hpm: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = words(*RUNS["centering"], *SHORT, "Monitoring.evaluations = []")
+    assert hpm("pretrain", tiny, *short, "--output", "run") == 0
+    capsys.readouterr()
+    wider = words("DistilledTokens.hidden = 40")
+    assert hpm("pretrain", tiny, *short, *wider, "--init-from", "run", "--output", "next") == 0
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert "it reconstructs DistilledTokens of 24 by layers of 32 and 16 in run/" in told

@@ -88,6 +88,16 @@ def test_the_center_is_a_moving_average_that_a_step_sees_before_its_own_mean() -
         torch.testing.assert_close(centering.center, torch.tensor(center, dtype=torch.float64))
 
 
+def test_a_step_that_is_not_finite_leaves_the_center_as_it_is() -> None:
+    centering, logits = Centering(4, momentum=0.9), torch.randn(2, 3, 4)
+    centering.learn(logits, 0.07, DistributedContext())
+    center = centering.center.clone()
+    assert center.abs().min() > 0
+    logits[1, 2, 3] = math.inf
+    centering.learn(logits, 0.07, DistributedContext())
+    assert torch.equal(centering.center, center)
+
+
 def test_a_cosine_head_is_a_weight_normed_layer_on_normalized_tokens() -> None:
     """And iBOT's head is three layers before it."""
     tokens = some_logits(3, 5, 8, dtype=torch.float32)

@@ -256,7 +256,7 @@ def test_the_teacher_is_counted_at_the_sizes_at_which_it_is_asked(tiny: Path) ->
             "Trainer.image_size brings images of 8 pixels: Curriculum.difficulty = ADIOS knows the 16 places of one",
         ),
         (
-            "Method.target = @OnlineClusters()\nOnlineClusters.clusters = 8",
+            "Method.target = @OnlineClusters()\nOnlineClusters.clusters = 24",
             "Trainer.image_size brings images of 8 pixels: Method.target = OnlineClusters knows the 16 places of one",
         ),
         (
