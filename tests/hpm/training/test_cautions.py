@@ -43,7 +43,8 @@ def test_a_loss_predictor_that_has_nothing_to_compare_is_told(
     ]
     trainer: Trainer = parse_config(["quickstart", "curricula/random"], bindings).build()
     assert (trainer.method.curriculum.counts(16, 12).reconstructed == 1) == (share == 0.1)
-    found = [caution for caution in cautions(trainer.method, trainer.clock) if "compares them" in caution]
+    told_of = cautions(trainer.method, trainer.clock, trainer.image_sizes)
+    found = [caution for caution in told_of if "compares them" in caution]
     assert len(found) == told
     if told:
         assert "raise PartialReconstruction.share or Curriculum.mask_ratio, or do without it, MaskedAuto" in found[0]
