@@ -42,6 +42,7 @@ _KINDS = {  # of the values that a run saves
     "config": str,
     "manifest": dict,
     "curriculum": dict,
+    "image_curriculum": dict,
     "supervision": dict,
     "scaler": dict | None,
 }
