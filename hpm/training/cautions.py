@@ -4,6 +4,7 @@ often because the run is too short for them.
 
 from __future__ import annotations
 
+from curriculum.images.features import PassDifficulty
 from curriculum.sizes import pair, spell_size
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
@@ -23,6 +24,7 @@ def cautions(method: Method, clock: Clock, image_sizes: ImageSizes) -> list[str]
     found = (
         _slow_teacher(method, clock),
         _no_scores(method, clock),
+        _no_image_scores(method, clock),
         _rare_dense_prediction(method, clock),
         _small_to_the_end(image_sizes),
         _nothing_to_compare(method),
@@ -64,6 +66,22 @@ def _no_scores(method: Method, clock: Clock) -> str | None:
     return (
         f"Curriculum.difficulty = {type(curriculum.difficulty).__name__} scores images from epoch {first + 1} on, and "
         f"Schedule.epochs = {clock.epochs}: no mask follows scores; train for more"
+    )
+
+
+def _no_image_scores(method: Method, clock: Clock) -> str | None:
+    """A run may be over before an image curriculum knows how difficult an image is."""
+    if method.image_curriculum is None:
+        return None
+    difficulty = method.image_curriculum.difficulty
+    known = difficulty.remembers and clock.epochs > 1  # from the second epoch on
+    if known or any(difficulty.is_due(epoch) for epoch in range(clock.epochs)):
+        return None
+    name = type(difficulty).__name__
+    mend = f", or lower {name}.first_epoch" if isinstance(difficulty, PassDifficulty) else ""
+    return (
+        f"ImageCurriculum.difficulty = {name} scores no image before the last epoch begins, and Schedule.epochs = "
+        f"{clock.epochs}: every epoch shows each image once; train for more{mend}"
     )
 
 

@@ -60,3 +60,28 @@ def test_of_one_patch_no_prediction_loss_learns_which_is_harder(loss: Prediction
         gradients.append(torch.autograd.grad(total, predicted_NM)[0])
     assert gradients[0].isfinite().all()
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "binding", "mend"),
+    [
+        ("hard_images", 1, "ImageLoss.momentum = 0.0", "train for more"),
+        ("hard_images", 2, "ImageLoss.momentum = 0.0", None),
+        ("self_paced", 1, "ImageLoss.every = 1", "train for more"),
+        ("self_paced", 2, "ImageLoss.every = 1", None),
+        ("prototypes", 3, "PrototypeDistance.first_epoch = 3", "for more, or lower PrototypeDistance.first_epoch"),
+        ("prototypes", 4, "PrototypeDistance.first_epoch = 3", None),
+        ("prototypes", 1, "PrototypeDistance.first_epoch = 0", None),
+    ],
+)
+def test_an_image_curriculum_that_never_knows_an_image_is_told(
+    name: str, epochs: int, binding: str, mend: str | None
+) -> None:
+    bindings = [f"Schedule.epochs = {epochs}", "Schedule.warmup_epochs = 0.1", binding]
+    trainer: Trainer = parse_config(["quickstart", f"image_curricula/{name}"], bindings).build()
+    told = cautions(trainer.method, trainer.clock, trainer.image_sizes)
+    found = [caution for caution in told if caution.startswith("ImageCurriculum.difficulty = ")]
+    assert len(found) == (mend is not None)
+    if mend is not None:
+        assert f"Schedule.epochs = {epochs}: every epoch shows each image once" in found[0]
+        assert found[0].endswith(mend)
