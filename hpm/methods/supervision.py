@@ -64,7 +64,7 @@ class SemiSupervised(Scheduled):
         difficulty: an image's. "predicted_loss": the mean loss that the teacher's loss predictor gives its patches on
             the full image. "reconstruction_loss": the mean that the step itself measures of its masked patches.
             "confidence": minus the logarithm of the pseudo-label's probability.
-        window: steps whose images a share is one of.
+        window: steps whose images a share is one of, 1 to 10,000.
 
     Attributes:
         module: what is kept from step to step; None where nothing is.
@@ -95,7 +95,8 @@ class SemiSupervised(Scheduled):
                 "how many images are labeled; leave one of them out"
             )
         require_in(owner, "(0, 1]", labeled_share=labeled_share)
-        require_at_least(owner, 1, labeled_per_class=labeled_per_class, window=window)
+        require_at_least(owner, 1, labeled_per_class=labeled_per_class)
+        require_in(owner, "[1, 10000]", window=window)
         require_choice(owner, DIFFICULTIES, difficulty=difficulty)
         scalars = {"weight": weight, "pseudo_weight": pseudo_weight, "confidence": confidence, "share": share}
         for name, scalar in scalars.items():
@@ -145,6 +146,11 @@ class SemiSupervised(Scheduled):
             raise ValueError(
                 f"Method.supervision = SemiSupervised learns from labels, and the images of {source} have none; choose "
                 "labeled images, or Method.supervision = None"
+            )
+        if num_classes < 2:
+            raise ValueError(
+                f"Method.supervision = SemiSupervised learns to tell classes apart, and the images of {source} are of "
+                "one; choose images of several, or Method.supervision = None"
             )
         if num_classes != self.num_classes:
             raise ValueError(

@@ -48,7 +48,6 @@ class OnlineClusters(SoftClasses):
     """
 
     needs = ("features",)
-    needs_one_grid = True  # the balance of each position
     trained = True
     needs_one_grid = True
     prototypes_name = "clusters"

@@ -4,6 +4,7 @@ often because the run is too short for them.
 
 from __future__ import annotations
 
+from curriculum.images.features import PassDifficulty
 from curriculum.sizes import pair, spell_size
 from hpm.methods.method import Method
 from hpm.optim.clock import Clock
@@ -23,7 +24,7 @@ def cautions(method: Method, clock: Clock, image_sizes: ImageSizes) -> list[str]
     found = (
         _slow_teacher(method, clock),
         _no_scores(method, clock),
-        _all_images_alike(method, clock),
+        _no_image_scores(method, clock),
         _rare_dense_prediction(method, clock),
         _small_to_the_end(image_sizes),
         _nothing_to_compare(method),
@@ -68,17 +69,19 @@ def _no_scores(method: Method, clock: Clock) -> str | None:
     )
 
 
-def _all_images_alike(method: Method, clock: Clock) -> str | None:
-    """A run may be over before its image curriculum has scored an image."""
-    images, epochs = method.image_curriculum, clock.epochs
-    if images is None or (images.difficulty.remembers and epochs > 1):
+def _no_image_scores(method: Method, clock: Clock) -> str | None:
+    """A run may be over before an image curriculum knows how difficult an image is."""
+    if method.image_curriculum is None:
         return None
-    if any(images.difficulty.is_due(epoch) for epoch in range(epochs)):
+    difficulty = method.image_curriculum.difficulty
+    known = difficulty.remembers and clock.epochs > 1  # from the second epoch on
+    if known or any(difficulty.is_due(epoch) for epoch in range(clock.epochs)):
         return None
-    name = type(images.difficulty).__name__
+    name = type(difficulty).__name__
+    mend = f", or lower {name}.first_epoch" if isinstance(difficulty, PassDifficulty) else ""
     return (
-        f"ImageCurriculum.difficulty = {name} has scored no image before any of the epochs, "
-        f"and Schedule.epochs = {epochs}: each shows every image once; train for more"
+        f"ImageCurriculum.difficulty = {name} scores no image before the last epoch begins, and Schedule.epochs = "
+        f"{clock.epochs}: every epoch shows each image once; train for more{mend}"
     )
 
 

@@ -118,6 +118,22 @@ def check_labels(method: Method, source: ImageSource) -> None:
         )
 
 
+def check_image_count(method: Method, source: ImageSource) -> None:
+    """Refuse a difficulty of images that so many cannot be scored by.
+
+    It takes the images.
+
+    Args:
+        method: what is to be trained.
+        source: of the images.
+
+    Raises:
+        ValueError: naming the setting at fault.
+    """
+    if method.image_curriculum is not None:
+        method.image_curriculum.difficulty.check(len(source.train()))
+
+
 def _check_recordable(method: Method) -> None:
     """What a method must be for CUDA graphs to replay its steps."""
     curriculum, target = method.curriculum, method.target

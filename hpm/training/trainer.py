@@ -25,7 +25,7 @@ from hpm.runtime.settings import Runtime
 from hpm.runtime.signals import StopSignals
 from hpm.tracking import NoTracker, Tracker
 from hpm.training.cautions import cautions
-from hpm.training.checks import check_labels, check_method, check_objects
+from hpm.training.checks import check_image_count, check_labels, check_method, check_objects
 from hpm.training.init_from import InitialWeights, load_initial_weights
 from hpm.training.loop import TrainingLoop
 from hpm.training.recorder import tags_of
@@ -149,6 +149,7 @@ class Trainer:
         self.method.student.check_images(self.source.img_size, self.source.in_chans, type(self.source).__name__)
         check_objects(self.method, self.source)
         check_labels(self.method, self.source)
+        check_image_count(self.method, self.source)
         for evaluation in (*self.monitoring.probes, *self.monitoring.evaluations):
             evaluation.check(self.source, self.method.student)
         if need_held_out(self.monitoring.probes):

@@ -443,7 +443,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"share": float("nan")}, r"SemiSupervised.share = nan must be at least 0"),
     ({"share": "all"}, r"SemiSupervised.share must be a float or int or Scheduler, got 'all'"),
     ({"difficulty": "entropy"}, r"SemiSupervised.difficulty = 'entropy' is unknown; choose 'predicted_loss', "),
-    ({"window": 0}, r"SemiSupervised.window = 0 must be at least 1"),
+    ({"window": 0}, r"SemiSupervised.window = 0 must lie in \[1, 10000\]"),
+    ({"window": 10**11}, r"SemiSupervised.window = 100000000000 must lie in \[1, 10000\]"),
 ]
 
 
@@ -491,6 +492,8 @@ def test_data_that_do_not_suit_are_refused() -> None:
         part.check_labels(None, 0, "Digits")
     with pytest.raises(ValueError, match=r"SemiSupervised.num_classes = 4, and Digits has 10; set it to 10"):
         part.check_labels(labels(), 10, "Digits")
+    with pytest.raises(ValueError, match=r"tell classes apart, and the images of Digits are of one; choose images of"):
+        part.check_labels(torch.zeros(20, dtype=torch.int64), 1, "Digits")  # which no num_classes could be set to
     with pytest.raises(ValueError, match=r"labels every training image, so that there is none for a pseudo-label; set"):
         SemiSupervised(num_classes=CLASSES, labeled_per_class=10).check_labels(labels(), CLASSES, "Digits")
     SemiSupervised(num_classes=CLASSES, labeled_share=1.0, pseudo_weight=0.0).check_labels(labels(), CLASSES, "Digits")

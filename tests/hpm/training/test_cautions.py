@@ -43,37 +43,11 @@ def test_a_loss_predictor_that_has_nothing_to_compare_is_told(
     ]
     trainer: Trainer = parse_config(["quickstart", "curricula/random"], bindings).build()
     assert (trainer.method.curriculum.counts(16, 12).reconstructed == 1) == (share == 0.1)
-    found = [
-        caution
-        for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes)
-        if "compares them" in caution
-    ]
+    told_of = cautions(trainer.method, trainer.clock, trainer.image_sizes)
+    found = [caution for caution in told_of if "compares them" in caution]
     assert len(found) == told
     if told:
         assert "raise PartialReconstruction.share or Curriculum.mask_ratio, or do without it, MaskedAuto" in found[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "epochs", "told"),
-    [
-        ("easy_images_first", 1, True),
-        ("easy_images_first", 2, False),
-        ("self_paced", 1, True),
-        ("self_paced", 2, False),
-        ("prototypes", 1, True),
-        ("prototypes", 2, False),
-    ],
-)
-def test_an_image_curriculum_that_comes_too_late_is_told(name: str, epochs: int, told: bool) -> None:
-    bindings = [f"Schedule.epochs = {epochs}", "Schedule.warmup_epochs = 0.1"]
-    trainer: Trainer = parse_config(["quickstart", f"image_curricula/{name}"], bindings).build()
-    found = [
-        caution
-        for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes)
-        if "every image once" in caution
-    ]
-    assert len(found) == told
-    assert all(f"has scored no image before any of the epochs, and Schedule.epochs = {epochs}" in one for one in found)
 
 
 @pytest.mark.parametrize("loss", [RelativeLoss(), AbsoluteLoss(), ListwiseLoss(), ContrastiveLoss()])
@@ -86,3 +60,28 @@ def test_of_one_patch_no_prediction_loss_learns_which_is_harder(loss: Prediction
         gradients.append(torch.autograd.grad(total, predicted_NM)[0])
     assert gradients[0].isfinite().all()
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "binding", "mend"),
+    [
+        ("hard_images", 1, "ImageLoss.momentum = 0.0", "train for more"),
+        ("hard_images", 2, "ImageLoss.momentum = 0.0", None),
+        ("self_paced", 1, "ImageLoss.every = 1", "train for more"),
+        ("self_paced", 2, "ImageLoss.every = 1", None),
+        ("prototypes", 3, "PrototypeDistance.first_epoch = 3", "for more, or lower PrototypeDistance.first_epoch"),
+        ("prototypes", 4, "PrototypeDistance.first_epoch = 3", None),
+        ("prototypes", 1, "PrototypeDistance.first_epoch = 0", None),
+    ],
+)
+def test_an_image_curriculum_that_never_knows_an_image_is_told(
+    name: str, epochs: int, binding: str, mend: str | None
+) -> None:
+    bindings = [f"Schedule.epochs = {epochs}", "Schedule.warmup_epochs = 0.1", binding]
+    trainer: Trainer = parse_config(["quickstart", f"image_curricula/{name}"], bindings).build()
+    told = cautions(trainer.method, trainer.clock, trainer.image_sizes)
+    found = [caution for caution in told if caution.startswith("ImageCurriculum.difficulty = ")]
+    assert len(found) == (mend is not None)
+    if mend is not None:
+        assert f"Schedule.epochs = {epochs}: every epoch shows each image once" in found[0]
+        assert found[0].endswith(mend)

@@ -220,3 +220,11 @@ def test_images_of_one_class_are_refused_where_classes_are_compared(
     ]
     assert hpm(*folder, *(word for binding in bindings for word in ("-b", binding))) == 2
     assert "LabelNoise compares classes, and the training images of ImageFolder are of one class" in told(capsys)
+
+
+def test_fewer_images_than_clusters_are_refused_before_a_run_has_a_folder(
+    folder: list[str], hpm: Hpm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hpm(*folder, "image_curricula/prototypes") == 2
+    assert "PrototypeDistance.clusters = 100 must be at most the number of training images" in told(capsys)
+    assert not Path("run").exists()

@@ -219,11 +219,9 @@ def test_a_teacher_that_gives_pseudo_labels_is_one_that_is_asked(semi: Path) -> 
         config = parse_config([str(semi)], [*slow, f"SemiSupervised.pseudo_weight = {weight}"])
         trainer = config.build()
         notes = make_plan(config, images=160).notes
+        told = cautions(trainer.method, trainer.clock, trainer.image_sizes)
         found[weight] = (
-            any(
-                "the teacher averages over 50% of the run" in line
-                for line in cautions(trainer.method, trainer.clock, trainer.image_sizes)
-            ),
+            any("the teacher averages over 50% of the run" in line for line in told),
             any("without a moving average, which nothing asks" in note for note in notes),
             any("no mask follows the loss predictor" in note for note in notes),
         )
