@@ -8,12 +8,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hpm.runtime.precision import full_precision, without_autocast
+
 
 class CosineLinear(nn.Linear):
-    """The cosine of a token with each of P prototypes, which are the rows of the weight.
+    """The cosine of a token with each of P prototypes, which are the rows of the weight; float32 or better.
 
-    It is a linear layer on an L2-normalized token, without a bias and with a normalized weight whose scales stay at 1
-    (DINO's and iBOT's last layer with `norm_last_layer`; CAPI learns the scales).
+    A temperature of a few hundredths would magnify what 16 bits round off. It is a linear layer on an L2-normalized
+    token, without a bias and with a normalized weight whose scales stay at 1 (DINO's and iBOT's last layer with
+    `norm_last_layer`; CAPI learns the scales).
 
     Args:
         width: W.
@@ -25,7 +28,8 @@ class CosineLinear(nn.Linear):
 
     def forward(self, tokens_NMW: Tensor) -> Tensor:
         """[N, M, P], in [-1, 1]."""
-        return F.linear(F.normalize(tokens_NMW, dim=-1), F.normalize(self.weight, dim=-1))
+        with without_autocast(tokens_NMW.device):
+            return F.linear(F.normalize(full_precision(tokens_NMW), dim=-1), F.normalize(self.weight, dim=-1))
 
 
 class ProjectionHead(nn.Sequential):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hpm.runtime.distributed import DistributedContext
 
@@ -11,8 +11,8 @@ from hpm.runtime.distributed import DistributedContext
 class AuxiliaryStep:
     """Takes the optimizer steps of a network beside the model, one with each of the model's.
 
-    Every process holds all of it, and gradients are averaged in one message. A step whose gradient is not finite is
-    skipped.
+    Every process holds all of it, and gradients are averaged in one message. A step is skipped where its own gradient
+    or the model's is not finite.
 
     Args:
         module: holds the network.
@@ -25,17 +25,18 @@ class AuxiliaryStep:
         self.optimizer = optimizer
         self.processes = processes
 
-    def update(self, lr: float) -> None:
+    def update(self, lr: float, *, taken: Tensor) -> None:
         """Take the step, by the gradients that the parameters have.
 
         Args:
             lr: the model's learning rate.
+            taken: bool, whether the model takes its step.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"] if "lr_scale" in group else group["lr"]
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         self.processes.average(gradients)
-        finite = torch.nn.utils.get_total_norm(gradients).isfinite()
+        finite = torch.nn.utils.get_total_norm(gradients).isfinite() & taken
         # How a gradient scaler tells a fused optimizer to skip a step without asking the host.
         self.optimizer.grad_scale, self.optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()

@@ -136,9 +136,9 @@ class TrainingStep:
                 (loss / len(batches)).backward()
             terms = terms + losses.measured() / len(batches)
             measured.append(losses.detach())
-        self._update(terms, lr)
+        taken = self._update(terms, lr)
         for auxiliary in self.auxiliary.values():
-            auxiliary.update(lr)
+            auxiliary.update(lr, taken=taken)
         if decay is not None:
             self.method.teacher.update(self.method.student, decay)
         return measured
@@ -160,7 +160,8 @@ class TrainingStep:
             )
         return steps
 
-    def _update(self, terms: Tensor, lr: float) -> None:
+    def _update(self, terms: Tensor, lr: float) -> Tensor:
+        """Take the model's step; bool, whether its gradient was finite."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -178,3 +179,4 @@ class TrainingStep:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return finite
