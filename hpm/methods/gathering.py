@@ -23,16 +23,22 @@ class ShardedModels:
         self._processes = processes
         self._skeleton = copy.deepcopy(student).to("meta")
 
-    def gather(self, model: MaskedModel) -> MaskedModel:
-        """A whole copy of a sharded model, without gradients. Every process must call this."""
+    def gather(self, model: MaskedModel, *, everywhere: bool = False) -> MaskedModel:
+        """A whole copy of a sharded model, without gradients. Every process must call this.
+
+        Args:
+            model: the sharded one.
+            everywhere: give every process its values; by default the main one alone, where evaluations are.
+        """
+        wanted = everywhere or self._processes.is_main
         gathered = self.empty()
         with torch.no_grad():
             for name, tensor in model.state_dict().items():
                 value = full_tensor(tensor)
-                if self._processes.is_main:
+                if wanted:
                     gathered.state_dict()[name].copy_(value)
-        # In the other processes it is never used, and must not take a device's memory.
-        device = self._student.mask_token.device if self._processes.is_main else "cpu"
+        # Where it is never used it must not take a device's memory.
+        device = self._student.mask_token.device if wanted else "cpu"
         return gathered.requires_grad_(False).to(device)
 
     def empty(self) -> MaskedModel:

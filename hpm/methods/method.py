@@ -227,14 +227,14 @@ class Method:
         initial.requires_grad_(False).init_weights(torch.Generator().manual_seed(seed))
         return initial.to(self.student.mask_token.device)
 
-    def gathered(self) -> tuple[MaskedModel, ModelTeacher]:
-        """Student and teacher as whole models, copies where they are sharded. Every process must call this."""
+    def gathered(self, *, everywhere: bool = False) -> tuple[MaskedModel, ModelTeacher]:
+        """Student and teacher as whole models, copies where they are sharded; see `ShardedModels.gather`."""
         if self.sharded is None:
             return self.student, self.teacher
-        student = self.sharded.gather(self.student)
+        student = self.sharded.gather(self.student, everywhere=everywhere)
         if self.teacher.averaged_model is None:
             return student, StudentTeacher(student, self.target, autocast=self._autocast)
-        averaged = self.sharded.gather(self.teacher.averaged_model)
+        averaged = self.sharded.gather(self.teacher.averaged_model, everywhere=everywhere)
         return student, EMATeacher(student, self.target, autocast=self._autocast, averaged=averaged)
 
     def losses(self, batch: Batch, progress: float, noise: Noise) -> Losses:

@@ -63,7 +63,7 @@ def _scores(trainer: Trainer, clock: Clock, difficulty: ImageDifficulty) -> Tens
 
 def _features(trainer: Trainer, indices_N: Tensor) -> Tensor:
     """[N, D] on the CPU: the mean patch tokens of the teacher's encoder, or of the student's where there is none."""
-    student, teacher = trainer.method.gathered()
+    student, teacher = trainer.method.gathered(everywhere=True)
     model = student if teacher.averaged_model is None else teacher.averaged_model
     with in_evaluation_mode(model):
         return extract(
@@ -80,7 +80,7 @@ def _features(trainer: Trainer, indices_N: Tensor) -> Tensor:
 def _losses(trainer: Trainer, indices_N: Tensor, clock: Clock) -> Tensor:
     """[N] on the CPU: the student's mean loss of each image under random masks, as many as training masks."""
     method, device = trainer.method, trainer.device
-    student, teacher = method.gathered()
+    student, teacher = method.gathered(everywhere=True)
     asked = StudentTeacher(student, method.target, autocast=teacher.autocast, reference=teacher)
     curriculum = method.curriculum.with_random_masks()
     seed = hash_words(trainer.seed, Stream.IMAGE_LOSS_MASKS)

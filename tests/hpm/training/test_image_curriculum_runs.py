@@ -123,6 +123,22 @@ def test_two_processes_show_what_one_does(
     assert float((close | scores[0].isnan()).float().mean()) > 0.9
 
 
+@pytest.mark.parametrize("name", ["self_paced", "prototypes"])
+def test_processes_that_share_the_weights_measure_by_all_of_them(
+    tiny: Path, hpm: Hpm, tmp_path: Path, forks: Forks, name: str
+) -> None:
+    """In a pass before the last epoch, each over its part of the images."""
+    bindings = ["Schedule.epochs = 2", "Schedule.warmup_epochs = 0.5", "Monitoring.evaluations = []"]
+    if name == "prototypes":
+        bindings.append("PrototypeDistance.clusters = 1")
+    command = ["pretrain", tiny, f"image_curricula/{name}", *(word for one in bindings for word in ("-b", one))]
+    assert hpm(*command, "--output", "one") == 0
+    ran = forks.run("hpm", *command, "-b", "Runtime.sharding = 'fsdp'", "--output", "two", processes=2)
+    assert ran.returncode == 0, ran.stderr
+    one, two = (final(tmp_path / run).tensor("images.scores") for run in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-3)
+
+
 def test_the_first_epoch_is_that_of_a_run_without(recorded: Path) -> None:
     """And those after it are drawn by the weights that the epoch began with."""
     with_images = parse_config([str(recorded), "image_curricula/hard_images"]).build()
