@@ -17,7 +17,6 @@ from curriculum.difficulty.base import TrainingContext
 from curriculum.images.base import ImageDifficulty
 from curriculum.images.selection import ImageSelection
 from curriculum.processes import rows_of_all
-from curriculum.schedulers import Feedback
 from curriculum.schedulers.scheduled import Scheduled, restore_states
 from curriculum.validation import require_choice, require_instance
 
@@ -81,6 +80,7 @@ class ImageCurriculum(Scheduled):
 
     def allocate(self, num_images: int, device: torch.device) -> None:
         """Make room for what is kept of so many images, of which nothing is known yet."""
+        self.selection.forget()
         self.module = nn.Module()
         self.module.register_buffer("scores", torch.full((num_images,), torch.nan))
         self.module.register_buffer("weights", torch.ones(num_images, dtype=torch.float64))
@@ -140,11 +140,6 @@ class ImageCurriculum(Scheduled):
         old_N, momentum = self.scores[indices_N], self.difficulty.momentum
         mean_N = torch.where(old_N.isnan(), loss_N, momentum * old_N + (1 - momentum) * loss_N)
         self.scores.index_copy_(0, indices_N, torch.where(loss_N.isfinite(), mean_N, old_N)[last_N])
-
-    def observe(self, feedback: Feedback) -> None:
-        """Give the schedulers the metrics of the last interval, reduced over processes; at fixed global steps."""
-        for scheduler in {id(scheduler): scheduler for scheduler in self.schedulers().values()}.values():
-            scheduler.observe(feedback)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""

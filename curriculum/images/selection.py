@@ -28,6 +28,9 @@ class ImageSelection(Scheduled, ABC):
     module: nn.Module | None = None
     compares_losses: bool = False
 
+    def forget(self) -> None:
+        """Keep nothing any longer; called before a run."""
+
     @abstractmethod
     def weigh(self, scores_I: Tensor) -> Tensor:
         """Weigh all images; called once before each epoch in which some are scored, on a part `at` its progress.
@@ -113,6 +116,10 @@ class SelfPaced(ImageSelection):
         self.growth = float(growth)
         self.module = nn.Module()
         self.module.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float64))
+
+    def forget(self) -> None:
+        assert self.module is not None
+        self.module.get_buffer("threshold").fill_(torch.nan)
 
     def weigh(self, scores_I: Tensor) -> Tensor:
         assert self.module is not None

@@ -7,6 +7,7 @@ import math
 from rich.console import Console
 
 from hpm.errors import TrainingError
+from hpm.training.batches import batches_from
 from hpm.training.divergence import usual_remedy
 from hpm.training.trainer import Trainer
 
@@ -19,7 +20,8 @@ def dry_run(trainer: Trainer, console: Console) -> None:
     Raises:
         TrainingError: for a loss that is not finite.
     """
-    step, batches = trainer.build_step(), trainer.loader.epoch(0)
+    step = trainer.build_step()
+    batches = batches_from(trainer, trainer.clock)
     for number in range(min(_STEPS, trainer.clock.steps_per_epoch)):
         losses = step(next(batches), **trainer.step_arguments(trainer.clock.at(number)))
         loss = losses[-1].total.item()

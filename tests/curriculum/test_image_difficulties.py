@@ -176,6 +176,13 @@ def test_what_measures_all_images_remembers_no_losses() -> None:
     assert images.shown.tolist() == [1, 1, 0, 0, 0, 0]
 
 
+def test_another_run_of_the_same_parts_begins_anew() -> None:
+    images = ImageCurriculum(difficulty=ImageLoss(every=1), selection=SelfPaced(share=0.5, growth=2.0))
+    for _ in range(2):
+        prepared(images).start_epoch(0.5, torch.arange(1.0, 7.0))
+        assert images.weights.tolist() == [1, 1, 1, 0, 0, 0]
+
+
 def test_it_takes_the_memory_that_it_says() -> None:
     module = prepared(remembering(), images=100).module
     assert sum(buffer.nbytes for buffer in module.buffers()) == ImageCurriculum.bytes_for(100)
