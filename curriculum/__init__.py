@@ -37,6 +37,17 @@ from curriculum.difficulty import (
     TrueLoss,
     Uniform,
 )
+from curriculum.images import (
+    ImageCurriculum,
+    ImageDifficulty,
+    ImageLoss,
+    ImageSelection,
+    ImageShare,
+    ImageWeights,
+    LabelNoise,
+    PrototypeDistance,
+    SelfPaced,
+)
 from curriculum.mask import Mask, count_masked
 from curriculum.mask_ratio import MaskRatio, UniformRatio
 from curriculum.noise import Noise
@@ -108,7 +119,14 @@ __all__ = [
     "Held",
     "Hierarchy",
     "Hint",
+    "ImageCurriculum",
+    "ImageDifficulty",
+    "ImageLoss",
+    "ImageSelection",
+    "ImageShare",
+    "ImageWeights",
     "InverseBlock",
+    "LabelNoise",
     "LossMemory",
     "LossSpread",
     "MainCluster",
@@ -128,6 +146,7 @@ __all__ = [
     "Pool",
     "PositionLoss",
     "PredictedLoss",
+    "PrototypeDistance",
     "Quotas",
     "Ramp",
     "Random",
@@ -137,6 +156,7 @@ __all__ = [
     "Sampler",
     "Scaled",
     "Scheduler",
+    "SelfPaced",
     "Shuffled",
     "Smoothed",
     "StepOutcome",

@@ -47,10 +47,13 @@ class Stream(IntEnum):
     LIDAR_MASKS = 18  # (view, image, patch): the masks of the views that LiDAR compares; the same for every seed
 
     # Loading of training images.
-    LOADER_ORDER = 101  # (seed, epoch, image): the place of an image in an epoch
-    LOADER_CROPS = 102  # (seed, epoch, image): the crop and the flip of an image
+    LOADER_ORDER = 101  # (seed, epoch, image and turn): the place of an image in an epoch
+    LOADER_CROPS = 102  # (seed, epoch, image and turn): the crop and the flip of an image
     RAND_AUGMENT = 103  # (seed, epoch, image): what RandAugment does to an image
     PROBE_LOSS_CROPS = 104  # (seed, image): the crop and the flip of an image that the probe loss is measured on
+    IMAGE_DRAWS = 106  # (seed, epoch): the offset of the points by which images are drawn by their weights
+    PROTOTYPES = 107  # (seed, image): the images that k-means over all images starts from
+    IMAGE_LOSS_MASKS = 108  # (seed, epoch, image, patch): the masks under which a pass measures the loss of each image
     EVALUATION_CROPS = 105  # (seed, step, image): the crop and the flip of a training image that evaluations look at
 
     # Semi-supervised training.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from curriculum.images.draw import TURN
 from curriculum.noise import Noise
 from curriculum.sizes import Size
 from hpm.data.gpu_decode import Encoded, JpegSplit
@@ -41,6 +42,7 @@ class Fetched(NamedTuple):
         indices_N: int64 [N].
         boxes_N4: float32 [N, 4].
         flips_N: bool [N].
+        turns_N: int64 [N], how often the image was asked for in this epoch before.
         newly_unreadable: unreadable images, by index, that were not known to be, and why each cannot be read.
         encoded: the images where JPEGs are not decoded yet. Default None.
         annotations: what is annotated in them, where somebody asked. Default None.
@@ -50,6 +52,7 @@ class Fetched(NamedTuple):
     indices_N: Tensor
     boxes_N4: Tensor
     flips_N: Tensor
+    turns_N: Tensor
     newly_unreadable: dict[int, str]
     encoded: Encoded | None = None
     annotations: Any = None
@@ -94,17 +97,19 @@ class Fetcher(Dataset):
         """What PyTorch's loader calls in a worker."""
         return self(torch.tensor(indices))
 
-    def __call__(self, indices_N: Tensor) -> Fetched | UserError:
+    def __call__(self, addresses_N: Tensor) -> Fetched | UserError:
+        """The images at these indices; of an image's later turns in an epoch at other crops, see `TURN`."""
         try:
-            return self._fetch(indices_N)
+            return self._fetch(addresses_N)
         except UserError as error:
             # Returned, since an exception would reach the main process as a report of the worker's stack.
             return UserError(*error.args)
 
-    def _fetch(self, indices_N: Tensor) -> Fetched:
+    def _fetch(self, addresses_N: Tensor) -> Fetched:
+        turns_N = addresses_N // TURN
         # A copy, for others may be put into it, and the caller has asked for these.
-        indices_N = stand_ins(indices_N, self.unreadable, len(self.split)).clone()
-        crops, failed = self._view(indices_N)
+        indices_N = stand_ins(addresses_N % TURN, self.unreadable, len(self.split)).clone()
+        crops, failed = self._view(indices_N, turns_N)
         newly_unreadable: dict[int, str] = {}
         while failed:
             rows = sorted(failed)
@@ -113,7 +118,7 @@ class Fetcher(Dataset):
             if len(self.unreadable) > self.limit:
                 break  # the main process will say so
             indices_N[rows] = stand_ins(indices_N[rows], self.unreadable, len(self.split))
-            again, failed = self._view(indices_N[rows])
+            again, failed = self._view(indices_N[rows], turns_N[rows])
             for whole, part in zip(crops, again, strict=True):
                 whole[rows] = part
             failed = {rows[row]: reason for row, reason in failed.items()}
@@ -122,13 +127,14 @@ class Fetcher(Dataset):
         if self.annotate is not None and not failed:
             annotations = self.annotate(indices_N.cpu(), crops.boxes_N4.cpu(), crops.flips_N.cpu())
         seen = crops.boxes_N4, crops.flips_N
-        return Fetched(crops.images_NCSS, indices_N, *seen, newly_unreadable, encoded, annotations)
+        return Fetched(crops.images_NCSS, indices_N, *seen, turns_N, newly_unreadable, encoded, annotations)
 
-    def _view(self, indices_N: Tensor) -> tuple[Crops, dict[int, str]]:
+    def _view(self, indices_N: Tensor, turns_N: Tensor) -> tuple[Crops, dict[int, str]]:
         """Random crops; and where one could not be made, why."""
+        addresses_N = indices_N + turns_N.to(indices_N.device) * TURN
 
         def choose(rows: slice, sizes_N2: Tensor) -> tuple[Tensor, Tensor]:
-            return self.crop.draw(sizes_N2, Noise(self.seed, self.epoch, indices_N[rows]))
+            return self.crop.draw(sizes_N2, Noise(self.seed, self.epoch, addresses_N[rows]))
 
         try:
             return self.split.view(indices_N, self.size, choose), {}

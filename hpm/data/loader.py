@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from curriculum.batch import Batch
-from curriculum.noise import Noise, hash_words
+from curriculum.images.draw import TURN, draw_epoch
+from curriculum.noise import hash_words
 from curriculum.sizes import Size, divides, spell_size
 from curriculum.streams import Stream
 from curriculum.validation import require_in
@@ -49,7 +50,8 @@ class AnnotatedBatch(Batch):
 class Loader:
     """Shuffled, augmented and normalized training images.
 
-    The order depends on (seed, epoch) alone, a crop on (seed, epoch, sample) alone. An image that cannot be read is
+    The order depends on (seed, epoch) and weights alone, a crop on (seed, epoch, sample) alone, and on how often the
+    sample was shown in the epoch before. An image that cannot be read is
     left out: the next sample of the data set stands in for it.
 
     Args:
@@ -77,6 +79,8 @@ class Loader:
         steps_per_epoch: complete batches of an epoch.
         micro_batch_size: rows of a micro-batch.
         unreadable_images: those that this process has met so far.
+        weights: float64 [K], how often each sample is shown in the epochs to come, relative to others; None, the
+            default, for each once.
 
     Raises:
         ValueError: naming the setting at fault.
@@ -124,6 +128,7 @@ class Loader:
         assert annotate is None or masks_per_image == 1  # what is annotated is not masked
         self.masks_per_image = masks_per_image
         self.unreadable_images = UnreadableImages(max_unreadable)
+        self.weights: Tensor | None = None
         self._annotate = annotate
         self._train = split
         self._jpegs: JpegSplit | None = None
@@ -153,10 +158,8 @@ class Loader:
         _ = self._split
 
     def order(self, epoch: int) -> Tensor:
-        """The samples of an epoch in the order in which they come, int64 [K]."""
-        samples_K = torch.arange(len(self._train))
-        keys_K = Noise(hash_words(self.seed, Stream.LOADER_ORDER), epoch, samples_K).bits(1).squeeze(1)
-        return keys_K.argsort(stable=True)
+        """The samples of an epoch in the order in which they come, int64 [K]: addresses, as `draw_epoch` gives them."""
+        return draw_epoch(self.weights, len(self._train), seed=self.seed, epoch=epoch)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Batch, ...]]:
         """This process's share of each batch of an epoch, from `first_step` on: `accumulate` micro-batches a step.
@@ -230,11 +233,11 @@ class Loader:
         fetched = fetched._replace(images_NCSS=images_NCSS, encoded=None)
         if not rows or self._jpegs is None:
             return fetched
-        indices_M = fetched.indices_N[rows]
+        addresses_M = fetched.indices_N[rows] + fetched.turns_N[rows] * TURN
         # What is unreadable is known to other batches once this one's turn has come.
         known_unreadable = self.unreadable_images.by_index | fetched.newly_unreadable
-        refused = JpegSplit(self._jpegs.split, set(indices_M.tolist()))
-        again = self._fetcher(epoch, refused, known_unreadable)(indices_M)
+        refused = JpegSplit(self._jpegs.split, set(fetched.indices_N[rows].tolist()))
+        again = self._fetcher(epoch, refused, known_unreadable)(addresses_M)
         if isinstance(again, Fetched) and again.encoded is not None:
             newly_unreadable = fetched.newly_unreadable | again.newly_unreadable
             again = self._decode(epoch, again._replace(newly_unreadable=newly_unreadable), again.encoded)

@@ -20,6 +20,7 @@ from hpm.evaluation.negatives import Negatives
 from hpm.evaluation.rankme import RankMe
 from hpm.evaluation.ridge import Ridge
 from hpm.evaluation.segmentation import Segmentation
+from hpm.evaluation.shown_images import ShownImages
 from hpm.evaluation.trained_classifier import TrainedClassifier
 from hpm.evaluation.unsupervised_segmentation import UnsupervisedSegmentation
 from hpm.metrics import Metric, Unit
@@ -44,6 +45,7 @@ __all__ = [
     "RankMe",
     "Ridge",
     "Segmentation",
+    "ShownImages",
     "TrainedClassifier",
     "Unit",
     "UnsupervisedSegmentation",

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from curriculum import Batch, Curriculum
+from curriculum import Batch, Curriculum, ImageCurriculum
 from hpm.data import HELD_OUT, ImageSource, Split, UnreadableImages
 from hpm.evaluation.gallery import Gallery
 from hpm.methods.supervision import SemiSupervised
@@ -80,6 +80,7 @@ class EvaluationContext:
             shared. Default None, where nobody keeps them.
         training_batches: gives up to so many training images, cropped as the run crops them, in batches that say which
             image each is and what was cropped. Default None, where no run is at hand.
+        image_curriculum: what decided which images the run showed. Default None, where there was none.
     """
 
     model: MaskedModel
@@ -101,6 +102,7 @@ class EvaluationContext:
     galleries: dict[str, Gallery] = field(default_factory=dict)
     trained: dict[str, MaskedModel] | None = None
     training_batches: Callable[[int], Iterable[Batch]] | None = None
+    image_curriculum: ImageCurriculum | None = None
     unreadable: UnreadableImages = field(default_factory=UnreadableImages)
 
     @property

@@ -46,12 +46,14 @@ class Gallery:
         pixels: the images, float [N, C, S, S] in [0, 1].
         grid: rows and columns of the patches that `scores` are of.
         panels: the columns behind the images'.
+        notes: for each image a line below it. Default none.
     """
 
     title: str
     pixels: Tensor
     grid: tuple[int, int]
     panels: tuple[Panel, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def beside(self, panel: Panel) -> Gallery:
         """With another panel, of the same images."""

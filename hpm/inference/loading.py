@@ -97,6 +97,7 @@ class LoadedModel:
             device=self.device,
             seed=self.seed,
             pretraining=self._pretraining(),
+            image_curriculum=self.method.image_curriculum if self.run is not None else None,
             untrained=self.untrained,
             unreadable=UnreadableImages(self.config.parameter("Loading", "max_unreadable")),
         )
@@ -132,6 +133,11 @@ class LoadedModel:
             method.curriculum.load_state_dict(checkpoint.values["curriculum"])
         except ValueError as error:
             warnings.warn(f"{error}, which stands as before training", Notice, stacklevel=2)
+        if method.image_curriculum is not None and {"images.scores", "images.shown"} <= set(checkpoint.names()):
+            scores_I, shown_I = checkpoint.tensor("images.scores"), checkpoint.tensor("images.shown")
+            method.image_curriculum.allocate(len(scores_I), self.device)
+            method.image_curriculum.scores.copy_(scores_I)
+            method.image_curriculum.shown.copy_(shown_I)
         if learned := self.learned_by_difficulty():
             saved = checkpoint.names()
             if any(f"curriculum.{name}" not in saved for name in learned):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Curriculum, Feedback, Mask, Noise, Scheduler
+from curriculum import Batch, Curriculum, Feedback, ImageCurriculum, Mask, Noise, Scheduler
 from curriculum.validation import require_at_least, require_instance
 from hpm.methods.checks import check_parts
 from hpm.methods.decay import Decay
@@ -47,6 +47,7 @@ class Method:
             parameters alone. 0 for never, as published.
         ema_decay: how fast the teacher, a moving average of the student, forgets; None for no moving average, which
             plain MAE does without.
+        image_curriculum: decides which images an epoch shows; None for each once.
         supervision: what the labels of a part of the training images teach beside; None, the default, for nothing.
 
     Attributes:
@@ -70,6 +71,7 @@ class Method:
         prediction_weight: float = 1.0,
         dense_prediction_every: int = 0,
         ema_decay: Decay | None = None,
+        image_curriculum: ImageCurriculum | None = None,
         supervision: SemiSupervised | None = None,
     ) -> None:
         require_instance("Method", MaskedModel, model=model)
@@ -77,6 +79,7 @@ class Method:
         require_instance("Method", Target, target=target)
         require_instance("Method", PredictionLoss | None, prediction_loss=prediction_loss)
         require_instance("Method", Decay | None, ema_decay=ema_decay)
+        require_instance("Method", ImageCurriculum | None, image_curriculum=image_curriculum)
         require_instance("Method", SemiSupervised | None, supervision=supervision)
         require_at_least("Method", 0, prediction_weight=prediction_weight)
         require_at_least("Method", 0, dense_prediction_every=dense_prediction_every)
@@ -90,6 +93,7 @@ class Method:
         self.prediction_weight = float(prediction_weight)
         self.dense_prediction_every = dense_prediction_every
         self.ema_decay = ema_decay
+        self.image_curriculum = image_curriculum
         self.supervision = supervision
         self.processes = DistributedContext()
         self.sharded: ShardedModels | None = None
@@ -112,6 +116,11 @@ class Method:
         return self.reads_predictions or supervision or watches or self.dense_prediction_every > 0
 
     @property
+    def remembers_images(self) -> bool:
+        """Whether something is kept of every training image, so that a run cannot go on over others."""
+        return self.image_curriculum is not None or self.curriculum.difficulty.remembers_images
+
+    @property
     def feedback(self) -> tuple[str, ...]:
         """The metrics that schedulers can be told of at the end of each interval.
 
@@ -127,9 +136,10 @@ class Method:
         return {metric for scheduler in self.schedulers() for metric in scheduler.watches}
 
     def schedulers(self) -> list[Scheduler]:
-        """Those of the curriculum and of the supervision, each once."""
-        parts = [self.curriculum, *([] if self.supervision is None else [self.supervision])]
-        return list({id(one): one for part in parts for one in part.schedulers().values()}.values())
+        """Those of the curricula and of the supervision, each once."""
+        parts = (self.curriculum, self.image_curriculum, self.supervision)
+        found = [one for part in parts if part is not None for one in part.schedulers().values()]
+        return list({id(one): one for one in found}.values())
 
     def observe(self, feedback: Feedback) -> None:
         """Give the schedulers the metrics of the last interval, reduced over processes; at fixed global steps."""
@@ -219,6 +229,8 @@ class Method:
         )
         with torch.no_grad():
             self.curriculum.remember(batch, mask, true_NM=true_NM, predicted_NM=predicted_NM, noise=noise)
+            if self.image_curriculum is not None:
+                self.image_curriculum.remember(batch, true_NM)
         learned, minimized = None, reconstruction
         if supervision is not None:
             learned = supervision.losses(batch, logits_NY, pseudo, true_NM, progress=progress, noise=noise)

@@ -109,11 +109,11 @@ def multiply_adds(method: Trained, progresses: Sequence[float] = _EVENLY) -> dic
             curriculum.prepare(_no_run(model))
         student = _mean([_count(partial(model, images, mask)) for mask in masks], list(shares.values()))
         # Each is asked by a teacher that does not remember what another asked.
-        targets = _total(lambda: target(images, masks[0], model.patch_size, _MetaTeacher(model, target)))
+        targets = count_all(lambda: target(images, masks[0], model.patch_size, _MetaTeacher(model, target)))
 
         def asks(difficulty: DifficultyEstimator, num_masked: int) -> float:
             teacher, batch = _MetaTeacher(model, target), Batch(images, model.patch_size)
-            return _total(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))
+            return count_all(lambda: difficulty(batch, teacher, num_masked=num_masked, noise=noise))
 
         teacher_total = _dearest(
             [
@@ -224,7 +224,7 @@ def _count(compute: Callable[[], object]) -> dict[str, float]:
     }
 
 
-def _total(compute: Callable[[], object]) -> float:
+def count_all(compute: Callable[[], object]) -> float:
     """Multiply-adds of all; NaN where that cannot be told: somebody's own part may do anything."""
     try:
         return _count(compute)["Global"]

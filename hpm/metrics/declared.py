@@ -123,6 +123,12 @@ def _negatives() -> Iterator[Metric]:
     yield Metric("negatives/same_object_hardest", Unit.SHARE, higher_is_better=None)
 
 
+def _shown_images() -> Iterator[Metric]:
+    for which in ("easiest_quarter", "hardest_quarter", "most"):
+        yield Metric(f"shown_images/{which}", Unit.RATIO, higher_is_better=None, of_training_images=True)
+    yield Metric("shown_images/never", Unit.SHARE, higher_is_better=None, of_training_images=True)
+
+
 def _unsupervised_segmentation() -> Iterator[Metric]:
     yield Metric("unsupervised_segmentation/object_share", Unit.SHARE, higher_is_better=None)
     for scores in (*_LOCATING, "position"):
@@ -162,6 +168,7 @@ DECLARED: Mapping[str, tuple[Metric, ...]] = {
         Metric("segmentation_finetune/pretrained", Unit.IOU),
         Metric("segmentation_finetune/scratch", Unit.IOU),
     ),
+    "shown-images": tuple(_shown_images()),
     "unsupervised-segmentation": tuple(_unsupervised_segmentation()),
 }
 """The metrics of each protocol, the first that matches a name counts."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import torch
+
+from curriculum import Batch, ImageCurriculum, Noise
+from curriculum.sizes import pair
 from hpm.methods.method import Method
-from hpm.methods.operations import counts_over_the_run
+from hpm.methods.operations import count_all, counts_over_the_run
 from hpm.models.base import MaskedModel
 
 
@@ -72,9 +77,38 @@ def memory(
         "network of the target": 4.0 * method.target.num_parameters,
         "low-precision weights": 2.0 * student if low else 0.0,
         "labels of the images": 0.0 if method.supervision is None else 16.0 * images,
-        "scores of the images": float(method.curriculum.difficulty.kept_bytes(images, method.student.num_patches)),
+        "scores of the images": float(_kept_of_images(method, images)),
         "activations": micro_batch * kept,
     }
+
+
+def _kept_of_images(method: Method, images: int) -> int:
+    """Bytes that the curricula keep of so many images."""
+    shown = 0 if method.image_curriculum is None else ImageCurriculum.bytes_for(images)
+    return shown + method.curriculum.difficulty.kept_bytes(images, method.student.num_patches)
+
+
+def image_passes(method: Method, epochs: int) -> float:
+    """Multiply-adds for each training image, over a run, of the passes by which an image curriculum measures it.
+
+    Args:
+        method: the method, on the meta device.
+        epochs: of the run.
+    """
+    images, model = method.image_curriculum, method.student
+    passes = 0 if images is None else sum(images.difficulty.is_due(epoch) for epoch in range(epochs))
+    if images is None or not passes:
+        return 0.0
+    with torch.device("meta"):
+        batch = Batch(torch.empty(1, model.in_chans, *pair(model.img_size)), model.patch_size)
+        noise = Noise.for_batch(seed=0, step=0, batch_size=1, device="meta")
+        mask = method.curriculum.with_random_masks().draw(batch, None, 1.0, noise)
+        run = (
+            partial(model.features, batch.images)
+            if images.difficulty.measures == "features"
+            else partial(model.reconstruct, batch.images, mask)
+        )
+        return passes * count_all(run)
 
 
 def activations(method: Method, *, low: bool, grad_checkpointing: bool = False) -> float:

@@ -146,6 +146,7 @@ def _plan(
     share, dense = operations.teacher_share(method, clock, settings.progress_per), operations.dense_share(method, clock)
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
+    beside_flops = 2 * images * cost.image_passes(method, clock.epochs)
     step_flops = 2 * schedule.batch_size * operations.average_step(work, share, dense, passes=passes)
     return Plan(
         config=config,
@@ -178,8 +179,13 @@ def _plan(
         device_memory=machine.gpu.memory * 1e9,
         peak=peak * 1e12,
         mfu=mfu,
-        hours=clock.total_steps * step_flops / (machine.gpus * peak * 1e12 * mfu) / 3600,
-        notes=(*notes, *left_out, *_notes(settings, share, mfu)),
+        hours=(clock.total_steps * step_flops + beside_flops) / (machine.gpus * peak * 1e12 * mfu) / 3600,
+        notes=(
+            *notes,
+            *left_out,
+            *_note_passes(method, beside_flops / (clock.total_steps * step_flops)),
+            *_notes(settings, share, mfu),
+        ),
     )
 
 
@@ -200,6 +206,14 @@ def _known_work(method: Method, progresses: list[float]) -> tuple[dict[str, floa
             work[part] = 0.0
             notes.append(f"{what} cannot be counted without data, and is left out")
     return work, notes
+
+
+def _note_passes(method: Method, share: float) -> Iterator[str]:
+    """What an image curriculum computes between epochs, as a share of what training computes."""
+    images = method.image_curriculum
+    if images is not None and share:
+        name = type(images.difficulty).__name__
+        yield f"the passes over all images by which {name} scores them take {share:.1%} of the operations of training"
 
 
 def _notes(settings: RunSettings, teacher_share: float, mfu: float) -> Iterator[str]:

@@ -25,6 +25,7 @@ from hpm.runtime.devices import device_name, peak_memory
 from hpm.runtime.signals import StopSignals
 from hpm.runtime.version import source_version
 from hpm.training import state
+from hpm.training.batches import batches_from
 from hpm.training.divergence import Divergence, skipped_too_many, usual_remedy, weights_not_finite
 from hpm.training.metrics import Interval, IntervalMetrics
 from hpm.training.prober import Prober
@@ -96,7 +97,7 @@ class TrainingLoop:
         with TrainingProgress(self.console, total=clock.total_steps, done=clock.step) as self.progress:
             while self.clock.step < clock.total_steps:
                 started = time.perf_counter()
-                for batches in self.trainer.loader.epoch(self.clock.epoch, self.clock.step % clock.steps_per_epoch):
+                for batches in batches_from(self.trainer, self.clock):
                     self._train_step(batches, started)
                     started = time.perf_counter()
 
@@ -292,7 +293,7 @@ class TrainingLoop:
 
     def _take_images(self, where: Path, *, other_images: bool, saved: Checkpoint | None = None) -> None:
         now, step = self.trainer.data_record(), self.clock.step
-        if saved is not None and self.trainer.method.curriculum.difficulty.remembers_images:
+        if saved is not None and self.trainer.method.remembers_images:
             require_same_training_images(where, self._manifest.data, now)
         self._manifest = take_images(
             self._manifest, now, where, other_images=other_images, until_step=step, console=self.console

@@ -64,6 +64,7 @@ class Prober:
             splits=splits,
             training_batches=partial(batches_to_evaluate, trainer, step),
             unreadable=self._unreadable,
+            image_curriculum=method.image_curriculum,
         )
 
     def probe(self, step: int) -> dict[str, float]:

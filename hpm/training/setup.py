@@ -82,6 +82,8 @@ def build_training_step(
     if method.supervision is not None:
         assert labels_K is not None  # by `check_labels`
         method.supervision.prepare(labels_K, batch_size=schedule.batch_size, device=device)
+    if method.image_curriculum is not None:
+        method.image_curriculum.prepare(context)
     method.processes = processes
     if runtime.sharding == "fsdp":
         _shard(method, processes)
@@ -129,20 +131,6 @@ def check_method(method: Method, runtime: Runtime, schedule: Schedule) -> None:
         _check_low_precision(method, runtime)
 
 
-def check_labels(method: Method, source: ImageSource) -> None:
-    """Refuse to learn from labels that the training images do not have. It takes the images.
-
-    Args:
-        method: what is to be trained.
-        source: of the images.
-
-    Raises:
-        ValueError: naming the setting at fault.
-    """
-    if method.supervision is not None:
-        method.supervision.check_labels(source.train().labels, source.num_classes, type(source).__name__)
-
-
 def check_objects(method: Method, source: ImageSource) -> None:
     """Refuse a difficulty that needs to know which pixels are the object, over images that do not say so.
 
@@ -159,6 +147,31 @@ def check_objects(method: Method, source: ImageSource) -> None:
         raise ValueError(
             f"Curriculum.difficulty = {name} asks which pixels are the object, and {given} does not know; use "
             "DigitScenes, Composites or StampScenes"
+        )
+
+
+def check_labels(method: Method, source: ImageSource) -> None:
+    """Refuse an image curriculum that compares classes, over images that have none, or one alone; and supervision over
+    images whose labels do not suit it. It takes the images.
+
+    Args:
+        method: what is to be trained.
+        source: of the images.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if method.supervision is not None:
+        method.supervision.check_labels(source.train().labels, source.num_classes, type(source).__name__)
+    images = method.image_curriculum
+    if images is None or not images.difficulty.needs_labels:
+        return
+    labels_I = source.train().labels
+    if labels_I is None or len(labels_I.unique()) < 2:
+        lacks = "have none" if labels_I is None else "are of one class"
+        raise ValueError(
+            f"ImageCurriculum.difficulty = {type(images.difficulty).__name__} compares classes, and the training "
+            f"images of {type(source).__name__} {lacks}; use another, e.g. @ImageLoss()"
         )
 
 

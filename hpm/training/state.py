@@ -18,8 +18,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
-    """The tensors themselves: student, teacher, optimizers' moments by parameter, tally, and what is kept beside by the
-    curriculum and the supervision.
+    """The tensors themselves: student, teacher, optimizers' moments by parameter, tally, and what is kept beside by
+    curricula and the supervision.
     """
     method, optimizer = step.method, step.optimizer
     tensors = {f"student.{name}": tensor for name, tensor in method.student.state_dict().items()}
@@ -32,6 +32,8 @@ def tensors_of(step: TrainingStep) -> dict[str, Tensor]:
     difficulty = step.method.curriculum.difficulty
     if difficulty.module is not None:
         tensors |= {f"curriculum.{name}": tensor for name, tensor in difficulty.module.state_dict().items()}
+    if method.image_curriculum is not None:
+        tensors |= {f"images.{name}": tensor for name, tensor in method.image_curriculum.module.state_dict().items()}
     supervision = step.method.supervision
     if supervision is not None and supervision.module is not None:
         tensors |= {f"supervision.{name}": tensor for name, tensor in supervision.module.state_dict().items()}
@@ -68,8 +70,10 @@ def _own_tally(tally: Tensor, step: TrainingStep) -> Tensor:
 
 def values_of(step: TrainingStep) -> dict[str, Any]:
     """The numbers: what the schedulers observed, and the gradient scaler's state."""
+    images = step.method.image_curriculum
     values: dict[str, Any] = {
         "curriculum": step.method.curriculum.state_dict(),
+        **({} if images is None else {"image_curriculum": images.state_dict()}),
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
     }
     if step.method.supervision is not None:
@@ -102,13 +106,15 @@ def restore(step: TrainingStep, checkpoint: Checkpoint) -> None:
             require_finite({name: value}, checkpoint.path)
         copy_into(tensor, value)
     file = checkpoint.path / STATE_FILE
-    parts = {"curriculum": step.method.curriculum, "supervision": step.method.supervision}
+    parts = {
+        "curriculum": step.method.curriculum,
+        "image_curriculum": step.method.image_curriculum,
+        "supervision": step.method.supervision,
+    }
     for name, part in parts.items():
-        if part is None:
-            continue
-        checkpoint.require(name)
         try:
-            part.load_state_dict(checkpoint.values[name])
+            if part is not None:
+                part.load_state_dict(checkpoint.values.get(name, {}))
         except ValueError as error:
             raise UserError(f"{file} is damaged: {name!r}: {error}") from error
     if step.scaler is not None:

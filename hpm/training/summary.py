@@ -33,10 +33,12 @@ def describe(trainer: Trainer) -> str:
     unused = (first or last) and not curriculum.sampler.ever_needs_scores
     ignored = f" ({type(curriculum.sampler).__name__} asks for no scores)" if unused else ""
     part = curriculum.reconstruction
+    images = trainer.method.image_curriculum
+    chosen = "" if images is None else f"images: {', '.join(images.component_names())}\n"
     partly = "" if part is None else f", {part.share:.2g} of the masked patches reconstructed"
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}{ignored}, "
-        f"mask ratio {curriculum.mask_ratio.describe()}{partly}\n"
+        f"mask ratio {curriculum.mask_ratio.describe()}{partly}\n{chosen}"
         f"model: {size / 1e6:.1f} M parameters, {spell_size(model.img_size)} px in {model.num_patches} "
         f"patches of {spell_size(model.patch_size)} px\n"
         f"data: {trainer.source.describe()}\n"

@@ -49,7 +49,7 @@ def draw_gallery(gallery: Gallery, path: Path, *, name: str = "") -> Path:
     """
     count, _, height, width = gallery.pixels.shape
     aspect = height / width
-    noted = any(panel.notes for panel in gallery.panels)
+    noted = any(panel.notes for panel in gallery.panels) or bool(gallery.notes)
     row_height = aspect + (_NOTE if noted else 0)
     columns = 1 + len(gallery.panels)
     caption = ", ".join(filter(None, (style.plain(name), gallery.title)))
@@ -60,7 +60,7 @@ def draw_gallery(gallery: Gallery, path: Path, *, name: str = "") -> Path:
         # One axis a column: matplotlib takes most of its time for axes, however small.
         axis = figure.add_subplot(1, columns, place + 1)
         style.frameless(axis)
-        panel = gallery.panels[place - 1] if place else Panel("image")
+        panel = gallery.panels[place - 1] if place else Panel("image", notes=gallery.notes)
         axis.set_title(panel.title, fontsize=style.TEXT, color=style.DARK)
         for row in range(count):
             top = row * row_height

@@ -26,7 +26,9 @@ NAMES = {
     "samplers": """
         Blockwise Bonus Cells Complementary FilteredNoise HardestFirst Hint InverseBlock MultiBlock Pool Quotas Random
         Stratified Weighted""",
-    "curriculum": "Curriculum PartialReconstruction UniformRatio",
+    "image difficulties": "ImageLoss LabelNoise PrototypeDistance",
+    "image selections": "ImageShare ImageWeights SelfPaced",
+    "curriculum": "Curriculum ImageCurriculum PartialReconstruction UniformRatio",
     "targets": "HOG NormalizedPixels Pixels TeacherFeatures TimmFeatures WeightedTargets",
     "prediction losses": "AbsoluteLoss ContrastiveLoss ListwiseLoss RelativeLoss",
     "teacher decays": "HorizonDecay RampDecay",
