@@ -61,7 +61,13 @@ def test_every_evaluation_is_found() -> None:
     found = protocols()
     assert list(found) == sorted(found) == list(DECLARED)
     assert {name: type(evaluations[0]) for name, evaluations in EVERY_METRIC.items()}.items() <= found.items()
-    of_others = {"detection", "segmentation-finetune", "negatives", "shown-images"}  # which have tests of their own
+    of_others = {
+        "classifier",
+        "detection",
+        "segmentation-finetune",
+        "negatives",
+        "shown-images",
+    }  # which have their own
     assert found.keys() - EVERY_METRIC.keys() == of_others
     # By name, for gin makes subclasses of the same names.
     concrete = {
