@@ -70,7 +70,6 @@ def _own_tally(tally: Tensor, step: TrainingStep) -> Tensor:
 
 def values_of(step: TrainingStep) -> dict[str, Any]:
     """The numbers: what the schedulers observed, and the gradient scaler's state."""
-    images = step.method.image_curriculum
     values: dict[str, Any] = {
         "curriculum": step.method.curriculum.state_dict(),
         "scaler": None if step.scaler is None else step.scaler.state_dict(),
