@@ -179,7 +179,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
     [
         (
             ["--protocol", "knn,svm"],
-            "--protocol svm is unknown; choose from agreement, detection, diagnostics, finetune, hardness-share, knn",
+            "--protocol svm is unknown; choose from agreement, classifier, detection, diagnostics, finetune",
         ),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),
