@@ -16,11 +16,12 @@ def command(
         typer.Argument(metavar="CONFIG...", help="The protocols'; for published weights, of their data too."),
     ] = None,
     protocol: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="Names, with commas between them: knn, linear, finetune ...; an unknown one is answered by all."
+            help="Names, with commas between them or the option again: knn, linear, finetune ...; an unknown one is "
+            "answered by all. By default knn,linear."
         ),
-    ] = "knn,linear",
+    ] = None,
     weights: Weights = "student",
     seeds: Annotated[int | None, typer.Option(help="Seeds to repeat with; for low-shot, draws of the labels.")] = None,
     keep: Annotated[
@@ -46,7 +47,7 @@ def command(
         evaluate(
             model,
             console,
-            protocols=[name.strip() for name in protocol.split(",")],
+            protocols=[name.strip() for names in protocol or ["knn,linear"] for name in names.split(",")],
             configs=configs or [],
             bindings=binding or [],
             weights=weights,

@@ -253,6 +253,11 @@ class TensorSplit(Split):
                 f"TensorSplit.labels = {labels.dtype} of shape {tuple(labels.shape)} must be int64 of shape "
                 f"[{len(images_KCHW)}]"
             )
+        if labels is not None and bool((labels < 0).any()):
+            raise ValueError(
+                f"TensorSplit.labels holds {int(labels.min())}; classes are counted from 0, and every image has one: "
+                "leave out images without, or give None for none at all"
+            )
         self.images_KCHW = images_KCHW
         self.labels = labels
         self.device = images_KCHW.device

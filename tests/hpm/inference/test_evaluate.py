@@ -78,7 +78,7 @@ def test_protocols_of_a_run(hpm: Hpm, run: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_same_figures_as_at_the_end_of_training(hpm: Hpm, run: Path) -> None:
-    assert hpm("evaluate", run, "--protocol", "knn,agreement", "-b", "KNN.baselines = True") == 0
+    assert hpm("evaluate", run, "--protocol", "knn", "--protocol", "agreement", "-b", "KNN.baselines = True") == 0
     final = json.loads((run / "summary.json").read_text())["metrics"]
     for protocol in ("knn", "agreement"):
         for name, metric in results(run, protocol)[0]["metrics"].items():
@@ -179,7 +179,7 @@ def test_a_protocols_config_goes_over_the_runs(hpm: Hpm, run: Path, tmp_path: Pa
     [
         (
             ["--protocol", "knn,svm"],
-            "--protocol svm is unknown; choose from agreement, detection, diagnostics, finetune, hardness-share, knn",
+            "--protocol svm is unknown; choose from agreement, classifier, detection, diagnostics, finetune",
         ),
         (["--protocol", "knn,knn"], "names one twice"),
         (["--weights", "both"], "--weights both is unknown; choose student or teacher"),

@@ -126,3 +126,11 @@ def test_bad_tensors_are_named():
         TensorSplit(torch.zeros(2, 1, 4, 4))
     with pytest.raises(ValueError, match=r"TensorSplit\.labels = torch\.int64 of shape \(3,\)"):
         TensorSplit(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+
+
+def test_labels_below_zero_are_refused_by_name() -> None:
+    """As -1 for an image without a label, by which classes would be counted wrongly."""
+    images_KCHW = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"TensorSplit.labels holds -1; classes are counted from 0"):
+        TensorSplit(images_KCHW, torch.tensor([0, -1, 1]))
+    assert TensorSplit(images_KCHW, torch.tensor([0, 0, 1])).labels is not None
