@@ -123,7 +123,8 @@ def _check_counts(method: Method) -> None:
     )
     comparing = f"Method.target = {type(method.target).__name__} compares"
     if count >= method.target.fewest_masked:
-        if count > 1 or not (method.reads_predictions and curriculum.ever_needs_scores):
+        follows = method.reads_predictions and curriculum.ever_needs_scores
+        if count > 1 or not follows or method.prediction_loss.compares_images:
             return
         difficulty = type(curriculum.difficulty).__name__
         comparing = f"Curriculum.difficulty = {difficulty} follows the loss predictor, which learns to compare"

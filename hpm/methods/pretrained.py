@@ -62,8 +62,7 @@ def load_weights(method: Method, found: Checkpoint | Published) -> LoadedWeights
         _load_average(method.teacher.averaged_model, found, exclude)
     if other != kind and any(name.startswith(heads) for name in state):
         lines.append(
-            f"the head starts from initialization: it reconstructs {other} in {found.path}, and Method.target = "
-            f"{type(method.target).__name__}"
+            f"the head starts from initialization: it reconstructs {other} in {found.path}, and {kind} by Method.target"
         )
     return LoadedWeights(lines, untrained)
 

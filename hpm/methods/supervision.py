@@ -171,6 +171,12 @@ class SemiSupervised(Scheduled):
         """
         return not bool(self._draw(labels_K).all())
 
+    def describe(self) -> str:
+        """Which images are labeled, and whether the others have pseudo-labels, in a few words."""
+        per_class = self.labeled_per_class
+        labeled = f"{self.labeled_share:.2g} of the images" if per_class is None else f"{per_class} images"
+        return f"{labeled} of every class" + (", pseudo-labels of the others" if self.uses_pseudo_labels else "")
+
     def state_dict(self) -> dict[str, Any]:
         """The state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
         return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}

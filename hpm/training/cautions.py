@@ -99,7 +99,7 @@ def _rare_dense_prediction(method: Method, clock: Clock) -> str | None:
 def _nothing_to_compare(method: Method) -> str | None:
     """A loss predictor that no mask follows may be given one patch of each image, where `Method` refuses another."""
     model, curriculum = method.student, method.curriculum
-    if model.loss_predictor is None or method.prediction_weight == 0:
+    if model.loss_predictor is None or method.prediction_weight == 0 or method.prediction_loss.compares_images:
         return None
     counts = [curriculum.counts(model.num_patches, masked) for masked in curriculum.counts_masked(model.num_patches)]
     if max(count.reconstructed for count in counts) > 1:

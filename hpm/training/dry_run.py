@@ -8,6 +8,7 @@ from rich.console import Console
 
 from hpm.errors import TrainingError
 from hpm.training.batches import batches_from
+from hpm.training.cautions import cautions
 from hpm.training.divergence import usual_remedy
 from hpm.training.trainer import Trainer
 
@@ -20,6 +21,8 @@ def dry_run(trainer: Trainer, console: Console) -> None:
     Raises:
         TrainingError: for a loss that is not finite.
     """
+    for caution in cautions(trainer.method, trainer.clock, trainer.image_sizes):
+        console.print(caution, style="yellow")
     step = trainer.build_step()
     batches = batches_from(trainer, trainer.clock)
     for number in range(min(_STEPS, trainer.clock.steps_per_epoch)):

@@ -37,6 +37,8 @@ def describe(trainer: Trainer) -> str:
     part = curriculum.reconstruction
     images = trainer.method.image_curriculum
     chosen = "" if images is None else f"images: {', '.join(images.component_names())}\n"
+    supervision = trainer.method.supervision
+    chosen += "" if supervision is None else f"labels: {supervision.describe()}\n"
     partly = "" if part is None else f", {part.share:.2g} of the masked patches reconstructed{_chosen(trainer, part)}"
     return (
         f"curriculum: {', '.join(curriculum.component_names())}; alpha {first:.2f} -> {last:.2f}{ignored}, "

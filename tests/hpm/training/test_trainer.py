@@ -103,6 +103,16 @@ def test_dry_run_writes_nothing(hpm: Hpm, tiny: Path, tmp_path: Path, capsys: py
     assert "step 2: loss" in capsys.readouterr().out
 
 
+def test_a_dry_run_tells_what_the_run_would(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is trained, what is labeled, and what the run is too short for."""
+    words = ["Method.supervision = @SemiSupervised()", "SemiSupervised.num_classes = 10", "Schedule.epochs = 1"]
+    bindings = [word for text in [*words, "Schedule.warmup_epochs = 0.5"] for word in ("-b", text)]
+    assert hpm("pretrain", tiny, "image_curricula/self_paced", "--dry-run", *bindings) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "images: ImageLoss, SelfPaced labels: 0.1 of the images of every class, pseudo-labels of the others" in told
+    assert "ImageLoss scores no image before the last epoch begins" in told
+
+
 @pytest.mark.parametrize(
     ("blr", "step", "told"), [(1e38, 2, "Lower Schedule.blr"), (1e-3, 1, "Look at what it starts")]
 )
