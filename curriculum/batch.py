@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Batch:
     indices: Tensor | None = None
     boxes: Tensor | None = None
     flips: Tensor | None = None
-    masks_per_image: int = 1
+    masks_per_image: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4:

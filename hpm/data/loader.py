@@ -261,8 +261,10 @@ class Loader:
             images_NCSS, indices_N, boxes_N4, flips_N = (
                 values.repeat_interleave(self.masks_per_image, dim=0) for values in fetched[:4]
             )
-        parts = images_NCSS, self.patch_size, indices_N, boxes_N4, flips_N, self.masks_per_image
-        return Batch(*parts) if self._annotate is None else AnnotatedBatch(*parts, fetched.annotations)
+        parts = images_NCSS, self.patch_size, indices_N, boxes_N4, flips_N
+        if self._annotate is None:
+            return Batch(*parts, masks_per_image=self.masks_per_image)
+        return AnnotatedBatch(*parts, fetched.annotations)
 
     @cached_property
     def _stream(self) -> torch.cuda.Stream:

@@ -64,7 +64,7 @@ def _parts_table(plan: Plan) -> Table:
         label = f"dense prediction, in {plan.dense_share:.0%} of the steps"
         table.add_row(label, "", _cells(plan, "dense input", "dense prediction")[1])
     if plan.multiply_adds.get("pseudo-labels"):
-        table.add_row("pseudo-labels, in the average step", "", _cells(plan, "pseudo-labels")[1])
+        table.add_row("pseudo-labels, on average", "", _cells(plan, "pseudo-labels")[1])
     if plan.multiply_adds["target"]:
         table.add_row("network of the target", "", _cells(plan, "target")[1])
     return table

@@ -36,7 +36,8 @@ def refused(hpm: Hpm, capsys: pytest.CaptureFixture[str], *arguments: object) ->
             ["Curriculum.scheduler = @MetricPaced()", "MetricPaced.metric = 'accuracy'"],
             ["MetricPaced watches the metric 'accuracy'", "reconstruction_loss"],
         ),
-        (["SelfPaced.end = 0.3"], ["there is no part called SelfPaced", "hpm list"]),  # what MetricPaced was called
+        (["Paced.end = 0.3"], ["there is no part called Paced", "hpm list"]),
+        (["SelfPaced.end = 0.3"], ["SelfPaced.end (-b) cannot be bound", "SelfPaced takes share, growth"]),
         (["END = 0.7"], ["END", "nothing in this run uses it"]),
         (["Constant.value = 0.3"], ["Constant.value (-b)", "nothing in this run uses", "@Constant()"]),
         (["Curriculum.scheduler = @Constant()", "Ramp.end = 0.3"], ["Ramp.end (-b)"]),

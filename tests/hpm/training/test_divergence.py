@@ -125,7 +125,7 @@ def test_nothing_is_advised_that_is_so_already(precision: str, clip_grad: float 
 
 def interval(at_end: int, in_a_row: int | None = None) -> Interval:
     in_a_row = at_end if in_a_row is None else in_a_row
-    return Interval({}, None, at_end, in_a_row, at_end, unscored=0.0, unreadable=0, stop=False)
+    return Interval({}, {}, None, at_end, in_a_row, at_end, unscored=0.0, unreadable=0, stop=False)
 
 
 @pytest.mark.parametrize(

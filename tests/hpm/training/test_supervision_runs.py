@@ -194,7 +194,7 @@ def test_a_plan_counts_the_classifier_and_the_pseudo_labels(
     assert hpm("plan", semi, "--images", "160") == 0
     shown = capsys.readouterr().out
     assert "classifier" in shown
-    assert "pseudo-labels, in the average step" in shown
+    assert "pseudo-labels, on average" in shown
 
 
 def test_data_of_other_classes_are_refused(semi: Path, hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
