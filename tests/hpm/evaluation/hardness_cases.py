@@ -66,7 +66,10 @@ def in_run(
         boxes = torch.tensor(box).expand(count, -1)
         whole = Batch(images, 4, indices, boxes, torch.full((count,), flip))
         parts = [slice(0, count // 3), slice(count // 3, count)][not count // 3 :]  # none of no image
-        return [Batch(*(x[part] if isinstance(x, Tensor) else x for x in vars(whole).values())) for part in parts]
+        return [
+            Batch(**{name: x[part] if isinstance(x, Tensor) else x for name, x in vars(whole).items()})
+            for part in parts
+        ]
 
     return replace(context, training_batches=batches)
 
