@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -27,7 +26,6 @@ from curriculum.noise import Noise
 from curriculum.partial_reconstruction import PartialReconstruction
 from curriculum.samplers import Random, Sampler
 from curriculum.schedulers import Feedback, Scalar, Scheduled, Scheduler
-from curriculum.schedulers.scheduled import restore_states
 from curriculum.streams import Stream
 from curriculum.teacher import Teacher
 from curriculum.validation import require_at_least, require_choice, require_instance
@@ -286,15 +284,3 @@ class Curriculum(Scheduled):
         """Give the schedulers the metrics of the last interval, reduced over processes; at fixed global steps."""
         for scheduler in {id(scheduler): scheduler for scheduler in self.schedulers().values()}.values():
             scheduler.observe(feedback)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
-        return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: naming the schedulers of which it is not the state; all others are restored.
-        """
-        restore_states(self.schedulers(), state)

@@ -19,6 +19,18 @@ def rows_of_all(values: Tensor) -> Tensor:
     return torch.cat(gathered)
 
 
+def last_rows(indices_N: Tensor) -> Tensor:
+    """Return for each row the last one of the same image, int64 [N]: what is kept of an image that comes several times.
+
+    Where each row gives the values of that one, they may be written in whatever order a device copies.
+
+    Args:
+        indices_N: int64, the image of each row.
+    """
+    sorted_N, order_N = indices_N.sort(stable=True)
+    return order_N[torch.searchsorted(sorted_N, indices_N, right=True) - 1]
+
+
 def sum_of_all(values: Tensor) -> Tensor:
     """Return the sum of the values of every process."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

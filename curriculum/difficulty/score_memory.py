@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from curriculum.batch import Batch
 from curriculum.difficulty.base import TrainingContext
-from curriculum.processes import rows_of_all
+from curriculum.processes import last_rows, rows_of_all
 
 
 class ScoreMemory(nn.Module):
@@ -124,10 +124,8 @@ class ScoreMemory(nn.Module):
         scale_N = torch.ldexp(torch.ones_like(exponent_N, dtype=torch.float32), exponent_N)
         relative_NL = (scores_NL / scale_N.unsqueeze(1)).half()
         indices_N = rows_of_all(batch.indices)
-        # An image may come twice, where it stands in for one that cannot be read or has several masks: its last row
-        # counts, whatever the order in which the device copies.
-        sorted_N, order_N = indices_N.sort(stable=True)
-        last_N = order_N[torch.searchsorted(sorted_N, indices_N, right=True) - 1]
+        # An image may come twice, where it stands in for one that cannot be read, is shown again or has several masks.
+        last_N = last_rows(indices_N)
         for kept, values in (
             (self.scores, relative_NL),
             (self.scale, scale_N),

@@ -5,9 +5,6 @@ Shape suffixes: N images of a batch, I images of the training split, M masked pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +13,8 @@ from curriculum.checks import POLARITIES
 from curriculum.difficulty.base import TrainingContext
 from curriculum.images.base import ImageDifficulty
 from curriculum.images.selection import ImageSelection
-from curriculum.processes import rows_of_all
-from curriculum.schedulers.scheduled import Scheduled, restore_states
+from curriculum.processes import last_rows, rows_of_all
+from curriculum.schedulers.scheduled import Scheduled
 from curriculum.validation import require_choice, require_instance
 
 _POLARITIES = tuple(reversed(POLARITIES))
@@ -134,21 +131,7 @@ class ImageCurriculum(Scheduled):
         if not self.difficulty.remembers:
             return
         loss_N = rows_of_all(true_NM.float().mean(dim=1).view(-1, self._masks_per_image).mean(dim=1))
-        # An image may come twice in a batch: its last row counts, whatever the order in which the device copies.
-        sorted_N, order_N = indices_N.sort(stable=True)
-        last_N = order_N[torch.searchsorted(sorted_N, indices_N, right=True) - 1]
         old_N, momentum = self.scores[indices_N], self.difficulty.momentum
         mean_N = torch.where(old_N.isnan(), loss_N, momentum * old_N + (1 - momentum) * loss_N)
-        self.scores.index_copy_(0, indices_N, torch.where(loss_N.isfinite(), mean_N, old_N)[last_N])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
-        return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: naming the schedulers of which it is not the state; all others are restored.
-        """
-        restore_states(self.schedulers(), state)
+        kept_N = torch.where(loss_N.isfinite(), mean_N, old_N)
+        self.scores.index_copy_(0, indices_N, kept_N[last_rows(indices_N)])

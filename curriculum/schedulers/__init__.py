@@ -17,7 +17,7 @@ from curriculum.schedulers.ramps import (
     Ramp,
     WarmRestarts,
 )
-from curriculum.schedulers.scheduled import Scalar, Scheduled, values_of
+from curriculum.schedulers.scheduled import Scalar, Scheduled, require_time_alone, values_of
 
 __all__ = [
     "SHAPES",
@@ -39,5 +39,6 @@ __all__ = [
     "Scheduler",
     "Stepped",
     "WarmRestarts",
+    "require_time_alone",
     "values_of",
 ]

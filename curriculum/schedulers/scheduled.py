@@ -30,6 +30,34 @@ class Scheduled:
         """Return the schedulers of this part and of those within, by name: `{"temperature": ...}`."""
         return dict(_found(vars(self)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
+        return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: naming the schedulers of which it is not the state; all others are restored.
+        """
+        restore_states(self.schedulers(), state)
+
+
+def require_time_alone(setting: str, scalar: Scalar | None) -> None:
+    """Refuse a scheduler that watches metrics, where nobody tells it any.
+
+    Args:
+        setting: as a config writes it, "PatchContrast.beta".
+        scalar: its value; numbers and None pass.
+
+    Raises:
+        ValueError: naming the setting and the scheduler.
+    """
+    if isinstance(scalar, Scheduler) and scalar.watches:
+        raise ValueError(
+            f"{setting} = {type(scalar).__name__} follows what is learned; it can follow time alone, e.g. @Ramp()"
+        )
+
 
 def restore_states(schedulers: Mapping[str, Scheduler], states: Mapping[str, Any]) -> None:
     """Give schedulers what they had observed, by name; one whose state is another kind's keeps its own.

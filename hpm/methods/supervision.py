@@ -5,7 +5,7 @@ Shape suffixes: N images, K training images, M masked patches, L patches, Y clas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curriculum import Batch, Noise, Scheduler
-from curriculum.schedulers.scheduled import Scalar, Scheduled, restore_states, values_of
+from curriculum.schedulers.scheduled import Scalar, Scheduled, values_of
 from curriculum.validation import require_at_least, require_choice, require_in, require_instance
 from hpm.methods.labeled_images import draw_labeled
 from hpm.methods.once_per_image import StepTeacher
@@ -176,18 +176,6 @@ class SemiSupervised(Scheduled):
         per_class = self.labeled_per_class
         labeled = f"{self.labeled_share:.2g} of the images" if per_class is None else f"{per_class} images"
         return f"{labeled} of every class" + (", pseudo-labels of the others" if self.uses_pseudo_labels else "")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the schedulers that a checkpoint has to hold, as numbers, strings and lists."""
-        return {name: scheduler.state_dict() for name, scheduler in self.schedulers().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: naming the schedulers of which it is not the state; all others are restored.
-        """
-        restore_states(self.schedulers(), state)
 
     def _draw(self, labels_K: Tensor) -> Tensor:
         share, per_class = self.labeled_share, self.labeled_per_class

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from curriculum.schedulers import Scalar, Scheduler, values_of
+from curriculum.schedulers import Scalar, Scheduler, require_time_alone, values_of
 from curriculum.sizes import Size, as_size, pair, spell_size
 from curriculum.validation import require_instance
 
@@ -29,11 +29,7 @@ class ImageSizes:
 
     def __init__(self, size: Scalar | None, *, img_size: Size, patch_size: Size, epochs: int) -> None:
         require_instance("Trainer", float | int | Scheduler | None, image_size=size)
-        if isinstance(size, Scheduler) and size.watches:
-            raise ValueError(
-                f"Trainer.image_size = {type(size).__name__} follows what is learned; it can follow time alone, e.g. "
-                "@Ramp()"
-            )
+        require_time_alone("Trainer.image_size", size)
         self.img_size = img_size
         self._patch_size = patch_size
         self._epochs = epochs

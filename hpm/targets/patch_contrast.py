@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Scheduler, Teacher
-from curriculum.schedulers import Scalar, values_of
+from curriculum.schedulers import Scalar, require_time_alone, values_of
 from curriculum.sizes import Size
 from curriculum.validation import require_at_least, require_choice, require_in
 from hpm.runtime.precision import full_precision, without_autocast
@@ -49,11 +49,7 @@ class PatchContrast(TeacherFeatures):
     def __init__(self, *, temperature: float = 0.1, negatives: str = "image", beta: Scalar = 0.0) -> None:
         require_at_least("PatchContrast", 0.01, temperature=temperature)
         require_choice("PatchContrast", NEGATIVES, negatives=negatives)
-        if isinstance(beta, Scheduler) and beta.watches:
-            raise ValueError(
-                f"PatchContrast.beta = {type(beta).__name__} follows what is learned; it can follow time alone, e.g. "
-                "@Ramp()"
-            )
+        require_time_alone("PatchContrast.beta", beta)
         for value in values_of(beta):
             require_in("PatchContrast", "[0, inf)", beta=value)
         self.temperature = float(temperature)

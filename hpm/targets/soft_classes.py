@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from curriculum import Mask, Scheduler
-from curriculum.schedulers import Scalar, values_of
+from curriculum.schedulers import Scalar, require_time_alone, values_of
 from curriculum.sizes import Size
 from curriculum.validation import require_at_least, require_in
 from hpm.models.base import MaskedModel
@@ -44,11 +44,7 @@ class SoftClasses(Target):
         owner = type(self).__name__
         require_in(owner, "[2, 131072]", **{self.prototypes_name: prototypes})
         require_at_least(owner, _LOWEST, student_temperature=student_temperature)
-        if isinstance(teacher_temperature, Scheduler) and teacher_temperature.watches:
-            raise ValueError(
-                f"{owner}.teacher_temperature = {type(teacher_temperature).__name__} follows what is learned; it can "
-                "follow time alone, e.g. @Ramp()"
-            )
+        require_time_alone(f"{owner}.teacher_temperature", teacher_temperature)
         for value in values_of(teacher_temperature):
             require_at_least(owner, _LOWEST, teacher_temperature=value)
         self.prototypes = prototypes

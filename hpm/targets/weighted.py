@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curriculum import Mask, Scheduler
-from curriculum.schedulers import Scalar, values_of
+from curriculum.schedulers import Scalar, require_time_alone, values_of
 from curriculum.sizes import Size
 from curriculum.validation import require_instance
 from hpm.models.base import MaskedModel
@@ -44,11 +44,7 @@ class WeightedTargets(Target):
                     f"WeightedTargets.targets[{place}] = {type(target).__name__} keeps what it learns from step to "
                     "step; it can be Method.target itself alone"
                 )
-            if isinstance(weight, Scheduler) and weight.watches:
-                raise ValueError(
-                    f"WeightedTargets.weights[{place}] = {type(weight).__name__} follows what is learned; a weight can "
-                    "follow time alone, e.g. @Ramp()"
-                )
+            require_time_alone(f"WeightedTargets.weights[{place}]", weight)
             if min(values_of(weight)) < 0:
                 raise ValueError(f"WeightedTargets.weights[{place}] must not be negative")
         if max(max(values_of(weight)) for weight in weights) <= 0:
