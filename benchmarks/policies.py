@@ -1,10 +1,10 @@
-"""What each shipped curriculum costs: a training step, and the drawing of its masks, against random masks.
+"""What each shipped curriculum costs, and what other targets and models cost under random masks.
 
-Every curriculum trains the same model, 4 blocks of width 96 on 64 patches, on the same batch of 64 images, in
-alternation, in the middle of its run, where schedules from 0 to 1 stand at a half. A difficulty that is asked now and
-then (`amt`) is measured between its questions. Prints JSON.
+Measures a training step, and the drawing of its masks, against random masks. All train an encoder of 4 blocks of width
+96 on 64 patches, on the same batch of 64 images, in alternation, in the middle of a run, where schedules from 0 to 1
+stand at a half. A difficulty that is asked now and then (`amt`) is measured between its questions. Prints JSON.
 
-    python benchmarks/policies.py [--rounds 10] [--device cpu] [--only random beit] [-b BINDING]
+    python benchmarks/policies.py [--rounds 10] [--device cpu] [--only random beit boot_mae] [-b BINDING]
 """
 
 from __future__ import annotations
@@ -34,18 +34,46 @@ SETTINGS = [
     "Monitoring.probe_every = 0",
     "MLflowTracker.enabled = False",
 ]
+# What else may be trained under random masks: configs and bindings. The loss predictor and the moving average of
+# `random` are left out where nothing reads them.
+WITHOUT_PREDICTOR = "MaskedAutoencoder.loss_predictor_depth = None"
+METHODS = {
+    "mae": [WITHOUT_PREDICTOR, "Method.ema_decay = None"],
+    "cross_mae_model": ["models/cross_mae_tiny", "CrossMAE.loss_predictor_depth = None", "Method.ema_decay = None"],
+    "simmim_model": ["models/simmim_vit_tiny", "SimMIM.loss_predictor_depth = None", "Method.ema_decay = None"],
+    "teacher_features": [WITHOUT_PREDICTOR, "Method.target = @TeacherFeatures()"],
+    "boot_mae": ["models/boot_mae_tiny", "BootMAE.loss_predictor_depth = None"],
+    "patch_contrast": [WITHOUT_PREDICTOR, "Method.target = @PatchContrast()"],
+    "hard_negatives": [WITHOUT_PREDICTOR, "Method.target = @PatchContrast()", "PatchContrast.beta = 1.0"],
+    "ibot": [
+        "models/simmim_vit_tiny", "SimMIM.loss_predictor_depth = None", "Method.target = @DistilledTokens()",
+        "DistilledTokens.prototypes = 512", "DistilledTokens.hidden = 256", "DistilledTokens.bottleneck = 64",
+    ],
+    "capi_clusters": [
+        "models/cross_mae_tiny", "CrossMAE.loss_predictor_depth = None", "Method.target = @OnlineClusters()",
+        "OnlineClusters.clusters = 512",
+    ],
+    "semi_supervised": [
+        WITHOUT_PREDICTOR, "Method.supervision = @SemiSupervised()", "SemiSupervised.num_classes = 10",
+        "SemiSupervised.labeled_share = 0.2",
+    ],
+}  # fmt: skip
 
 
 class Contestant:
-    """A curriculum in training.
+    """A curriculum, or another method under random masks, in training.
 
     Args:
-        name: of the curriculum.
+        name: of the curriculum, or of `METHODS`.
         bindings: over it.
     """
 
     def __init__(self, name: str, bindings: list[str]) -> None:
-        trainer = parse_config([*CONFIGS, f"curricula/{name}"], [*SETTINGS, *bindings]).build()
+        parts = METHODS.get(name, [])
+        configs = [part for part in parts if "=" not in part]
+        own = [part for part in parts if "=" in part]
+        curriculum = f"curricula/{BASELINE if name in METHODS else name}"
+        trainer = parse_config([*CONFIGS, curriculum, *configs], [*SETTINGS, *own, *bindings]).build()
         self.trainer = trainer
         self.step = trainer.build_step()
         self.batches = next(trainer.loader.epoch(0))
@@ -70,12 +98,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=4, help="in each round; a multiple of 4 for hpm_dense")
-    parser.add_argument("--only", nargs="*", help="names of curricula; random is always there")
+    parser.add_argument("--only", nargs="*", help="names of curricula and methods; random is always there")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-b", "--binding", action="append", default=[])
     options = parser.parse_args()
     found = sorted(path.stem for path in (configs_folder() / "curricula").glob("*.gin"))
-    names = [BASELINE, *(name for name in options.only or found if name != BASELINE)]
+    names = [BASELINE, *(name for name in options.only or [*found, *METHODS] if name != BASELINE)]
     bindings = [f"Runtime.device = '{options.device}'", *options.binding]
     contestants = {name: Contestant(name, bindings) for name in names}
 

@@ -35,9 +35,11 @@ def check_method(
     for sampler in method.curriculum.samplers:
         sampler.check_masks_per_image(schedule.masks_per_image)
     if method.target.stateful and schedule.accumulate > 1:
+        groups = method.curriculum.mask_ratio.groups
+        instead = f", and train with {groups} processes for UniformRatio.groups = {groups}" if groups > 1 else ""
         raise ValueError(
             f"Schedule.accumulate = {schedule.accumulate} cuts a step into micro-batches, and Method.target = "
-            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1"
+            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1{instead}"
         )
     for setting, alpha in method.curriculum.scheduler.reaches():
         if not 0 <= alpha <= 1:

@@ -173,6 +173,10 @@ def test_micro_batches_are_refused(tiny: Path, hpm: Callable[..., int], capsys: 
         assert "Schedule.accumulate = 2 cuts a step into micro-batches" in told
         assert "learns from all images of a step at once; set it to 1" in told
         assert hpm("plan", tiny, *words(*RUNS[name], "Schedule.accumulate = 2")) == 2
+    ratios = ("Curriculum.mask_ratio = @UniformRatio()", "UniformRatio.groups = 2", "Schedule.accumulate = 2")
+    assert hpm("pretrain", tiny, *words(*RUNS["clusters"], *ratios), "--output", "run") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "set it to 1, and train with 2 processes for UniformRatio.groups = 2" in told
 
 
 def test_a_head_of_other_widths_starts_from_initialization(

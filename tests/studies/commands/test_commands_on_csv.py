@@ -20,7 +20,7 @@ from studies.commands._sources import load_sources
 from studies.definition.identity import give_identity
 from studies.execution.storage import open_storage
 
-ZOO = Path(__file__).parents[3] / "docs" / "results" / "zoo" / "results.csv"
+ZOO = Path(__file__).parents[3] / "docs" / "results" / "zoo_small" / "results.csv"
 Output = Callable[..., str]
 
 

@@ -43,6 +43,10 @@ def test_they_are_there() -> None:
         "frameworks",
         "mask_ratio",
         "zoo",
+        "zoo_confirmed",
+        "zoo_confirmed_stamp_scenes",
+        "zoo_screening",
+        "zoo_screening_stamp_scenes",
         "zoo_small",
     }
     assert {path.stem for path in SEARCHES} == {"schedule", "conditional"}
