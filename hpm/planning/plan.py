@@ -53,6 +53,7 @@ class Plan:
         relative_cost: operations of the average step, relative to one of encoder and reconstructor alone.
         step_flops: operations of the average step, two for each multiply-add, the backward pass being twice the
             forward; gradient checkpointing adds one forward more.
+        image_passes_flops: operations of the passes by which an image curriculum measures all images, in the whole run.
         memory: bytes on each GPU, by what they are for.
         device_memory: bytes that a GPU has.
         peak: FLOP/s of a GPU in this precision, from its data sheet.
@@ -81,12 +82,18 @@ class Plan:
     dense_share: float
     relative_cost: float
     step_flops: float
+    image_passes_flops: float
     memory: dict[str, float]
     device_memory: float
     peak: float
     mfu: float
     hours: float
     notes: tuple[str, ...]
+
+    @property
+    def flops(self) -> float:
+        """Operations of the whole training."""
+        return self.steps * self.step_flops + self.image_passes_flops
 
     @property
     def images_per_second(self) -> float:
@@ -157,7 +164,7 @@ def _plan(
     )
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
-    beside_flops = 2 * images * cost.image_passes(method, clock.epochs)
+    image_passes = 2 * images * cost.image_passes(method, clock.epochs)
     step_flops = 2 * schedule.batch_size * average.average_step(passes=passes)
     return Plan(
         config=config,
@@ -180,6 +187,7 @@ def _plan(
         dense_share=average.dense_share,
         relative_cost=average.average_step() / (3 * plain),
         step_flops=step_flops,
+        image_passes_flops=image_passes,
         memory={"masks of the objects": _object_masks(settings, images)}
         | cost.memory(
             method,
@@ -193,11 +201,11 @@ def _plan(
         device_memory=machine.gpu.memory * 1e9,
         peak=peak * 1e12,
         mfu=mfu,
-        hours=(clock.total_steps * step_flops + beside_flops) / (machine.gpus * peak * 1e12 * mfu) / 3600,
+        hours=(clock.total_steps * step_flops + image_passes) / (machine.gpus * peak * 1e12 * mfu) / 3600,
         notes=(
             *notes,
             *left_out,
-            *_note_passes(method, beside_flops / (clock.total_steps * step_flops)),
+            *_note_passes(method, image_passes / (clock.total_steps * step_flops)),
             *_notes(settings, share, mfu),
         ),
     )

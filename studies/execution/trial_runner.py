@@ -53,7 +53,7 @@ class _Budget(NamedTuple):
     """What a run's configuration says before it is trained.
 
     Args:
-        flops_per_image: of the training, counted.
+        flops_per_image: of the training, counted; what an image curriculum computes between epochs too.
         config: tells the configuration from others.
     """
 
@@ -223,4 +223,4 @@ class TrialRunner:
 def _count_budget(run: PlannedRun, processes: int) -> _Budget:
     config = parse_config(run.configs, run.bindings)
     plan = make_plan(config, gpus=processes)
-    return _Budget(plan.step_flops / plan.batch_size, config.fingerprint())
+    return _Budget(plan.flops / (plan.steps * plan.batch_size), config.fingerprint())

@@ -128,6 +128,24 @@ def test_hours(tiny: Path) -> None:
     assert make(tiny, "Curriculum.score_every = 4").teacher_share == 0.25
 
 
+def test_passes_of_an_image_curriculum_are_part_of_the_training(tiny: Path) -> None:
+    curriculum = [
+        "Method.image_curriculum = @ImageCurriculum()",
+        "ImageCurriculum.difficulty = @ImageLoss()",
+        "ImageCurriculum.selection = @SelfPaced()",
+    ]
+    remembers = make(tiny, *curriculum, "ImageLoss.momentum = 0.5")
+    assert remembers.image_passes_flops == 0
+    assert remembers.flops == remembers.steps * remembers.step_flops
+    made = make(tiny, *curriculum, "ImageLoss.momentum = 0.0", "ImageLoss.every = 1")
+    work = made.multiply_adds
+    # Before each of the four epochs but the first, all 160 images.
+    assert made.image_passes_flops == pytest.approx(3 * 160 * 2 * (work["encoder"] + work["reconstructor"]))
+    assert made.step_flops == remembers.step_flops
+    assert made.flops == remembers.flops + made.image_passes_flops
+    assert made.hours / remembers.hours == pytest.approx(made.flops / remembers.flops)
+
+
 def test_images_of_several_masks(tiny: Path) -> None:
     """Twice the steps of an epoch, of as many operations but the teacher's, who looks at half as many images; the data
     deliver half as many for each.

@@ -19,6 +19,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from rich.console import Console
 
+from hpm.config import parse_config
+from hpm.planning.plan import make_plan
 from hpm.runs.manifest import DataRecord, EarlierData, Manifest, SplitRecord
 from hpm.runs.outcome import Outcome
 from hpm.tracking.mlflow import MLflowTracker
@@ -130,7 +132,8 @@ def test_a_complete_run(work: Work) -> None:
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
     (result,) = trial.user_attrs["results"]
     assert result["cost"]["images"] == 64
-    assert result["cost"]["flops"] > 0
+    plan = make_plan(parse_config(["tiny.gin"], []))
+    assert result["cost"]["flops"] == pytest.approx(64 * plan.flops / (plan.steps * plan.batch_size))
 
 
 def test_a_trial_keeps_the_skipped_steps_and_the_images_of_its_run(work: Work) -> None:
