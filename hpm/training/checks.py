@@ -36,10 +36,10 @@ def check_method(
         sampler.check_masks_per_image(schedule.masks_per_image)
     if method.target.stateful and schedule.accumulate > 1:
         groups = method.curriculum.mask_ratio.groups
-        instead = f", and train with {groups} processes for UniformRatio.groups = {groups}" if groups > 1 else ""
+        more = f", and train with {groups} processes, or a multiple, for UniformRatio.groups = {groups}"
         raise ValueError(
             f"Schedule.accumulate = {schedule.accumulate} cuts a step into micro-batches, and Method.target = "
-            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1{instead}"
+            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1{more if world_size % groups else ''}"
         )
     for setting, alpha in method.curriculum.scheduler.reaches():
         if not 0 <= alpha <= 1:
