@@ -39,7 +39,8 @@ def check_method(
         more = f", and train with {groups} processes, or a multiple, for UniformRatio.groups = {groups}"
         raise ValueError(
             f"Schedule.accumulate = {schedule.accumulate} cuts a step into micro-batches, and Method.target = "
-            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1{more if world_size % groups else ''}"
+            f"{type(method.target).__name__} learns from all images of a step at once; set it to 1"
+            f"{more if world_size % groups else ''}"
         )
     for setting, alpha in method.curriculum.scheduler.reaches():
         if not 0 <= alpha <= 1:
