@@ -46,18 +46,26 @@ METHODS = {
     "patch_contrast": [WITHOUT_PREDICTOR, "Method.target = @PatchContrast()"],
     "hard_negatives": [WITHOUT_PREDICTOR, "Method.target = @PatchContrast()", "PatchContrast.beta = 1.0"],
     "ibot": [
-        "models/simmim_vit_tiny", "SimMIM.loss_predictor_depth = None", "Method.target = @DistilledTokens()",
-        "DistilledTokens.prototypes = 512", "DistilledTokens.hidden = 256", "DistilledTokens.bottleneck = 64",
+        "models/simmim_vit_tiny",
+        "SimMIM.loss_predictor_depth = None",
+        "Method.target = @DistilledTokens()",
+        "DistilledTokens.prototypes = 512",
+        "DistilledTokens.hidden = 256",
+        "DistilledTokens.bottleneck = 64",
     ],
     "capi_clusters": [
-        "models/cross_mae_tiny", "CrossMAE.loss_predictor_depth = None", "Method.target = @OnlineClusters()",
+        "models/cross_mae_tiny",
+        "CrossMAE.loss_predictor_depth = None",
+        "Method.target = @OnlineClusters()",
         "OnlineClusters.clusters = 512",
     ],
     "semi_supervised": [
-        WITHOUT_PREDICTOR, "Method.supervision = @SemiSupervised()", "SemiSupervised.num_classes = 10",
+        WITHOUT_PREDICTOR,
+        "Method.supervision = @SemiSupervised()",
+        "SemiSupervised.num_classes = 10",
         "SemiSupervised.labeled_share = 0.2",
     ],
-}  # fmt: skip
+}
 
 
 class Contestant:
