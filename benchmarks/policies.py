@@ -19,6 +19,7 @@ from machine import describe_machine, seconds_of
 from curriculum import Noise
 from hpm.config import configs_folder, parse_config
 from hpm.optim.clock import Clock
+from studies.definition.ablation import split_items
 
 BASELINE = "random"
 CONFIGS = ["base.gin", "models/tiny", "data/digit_scenes"]
@@ -77,9 +78,7 @@ class Contestant:
     """
 
     def __init__(self, name: str, bindings: list[str]) -> None:
-        parts = METHODS.get(name, [])
-        configs = [part for part in parts if "=" not in part]
-        own = [part for part in parts if "=" in part]
+        configs, own = split_items(METHODS.get(name, []))
         curriculum = f"curricula/{BASELINE if name in METHODS else name}"
         trainer = parse_config([*CONFIGS, curriculum, *configs], [*SETTINGS, *own, *bindings]).build()
         self.trainer = trainer

@@ -15,6 +15,11 @@ _LONGEST_NAME = 100  # of a variant
 _VARIANT, _SEED = "variant", "run_seed"  # user attributes of a trial
 
 
+def split_items(items: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The configs and the bindings of a list of both: what has an equals sign is a binding."""
+    return [item for item in items if "=" not in item], [item for item in items if "=" in item]
+
+
 class Ablation(Definition):
     """Named variants of a configuration, each trained with every seed.
 
@@ -77,8 +82,7 @@ class Ablation(Definition):
 
     def configs_and_bindings(self, variant: str) -> tuple[list[str], list[str]]:
         """What a variant adds to the base."""
-        items = self.variants[variant]
-        return [item for item in items if "=" not in item], [item for item in items if "=" in item]
+        return split_items(self.variants[variant])
 
     def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
         known = {cell_of(trial) for trial in trials_not_failed(study)}
