@@ -15,8 +15,11 @@ from studies.analysis.results_csv import csv_results, csv_text
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 
-
-OF_STUDIES = [path for path in sorted(RESULTS.glob("*/*.csv")) if path.name != "tasks.csv"]  # that is a benchmark's
+# What a benchmark wrote, and what `hpm evaluate` said of the masks of one run of each variant.
+OF_NO_STUDY = ("stamp_scenes/tasks.csv", "zoo/masks_stamp_scenes_seed0.csv")
+OF_STUDIES = [
+    path for path in sorted(RESULTS.glob("*/*.csv")) if path.relative_to(RESULTS).as_posix() not in OF_NO_STUDY
+]
 
 
 @pytest.mark.parametrize("path", OF_STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
