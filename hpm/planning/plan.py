@@ -164,8 +164,9 @@ def _plan(
     )
     plain = work["encoder"] + work["reconstructor"]
     passes = 4 if runtime.grad_checkpointing else 3
-    image_passes = 2 * images * cost.image_passes(method, clock.epochs)
     step_flops = 2 * schedule.batch_size * average.average_step(passes=passes)
+    steps_flops = clock.total_steps * step_flops
+    image_passes_flops = 2 * images * cost.image_passes(method, clock.epochs)
     return Plan(
         config=config,
         curriculum=", ".join(method.curriculum.component_names()),
@@ -187,7 +188,7 @@ def _plan(
         dense_share=average.dense_share,
         relative_cost=average.average_step() / (3 * plain),
         step_flops=step_flops,
-        image_passes_flops=image_passes,
+        image_passes_flops=image_passes_flops,
         memory={"masks of the objects": _object_masks(settings, images)}
         | cost.memory(
             method,
@@ -201,11 +202,11 @@ def _plan(
         device_memory=machine.gpu.memory * 1e9,
         peak=peak * 1e12,
         mfu=mfu,
-        hours=(clock.total_steps * step_flops + image_passes) / (machine.gpus * peak * 1e12 * mfu) / 3600,
+        hours=(steps_flops + image_passes_flops) / (machine.gpus * peak * 1e12 * mfu) / 3600,
         notes=(
             *notes,
             *left_out,
-            *_note_passes(method, image_passes / (clock.total_steps * step_flops)),
+            *_note_passes(method, image_passes_flops / steps_flops),
             *_notes(settings, share, mfu),
         ),
     )
