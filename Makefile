@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks gpu benchmarks clean
+.PHONY: quickstart docs test fuzz test-gpu test-lowest install format static-checks gpu benchmarks clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data, with three seeds.
 	$(BIN)/python benchmarks/quickstart.py
@@ -15,7 +15,10 @@ test: $(INSTALLED)  ## Install, and run every test, on all cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 # In one process, so that the tests share the device and its memory.
-test-gpu: $(INSTALLED)  ## Run the tests that need a GPU.
+test-docs: $(INSTALLED)  ## Build the documentation into site/, and refuse links and names that lead nowhere.
+	$(BIN)/zensical build --strict --clean
+
+gpu: $(INSTALLED)  ## Run the tests that need a GPU.
 	HPM_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu
 
 # Draws thousands of cases: bindings, texts, damaged runs, studies, and kills at random moments.
@@ -41,6 +44,9 @@ static-checks: $(INSTALLED)  ## Lint, formatting and types.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## Build the documentation into site/, and refuse links and names that lead nowhere.
+	$(BIN)/zensical build --strict --clean
 
 gpu: $(INSTALLED)  ## Everything that only a GPU can tell, in nine minutes; `make gpu OUT=FILE` for another file.
 	$(BIN)/python benchmarks/gpu.py --out $(or $(OUT),gpu.json)

@@ -7,6 +7,7 @@ needs ImageNet or another machine is planned, parsed or built instead of trained
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -84,7 +85,9 @@ def write_short_configs(folder: Path) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, fashion_mnist: Path, stamp_files: Path) -> Path:
+def desk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Path, fashion_mnist: Path, stamp_files: Path
+) -> Path:
     """The folder in which a reader works."""
     monkeypatch.chdir(tmp_path)
     write_short_configs(tmp_path)
@@ -180,7 +183,7 @@ class Reading:
 def configs_and_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
     """What `hpm pretrain` would read."""
     valued = {"--output", "--init-from", "-b"}
-    bindings = [word for before, word in zip(arguments, arguments[1:], strict=False) if before == "-b"]
+    bindings = [word for before, word in itertools.pairwise(arguments) if before == "-b"]
     plain = [word for before, word in zip(["", *arguments], arguments, strict=False) if before not in valued]
     return [word for word in plain if not word.startswith("-")], bindings
 
