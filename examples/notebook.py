@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Two curricula, side by side
 #
-# Trains a small model with random masks and with masks of hard patches, on data that comes with the packages. It takes about a
-# minute on a CPU, and writes into the folder `runs`.
+# Trains a small model with random masks and with masks of hard patches, on data that comes with the packages. It takes
+# about a minute on a CPU, and writes into the folder `runs`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -86,8 +86,9 @@ plt.show()
 # %% [markdown]
 # ## Is what is masked hard, and what has been learned?
 #
-# The share of attainable hardness is 0 for random masks and 1 for a curriculum that finds the hardest patches. The accuracies
-# are of k-NN on frozen features. One run each does not say which curriculum is better: for that there are studies.
+# The share of attainable hardness is 0 for random masks and 1 for a curriculum that finds the hardest patches. The
+# accuracies are of k-NN on frozen features. One run each does not say which curriculum is better: for that there are
+# studies.
 
 # %%
 for name, run in (("random masks", random), ("true loss", hard)):

@@ -77,11 +77,13 @@ def importing(module: str, where: str, *, beside: Path | None, checkpoint: Path 
 
 
 def _require_same(name: str, files: list[Path], where: str) -> None:
-    """Refuse a module whose name another one has taken in this process, as that of an earlier config's folder."""
+    """Refuse a module whose name another one has taken in this process, as that of an earlier config's folder; a copy
+    of the same text is the same.
+    """
     imported = getattr(sys.modules.get(name), "__file__", None)
-    if imported is None or not files or not files[0].is_file():
+    if imported is None or not files or not files[0].is_file() or not Path(imported).is_file():
         return
-    if files[0].resolve() != Path(imported).resolve():
+    if files[0].read_bytes() != Path(imported).read_bytes():
         raise UserError(
             f"{where} imports {name}, which is {files[0]}, but this process has imported another module of that name "
             f"from {imported}; rename one of them, or start a new process"
