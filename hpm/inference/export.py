@@ -1,6 +1,7 @@
 """`hpm export`: the encoder for other programs.
 
-timm          a folder, config.json and model.safetensors, for `timm.create_model("local-dir:FOLDER", pretrained=True)`
+timm          a folder, config.json, model.safetensors and a model card, README.md, for
+              `timm.create_model("local-dir:FOLDER", pretrained=True)`
 safetensors   a file of weights under timm's names, or of the whole model under ours
 onnx          a file that turns images into features
 
@@ -27,6 +28,7 @@ from hpm import __version__
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, load_model
+from hpm.inference.model_card import write_card
 from hpm.models.base import MaskedModel
 from hpm.runtime.files import check_file, check_folder, printable, replacing, require_new, save_tensors
 
@@ -88,6 +90,10 @@ def export(
         with replacing(out) as partial:
             if to == "timm":
                 write_timm(model, source, pool, notes, partial)
+                address = f"local-dir:{out.name}"
+                write_card(
+                    partial, loaded, model, address=address, weights=weights, pool=pool, bindings=[*configs, *bindings]
+                )
             elif to == "safetensors":
                 _write_safetensors(model if whole else model.encoder, notes, partial)
             else:
