@@ -1,7 +1,8 @@
 """`hpm export --push`: an exported folder becomes a repository of the Hugging Face Hub.
 
-By `upload_folder` of huggingface_hub, so that what arrives is the folder. timm's `push_to_hf_hub` takes a model instead, and
-writes a configuration of its own, a pickle beside the weights, and a card that says Apache-2.0 whatever the weights' license.
+By `upload_folder` of huggingface_hub, so that what arrives is the folder. timm's `push_to_hf_hub` takes a model
+instead, and writes a configuration of its own, a pickle beside the weights, and a card that says Apache-2.0 whatever
+the weights' license is.
 
 The Hub is the one that HF_ENDPOINT names; the token is that of HF_TOKEN or `hf auth login`, and nothing here sees it.
 """
