@@ -8,14 +8,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from markupsafe import Markup
 
-from curriculum.sizes import spell_size
-from hpm.data import ImageSource
+from hpm.config import Config
+from hpm.config.usage import spell
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, parse_text
 from hpm.inference.markdown import block, code, shareable
@@ -23,7 +24,6 @@ from hpm.methods.method import Method
 from hpm.methods.run_work import run_work
 from hpm.optim.clock import Clock
 from hpm.optim.image_sizes import ImageSizes
-from hpm.optim.optimization import Optimization
 from hpm.optim.schedule import Schedule
 from hpm.runs.manifest import Manifest, SplitRecord
 from hpm.runtime.settings import Runtime
@@ -31,6 +31,7 @@ from hpm.runtime.settings import Runtime
 Rows = list[tuple[str, Any]]
 """Lines of a table, what and its value; a value of None is "not recorded"."""
 
+_REFERENCE = re.compile(r"@((?:\w+/)*)(?:[\w.]+\.)?(\w+)\(\)")  # scopes and name
 _SECTION = re.compile(r"^# Parameters for (?:\S*/)?(\w+):$", re.M)
 
 
@@ -44,8 +45,8 @@ class RecordedRun:
         curriculum: all of what decided which patches were hidden.
         data: which images.
         training: schedule and optimizer.
-        flops: of the whole training, counted; None where a part cannot be counted without data, or training is not
-            done at this step.
+        flops: of the whole training, counted; None where a part cannot be counted, or training is not done at this
+            step.
         passes_left_out: whether an image curriculum's passes over all images are left out of `flops`.
         versions: of the source and others.
         config: the configuration, without what belongs to the machine that it ran on.
@@ -65,8 +66,6 @@ class RecordedRun:
 def recorded_run(loaded: LoadedModel) -> RecordedRun | None:
     """What the run of a model has recorded; None for weights without a run.
 
-    The configuration is parsed again: what is built of a model afterwards is this one's.
-
     Args:
         loaded: the model.
 
@@ -77,14 +76,14 @@ def recorded_run(loaded: LoadedModel) -> RecordedRun | None:
     if manifest is None or text is None:
         return None
     config = parse_text(f"{loaded.path.name}.gin", text, checkpoint=loaded.path)
-    with torch.device("meta"):  # whose tensors take neither memory nor time
-        method: Method = config.parameter("Trainer", "method")
+    method, countable = _method(config)
     parts = {
         name: config.parameter("Trainer", name)
         for name in ("source", "crop", "schedule", "optimization", "runtime", "progress_per", "image_size", "seed")
     }
     tracker = config.parameter("Monitoring", "tracker")
-    recorded = _Recorded(config.parameters())
+    bound = {spell(statement.key): str(statement.value) for statement in config.statements}
+    trainer = _Part("@Trainer()", dict(sorted((bound | config.parameters()).items())))
     schedule: Schedule = parts["schedule"] or Schedule()
     try:
         clock = schedule.clock(manifest.data.images).at(loaded.step)
@@ -101,40 +100,71 @@ def recorded_run(loaded: LoadedModel) -> RecordedRun | None:
     return RecordedRun(
         parts={name: type(getattr(curriculum, name)).__name__ for name in ("scheduler", "difficulty", "sampler")},
         mask_ratio=curriculum.mask_ratio.describe(),
-        curriculum=_curriculum(recorded, method, clock, parts["progress_per"]),
-        data=_data(recorded, manifest, parts["source"], parts["crop"], sizes),
+        curriculum=_curriculum(trainer.part("method"), method, clock, parts["progress_per"]),
+        data=_data(trainer, manifest, sizes),
         training=[
-            *_training(recorded, manifest, method, schedule, clock),
-            ("optimizer", Markup("AdamW, ") + recorded.spell(parts["optimization"] or Optimization())),
+            *_training(trainer.part("method"), manifest, method, schedule, clock),
+            ("optimizer", Markup("AdamW, ") + code(trainer.part("optimization").spell())),
             ("precision", code(manifest.precision)),
             ("seed", code(parts["seed"])),
         ],
-        flops=_flops(method, schedule, runtime, clock, parts["progress_per"], sizes),
+        flops=_flops(method, schedule, runtime, clock, parts["progress_per"], sizes) if countable else None,
         passes_left_out=method.image_curriculum is not None,
         versions=_versions(manifest),
         config=block(shareable(_without(text, type(tracker).__name__))),
     )
 
 
+def _method(config: Config) -> tuple[Method, bool]:
+    """The method, on the meta device where that can be: there its tensors take neither memory nor time, and its
+    operations can be counted. A part of somebody's own need not be able to.
+    """
+    try:
+        with torch.device("meta"):
+            return config.parameter("Trainer", "method"), True
+    except UserError:
+        return config.parameter("Trainer", "method"), False
+
+
 @dataclass(frozen=True)
-class _Recorded:
-    """Every parameter in force: {"Ramp.end": "0.5"}."""
+class _Part:
+    """A part of a run as its configuration makes it.
 
-    parameters: dict[str, str]
+    Args:
+        reference: to the part, "@Ramp()"; or what else stands in its place.
+        known: every parameter in force, {"Ramp.end": "0.5"}.
+        scope: in which gin makes it, "" or "image_share/".
+    """
 
-    def of(self, part: Any) -> dict[str, str]:
-        """Those of an object's class, as they may be shown to others; of several objects in scopes by longer names."""
-        found = {}
-        for key, value in self.parameters.items():
-            owner, _, name = key.rpartition(".")
-            scope, _, cls = owner.rpartition("/")
-            if cls == type(part).__name__:
-                found[f"{scope}/{name}" if scope else name] = shareable(value)
-        return found
+    reference: str
+    known: dict[str, str]
+    scope: str = ""
 
-    def spell(self, part: Any) -> Markup:
-        """An object as one would make it: `Ramp(start=0.0, end=0.5)`."""
-        return code(f"{type(part).__name__}({', '.join(f'{name}={value}' for name, value in self.of(part).items())})")
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """By name; none of what is no reference, such as a default."""
+        if (found := _REFERENCE.fullmatch(self.reference)) is None:
+            return {}
+        starts = [f"{scope}{found[2]}." for scope in dict.fromkeys((found[1] or self.scope, ""))]
+        start = next((start for start in starts if any(key.startswith(start) for key in self.known)), starts[0])
+        return {key.removeprefix(start): value for key, value in self.known.items() if key.startswith(start)}
+
+    def part(self, name: str) -> _Part:
+        """The part that a parameter names."""
+        found = _REFERENCE.fullmatch(self.reference)
+        return _Part(self.parameters.get(name, ""), self.known, (found and found[1]) or self.scope)
+
+    def spell(self) -> str:
+        """As one would make it, and all parts within it: `Ramp(start=0.0, end=0.5)`."""
+        found = _REFERENCE.fullmatch(self.reference)
+        if found is None:
+            return self.reference or "as by default"
+        scope = found[1] or self.scope
+        told = {
+            name: _REFERENCE.sub(lambda inner: _Part(inner[0], self.known, scope).spell(), shareable(value))
+            for name, value in self.parameters.items()
+        }
+        return f"{found[2]}({', '.join(f'{name}={value}' for name, value in told.items())})"
 
 
 def listed(values: Sequence[float] | None) -> str | None:
@@ -142,28 +172,31 @@ def listed(values: Sequence[float] | None) -> str | None:
     return None if values is None else ", ".join(f"{value:g}" for value in values)
 
 
-def _curriculum(recorded: _Recorded, method: Method, clock: Clock, progress_per: str) -> Rows:
-    curriculum = method.curriculum
-    parts = {name: getattr(curriculum, name) for name in ("scheduler", "difficulty", "sampler", "reconstruction")}
-    rows: Rows = [(name, recorded.spell(part)) for name, part in parts.items() if part is not None]
+def _curriculum(recorded: _Part, method: Method, clock: Clock, progress_per: str) -> Rows:
+    curriculum, own = method.curriculum, recorded.part("curriculum")
+    parts = ("scheduler", "difficulty", "sampler", "reconstruction")
+    rows: Rows = [(name, code(own.part(name).spell())) for name in parts if getattr(curriculum, name) is not None]
     alpha = "follows what training measures"
     if not curriculum.scheduler.watches:
         first, last = (curriculum.alpha(clock.at(step).progress(progress_per)) for step in (0, clock.total_steps - 1))
         alpha = f"{first:.2f} in the first step, {last:.2f} in the last"
     rows.insert(1, ("alpha", alpha))
-    own = {name: value for name, value in recorded.of(curriculum).items() if name not in parts}
-    rows += [("mask ratio", curriculum.mask_ratio.describe())]
-    rows += [(name.replace("_", " "), code(value)) for name, value in own.items() if name != "mask_ratio"]
+    rows.append(("mask ratio", curriculum.mask_ratio.describe()))
+    rows += [
+        (name.replace("_", " "), code(shareable(value)))
+        for name, value in own.parameters.items()
+        if name not in (*parts, "mask_ratio")
+    ]
     if method.image_curriculum is not None:
-        rows.append(("which images an epoch shows", recorded.spell(method.image_curriculum)))
+        rows.append(("which images an epoch shows", code(recorded.part("image_curriculum").spell())))
     return rows
 
 
-def _data(recorded: _Recorded, manifest: Manifest, source: ImageSource, crop: Any, sizes: ImageSizes) -> Rows:
+def _data(trainer: _Part, manifest: Manifest, sizes: ImageSizes) -> Rows:
     def told(split: SplitRecord) -> Markup:
         return Markup(f"{split.images:,}, fingerprint {code(split.fingerprint)}")
 
-    rows: Rows = [("source", recorded.spell(source)), ("training images", told(manifest.data.train))]
+    rows: Rows = [("source", code(trainer.part("source").spell())), ("training images", told(manifest.data.train))]
     rows += [(f"{name} images", told(split)) for name, split in manifest.data.held_out.items()]
     rows += [
         (f"training images until step {earlier.until_step:,}", told(earlier.data.train))
@@ -171,21 +204,17 @@ def _data(recorded: _Recorded, manifest: Manifest, source: ImageSource, crop: An
     ]
     return [
         *rows,
-        (
-            "size in training",
-            f"{sizes.describe()} pixels" if sizes.has_others else f"{spell_size(sizes.img_size)} pixels",
-        ),
-        ("crops", None if crop is None else recorded.spell(crop)),
+        ("size in training", f"{sizes.describe()} pixels"),
+        ("crops", code(trainer.part("crop").spell())),
         ("mean of each channel", listed(manifest.mean)),
         ("standard deviation of each channel", listed(manifest.std)),
     ]
 
 
-def _training(recorded: _Recorded, manifest: Manifest, method: Method, schedule: Schedule, clock: Clock) -> Rows:
+def _training(recorded: _Part, manifest: Manifest, method: Method, schedule: Schedule, clock: Clock) -> Rows:
     started = None if manifest.init_from is None else Path(manifest.init_from).name
-    decay = recorded.parameters.get("Method.ema_decay")
     return [
-        ("target", recorded.spell(method.target)),
+        ("target", code(recorded.part("target").spell())),
         ("started from", "random weights" if started is None else code(started)),
         ("steps", f"{clock.step:,} of {clock.total_steps:,}"),
         ("epochs", f"{clock.fractional_epoch:g} of {clock.epochs:,}"),
@@ -196,7 +225,7 @@ def _training(recorded: _Recorded, manifest: Manifest, method: Method, schedule:
             f"{schedule.lr:g} (base {schedule.blr:g} for 256 images), to {schedule.min_lr:g} by a cosine",
         ),
         ("warm-up", f"{schedule.warmup_epochs:g} epochs"),
-        ("decay of the teacher's moving average", None if decay is None else code(shareable(decay))),
+        ("decay of the teacher's moving average", code(recorded.part("ema_decay").spell())),
         ("labels", "none" if method.supervision is None else method.supervision.describe()),
     ]
 

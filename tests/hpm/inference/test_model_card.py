@@ -141,6 +141,60 @@ def test_what_is_bound_for_the_export_changes_no_record(hpm: Hpm, run: Path) -> 
     assert "train_size=160" in dict(tables["Data"])["source"]
 
 
+LISTED = """
+import gin
+import torch
+from curriculum import Scheduler
+
+
+@gin.register
+class Listed(Scheduler):
+    '''Alphas that are read from a tensor at once, which the meta device has no values of.'''
+
+    def __init__(self) -> None:
+        self.alphas = torch.linspace(0, 0.5, 11).tolist()
+
+    def __call__(self, progress: float) -> float:
+        return self.alphas[int(10 * progress)]
+"""
+
+
+def test_a_part_that_cannot_be_counted_is_exported_all_the_same(
+    hpm: Hpm, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("listed.py").write_text(LISTED)
+    monkeypatch.syspath_prepend(Path().resolve())
+    tiny.write_text(f"import listed\n{tiny.read_text()}\nCurriculum.scheduler = @Listed()\nSchedule.epochs = 2\n")
+    assert hpm("pretrain", tiny, "--output", "run") == 0
+    _, tables = exported(hpm, Path("run"))
+    assert dict(tables["Curriculum"])["alpha"] == "0.25 in the first step, 0.50 in the last"
+    assert dict(tables["Cost"])["operations of the training, counted from the configuration"] == "not recorded"
+
+
+def test_parts_within_parts_are_spelled_each_with_its_own_parameters(hpm: Hpm, tiny: Path) -> None:
+    """Ramps in two scopes, one of them within another part, and what both have without a scope."""
+    bindings = (
+        "Curriculum.mask_ratio = @ratio/Ramp()",
+        "ratio/Ramp.start = 0.5",
+        "ratio/Ramp.end = 0.75",
+        "Curriculum.scheduler = @Stepped()",
+        "Stepped.scheduler = @inner/Ramp()",
+        "Stepped.steps = 4",
+        "Curriculum.difficulty = @Mixture()",
+        "Mixture.estimators = [@PredictedLoss(), @EdgeDensity()]",
+        "Mixture.weights = [0.5, 1.0]",
+        "Ramp.end = 0.6",
+        "Schedule.epochs = 2",
+    )
+    assert hpm("pretrain", tiny, "--output", "run", *(word for text in bindings for word in ("-b", text))) == 0
+    curriculum = dict(exported(hpm, Path("run"))[1]["Curriculum"])
+    ramp = "Ramp(begin=0.0, end=0.6, shape=linear, start=0.0, until=1.0)"
+    assert curriculum["scheduler"] == f"Stepped(scheduler={ramp}, steps=4)"
+    assert curriculum["mask ratio"] == "0.50 -> 0.75"
+    estimators = "[PredictedLoss(probes=0), EdgeDensity()]"
+    assert curriculum["difficulty"] == f"Mixture(estimators={estimators}, weights=[0.5, 1.0])"
+
+
 def test_weights_of_others_have_no_records(hpm: Hpm, run: Path) -> None:
     torch.save({"model": load_model(run).context().model.encoder.state_dict()}, "mae.pth")
     page, tables = exported(hpm, Path("mae.pth"))
