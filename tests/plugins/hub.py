@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         for pattern, answer in (
             (r"/api/repos/create", self._create),
             (r"/api/validate-yaml", lambda body: self._send(200, {"errors": [], "warnings": []})),
-            (r"/api/models/([\w-]+/[\w-]+)", self._info),
+            (r"/api/models/([\w-]+/[\w-]+)(?:/revision/main)?", self._info),
             (r"/api/models/([\w-]+/[\w-]+)/preupload/main", self._preupload),
             (r"/api/models/([\w-]+/[\w-]+)/commit/main", self._commit),
             (r"/([\w-]+/[\w-]+)\.git/info/lfs/objects/batch", self._batch),
