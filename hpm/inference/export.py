@@ -97,7 +97,7 @@ def export(
         with replacing(out) as partial:
             if to == "timm":
                 write_timm(model, source, pool, notes, partial)
-                address = f"local-dir:{out.name}" if repository is None else f"hf-hub:{repository}"
+                address = f"local-dir:{out.resolve().name}" if repository is None else f"hf-hub:{repository}"
                 write_card(
                     partial, loaded, model, address=address, weights=weights, pool=pool, bindings=[*configs, *bindings]
                 )
@@ -113,7 +113,8 @@ def export(
     if to == "timm":
         console.print(f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=N)")
     if repository is not None:
-        message = f"{weights} of {notes['from']} after {loaded.step:,} steps, by curriculum-masking {__version__}"
+        name = notes["from"] if loaded.manifest is None else printable(loaded.manifest.name)
+        message = f"{name}: the {weights} after {loaded.step:,} steps, exported by curriculum-masking {__version__}"
         push(out, repository, console, private=private, message=message)
     return out
 

@@ -118,7 +118,7 @@ def test_the_folder_arrives_as_it_is(pushed: Pushed) -> None:
     assert set(files) == {"README.md", "config.json", "model.safetensors"}
     assert pushed.hub.repositories["me/encoder"] == files
     assert b"timm.create_model('hf-hub:me/encoder', pretrained=True)" in files["README.md"]
-    assert pushed.hub.messages[0].startswith("student of ")
+    assert pushed.hub.messages[0].startswith("run: the student after 20 steps, exported by curriculum-masking ")
 
 
 def test_timm_loads_it_from_the_hub(pushed: Pushed) -> None:
