@@ -79,6 +79,14 @@ def test_the_source_archive_has_every_tracked_file() -> None:
     assert tracked - by_itself <= set(PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
 
 
+def test_each_target_of_make_is_defined_once() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z][\w-]*):", makefile, flags=re.M)
+    assert len(targets) == len(set(targets))
+    (phony,) = re.findall(r"^\.PHONY:((?:.*\\\n)*.*)", makefile, flags=re.M)
+    assert set(phony.replace("\\", " ").split()) == set(targets)
+
+
 def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
