@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart docs test fuzz test-gpu test-lowest install format static-checks gpu benchmarks clean
+.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks docs build smoke check-tag gpu benchmarks \
+	clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data, with three seeds.
 	$(BIN)/python benchmarks/quickstart.py
@@ -15,10 +16,7 @@ test: $(INSTALLED)  ## Install, and run every test, on all cores.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 # In one process, so that the tests share the device and its memory.
-test-docs: $(INSTALLED)  ## Build the documentation into site/, and refuse links and names that lead nowhere.
-	$(BIN)/zensical build --strict --clean
-
-gpu: $(INSTALLED)  ## Run the tests that need a GPU.
+test-gpu: $(INSTALLED)  ## Run the tests that need a GPU.
 	HPM_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu
 
 # Draws thousands of cases: bindings, texts, damaged runs, studies, and kills at random moments.
@@ -48,6 +46,17 @@ static-checks: $(INSTALLED)  ## Lint, formatting and types.
 docs: $(INSTALLED)  ## Build the documentation into site/, and refuse links and names that lead nowhere.
 	$(BIN)/zensical build --strict --clean
 
+build: $(INSTALLED)  ## Build sdist and wheel into dist/, and check what PyPI will show of them.
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+smoke: build  ## Install the wheel into a fresh environment, and train, export and load an encoder there.
+	PYTHON=$(PYTHON) .ci/smoke
+
+check-tag:  ## Whether a tag may be released; `make check-tag TAG=v0.1.0`.
+	$(PYTHON) .ci/check_tag.py $(TAG)
+
 gpu: $(INSTALLED)  ## Everything that only a GPU can tell, in nine minutes; `make gpu OUT=FILE` for another file.
 	$(BIN)/python benchmarks/gpu.py --out $(or $(OUT),gpu.json)
 
@@ -56,4 +65,4 @@ benchmarks: $(INSTALLED)  ## Print the benchmarks' JSON.
 	$(BIN)/python benchmarks/step.py --model vit_small --batch-size 4 --rounds 6 --threads 1 --device cpu
 
 clean:  ## Remove what make installed.
-	rm -rf $(VENV) .venv-lowest
+	rm -rf $(VENV) .venv-lowest dist site
