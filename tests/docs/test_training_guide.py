@@ -37,10 +37,10 @@ def test_its_images_that_grow() -> None:
     command = section.split("```")[1].removeprefix("sh\n").replace("\\\n", " ")
     _, _, config, *words = shlex.split(command)
     growing = make_plan(parse_config([config], words[1::2]))
-    assert "in eight sizes, the last of\nthem for a quarter of the run" in section
+    assert "there are eight sizes, the last of them for a quarter of the run" in " ".join(section.split())
     assert len(growing.image_sizes) == 8
     assert growing.image_sizes[-1] == (224, pytest.approx(0.25, abs=0.01))
-    (told,) = re.findall(r"at ([\d.]+) times the operations", section)
+    (told,) = re.findall(r"takes ([\d.]+) times the\s+operations", section)
     assert growing.step_flops / make_plan(parse_config([config], [])).step_flops == pytest.approx(
         float(told), abs=0.005
     )
