@@ -12,7 +12,7 @@ from gin import config, config_parser
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
-from hpm.config.suggestions import did_you_mean, names_like
+from hpm.runtime.suggestions import did_you_mean, names_like
 
 _SHIPPED = ("curriculum.", "hpm.", "studies.")
 _NO_VALUE = (

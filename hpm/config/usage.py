@@ -13,8 +13,8 @@ from typing import Any
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
-from hpm.config.suggestions import did_you_mean, names_like
 from hpm.errors import UserError
+from hpm.runtime.suggestions import did_you_mean, names_like
 
 
 @dataclass(frozen=True)
