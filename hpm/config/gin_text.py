@@ -14,6 +14,7 @@ from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
 from hpm.runtime.suggestions import did_you_mean, names_like
 
+_OF_STUDIES = {"Ablation": "ablate", "Search": "search"}  # and their commands
 _SHIPPED = ("curriculum.", "hpm.", "studies.")
 _NO_VALUE = (
     "what follows '=' is no value; write text in quotes, 'cosine', a part as @Ramp(), a macro as %SIZE, and otherwise "
@@ -161,6 +162,8 @@ class _References(config.ParserDelegate):
 
 
 def _no_part(name: str) -> str:
+    if name in _OF_STUDIES:
+        return f"{name} is a part of studies alone; the config is one for `hpm-study {_OF_STUDIES[name]}`"
     meant = did_you_mean(names_like(_own_name(name), map(_own_name, gin_compat.registered())))
     return f"there is no part called {name}; `hpm list` shows all{meant and f'.{meant}'}"
 

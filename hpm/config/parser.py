@@ -100,7 +100,8 @@ class Reader:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as a config: {error}") from error
         self._open.append(path)
-        self.read_text(text, path.name)
+        shipped = configs_folder()
+        self.read_text(text, str(path.relative_to(shipped)) if path.is_relative_to(shipped) else path.name)
         self._open.pop()
 
     def read_binding(self, text: str) -> None:

@@ -32,7 +32,7 @@ def run_without_reader(*words: str, errors_too: bool = False) -> subprocess.Comp
 
 @pytest.mark.parametrize(
     "words",
-    ["hpm -h", "hpm --version", "hpm pretrain -h", "hpm configs", "hpm configs quickstart", "hpm list", "studies -h"],
+    ["hpm -h", "hpm --version", "hpm pretrain -h", "hpm configs", "hpm configs quickstart", "studies -h"],
 )
 def test_a_command_whose_reader_has_gone_ends_quietly(words: str) -> None:
     ended = run_without_reader(*words.split())
