@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,6 +58,7 @@ def command(
     Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
     signal, --resume goes on.
     """
+    from hpm.config import require_packages
     from hpm.runs.checkpoint import list_checkpoints, manifest_of
     from hpm.runs.run_folder import RunFolder
     from hpm.runtime.console import make_console
@@ -89,6 +91,7 @@ def command(
             configs = configs or [str(folder.config)]
             manifest = manifest_of(folder)
             plugins = dict(manifest.plugins)
+            require_packages(manifest.packages, folder.path)
             origin = _origin(init_from, manifest.init_from)
             init_from = None if list_checkpoints(folder.checkpoints) else origin
         else:
@@ -176,7 +179,10 @@ def _pretrain(
     else:
         trainer.processes.main_only(
             lambda: folder.create(
-                config.text(), config.operative_text(), trainer.manifest(name, config.plugins()), found_none=found_none
+                config.text(),
+                config.operative_text(),
+                replace(trainer.manifest(name, config.plugins()), packages=config.packages()),
+                found_none=found_none,
             )
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)

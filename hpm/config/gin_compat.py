@@ -9,6 +9,7 @@ key ("SIZE", MACRO, "value").
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any
 
 import gin
@@ -26,8 +27,18 @@ _LINE_LENGTH = 110  # of the texts that are written
 def register(cls: type) -> None:
     """Let configs name a class; one that they can name already stays as it is."""
     if f"{cls.__module__}.{cls.__name__}" not in config._REGISTRY:
-        with gin.unlock_config():  # a config that was parsed before has locked it
+        with unlocked():
             gin.register(cls.__name__, module=cls.__module__)(cls)
+
+
+def unlocked() -> AbstractContextManager[None]:
+    """Within it classes can be registered also after a config was parsed, which locks gin."""
+    return gin.unlock_config()
+
+
+def unregister(selector: str) -> None:
+    """Let no config name a part any longer."""
+    config._REGISTRY.pop(selector)
 
 
 def registered() -> dict[str, Any]:

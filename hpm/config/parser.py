@@ -10,10 +10,11 @@ from typing import Any
 
 from hpm.config import gin_compat, gin_text
 from hpm.config.configuration import Config, as_user_error
+from hpm.config.entry_points import require_packages
 from hpm.config.gin_text import Binding, GinError, Import, Include
-from hpm.config.imports import importing, make_importable, plugins_of_run
+from hpm.config.imports import importing, make_importable, manifest_beside
 from hpm.config.references import check_references, is_nested_too_deep
-from hpm.config.registry import configurables, register_configurables
+from hpm.config.registry import register_all
 from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
@@ -37,12 +38,13 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkp
     """
     if not configs:
         raise UserError("name at least one config, e.g. `hpm pretrain quickstart`")
-    for classes in configurables().values():
-        register_configurables(classes)
+    register_all()
     gin_compat.clear()
     files = [find_config(name) for name in configs]
     for file in files:
-        make_importable(plugins_of_run(file))
+        if (manifest := manifest_beside(file)) is not None:
+            make_importable(manifest.plugins)
+            require_packages(manifest.packages, file.parent)
     reader = Reader([*(file.parent for file in files), configs_folder(), Path()], checkpoint=checkpoint)
     for file in files:
         reader.read_file(file)
