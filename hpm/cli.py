@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from hpm import __version__, commands
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
@@ -56,6 +56,14 @@ class _Commands(TyperGroup):
             ) from error
 
 
+class _Command(TyperCommand):
+    """A command that takes --version as well, as the program itself does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _version("--version" in args)
+        return super().parse_args(ctx, args)
+
+
 def _frame_that_exits(error: SystemExit) -> traceback.FrameSummary:
     """Where a program was ended, without exit()'s own frame."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -93,7 +101,7 @@ def build_app(package: ModuleType, help: str) -> typer.Typer:
         if is_group:
             app.add_typer(build_app(module, (module.__doc__ or "").strip()), name=name.replace("_", "-"))
         else:
-            app.command(name.replace("_", "-"))(module.command)
+            app.command(name.replace("_", "-"), cls=_Command)(module.command)
     return app
 
 

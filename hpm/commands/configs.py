@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config_or_folder
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -27,7 +29,12 @@ _READABLE = 60  # columns that a sentence needs beside a name
 
 def command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG|FOLDER]", help="Print this config, or list this folder alone.")
+        str | None,
+        typer.Argument(
+            metavar="[CONFIG|FOLDER]",
+            autocompletion=complete_config_or_folder,
+            help="Print this config, or list this folder alone.",
+        ),
     ] = None,
 ) -> None:
     """List the shipped configs, each with the first sentence of its header; or print one."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings, ModelPath, Weights
 from hpm.runtime.files import expanded
 
@@ -15,7 +16,11 @@ def command(
     model: ModelPath,
     configs_and_folder: Annotated[
         list[str],
-        typer.Argument(metavar="[CONFIG...] FOLDER", help="Over what published weights tell; images."),
+        typer.Argument(
+            metavar="[CONFIG...] FOLDER",
+            autocompletion=complete_config,
+            help="Over what published weights tell; images.",
+        ),
     ],
     out: Annotated[
         Path,

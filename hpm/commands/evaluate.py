@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config, complete_protocol
 from hpm.commands._options import Bindings, ModelPath, Weights
 
 
@@ -13,13 +14,18 @@ def command(
     model: ModelPath,
     configs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG...", help="The protocols'; for published weights, of their data too."),
+        typer.Argument(
+            metavar="CONFIG...",
+            autocompletion=complete_config,
+            help="The protocols'; for published weights, of their data too.",
+        ),
     ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
+            autocompletion=complete_protocol,
             help="Names, with commas between them or the option again: knn, linear, finetune ...; an unknown one is "
-            "answered by all. By default knn,linear."
+            "answered by all. By default knn,linear.",
         ),
     ] = None,
     weights: Weights = "student",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpm.commands._completion import complete_config
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,6 +18,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[PART|KIND|CONFIG]...",
+            autocompletion=complete_config,
             help="A part to explain, e.g. Ramp; a kind to list, e.g. samplers; a config whose imports are listed too.",
         ),
     ] = None,

@@ -6,11 +6,17 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 
 
 def command(
-    configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones.")],
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...", autocompletion=complete_config, help="Config files, or names of shipped ones."
+        ),
+    ],
     binding: Bindings = None,
     gpus: Annotated[int, typer.Option(help="How many GPUs train together.")] = 1,
     device: Annotated[str, typer.Option(help="Which: h200, h100, a100, l40s, rtx4090 or v100.")] = "h100",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 from hpm.errors import Interrupted, UserError
 from hpm.runtime.files import expanded
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 def command(
     configs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones; later ones override."),
+        typer.Argument(
+            metavar="CONFIG...",
+            autocompletion=complete_config,
+            help="Config files, or names of shipped ones; later ones override.",
+        ),
     ] = None,
     binding: Bindings = None,
     output: Annotated[

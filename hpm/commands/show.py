@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 from hpm.runtime.files import expanded
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 def command(
     configs: Annotated[
-        list[str], typer.Argument(metavar="CONFIG...", help="Configs, later ones override; or a run's folder.")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...", autocompletion=complete_config, help="Configs, later ones override; or a run's folder."
+        ),
     ],
     binding: Bindings = None,
     changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the default.")] = False,

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 from hpm.runtime.files import expanded
 
 
 def command(
     configs: Annotated[
-        list[str], typer.Argument(metavar="CONFIG...", help="What bind Trainer.source, e.g. data/stamp_scenes.")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...",
+            autocompletion=complete_config,
+            help="What bind Trainer.source, e.g. data/stamp_scenes.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", parser=expanded, help="A new folder.")],
     to: Annotated[
