@@ -65,15 +65,13 @@ def _show(console: Console, folder: str, configs: list[str]) -> None:
     from rich.text import Text
 
     from hpm.runtime.config_files import configs_folder, first_sentence
+    from hpm.runtime.console import print_table
 
     about = f": {_FOLDERS[folder]}" if folder in _FOLDERS else ""
     console.print(Text.assemble((folder or "configs", "bold"), about))
     told = {config: first_sentence(configs_folder() / f"{config}.gin") for config in configs}
     width = max(map(len, told))
-    if not console.is_terminal:
-        for config, sentence in told.items():
-            console.print(f"  {config:{width}}  {sentence}")
-    elif console.width < width + _READABLE:
+    if console.is_terminal and console.width < width + _READABLE:
         for config, sentence in told.items():
             console.print(Text(f"  {config}", "cyan"))
             console.print(Padding(Text(sentence), (0, 0, 0, 6)), soft_wrap=False)
@@ -81,4 +79,4 @@ def _show(console: Console, folder: str, configs: list[str]) -> None:
         table = Table.grid(padding=(0, 2))
         for config, sentence in told.items():
             table.add_row("", Text(config, "cyan"), Text(sentence))
-        console.print(table, soft_wrap=False)
+        print_table(console, table)

@@ -33,6 +33,7 @@ from hpm.inference.evaluation_results import (
 )
 from hpm.inference.kept_encoders import check_kept, keep_trained
 from hpm.inference.loading import LoadedModel, check_weights, load_model
+from hpm.runtime.console import print_table
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.files import check_folder, printable
 from hpm.tracking import NoTracker, Tracker
@@ -117,7 +118,7 @@ def evaluate(
         if per_class := context.mean_per_class(values):
             entry["per_class"] = per_class
         for table in tables(name, entry["metrics"]):
-            console.print(table, soft_wrap=False)
+            print_table(console, table)
         if keep and not context.trained:
             console.print(f"--keep: {name} trains no encoder, so that there is nothing to keep", style="yellow")
         whole = keep_trained(console, loaded, context, folder)

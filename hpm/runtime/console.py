@@ -36,7 +36,7 @@ def print_table(console: Console, table: Table) -> None:
     A title is not wrapped to the width of its table.
     """
     if table.title is not None:
-        console.print(table.title, style=table.title_style)
+        console.print(table.title, style=table.title_style, markup=False, soft_wrap=True)
         table = copy.copy(table)
         table.title = None
     if console.is_terminal:
