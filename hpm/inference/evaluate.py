@@ -36,6 +36,7 @@ from hpm.inference.loading import LoadedModel, check_weights, load_model
 from hpm.runtime.console import print_table
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.files import check_folder, printable
+from hpm.runtime.progress import progress_to
 from hpm.tracking import NoTracker, Tracker
 
 _MOST_SEEDS = 1_000
@@ -258,7 +259,8 @@ def _measure(
             console.print(f"seed {seed}")
         if not evaluation.shared and not processes.is_main:
             continue
-        measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))
+        with progress_to(console, f"{evaluation.protocol} ..."):
+            measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))
         for metric, own in measured.items():
             values.setdefault(metric, []).extend(own)
     for found in processes.gather(context.unreadable.by_name):
