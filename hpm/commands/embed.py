@@ -36,9 +36,11 @@ def command(
     binding: Bindings = None,
 ) -> None:
     """Compute the features of a folder's images, at constant memory; unreadable images are named and left out."""
-    from hpm.inference.embed import embed
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.embed import embed
 
     *configs, folder = configs_and_folder
     console = make_console()

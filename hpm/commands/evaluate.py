@@ -42,10 +42,12 @@ def command(
 
     A long protocol that was killed goes on with the same command. Under torchrun all processes share the work.
     """
-    from hpm.inference.evaluate import evaluate
-    from hpm.runtime.console import make_console
-    from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.evaluate import evaluate
+        from hpm.runtime.distributed import DistributedContext
 
     processes = DistributedContext.from_environment()
     console = make_console(quiet=not processes.is_main)

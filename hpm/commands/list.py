@@ -27,8 +27,12 @@ def command(
 
     Parts of installed packages are among them, which those offer by an entry point of the group curriculum.parts.
     """
-    from hpm.config import load_offers, parts_by_kind, parts_called
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
+
+    with loading():
+        from hpm.config import load_offers, parts_by_kind, parts_called
+
+        parts_by_kind()  # which imports every module that defines some
 
     console = make_console()
     for offer in load_offers():

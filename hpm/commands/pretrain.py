@@ -63,13 +63,15 @@ def command(
     Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
     signal, --resume goes on.
     """
-    from hpm.config import require_packages
-    from hpm.runs.checkpoint import list_checkpoints, manifest_of
-    from hpm.runs.run_folder import RunFolder
-    from hpm.runtime.console import make_console
-    from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.files import check_folder
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.config import require_packages
+        from hpm.runs.checkpoint import list_checkpoints, manifest_of
+        from hpm.runs.run_folder import RunFolder
+        from hpm.runtime.distributed import DistributedContext
 
     processes = DistributedContext.from_environment()
     if processes.restarts and output is None:

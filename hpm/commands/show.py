@@ -32,12 +32,13 @@ def command(
 
     The names are those that -b takes; `hpm list PART` explains the parameters of a part.
     """
-    from hpm.config import in_force, parse_config
-    from hpm.runtime.console import make_console, print_table
+    from hpm.runtime.console import loading, make_console, print_table
     from hpm.runtime.files import to_json
 
-    config = parse_config([_config_of(name) for name in configs], binding or [])
-    found = in_force(config)
+    with loading():
+        from hpm.config import in_force, parse_config
+
+        found = in_force(parse_config([_config_of(name) for name in configs], binding or []))
     if as_json:
         typer.echo(to_json(_as_json(found, changed=changed), indent=2))
         return

@@ -80,7 +80,8 @@ def embed(
         TrainingError: for features that are not finite.
     """
     _check(folder, out, pool, batch_size)
-    loaded = load_model(path, configs, bindings, weights=weights)
+    with console.status("loading the model ..."):
+        loaded = load_model(path, configs, bindings, weights=weights)
     loaded.config.check_bindings()
     encoder = loaded.method.student.encoder
     if pool == "token" and not encoder.num_prefix_tokens:

@@ -80,7 +80,9 @@ def evaluate(
     _check(protocols, weights, seeds)
     processes = DistributedContext() if processes is None else processes
     classes = [discovery.protocols()[name] for name in protocols]
-    loaded = load_model(path, bindings=[*_seed_bindings(classes, seeds), *bindings], over=configs, weights=weights)
+    with console.status("loading the model ..."):
+        own = _seed_bindings(classes, seeds)
+        loaded = load_model(path, bindings=[*own, *bindings], over=configs, weights=weights)
     for cls in classes if seeds else ():
         if cls.seeds_argument and (given := loaded.config.parameter(cls.__name__, cls.seeds_argument)) != seeds:
             raise UserError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -28,6 +30,13 @@ def make_console(**options: Any) -> Console:
     if not console.is_terminal and "width" not in options and "COLUMNS" not in os.environ:
         console.width = WIDTH_OF_PIPES
     return console
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Tell a terminal that seconds pass while modules are imported."""
+    with make_console(stderr=True, quiet=os.environ.get("RANK", "0") != "0").status("loading ..."):
+        yield
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -7,7 +7,7 @@ that is shown. Without that nothing is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -130,7 +130,7 @@ def track(
     *,
     count: Callable[[_Item], int] = lambda item: 1,
     unit: str = "images",
-) -> Iterator[_Item]:
+) -> Generator[_Item, None, None]:
     """Go through items and show how far that is.
 
     Args:

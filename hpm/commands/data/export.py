@@ -36,9 +36,11 @@ def command(
 
     CocoDetection, SegmentationFolder and ImageFolder read what is written.
     """
-    from hpm.inference.data_export import export_data
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.data_export import export_data
 
     console = make_console()
     with notices_to(console):

@@ -64,9 +64,10 @@ def test_a_terminal_has_a_bar_for_each_work_that_is_not_over() -> None:
 def test_work_that_breaks_off_leaves_no_bar_behind() -> None:
     console, text = log()
     with progress_to(console, seconds_between_lines=0):
+        broken = track(BATCHES, "first", 10, count=len)
+        next(broken)
         with pytest.raises(ValueError, match="broken"):
-            for _ in track(BATCHES, "first", 10, count=len):
-                raise ValueError("broken")
+            broken.throw(ValueError("broken"))
         list(track(BATCHES, "second", 10, count=len))
     assert "first" not in text.getvalue()
     assert "second 8/10" in text.getvalue()
