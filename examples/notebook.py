@@ -60,8 +60,8 @@ figure, axes = plt.subplots(4, 4, figsize=(8, 8), layout="constrained")
 for row in range(4):
     shown = [pixels[row].permute(1, 2, 0), scores[row].reshape(rows, columns)]
     for progress in (0.0, 1.0):
-        mask = model.draw_mask(images, progress=progress).to_bool()[row].reshape(rows, columns)
-        shown.append(mask.float())
+        hidden = model.draw_mask(images, progress=progress).to_bool()[row]
+        shown.append(hidden.float().reshape(rows, columns))
     for axis, picture, title in zip(axes[row], shown, ("image", "true loss", "first mask", "last mask"), strict=True):
         axis.imshow(picture, cmap="viridis")
         axis.set_axis_off()

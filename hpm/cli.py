@@ -6,14 +6,16 @@ import importlib
 import os
 import pkgutil
 import re
+import select
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from hpm import __version__, commands
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, MainProcessError, TrainingError, UserError
@@ -21,6 +23,7 @@ from hpm.runtime.signals import raising_on_signals
 
 _HELP = {"help_option_names": ["-h", "--help"]}
 _EXIT_CODES = {UserError: (2, "error"), TrainingError: (3, "stopped"), Interrupted: (75, "stopped")}
+_OUTPUT_CLOSED = 128 + 13  # what shells tell of a program that SIGPIPE ended
 _NAMES_NOTHING = re.compile(r"(--[a-z-]+=)?\s*")
 
 
@@ -44,12 +47,45 @@ class _Commands(TyperGroup):
             name = error.args[0] if error.args else "SIGINT"
             raise Interrupted(f"{name} received before the command was done; start it again") from error
         except SystemExit as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            frame = [frame for frame in frames if not frame.filename.startswith("<frozen")][-1]  # not exit()'s own
+            if _is_closed_output(error):
+                raise
+            frame = _frame_that_exits(error)
             raise UserError(
                 f"a part ended the program by sys.exit({error.code!r}) ({frame.name} in {frame.filename}, line "
                 f"{frame.lineno}); raise an exception that says why"
             ) from error
+
+
+class _Command(TyperCommand):
+    """A command that takes --version as well, as the program itself does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _version("--version" in args)
+        return super().parse_args(ctx, args)
+
+
+def _frame_that_exits(error: SystemExit) -> traceback.FrameSummary:
+    """Where a program was ended, without exit()'s own frame."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not frame.filename.startswith("<frozen")][-1]
+
+
+def _is_closed_output(error: SystemExit) -> bool:
+    """Whether a program ends because nobody reads any longer what it prints, as after `hpm configs | head -3`.
+
+    rich's consoles end it themselves; typer ends it for any pipe that breaks, and the output is but one of them.
+    """
+    if isinstance(error.__context__, BrokenPipeError):
+        return _frame_that_exits(error).name == "on_broken_pipe" or _has_no_reader(sys.stdout, sys.stderr)
+    return False
+
+
+def _has_no_reader(*streams: Any) -> bool:
+    poll = select.poll()
+    for stream in streams:
+        with suppress(AttributeError, OSError, ValueError):  # one that is no file, or is closed
+            poll.register(stream.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def build_app(package: ModuleType, help: str) -> typer.Typer:
@@ -65,7 +101,7 @@ def build_app(package: ModuleType, help: str) -> typer.Typer:
         if is_group:
             app.add_typer(build_app(module, (module.__doc__ or "").strip()), name=name.replace("_", "-"))
         else:
-            app.command(name.replace("_", "-"))(module.command)
+            app.command(name.replace("_", "-"), cls=_Command)(module.command)
     return app
 
 
@@ -95,20 +131,38 @@ def run_cli(app: typer.Typer) -> None:
         code, word = next(known for kind, known in _EXIT_CODES.items() if isinstance(error, kind))
         rank = os.environ.get("RANK", "0")
         if not isinstance(error, MainProcessError):
-            typer.secho(f"{word}: {error}" if rank == "0" else f"process {rank}, {word}: {error}", fg="red", err=True)
+            _complain(f"{word}: {error}" if rank == "0" else f"process {rank}, {word}: {error}")
         raise SystemExit(code) from None
     except SystemExit as error:
+        if _is_closed_output(error):
+            _record(Interrupted("the program that read the command's output has ended"))
+            _discard_output()
+            raise SystemExit(_OUTPUT_CLOSED) from None
         _record(UserError("the command's options are wrong; it says how in its output") if error.code else None)
         raise
     except OSError as error:
         _record(error)
         if error.filename is None:
             raise
-        typer.secho(f"error: {str(error.filename)[:200]}: {error.strerror}", fg="red", err=True)
+        _complain(f"error: {str(error.filename)[:200]}: {error.strerror}")
         raise SystemExit(2) from None
     except BaseException as error:
         _record(error)
         raise
+
+
+def _complain(sentence: str) -> None:
+    try:
+        typer.secho(sentence, fg="red", err=True)
+    except BrokenPipeError:  # the exit code still tells
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """Drop what is still to be printed: Python would complain of it at its very end."""
+    with suppress(AttributeError, OSError, ValueError), Path(os.devnull).open("wb") as nothing:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nothing.fileno(), stream.fileno())
 
 
 def _record(error: BaseException | None) -> None:

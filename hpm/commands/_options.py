@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.runtime.files import expanded
 
 ModelPath = Annotated[
@@ -18,7 +19,10 @@ ModelPath = Annotated[
     ),
 ]
 PublishedConfigs = Annotated[
-    list[str] | None, typer.Argument(metavar="CONFIG...", help="Over what a published file tells: its data, say.")
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG...", autocompletion=complete_config, help="Over what a published file tells: its data, say."
+    ),
 ]
 Bindings = Annotated[
     list[str] | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings, ModelPath, Weights
 from hpm.runtime.files import expanded
 
@@ -15,7 +16,11 @@ def command(
     model: ModelPath,
     configs_and_folder: Annotated[
         list[str],
-        typer.Argument(metavar="[CONFIG...] FOLDER", help="Over what published weights tell; images."),
+        typer.Argument(
+            metavar="[CONFIG...] FOLDER",
+            autocompletion=complete_config,
+            help="Over what published weights tell; images.",
+        ),
     ],
     out: Annotated[
         Path,
@@ -31,9 +36,11 @@ def command(
     binding: Bindings = None,
 ) -> None:
     """Compute the features of a folder's images, at constant memory; unreadable images are named and left out."""
-    from hpm.inference.embed import embed
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.embed import embed
 
     *configs, folder = configs_and_folder
     console = make_console()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config, complete_protocol
 from hpm.commands._options import Bindings, ModelPath, Weights
 
 
@@ -13,13 +14,18 @@ def command(
     model: ModelPath,
     configs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG...", help="The protocols'; for published weights, of their data too."),
+        typer.Argument(
+            metavar="CONFIG...",
+            autocompletion=complete_config,
+            help="The protocols'; for published weights, of their data too.",
+        ),
     ] = None,
     protocol: Annotated[
         list[str] | None,
         typer.Option(
+            autocompletion=complete_protocol,
             help="Names, with commas between them or the option again: knn, linear, finetune ...; an unknown one is "
-            "answered by all. By default knn,linear."
+            "answered by all. By default knn,linear.",
         ),
     ] = None,
     weights: Weights = "student",
@@ -36,10 +42,12 @@ def command(
 
     A long protocol that was killed goes on with the same command. Under torchrun all processes share the work.
     """
-    from hpm.inference.evaluate import evaluate
-    from hpm.runtime.console import make_console
-    from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.evaluate import evaluate
+        from hpm.runtime.distributed import DistributedContext
 
     processes = DistributedContext.from_environment()
     console = make_console(quiet=not processes.is_main)

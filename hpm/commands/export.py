@@ -42,9 +42,11 @@ def command(
     binding: Bindings = None,
 ) -> None:
     """Write a trained encoder for timm, as plain weights, or for ONNX."""
-    from hpm.inference.export import export
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.export import export
 
     console = make_console()
     with notices_to(console):

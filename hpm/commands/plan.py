@@ -6,11 +6,17 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 
 
 def command(
-    configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones.")],
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...", autocompletion=complete_config, help="Config files, or names of shipped ones."
+        ),
+    ],
     binding: Bindings = None,
     gpus: Annotated[int, typer.Option(help="How many GPUs train together.")] = 1,
     device: Annotated[str, typer.Option(help="Which: h200, h100, a100, l40s, rtx4090 or v100.")] = "h100",
@@ -30,14 +36,17 @@ def command(
     """
     from dataclasses import asdict
 
-    from hpm.config import parse_config
-    from hpm.planning.plan import Plan, make_plan
-    from hpm.planning.protocol_plan import ProtocolPlan, plan_protocol, show_protocol_plan
-    from hpm.planning.report import show_plan
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.files import to_json
 
-    config, console = parse_config(configs, binding or []), make_console(quiet=as_json)
+    with loading():
+        from hpm.config import parse_config
+        from hpm.planning.plan import Plan, make_plan
+        from hpm.planning.protocol_plan import ProtocolPlan, plan_protocol, show_protocol_plan
+        from hpm.planning.report import show_plan
+
+        config = parse_config(configs, binding or [])
+    console = make_console(quiet=as_json)
     made: Plan | ProtocolPlan
     if protocol is None:
         made = plan = make_plan(config, gpus=gpus, device=device, images=images, mfu=mfu)

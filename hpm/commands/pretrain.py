@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 from hpm.errors import UserError
 from hpm.runtime.files import expanded
@@ -15,7 +16,11 @@ from hpm.runtime.files import expanded
 def command(
     configs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG...", help="Config files, or names of shipped ones; later ones override."),
+        typer.Argument(
+            metavar="CONFIG...",
+            autocompletion=complete_config,
+            help="Config files, or names of shipped ones; later ones override.",
+        ),
     ] = None,
     binding: Bindings = None,
     output: Annotated[
@@ -49,9 +54,11 @@ def command(
     Exit codes: 0 done; 2 a mistake in the input; 3 the run cannot go on, e.g. losses are not finite; 75 stopped by a
     signal, --resume goes on.
     """
-    from hpm.interface.pretraining import pretrain, try_out
-    from hpm.runtime.console import make_console
-    from hpm.runtime.distributed import DistributedContext
+    from hpm.runtime.console import loading, make_console
+
+    with loading():
+        from hpm.interface.pretraining import pretrain, try_out
+        from hpm.runtime.distributed import DistributedContext
 
     processes = DistributedContext.from_environment()
     console = make_console(quiet=not processes.is_main)

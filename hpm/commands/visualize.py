@@ -37,9 +37,11 @@ def command(
 ) -> None:
     """Draw what is hard for a model, what its curriculum masks and what it makes of that; or how it got there."""
     from hpm.errors import UserError
-    from hpm.inference.visualize import visualize
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.visualize import visualize
 
     if strip and timeline:
         raise UserError("--strip and --timeline are two pictures; ask for one of them")

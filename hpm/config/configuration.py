@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpm.config import gin_compat
+from hpm.config.entry_points import packages_of
 from hpm.config.gin_compat import MACRO, Key
 from hpm.config.usage import Statement, check_used, macros_of, resolve_macros, spell
 from hpm.errors import UserError
@@ -148,6 +149,11 @@ class Config:
                 depth = len(module.split(".")) + (Path(file).name == "__init__.py")
                 folders[module] = str(Path(file).resolve().parents[depth - 1])
         return folders
+
+    def packages(self) -> dict[str, str]:
+        """Versions of the packages whose parts are bound, of those that offer theirs by an entry point, by name."""
+        with gin_compat.in_force(self.memory):
+            return packages_of(gin_compat.bound())
 
     def fingerprint(self) -> str:
         """Tells this configuration from others: of what is bound, whatever the order and the file."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,8 +29,18 @@ _LINE_LENGTH = 110  # of the texts that are written
 def register(cls: type) -> None:
     """Let configs name a class; one that they can name already stays as it is."""
     if f"{cls.__module__}.{cls.__name__}" not in config._REGISTRY:
-        with gin.unlock_config():  # a config that was parsed before has locked it
+        with unlocked():
             gin.register(cls.__name__, module=cls.__module__)(cls)
+
+
+def unlocked() -> AbstractContextManager[None]:
+    """Within it classes can be registered also after a config was parsed, which locks gin."""
+    return gin.unlock_config()
+
+
+def unregister(selector: str) -> None:
+    """Let no config name a part any longer."""
+    config._REGISTRY.pop(selector)
 
 
 def registered() -> dict[str, Any]:

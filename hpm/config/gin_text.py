@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from gin import config, config_parser
 
 from hpm.config import gin_compat
+from hpm.config.entry_points import load_offers
 from hpm.config.gin_compat import MACRO, Key
-from hpm.config.suggestions import did_you_mean, names_like
+from hpm.config.registry import own_name, taken_name
+from hpm.runtime.suggestions import did_you_mean, names_like
 
-_SHIPPED = ("curriculum.", "hpm.", "studies.")
+_OF_STUDIES = {"Ablation": "ablate", "Search": "search"}  # and their commands
 _NO_VALUE = (
     "what follows '=' is no value; write text in quotes, 'cosine', a part as @Ramp(), a macro as %SIZE, and otherwise "
     "a number, True, False, None, or a list, tuple or dict of these"
@@ -151,6 +153,8 @@ class _References(config.ParserDelegate):
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> Any:
         name = scoped_selector.rpartition("/")[2]
+        if not gin_compat.full_names(name):
+            load_offers()
         try:
             found = super().configurable_reference(scoped_selector, evaluate)
         except ValueError as error:
@@ -161,8 +165,11 @@ class _References(config.ParserDelegate):
 
 
 def _no_part(name: str) -> str:
-    meant = did_you_mean(names_like(_own_name(name), map(_own_name, gin_compat.registered())))
-    return f"there is no part called {name}; `hpm list` shows all{meant and f'.{meant}'}"
+    if name in _OF_STUDIES:
+        return f"{name} is a part of studies alone; the config is one for `hpm-study {_OF_STUDIES[name]}`"
+    meant = did_you_mean(names_like(own_name(name), map(own_name, gin_compat.registered())))
+    broken = "".join(f"; {offer.complaint}" for offer in load_offers() if offer.problem)
+    return f"there is no part called {name}; `hpm list` shows all{broken}{meant and f'.{meant}'}"
 
 
 def _several_parts(name: str) -> str:
@@ -184,17 +191,10 @@ def _run_import(context: Any, statement: Any) -> None:
 
 def _check_names(statement: Any) -> None:
     """Refuse a module whose part is called as a shipped one is: every shipped config would mean either."""
-    selectors = list(gin_compat.registered())
-    shipped = {_own_name(selector): selector for selector in selectors if selector.startswith(_SHIPPED)}
     package = statement.module.partition(".")[0]
-    for selector in selectors:
-        if selector.partition(".")[0] == package and shipped.get(_own_name(selector), selector) != selector:
-            reason = f"{selector} has the name of {shipped[_own_name(selector)]}, which shipped configs mean; rename it"
-            raise GinError(reason, statement.location.line_num)
-
-
-def _own_name(selector: str) -> str:
-    return selector.rpartition(".")[2]
+    own = [selector for selector in gin_compat.registered() if selector.partition(".")[0] == package]
+    if reason := taken_name(own):
+        raise GinError(reason, statement.location.line_num)
 
 
 def _binding(context: Any, statement: Any) -> Binding:
@@ -206,6 +206,8 @@ def _binding(context: Any, statement: Any) -> Binding:
         raise GinError(f"{bound} has the key {key!r} twice; each may stand there once", second)
     if not statement.arg_name:
         return Binding((name, MACRO, "value"), statement.value, line)
+    if not gin_compat.full_names(statement.selector):
+        load_offers()
     try:
         configurable = context.get_configurable(statement.selector)
     except KeyError as error:

@@ -16,8 +16,10 @@ from pathlib import Path
 
 from hpm.errors import UserError
 from hpm.runs.checkpoint import list_checkpoints, manifest_of
+from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 
+_added: set[str] = set()
 TRUST_RUNS = "HPM_TRUST_RUNS"  # of the environment: 1 to import modules that lie in runs' folders
 
 
@@ -32,10 +34,10 @@ def make_importable(plugins: Mapping[str, str]) -> None:
             _add(folder)
 
 
-def plugins_of_run(file: Path) -> Mapping[str, str]:
-    """Where the modules lay that a run's config.gin imports; nothing for any other file."""
+def manifest_beside(file: Path) -> Manifest | None:
+    """What a run says of itself, also of the modules that it needs, whose config.gin this is; None for another file."""
     run = RunFolder(file.parent)
-    return manifest_of(run, told=False).plugins if file.name == run.config.name and run.manifest.is_file() else {}
+    return manifest_of(run, told=False) if file.name == run.config.name and run.manifest.is_file() else None
 
 
 @contextmanager
@@ -90,9 +92,15 @@ def _require_same(name: str, files: list[Path], where: str) -> None:
         )
 
 
+def installed_path() -> list[str]:
+    """Where Python looks for modules, without the folders that configs and runs brought along."""
+    return [folder for folder in sys.path if folder not in _added]
+
+
 def _add(folder: str) -> None:
     if folder not in sys.path:
         sys.path.append(folder)
+        _added.add(folder)
 
 
 def _sender(place: Path, checkpoint: Path | None) -> str | None:

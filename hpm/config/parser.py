@@ -1,4 +1,4 @@
-"""Finding and reading configs: every mistake in one is a `UserError` that names file and line, before anything runs."""
+"""Reading configs: every mistake in one is a `UserError` that names file and line, before anything runs."""
 
 from __future__ import annotations
 
@@ -10,46 +10,19 @@ from typing import Any
 
 from hpm.config import gin_compat, gin_text
 from hpm.config.configuration import Config, as_user_error
+from hpm.config.entry_points import require_packages
 from hpm.config.gin_text import Binding, GinError, Import, Include
-from hpm.config.imports import importing, make_importable, plugins_of_run
+from hpm.config.imports import importing, make_importable, manifest_beside
 from hpm.config.references import check_references, is_nested_too_deep
-from hpm.config.registry import configurables, register_configurables
-from hpm.config.suggestions import did_you_mean, names_like
+from hpm.config.registry import register_all
 from hpm.config.usage import Statement, check_macros, spell
 from hpm.config.values import check_values
 from hpm.errors import UserError
-from hpm.runtime.files import expanded
+from hpm.runtime.config_files import configs_folder, find_config
+from hpm.runtime.suggestions import did_you_mean, names_like
 
 _INCLUDED_DEPTH = 50  # files that include files
 _FILES = 1000  # counted each time they are included
-
-
-def configs_folder() -> Path:
-    """The shipped configs: beside the package in a wheel, beside the source in a clone."""
-    here = Path(__file__).resolve().parents[1]
-    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-
-
-def find_config(name: str) -> Path:
-    """A config by path, or by the name of a shipped one: `quickstart`, `curricula/attention`.
-
-    Raises:
-        UserError: if there is none, listing the shipped ones, those first that are called alike.
-    """
-    given = expanded(name)
-    shipped = configs_folder() / name.removeprefix("configs/")
-    for path in [*_with_and_without_suffix(given), *_with_and_without_suffix(shipped)]:
-        if path.is_file():
-            return path.resolve()
-    known = sorted(str(path.relative_to(configs_folder()).with_suffix("")) for path in configs_folder().rglob("*.gin"))
-    alike = names_like(name, known) or [other for other in known if name in other.split("/")][:3]
-    raise UserError(
-        f"no config file {name!r}.{did_you_mean(alike)} Give a path or one of the shipped configs: {', '.join(known)}"
-    )
-
-
-def _with_and_without_suffix(path: Path) -> list[Path]:
-    return [path, path.with_name(f"{path.name}.gin")] if path.name else []
 
 
 def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkpoint: Path | None = None) -> Config:
@@ -65,12 +38,13 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkp
     """
     if not configs:
         raise UserError("name at least one config, e.g. `hpm pretrain quickstart`")
-    for classes in configurables().values():
-        register_configurables(classes)
+    register_all()
     gin_compat.put_in_force(gin_compat.Memory())
     files = [find_config(name) for name in configs]
     for file in files:
-        make_importable(plugins_of_run(file))
+        if (manifest := manifest_beside(file)) is not None:
+            make_importable(manifest.plugins)
+            require_packages(manifest.packages, file.parent)
     reader = Reader([*(file.parent for file in files), configs_folder(), Path()], checkpoint=checkpoint)
     for file in files:
         reader.read_file(file)
@@ -129,7 +103,8 @@ class Reader:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as a config: {error}") from error
         self._open.append(path)
-        self.read_text(text, path.name)
+        shipped = configs_folder()
+        self.read_text(text, str(path.relative_to(shipped)) if path.is_relative_to(shipped) else path.name)
         self._open.pop()
 
     def read_binding(self, text: str) -> None:

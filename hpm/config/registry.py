@@ -13,6 +13,8 @@ from types import ModuleType
 
 from hpm.config import gin_compat
 
+_SHIPPED = ("curriculum.", "hpm.", "studies.")
+
 
 def configurables() -> dict[str, list[type]]:
     """Every part that a config can name, by what it is, in alphabetical order."""
@@ -23,6 +25,33 @@ def imported_configurables() -> list[type]:
     """What the modules registered that the configs parsed so far import, beside the parts above."""
     shipped = {cls for classes in _shipped().values() for cls in classes}
     return [thing for thing in gin_compat.registered().values() if thing not in shipped]
+
+
+def taken_name(selectors: Iterable[str]) -> str:
+    """What is wrong with a part that is called as a shipped one is, which every shipped config would mean as well.
+
+    Args:
+        selectors: of parts.
+
+    Returns:
+        A sentence without its end; "" where nothing is wrong.
+    """
+    shipped = {own_name(selector): selector for selector in gin_compat.registered() if selector.startswith(_SHIPPED)}
+    for selector in selectors:
+        if shipped.get(own_name(selector), selector) != selector:
+            return f"{selector} has the name of {shipped[own_name(selector)]}, which shipped configs mean; rename it"
+    return ""
+
+
+def own_name(selector: str) -> str:
+    """The part's own name, without its module."""
+    return selector.rpartition(".")[2]
+
+
+def register_all() -> None:
+    """Let configs name every shipped part."""
+    for classes in _shipped().values():
+        register_configurables(classes)
 
 
 def register_configurables(classes: Iterable[type]) -> None:

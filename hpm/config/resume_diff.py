@@ -15,7 +15,7 @@ from typing import Any
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
 from hpm.config.parser import Reader
-from hpm.config.usage import macros_of, resolve_macros, spell
+from hpm.config.usage import comparable, macros_of, resolve_macros, spell
 
 _ABSENT = object()  # what no value equals
 
@@ -41,7 +41,7 @@ def resume_changes(saved: str, given: str) -> tuple[list[str], list[str]]:
     refused: list[str] = []
     rounding: list[str] = []
     for key in sorted(before.keys() | after.keys(), key=spell):
-        if _comparable(_in_force(before, key)) == _comparable(_in_force(after, key)):
+        if comparable(_in_force(before, key)) == comparable(_in_force(after, key)):
             continue
         _, selector, name = key
         part = gin_compat.registered()[selector]
@@ -71,14 +71,3 @@ def _in_force(bound: Mapping[Key, Any], key: Key) -> Any:
             return _ABSENT if default is inspect.Parameter.empty else default
         scope = scope.rpartition("/")[0]
     return bound[scope, selector, name]
-
-
-def _comparable(value: Any) -> Any:
-    """Something that is equal for values that mean the same: [1, 2] and (1, 2), but not 1 and True."""
-    if isinstance(value, list | tuple):
-        return tuple(_comparable(item) for item in value)
-    if isinstance(value, dict):
-        return tuple((_comparable(key), _comparable(item)) for key, item in value.items())
-    if isinstance(value, bool) or gin_compat.is_reference(value):
-        return type(value), str(value)  # gin holds references to one part in two scopes for equal
-    return value

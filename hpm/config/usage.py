@@ -7,14 +7,14 @@ that only replaced values refer to is dropped wherever it is set: `data/fashion_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from hpm.config import gin_compat
 from hpm.config.gin_compat import MACRO, Key
-from hpm.config.suggestions import did_you_mean, names_like
 from hpm.errors import UserError
+from hpm.runtime.suggestions import did_you_mean, names_like
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,17 @@ def macros_of(bound: Mapping[Key, Any]) -> dict[str, Any]:
     return {scope: value for (scope, selector, _), value in bound.items() if selector == MACRO}
 
 
+def comparable(value: Any) -> Any:
+    """Something that is equal for values that mean the same: [1, 2] and (1, 2), but not 1 and True."""
+    if isinstance(value, list | tuple):
+        return tuple(comparable(item) for item in value)
+    if isinstance(value, dict):
+        return tuple((comparable(key), comparable(item)) for key, item in value.items())
+    if isinstance(value, bool) or gin_compat.is_reference(value):
+        return type(value), str(value)  # gin holds references to one part in two scopes for equal
+    return value
+
+
 def check_macros(statements: Sequence[Statement]) -> None:
     """Refuse references to macros that nobody set; those of a replaced part are dropped with it.
 
@@ -105,19 +116,28 @@ def check_used(statements: Sequence[Statement], taken: Set[Key], *, in_files: bo
     Raises:
         UserError: naming the binding.
     """
-    last, gone, consumed = last_places(statements), _replaced(statements), gin_compat.consumed()
-    for key in sorted(gin_compat.bound(), key=last.__getitem__):
-        if key in taken or _is_consumed(key, consumed):
+    consumed = gin_compat.consumed()
+    unused = [key for key in gin_compat.bound() if key not in taken and not _is_consumed(key, consumed)]
+    for key, statement, is_replaced in of_unused(statements, unused):
+        if not in_files and not statement.on_command_line:
             continue
-        statement = statements[last[key]]
-        if not statement.on_command_line:
-            if not in_files:
-                continue
-            part = _part(*key[:2])
-            if part in gone and (key[1] == MACRO or last[key] < gone[part]):
-                gin_compat.forget(key)
-                continue
-        raise UserError(f"{spell(key)} ({statement.where}) is bound, but nothing in this run uses {_hint(key)}")
+        if not is_replaced:
+            raise UserError(f"{spell(key)} ({statement.where}) is bound, but nothing in this run uses {_hint(key)}")
+        gin_compat.forget(key)
+
+
+def of_unused(statements: Sequence[Statement], unused: Iterable[Key]) -> Iterator[tuple[Key, Statement, bool]]:
+    """Each binding that nothing uses with its statement, and whether it may be so: one in a file, of what was replaced.
+
+    Args:
+        statements: every binding, in the order in which they were read.
+        unused: keys that are bound.
+    """
+    last, gone = last_places(statements), _replaced(statements)
+    for key in sorted(unused, key=last.__getitem__):
+        statement, part = statements[last[key]], _part(*key[:2])
+        is_replaced = part in gone and (key[1] == MACRO or last[key] < gone[part])
+        yield key, statement, is_replaced and not statement.on_command_line
 
 
 def _replaced(statements: Sequence[Statement]) -> dict[str, int]:

@@ -70,6 +70,11 @@ def check_values(statements: Sequence[Statement]) -> None:
         raise UserError(f"{spell(key)} = {value!r} ({where}) has the wrong type: {_spell_type(hint)} is wanted")
 
 
+def type_names(part: Callable[..., Any]) -> dict[str, str]:
+    """What each parameter of a part takes, as its annotation says it, by name; those that have none are left out."""
+    return {name: _spell_type(hint) for name, hint in _type_hints(part).items() if name != "return"}
+
+
 def _as_built(value: Any) -> Any:
     """A value of the type that it has once it is built: an object for each `@Part()`, which is not initialized, and the
     class for `@Part`; `_UNKNOWN` where that cannot be told before, as of a function.

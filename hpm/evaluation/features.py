@@ -19,6 +19,7 @@ from hpm.data.workers import load_in_workers
 from hpm.errors import TrainingError, UserError
 from hpm.models.encoder import Encoder
 from hpm.runtime.finite import not_finite
+from hpm.runtime.progress import track
 
 POOLS = ("mean", "token")
 BATCH_SIZE = 256  # images of a forward pass without gradients
@@ -140,7 +141,9 @@ def batches(
     """
     batch_indices = indices_N.split(batch_size) if len(indices_N) else ()
     unaugmented = _Unaugmented(source, split, unreadable)
-    for fetched in _fetched(unaugmented, batch_indices, num_workers=num_workers, pin_memory=device.type == "cuda"):
+    loaded = _fetched(unaugmented, batch_indices, num_workers=num_workers, pin_memory=device.type == "cuda")
+    sizes = iter(map(len, batch_indices))
+    for fetched in track(loaded, "looking at", len(indices_N), count=lambda _: next(sizes)):
         if isinstance(fetched, UserError):
             raise fetched
         if unreadable is not None:

@@ -16,6 +16,7 @@ from hpm.evaluation.features import raw_pixels
 from hpm.evaluation.frozen_probe import Labelled, PenalizedProbe, standardizer
 from hpm.evaluation.samples import labels_of, sample_indices
 from hpm.metrics import DECLARED
+from hpm.runtime.progress import track
 
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # of the L2 penalty, to choose from
 _ROWS_AT_ONCE = 8192  # so that logits of a million images of a thousand classes need no memory
@@ -101,7 +102,7 @@ def best_fit(train: Labelled, validation: Labelled | None, strengths: Sequence[f
     best_score = -1.0
     best = solution = None
     # From strong to weak, each from the one before: the stronger, the sooner it is found.
-    for strength in sorted(strengths, reverse=True):
+    for strength in track(sorted(strengths, reverse=True), "fitted", len(strengths), unit="classifiers"):
         solution = logistic_regression(*train, num_classes=num_classes, strength=strength, start=solution)
         if validation is None:
             return solution

@@ -13,6 +13,7 @@ from torch import Tensor
 from curriculum import Batch, Noise
 from hpm.data import HELD_OUT, ImageSource, Split
 from hpm.evaluation.base import Evaluation, EvaluationContext
+from hpm.runtime.progress import track
 
 _BATCH = 128  # images
 
@@ -21,7 +22,8 @@ def held_out_batches(
     context: EvaluationContext, split: Split, count: int | None
 ) -> Iterator[tuple[Tensor, Batch, Noise]]:
     """Up to `count` (None: all) images of a split in batches: their indices, the images, and each one's own noise."""
-    for indices in sample_indices(count, len(split)).split(_BATCH):
+    sample = sample_indices(count, len(split))
+    for indices in track(sample.split(_BATCH), "looking at", len(sample), count=len):
         batch = Batch(context.source.load(split, indices).to(context.device), context.model.patch_size)
         yield indices, batch, Noise(context.seed, 0, indices.to(context.device))
 

@@ -31,6 +31,7 @@ from hpm.evaluation.features import BATCH_SIZE, batches
 from hpm.evaluation.samples import labels_of
 from hpm.optim.clock import Clock
 from hpm.runtime.files import replacing
+from hpm.runtime.progress import Tracked, tracked
 
 _TOP = 5  # a second accuracy where there are more classes: the right one among so many
 
@@ -131,10 +132,15 @@ class SupervisedTraining:
             UserError: if there is nothing to learn from.
         """
         last = self._rates.epochs if epochs is None else min(epochs, self._rates.epochs)
+        steps = self._training.steps_per_epoch
+        with tracked(f"{self.name}:", last * steps, done=self.epochs * steps, unit="steps") as work:
+            self._run(last, work)
+
+    def _run(self, last: int, work: Tracked) -> None:
         started, first = time.monotonic(), self.epochs
         self.trained.train()
         while self.epochs < last and not (self.stopping and self.stopping.converged):
-            mean = self._train_epoch()
+            mean = self._train_epoch(work)
             if mean == 0 and self.epochs == 0:
                 raise UserError(
                     f"{self.name}: the loss is 0 throughout the first epoch, so there is nothing to learn from; see "
@@ -155,7 +161,7 @@ class SupervisedTraining:
                     + (f"{left:,.0f} s left" if self.stopping is None else f"best {self.stopping.best_accuracy:.1%}")
                 )
 
-    def _train_epoch(self) -> float:
+    def _train_epoch(self, work: Tracked) -> float:
         """One epoch, in place; the mean loss."""
         context, processes, steps = self._context, self._context.processes, self._training.steps_per_epoch
         total = torch.zeros((), device=context.device)
@@ -176,6 +182,7 @@ class SupervisedTraining:
             self._optimizer.zero_grad(set_to_none=True)
             if self.stopping is not None:
                 self.stopping.after_step()
+            work.advance()
         # Statistics of a batch norm, say: each process has seen its own images.
         processes.average(buffer for buffer in self.trained.buffers() if buffer.is_floating_point())
         return processes.sum(total).item() / steps / processes.world_size

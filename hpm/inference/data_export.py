@@ -15,7 +15,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ from hpm.data.sources.coco_masks import coco_entry
 from hpm.errors import Notice, UserError
 from hpm.runtime.extras import import_extra
 from hpm.runtime.files import check_folder, replacing, require_new
+from hpm.runtime.progress import progress_to, track
 
 _FOLDERS = dict(zip(SPLITS, ("train", "val", "test"), strict=True))
 _BATCH = 256
@@ -76,7 +77,7 @@ def export_data(
     console.print(f"data: {source.describe()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as partial:
+        with replacing(out) as partial, progress_to(console):
             for name, split in splits.items():
                 writer.write(split, partial, _FOLDERS[name])
                 console.print(f"{_FOLDERS[name]}: {len(split):,} images")
@@ -135,6 +136,11 @@ class _Writer(ABC):
         return [Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image) for image in pixels]
 
 
+def _batches(split: Split, name: str) -> Iterator[Tensor]:
+    """The indices of a split's images, of which many are in memory at a time."""
+    return track(torch.arange(len(split)).split(_BATCH), f"{name}:", len(split), count=len)
+
+
 class _Coco(_Writer):
     reader, config = "CocoDetection", "data/coco_detection"
 
@@ -152,7 +158,7 @@ class _Coco(_Writer):
         (folder / "annotations").mkdir(exist_ok=True)
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for indices_N in torch.arange(len(split)).split(_BATCH):
+        for indices_N in _batches(split, name):
             objects = annotated_views.objects(self.source, split, indices_N)
             for index, image, of_image in zip(indices_N.tolist(), self.images(split, indices_N), objects, strict=True):
                 file = f"{index:06d}.png"
@@ -200,7 +206,7 @@ class _Segmentation(_Writer):
         for kind in ("images", "masks"):
             (folder / name / kind).mkdir(parents=True)
         (folder / "classes.txt").write_text("".join(f"{c}\n" for c in self.source.pixel_classes), encoding="utf-8")
-        for indices_N in torch.arange(len(split)).split(_BATCH):
+        for indices_N in _batches(split, name):
             maps_NSS = annotated_views.class_maps(self.source, split, indices_N)
             masks_NSS = maps_NSS.where(maps_NSS != IGNORED, _IGNORE_INDEX).to(torch.uint8).numpy()
             for index, image, mask_SS in zip(indices_N.tolist(), self.images(split, indices_N), masks_NSS, strict=True):
@@ -239,7 +245,7 @@ class _Folder(_Writer):
         places = [folder / name / class_name for class_name in self.source.class_names]
         for label in split.labels.unique().tolist():
             places[label].mkdir(parents=True)
-        for indices_N in torch.arange(len(split)).split(_BATCH):
+        for indices_N in _batches(split, name):
             labels = split.labels[indices_N].tolist()
             for index, label, image in zip(indices_N.tolist(), labels, self.images(split, indices_N), strict=True):
                 image.save(places[label] / f"{index:06d}.png")

@@ -26,6 +26,7 @@ from hpm.evaluation.features import POOLS, pooled, require_finite_features
 from hpm.inference.images import Read, read
 from hpm.inference.loading import LoadedModel, load_model
 from hpm.runtime.files import check_file, printable, replacing, require_new
+from hpm.runtime.progress import progress_to, tracked
 
 _AHEAD = 3  # batches that are read while one is computed
 _MOST_AT_ONCE = 16_384  # images of a batch
@@ -79,7 +80,8 @@ def embed(
         TrainingError: for features that are not finite.
     """
     _check(folder, out, pool, batch_size)
-    loaded = load_model(path, configs, bindings, weights=weights)
+    with console.status("loading the model ..."):
+        loaded = load_model(path, configs, bindings, weights=weights)
     loaded.config.check_bindings()
     encoder = loaded.method.student.encoder
     if pool == "token" and not encoder.num_prefix_tokens:
@@ -127,7 +129,13 @@ def _write(
     problems, left_out = [], Counter[str]()
     rows = _Rows(schema)
     batches = _ahead(_batches((path for path, _ in labeled_files(folder, left_out)), batch_size), partial(read, source))
-    with pq.ParquetWriter(file, schema) as writer, console.status("computing ...") as status, torch.no_grad():
+    total = sum(1 for _ in labeled_files(folder, Counter()))
+    with (
+        pq.ParquetWriter(file, schema) as writer,
+        progress_to(console),
+        tracked("features of", total) as work,
+        torch.no_grad(),
+    ):
         for files, (images_KCSS, places, unreadable) in batches:
             for line in unreadable:
                 console.print(f"skipped, unreadable: {line}", style="yellow")
@@ -137,7 +145,7 @@ def _write(
                 require_finite_features(features_KD)
                 rows.add([files[place].relative_to(folder) for place in places], features_KD)
             images += len(places)
-            status.update(f"{images} images")
+            work.advance(len(files))
             if len(rows) >= _ROWS:
                 writer.write_table(rows.take())
         if len(rows):

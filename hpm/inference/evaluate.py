@@ -34,8 +34,10 @@ from hpm.inference.evaluation_results import (
 )
 from hpm.inference.kept_encoders import check_kept, keep_trained
 from hpm.inference.loading import LoadedModel, check_weights, load_model
+from hpm.runtime.console import print_table
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.files import check_folder, printable
+from hpm.runtime.progress import progress_to
 from hpm.tracking import NoTracker, Tracker
 
 _MOST_SEEDS = 1_000
@@ -79,7 +81,9 @@ def evaluate(
     _check(protocols, weights, seeds)
     processes = DistributedContext() if processes is None else processes
     classes = [discovery.protocols()[name] for name in protocols]
-    loaded = load_model(path, bindings=[*_seed_bindings(classes, seeds), *bindings], over=configs, weights=weights)
+    with console.status("loading the model ..."):
+        own = _seed_bindings(classes, seeds)
+        loaded = load_model(path, bindings=[*own, *bindings], over=configs, weights=weights)
     for cls in classes if seeds else ():
         if cls.seeds_argument and (given := loaded.config.parameter(cls.__name__, cls.seeds_argument)) != seeds:
             raise UserError(
@@ -118,7 +122,7 @@ def evaluate(
         if per_class := context.mean_per_class(values):
             entry["per_class"] = per_class
         for table in tables(name, entry["metrics"]):
-            console.print(table, soft_wrap=False)
+            print_table(console, table)
         if keep and not context.trained:
             console.print(f"--keep: {name} trains no encoder, so that there is nothing to keep", style="yellow")
         whole = keep_trained(console, loaded, context, folder)
@@ -253,7 +257,8 @@ def _measure(
             console.print(f"seed {seed}")
         if not evaluation.shared and not processes.is_main:
             continue
-        measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))
+        with progress_to(console, f"{evaluation.protocol} ..."):
+            measured = evaluation.measure_values(replace(context, seed=seed, folder=progress / f"seed-{seed}"))
         for metric, own in measured.items():
             values.setdefault(metric, []).extend(own)
     for found in processes.gather(context.unreadable.by_name):

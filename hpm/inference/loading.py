@@ -16,7 +16,7 @@ from torch import Tensor
 
 from curriculum import Batch, TrainingContext
 from curriculum.validation import require_instance
-from hpm.config import Config, make_importable, parse_config
+from hpm.config import Config, make_importable, parse_config, require_packages
 from hpm.data import ImageSource, UnreadableImages
 from hpm.errors import Notice, UserError
 from hpm.evaluation import EvaluationContext
@@ -239,6 +239,7 @@ def load_model(
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
     found.require("step", "config", "manifest", "curriculum")
     make_importable(found.manifest.plugins)
+    require_packages(found.manifest.packages, found.path)
     config = parse_text(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
     untrained = loaded.load(found)

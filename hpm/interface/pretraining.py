@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from hpm.config import Config, make_importable, parse_config, resume_changes
+from hpm.config import Config, make_importable, parse_config, require_packages, resume_changes
 from hpm.errors import Interrupted, UserError
 from hpm.runs.checkpoint import kept_config, list_checkpoints, manifest_of
 from hpm.runs.checkpoint_writer import LATEST
@@ -75,6 +76,7 @@ def pretrain(
             configs = configs or [str(folder.config)]
             manifest = manifest_of(folder)
             plugins = dict(manifest.plugins)
+            require_packages(manifest.packages, folder.path)
             origin = _origin(init_from, manifest.init_from)
             init_from = None if list_checkpoints(folder.checkpoints) else origin
         else:
@@ -179,7 +181,10 @@ def _pretrain(
     else:
         trainer.processes.main_only(
             lambda: folder.create(
-                config.text(), config.operative_text(), trainer.manifest(name, config.plugins()), found_none=found_none
+                config.text(),
+                config.operative_text(),
+                replace(trainer.manifest(name, config.plugins()), packages=config.packages()),
+                found_none=found_none,
             )
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)

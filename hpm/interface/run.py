@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hpm.config.suggestions import did_you_mean, names_like
 from hpm.errors import UserError
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import expanded
+from hpm.runtime.suggestions import did_you_mean, names_like
 
 
 class Run:

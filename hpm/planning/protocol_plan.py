@@ -17,6 +17,7 @@ from hpm.evaluation.dense_protocol import DenseProtocol
 from hpm.methods.method import Method
 from hpm.planning.gpus import GPUS, require_machine, require_plannable
 from hpm.planning.units import duration, units
+from hpm.runtime.console import print_table
 
 _CLASSES = 100  # assumed, for the data that tell how many there are may not be here
 
@@ -135,7 +136,7 @@ def show_protocol_plan(console: Console, plan: ProtocolPlan) -> None:
         table.add_row(part, units(count))
     table.add_section()
     table.add_row(f"all, {units(plan.parameters).strip()} parameters", units(sum(plan.multiply_adds.values())))
-    console.print(table, soft_wrap=False)
+    print_table(console, table)
     console.print(
         f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images in batches of "
         f"{plan.batch_size:,}; {units(plan.step_flops)}FLOP a step"

@@ -9,13 +9,14 @@ from curriculum.sizes import spell_size
 from hpm.planning.gpus import GPUS, Gpu
 from hpm.planning.plan import USABLE_MEMORY, Plan
 from hpm.planning.units import duration, units
+from hpm.runtime.console import print_table
 
 
 def show_plan(console: Console, plan: Plan) -> None:
     """Print a plan."""
     gpu = GPUS[plan.device]
-    console.print(_parts_table(plan), soft_wrap=False)
-    console.print(_memory_table(plan, gpu), soft_wrap=False)
+    print_table(console, _parts_table(plan))
+    print_table(console, _memory_table(plan, gpu))
     masks = f" in {plan.masks_per_image} masks each," if plan.masks_per_image > 1 else ""
     lines = [
         f"training: {plan.steps:,} steps, {plan.epochs:,} epochs of {plan.images:,} images{masks} in batches of "

@@ -24,6 +24,7 @@ _OPTIONAL = (  # runs of before may lack them
     "target_weights",
     "init_from",
     "plugins",
+    "packages",
     "versions",
     "created",
 )
@@ -118,6 +119,7 @@ class Manifest:
         target_weights: fingerprint of the weights that the target has of its own; None where it has none.
         init_from: the checkpoint or file whose weights it started from, or None.
         plugins: folders of modules that its configuration imports and that are not installed, by module.
+        packages: versions of the installed packages whose parts it uses by their entry points, by name.
         versions: of the source, torch and Python.
         created: when it was started, in UTC.
     """
@@ -136,6 +138,7 @@ class Manifest:
     init_from: str | None = None
     earlier_data: Sequence[EarlierData] = ()
     plugins: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 

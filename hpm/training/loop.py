@@ -21,6 +21,7 @@ from hpm.metrics import find_metric
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints, load_newest, manifest_of, path_of
 from hpm.runs.checkpoint_writer import CheckpointWriter
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.progress import progress_to
 from hpm.runtime.signals import StopSignals
 from hpm.training import state
 from hpm.training.batches import batches_from
@@ -186,7 +187,7 @@ class TrainingLoop:
         self.signals.immediate = True  # everything is saved: evaluation can be repeated
         if any(self.processes.gather(self.signals.received is not None)):
             self._stop()
-        with self.console.status("evaluating ..."):
+        with progress_to(self.console, "evaluating ..."):
             measured = self.prober.evaluate(self.clock.step)
         self._require_written()
         if not self.processes.is_main:

@@ -18,6 +18,7 @@ from curriculum.sizes import spell_size
 from hpm.data import TEST, VALIDATION
 from hpm.metrics import Unit, find_metric, metric_on, split_of
 from hpm.runs.run_folder import RunFolder
+from hpm.runtime.console import print_table
 from hpm.training.trainer import Trainer
 
 
@@ -106,7 +107,7 @@ def show_summary(
     for title, rows in ((f"{split} accuracy", _ROWS), (f"{split} mIoU", _IOU_ROWS)):
         table = _beside_baselines(title, rows, metrics, split)
         if table.row_count:
-            console.print(table, soft_wrap=False)
+            print_table(console, table)
     if equal is not None:
         console.print(
             f"not pre-trained, with the computation of pre-training and fine-tuning together: {equal:.1%}",

@@ -17,10 +17,12 @@ def run_study(kind: str, options: StudyOptions, *, trials: int | None = None) ->
         TrainingError: if runs of an ablation failed, once all others and the report are done.
     """
     from hpm.errors import TrainingError
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
-    from studies.execution.finish import finish
-    from studies.execution.launcher import work_through
+
+    with loading():
+        from studies.execution.finish import finish
+        from studies.execution.launcher import work_through
 
     console = make_console()
     with notices_to(console):

@@ -37,12 +37,14 @@ def command(
 
     All tables of one call are corrected together.
     """
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
-    from studies.analysis.comparison import compare_metrics
-    from studies.analysis.results_csv import csv_text
-    from studies.commands._sources import load_sources
-    from studies.reporting.tables import markdown, show_comparisons
+
+    with loading():
+        from studies.analysis.comparison import compare_metrics
+        from studies.analysis.results_csv import csv_text
+        from studies.commands._sources import load_sources
+        from studies.reporting.tables import markdown, show_comparisons
 
     if direction not in (None, "maximize", "minimize"):
         raise UserError(f"--direction {direction} is unknown; choose maximize or minimize")

@@ -29,12 +29,14 @@ def command(
     storage: StorageOption = DEFAULT_STORAGE,
 ) -> None:
     """Tell how many seeds a comparison needs to find an effect, given how much a finished study's seeds scatter."""
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
-    from studies.analysis.comparison import compare
-    from studies.analysis.seeds import plan_seeds
-    from studies.commands._sources import load_sources
-    from studies.reporting.power import show_seeds
+
+    with loading():
+        from studies.analysis.comparison import compare
+        from studies.analysis.seeds import plan_seeds
+        from studies.commands._sources import load_sources
+        from studies.reporting.power import show_seeds
 
     if not 0 < effect < math.inf:
         raise UserError(f"--effect {effect:g} must be more than 0, in the unit that the metric is shown in, and finite")

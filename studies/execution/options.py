@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.errors import UserError
 from hpm.runtime.files import check_folder, expanded
 
@@ -47,7 +48,12 @@ def require_count(option: str, value: int, least: int, most: int) -> None:
 class StudyOptions:
     """The options of `ablate` and `search`; the help of each says what it is."""
 
-    configs: Annotated[list[str], typer.Argument(metavar="CONFIG...", help="The study's gin file; more go over it.")]
+    configs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...", autocompletion=complete_config, help="The study's gin file; more go over it."
+        ),
+    ]
     bindings: Annotated[
         list[str],
         typer.Option(

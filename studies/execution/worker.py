@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpm.config import parse_config
 from hpm.errors import UserError
+from hpm.planning.units import duration
 from hpm.tracking.mlflow import MLflowTracker
 from studies.analysis.results import RESULTS
 from studies.definition.base import Definition, PlannedRun, root_number
@@ -106,6 +107,7 @@ class Worker:
         self._report = report
         self._poll = options.poll
         self._deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        self._started, self._done_before = time.monotonic(), 0
         self._stop = StopSignals()
         self._storage = RetryingStorage(storage, self._stop, report, options.poll)
         self._runner = TrialRunner(
@@ -127,6 +129,7 @@ class Worker:
         Raises:
             Stopped: after SIGINT, SIGTERM or SIGHUP.
         """
+        self._started, self._done_before = time.monotonic(), _count_done(self._trials())
         with self._stop:
             while self._stop.received is None and not self._is_late():
                 self._fail_dead_trials()
@@ -138,6 +141,9 @@ class Worker:
                 else:
                     break
         self._stop.check()
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._storage.ask(lambda: self._study.get_trials(deepcopy=False))
 
     def _is_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
@@ -176,8 +182,17 @@ class Worker:
             self._fail(trial, f"{type(error).__name__}: {error}")
         else:
             self._record(trial, TrialState.COMPLETE, values=values)
-            self._report(f"trial {trial.number}, {_describe(runs)}: {self._format(values)}")
+            self._report(f"trial {trial.number}, {_describe(runs)}: {self._format(values)}{self._left()}")
         self._tracker.update(self._study, trial.number)
+
+    def _left(self) -> str:
+        """How many trials of the study are done, by whom ever, and how long the others take at the pace since."""
+        trials = self._trials()
+        done = _count_done(trials)
+        if done == len(trials):
+            return ""
+        hours = (time.monotonic() - self._started) / 3600 / max(1, done - self._done_before) * (len(trials) - done)
+        return f"  ({done} of {len(trials)} trials done, about {duration(hours)} left)"
 
     def _format(self, values: Sequence[float]) -> str:
         return "  ".join(f"{name} {value:.4g}" for name, value in zip(self._definition.objectives, values, strict=True))
@@ -239,6 +254,10 @@ class Worker:
             self._report(f"trial {trial.number}: was taken for dead; another worker finds its run ({reason})")
             return False
         return True
+
+
+def _count_done(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state.is_finished() for trial in trials)
 
 
 def _describe(runs: Sequence[PlannedRun]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from hpm.runtime.console import print_table
 from studies.analysis.power import MOST_SEEDS
 from studies.analysis.seeds import Need, SeedPlan
 
@@ -30,7 +31,7 @@ def show_seeds(console: Console, plan: SeedPlan) -> None:
             table.add_column(column, justify="left" if number < 2 else "right")
     for need in plan.needs:
         table.add_row(*_cells(plan, need)[0 if several else 1 :])
-    console.print(table, soft_wrap=False)
+    print_table(console, table)
     smallest = min(group.pairs for group in plan.comparison.groups if group.has_spread)
     console.print(
         f"{plan.variants} variants, power {plan.power:.0%}, level {plan.level:.2g}, which is 0.05 over the number of "

@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from hpm.runtime.console import WIDTH_OF_PIPES
+from hpm.runtime.console import WIDTH_OF_PIPES, print_table
 from studies.analysis.cautions import distinct_warnings
 from studies.analysis.comparison import ComparedVariant, Comparison
 from studies.analysis.results import COSTS
@@ -92,7 +92,7 @@ def show_comparisons(console: Console, comparisons: Sequence[Comparison], *, mos
         most: how many variants are shown, of the best; None for all.
     """
     for comparison in comparisons:
-        console.print(table(replace(comparison, rows=list(comparison.rows)[:most]), console.width), soft_wrap=False)
+        print_table(console, table(replace(comparison, rows=list(comparison.rows)[:most]), console.width))
         for note in notes(comparison):
             console.print(note)
     for warning in distinct_warnings([comparison.warnings for comparison in comparisons]):

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from hpm.commands._completion import complete_config
 from hpm.commands._options import Bindings
 from hpm.runtime.files import expanded
 
 
 def command(
     configs: Annotated[
-        list[str], typer.Argument(metavar="CONFIG...", help="What bind Trainer.source, e.g. data/stamp_scenes.")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG...",
+            autocompletion=complete_config,
+            help="What bind Trainer.source, e.g. data/stamp_scenes.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", parser=expanded, help="A new folder.")],
     to: Annotated[
@@ -30,9 +36,11 @@ def command(
 
     CocoDetection, SegmentationFolder and ImageFolder read what is written.
     """
-    from hpm.inference.data_export import export_data
-    from hpm.runtime.console import make_console
+    from hpm.runtime.console import loading, make_console
     from hpm.runtime.notices import notices_to
+
+    with loading():
+        from hpm.inference.data_export import export_data
 
     console = make_console()
     with notices_to(console):

@@ -21,6 +21,7 @@ from hpm.evaluation.dense.patch_tokens import cells_of, class_shares, maps_from
 from hpm.evaluation.frozen_probe import standardizer
 from hpm.evaluation.knn import nearest
 from hpm.evaluation.linear import logistic_regression
+from hpm.runtime.progress import track
 
 _VALUES = 1 << 24  # votes or logits at a time
 
@@ -160,7 +161,7 @@ class LinearPatches(PatchClassifier):
         shares_KC = class_shares(cells_of(train.maps_NSS, train.grid).flatten(0, 1), num_classes).to(device)
         self._grid, self._size, self._num_classes = train.grid, train.size, num_classes
         best_iou, best, solution = -1.0, None, None
-        for strength in sorted(self.strengths, reverse=True):
+        for strength in track(sorted(self.strengths, reverse=True), "fitted", len(self.strengths), unit="classifiers"):
             solution = logistic_regression(
                 features_KD, shares_KC, num_classes=num_classes, strength=strength, start=solution
             )

@@ -104,16 +104,3 @@ def test_the_version_of_both_commands(
         assert stopped.value.code == 0
         if words == ["--version"]:
             assert capsys.readouterr().out == told
-
-
-def test_the_shipped_configs(hpm: Hpm, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hpm("configs") == 0
-    lines = capsys.readouterr().out.splitlines()
-    names = [line.split()[0] for line in lines]
-    assert "quickstart" in names
-    assert "curricula/attention" in names
-    assert all(len(line.split()) > 1 for line in lines), "each says what it is"
-    assert hpm("configs", "quickstart") == 0
-    assert "include 'base.gin'" in capsys.readouterr().out
-    assert hpm("configs", "quikstart") == 2
-    assert "Did you mean quickstart?" in capsys.readouterr().err

@@ -108,11 +108,23 @@ def test_a_replaced_part_takes_its_bindings_with_it(hpm: Hpm, tiny: Path) -> Non
     assert "Ramp" not in Path("run/config.gin").read_text()
 
 
-def test_missing_config_lists_the_shipped_ones(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(hpm, capsys, "quikstart")
-    assert "'quikstart'" in message
-    assert "quickstart" in message
-    assert "curricula/attention" in message
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("quikstart", "quickstart?"),
+        ("curricula/atention", "curricula/attention"),
+        ("atention", "curricula/attention?"),
+        ("vit_bse", "models/vit_base?"),
+        ("configs/models/vit_bse.gin", "models/vit_base"),
+        ("pixio", "curricula/pixio or recipes/pixio?"),
+    ],
+)
+def test_a_misspelt_config_is_answered_with_the_nearest(
+    hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str], name: str, meant: str
+) -> None:
+    message = refused(hpm, capsys, name)
+    assert f"no config file '{name}'. Did you mean {meant}" in message
+    assert "`hpm configs` shows all" in message
 
 
 @pytest.mark.parametrize("name", [".", "/", "..", "x" * 300, "x/" * 3000])

@@ -157,5 +157,5 @@ def test_data_alone_say_what_is_missing(tmp_path: Path) -> None:
     mine.write_text("include 'data/image_folder.gin'\n")
     with pytest.raises(UserError) as error:
         parse_config([str(mine)])
-    assert "ImageFolder.img_size (image_folder.gin, line " in str(error.value)
+    assert "ImageFolder.img_size (data/image_folder.gin, line " in str(error.value)
     assert "write IMG_SIZE = ... in a config, or -b 'IMG_SIZE = ...'" in str(error.value)

@@ -1,47 +1,48 @@
-"""What is printed is what was said, whatever names are in it."""
+"""Tables in a file or a pipe are lines that nothing wraps; on a terminal they fit it."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from pathlib import Path
+from io import StringIO
 
 import pytest
 from rich.table import Table
+from rich.text import Text
 
-from hpm.runtime.console import make_console
+from hpm.runtime.console import make_console, print_table
 
-Hpm = Callable[..., int]
-NAMES = ["[/nope]", "[red]r[/red]", "[bold", ":smile:", "a" * 200, "[link=file:///x]y[/link]"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names_are_printed_as_they_are(name: str) -> None:
-    text = io.StringIO()
-    make_console(file=text).print(f"run folder: {name}", style="yellow")
-    assert text.getvalue() == f"run folder: {name}\n"
+LONG = "a sentence that is far longer than any terminal is wide, " * 8
 
 
-@pytest.mark.parametrize("name", NAMES[:-2])
-def test_names_in_tables_too(name: str) -> None:
-    table = Table(title=name)
-    table.add_column(name)
-    table.add_row(name)
-    text = io.StringIO()
-    make_console(file=text, width=100).print(table)
-    assert text.getvalue().count(name) == 3
+def printed(table: Table, **options: object) -> list[str]:
+    text = StringIO()
+    print_table(make_console(file=text, color_system=None, **options), table)
+    return text.getvalue().splitlines()
 
 
-def test_a_pipe_has_room_for_every_column_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert make_console(file=io.StringIO()).width == 140
-    monkeypatch.setenv("COLUMNS", "70")
-    assert make_console(file=io.StringIO()).width == 70
+@pytest.fixture
+def table() -> Table:
+    table = Table(title=f"[/red] {LONG}", title_style="bold", box=None, show_header=False)
+    table.add_row("name", Text(LONG.strip()))
+    table.add_row("other", "short")
+    return table
 
 
-def test_a_run_whose_folder_looks_like_markup(hpm: Hpm, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path("[red]", "[", "nope]")
-    assert hpm("pretrain", tiny, "-b", "Monitoring.evaluations = []", "--output", folder) == 0
-    assert f"metrics:  {folder}/metrics.jsonl and {folder}/summary.json" in capsys.readouterr().out
-    assert hpm("pretrain", "--resume", "--output", folder) == 0
-    assert f"the run in {folder} is complete" in capsys.readouterr().out
+def test_a_row_is_a_line_of_a_pipe(table: Table) -> None:
+    title, first, second = printed(table)
+    assert title == f"[/red] {LONG}"
+    assert first.split(maxsplit=1) == ["name", LONG.strip()]
+    assert second.split() == ["other", "short"]
+    assert second == second.rstrip(), "cells are not filled up to the longest"
+
+
+def test_a_variable_of_the_environment_wraps_no_pipe(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert len(printed(table)) == 3
+
+
+def test_a_terminal_is_not_overrun_and_its_title_is_told_whole(table: Table) -> None:
+    title, *rows = printed(table, force_terminal=True, width=60)
+    assert title == f"[/red] {LONG}"
+    assert max(map(len, rows)) <= 60
+    assert len(rows) > 4
+    assert table.title is not None, "the table is as it was"

@@ -85,7 +85,13 @@ class StandIn(Placement):
 Work = Callable[..., optuna.Study]
 
 
-def work_on(study: optuna.Study, storage: RDBStorage, definition: Definition, tries: Sequence[dict[str, Any]]) -> None:
+def work_on(
+    study: optuna.Study,
+    storage: RDBStorage,
+    definition: Definition,
+    tries: Sequence[dict[str, Any]],
+    report: Callable[[str], None] = lambda text: None,
+) -> None:
     """Have a worker work through a study whose runs do in each try what is said."""
     Path("tries.json").write_text(json.dumps(tries))
     Worker(
@@ -95,7 +101,7 @@ def work_on(study: optuna.Study, storage: RDBStorage, definition: Definition, tr
         StudyOptions(configs=["s.gin"], output=Path("runs"), poll=0.02),
         tracker=StudyTracker(MLflowTracker(enabled=False), "s", definition),
         placement=StandIn(),
-        report=lambda text: None,
+        report=report,
     ).work()
 
 
@@ -134,6 +140,24 @@ def test_a_complete_run(work: Work) -> None:
     assert result["cost"]["images"] == 64
     plan = make_plan(parse_config(["tiny.gin"], []))
     assert result["cost"]["flops"] == pytest.approx(64 * plan.flops / (plan.steps * plan.batch_size))
+
+
+def test_each_trial_tells_how_many_are_done_and_how_long_the_others_take(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.py").write_text(RUN)
+    definition = Ablation(base=["tiny.gin"], variants={"a": []}, seeds=[0, 1, 2], metric="ridge/pretrained")
+    storage = open_storage("sqlite:///s.db")
+    study = open_study(storage, "s", definition, {"kind": "ablation"})
+    enqueue(study, definition)
+    lines: list[str] = []
+    work_on(study, storage, definition, [COMPLETE], lines.append)
+    first, second, last = lines
+    assert "(1 of 3 trials done, about " in first
+    assert "(2 of 3 trials done, about " in second
+    assert first.endswith(" left)")
+    assert "done" not in last
 
 
 def test_a_trial_keeps_the_skipped_steps_and_the_images_of_its_run(work: Work) -> None:
