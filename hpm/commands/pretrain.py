@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +100,16 @@ def command(
         if dry_run:
             _dry_run(console, trainer)
         else:
-            _pretrain(console, config, trainer, output, resume=resume, found_none=found_none, other_images=other_images)
+            _pretrain(
+                console,
+                config,
+                trainer,
+                configs or [],
+                output,
+                resume=resume,
+                found_none=found_none,
+                other_images=other_images,
+            )
     processes.disconnect()
 
 
@@ -160,33 +172,52 @@ def _pretrain(
     console: Console,
     config: Config,
     trainer: Trainer,
+    configs: list[str],
     output: Path | None,
     *,
     resume: bool,
     found_none: bool,
     other_images: bool,
 ) -> None:
+    from hpm.runs.checkpoint import manifest_of
     from hpm.runs.run_folder import RunFolder
 
     trainer.processes.connect(trainer.device)
-    (name, path) = trainer.processes.gather(_name_and_folder(config, output))[0]
+    (name, path) = trainer.processes.gather(_name_and_folder(config, configs, output))[0]
     folder = RunFolder(path)
     if resume:
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
+        name = manifest_of(folder, told=False).name
     else:
+        description, command = _origin_texts(configs)
+        manifest = replace(trainer.manifest(name, config.plugins()), description=description, command=command)
         trainer.processes.main_only(
-            lambda: folder.create(
-                config.text(), config.operative_text(), trainer.manifest(name, config.plugins()), found_none=found_none
-            )
+            lambda: folder.create(config.text(), config.operative_text(), manifest, found_none=found_none)
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)
 
 
-def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
-    """A run is called what its folder is called, else what its first config is."""
+def _name_and_folder(config: Config, configs: list[str], output: Path | None) -> tuple[str, Path]:
+    """A run is called what its folder is called, where that has a name of its own; else after what differs: its
+    configs, and what is bound over them.
+    """
+    from hpm.config import find_config
+    from hpm.runs.title import run_title
+    from hpm.tracking.redact import redact_text
+
     if output is not None:
         return output.resolve().name, output
-    return config.name, Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = redact_text(run_title([find_config(one).stem for one in configs], config.values_on_command_line()))
+    return name, Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _origin_texts(configs: list[str]) -> tuple[str, str]:
+    """What the run's first config says of itself, and the command, as the manifest keeps them."""
+    from hpm.config import find_config
+    from hpm.runs.title import header_of
+    from hpm.tracking.redact import redact_text
+
+    return redact_text(header_of(find_config(configs[0]))), redact_text(shlex.join(["hpm", *sys.argv[1:]]))
 
 
 def _reopen(console: Console, folder: RunFolder, config: Config) -> None:

@@ -26,6 +26,8 @@ _OPTIONAL = (  # runs of before may lack them
     "plugins",
     "versions",
     "created",
+    "description",
+    "command",
 )
 
 
@@ -120,6 +122,8 @@ class Manifest:
         plugins: folders of modules that its configuration imports and that are not installed, by module.
         versions: of the source, torch and Python.
         created: when it was started, in UTC.
+        description: what its first config says of itself, its leading comment; empty where that is not known.
+        command: what started it, without secrets; empty where that is not known.
     """
 
     name: str
@@ -138,6 +142,8 @@ class Manifest:
     plugins: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    description: str = ""
+    command: str = ""
 
     @property
     def said(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _LONGEST_VALUE = 500  # characters of a parameter
 _NOT_METRICS = {"step", "time", "kind"}
 _NOT_IN_A_NAME = re.compile(r"[^\w/.\- :]")  # MLflow refuses a whole batch for one of these
 _KEY = "run_key"  # tag of our runs in MLflow
+_NAME = "mlflow.runName"  # a tag that names a run
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def create_run(client: Any, opening: Opening, key: str) -> Any:
     made = client.search_runs([identifier], f"tags.{_KEY} = '{key}'", max_results=1)
     if made:
         return made[0]
-    return client.create_run(identifier, run_name=opening.name, tags={**opening.tags, _KEY: key})
+    name = opening.tags.get(_NAME, opening.name)
+    return client.create_run(identifier, run_name=name, tags={**opening.tags, _KEY: key})
 
 
 def send_parameters(client: Any, run: Any, parameters: Mapping[str, str], uri: str) -> None:
