@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from curriculum.validation import require_choice
 from hpm.config import parse_config
@@ -26,7 +26,7 @@ from studies.definition.base import (
     QueuedTrial,
 )
 from studies.definition.metric_check import may_choose_by, require_metric
-from studies.definition.settings import REPEATS, is_repeat, points, setting_key
+from studies.definition.settings import REPEATS, best_of, is_repeat, points, setting_key
 from studies.definition.space import Assignment, binding, example_assignments, parse_space, suggest
 from studies.definition.trials import root_number, trials_not_failed
 
@@ -247,11 +247,7 @@ class Search(Definition):
         return (self.sampler_seed * 1_000_003 + number) % 2**32
 
     def best_trials(self, study: optuna.Study) -> list[FrozenTrial]:
-        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        first = {setting_key(trial.params): trial for trial in trials if not is_repeat(trial)}
-        own = [first[setting_key(trial.params)] if is_repeat(trial) else trial for trial in best]
-        return sorted({trial.number: trial for trial in own}.values(), key=lambda trial: trial.values[-1])
+        return best_of(study)
 
     def keep_config(self, imports: Sequence[str], bindings_of: Callable[[str], dict[str, Any]]) -> None:
         super().keep_config(imports, bindings_of)

@@ -16,13 +16,13 @@ from studies.analysis.cautions import describe_skipped
 from studies.analysis.comparison import compare
 from studies.analysis.results import RESULTS, Result, study_results
 from studies.definition.base import Definition
-from studies.definition.space import binding
 from studies.definition.trials import failed_trials, root_number
 from studies.execution.launcher import WorkedStudy
 from studies.execution.options import StudyOptions
 from studies.execution.queue import ERROR
 from studies.reporting.files import write_files
-from studies.reporting.tables import markdown, show_comparisons
+from studies.reporting.tables import markdown, markdown_of_trials, show_comparisons
+from studies.reporting.trials import best_sentences, show_trials, trial_table
 
 
 def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, trials: int | None = None) -> int:
@@ -61,13 +61,18 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
         )
         show_comparisons(console, [comparison], most=definition.shown_rows)
         console.print(f"report: {files[0]}")
-        for path, trial in best.items():
-            setting = ", ".join(binding(name, value) for name, value in trial.params.items())
-            console.print(f"best setting: trial {trial.number}, {setting}; {path}")
+        if best:
+            show_trials(console, trial_table(study, definition.metric), most=definition.shown_rows)
+            for line in best_sentences(study, definition.metric):
+                console.print(line, soft_wrap=True)
+            console.print(f"as a config: {', '.join(map(str, best))}")
         if len(best) == 1:
             _show_test_figure(definition, next(iter(best.values())), results, console)
         files += best
         table = markdown([comparison])
+        if best:
+            found = trial_table(study, definition.metric)
+            table = f"{markdown_of_trials(found, best_sentences(study, definition.metric))}\n{table}"
     tracker.complete(study, files, table=table)
     return failed
 

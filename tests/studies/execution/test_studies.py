@@ -202,7 +202,7 @@ def shows_nested_runs(uri: str) -> None:
         assert {leaf.data.tags[name] for name in ("study", "variant", "seed")} == {"abl", variant, "0"}
         assert {"curriculum", "data", "commit", "device"} <= leaf.data.tags.keys()
         assert leaf.data.params["Schedule.epochs"] == "4"
-        steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "loss")]
+        steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "Training/loss")]
         assert steps == list(range(4, 41, 4))
         assert parent.data.metrics["ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]
         assert parent.data.metrics["cost/flops"] == leaf.data.metrics["cost/flops"] > 0

@@ -50,7 +50,11 @@ def test_a_run_that_is_sent_later_is_one_of_its_own(
     StudyTracker(MLflowTracker(uri=uri), "s", definition).update(study, 0)
 
     entry = client.get_run(json.loads((run.path / "mlflow.json").read_text())["run_id"])
-    assert (entry.info.experiment_id, entry.info.status, entry.data.metrics) == (experiment, "FINISHED", {"loss": 0.5})
+    assert (entry.info.experiment_id, entry.info.status, entry.data.metrics) == (
+        experiment,
+        "FINISHED",
+        {"Training/loss": 0.5},
+    )
     assert client.get_run(entry.data.tags["mlflow.parentRunId"]).info.run_name == "a"
     assert client.get_run(theirs).data.metrics == {}
 
