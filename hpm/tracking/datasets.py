@@ -29,7 +29,7 @@ def send_datasets(client: Any, run: Any, opening: Opening, uri: str) -> None:
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    known = {(entry.dataset.digest, tag.value) for entry in run.inputs.dataset_inputs for tag in entry.tags}
+    known = _known(run)
     inputs = []
     for source, context, split in _splits(RunFolder(opening.folder)):
         if (split.fingerprint, context) in known:
@@ -48,6 +48,29 @@ def send_datasets(client: Any, run: Any, opening: Opening, uri: str) -> None:
         inputs.append(DatasetInput(dataset, [InputTag(_CONTEXT, context)]))
     if inputs:
         client.log_inputs(run.info.run_id, inputs)
+
+
+def share_datasets(client: Any, run: Any, row: str) -> None:
+    """Give a row above a run the data sets of that run which it lacks.
+
+    Args:
+        client: of the server.
+        run: the run.
+        row: the row's id.
+    """
+    known = _known(client.get_run(row))
+    inputs = [entry for entry in run.inputs.dataset_inputs if not _keys(entry) <= known]
+    if inputs:
+        client.log_inputs(row, inputs)
+
+
+def _known(run: Any) -> set[tuple[str, str]]:
+    return {key for entry in run.inputs.dataset_inputs for key in _keys(entry)}
+
+
+def _keys(entry: Any) -> set[tuple[str, str]]:
+    """The digest and the purposes of a data set."""
+    return {(entry.dataset.digest, tag.value) for tag in entry.tags if tag.key == _CONTEXT}
 
 
 def _splits(run: RunFolder) -> Iterator[tuple[str, str, SplitRecord]]:

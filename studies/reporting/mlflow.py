@@ -20,6 +20,7 @@ from hpm.config import parse_config
 from hpm.errors import Notice, UserError
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.version import source_version
+from hpm.tracking.datasets import share_datasets
 from hpm.tracking.destination import Destination
 from hpm.tracking.entry import metric_name, metrics_of, send_metrics, send_parameters
 from hpm.tracking.mlflow import MLflowTracker
@@ -273,9 +274,11 @@ class StudyTracker:
             state = TrackingState.read(folder)
         if state.run_id is None:
             return
-        tags = self._client.get_run(state.run_id).data.tags
-        if tags.get(_PARENT) != parent:
+        entry = self._client.get_run(state.run_id)
+        if entry.data.tags.get(_PARENT) != parent:
             self._client.set_tag(state.run_id, _PARENT, parent)
+        for row in (parent, self._run_ids[""]):
+            share_datasets(self._client, entry, row)
         self._send_metrics(state.run_id, cost_metrics(result), step=0)
         self._send_parameters(state.run_id, _parameters_of(trial))
 

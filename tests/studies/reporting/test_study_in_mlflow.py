@@ -16,6 +16,7 @@ from mlflow.entities import Run
 from optuna.trial import TrialState
 
 from hpm.metrics import half_interval
+from hpm.runs.manifest import DataRecord, Manifest, SplitRecord
 from hpm.runs.run_folder import RunFolder
 from hpm.tracking.mlflow import MLflowTracker
 from hpm.tracking.outbox import TrackingState
@@ -76,6 +77,8 @@ def finished_run(folder: Path, uri: str, metrics: Mapping[str, float], **tags: s
     run.metrics.append({"step": 20, "time": 1e9, "kind": "final", **metrics})
     for file in (run.config, run.operative):
         file.write_text("")
+    held_out = {"test": SplitRecord(48, "c" * 16)}
+    Manifest(folder.name, "pixels", "hard", "fp32", DataRecord("Scenes", 160, "a" * 16, held_out)).write(run.manifest)
     run.write_summary({"metrics": {}})
     tracker = MLflowTracker(uri=uri, experiment="s", tags=tags)
     tracker.start(run.path, name=folder.name, parameters={"Ramp.end": "0.9"}, tags={"seed": "0"})
@@ -160,6 +163,9 @@ def test_rows_share_the_names_of_the_runs_metrics(uri: str, tmp_path: Path, smal
         }
     )
     assert {VALIDATION, RIDGE, "cost/flops"} <= shown["a-seed0"].data.metrics.keys()
+    for name in ("s", "a", "b", "b-seed1"):
+        images = {(one.dataset.digest, one.tags[0].value) for one in shown[name].inputs.dataset_inputs}
+        assert images == {("a" * 16, "training"), ("c" * 16, "test")}
     # What differs, and nothing that all have alike; a seed has everything in force.
     assert shown["a"].data.params == {"Ramp.end": "0.5", "variant": "a"}
     assert shown["b"].data.params == {"Ramp.end": "0.9", "variant": "b"}
