@@ -261,6 +261,7 @@ def _run(
         console.print(f"the run in {folder.path} is complete")
         if not trainer.tracker.has_all_of(folder.path):
             trainer.replay(folder, name=name, parameters=config.parameters())
+            summary = {**summary, "tracking": trainer.tracker.where}  # which may be another place than before
         show_summary(console, folder, summary, curriculum=trainer.method.curriculum.component_names())
         return
     console.print(describe(trainer))

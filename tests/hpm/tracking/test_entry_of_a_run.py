@@ -35,7 +35,7 @@ def datasets(run: Run) -> list[tuple[str, str, str]]:
 
 
 def test_an_entry_says_what_was_trained_on_what(
-    hpm: Hpm, tiny: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+    hpm: Hpm, tiny: Path, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its server was away at first; what is sent later is the same, and is there once however often it is sent."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -45,7 +45,9 @@ def test_an_entry_says_what_was_trained_on_what(
     (folder,) = Path("runs").glob("tiny-*")
     for _ in range(2):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        capsys.readouterr()
         assert hpm("pretrain", "--resume", "--output", folder) == 0
+        assert "open http://127.0.0.1:9" not in capsys.readouterr().out
         state = json.loads((folder / "mlflow.json").read_text())
         (folder / "mlflow.json").write_text(json.dumps(state | {"ended": False, "sent": 0}))
     run = entry(uri)
