@@ -89,8 +89,12 @@ class StudyTracker:
         own, tracker = config.bindings_of("MLflowTracker"), config.parameter("Monitoring", "tracker")
         if not isinstance(tracker, MLflowTracker) or not tracker.enabled:
             return []
-        trial = study.get_trials(deepcopy=False)[number]
-        parent = self._attempt(lambda: self._variant_run(study, run.variant, trial))
+
+        def find_or_make() -> str:
+            known = study.get_trials(deepcopy=False)[number : number + 1]
+            return self._variant_run(study, run.variant, known[0] if known else None)
+
+        parent = self._attempt(find_or_make)
         ours = {"study": self._study, "variant": run.variant, "trial": str(number)}
         ours[_NAME] = f"{run.variant}, seed {run.seed}"
         tags = with_own_tags(tracker.tags, ours | ({} if parent is None else {_PARENT: parent}))
