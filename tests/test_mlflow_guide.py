@@ -35,7 +35,7 @@ def test_its_study_can_be_started(tmp_path: Path) -> None:
 def test_its_filters_find_what_they_say(empty_mlflow: Path, tmp_path: Path) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}")
     experiment = client.create_experiment("s")
-    for name, tags, seeds in (("study", {}, 2), ("variant", {}, 3), ("seed", {"seed": "0"}, None)):
+    for name, tags, seeds in (("study", {}, 3), ("variant", {}, 3), ("seed", {"seed": "0"}, None)):
         run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         client.log_param(run, "variant", "random" if name != "study" else "")
         if seeds is not None:
@@ -48,6 +48,6 @@ def test_its_filters_find_what_they_say(empty_mlflow: Path, tmp_path: Path) -> N
     assert {text: found(text) for text in filters} == {
         'params.variant = "random"': {"variant", "seed"},
         'tags.seed = "0"': {"seed"},
-        "metrics.`study/seeds` = 3": {"variant"},
+        "metrics.`study/seeds` = 3": {"study", "variant"},
         'tags.seed != ""': {"seed"},
     }

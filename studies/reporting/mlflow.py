@@ -96,7 +96,7 @@ class StudyTracker:
 
         parent = self._attempt(find_or_make)
         ours = {"study": self._study, "variant": run.variant, "trial": str(number)}
-        ours[_NAME] = f"{run.variant}, seed {run.seed}"
+        ours[_NAME] = f"seed {run.seed} of {run.variant}"
         tags = with_own_tags(tracker.tags, ours | ({} if parent is None else {_PARENT: parent}))
         # What is bound already, or what MLflow's variables say, reaches the runs by itself.
         wanted: dict[str, Any] = {"tags": tags}

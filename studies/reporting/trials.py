@@ -99,7 +99,7 @@ def best_sentences(study: optuna.Study, metric: str) -> list[str]:
             f"{name} {readable(name, value)}" for name, value in zip(table.objectives, trial.values, strict=True)
         )
         what = f"best setting, of {complete} complete trials" if len(table.best) == 1 else "on the Pareto front"
-        bindings = " ".join(f"-b {shlex.quote(binding(name, value))}" for name, value in trial.params.items())
+        bindings = " ".join(f"-b {_quoted(binding(name, value))}" for name, value in trial.params.items())
         lines += [f"{what}: trial {trial.number}, {values}; {_listed(setting)}", f"as bindings: {bindings}"]
     return lines
 
@@ -125,6 +125,11 @@ def show_trials(console: Console, table: TrialTable, *, most: int | None = None)
 def readable(name: str, value: float) -> str:
     """The value of an objective as people read it; costs are large numbers."""
     return f"{value:.3g}" if name in ("flops", "training_seconds", "cost") else unit_of(name).readable(value)
+
+
+def _quoted(text: str) -> str:
+    """A word of a shell's: a binding of a string has single quotes, and is read more easily in double ones."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
 
 
 def _state(trial: FrozenTrial) -> str:

@@ -193,10 +193,10 @@ def shows_nested_runs(uri: str) -> None:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("abl")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"abl", "random", "easy_to_hard", "random, seed 0", "easy_to_hard, seed 0"}
+    assert set(runs) == {"abl", "random", "easy_to_hard", "seed 0 of random", "seed 0 of easy_to_hard"}
     assert all(run.info.status == "FINISHED" for run in runs.values())
     for variant in ("random", "easy_to_hard"):
-        leaf, parent = runs[f"{variant}, seed 0"], runs[variant]
+        leaf, parent = runs[f"seed 0 of {variant}"], runs[variant]
         assert leaf.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert parent.data.tags["mlflow.parentRunId"] == runs["abl"].info.run_id
         assert {leaf.data.tags[name] for name in ("study", "variant", "seed")} == {"abl", variant, "0"}

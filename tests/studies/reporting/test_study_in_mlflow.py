@@ -249,4 +249,4 @@ def test_a_run_of_a_study_is_named_by_its_seed(uri: str, tmp_path: Path, tiny: P
     bindings = tracker.bindings(study, planned, 0)
     (tags,) = (text for text in bindings if text.startswith("MLflowTracker.tags"))
     finished_run(tmp_path / "a-seed0", uri, {}, **ast.literal_eval(tags.partition("=")[2]))
-    assert set(rows(uri)) == {"s", "a", "a, seed 0"}
+    assert set(rows(uri)) == {"s", "a", "seed 0 of a"}
