@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from hpm.errors import UserError
-from hpm.runs.checkpoint import manifest_of
 from hpm.runs.manifest import DataRecord, SplitRecord
 from hpm.runs.run_folder import RunFolder
 from hpm.tracking.entry import Opening
@@ -75,6 +74,8 @@ def _keys(entry: Any) -> set[tuple[str, str]]:
 
 def _splits(run: RunFolder) -> Iterator[tuple[str, str, SplitRecord]]:
     """Source, purpose and images of every data set that a run has looked at."""
+    from hpm.runs.checkpoint import manifest_of  # here, since whoever only compares runs needs no torch
+
     with suppress(OSError, UserError):
         manifest = manifest_of(run, told=False)
         yield from _of_record(manifest.data, "training")
