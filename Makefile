@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks gpu benchmarks clean
+.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks docs build smoke check-tag gpu benchmarks \
+	clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data, with three seeds.
 	$(BIN)/python benchmarks/quickstart.py
@@ -42,6 +43,20 @@ static-checks: $(INSTALLED)  ## Lint, formatting and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(INSTALLED)  ## Build the documentation into site/, and refuse links and names that lead nowhere.
+	$(BIN)/zensical build --strict --clean
+
+build: $(INSTALLED)  ## Build sdist and wheel into dist/, and check what PyPI will show of them.
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+smoke: build  ## Install the wheel into a fresh environment, and train, export and load an encoder there.
+	PYTHON=$(PYTHON) .ci/smoke
+
+check-tag:  ## Whether a tag may be released; `make check-tag TAG=v0.1.0`.
+	$(PYTHON) .ci/check_tag.py $(TAG)
+
 gpu: $(INSTALLED)  ## Everything that only a GPU can tell, in nine minutes; `make gpu OUT=FILE` for another file.
 	$(BIN)/python benchmarks/gpu.py --out $(or $(OUT),gpu.json)
 
@@ -50,4 +65,4 @@ benchmarks: $(INSTALLED)  ## Print the benchmarks' JSON.
 	$(BIN)/python benchmarks/step.py --model vit_small --batch-size 4 --rounds 6 --threads 1 --device cpu
 
 clean:  ## Remove what make installed.
-	rm -rf $(VENV) .venv-lowest
+	rm -rf $(VENV) .venv-lowest dist site

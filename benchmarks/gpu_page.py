@@ -143,7 +143,7 @@ def page(found: Found) -> str:
         f"# On a GPU: {machine['device']}",
         "",
         f"Measured with torch {machine['torch']}, timm {machine['timm']}: `{COMMAND}`",
-        f"([results](../benchmarks/results/{slug(machine['device'])}.json)). This page is made from the results by",
+        f"(`benchmarks/results/{slug(machine['device'])}.json`). This page is made from the results by",
         "`benchmarks/gpu_page.py`. A section that took too long shows what it had found until then.",
         "",
         "Ceilings, measured on the same device: "

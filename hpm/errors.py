@@ -7,7 +7,15 @@ OUTCOME_VARIABLE = "HPM_OUTCOME"
 """The environment variable that names the file to write a command's outcome to; see `hpm.runs.outcome`."""
 
 
-class UserError(Exception):
+class ToldError(Exception):
+    """An error whose message is all that a person needs: a notebook shows it without the calls that led to it."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class UserError(ToldError):
     """Bad input: a binding, file or value. The command line prints the message alone and exits with code 2."""
 
     retryable = False
@@ -23,13 +31,13 @@ class MainProcessError(UserError):
     """The main process found a mistake, and reports it."""
 
 
-class TrainingError(Exception):
+class TrainingError(ToldError):
     """A run that cannot go on, e.g. because losses are no longer finite. Exits with code 3; checkpoints are kept."""
 
     retryable = False
 
 
-class Interrupted(Exception):
+class Interrupted(ToldError):
     """A run that was told to stop by a signal, and saved. Exits with code 75, "try again later"."""
 
     retryable = True

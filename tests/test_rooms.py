@@ -27,6 +27,7 @@ ORDER = [
     {"hpm.training"},
     {"hpm.config"},
     {"hpm.inference", "hpm.planning"},
+    {"hpm.interface"},
     {"hpm.commands"},
     {"hpm.cli"},
     {"hpm.__main__"},
@@ -40,7 +41,7 @@ ORDER = [
     {"studies.__main__"},
 ]
 MOST_LINES = 300
-MOST_FLOORS = 12  # of the rooms of hpm
+MOST_FLOORS = 13  # of the rooms of hpm
 
 
 @cache

@@ -30,6 +30,15 @@ def command(
     whole: Annotated[
         bool, typer.Option("--whole", help="For safetensors, the whole model rather than the encoder.")
     ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME", help="For timm, upload the folder to this repository of the Hugging Face Hub."
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="A repository that --push makes is seen by nobody else.")
+    ] = False,
     binding: Bindings = None,
 ) -> None:
     """Write a trained encoder for timm, as plain weights, or for ONNX."""
@@ -49,4 +58,6 @@ def command(
             pool=pool,
             weights=weights,
             whole=whole,
+            repository=push,
+            private=private,
         )

@@ -11,6 +11,7 @@ gin_compat     gin itself, its private names among it
 """
 
 from hpm.config.configuration import Config
+from hpm.config.gin_compat import keeping_gin
 from hpm.config.imports import make_importable
 from hpm.config.parser import configs_folder, find_config, parse_config
 from hpm.config.registry import configurables, imported_configurables, register_configurables
@@ -22,6 +23,7 @@ __all__ = [
     "configurables",
     "find_config",
     "imported_configurables",
+    "keeping_gin",
     "make_importable",
     "parse_config",
     "register_configurables",

@@ -22,17 +22,19 @@ from hpm.errors import UserError
 
 @dataclass(frozen=True)
 class Config:
-    """A parsed configuration. It is in force until the next one is parsed.
+    """A parsed configuration. What is asked of it does not depend on others that are parsed later.
 
     Args:
         name: the first config's name, for naming runs.
         statements: every binding, included files' too, in the order in which they were read.
         imports: the import statements of the files, as they write them.
+        memory: what gin keeps of it.
     """
 
     name: str
     statements: tuple[Statement, ...]
-    imports: tuple[str, ...] = ()
+    imports: tuple[str, ...]
+    memory: gin_compat.Memory = field(repr=False, compare=False)
     _taken: set[Key] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def build(self, part: str = "Trainer") -> Any:
@@ -57,7 +59,7 @@ class Config:
         Raises:
             UserError: for any value that a part refuses.
         """
-        with as_user_error():
+        with gin_compat.in_force(self.memory), as_user_error():
             return gin_compat.build(part)
 
     def parameter(self, part: str, name: str) -> Any:
@@ -75,14 +77,15 @@ class Config:
         """
         (selector,) = gin_compat.full_names(part)
         key = ("", selector, name)
-        bound = gin_compat.bound()
+        with gin_compat.in_force(self.memory):
+            bound = gin_compat.bound()
         if key not in bound:
             default = inspect.signature(gin_compat.registered()[selector]).parameters[name].default
             if default is inspect.Parameter.empty:
                 raise UserError(f"{part}.{name} is not bound; include 'base.gin', or bind it")
             return default
         self._taken.add(key)
-        with as_user_error():
+        with gin_compat.in_force(self.memory), as_user_error():
             return gin_compat.evaluate(bound[key])
 
     def check_bindings(self, *, in_files: bool = False) -> None:
@@ -95,7 +98,8 @@ class Config:
         Raises:
             UserError: naming the binding.
         """
-        check_used(self.statements, self._taken, in_files=in_files)
+        with gin_compat.in_force(self.memory):
+            check_used(self.statements, self._taken, in_files=in_files)
 
     def bound_on_command_line(self) -> list[str]:
         """What bindings beside those of files bind, as a user writes it: "Ramp.end"."""
@@ -134,13 +138,16 @@ class Config:
             UserError: for any value that a part refuses.
         """
         (selector,) = gin_compat.full_names(part)
-        names = [name for scope, other, name in gin_compat.bound() if (scope, other) == ("", selector)]
+        with gin_compat.in_force(self.memory):
+            names = [name for scope, other, name in gin_compat.bound() if (scope, other) == ("", selector)]
         return {name: self.parameter(part, name) for name in names}
 
     def plugins(self) -> dict[str, str]:
         """Folders of the modules that the files import and that are not installed, by module."""
         folders: dict[str, str] = {}
-        for module in gin_compat.imports():
+        with gin_compat.in_force(self.memory):
+            modules = gin_compat.imports()
+        for module in modules:
             file = getattr(sys.modules.get(module), "__file__", None)
             if file is not None and "site-packages" not in Path(file).parts:
                 depth = len(module.split(".")) + (Path(file).name == "__init__.py")
@@ -154,20 +161,23 @@ class Config:
 
     def text(self) -> str:
         """The configuration as bound; running from it repeats the run."""
-        return gin_compat.config_text()
+        with gin_compat.in_force(self.memory):
+            return gin_compat.config_text()
 
     def operative_text(self) -> str:
         """The same with every default spelled out; running from it repeats the run as well."""
-        return gin_compat.operative_text()
+        with gin_compat.in_force(self.memory):
+            return gin_compat.operative_text()
 
     def parameters(self) -> dict[str, str]:
         """Every parameter in force, defaults included, flattened: `{"Ramp.end": "0.5"}`."""
-        macros = macros_of(gin_compat.bound())
-        flat = {
-            spell(key): str(resolve_macros(value, macros))
-            for key, value in gin_compat.consumed().items()
-            if key[1] != MACRO
-        }
+        with gin_compat.in_force(self.memory):
+            macros = macros_of(gin_compat.bound())
+            flat = {
+                spell(key): str(resolve_macros(value, macros))
+                for key, value in gin_compat.consumed().items()
+                if key[1] != MACRO
+            }
         return dict(sorted(flat.items()))
 
 

@@ -9,6 +9,9 @@ key ("SIZE", MACRO, "value").
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import gin
@@ -77,9 +80,57 @@ def part_of(reference: Any) -> tuple[Any, bool]:
 # The configuration in force.
 
 
-def clear() -> None:
-    """Forget the configuration, and what of it was consumed; what can be named stays."""
-    gin.clear_config()
+@dataclass
+class Memory:
+    """What gin keeps of one configuration; what can be named is not part of it.
+
+    Args:
+        bindings: what is bound.
+        consumed: what the parts that were built were given.
+        imports: the import statements that were read.
+        singletons: what was built once for all.
+        locked: whether nothing can be bound any more.
+    """
+
+    bindings: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    consumed: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    imports: set[Any] = field(default_factory=set)
+    singletons: dict[Any, Any] = field(default_factory=dict)
+    locked: bool = False
+
+
+def memory_in_force() -> Memory:
+    """What gin keeps of the configuration that is in force, ours or one that somebody else has parsed."""
+    return Memory(
+        config._CONFIG, config._OPERATIVE_CONFIG, config._IMPORTS, config._SINGLETONS, config._CONFIG_IS_LOCKED
+    )
+
+
+def put_in_force(memory: Memory) -> None:
+    """Make a configuration the one that parts are built from; the one before stays as it is, for whoever has it."""
+    config._CONFIG = memory.bindings
+    config._OPERATIVE_CONFIG = memory.consumed
+    config._IMPORTS = memory.imports
+    config._SINGLETONS = memory.singletons
+    config._set_config_is_locked(memory.locked)
+
+
+@contextmanager
+def keeping_gin() -> Iterator[None]:
+    """Put what is in force now in force again when it is left, whatever configs are parsed within."""
+    with in_force(memory_in_force()):
+        yield
+
+
+@contextmanager
+def in_force(memory: Memory) -> Iterator[None]:
+    """Put a configuration in force while it is entered, and the one before again afterwards."""
+    before = memory_in_force()
+    put_in_force(memory)
+    try:
+        yield
+    finally:
+        put_in_force(before)
 
 
 def bind(key: Key, value: Any) -> None:

@@ -49,12 +49,14 @@ def importing(module: str, where: str, *, beside: Path | None, checkpoint: Path 
         checkpoint: whose configuration does; None for any other.
 
     Raises:
-        UserError: if somebody's run or checkpoint brought it along: who looks at these need not mean to execute it.
+        UserError: if somebody's run or checkpoint brought it along: who looks at these need not mean to execute it; or
+            if another module of that name was imported before in this process, which Python would give instead.
     """
     own = [str(folder) for folder in (beside, Path.cwd()) if folder is not None]
     spec = PathFinder.find_spec(module.partition(".")[0], [*own, *sys.path])
     packages = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = [] if spec is None or spec.origin is None else [Path(spec.origin)]
+    _require_same(module.partition(".")[0], files, where)
     for place in [*packages, *files]:
         if sender := _sender(place, checkpoint):
             raise UserError(
@@ -72,6 +74,20 @@ def importing(module: str, where: str, *, beside: Path | None, checkpoint: Path 
     finally:
         for folder in first:
             sys.path.remove(folder)
+
+
+def _require_same(name: str, files: list[Path], where: str) -> None:
+    """Refuse a module whose name another one has taken in this process, as that of an earlier config's folder; a copy
+    of the same text is the same.
+    """
+    imported = getattr(sys.modules.get(name), "__file__", None)
+    if imported is None or not files or not files[0].is_file() or not Path(imported).is_file():
+        return
+    if files[0].read_bytes() != Path(imported).read_bytes():
+        raise UserError(
+            f"{where} imports {name}, which is {files[0]}, but this process has imported another module of that name "
+            f"from {imported}; rename one of them, or start a new process"
+        )
 
 
 def _add(folder: str) -> None:

@@ -53,7 +53,7 @@ def _with_and_without_suffix(path: Path) -> list[Path]:
 
 
 def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkpoint: Path | None = None) -> Config:
-    """Read config files, later ones over earlier, and bindings over all.
+    """Read config files, later ones over earlier, and bindings over all; they are in force until others are read.
 
     Args:
         configs: paths, or names of shipped configs.
@@ -67,7 +67,7 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkp
         raise UserError("name at least one config, e.g. `hpm pretrain quickstart`")
     for classes in configurables().values():
         register_configurables(classes)
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
     files = [find_config(name) for name in configs]
     for file in files:
         make_importable(plugins_of_run(file))
@@ -83,7 +83,8 @@ def parse_config(configs: Sequence[str], bindings: Sequence[str] = (), *, checkp
     with as_user_error():
         gin_compat.finalize()
     check_values(reader.statements)
-    return Config(files[0].stem, tuple(reader.statements), tuple(sorted(gin_compat.imports().values())))
+    imports = tuple(sorted(gin_compat.imports().values()))
+    return Config(files[0].stem, tuple(reader.statements), imports, gin_compat.memory_in_force())
 
 
 class Reader:

@@ -26,6 +26,7 @@ from hpm.inference.evaluation_results import (
     draw,
     key_of,
     read_entries,
+    results_folder,
     send_to_tracker,
     summarize,
     tables,
@@ -91,7 +92,7 @@ def evaluate(
     console.print(f"data: {loaded.source.describe()}")
     for line in loaded.lines:
         console.print(line)
-    folder = _results_folder(loaded)
+    folder = results_folder(loaded)
     check_folder("the folder of long evaluations", folder / "evaluation")
     for name in protocols:
         read_entries(folder / f"evaluation-{name}.json")  # a damaged file is found before the work, not after it
@@ -181,11 +182,6 @@ def _build(loaded: LoadedModel, classes: Sequence[type[Evaluation]], processes: 
         loaded.source.train()  # so that it is told how many there are
     loaded.source.prepare()
     return evaluations
-
-
-def _results_folder(loaded: LoadedModel) -> Path:
-    """The run's folder; for a checkpoint or a file without a run, the folder that it lies in."""
-    return loaded.path.parent if loaded.run is None else loaded.run.path
 
 
 def _entry(

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from hpm.errors import UserError
 from hpm.evaluation.gallery import Gallery
+from hpm.inference.loading import LoadedModel
 from hpm.metrics import HELD_OUT, VALIDATION, Unit, half_interval, split_of, unit_of
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.files import check_file, read_json, to_json, write_json
@@ -117,6 +118,11 @@ def _cell(unit: Unit, metric: dict[str, Any]) -> str:
 def _listed(values: list[str]) -> str:
     """Settings, in the order of the seeds: "0.002, 0.004", or "0.002" of any number that are the same."""
     return values[0] if len(set(values)) == 1 else ", ".join(values)
+
+
+def results_folder(loaded: LoadedModel) -> Path:
+    """Where a model's results lie: the run's folder; for a checkpoint or a file without a run, that it lies in."""
+    return loaded.path.parent if loaded.run is None else loaded.run.path
 
 
 def read_entries(file: Path) -> list[Entry]:

@@ -1,6 +1,7 @@
 """`hpm export`: the encoder for other programs.
 
-timm          a folder, config.json and model.safetensors, for `timm.create_model("local-dir:FOLDER", pretrained=True)`
+timm          a folder, config.json, model.safetensors and a model card, README.md, for
+              `timm.create_model("local-dir:FOLDER", pretrained=True)`
 safetensors   a file of weights under timm's names, or of the whole model under ours
 onnx          a file that turns images into features
 
@@ -27,6 +28,8 @@ from hpm import __version__
 from hpm.data import ImageSource
 from hpm.errors import UserError
 from hpm.inference.loading import LoadedModel, load_model
+from hpm.inference.model_card import write_card
+from hpm.inference.publish import check_repository, push
 from hpm.models.base import MaskedModel
 from hpm.runtime.files import check_file, check_folder, printable, replacing, require_new, save_tensors
 
@@ -46,6 +49,8 @@ def export(
     pool: str | None = None,
     weights: str = "student",
     whole: bool = False,
+    repository: str | None = None,
+    private: bool = False,
 ) -> Path:
     """Write a trained encoder.
 
@@ -61,14 +66,18 @@ def export(
             (safetensors) have no pooling.
         weights: "student" or "teacher".
         whole: for safetensors, reconstructor and loss predictor too.
+        repository: for timm, where on the Hugging Face Hub the folder is pushed to, "OWNER/NAME"; None for nowhere.
+        private: whether a repository that is made for it is seen by nobody else.
 
     Returns:
         What was written.
 
     Raises:
-        UserError: for unknown options, a target that holds something, no model, or a missing package.
+        UserError: for unknown options, a target that holds something, no model, a missing package, or a Hub that takes
+            nothing; the folder stays then.
     """
     _check(out, to, pool, whole)
+    _check_push(repository, to, private)
     loaded = load_model(path, configs, bindings, weights=weights)
     loaded.config.check_bindings()
     for line in loaded.lines:
@@ -88,6 +97,10 @@ def export(
         with replacing(out) as partial:
             if to == "timm":
                 write_timm(model, source, pool, notes, partial)
+                address = f"local-dir:{out.resolve().name}" if repository is None else f"hf-hub:{repository}"
+                write_card(
+                    partial, loaded, model, address=address, weights=weights, pool=pool, bindings=[*configs, *bindings]
+                )
             elif to == "safetensors":
                 _write_safetensors(model if whole else model.encoder, notes, partial)
             else:
@@ -99,6 +112,10 @@ def export(
     console.print(f"{weights}'s weights: {out}")
     if to == "timm":
         console.print(f"timm.create_model('local-dir:{out}', pretrained=True, num_classes=N)")
+    if repository is not None:
+        name = notes["from"] if loaded.manifest is None else printable(loaded.manifest.name)
+        message = f"{name}: the {weights} after {loaded.step:,} steps, exported by curriculum-masking {__version__}"
+        push(out, repository, console, private=private, message=message)
     return out
 
 
@@ -122,6 +139,16 @@ def _check(out: Path, to: str, pool: str | None, whole: bool) -> None:
             f"--format onnx needs the package {missing[0]}: pip install 'curriculum-masking[export]', or pip install "
             f"{' '.join(missing)}"
         )
+
+
+def _check_push(repository: str | None, to: str, private: bool) -> None:
+    if repository is None:
+        if private:
+            raise UserError("--private goes with --push OWNER/NAME, the repository that it is to be")
+        return
+    if to != "timm":
+        raise UserError(f"--push {repository} goes with --format timm, which a Hub's users can load; {to} stays a file")
+    check_repository(repository)
 
 
 def timm_arguments(model: MaskedModel, pool: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from hpm.models.published import Published
 from hpm.optim.image_sizes import ImageSizes
 from hpm.optim.schedule import Schedule
 from hpm.runs.checkpoint import Checkpoint, manifest_of
+from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.devices import autocast_dtype, set_up
 from hpm.runtime.distributed import DistributedContext
@@ -63,6 +64,8 @@ class LoadedModel:
         lines: what to tell the user.
         untrained: the student's components that are as initialized, for the file has none, as `load_into` names them;
             and the "moving average" of a file, which starts as the student's copy.
+        manifest: what its run says of itself; None for weights that others published.
+        recorded: the configuration that it was trained under, without what this use has bound over it; None likewise.
     """
 
     path: Path
@@ -75,6 +78,8 @@ class LoadedModel:
     seed: int
     lines: tuple[str, ...] = ()
     untrained: frozenset[str] = frozenset()
+    manifest: Manifest | None = None
+    recorded: str | None = None
 
     def context(self, weights: str = "student") -> EvaluationContext:
         """What evaluations look at.
@@ -234,17 +239,18 @@ def load_model(
         raise UserError(f"{path} knows its configuration; change it by -b, and name configs for published files alone")
     found.require("step", "config", "manifest", "curriculum")
     make_importable(found.manifest.plugins)
-    config = _parse(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
+    config = parse_text(f"{found.path.name}.gin", found.values["config"], over, bindings, checkpoint=found.path)
     loaded = _build(config, found.path, _run_of(path, found), step=found.values["step"], lines=lines)
     untrained = loaded.load(found)
     told = normalized_otherwise(loaded.source, found.said)
+    loaded = replace(loaded, manifest=found.manifest, recorded=found.values["config"])
     return replace(loaded, lines=(*loaded.lines, *told), untrained=untrained)
 
 
-def _parse(
-    name: str, text: str, configs: Sequence[str], bindings: Sequence[str], *, checkpoint: Path | None = None
+def parse_text(
+    name: str, text: str, configs: Sequence[str] = (), bindings: Sequence[str] = (), *, checkpoint: Path | None = None
 ) -> Config:
-    """A configuration that is in no file, with others over it."""
+    """A configuration that is in no file, with others over it; see `parse_config`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, name)
         file.write_text(text, encoding="utf-8")
@@ -261,7 +267,7 @@ def _run_of(path: Path, checkpoint: Checkpoint) -> RunFolder | None:
 
 def _load_published(found: Published, configs: Sequence[str], bindings: Sequence[str]) -> LoadedModel:
     """Published weights in a model of the sizes that they tell, where nothing else is configured."""
-    config = _parse(f"weights-{found.path.stem[:200]}.gin", published_config(found), configs, bindings)
+    config = parse_text(f"weights-{found.path.stem[:200]}.gin", published_config(found), configs, bindings)
     loaded = _build(config, found.path, None, step=0)
     if loaded.learned_by_difficulty():
         raise loaded.unlearned(found.path)

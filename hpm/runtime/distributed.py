@@ -70,9 +70,10 @@ class DistributedContext:
         """Meet the others. Collectives on the device go through NCCL, those on the CPU through gloo."""
         if self.world_size > 1 and not dist.is_initialized():
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            # torchrun's store outlives a restart: what the processes before wrote there must not be read again.
+            # torchrun's store outlives a restart, and a group that was left: what was written there before, by these
+            # processes or those before them, must not be read again.
             store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
-            store = dist.PrefixStore(f"start-{self.restarts}", store)
+            store = dist.PrefixStore(f"start-{self.restarts}-{len(_left)}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
 
     def disconnect(self) -> None:

@@ -22,6 +22,7 @@ COMMANDS = (
     ("visualize", "run", "--timeline", "--out", "timeline.png"),
     ("embed", "run", "images", "--out", "features.parquet"),
     ("export", "run", "--out", "encoder.safetensors", "--format", "safetensors"),
+    ("export", "run", "--out", "encoder"),
 )
 KINDS = ("damaged", "changed", "missing", "folder", "link", "pipe")
 

@@ -35,11 +35,11 @@ INNER, OUTER = f"{MODULE}.Inner", f"{MODULE}.Outer"
 
 @pytest.fixture(autouse=True)
 def _parts() -> Iterator[None]:
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
     gin_compat.register(Inner)
     gin_compat.register(Outer)
     yield
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
 
 
 def read(text: str, **options: Any) -> list[Binding | Include]:
@@ -189,7 +189,7 @@ def test_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "os.path": "from os import path as p",
     }
     assert "import gin_compat_plugin" in gin_compat.config_text().splitlines()
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
     assert gin_compat.imports() == {}
 
 
@@ -225,8 +225,26 @@ def test_bind_forget_and_clear() -> None:
     gin_compat.forget(("a", INNER, "size"))
     assert list(gin_compat.bound()) == [key for key in keys if key[0] != "a"]
     assert "a/Inner" not in gin_compat.config_text()
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
     assert gin_compat.bound() == gin_compat.consumed() == {}
+
+
+def test_a_configuration_is_put_in_force_for_a_while_with_what_it_consumed_and_its_lock() -> None:
+    bind("Inner.size = 2")
+    gin_compat.finalize()
+    gin_compat.build("Inner")
+    other = gin_compat.Memory()
+    with gin_compat.in_force(other):
+        assert gin_compat.bound() == gin_compat.consumed() == {}
+        bind("Inner.size = 3")
+        assert gin_compat.build("Inner").size == 3
+    assert gin_compat.build("Inner").size == 2
+    assert gin_compat.consumed() == {("", INNER, "size"): 2}
+    with pytest.raises(RuntimeError):
+        gin_compat.bind(("", INNER, "size"), 4)
+    with gin_compat.in_force(other):
+        assert gin_compat.consumed() == {("", INNER, "size"): 3}
+        gin_compat.bind(("", INNER, "size"), 5)
 
 
 def test_what_a_part_does_not_take_cannot_be_bound() -> None:
@@ -239,7 +257,7 @@ def test_finalize_locks() -> None:
     gin_compat.finalize()
     with pytest.raises(RuntimeError):
         gin_compat.bind(("", INNER, "size"), 3)
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
     gin_compat.bind(("", INNER, "size"), 3)
 
 
@@ -290,7 +308,7 @@ def test_texts_mean_the_same(which: str) -> None:
     bind("SIZE = 2\nOuter.inner = @a/Inner()\na/Inner.size = %SIZE\nOuter.sizes = (1, 2)\nOuter.name = 'a b'\n")
     gin_compat.build("Outer")
     before, text = gin_compat.bound(), getattr(gin_compat, which)()
-    gin_compat.clear()
+    gin_compat.put_in_force(gin_compat.Memory())
     bind(text)
     assert {key: str(value) for key, value in gin_compat.bound().items()} == {
         key: str(value) for key, value in before.items()

@@ -42,7 +42,7 @@ def features(run: Path, pool: str, weights: str = "student", count: int = 5) -> 
 def test_timm_computes_our_features(hpm: Hpm, run: Path, tmp_path: Path, pool: str, weights: str) -> None:
     out = tmp_path / "exported"
     assert hpm("export", run, "--out", out, "--pool", pool, "--weights", weights) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     images, expected = features(run, pool, weights)
     with torch.no_grad():

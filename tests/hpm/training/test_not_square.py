@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from cards import run_program
 from PIL import Image
 
 from hpm.evaluation.features import pooled
@@ -92,13 +93,15 @@ def train(hpm: Hpm, config: Path, *bindings: str) -> Path:
 
 
 def check_export(hpm: Hpm, loaded: LoadedModel) -> None:
-    """timm's features of the run's own images are ours."""
+    """timm's features of the run's own images are ours, and the card's program gives some for a file."""
     assert hpm("export", loaded.run.path, "--out", "exported", "--pool", "avg") == 0  # type: ignore[union-attr]
     theirs = timm.create_model("local-dir:exported", pretrained=True).eval()
     images = loaded.source.load(loaded.source.test(), torch.arange(4))
     with torch.no_grad():
         ours = pooled(loaded.method.student.encoder, images, "mean")
         torch.testing.assert_close(theirs(images), ours, rtol=1e-5, atol=1e-5)
+    Image.new("RGB", (40, 30), "red").save("image.png")
+    assert run_program(Path("exported"))["features"].shape == (1, ours.shape[1])
 
 
 def check_pictures(hpm: Hpm, run: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpm.config import configs_folder
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "questions.md").read_text()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hpm.config import configs_folder, configurables, parse_config
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "targets.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
 
 
 def test_a_target_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_a_target_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "block", [text for text in re.findall(r"```\n(.*?)```", GUIDE, flags=re.DOTALL) if text.startswith("Method.")]
+    "block", [text for text in re.findall(r"```gin\n(.*?)```", GUIDE, flags=re.DOTALL) if text.startswith("Method.")]
 )
 def test_its_configs_parse(block: str, tiny: Path) -> None:
     path = tiny.with_name("block.gin")

@@ -13,7 +13,7 @@ import pytest
 from hpm.config import parse_config
 from hpm.planning.plan import make_plan
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 
 
 def test_a_source_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_source_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Pat
 def test_its_images_that_grow() -> None:
     """The example's bindings, and the sizes and operations that the text says of them."""
     section = GUIDE.partition("## Smaller images first")[2].partition("## ")[0]
-    command = section.split("```")[1].replace("\\\n", " ")
+    command = section.split("```")[1].removeprefix("sh\n").replace("\\\n", " ")
     _, _, config, *words = shlex.split(command)
     growing = make_plan(parse_config([config], words[1::2]))
     assert "in eight sizes, the last of\nthem for a quarter of the run" in section

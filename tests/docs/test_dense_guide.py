@@ -11,7 +11,7 @@ import torch
 
 from hpm.evaluation import protocols
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "dense.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "dense.md").read_text()
 FOUR_BLOCKS = (
     "IMG_SIZE = 32",
     "MaskedAutoencoder.patch_size = 8",

@@ -11,7 +11,7 @@ import pytest
 
 from hpm.config import configs_folder, parse_config
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "curricula.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "curricula.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
@@ -24,7 +24,7 @@ def test_parts_of_ones_own(
 ) -> None:
     (module,) = [block for language, block in BLOCKS if language == "python" and "class Breathing" in block]
     (suite,) = [block for language, block in BLOCKS if language == "python" and "class TestBreathing" in block]
-    (config,) = [block for language, block in BLOCKS if not language and "import my_masks" in block]
+    (config,) = [block for language, block in BLOCKS if language == "gin" and "import my_masks" in block]
     (tmp_path / "my_masks.py").write_text(module)
     (tmp_path / "test_my_masks.py").write_text(suite)
     (tmp_path / "my.gin").write_text(config.replace("quickstart.gin", "tiny.gin"))
@@ -44,7 +44,7 @@ def test_parts_of_ones_own(
 
 
 def test_a_scheduled_ratio(tiny: Path, hpm: Callable[..., int], tmp_path: Path) -> None:
-    (ratio,) = [block for language, block in BLOCKS if not language and "ratio/Stepped" in block]
+    (ratio,) = [block for language, block in BLOCKS if language == "gin" and "ratio/Stepped" in block]
     (tmp_path / "ratio.gin").write_text(f"include 'tiny.gin'\n{ratio}")
     curriculum = parse_config([str(tmp_path / "ratio.gin")]).build().method.curriculum
     assert [curriculum.count_masked(100, progress) for progress in (0.0, 0.3, 0.6, 1.0)] == [54, 62, 69, 77]
