@@ -106,6 +106,11 @@ class Config:
         """What bindings beside those of files bind, as a user writes it: "Ramp.end"."""
         return [spell(statement.key) for statement in self.statements if statement.on_command_line]
 
+    def values_on_command_line(self) -> dict[str, str]:
+        """What bindings beside those of files bind to what, where runs are tracked left out: `{"Ramp.end": "0.7"}`."""
+        bound = {spell(one.key): str(one.value) for one in self.statements if one.on_command_line}
+        return {name: value for name, value in bound.items() if not name.startswith("MLflowTracker.")}
+
     def binds(self, part: str) -> bool:
         """Whether anything is bound of a part, in any scope.
 

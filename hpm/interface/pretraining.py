@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,14 +12,23 @@ from typing import Any
 
 from rich.console import Console
 
-from hpm.config import Config, make_importable, parse_config, require_packages, resume_changes
+from hpm.config import (
+    Config,
+    find_config,
+    make_importable,
+    parse_config,
+    require_packages,
+    resume_changes,
+)
 from hpm.errors import Interrupted, UserError
 from hpm.runs.checkpoint import kept_config, list_checkpoints, manifest_of
 from hpm.runs.checkpoint_writer import LATEST
 from hpm.runs.run_folder import RunFolder
+from hpm.runs.title import header_of, run_title
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.files import check_folder
 from hpm.runtime.notices import notices_to
+from hpm.tracking.redact import redact_text
 from hpm.training.dry_run import dry_run
 from hpm.training.summary import describe, show_summary
 from hpm.training.trainer import Trainer
@@ -83,7 +93,15 @@ def pretrain(
             resume, found_none = False, resume
         config, trainer = _build(console, configs, bindings, plugins, init_from)
         return _pretrain(
-            console, config, trainer, output, resume=resume, found_none=found_none, other_images=other_images
+            console,
+            config,
+            trainer,
+            configs,
+            output,
+            command=_command(configs, bindings, output, init_from),
+            resume=resume,
+            found_none=found_none,
+            other_images=other_images,
         )
 
 
@@ -167,37 +185,55 @@ def _pretrain(
     console: Console,
     config: Config,
     trainer: Trainer,
+    configs: Sequence[str],
     output: Path | None,
     *,
+    command: str,
     resume: bool,
     found_none: bool,
     other_images: bool,
 ) -> RunFolder:
     trainer.processes.connect(trainer.device)
-    (name, path) = trainer.processes.gather(_name_and_folder(config, output))[0]
+    (name, path) = trainer.processes.gather(_name_and_folder(config, configs, output))[0]
     folder = RunFolder(path)
     if resume:
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
+        name = manifest_of(folder, told=False).name
     else:
+        description = redact_text(header_of(find_config(configs[0])))
+        manifest = replace(
+            trainer.manifest(name, config.plugins()),
+            packages=config.packages(),
+            description=description,
+            command=command,
+        )
         trainer.processes.main_only(
-            lambda: folder.create(
-                config.text(),
-                config.operative_text(),
-                replace(trainer.manifest(name, config.plugins()), packages=config.packages()),
-                found_none=found_none,
-            )
+            lambda: folder.create(config.text(), config.operative_text(), manifest, found_none=found_none)
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)
     return folder
 
 
-def _name_and_folder(config: Config, output: Path | None) -> tuple[str, Path]:
-    """A run is called what its folder is called, else what its first config is."""
+def _command(configs: Sequence[str], bindings: Sequence[str], output: Path | None, init_from: Path | None) -> str:
+    """The command that starts such a run, without secrets."""
+    words = ["hpm", "pretrain", *configs]
+    for text in bindings:
+        words += ["-b", text]
+    for option, path in (("--output", output), ("--init-from", init_from)):
+        words += [] if path is None else [option, str(path)]
+    return redact_text(shlex.join(words))
+
+
+def _name_and_folder(config: Config, configs: Sequence[str], output: Path | None) -> tuple[str, Path]:
+    """A run is called what its folder is called, where that has a name of its own; else after what differs: its
+    configs, and what is bound over them.
+    """
     if output is not None:
         return output.resolve().name, output
     path = Path("runs") / f"{config.name}-{datetime.now():%Y%m%d-%H%M%S}"
     others = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))  # started in the same second
-    return config.name, path if not path.exists() else next(other for other in others if not other.exists())
+    name = redact_text(run_title([find_config(one).stem for one in configs], config.values_on_command_line()))
+    return name, path if not path.exists() else next(other for other in others if not other.exists())
 
 
 def _reopen(console: Console, folder: RunFolder, config: Config) -> None:
@@ -236,6 +272,7 @@ def _run(
         console.print(f"the run in {folder.path} is complete")
         if not trainer.tracker.has_all_of(folder.path):
             trainer.replay(folder, name=name, parameters=config.parameters())
+            summary = {**summary, "tracking": trainer.tracker.where}  # which may be another place than before
         show_summary(console, folder, summary, curriculum=trainer.method.curriculum.component_names())
         return
     console.print(describe(trainer))

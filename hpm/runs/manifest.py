@@ -27,6 +27,8 @@ _OPTIONAL = (  # runs of before may lack them
     "packages",
     "versions",
     "created",
+    "description",
+    "command",
 )
 
 
@@ -122,6 +124,8 @@ class Manifest:
         packages: versions of the installed packages whose parts it uses by their entry points, by name.
         versions: of the source, torch and Python.
         created: when it was started, in UTC.
+        description: what its first config says of itself, its leading comment; empty where that is not known.
+        command: what started it, without secrets; empty where that is not known.
     """
 
     name: str
@@ -141,6 +145,8 @@ class Manifest:
     packages: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    description: str = ""
+    command: str = ""
 
     @property
     def said(self) -> dict[str, Any]:

@@ -22,3 +22,18 @@ def source_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return __version__
     return described.stdout.strip()
+
+
+@cache
+def source_commit() -> str | None:
+    """The whole hash of a clone's commit; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -10,6 +10,7 @@ from hpm.tracking.base import UnusableTrackerError
 
 EXPERIMENT = "curriculum-masking"
 _DELETED = "deleted"
+_OF_MODELS = {"mlflow.experimentKind": "custom_model_development"}  # its page opens on runs, not on language models
 
 
 class Destination(NamedTuple):
@@ -75,7 +76,7 @@ class Destination(NamedTuple):
         if found is not None:
             return found
         try:
-            return client.create_experiment(self.experiment)
+            return client.create_experiment(self.experiment, tags=_OF_MODELS)
         except MlflowException:
             if (found := self.find(client)) is None:
                 raise

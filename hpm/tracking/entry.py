@@ -21,8 +21,20 @@ _METRICS_PER_CALL = 1000
 _PARAMETERS_PER_CALL = 100
 _LONGEST_VALUE = 500  # characters of a parameter
 _NOT_METRICS = {"step", "time", "kind"}
+TRAINING = "Training/"
+_OF_THE_STEP = {
+    "epoch",
+    "ema_decay",
+    "gradient_norm",
+    "images_per_second",
+    "learning_rate",
+    "seconds",
+    "skipped_steps",
+    "unscored",
+}
 _NOT_IN_A_NAME = re.compile(r"[^\w/.\- :]")  # MLflow refuses a whole batch for one of these
 _KEY = "run_key"  # tag of our runs in MLflow
+_NAME = "mlflow.runName"  # a tag that names a run
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,8 @@ def create_run(client: Any, opening: Opening, key: str) -> Any:
     made = client.search_runs([identifier], f"tags.{_KEY} = '{key}'", max_results=1)
     if made:
         return made[0]
-    return client.create_run(identifier, run_name=opening.name, tags={**opening.tags, _KEY: key})
+    name = opening.tags.get(_NAME, opening.name)
+    return client.create_run(identifier, run_name=name, tags={**opening.tags, _KEY: key})
 
 
 def send_parameters(client: Any, run: Any, parameters: Mapping[str, str], uri: str) -> None:
@@ -134,9 +147,18 @@ def metrics_of(values: Mapping[str, Any], *, seconds: float, step: int) -> list[
 
 
 def metrics_of_rows(rows: Iterable[Row]) -> Iterator[Any]:
-    """All metrics of a run's rows; those of no known time have the same one whenever they are sent."""
+    """All metrics of a run's rows; those of no known time have the same one whenever they are sent.
+
+    What training logs of losses and of the curriculum stands under `Training/`: MLflow shows charts by what stands
+    before the slash, capitals first, and those without one last, where learning rate and speed are found.
+    """
     for row in rows:
-        values = {name: value for name, value in row.items() if name not in _NOT_METRICS}
+        learns = row.get("kind") == "train"
+        values = {
+            f"{TRAINING}{name}" if learns and name not in _OF_THE_STEP else name: value
+            for name, value in row.items()
+            if name not in _NOT_METRICS
+        }
         seconds = row.get("time", math.nan)
         yield from metrics_of(values, seconds=0.0 if math.isnan(seconds) else seconds, step=row["step"])
 

@@ -21,6 +21,7 @@ from hpm.errors import Notice, UserError
 from hpm.runs.metrics_file import Row
 from hpm.tracking.base import TrackingError
 from hpm.tracking.client import connect, connect_to_read, is_for_good, is_new, quiet_mlflow, with_home
+from hpm.tracking.datasets import send_datasets
 from hpm.tracking.destination import Destination
 from hpm.tracking.entry import (
     Opening,
@@ -206,15 +207,8 @@ class MLflowTracker:
         Raises:
             TrackingError: if they could not be sent.
         """
-        if not self.enabled:
-            return None
-        try:
-            known = TrackingState.read(folder)
-        except FileNotFoundError:
-            return None
-        except UserError as error:
-            raise TrackingError(f"{folder / 'mlflow.json'} is damaged ({error})") from error
-        if known.run_id is None:
+        known = TrackingState.of_entry(folder) if self.enabled else None
+        if known is None or known.run_id is None:
             return None
         # The file has no passwords; where it means the address that is configured, that one has.
         uri = self._uri if without_password(known.uri) == self.where else known.uri
@@ -280,6 +274,7 @@ class MLflowTracker:
         if run.info.status != "RUNNING":
             self._client.update_run(state.run_id, status="RUNNING")
         send_parameters(self._client, run, self._opening.parameters, self._uri)
+        send_datasets(self._client, run, self._opening, self._uri)
         self._is_open = True
         if self._monitor is not None:
             self._monitor.watch(run.info.run_id)

@@ -20,6 +20,7 @@ from hpm.errors import Notice, UserError
 from hpm.runs.content import require_content
 from hpm.runs.metrics_file import Row
 from hpm.runtime.files import read_json, write_json
+from hpm.tracking.base import TrackingError
 from hpm.tracking.redact import without_password
 
 _FILE = "mlflow.json"
@@ -86,6 +87,20 @@ class TrackingState:
             return cls(where)
         state.ended = False
         return state
+
+    @classmethod
+    def of_entry(cls, folder: Path) -> TrackingState | None:
+        """The state of a run that may have an entry; None of one that has none.
+
+        Raises:
+            TrackingError: if it is damaged.
+        """
+        try:
+            return cls.read(folder)
+        except FileNotFoundError:
+            return None
+        except UserError as error:
+            raise TrackingError(f"{folder / _FILE} is damaged ({error})") from error
 
     def write(self, folder: Path) -> None:
         """Write it whole or not at all. A full disk is no error, since sending again changes nothing."""

@@ -12,6 +12,7 @@ from hpm.errors import Notice
 from hpm.tracking.base import UnusableTrackerError
 from hpm.tracking.client import check_address
 from hpm.tracking.destination import EXPERIMENT
+from hpm.tracking.note import GIVES_WAY
 from hpm.tracking.redact import redact_text, without_password
 
 # As many characters as MLflow takes; of a tag's value it takes any number, and keeps the first 8,000.
@@ -68,9 +69,11 @@ def with_own_tags(bound: Mapping[str, str], own: Mapping[str, str]) -> dict[str,
     """The tags of an MLflow run: those that are bound, without secrets, and those that we set, which are found again.
 
     Args:
-        bound: `MLflowTracker.tags`. One that we set too is told, and left out.
+        bound: `MLflowTracker.tags`. One that we set too is told, and left out, unless it is a description, a source or
+            a user, for which whoever binds it knows better.
         own: ours.
     """
+    own = {name: value for name, value in own.items() if name not in bound or not name.startswith(GIVES_WAY)}
     for name in bound:
         if name in own and bound[name] != own[name]:
             warnings.warn(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curriculum.sizes import pair
 from hpm.errors import TrainingError
+from hpm.runs.checkpoint import manifest_of
 from hpm.runs.manifest import Manifest
 from hpm.runs.run_folder import RunFolder
 from hpm.runtime.distributed import DistributedContext
 from hpm.runtime.version import source_version
 from hpm.tracking import Tracker
+from hpm.tracking.datasets import IMAGE_SIZE
+from hpm.tracking.note import NOTE, note_of, origin_tags
 
 if TYPE_CHECKING:
     from hpm.training.trainer import Trainer
@@ -23,7 +27,13 @@ def tags_of(trainer: Trainer, folder: RunFolder) -> dict[str, str]:
         trainer: whose run it is.
         folder: the run's.
     """
+    model = trainer.method.student
+    manifest = manifest_of(folder, told=False)
+    note = note_of(manifest.description, command=manifest.command)
     return {
+        **origin_tags("hpm pretrain"),
+        **({NOTE: note} if note else {}),
+        IMAGE_SIZE: " x ".join(map(str, (*pair(model.img_size), model.in_chans))),
         "curriculum": " / ".join(trainer.method.curriculum.component_names()),
         "seed": str(trainer.seed),
         "data": type(trainer.source).__name__,

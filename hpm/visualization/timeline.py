@@ -23,7 +23,9 @@ _SHARES = {
     "curriculum/hardness_share_object": ("the object", style.GREEN, "-.", "D"),
 }
 """Shares of attainable hardness: the name, color, line and marker of each metric's curve."""
-_SETTLED = 0.03  # of the run: before that losses fall from far above, and would flatten all that follows
+_SETTLED = 0.03  # of the run: before that losses fall from far above, and may flatten all that follows
+_FLATTENS = 4.0  # times as high an axis
+_MANY = 50  # rows: of fewer, each is worth seeing
 
 
 def draw_timeline(
@@ -168,8 +170,6 @@ def _name_unscored(axis: Axes, epochs: np.ndarray, random: np.ndarray, told: str
 
 def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -> None:
     known = np.isfinite(values)
-    late = known & (epochs >= _SETTLED * epochs[-1])
-    settled = values[late if late.any() else known]
     if name == "prediction_accuracy":
         _prepare(axis, "prediction's\naccuracy")
         _mark(axis, 0.5, "chance")
@@ -178,11 +178,19 @@ def _draw_curve(axis: Axes, name: str, epochs: np.ndarray, values: np.ndarray) -
         color = style.GREEN
     else:
         _prepare(axis, name.replace("_", "\n"))
-        low, high = float(settled.min()), float(settled.max())
+        low, high = _range(epochs[known], values[known])
         room = 0.08 * (high - low or 1)
         axis.set_ylim(low - room, high + room)
         color = style.ORANGE if name.startswith("prediction") else style.BLUE
     axis.plot(epochs, values, color=color, linewidth=1.8)
+
+
+def _range(epochs: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """The least and the largest value of an axis: of all, unless the first of many rows would flatten what follows."""
+    low, high = float(values.min()), float(values.max())
+    settled = values[epochs >= _SETTLED * epochs[-1]]
+    flat = len(values) >= _MANY and high - low > _FLATTENS * float(np.ptp(settled))
+    return (float(settled.min()), float(settled.max())) if flat else (low, high)
 
 
 def _draw_hardness(axis: Axes, epochs: np.ndarray, measured: Sequence[Mapping[str, Any]]) -> None:

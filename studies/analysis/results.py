@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from hpm.errors import UserError
 from hpm.runs.metrics_file import Row
 from hpm.runs.run_folder import RunFolder
+from hpm.tracking.entry import TRAINING
 from hpm.tracking.mlflow import MLflowTracker
 
 RESULTS = "results"
@@ -23,7 +24,7 @@ COSTS = ("images", "training_seconds", "flops")
 """What a run is known to have cost, in this order in tables."""
 
 _SEED = re.compile(r"-?[0-9]{1,20}")
-_NOT_RESULTS = ("system/", "evaluate/", "mean/", "interval/")
+_NOT_RESULTS = ("system/", "evaluate/", "cost/", TRAINING)
 _LARGEST = 1e50  # tests take the fourth power of a figure
 
 
@@ -138,9 +139,10 @@ def _result_of_run(experiment: str, run: Any) -> Result:
     parameters = run.data.params
     metrics = run.data.metrics
     cost = {"training_seconds": metrics["seconds"]} if "seconds" in metrics else {}
-    steps = max((metric.step for metric in run.data._metric_objs if metric.key == "loss"), default=None)
+    steps = max((metric.step for metric in run.data._metric_objs if metric.key == f"{TRAINING}loss"), default=None)
     if steps is not None and parameters.get("Schedule.batch_size", "").isdigit():
         cost["images"] = steps * int(parameters["Schedule.batch_size"])
+    cost |= {name: metrics[f"cost/{name}"] for name in COSTS if f"cost/{name}" in metrics}  # of a study's runs
     folder = Path(tags["folder"]) if "folder" in tags else None
     return Result(
         source=experiment,

@@ -8,8 +8,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from studies.definition.base import LARGEST_SEED, Definition, PlannedRun, QueuedTrial, trials_not_failed
+from studies.definition.base import LARGEST_SEED, Definition, Headline, PlannedRun, QueuedTrial
 from studies.definition.baselines import baselines
+from studies.definition.metric_check import may_choose_by
+from studies.definition.trials import trials_not_failed
 
 _LONGEST_NAME = 100  # of a variant
 _VARIANT, _SEED = "variant", "run_seed"  # user attributes of a trial
@@ -68,21 +70,38 @@ class Ablation(Definition):
             baselines(self.baseline, variants)
         except ValueError as error:
             raise ValueError(f"Ablation.baseline = {error}") from error
+        self._varied: dict[str, dict[str, str]] = {}
 
     @property
     def variant_names(self) -> list[str]:
         return list(self.variants)
 
     def check(self) -> dict[str, Any]:
-        texts = {}
+        texts, in_force = {}, {}
         for name in self.variants:
-            configs, bindings = self.configs_and_bindings(name)
-            texts[name] = self._build(configs, bindings, f"variant {name}")
+            config = self._build(*self.configs_and_bindings(name), f"variant {name}")
+            texts[name], in_force[name] = config.text(), config.parameters()
+        self._varied = _differing(in_force)
         return self._identity(variants=texts, baseline=self.baseline)
 
     def configs_and_bindings(self, variant: str) -> tuple[list[str], list[str]]:
         """What a variant adds to the base."""
         return split_items(self.variants[variant])
+
+    def changes_of(self, variant: str, trial: FrozenTrial | None) -> list[str]:
+        return list(self.variants.get(variant, ()))
+
+    def varied(self, variant: str) -> Mapping[str, str]:
+        return self._varied.get(variant, {})
+
+    def headline(self, study: optuna.Study, values: Mapping[str, Sequence[float]]) -> Headline | None:
+        if not may_choose_by(self.metric):
+            return Headline(self.baseline, "the baseline") if self.baseline in values else None
+        whole = {name: sum(found) for name, found in values.items() if len(found) == len(self.seeds)}
+        if not whole:
+            return None
+        best = (max if self.direction == "maximize" else min)(whole, key=whole.__getitem__)
+        return Headline(best, f"the best by {self.metric}")
 
     def what_is_missing(self, study: optuna.Study, trials: int | None) -> list[QueuedTrial]:
         known = {cell_of(trial) for trial in trials_not_failed(study)}
@@ -121,6 +140,16 @@ class Ablation(Definition):
 
     def default_baseline(self, variants: Collection[str]) -> str:
         return self.baseline
+
+
+def _differing(in_force: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Of each variant the parameters that another has otherwise, or lacks."""
+    names = set().union(*in_force.values())
+    differ = {name for name in names if len({parameters.get(name) for parameters in in_force.values()}) > 1}
+    return {
+        variant: {name: value for name, value in parameters.items() if name in differ}
+        for variant, parameters in in_force.items()
+    }
 
 
 def cell_of(trial: FrozenTrial) -> tuple[str, int]:

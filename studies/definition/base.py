@@ -5,26 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, cast, get_args
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from curriculum.validation import require_choice
-from hpm.config import parse_config
+from hpm.config import Config, parse_config
 from hpm.data import ImageSource
 from hpm.errors import UserError
-from hpm.evaluation import Evaluation
-from hpm.metrics import TEST, VALIDATION, metric_on, split_of
 from hpm.tracking.redact import redact_all
+from studies.definition.metric_check import require_metric
 from studies.definition.seed_binding import refuse_seed
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS = get_args(Direction)
 
 LARGEST_SEED = 2**31 - 1  # larger ones would not all be kept apart: Optuna keeps numbers as floats
-
-_NOT_FAILED = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,18 @@ class PlannedRun:
     bindings: tuple[str, ...]
     seed: int
     variant: str
+
+
+class Headline(NamedTuple):
+    """The variant whose figures stand for a study.
+
+    Args:
+        variant: its name.
+        why: in words, e.g. "the baseline".
+    """
+
+    variant: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,32 @@ class Definition(ABC):
     def variant_of(self, trial: FrozenTrial) -> str:
         """The variant that a trial's runs belong to."""
 
+    def label_of(self, trial: FrozenTrial) -> str:
+        """What people call the variant of a trial; by default its name."""
+        return self.variant_of(trial)
+
+    @abstractmethod
+    def changes_of(self, variant: str, trial: FrozenTrial | None) -> list[str]:
+        """What makes a variant another than the base: configs, and bindings.
+
+        Args:
+            variant: its name.
+            trial: one of its trials; None before there is any.
+        """
+
+    def varied(self, variant: str) -> Mapping[str, str]:
+        """The parameters in force of a variant that differ among the study's; empty until `check` has built them."""
+        return {}
+
+    @abstractmethod
+    def headline(self, study: optuna.Study, values: Mapping[str, Sequence[float]]) -> Headline | None:
+        """The variant whose figures stand for the study in a list of studies; None for none. No test image chooses it.
+
+        Args:
+            study: with its trials.
+            values: the metric of every finished run, by variant.
+        """
+
     @abstractmethod
     def default_baseline(self, variants: Collection[str]) -> str:
         """What variants are compared with unless the user says otherwise; see `baselines`.
@@ -218,8 +253,8 @@ class Definition(ABC):
     def _identity(self, **own: Any) -> dict[str, Any]:
         return redact_all({"kind": self.kind, "metric": self.metric, "direction": self.direction, **own})
 
-    def _build(self, configs: Sequence[str], bindings: Sequence[str], what: str) -> str:
-        """A configuration that works, as text."""
+    def _build(self, configs: Sequence[str], bindings: Sequence[str], what: str) -> Config:
+        """A configuration that works, and has just been built."""
         try:
             config = parse_config([*self.base, *configs], [*self.bindings, *bindings])
             refuse_seed(config, self.base, configs)
@@ -229,7 +264,7 @@ class Definition(ABC):
         name = f"{type(self).__name__}.metric"
         require_metric(self.metric, trainer.monitoring.evaluations, trainer.source, name, what)
         self._first_source = self._first_source or (what, trainer.source)
-        return config.text()
+        return config
 
     def read_images(self) -> None:
         """Read what the first run that was checked holds in memory, so that its faults show before anything is trained.
@@ -247,51 +282,3 @@ class Definition(ABC):
         except UserError as error:
             raise UserError(f"{what}: {error}") from error
         self._first_source = None  # its images take memory
-
-
-def require_metric(metric: str, evaluations: Sequence[Evaluation], source: ImageSource, name: str, what: str) -> None:
-    """Find a metric that no evaluation can give, or no image, before anything is trained; reads no images.
-
-    Args:
-        metric: as a run's summary names it.
-        evaluations: those that are asked for. One that declares no metrics may give any.
-        source: of the images. That validation images are switched off is found; whether data that carve as many as
-            they have will have any is not.
-        name: the binding that names the metric.
-        what: whose evaluations these are.
-
-    Raises:
-        UserError: naming the binding, and the evaluations or the source's binding.
-    """
-    declared = all(evaluation.metrics for evaluation in evaluations)
-    found = next((found for evaluation in evaluations if (found := evaluation.find_metric(metric))), None)
-    if declared and found is None:
-        shown = ", ".join(f"@{type(evaluation).__name__}()" for evaluation in evaluations) or "none"
-        raise UserError(f"{name} = {metric!r} is measured by none of the evaluations of {what}: {shown}")
-    if found is not None and found.of_training_images:
-        if split_of(metric) == VALIDATION:
-            own = metric.removeprefix(f"{VALIDATION}/")
-            raise UserError(f"{name} = {metric!r} is measured on training images in {what}; name it {own!r}")
-        return
-    if found is not None and split_of(metric) == TEST and not source.has_test:
-        raise UserError(
-            f"{name} = {metric!r} is measured on test images, of which {type(source).__name__} has none in {what}; "
-            f"{metric_on(VALIDATION, metric)!r} is measured on validation images"
-        )
-    if split_of(metric) == VALIDATION and source.validation_images == 0 and not source.has_own_validation:
-        owner = type(source).__name__
-        raise UserError(
-            f"{name} = {metric!r} is measured on validation images, of which {owner}.validation_images = 0 leaves "
-            f"none in {what}; set it to a number of training images"
-        )
-
-
-def trials_not_failed(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials of a study that wait, run, or have ended well."""
-    return study.get_trials(deepcopy=False, states=_NOT_FAILED)
-
-
-def root_number(trial: FrozenTrial) -> int:
-    """The trial's number, or that of the first trial which it tries again."""
-    history: Sequence[int] = trial.system_attrs.get("retry_history", [])
-    return history[0] if history else trial.number

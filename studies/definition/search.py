@@ -10,24 +10,25 @@ from itertools import islice
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from curriculum.validation import require_choice
 from hpm.config import parse_config
 from hpm.config.gin_compat import Key
 from hpm.config.usage import spell
 from hpm.errors import Notice, UserError
-from hpm.metrics import VALIDATION, find_metric, metric_on, split_of
+from hpm.metrics import VALIDATION, find_metric, metric_on
+from hpm.runs.title import settings_title
 from studies.definition.base import (
     Definition,
+    Headline,
     PlannedRun,
     QueuedTrial,
-    require_metric,
-    root_number,
-    trials_not_failed,
 )
-from studies.definition.settings import REPEATS, is_repeat, points, setting_key
+from studies.definition.metric_check import may_choose_by, require_metric
+from studies.definition.settings import REPEATS, best_of, is_repeat, points, setting_key
 from studies.definition.space import Assignment, binding, example_assignments, parse_space, suggest
+from studies.definition.trials import root_number, trials_not_failed
 
 COSTS = ("flops", "training_seconds")
 _MOST_SETTINGS = 10_000  # of a space whose settings are counted; a sampler seldom repeats itself in a larger one
@@ -86,7 +87,7 @@ class Search(Definition):
                     f"Search.{name} = {value!r} says nothing of how good a run is, for neither larger nor smaller "
                     "values of it are better; choose by an accuracy, e.g. 'validation/low_shot/pretrained'"
                 )
-            if split_of(value) != VALIDATION and not (declared and declared.of_training_images):
+            if not may_choose_by(value):
                 usual = {"metric": "validation/low_shot/pretrained", "probe": "validation/ridge/pretrained"}[name]
                 raise ValueError(
                     f"Search.{name} = {value!r} is not measured on validation images, by which alone a search chooses; "
@@ -124,7 +125,7 @@ class Search(Definition):
         for assignment in [*example_assignments(self.space), *self._first_assignments()]:
             bindings = [binding(name, value) for name, value in assignment.items()]
             shown = ", ".join(f"{name} = {value!r}" for name, value in assignment.items())
-            text = self._build([], bindings, f"space at {shown}")
+            text = self._build([], bindings, f"space at {shown}").text()
             first_config = first_config or text
         self._refuse_parameters_bound_twice()
         if self.reports_probes:
@@ -223,6 +224,17 @@ class Search(Definition):
     def variant_of(self, trial: FrozenTrial) -> str:
         return _variant_name(trial.user_attrs[REPEATS] if is_repeat(trial) else root_number(trial))
 
+    def label_of(self, trial: FrozenTrial) -> str:
+        return f"{self.variant_of(trial)}: {settings_title(trial.params)}"
+
+    def changes_of(self, variant: str, trial: FrozenTrial | None) -> list[str]:
+        return [] if trial is None else [binding(name, value) for name, value in trial.params.items()]
+
+    def headline(self, study: optuna.Study, values: Mapping[str, Sequence[float]]) -> Headline | None:
+        if self.cost is not None or not values:
+            return None
+        return Headline(self.variant_of(self.best_trials(study)[0]), f"the best by {self.metric}")
+
     def default_baseline(self, variants: Collection[str]) -> str:
         # The first trial has the published values where `first` has them.
         return min(variants)
@@ -235,11 +247,7 @@ class Search(Definition):
         return (self.sampler_seed * 1_000_003 + number) % 2**32
 
     def best_trials(self, study: optuna.Study) -> list[FrozenTrial]:
-        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        first = {setting_key(trial.params): trial for trial in trials if not is_repeat(trial)}
-        own = [first[setting_key(trial.params)] if is_repeat(trial) else trial for trial in best]
-        return sorted({trial.number: trial for trial in own}.values(), key=lambda trial: trial.values[-1])
+        return best_of(study)
 
     def keep_config(self, imports: Sequence[str], bindings_of: Callable[[str], dict[str, Any]]) -> None:
         super().keep_config(imports, bindings_of)

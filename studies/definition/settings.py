@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from optuna.trial import FrozenTrial
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from studies.definition.space import Assignment, Parameter, Value
 
@@ -16,6 +17,20 @@ that it tries again."""
 def is_repeat(trial: FrozenTrial) -> bool:
     """Whether a trial has another's setting, and trains nothing itself."""
     return trial.user_attrs.get(REPEATS) is not None
+
+
+def best_of(study: optuna.Study) -> list[FrozenTrial]:
+    """The best complete trial of a search, or its Pareto front by the last objective; none before one is complete.
+
+    What was pruned has no figure that compares with theirs, and is never among them.
+    """
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not trials:
+        return []
+    best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
+    first = {setting_key(trial.params): trial for trial in trials if not is_repeat(trial)}
+    own = [first[setting_key(trial.params)] if is_repeat(trial) else trial for trial in best]
+    return sorted({trial.number: trial for trial in own}.values(), key=lambda trial: trial.values[-1])
 
 
 def points(space: Mapping[str, Parameter]) -> Iterator[Assignment] | None:

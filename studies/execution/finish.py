@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from hpm.config import parse_config
@@ -16,13 +15,14 @@ from hpm.runtime.files import write_text
 from studies.analysis.cautions import describe_skipped
 from studies.analysis.comparison import compare
 from studies.analysis.results import RESULTS, Result, study_results
-from studies.definition.base import Definition, root_number
-from studies.definition.space import binding
+from studies.definition.base import Definition
+from studies.definition.trials import failed_trials, root_number
 from studies.execution.launcher import WorkedStudy
-from studies.execution.options import DEFAULT_STORAGE, StudyOptions
+from studies.execution.options import StudyOptions
 from studies.execution.queue import ERROR
 from studies.reporting.files import write_files
-from studies.reporting.tables import show_comparisons
+from studies.reporting.tables import markdown, markdown_of_trials, show_comparisons
+from studies.reporting.trials import best_sentences, show_trials, trial_table
 
 
 def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, trials: int | None = None) -> int:
@@ -40,6 +40,7 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
     study, definition, tracker = worked
     failed = _report_failures(study, definition, console)
     files: list[Path] = []
+    table = ""
     if results := study_results(study):
         options.folder.mkdir(parents=True, exist_ok=True)
         best = write_best_configs(study, definition, options.folder)
@@ -54,19 +55,25 @@ def finish(worked: WorkedStudy, options: StudyOptions, console: Console, *, tria
             [comparison],
             options.folder,
             runs=results,
-            command=_command(definition, options, trials),
+            command=options.command(definition.command, trials),
             study=study,
             best=next(iter(best)).read_text(encoding="utf-8") if best else None,
         )
         show_comparisons(console, [comparison], most=definition.shown_rows)
         console.print(f"report: {files[0]}")
-        for path, trial in best.items():
-            setting = ", ".join(binding(name, value) for name, value in trial.params.items())
-            console.print(f"best setting: trial {trial.number}, {setting}; {path}")
+        if best:
+            show_trials(console, trial_table(study, definition.metric), most=definition.shown_rows)
+            for line in best_sentences(study, definition.metric):
+                console.print(line, soft_wrap=True)
+            console.print(f"as a config: {', '.join(map(str, best))}")
         if len(best) == 1:
             _show_test_figure(definition, next(iter(best.values())), results, console)
         files += best
-    tracker.complete(study, files)
+        table = markdown([comparison])
+        if best:
+            found = trial_table(study, definition.metric)
+            table = f"{markdown_of_trials(found, best_sentences(study, definition.metric))}\n{table}"
+    tracker.complete(study, files, table=table)
     return failed
 
 
@@ -79,28 +86,9 @@ def _show_test_figure(definition: Definition, best: FrozenTrial, results: Sequen
         console.print(f"chosen on validation images; on test images {metric} is {mean}")
 
 
-def _command(definition: Definition, options: StudyOptions, trials: int | None) -> str:
-    """The command that started the study, as far as what it found depends on it."""
-    words = ["hpm-study", definition.command, *options.configs]
-    for text in options.bindings:
-        words += ["-b", text]
-    given = {
-        "trials": trials,
-        "study": options.study,
-        "storage": None if options.storage == DEFAULT_STORAGE else options.storage,
-        "output": options.output,
-    }
-    for name, value in given.items():
-        words += [] if value is None else [f"--{name}", str(value)]
-    return shlex.join(words)
-
-
 def _report_failures(study: optuna.Study, definition: Definition, console: Console) -> int:
     """Tell of the trials that are asked for, failed, and were not tried again since; return how many."""
-    trials = study.get_trials(deepcopy=False)
-    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", [])}
-    last = {definition.cell_of(trial): trial for trial in trials if trial.number not in retried}
-    failed = [trial for trial in last.values() if trial.state == TrialState.FAIL and definition.asks_for(trial)]
+    failed = failed_trials(study, definition)
     for trial in failed:
         reason = trial.user_attrs.get(ERROR, "its worker died too often")
         console.print(f"trial {trial.number} failed: {reason}", style="yellow")

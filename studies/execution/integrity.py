@@ -14,6 +14,7 @@ from hpm.runs.content import require_content
 from hpm.tracking.redact import without_password
 from studies.analysis.results import RESULTS
 from studies.definition.identity import IDENTITY, identity_of
+from studies.definition.trials import root_number
 
 if TYPE_CHECKING:
     from studies.definition.base import Definition
@@ -87,8 +88,6 @@ def check_plans(study: optuna.Study, definition: Definition) -> None:
     Raises:
         UserError: naming the trial.
     """
-    from studies.definition.base import root_number  # here, since whoever only reads a study needs no torch
-
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         try:
             definition.plan(optuna.trial.FixedTrial(trial.params), root_number(trial))

@@ -15,8 +15,11 @@ from typing import NamedTuple
 import optuna
 from rich.console import Console
 
+from hpm.config import find_config
 from hpm.errors import OUTCOME_VARIABLE, Interrupted, UserError
+from hpm.runs.title import header_of
 from hpm.runtime.signals import end_with_parent
+from hpm.tracking.note import note_of
 from studies.definition.base import Definition
 from studies.definition.loading import load_definition
 from studies.execution.options import StudyOptions
@@ -63,7 +66,8 @@ def work_through(kind: str, options: StudyOptions, console: Console, *, trials: 
         definition = load_definition(kind, options.configs, options.bindings)
         identity = definition.check()
         definition.read_images()
-        tracker = study_tracker(definition, options.name)
+        about = note_of(header_of(find_config(options.configs[0])), command=options.command(definition.command, trials))
+        tracker = study_tracker(definition, options.name, about)
     with storage_errors(options.storage):
         storage = open_options_storage(options)
         with exclusively(storage):

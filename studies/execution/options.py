@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,6 +109,26 @@ class StudyOptions:
         require_count("grace", self.grace, 1, _MOST_SECONDS)
         if self.grace <= self.heartbeat:
             raise UserError(f"--grace {self.grace} must be more than --heartbeat {self.heartbeat}")
+
+    def command(self, name: str, trials: int | None) -> str:
+        """The command that starts the study, as far as what it finds depends on it.
+
+        Args:
+            name: "ablate" or "search".
+            trials: of a search, how many it is to have in all.
+        """
+        words = ["hpm-study", name, *self.configs]
+        for text in self.bindings:
+            words += ["-b", text]
+        given = {
+            "trials": trials,
+            "study": self.study,
+            "storage": None if self.storage == DEFAULT_STORAGE else self.storage,
+            "output": self.output,
+        }
+        for option, value in given.items():
+            words += [] if value is None else [f"--{option}", str(value)]
+        return shlex.join(words)
 
     def to_json(self) -> str:
         """The options as a worker gets them."""

@@ -8,8 +8,9 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.definition.base import Definition, root_number
+from studies.definition.base import Definition
 from studies.definition.settings import REPEATS, is_repeat, setting_key
+from studies.definition.trials import root_number
 from studies.execution.storage import exclusively
 
 _TRAINS = "trains"  # user attribute of a trial that trains its setting, or has trained it

@@ -15,8 +15,9 @@ from hpm.errors import UserError
 from hpm.planning.units import duration
 from hpm.tracking.mlflow import MLflowTracker
 from studies.analysis.results import RESULTS
-from studies.definition.base import Definition, PlannedRun, root_number
+from studies.definition.base import Definition, PlannedRun
 from studies.definition.loading import load_definition
+from studies.definition.trials import root_number
 from studies.execution.options import StudyOptions
 from studies.execution.placement import Placement
 from studies.execution.queue import ERROR, fail_dead_trials, give_back, is_anybody_at_work, retry, take
@@ -64,17 +65,18 @@ def open_options_storage(options: StudyOptions) -> RDBStorage:
     return open_storage(options.storage, heartbeat=options.heartbeat, grace=options.grace, retries=options.retries)
 
 
-def study_tracker(definition: Definition, name: str) -> StudyTracker:
+def study_tracker(definition: Definition, name: str, about: str = "") -> StudyTracker:
     """The tracker that sends a study where its runs are sent.
 
     Args:
         definition: the study's.
         name: the study's.
+        about: what it is, in Markdown; empty in workers.
     """
     tracker = parse_config(definition.base, definition.bindings).parameter("Monitoring", "tracker")
     # A study's own entries are MLflow's: it has none where its runs are sent elsewhere.
     wanted = tracker if isinstance(tracker, MLflowTracker) else MLflowTracker(enabled=False)
-    return StudyTracker(wanted, name, definition)
+    return StudyTracker(wanted, name, definition, about)
 
 
 class Worker:

@@ -23,7 +23,8 @@ from studies.analysis.results_csv import OWN_COLUMNS, csv_text
 from studies.definition.identity import identity_of
 from studies.reporting.figures import draw_comparison, draw_differences, draw_search
 from studies.reporting.report import write_report
-from studies.reporting.tables import markdown
+from studies.reporting.tables import markdown, markdown_of_trials
+from studies.reporting.trials import best_sentences, trial_table
 
 _MARKS = {  # how the files begin, or what stands near their beginning
     "report.html": re.compile(r'<p class="note">\d+ runs; made \d{4}-'),
@@ -135,8 +136,10 @@ def write_files(
     figures = draw_comparison(first, folder / "figures")
     figures += [draw_differences(other, folder / "figures", name=True) for other in others]
     identity = {} if study is None else identity_of(study)
+    trials, best_lines = None, []
     if study is not None and "space" in identity:
         figures = [*draw_search(study, first.metric, folder / "figures"), *figures]
+        trials, best_lines = trial_table(study, first.metric), best_sentences(study, first.metric)
     report = write_report(
         folder / "report.html",
         comparisons,
@@ -145,8 +148,11 @@ def write_files(
         command=command,
         identity=identity,
         best=best,
+        trials=trials,
+        best_lines=best_lines,
     )
-    tables = {folder / "results.md": markdown(comparisons), folder / "results.csv": csv_text(runs)}
+    text = markdown(comparisons) + ("" if trials is None else f"\n{markdown_of_trials(trials, best_lines)}")
+    tables = {folder / "results.md": text, folder / "results.csv": csv_text(runs)}
     for path, text in tables.items():
         write_text(path, text)
     return [report, *tables, *figures]

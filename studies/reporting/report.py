@@ -18,6 +18,7 @@ from studies.analysis.cautions import distinct_warnings
 from studies.analysis.comparison import Comparison
 from studies.reporting.notes import footnote, notes
 from studies.reporting.tables import cells, columns, title
+from studies.reporting.trials import TrialTable
 
 _CAPTIONS = {
     "differences.png": "Means and paired differences, 95 % intervals; each dot is a seed",
@@ -48,6 +49,8 @@ def write_report(
     command: str,
     identity: Mapping[str, Any] | None = None,
     best: str | None = None,
+    trials: TrialTable | None = None,
+    best_lines: Sequence[str] = (),
 ) -> Path:
     """Write the page, whole or not at all.
 
@@ -59,6 +62,8 @@ def write_report(
         command: the command that makes the page again.
         identity: what the study is, as `Definition.check` gives it; None or empty for none.
         best: the best configuration of a search; None for none.
+        trials: the trials of a search; None for none.
+        best_lines: sentences that say its best setting.
 
     Returns:
         The file.
@@ -74,6 +79,8 @@ def write_report(
         warnings=list(distinct_warnings([comparison.warnings for comparison in comparisons])),
         figures=[_figure(figure) for figure in figures],
         best=None if best is None else redact_text(best),
+        trials=None if trials is None else {"columns": trials.columns, "rows": _trial_rows(trials)},
+        best_lines=[redact_text(line) for line in best_lines],
         command=redact_text(command),
         definition=definition,
         configurations=configurations,
@@ -89,6 +96,13 @@ def _table(comparison: Comparison) -> dict[str, Any]:
         "rows": [{"significant": row.significant, "cells": cells(comparison, row)} for row in comparison.rows],
         "notes": notes(comparison),
     }
+
+
+def _trial_rows(trials: TrialTable) -> list[dict[str, Any]]:
+    return [
+        {"best": trial.number in trials.best, "cells": cells_of_trial}
+        for trial, cells_of_trial in zip(trials.trials, trials.rows(), strict=True)
+    ]
 
 
 def _figure(path: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from studies.analysis.comparison import ComparedVariant, Comparison
 from studies.analysis.results import COSTS
 from studies.analysis.statistics import Estimate, PValue
 from studies.reporting.notes import footnote, notes
+from studies.reporting.trials import TrialTable
 
 # A terminal of fewer columns shows less.
 _WIDTH_OF_COSTS, _WIDTH_OF_EFFECTS, _WIDTH_OF_BOTH_TESTS = 128, 108, 100
@@ -127,6 +128,18 @@ def plain_markdown(text: str) -> str:
     """
     one_line = " ".join(text.splitlines())
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"[\\|\[]", r"\\\g<0>", one_line))
+
+
+def markdown_of_trials(trials: TrialTable, best: Sequence[str]) -> str:
+    """The trials of a search for documents, and its best setting.
+
+    Args:
+        trials: the table.
+        best: sentences that say it.
+    """
+    lines = [" | ".join(map(plain_markdown, row)) for row in [trials.columns, ["---"] * len(trials.columns)]]
+    lines += [" | ".join(plain_markdown(cell) or " " for cell in row) for row in trials.rows()]
+    return "".join(f"{plain_markdown(line)}\n\n" for line in best) + "".join(f"| {line} |\n" for line in lines)
 
 
 def title(comparison: Comparison) -> str:

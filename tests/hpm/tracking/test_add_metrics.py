@@ -20,11 +20,11 @@ def test_they_are_there_at_their_step(uri: str, folder: Path) -> None:
     track(uri, folder, rows_of(3))
     state = TrackingState.read(folder)
     assert MLflowTracker(uri=uri).add_metrics(folder, RESULTS, step=40) == uri
-    assert MLflowTracker(uri=uri).add_metrics(folder, {"evaluate/knn": 0.8, "loss": 2.0}, step=50) == uri
+    assert MLflowTracker(uri=uri).add_metrics(folder, {"evaluate/knn": 0.8, "Training/loss": 2.0}, step=50) == uri
     (run_id,) = runs(uri)
     run = MlflowClient(tracking_uri=uri).get_run(run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == RESULTS | {"evaluate/knn": 0.8, "loss": 2.0, "alpha": 0.5}
+    assert run.data.metrics == RESULTS | {"evaluate/knn": 0.8, "Training/loss": 2.0, "Training/alpha": 0.5}
     assert steps(uri, run_id, "evaluate/student/knn/accuracy") == [40]
     assert steps(uri, run_id) == [1, 2, 3, 50]
     assert TrackingState.read(folder) == state  # nothing of the run is outstanding, as before

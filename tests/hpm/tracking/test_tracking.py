@@ -56,7 +56,7 @@ def test_every_metric_once_also_after_a_resume(tracked: Path, hpm: Hpm, tmp_path
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     expected = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
     assert [step for step, _ in expected] == list(range(4, 41, 4))
-    assert history(client, run_id, "loss") == expected
+    assert history(client, run_id, "Training/loss") == expected
     artifacts = {item.path for item in client.list_artifacts(run_id)}
     assert {"config.gin", "operative.gin", "summary.json", "pictures"} <= artifacts
     pictures = {Path(item.path).name for item in client.list_artifacts(run_id, "pictures")}
@@ -104,7 +104,7 @@ def test_what_could_not_be_sent_is_replayed(
     client, run_id = logged(tmp_path)
     assert client.get_run(run_id).info.status == "FINISHED"
     expected = [(row["step"], row["loss"]) for row in map(json.loads, before.splitlines()) if row["kind"] == "train"]
-    assert history(client, run_id, "loss") == expected
+    assert history(client, run_id, "Training/loss") == expected
     # Once it has everything, it is left alone.
     assert hpm("pretrain", tracked, "--resume", "--output", "run") == 0
     assert logged(tmp_path)[1] == run_id
@@ -123,7 +123,7 @@ def test_a_run_that_mlflow_lost_is_sent_anew(hpm: Hpm, tracked: Path, tmp_path: 
     assert hpm("pretrain", "--resume", "--output", "run") == 0
     client, run_id = logged(tmp_path)
     assert run_id != first
-    assert [step for step, _ in history(client, run_id, "loss")] == list(range(4, 41, 4))
+    assert [step for step, _ in history(client, run_id, "Training/loss")] == list(range(4, 41, 4))
 
 
 def test_sending_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def runs(uri: str) -> list[str]:
     return [run.info.run_id for run in client.search_runs([experiment])]
 
 
-def steps(uri: str, run_id: str, metric: str = "loss") -> list[int]:
+def steps(uri: str, run_id: str, metric: str = "Training/loss") -> list[int]:
     return [point.step for point in MlflowClient(tracking_uri=uri).get_metric_history(run_id, metric)]
 
 

@@ -13,7 +13,7 @@ from hpm.data import FashionMNIST
 from hpm.errors import UserError
 from hpm.evaluation import Ridge
 from studies.cli import main
-from studies.definition.base import require_metric
+from studies.definition.metric_check import require_metric
 
 Command = Callable[..., tuple[int, str]]
 

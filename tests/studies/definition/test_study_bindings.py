@@ -160,5 +160,6 @@ def test_what_runs_bind_of_their_tracker_stands(
     values = {name: ast.literal_eval(value) for name, value in found.items()}
     if expected is not None:
         tags = {**expected["tags"], "study": "s", "variant": "random", "trial": "7"}
+        tags["mlflow.runName"] = "seed 0 of random"
         expected = {**expected, "tags": tags}
     assert values == (expected or {})

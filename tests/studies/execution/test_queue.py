@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from two_studies import IDENTITY, ablation, search
 
 from studies.definition.ablation import cell_of
-from studies.definition.base import root_number
+from studies.definition.trials import root_number
 from studies.execution.queue import enqueue, fail_dead_trials, give_back, is_anybody_at_work, take
 from studies.execution.storage import load_study, open_storage, open_study
 

@@ -38,9 +38,10 @@ def test_the_labels_of_test_images_choose_nothing(study: Study) -> None:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         told = " ".join(ran.stdout.split())
         assert "chosen on validation images; on test images ridge/pretrained is" in told
-        assert re.search(rf"best setting: trial \d, Ramp\.end = .*, Schedule\.blr = .*; runs/{name}/best\.gin", told), (
-            told
+        assert re.search(
+            r"best setting, of \d complete trials: trial \d, .* %; Ramp\.end is .* and Schedule\.blr", told
         )
+        assert re.search(rf"-b 'Ramp\.end = .*' -b 'Schedule\.blr = .*' as a config: runs/{name}/best\.gin", told), told
         text = Path(f"runs/{name}/best.gin").read_text()
         best[name] = re.sub(r"ShuffledScenes.shuffled = \w+|runs/\w+|study \w+", "", text)
         results = study_results(load_study(open_storage("sqlite:///runs/studies.db"), name))

@@ -193,18 +193,25 @@ def shows_nested_runs(uri: str) -> None:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("abl")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"abl", "random", "easy_to_hard", "random-seed0", "easy_to_hard-seed0"}
+    assert set(runs) == {"abl", "random", "easy_to_hard", "seed 0 of random", "seed 0 of easy_to_hard"}
     assert all(run.info.status == "FINISHED" for run in runs.values())
     for variant in ("random", "easy_to_hard"):
-        leaf, parent = runs[f"{variant}-seed0"], runs[variant]
+        leaf, parent = runs[f"seed 0 of {variant}"], runs[variant]
         assert leaf.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert parent.data.tags["mlflow.parentRunId"] == runs["abl"].info.run_id
         assert {leaf.data.tags[name] for name in ("study", "variant", "seed")} == {"abl", variant, "0"}
         assert {"curriculum", "data", "commit", "device"} <= leaf.data.tags.keys()
         assert leaf.data.params["Schedule.epochs"] == "4"
-        steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "loss")]
+        steps = [metric.step for metric in client.get_metric_history(leaf.info.run_id, "Training/loss")]
         assert steps == list(range(4, 41, 4))
-        assert parent.data.metrics["mean/ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]
+        assert parent.data.metrics["ridge/pretrained"] == leaf.data.metrics["ridge/pretrained"]
+        assert parent.data.metrics["cost/flops"] == leaf.data.metrics["cost/flops"] > 0
+        scheduler = {"random": "@Constant()", "easy_to_hard": "@Ramp()"}[variant]
+        assert parent.data.params["Curriculum.scheduler"] == leaf.data.params["Curriculum.scheduler"] == scheduler
+        assert "Made by" in leaf.data.tags["mlflow.note.content"]
+    assert runs["abl"].data.tags["figures_of"] == "random, the baseline"
+    assert "hpm-study ablate abl.gin" in runs["abl"].data.tags["mlflow.note.content"]
+    assert "| random |" in experiment.tags["mlflow.note.content"]
     # An experiment compares as the study does, whatever else is logged to it.
     for tags in ({}, {"seed": "none"}):
         client.set_terminated(client.create_run(experiment.experiment_id, tags=tags).info.run_id)
@@ -214,7 +221,11 @@ def shows_nested_runs(uri: str) -> None:
     assert of_mlflow.keys() == of_optuna.keys() == {("random", 0), ("easy_to_hard", 0)}
     for key, result in of_optuna.items():
         assert of_mlflow[key].metrics == dict(result.metrics)
-        assert of_mlflow[key].cost["images"] == result.cost["images"] == 640
+        assert of_mlflow[key].cost == result.cost
+        assert result.cost["images"] == 640
         assert len(of_mlflow[key].rows()) == len(result.rows()) > 10
     files = {file.path for file in client.list_artifacts(runs["abl"].info.run_id)}
-    assert {"report.html", "results.csv", "differences.png"} <= files
+    assert {"report.html", "results.csv", "figures"} <= files
+    pictures = {file.path for file in client.list_artifacts(runs["abl"].info.run_id, "figures")}
+    assert "figures/differences.png" in pictures
+    assert "figures%2Fdifferences.png" in runs["abl"].data.tags["mlflow.note.content"]
