@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,10 @@ OTHER = ["Ramp.end = 1.0", "Trainer.seed = 5", "MaskedAutoencoder.depth = 2", *S
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of the tiny config by the command, in a process of its own."""
-    from conftest import TINY
-
+def alone(tmp_path_factory: pytest.TempPathFactory, pretrained: Callable[..., Path]) -> Path:
+    """The run of the tiny config by the command, in a fresh process."""
     folder = tmp_path_factory.mktemp("alone")
-    (folder / "tiny.gin").write_text(TINY)
+    (folder / "tiny.gin").write_text((pretrained().parent / "tiny.gin").read_text())
     command = [sys.executable, "-m", "hpm", "pretrain", "tiny.gin", "--output", "run"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return folder / "run"
