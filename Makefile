@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks docs build smoke check-tag gpu benchmarks \
+.PHONY: quickstart test fuzz test-gpu test-lowest install format static-checks docs notebook build smoke check-tag gpu benchmarks \
 	clean
 
 quickstart: $(INSTALLED)  ## Install, and pre-train with a curriculum on embedded data, with three seeds.
@@ -45,6 +45,12 @@ static-checks: $(INSTALLED)  ## Lint, formatting and types.
 
 docs: $(INSTALLED)  ## Build the documentation into site/, and refuse links and names that lead nowhere.
 	$(BIN)/zensical build --strict --clean
+
+notebook: $(INSTALLED)  ## Run examples/notebook.py, and keep it with its outputs as examples/notebook.ipynb.
+	folder=$$(mktemp -d) \
+	    && $(BIN)/jupytext --quiet --to ipynb --set-kernel python3 --output $$folder/notebook.ipynb examples/notebook.py \
+	    && PYTHONWARNINGS=ignore $(BIN)/jupyter-execute --inplace $$folder/notebook.ipynb \
+	    && mv $$folder/notebook.ipynb examples/notebook.ipynb && rm -r $$folder
 
 build: $(INSTALLED)  ## Build sdist and wheel into dist/, and check what PyPI will show of them.
 	rm -rf dist
