@@ -136,7 +136,7 @@ def draw_references(runs: Path, out: Path) -> None:
                     continue
                 steps, values = run.history(metric)
                 axis.plot(
-                    steps / run.summary["steps"],
+                    steps / run.history("loss")[0][-1],
                     values / values[0] if relative else values,
                     color=color,
                     label=name if number == 0 else None,

@@ -133,7 +133,7 @@ class Reading:
         elif block.language == "gin":
             Reader([configs_folder()], run_imports=False).read_text(block.body, "page")
         else:
-            assert block.language == "text", f"line {block.line}: say in which language the block is"
+            assert block.language in ("text", "toml"), f"line {block.line}: say in which language the block is"
 
     def run(self, words: list[str]) -> None:
         if words[0] in PASSED or any(part in " ".join(words) for part in NOT_RUN):
