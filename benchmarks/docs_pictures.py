@@ -22,12 +22,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import hpm
-from curriculum import Constant, Cyclic, Mask, Noise, Ramp, Random, Scheduler
+from curriculum import Batch, Constant, Cyclic, HardestFirst, Mask, Noise, Ramp, Random, Scheduler, TrueLoss
+from hpm.inference.loading import load_model
+from hpm.models.base import in_evaluation_mode
 from hpm.models.patches import unpatchify
 from hpm.visualization import style
 
 SHOWN = (4, 9, 15)  # of the validation images
-TRUE_LOSS = ["Curriculum.difficulty = @TrueLoss()", "Curriculum.sampler = @HardestFirst()"]
 SCHEDULES: list[tuple[str, Scheduler]] = [
     ("Ramp(), easy to hard", Ramp()),
     ("Ramp(shape='cosine')", Ramp(shape="cosine")),
@@ -43,9 +44,9 @@ REFERENCES = {
     "stamp_scenes": (["stamp_scenes"], "#CC79A7"),
 }
 CURVES = [
-    ("reconstruction_loss", "loss of the masked patches, normalized by its first value", True),
-    ("curriculum/hardness_share", "share of attainable hardness", False),
-    ("prediction_accuracy", "pairs that the loss predictor orders rightly", False),
+    ("reconstruction_loss", "reconstruction loss of the masked patches"),
+    ("curriculum/hardness_share", "share of attainable hardness"),
+    ("prediction_accuracy", "pairs that the loss predictor orders rightly"),
 ]
 
 
@@ -66,10 +67,9 @@ def draw_masking(model: hpm.Model, out: Path) -> None:
     _write(figure, out / "masking.png")
 
 
-def draw_alpha(model: hpm.Model, out: Path) -> None:
+def draw_alpha(model: hpm.Model, scores: Tensor, out: Path) -> None:
     """The same images under masks at rising alpha; patches that are masked for their difficulty are blue."""
     images = _images(model)
-    scores = model.difficulty(images)
     alphas = (0.0, 0.25, 0.5, 1.0)
     figure = Figure(figsize=(1.5 * (2 + len(alphas)), 1.5 * len(images) + 0.4), layout=style.side_by_side())
     axes = figure.subplots(len(images), 2 + len(alphas))
@@ -110,17 +110,18 @@ def draw_hardness_share(out: Path) -> None:
     axis = figure.subplots()
     axis.plot([0, 1], [0, 0], color=style.DARK, linewidth=1.5)
     marks = [
-        (0.0, "mean loss of all patches\n(what random masks hide)\n0 %", style.ORANGE),
-        (0.7, "mean loss of the patches that\nthe difficulty calls hardest\nhere 70 %", style.BLUE),
-        (1.0, "mean loss of the\ntruly hardest patches\n100 %", style.GREEN),
+        (0.0, "mean loss of all patches\n(what random masks hide): 0 %", style.ORANGE, -12),
+        (0.7, "mean loss of the patches that the\ndifficulty calls hardest: here 70 %", style.BLUE, 12),
+        (1.0, "mean loss of the truly\nhardest patches: 100 %", style.GREEN, -12),
     ]
-    for place, text, color in marks:
+    for place, text, color, away in marks:
         axis.plot([place], [0], "o", color=color, markersize=9)
-        axis.annotate(text, (place, 0), (0, -12), textcoords="offset points", ha="center", va="top", fontsize=9)
-    axis.annotate("", (0.69, 0.5), (0.01, 0.5), arrowprops={"arrowstyle": "<->", "color": style.BLUE})
-    axis.annotate("extra loss that is attained", (0.35, 0.62), ha="center", va="bottom", fontsize=9)
+        side = "top" if away < 0 else "bottom"
+        axis.annotate(text, (place, 0), (0, away), textcoords="offset points", ha="center", va=side, fontsize=9)
+    axis.annotate("", (0.69, -0.35), (0.01, -0.35), arrowprops={"arrowstyle": "<->", "color": style.BLUE})
+    axis.annotate("attained extra loss", (0.4, -0.5), ha="center", va="top", fontsize=9)
     axis.set_xlim(-0.2, 1.2)
-    axis.set_ylim(-2.2, 1.4)
+    axis.set_ylim(-1.8, 1.8)
     axis.axis("off")
     _write(figure, out / "hardness_share.png")
 
@@ -128,7 +129,7 @@ def draw_hardness_share(out: Path) -> None:
 def draw_references(runs: Path, out: Path) -> None:
     """Curves of shipped configs, over the share of each run that is done."""
     figure = Figure(figsize=(7.2, 7.5), layout="constrained")
-    for axis, (metric, title, relative) in zip(figure.subplots(len(CURVES), 1), CURVES, strict=True):
+    for axis, (metric, title) in zip(figure.subplots(len(CURVES), 1), CURVES, strict=True):
         for name, (folders, color) in REFERENCES.items():
             for number, folder in enumerate(folders):
                 run = hpm.Run(runs / folder)
@@ -137,7 +138,7 @@ def draw_references(runs: Path, out: Path) -> None:
                 steps, values = run.history(metric)
                 axis.plot(
                     steps / run.history("loss")[0][-1],
-                    values / values[0] if relative else values,
+                    values,
                     color=color,
                     label=name if number == 0 else None,
                     linewidth=1.2,
@@ -161,9 +162,21 @@ def _random_mask(model: hpm.Model, images: Tensor) -> Mask:
     return Random()(None, alpha=0.0, num_masked=masked, grid=grid, noise=noise)
 
 
+@torch.no_grad()
+def _true_losses(model: hpm.Model) -> Tensor:
+    """[N, L]: the true loss of each patch, which the run's own memory of losses does not know of validation images."""
+    loaded = load_model(model.path)
+    batch = Batch(_images(model), model.masked_model.patch_size)
+    masked = model.curriculum.count_masked(batch.num_patches)
+    noise = Noise.for_batch(seed=0, step=0, batch_size=len(batch))
+    with in_evaluation_mode(loaded.method.student):
+        losses = TrueLoss.covering(batch.num_patches, masked)
+        return losses(batch, loaded.context().teacher, num_masked=masked, noise=noise)
+
+
 def _mask_at(model: hpm.Model, images: Tensor, scores: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Bool [N, L] twice: what is masked at this alpha, and what of that for its difficulty."""
-    sampler, grid = model.curriculum.sampler, model.masked_model.grid
+    sampler, grid = HardestFirst(), model.masked_model.grid
     masked = model.curriculum.count_masked(grid[0] * grid[1])
     noise = Noise.for_batch(seed=3, step=0, batch_size=len(images))
     mask = sampler(scores, alpha=alpha, num_masked=masked, grid=grid, noise=noise).to_bool()
@@ -200,9 +213,9 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     arguments = parser.parse_args()
-    scenes = hpm.load(arguments.runs / "stamp_scenes", bindings=TRUE_LOSS)
+    scenes = hpm.load(arguments.runs / "stamp_scenes")
     draw_masking(scenes, arguments.out)
-    draw_alpha(scenes, arguments.out)
+    draw_alpha(scenes, _true_losses(scenes), arguments.out)
     draw_schedules(arguments.out)
     draw_hardness_share(arguments.out)
     draw_references(arguments.runs, arguments.out)

@@ -63,6 +63,8 @@ NOT_RUN = {
     "optuna-dashboard": "a server, which does not end by itself",
 }
 PASSED = {"source", "ls", "cd", "export", "echo", "srun", "scontrol", "if", "fi"}
+# Bindings over a config of data alone, which is not one of SHORT_CONFIGS.
+FEW_SCENES = ["StampScenes.train_size = 40", "StampScenes.validation_size = 10", "StampScenes.test_size = 10"]
 FEWER = {"[0, 1, 2]": "[0, 1]", "validation_images = 50": "validation_images = 4"}
 
 
@@ -110,10 +112,12 @@ class Reading:
     Args:
         desk: the folder.
         hpm: runs the command of that name.
+        stamps: the folder that stands for StampScenes' packages.
     """
 
-    def __init__(self, desk: Path, hpm: Callable[..., int]) -> None:
+    def __init__(self, desk: Path, hpm: Callable[..., int], stamps: Path) -> None:
         self.desk = desk
+        self.stamps = stamps
         self.names: dict[str, object] = {"__name__": "page"}
         self._hpm = hpm
 
@@ -152,8 +156,9 @@ class Reading:
             configs, bindings = configs_and_bindings(arguments[1:])
             make_plan(parse_config(configs, bindings))
             return
-        if arguments[0] == "pretrain" and (self.desk / "runs" / arguments[-1]).exists():
-            shutil.rmtree(self.desk / "runs" / arguments[-1])
+        if "data/stamp_scenes" in arguments:
+            few = [*FEW_SCENES, f"StampScenes.root = '{self.stamps}'"]
+            arguments = [*arguments, *(word for binding in few for word in ("-b", binding))]
         output = Path(arguments[arguments.index("--output") + 1]) if "--output" in arguments else None
         if output is not None and arguments[0] == "pretrain" and "--resume" not in arguments:
             shutil.rmtree(self.desk / output, ignore_errors=True)
@@ -189,8 +194,8 @@ def configs_and_bindings(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if list(blocks(page))], ids=lambda page: page.stem)
-def test_a_page_is_worked_through(page: Path, desk: Path, hpm: Callable[..., int]) -> None:
-    reading = Reading(desk, hpm)
+def test_a_page_is_worked_through(page: Path, desk: Path, hpm: Callable[..., int], stamp_files: Path) -> None:
+    reading = Reading(desk, hpm, stamp_files)
     for block in blocks(page):
         try:
             reading.read(block)
