@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hpm.errors import UserError
 from hpm.inference import evaluate as evaluation
 from hpm.inference.loading import load_model
 from hpm.interface.isolation import isolated
@@ -62,9 +63,9 @@ def train(
             console,
             _names(configs),
             _bindings(bindings),
-            output=_path(output),
+            output=None if output is None else _path("output", output),
             resume=resume,
-            init_from=_path(init_from),
+            init_from=None if init_from is None else _path("init_from", init_from),
             other_images=other_images,
             processes=processes,
         )
@@ -90,7 +91,7 @@ def load(
         UserError: where there is no model, it does not fit its configuration, or has no such weights.
     """
     with isolated(), _console(quiet=False) as console:
-        loaded = load_model(expanded(os.fspath(model)), _names(configs), _bindings(bindings), weights=weights)
+        loaded = load_model(_path("model", model), _names(configs), _bindings(bindings), weights=weights)
         loaded.config.check_bindings()
         for line in loaded.lines:
             console.print(line)
@@ -130,7 +131,7 @@ def evaluate(
     processes = DistributedContext.from_environment()
     with isolated(compiled=True), _console(quiet) as console:
         entries = evaluation.evaluate(
-            expanded(os.fspath(model)),
+            _path("model", model),
             console,
             protocols=protocols or ("knn", "linear"),
             configs=_names(configs),
@@ -154,13 +155,18 @@ def _console(quiet: bool) -> Iterator[Console]:
 
 
 def _names(configs: Sequence[AnyPath]) -> list[str]:
-    return [os.fspath(config) for config in configs]
+    return [str(_path("configs", config)) if not isinstance(config, str) else config for config in configs]
 
 
 def _bindings(bindings: Sequence[str]) -> list[str]:
     """A single one that somebody gave without a list is one, not its letters."""
-    return [bindings] if isinstance(bindings, str) else list(bindings)
+    found = [bindings] if isinstance(bindings, str) else bindings
+    if not isinstance(found, list | tuple) or not all(isinstance(binding, str) for binding in found):
+        raise UserError(f'bindings must be a list of texts, such as ["Ramp.end = 0.7"], and {bindings!r} is not')
+    return list(found)
 
 
-def _path(path: AnyPath | None) -> Path | None:
-    return None if path is None else expanded(os.fspath(path))
+def _path(name: str, path: AnyPath) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{name} must be a path or a name, and {path!r} is a {type(path).__name__}")
+    return expanded(os.fspath(path))

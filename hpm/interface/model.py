@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from curriculum import Batch, Curriculum, Mask, Noise
+from curriculum.sizes import pair
 from hpm.errors import UserError
 from hpm.evaluation import EvaluationContext
 from hpm.evaluation.features import POOLS, pooled, require_class_token
@@ -28,9 +29,9 @@ from hpm.visualization.picture import held_out
 class Model:
     """A trained model with the curriculum that it was trained under, on its device.
 
-    Images are float32 [N, C, H, W] as the model sees them: cropped and normalized, as `read_images` and
-    `validation_images` give them. Every method computes without gradients; for training use `masked_model`, which is an
-    ordinary `torch.nn.Module`.
+    Images are float32 [N, C, H, W] as the model sees them: of its size, cropped and normalized, as `read_images` and
+    `validation_images` give them; a `UserError` says where they are not. Every method computes without gradients; for
+    training use `masked_model`, which is an ordinary `torch.nn.Module`.
 
     Args:
         loaded: the model, as it was read.
@@ -75,11 +76,11 @@ class Model:
         """Pixels of the side of an image, or (height, width)."""
         return self._loaded.source.img_size
 
-    def read_images(self, paths: Sequence[str | os.PathLike[str]]) -> Tensor:
+    def read_images(self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensor:
         """Read image files of any size through the evaluation crop and the normalization of the model's data.
 
         Args:
-            paths: of N files.
+            paths: of N files, or of a single one.
 
         Returns:
             Float32 [N, C, H, W].
@@ -87,7 +88,8 @@ class Model:
         Raises:
             UserError: naming a file that cannot be read.
         """
-        found = read(self._loaded.source, [expanded(os.fspath(path)) for path in paths])
+        files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        found = read(self._loaded.source, [expanded(os.fspath(path)) for path in files])
         if found.problems:
             raise UserError(f"an image cannot be read: {found.problems[0]}")
         return found.images_KCSS.to(self.device)
@@ -104,6 +106,8 @@ class Model:
         Raises:
             UserError: if the data are not there any more, or for published weights without a config.
         """
+        if count < 1:
+            raise UserError(f"count = {count} must be at least 1")
         return held_out(self._loaded.source, self.masked_model.patch_size, count).images.to(self.device)
 
     def pixels(self, images: Tensor) -> Tensor:
@@ -138,7 +142,7 @@ class Model:
         except ValueError as error:
             raise UserError(str(error)) from error
         with in_evaluation_mode(self.masked_model):
-            return pooled(self.encoder, images.to(self.device), pool).float()
+            return pooled(self.encoder, self._batch(images).images, pool).float()
 
     @torch.no_grad()
     def difficulty(self, images: Tensor, *, seed: int = 0) -> Tensor:
@@ -199,16 +203,28 @@ class Model:
         """
         if "reconstructor" in self._context.untrained:
             raise UserError(f"{self.path} holds no reconstructor of its target, so that nothing can be reconstructed")
-        images, model = images.to(self.device), self.masked_model
+        batch, model = self._batch(images), self.masked_model
+        if not isinstance(mask, Mask) or len(mask.masked) != len(batch) or mask.num_patches != batch.num_patches:
+            raise UserError(f"mask must be a Mask of these {len(batch)} images of {batch.num_patches} patches each")
+        images = batch.images
         with in_evaluation_mode(model):
             restored = self._context.target.restore(model.reconstruct(images, mask), images, mask, model.patch_size)
         if restored is None:
             raise UserError(f"{type(self._context.target).__name__} is a target that cannot be shown as pixels")
         patches = patchify(images, model.patch_size)
         whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
-        return self.pixels(unpatchify(whole, model.patch_size, self._batch(images).grid))
+        return self.pixels(unpatchify(whole, model.patch_size, batch.grid))
 
     def _batch(self, images: Tensor) -> Batch:
+        """Images on the device, which must be what the model sees."""
+        height, width = pair(self.img_size)
+        wanted = f"images must be a float32 tensor [N, {self.masked_model.in_chans}, {height}, {width}]"
+        if not isinstance(images, Tensor):
+            raise UserError(f"{wanted}, and these are a {type(images).__name__}; read_images reads files")
+        if images.dtype != torch.float32 or images.ndim != 4 or len(images) == 0:
+            raise UserError(f"{wanted}, and these are {images.dtype} {list(images.shape)}")
+        if tuple(images.shape[1:]) != (self.masked_model.in_chans, height, width):
+            raise UserError(f"{wanted}, and these are {list(images.shape)}")
         return Batch(images.to(self.device), self.masked_model.patch_size)
 
     def _asked(self, images: Tensor, progress: float | None = None) -> tuple[Curriculum, Batch]:

@@ -29,6 +29,8 @@ class Run:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f"Run takes the path of a folder, and {path!r} is a {type(path).__name__}")
         self.path: Path = expanded(os.fspath(path))
         self._folder = RunFolder(self.path)
         self._folder.saved_config()
@@ -56,6 +58,10 @@ class Run:
         Raises:
             UserError: if the run is not complete, or the file is damaged.
         """
+        if not self.is_complete:
+            raise UserError(
+                f"{self.path} is not complete: hpm.train(output={str(self.path)!r}, resume=True) continues it"
+            )
         return self._folder.read_summary(shown=True)
 
     @property

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from doc_pages import ROOT, blocks
 
 from hpm.config import configs_folder, parse_config
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "curricula.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", GUIDE, flags=re.DOTALL)
+PAGE = ROOT / "docs" / "curricula.md"
+GUIDE = PAGE.read_text()
+BLOCKS = [(block.language, block.body) for block in blocks(PAGE)]
 
 
 def test_parts_of_ones_own(

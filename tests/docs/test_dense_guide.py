@@ -37,7 +37,7 @@ def test_an_exported_encoder_serves_in_other_programs(
     run = pretrained(*FOUR_BLOCKS)
     monkeypatch.chdir(tmp_path)
     assert hpm("export", run, "--out", "exported") == 0
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    (code,) = re.findall(r"```python[^\n]*\n(.*?)```", GUIDE, flags=re.DOTALL)
     names: dict = {}
     exec(code, names)
     expected = timm.create_model("local-dir:exported", pretrained=True).state_dict()

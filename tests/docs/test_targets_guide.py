@@ -14,7 +14,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
 
 
 def test_a_target_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    (code,) = re.findall(r"```python[^\n]*\n(.*?)```", GUIDE, flags=re.DOTALL)
     (tmp_path / "my_target.py").write_text(code)
     (tmp_path / "my.gin").write_text("import my_target\ninclude 'tiny.gin'\nMethod.target = @MeanColor()\n")
     assert hpm("pretrain", "my.gin", "--output", "run", "-b", "Schedule.epochs = 2") == 0

@@ -17,7 +17,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 
 
 def test_a_source_of_ones_own(hpm: Callable[..., int], tiny: Path, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+    (code,) = re.findall(r"```python[^\n]*\n(.*?)```", GUIDE, flags=re.DOTALL)
     (tmp_path / "my_bars.py").write_text(code)
     (tmp_path / "my.gin").write_text(
         "import my_bars\ninclude 'tiny.gin'\nTrainer.source = @Bars()\nBars.size = 80\n"
