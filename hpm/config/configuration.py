@@ -60,7 +60,7 @@ class Config:
         Raises:
             UserError: for any value that a part refuses.
         """
-        with gin_compat.in_force(self.memory), as_user_error():
+        with gin_compat.using(self.memory), as_user_error():
             return gin_compat.build(part)
 
     def parameter(self, part: str, name: str) -> Any:
@@ -78,7 +78,7 @@ class Config:
         """
         (selector,) = gin_compat.full_names(part)
         key = ("", selector, name)
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             bound = gin_compat.bound()
         if key not in bound:
             default = inspect.signature(gin_compat.registered()[selector]).parameters[name].default
@@ -86,7 +86,7 @@ class Config:
                 raise UserError(f"{part}.{name} is not bound; include 'base.gin', or bind it")
             return default
         self._taken.add(key)
-        with gin_compat.in_force(self.memory), as_user_error():
+        with gin_compat.using(self.memory), as_user_error():
             return gin_compat.evaluate(bound[key])
 
     def check_bindings(self, *, in_files: bool = False) -> None:
@@ -99,7 +99,7 @@ class Config:
         Raises:
             UserError: naming the binding.
         """
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             check_used(self.statements, self._taken, in_files=in_files)
 
     def bound_on_command_line(self) -> list[str]:
@@ -139,14 +139,14 @@ class Config:
             UserError: for any value that a part refuses.
         """
         (selector,) = gin_compat.full_names(part)
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             names = [name for scope, other, name in gin_compat.bound() if (scope, other) == ("", selector)]
         return {name: self.parameter(part, name) for name in names}
 
     def plugins(self) -> dict[str, str]:
         """Folders of the modules that the files import and that are not installed, by module."""
         folders: dict[str, str] = {}
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             modules = gin_compat.imports()
         for module in modules:
             file = getattr(sys.modules.get(module), "__file__", None)
@@ -157,7 +157,7 @@ class Config:
 
     def packages(self) -> dict[str, str]:
         """Versions of the packages whose parts are bound, of those that offer theirs by an entry point, by name."""
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             return packages_of(gin_compat.bound())
 
     def fingerprint(self) -> str:
@@ -167,17 +167,17 @@ class Config:
 
     def text(self) -> str:
         """The configuration as bound; running from it repeats the run."""
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             return gin_compat.config_text()
 
     def operative_text(self) -> str:
         """The same with every default spelled out; running from it repeats the run as well."""
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             return gin_compat.operative_text()
 
     def parameters(self) -> dict[str, str]:
         """Every parameter in force, defaults included, flattened: `{"Ramp.end": "0.5"}`."""
-        with gin_compat.in_force(self.memory):
+        with gin_compat.using(self.memory):
             macros = macros_of(gin_compat.bound())
             flat = {
                 spell(key): str(resolve_macros(value, macros))

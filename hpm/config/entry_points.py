@@ -8,6 +8,7 @@ that is broken is in nobody's way who does not use it.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -46,7 +47,7 @@ class Offer:
         return f"the package {self.package} offers parts by its entry point '{self.entry_point}', but {self.problem}"
 
 
-_loaded: dict[tuple[str, str], Offer] = {}  # by package and entry point; those that could be imported
+_loaded: dict[tuple[str, str], Offer] = {}  # by package and entry point; those whose module was imported
 
 
 def load_offers() -> list[Offer]:
@@ -55,7 +56,7 @@ def load_offers() -> list[Offer]:
     for distribution, point in _entry_points():
         package, declared = distribution.metadata["Name"], f"{point.name} = {point.value}"
         offer = _loaded.get((package, declared)) or _load(Offer(package, distribution.version, declared), point.module)
-        if not offer.problem:
+        if point.module in sys.modules:  # which Python imports once; another that fails is tried again
             _loaded[package, declared] = offer
         offers.append(offer)
     return offers
@@ -107,7 +108,7 @@ def parts_by_kind() -> dict[str, list[Any]]:
     load_offers()
     kinds: dict[str, list[Any]] = dict(configurables())
     parts, imported = gin_compat.registered(), imported_configurables()
-    for offer in _loaded.values():
+    for offer in (offer for offer in _loaded.values() if offer.selectors):
         offered = [parts[selector] for selector in offer.selectors]
         kinds.setdefault(f"from the package {offer.package} {offer.version}", []).extend(offered)
         imported = [part for part in imported if part not in offered]

@@ -128,17 +128,21 @@ def put_in_force(memory: Memory) -> None:
 @contextmanager
 def keeping_gin() -> Iterator[None]:
     """Put what is in force now in force again when it is left, whatever configs are parsed within."""
-    with in_force(memory_in_force()):
+    with using(memory_in_force()):
         yield
 
 
 @contextmanager
-def in_force(memory: Memory) -> Iterator[None]:
-    """Put a configuration in force while it is entered, and the one before again afterwards."""
+def using(memory: Memory) -> Iterator[None]:
+    """Put a configuration in force while it is entered, and the one before again afterwards.
+
+    The scopes that a program has opened around it by `gin.config_scope` are none of the configuration's.
+    """
     before = memory_in_force()
     put_in_force(memory)
     try:
-        yield
+        with gin.config_scope(None):
+            yield
     finally:
         put_in_force(before)
 

@@ -80,10 +80,11 @@ def in_force(config: Config) -> InForce:
     """Every parameter of the parts that a configuration uses.
 
     Args:
-        config: the configuration that was parsed last.
+        config: the configuration.
     """
-    walk = _Walk(config)
-    bound = gin_compat.bound()
+    with gin_compat.using(config.memory):
+        bound = gin_compat.bound()
+    walk = _Walk(config, bound)
     (trainer,) = gin_compat.full_names(_ROOT)
     is_whole = ("", trainer, "method") in bound
     used = walk.from_part(("", trainer)) if is_whole else []
@@ -104,12 +105,13 @@ class _Walk:
     """Follows references from part to part; meets each once.
 
     Args:
-        config: whose bindings are in force.
+        config: whose parts are met.
+        bound: what is bound in it.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._bound = gin_compat.bound()
-        self._macros = macros_of(self._bound)
+    def __init__(self, config: Config, bound: Mapping[Key, Any]) -> None:
+        self._bound = bound
+        self._macros = macros_of(bound)
         last = last_places(config.statements)
         self._statements: Mapping[Key, Statement] = {key: config.statements[place] for key, place in last.items()}
         self._met: dict[tuple[str, str], Part] = {}

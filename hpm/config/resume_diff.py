@@ -41,7 +41,7 @@ def resume_changes(saved: str, given: str) -> tuple[list[str], list[str]]:
     refused: list[str] = []
     rounding: list[str] = []
     for key in sorted(before.keys() | after.keys(), key=spell):
-        if comparable(_in_force(before, key)) == comparable(_in_force(after, key)):
+        if comparable(_value_of(before, key)) == comparable(_value_of(after, key)):
             continue
         _, selector, name = key
         part = gin_compat.registered()[selector]
@@ -61,7 +61,7 @@ def _bound_in(text: str, name: str) -> dict[Key, Any]:
     return {key: resolve_macros(value, macros) for key, value in bound.items() if key[1] != MACRO}
 
 
-def _in_force(bound: Mapping[Key, Any], key: Key) -> Any:
+def _value_of(bound: Mapping[Key, Any], key: Key) -> Any:
     """What a parameter is in a scope: what is bound there, else in the scope around it, else the default."""
     scope, selector, name = key
     while (scope, selector, name) not in bound:

@@ -69,6 +69,7 @@ def train(
             other_images=other_images,
             processes=processes,
         )
+        processes.barrier()  # what the main process writes last is there for all
         processes.disconnect()
     return Run(folder.path.resolve())
 

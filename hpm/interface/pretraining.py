@@ -12,14 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hpm.config import (
-    Config,
-    find_config,
-    make_importable,
-    parse_config,
-    require_packages,
-    resume_changes,
-)
+from hpm.config import Config, find_config, make_importable, parse_config, require_packages, resume_changes
 from hpm.errors import Interrupted, UserError
 from hpm.runs.checkpoint import kept_config, list_checkpoints, manifest_of
 from hpm.runs.checkpoint_writer import LATEST
@@ -200,15 +193,18 @@ def _pretrain(
         trainer.processes.main_only(lambda: _reopen(console, folder, config))
         name = manifest_of(folder, told=False).name
     else:
-        description = redact_text(header_of(find_config(configs[0])))
-        manifest = replace(
-            trainer.manifest(name, config.plugins()),
-            packages=config.packages(),
-            description=description,
-            command=command,
-        )
         trainer.processes.main_only(
-            lambda: folder.create(config.text(), config.operative_text(), manifest, found_none=found_none)
+            lambda: folder.create(
+                config.text(),
+                config.operative_text(),
+                replace(
+                    trainer.manifest(name, config.plugins()),
+                    packages=config.packages(),
+                    description=redact_text(header_of(find_config(configs[0]))),
+                    command=command,
+                ),
+                found_none=found_none,
+            )
         )
     _run(console, config, trainer, folder, name=name, resume=resume, other_images=other_images)
     return folder

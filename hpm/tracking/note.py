@@ -42,4 +42,6 @@ def note_of(*paragraphs: str, command: str = "") -> str:
     if command:
         parts.append(f"Made by\n\n    {command}")
     text = redact_text("\n\n".join(parts))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(chr(10))[0]}\n\n(cut: it is longer)"
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST].rpartition(chr(10))[0] or text[:_LONGEST]}\n\n(cut: it is longer)"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpm.metrics import unit_of
+from hpm.runtime.console import print_table
 from studies.definition.settings import best_of, is_repeat
 from studies.definition.space import binding
 
@@ -117,7 +118,7 @@ def show_trials(console: Console, table: TrialTable, *, most: int | None = None)
         shown.add_column(column, overflow="fold", justify="left" if number < 2 else "right")
     for trial in table.trials[:most]:
         shown.add_row(*table.cells(trial), style="bold" if trial.number in table.best else "")
-    console.print(shown, soft_wrap=False)
+    print_table(console, shown)
     if most is not None and (others := len(table.trials) - most) > 0:
         console.print(f"{others} more trials, worse, pruned or failed, stand in the report")
 

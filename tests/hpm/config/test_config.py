@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hpm.config import configs_folder, parse_config
 from hpm.errors import UserError
@@ -29,9 +30,13 @@ def small(text: str) -> list[str]:
 
 @pytest.mark.usefixtures("fashion_mnist")
 @pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
-def test_complete_configs_build(path: Path, stamp_files: Path) -> None:
+def test_complete_configs_build(path: Path, stamp_files: Path, tmp_path: Path) -> None:
     more = ["LowShot.labels = 100"] if "LowShot" in path.read_text() else []
     more += [f"StampScenes.root = '{stamp_files}'"] if "data/stamp_scenes" in path.read_text() else []
+    if "data/image_folder" in path.read_text():
+        for number in range(40):
+            Image.effect_noise((64, 64), 50).save(tmp_path / f"{number}.png")
+        more += [f"ImageFolder.root = '{tmp_path}'", "ImageFolder.validation_images = 4"]
     trainer = parse_config([str(path)], small(path.read_text()) + more).build()
     assert isinstance(trainer, Trainer)
 

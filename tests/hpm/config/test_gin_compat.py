@@ -234,7 +234,7 @@ def test_a_configuration_is_put_in_force_for_a_while_with_what_it_consumed_and_i
     gin_compat.finalize()
     gin_compat.build("Inner")
     other = gin_compat.Memory()
-    with gin_compat.in_force(other):
+    with gin_compat.using(other):
         assert gin_compat.bound() == gin_compat.consumed() == {}
         bind("Inner.size = 3")
         assert gin_compat.build("Inner").size == 3
@@ -242,7 +242,7 @@ def test_a_configuration_is_put_in_force_for_a_while_with_what_it_consumed_and_i
     assert gin_compat.consumed() == {("", INNER, "size"): 2}
     with pytest.raises(RuntimeError):
         gin_compat.bind(("", INNER, "size"), 4)
-    with gin_compat.in_force(other):
+    with gin_compat.using(other):
         assert gin_compat.consumed() == {("", INNER, "size"): 3}
         gin_compat.bind(("", INNER, "size"), 5)
 

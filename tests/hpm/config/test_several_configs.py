@@ -5,7 +5,7 @@ from __future__ import annotations
 import gin
 import pytest
 
-from hpm.config import parse_config
+from hpm.config import in_force, parse_config
 from hpm.errors import UserError
 
 RANDOM = ["quickstart", "curricula/random"]
@@ -65,3 +65,22 @@ def test_what_somebody_else_bound_is_in_force_again_after_each_question() -> Non
     assert config.parameter("Curriculum", "scheduler").end == 0.5
     assert gin.config_str() == before
     assert gin.query_parameter("curriculum.schedulers.ramps.Ramp.end") == 0.25
+
+
+def test_what_an_earlier_config_comes_to_is_its_own() -> None:
+    first = parse_config(["quickstart"], ["Ramp.end = 0.7"])
+    found = in_force(first)
+    parse_config(RANDOM)
+    assert in_force(first) == found
+    assert "Ramp" in {part.name for part in found.used}
+
+
+def test_a_scope_that_a_program_has_opened_is_none_of_a_configs() -> None:
+    plain = parse_config(["quickstart"])
+    plain.build_part("Curriculum")
+    with gin.config_scope("somebodys"):
+        scoped = parse_config(["quickstart"])
+        scoped.build_part("Curriculum")
+        assert gin.current_scope() == ["somebodys"]
+    assert scoped.parameters() == plain.parameters()
+    assert scoped.operative_text() == plain.operative_text()

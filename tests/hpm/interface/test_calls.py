@@ -203,6 +203,7 @@ def test_two_processes_train_evaluate_and_train_again(tiny: Path, tmp_path: Path
         "import os, hpm\n"
         "for folder in ('one', 'two'):\n"
         "    run = hpm.train('tiny.gin', bindings=['Schedule.epochs = 2'], output=folder, quiet=True)\n"
+        "    assert run.summary['steps'] > 0\n"
         "    found = hpm.evaluate(run, 'knn', quiet=True)\n"
         "    assert list(found) == (['knn'] if os.environ['RANK'] == '0' else []), found\n"
     )

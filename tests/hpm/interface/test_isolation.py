@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import hpm as interface
+from hpm.interface.isolation import isolated
 from hpm.runs.checkpoint import Checkpoint, list_checkpoints
 
 SHORT = ["Schedule.epochs = 1", "Schedule.warmup_epochs = 0"]
@@ -118,6 +119,41 @@ def test_a_call_that_fails_leaves_the_program_as_it_was(tiny: Path, disturbed: d
     with pytest.raises(interface.UserError, match=r"Ramp\.ending"):
         interface.train(tiny, bindings=["Ramp.ending = 1.0"], quiet=True)
     assert settings() == disturbed
+
+
+def test_contexts_that_a_program_has_entered_reach_no_run_and_stay(alone: Path, tiny: Path, tmp_path: Path) -> None:
+    product = torch.ones(2, 2)
+    with torch.device("meta"), torch.autocast("cpu", dtype=torch.bfloat16), gin.config_scope("somebodys"):
+        run = interface.train(tiny, output=tmp_path / "run", quiet=True)
+        assert torch.zeros(1).device.type == "meta"
+        assert (product @ product).dtype == torch.bfloat16
+        assert gin.current_scope() == ["somebodys"]
+    assert torch.get_default_device().type == "cpu"
+    assert (product @ product).dtype == torch.float32
+    require_equal(alone, run.path)
+
+
+def test_a_device_within_which_a_default_one_is_set_aside_stays() -> None:
+    torch.set_default_device("meta")
+    try:
+        with torch.device("cpu"):
+            with isolated():
+                assert torch.zeros(1).device.type == "cpu"
+            assert torch.zeros(1).device.type == "cpu"
+        assert torch.zeros(1).device.type == "meta"
+    finally:
+        torch.set_default_device(None)
+
+
+def test_the_kernels_of_attention_are_those_that_a_program_has_chosen() -> None:
+    flash = torch.backends.cuda.flash_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_flash_sdp(False)
+        with isolated():
+            torch.backends.cuda.enable_flash_sdp(True)  # as a run on a GPU does
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_flash_sdp(flash)
 
 
 def test_models_of_two_configs_stay_apart(alone: Path, tiny: Path, tmp_path: Path) -> None:

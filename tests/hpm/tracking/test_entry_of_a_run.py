@@ -116,6 +116,7 @@ def test_a_description_is_cut_to_what_mlflow_keeps_and_holds_no_secret() -> None
     long = note_of("word\n" * 5000, command="hpm pretrain a")
     assert len(long) < 8000
     assert long.endswith("(cut: it is longer)")
+    assert note_of("word " * 5000).startswith("word word"), "a line alone is cut, too"
     assert "hunter2" not in note_of("see https://me:hunter2@host/", command="hpm -b 'x = \"http://a:hunter2@b\"'")
 
 

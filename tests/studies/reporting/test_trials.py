@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from hpm.runtime.console import make_console
 from studies.analysis.comparison import Comparison
 from studies.definition.identity import give_identity
 from studies.definition.settings import REPEATS, best_of
@@ -120,3 +122,20 @@ def test_terminal_page_and_markdown_show_the_table(
     assert "60.00 %" in printed
     assert "40.00 %" not in printed
     assert "3 more trials, worse, pruned or failed, stand in the report" in printed
+
+
+def test_in_a_pipe_each_trial_is_one_line_whatever_the_number_of_parameters() -> None:
+    study = optuna.create_study(direction="maximize")
+    names = [f"TokenBottleneck.parameter_{number}" for number in range(12)]
+    study.add_trial(
+        optuna.trial.create_trial(
+            params=dict.fromkeys(names, 0.5),
+            distributions=dict.fromkeys(names, optuna.distributions.FloatDistribution(0, 1)),
+            value=0.5,
+        )
+    )
+    console = make_console(file=io.StringIO())
+    show_trials(console, trial_table(study, METRIC))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line for line in lines if all(name in line for name in names)]
+    assert [line for line in lines if line.count("0.5") == len(names)]
