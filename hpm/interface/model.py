@@ -19,6 +19,7 @@ from hpm.evaluation import EvaluationContext
 from hpm.evaluation.features import POOLS, pooled, require_class_token
 from hpm.inference.images import read
 from hpm.inference.loading import LoadedModel
+from hpm.interface.isolation import isolated
 from hpm.models.base import MaskedModel, in_evaluation_mode
 from hpm.models.encoder import Encoder
 from hpm.models.patches import patchify, unpatchify
@@ -89,7 +90,8 @@ class Model:
             UserError: naming a file that cannot be read.
         """
         files = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        found = read(self._loaded.source, [expanded(os.fspath(path)) for path in files])
+        with isolated():
+            found = read(self._loaded.source, [expanded(os.fspath(path)) for path in files])
         if found.problems:
             raise UserError(f"an image cannot be read: {found.problems[0]}")
         return found.images_KCSS.to(self.device)
@@ -108,7 +110,8 @@ class Model:
         """
         if count < 1:
             raise UserError(f"count = {count} must be at least 1")
-        return held_out(self._loaded.source, self.masked_model.patch_size, count).images.to(self.device)
+        with isolated():
+            return held_out(self._loaded.source, self.masked_model.patch_size, count).images.to(self.device)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Images as they are shown.

@@ -52,7 +52,7 @@ def test_a_run_knows_what_it_recorded(run: interface.Run) -> None:
 def test_a_run_that_is_not_complete(run: interface.Run) -> None:
     (run.path / "summary.json").unlink()
     assert not run.is_complete
-    with pytest.raises(interface.UserError, match="summary"):
+    with pytest.raises(interface.UserError, match=r"is not complete: hpm.train\(.*resume=True\) continues it"):
         run.metrics  # noqa: B018
     assert len(run.history("loss")[0])
     with pytest.raises(interface.UserError, match="is not a run"):
@@ -143,6 +143,44 @@ def test_using_a_model_changes_nothing_of_it(model: interface.Model) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.masked_model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (np.zeros((2, 3, 16, 16), dtype=np.float32), "these are a ndarray"),
+        (torch.zeros(3, 16, 16), r"these are torch.float32 \[3, 16, 16\]"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "these are torch.uint8"),
+        (torch.zeros(2, 3, 32, 32), r"these are \[2, 3, 32, 32\]"),
+        (torch.zeros(2, 1, 16, 16), r"these are \[2, 1, 16, 16\]"),
+        (torch.zeros(0, 3, 16, 16), r"\[0, 3, 16, 16\]"),
+    ],
+)
+def test_images_are_what_the_model_sees(images: object, told: str, model: interface.Model) -> None:
+    mask = model.draw_mask(model.validation_images(2))
+    for ask in (model.features, model.difficulty, model.draw_mask, lambda given: model.reconstruct(given, mask)):
+        with pytest.raises(interface.UserError, match=rf"float32 tensor \[N, 3, 16, 16\], and.*{told}"):
+            ask(images)  # type: ignore[operator]
+
+
+def test_a_mask_is_of_the_same_images(model: interface.Model) -> None:
+    images = model.validation_images(3)
+    mask = model.draw_mask(images)
+    for wrong in (mask.to_bool(), model.draw_mask(images[:2]), None):
+        with pytest.raises(interface.UserError, match="mask must be a Mask of these 3 images of 16 patches each"):
+            model.reconstruct(images, wrong)  # type: ignore[arg-type]
+
+
+def test_data_are_read_whatever_the_program_has_set(model: interface.Model) -> None:
+    expected = model.validation_images(3)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = model.validation_images(3)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
 def test_the_teacher_has_weights_of_its_own(pretrained: Pretrained, model: interface.Model) -> None:
     teacher = interface.load(pretrained(), weights="teacher")
     images = model.validation_images(2)
@@ -179,6 +217,9 @@ def test_an_evaluation_gives_what_its_file_keeps(run: interface.Run) -> None:
         (lambda: interface.train(), "name at least one config"),
         (lambda: interface.train("quickstart", bindings=["Ramp.endd = 1"]), "Did you mean Ramp.end"),
         (lambda: interface.train("quickstart", bindings="Ramp.endd = 1"), "Did you mean Ramp.end"),
+        (lambda: interface.train("quickstart", bindings={"Ramp.end": 1.0}), "bindings must be a list of texts"),  # type: ignore[arg-type]
+        (lambda: interface.train(None), "configs must be a path or a name, and None is a NoneType"),  # type: ignore[arg-type]
+        (lambda: interface.load(3), "model must be a path or a name, and 3 is a int"),  # type: ignore[arg-type]
         (lambda: interface.train("quickstart", resume=True), "--resume needs --output"),
         (lambda: interface.load("nowhere"), "nowhere"),
         (lambda: interface.evaluate("nowhere", "nkk"), "nkk is unknown"),
