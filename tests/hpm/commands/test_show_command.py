@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,14 @@ def test_mistakes_are_refused_as_everywhere(hpm: Hpm, tiny: Path, capsys: pytest
     for words, told in [
         (("shwo",), "no config file 'shwo'"),
         ((tiny, "-b", "Ramp.ende = 1"), "Did you mean Ramp.end?"),
-        (("ablations/zoo",), "Ablation is a part of studies alone; the config is one for `hpm-study ablate`"),
     ]:
         assert hpm("show", *words) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_config_of_a_study_is_refused() -> None:
+    """In a fresh process: one that has imported `studies` knows its parts."""
+    words = [sys.executable, "-m", "hpm", "show", "ablations/zoo"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Ablation is a part of studies alone; the config is one for `hpm-study ablate`" in done.stderr
