@@ -22,8 +22,8 @@ from hpm.inference.loading import LoadedModel
 from hpm.interface.isolation import isolated
 from hpm.models.base import MaskedModel, in_evaluation_mode
 from hpm.models.encoder import Encoder
-from hpm.models.patches import patchify, unpatchify
 from hpm.runtime.files import expanded
+from hpm.visualization.panels import reconstruct
 from hpm.visualization.picture import held_out
 
 
@@ -206,17 +206,14 @@ class Model:
         """
         if "reconstructor" in self._context.untrained:
             raise UserError(f"{self.path} holds no reconstructor of its target, so that nothing can be reconstructed")
-        batch, model = self._batch(images), self.masked_model
+        batch = self._batch(images)
         if not isinstance(mask, Mask) or len(mask.masked) != len(batch) or mask.num_patches != batch.num_patches:
             raise UserError(f"mask must be a Mask of these {len(batch)} images of {batch.num_patches} patches each")
-        images = batch.images
-        with in_evaluation_mode(model):
-            restored = self._context.target.restore(model.reconstruct(images, mask), images, mask, model.patch_size)
-        if restored is None:
+        with in_evaluation_mode(self.masked_model):
+            reconstruction = reconstruct(self._context, batch, mask)
+        if reconstruction is None:
             raise UserError(f"{type(self._context.target).__name__} is a target that cannot be shown as pixels")
-        patches = patchify(images, model.patch_size)
-        whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
-        return self.pixels(unpatchify(whole, model.patch_size, batch.grid))
+        return reconstruction
 
     def _batch(self, images: Tensor) -> Batch:
         """Images on the device, which must be what the model sees."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curriculum import Batch, Noise, Random, TrueLoss
+from curriculum import Batch, Mask, Noise, Random, TrueLoss
 from hpm.evaluation.base import EvaluationContext
 from hpm.evaluation.last_step import last_step
 from hpm.models.base import in_evaluation_mode
@@ -71,18 +71,33 @@ def look(context: EvaluationContext, batch: Batch) -> Panels:
         return _look(context, batch)
 
 
+def reconstruct(context: EvaluationContext, batch: Batch, mask: Mask) -> Tensor | None:
+    """The masked patches of images as the model, in evaluation mode, reconstructs them, the visible ones as they are.
+
+    Args:
+        context: model, target and source.
+        batch: the images, as the source normalizes them.
+        mask: what is hidden from the encoder.
+
+    Returns:
+        Float [N, C, S, S] in [0, 1]; None for a target that cannot be shown as pixels.
+    """
+    model = context.model
+    restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
+    if restored is None:
+        return None
+    patches = patchify(batch.images, model.patch_size)
+    whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
+    return context.source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
+
+
 def _look(context: EvaluationContext, batch: Batch) -> Panels:
-    source, model, teacher = context.source, context.model, context.teacher
+    source, teacher = context.source, context.teacher
     noise = Noise(context.seed, 0, torch.arange(len(batch), device=context.device))
     num_masked = context.curriculum.count_masked(batch.num_patches, last_step(context).progress)
     mask = Random()(None, alpha=0.0, num_masked=num_masked, grid=batch.grid, noise=noise)
-    restored, reconstruction, true_loss = None, None, TrueLoss.covering(batch.num_patches, num_masked)
-    if context.can_answer(teacher, true_loss.needs):
-        restored = context.target.restore(model.reconstruct(batch.images, mask), batch.images, mask, model.patch_size)
-    if restored is not None:
-        patches = patchify(batch.images, model.patch_size)
-        whole = mask.scatter(mask.gather_visible(patches), restored.to(patches.dtype))
-        reconstruction = source.denormalize(unpatchify(whole, model.patch_size, batch.grid))
+    true_loss = TrueLoss.covering(batch.num_patches, num_masked)
+    reconstruction = reconstruct(context, batch, mask) if context.can_answer(teacher, true_loss.needs) else None
     pixels = source.denormalize(batch.images)
     maps = {}
     if context.can_answer(teacher, ["predicted_loss"]):
