@@ -12,28 +12,22 @@ from hpm import __version__
 @cache
 def source_version() -> str:
     """The commit of a clone, with `-dirty` where its files differ from it; of an installed package, its version."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return __version__
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return __version__
-    return described.stdout.strip()
+    return _ask_git("describe", "--always", "--dirty") or __version__
 
 
 @cache
 def source_commit() -> str | None:
     """The whole hash of a clone's commit; None for an installed package."""
+    return _ask_git("rev-parse", "HEAD")
+
+
+def _ask_git(*arguments: str) -> str | None:
+    """What git says of the clone that this is; None where it is none, or git says nothing."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10
-        )
+        found = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
